@@ -1,0 +1,113 @@
+"""What the kernel maps of one node should hold, as plain values: compile.py makes them, maps.py packs them.
+
+Byte layouts are in bpf/lib/maps.h and mirrored in maps.py; here are only meanings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+
+PEER_ANY = 0
+PEER_TENANT = 1 << 30
+"""`PEER_TENANT | tenant id`: every pod of the tenant."""
+PEER_CIDR = 2 << 30
+"""`PEER_CIDR | cidr id`: every address whose longest matching prefix has this id."""
+
+IDENTITY_UNKNOWN = 0
+IDENTITY_HOST = 1
+"""An address of this node: its own processes (a local socket proves it) or masked traffic."""
+IDENTITY_REMOTE_NODE = 6
+FIRST_POD_IDENTITY = 256
+
+PORT_ANY = 0
+PROTO_ANY = 0
+
+
+class Dir(IntEnum):
+    """Direction in keys, events and statistics, seen from the endpoint."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+class EndpointFlag(IntFlag):
+    READY = 1  # has policy state; without it the endpoint is closed (DropReason 203)
+    WALL = 2  # ingress passes the tenant wall first (group `wall`)
+    WALL_AUDIT = 4  # a wall denial is reported with verdict AUDIT and passes
+    ISOLATED_INGRESS = 8
+    ISOLATED_EGRESS = 16
+    USES_CIDR = 32  # the policy group has entries by CIDR
+    USES_RANGE = 64  # the policy group or the wall has entries with a port range
+    ALLOW_MASKED = 128  # the wall lets masked sources in
+    GRACE = 256  # existed before us: mid-stream connections are adopted for a while
+
+
+class AddressFlag(IntFlag):
+    QUARANTINE = 1  # of a namespace with a tenant label that no record confirms
+
+
+class CidrFlag(IntFlag):
+    IN_CLUSTER = 1  # inside the pod ranges: an address here that has no identity is an unknown sender
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEntry:
+    """One pod under enforcement on this node, keyed by the ifindex of its host-side veth."""
+
+    endpoint: int
+    group: int  # policy group; 0 = none (not isolated)
+    wall: int  # policy group of the tenant wall; 0 = none
+    tenant: int  # 0 = none
+    generation: int  # connections stamped with another one are judged again
+    flags: EndpointFlag
+    ip4: tuple[str, ...] = ()
+    ip6: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddressEntry:
+    identity: int
+    tenant: int = 0
+    flags: AddressFlag = AddressFlag(0)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyKey:
+    group: int
+    peer: int
+    port: int  # PORT_ANY = every port
+    protocol: int  # IANA number, PROTO_ANY = every protocol
+    direction: Dir
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RangeKey:
+    """A port prefix of a range: `length` leading bits of `port` count. `peer` as in PolicyKey."""
+
+    group: int
+    peer: int
+    protocol: int
+    direction: Dir
+    port: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class CidrEntry:
+    cidr: int
+    flags: CidrFlag = CidrFlag(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All that the maps of a node should hold. Rule ids lead to `rules`, groups to `isolating`."""
+
+    endpoints: Mapping[int, EndpointEntry] = field(default_factory=dict)  # by ifindex
+    addresses: Mapping[str, AddressEntry] = field(default_factory=dict)  # by canonical address
+    policy: Mapping[PolicyKey, int] = field(default_factory=dict)  # -> rule id
+    ranges: Mapping[RangeKey, int] = field(default_factory=dict)  # -> rule id
+    cidrs: Mapping[str, CidrEntry] = field(default_factory=dict)  # by canonical prefix
+    rules: Mapping[int, str] = field(default_factory=dict)  # rule id -> name as in verdicts.Judgement.rule
+    isolating: Mapping[tuple[int, Dir], tuple[str, ...]] = field(default_factory=dict)  # group -> policies

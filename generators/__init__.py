@@ -1,0 +1,1 @@
+"""What should be there: tenants, labels, NetworkPolicies, plans, reachability. Pure: values in, values out."""

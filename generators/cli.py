@@ -1,0 +1,66 @@
+"""The command line's root: collects the sub-commands of each installed package and turns errors into exit codes.
+
+Every package registers one click group under the entry-point group `ringfence.commands`; groups of one name
+(`policy` has commands in two packages) are merged. Modules that register must import nothing heavy at the top.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import click
+
+from generators.errors import RingfenceError
+from generators.tenants.cli import tenants
+
+EXIT_INTERRUPTED = 130
+
+
+@click.group()
+def cli() -> None:
+    """Commands of this package: pure, they need neither root nor a cluster."""
+
+
+cli.add_command(tenants)
+
+
+def merge(into: click.Group, group: click.Group) -> None:
+    """Add the commands of `group` to `into`; sub-groups of the same name become one."""
+    for name, command in group.commands.items():
+        present = into.commands.get(name)
+        if isinstance(present, click.Group) and isinstance(command, click.Group):
+            merge(present, command)
+        else:
+            into.add_command(command, name)
+
+
+def root() -> click.Group:
+    """The whole `ringfence` command, from the packages that are installed."""
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+    @click.version_option(package_name="ringfence", prog_name="ringfence")
+    def ringfence() -> None:
+        """Keep the tenants of one Kubernetes cluster apart, and explain every dropped packet."""
+
+    for point in sorted(entry_points(group="ringfence.commands"), key=lambda p: p.name):
+        merge(ringfence, point.load())
+    return ringfence
+
+
+def main() -> None:
+    """Entry point of `ringfence`. Errors meant for users are printed without a traceback."""
+    try:
+        sys.exit(root().main(standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except RingfenceError as error:
+        click.echo(f"ringfence: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)

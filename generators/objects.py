@@ -1,0 +1,179 @@
+"""The Kubernetes objects that decisions are made of, as frozen values.
+
+Parsed once (manifests.py, kube/), trusted afterwards: defaults are filled in, wrong objects never get here.
+Labels and annotations are plain mappings that nobody mutates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Labels = Mapping[str, str]
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""Set on every Namespace by the API server to the namespace's name; cannot be forged."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """Where an object was read: file (or `-`, or `api-server`) and the line of its document."""
+
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Direction(StrEnum):
+    """Seen from the pod that a policy isolates; values as in `policyTypes`."""
+
+    INGRESS = "Ingress"
+    EGRESS = "Egress"
+
+
+class Operator(StrEnum):
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One `matchExpressions` item."""
+
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A label selector: every requirement must hold; without any it selects everything.
+
+    `matchLabels` are stored as `In` requirements with one value; requirements are sorted, so equal
+    selectors compare equal however they were written.
+    """
+
+    requirements: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    name: str
+    labels: Labels = field(default_factory=dict, hash=False)
+    annotations: Labels = field(default_factory=dict, hash=False)
+    uid: str = ""
+    terminating: bool = False
+    origin: Origin = field(default=Origin(), compare=False)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ContainerPort:
+    port: int
+    protocol: str = "TCP"
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod on the pod network, or on its node's when `host_network`.
+
+    `ips` holds every address in canonical text (IPv4 and IPv6), empty while it has none.
+    """
+
+    namespace: str
+    name: str
+    labels: Labels = field(default_factory=dict, hash=False)
+    annotations: Labels = field(default_factory=dict, hash=False)
+    ips: tuple[str, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    node: str = ""
+    host_network: bool = False
+    phase: str = "Running"
+    terminating: bool = False
+    uid: str = ""
+    created: str = ""
+    origin: Origin = field(default=Origin(), compare=False)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, as users write it."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def terminal(self) -> bool:
+        """Succeeded or Failed: its address may already belong to another pod."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class IPBlock:
+    """`ipBlock`: canonical CIDR (host bits cleared) minus canonical excepts."""
+
+    cidr: str
+    excepts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One item of `from` or `to`. None = field absent, an empty Selector = all (types.go)."""
+
+    pod_selector: Selector | None = None
+    namespace_selector: Selector | None = None
+    ip_block: IPBlock | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPort:
+    """One item of `ports`. `port` None = every port of the protocol, str = named port of the destination pod."""
+
+    protocol: str = "TCP"
+    port: int | str | None = None
+    end_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Peers OR-ed, ports OR-ed, both AND-ed; an empty tuple means any (types.go: nil and [] alike)."""
+
+    peers: tuple[Peer, ...] = ()
+    ports: tuple[PolicyPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """networking.k8s.io/v1 NetworkPolicy with defaults applied (policyTypes, protocol)."""
+
+    namespace: str
+    name: str
+    pod_selector: Selector = Selector()
+    directions: frozenset[Direction] = frozenset({Direction.INGRESS})
+    ingress: tuple[Rule, ...] = ()
+    egress: tuple[Rule, ...] = ()
+    labels: Labels = field(default_factory=dict, hash=False)
+    annotations: Labels = field(default_factory=dict, hash=False)
+    uid: str = ""
+    origin: Origin = field(default=Origin(), compare=False)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, as users write it."""
+        return f"{self.namespace}/{self.name}"
+
+    def rules(self, direction: Direction) -> tuple[Rule, ...]:
+        """The rule list of one direction."""
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node's own addresses: the source of its kubelet, and of masked traffic."""
+
+    name: str
+    ips: tuple[str, ...] = ()
+    pod_cidrs: tuple[str, ...] = ()
+    origin: Origin = field(default=Origin(), compare=False)

@@ -1,0 +1,1 @@
+"""The tenant file: model, schema, assignment of namespaces."""

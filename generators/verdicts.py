@@ -1,0 +1,53 @@
+"""The answer to "may this packet pass, and who says so": the words all three engines share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    FORWARDED = "FORWARDED"
+    DROPPED = "DROPPED"
+    AUDIT = "AUDIT"
+
+
+class Reason(StrEnum):
+    """Why one direction got its verdict. Drop reasons carry Cilium's name where one fits (datapath.md §12)."""
+
+    SELF = "SELF"  # a pod and itself: outside the reach of policy
+    HOST = "HOST"  # the pod's own node, from a local socket; or a pod towards its own node
+    NOT_ISOLATED = "NOT_ISOLATED"
+    POLICY_ALLOWED = "POLICY_ALLOWED"
+    POLICY_DENIED = "POLICY_DENIED"
+    TENANT_WALL = "TENANT_WALL"
+    UNKNOWN_SENDER = "UNKNOWN_SENDER"  # in-cluster address that no cache knows, or a masked source
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One direction's verdict.
+
+    `rule` is `namespace/policy#direction[index]` (direction `ingress` or `egress`) or a rule of the wall:
+    `tenant/NAME#own`, `tenant/NAME#shared[COMPONENT]`, `tenant/NAME#allowFrom[TENANT]`, `tenant/NAME#wall` for
+    what none of them lets in. `policies` are the NetworkPolicies that isolate the pod, sorted.
+    """
+
+    verdict: Verdict
+    reason: Reason
+    rule: str | None = None
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """One question of the matrix and its answer. `source` and `destination` are `ns/pod` or `ip/ADDR`."""
+
+    source: str
+    destination: str
+    protocol: str
+    port: int
+    family: str
+    verdict: Verdict
+    egress: Judgement
+    ingress: Judgement

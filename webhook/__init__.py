@@ -1,0 +1,1 @@
+"""The cluster side: admission and the controller."""

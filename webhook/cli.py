@@ -1,0 +1,10 @@
+"""Commands of the cluster side."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def cli() -> None:
+    """Commands of this package."""
