@@ -1,6 +1,14 @@
-"""What the kernel maps of one node should hold, as plain values: compile.py makes them, maps.py packs them.
+"""What the maps of one node should hold, as plain values: compile.py makes them, maps.py packs them.
 
 Byte layouts are in bpf/lib/maps.h and mirrored in maps.py; here are only meanings.
+
+Probe order of a group, the same in the kernel and in interpret.py; the first hit allows and names the
+rule. For each peer of
+    identity, PEER_TENANT | tenant, PEER_CIDR | cidr (if USES_CIDR), PEER_ANY
+the ports
+    (port, proto), range of the proto (if USES_RANGE), (PORT_ANY, proto), (PORT_ANY, PROTO_ANY).
+compile.py folds broader entries into narrower ones, so that this order always meets the rule that the
+evaluator names: the first in policy order. Groups of the wall hold identities and tenants only.
 """
 
 from __future__ import annotations
@@ -49,7 +57,7 @@ class AddressFlag(IntFlag):
 
 
 class CidrFlag(IntFlag):
-    IN_CLUSTER = 1  # inside the pod ranges: an address here that has no identity is an unknown sender
+    IN_CLUSTER = 1  # inside the pod ranges: without an identity it is an unknown sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +110,23 @@ class CidrEntry:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """All that the maps of a node should hold. Rule ids lead to `rules`, groups to `isolating`."""
+    """All that the maps of a node should hold, and the names that lead from its numbers back to objects."""
 
-    endpoints: Mapping[int, EndpointEntry] = field(default_factory=dict)  # by ifindex
-    addresses: Mapping[str, AddressEntry] = field(default_factory=dict)  # by canonical address
-    policy: Mapping[PolicyKey, int] = field(default_factory=dict)  # -> rule id
-    ranges: Mapping[RangeKey, int] = field(default_factory=dict)  # -> rule id
-    cidrs: Mapping[str, CidrEntry] = field(default_factory=dict)  # by canonical prefix
-    rules: Mapping[int, str] = field(default_factory=dict)  # rule id -> name as in verdicts.Judgement.rule
-    isolating: Mapping[tuple[int, Dir], tuple[str, ...]] = field(default_factory=dict)  # group -> policies
+    endpoints: Mapping[int, EndpointEntry] = field(default_factory=dict)
+    """By ifindex of the host-side veth."""
+    addresses: Mapping[str, AddressEntry] = field(default_factory=dict)
+    """By canonical address."""
+    policy: Mapping[PolicyKey, int] = field(default_factory=dict)
+    """Entry -> rule id."""
+    ranges: Mapping[RangeKey, int] = field(default_factory=dict)
+    """Port prefix -> rule id."""
+    cidrs: Mapping[str, CidrEntry] = field(default_factory=dict)
+    """By canonical prefix."""
+    rules: Mapping[int, str] = field(default_factory=dict)
+    """Rule id -> name as in verdicts.Judgement.rule."""
+    isolating: Mapping[tuple[int, Dir], tuple[str, ...]] = field(default_factory=dict)
+    """Policy group and direction -> the NetworkPolicies that isolate, sorted."""
+    walls: Mapping[int, str] = field(default_factory=dict)
+    """Wall group -> the rule that a denial names, `tenant/NAME#wall`."""
+    tenants: Mapping[int, str] = field(default_factory=dict)
+    """Tenant id -> name."""
