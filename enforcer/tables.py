@@ -1,13 +1,13 @@
-"""What the maps of one node should hold, as plain values: compile.py makes them, maps.py packs them.
+"""What the maps of one node should hold, as values: compile.py makes them, maps.py packs them.
 
 Byte layouts are in bpf/lib/maps.h and mirrored in maps.py; here are only meanings.
 
-Probe order of a group, the same in the kernel and in interpret.py; the first hit allows and names the
-rule. For each peer of
+Probe order of a group, the same in the kernel and in interpret.py; the first hit allows and names
+the rule. For each peer of
     identity, PEER_TENANT | tenant, PEER_CIDR | cidr (if USES_CIDR), PEER_ANY
 the ports
     (port, proto), range of the proto (if USES_RANGE), (PORT_ANY, proto), (PORT_ANY, PROTO_ANY).
-compile.py folds broader entries into narrower ones, so that this order always meets the rule that the
+compile.py folds broader entries into narrower ones, so that this order meets the rule that the
 evaluator names: the first in policy order. Groups of the wall hold identities and tenants only.
 """
 
@@ -110,7 +110,7 @@ class CidrEntry:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """All that the maps of a node should hold, and the names that lead from its numbers back to objects."""
+    """All that the maps of a node should hold, and the names behind its numbers."""
 
     endpoints: Mapping[int, EndpointEntry] = field(default_factory=dict)
     """By ifindex of the host-side veth."""
