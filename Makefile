@@ -1,0 +1,39 @@
+# Every target installs what it needs first and is quick when nothing is missing (tools/setup.sh).
+BIN := .venv/bin
+SCENARIOS := $(wildcard examples tests/scenarios)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lint test bench lock clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
+
+setup: ## install what is missing: Debian packages, kernel headers' link, .venv
+	@tools/setup.sh
+
+demo: setup ## two clients of one cluster, kept apart by this machine's kernel
+	@$(BIN)/ringfence lab demo
+
+lint: ## style, types, who imports whom
+	@tools/setup.sh python
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.[ch] bpf/lib/*.[ch])
+	$(BIN)/yamllint --strict $(SCENARIOS)
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports --no-timings
+
+test: lint setup ## lint, then every test (PYTEST="-k wall" for some of them)
+	$(BIN)/pytest $(PYTEST)
+
+bench: setup ## speed and memory beside a baseline (ONLY=name for one)
+	@$(BIN)/python -m bench $(ONLY)
+
+lock: ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	@tools/setup.sh python
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform linux $(UPGRADE) \
+		--no-header --group build --group test --group lint pyproject.toml -o requirements.lock
+
+clean: ## remove what the other targets made in this folder
+	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
