@@ -1,8 +1,14 @@
-"""The tenant file as values: what schema.py lets through, and all that other code knows of it."""
+"""The tenant file as values: what load.py lets through, and all that other code knows of it.
+
+A `TenantConfig` answers two questions from indexes that it builds once: which tenants claim a
+namespace name (`claims`) and which tenants a requester is a member of (`memberships`).
+assignment.py decides with the answers. Lines of the file travel with the values, so that every
+reason can say `tenants.yaml:14`; they do not take part in comparison.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -10,10 +16,11 @@ API_VERSION = "ringfence.io/v1alpha1"
 KIND = "TenantConfig"
 DEFAULT_LABEL_KEY = "ringfence.io/tenant"
 DEFAULT_PROTECTED = ("kube-node-lease", "kube-public", "kube-system", "ringfence-system")
+LAST_PORT = 65535
 
 
 class Mode(StrEnum):
-    """How the tenant wall acts (design: strict drops, overridable leaves it to NetworkPolicies, audit reports)."""
+    """How the tenant wall acts: it drops, leaves it to NetworkPolicies, or only reports."""
 
     STRICT = "strict"
     OVERRIDABLE = "overridable"
@@ -27,6 +34,22 @@ class Unassigned(StrEnum):
     DENY = "deny"
 
 
+class Match(StrEnum):
+    """How a tenant claims a namespace name; a name beats every affix."""
+
+    NAME = "name"
+    PREFIX = "prefix"
+    SUFFIX = "suffix"
+
+
+class SubjectKind(StrEnum):
+    """What a requester is known by."""
+
+    USER = "user"
+    GROUP = "group"
+    SERVICE_ACCOUNT = "service account"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Port:
     """A port that a shared component or a grant may use. None = every port of the protocol."""
@@ -34,6 +57,13 @@ class Port:
     protocol: str = "TCP"
     port: int | None = None
     end_port: int | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last port number."""
+        if self.port is None:
+            return 1, LAST_PORT
+        return self.port, self.end_port or self.port
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +73,18 @@ class Subjects:
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
     service_accounts: frozenset[str] = frozenset()
+    lines: Mapping[tuple[SubjectKind, str], int] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def each(self) -> tuple[tuple[SubjectKind, str], ...]:
+        """Every subject with its kind, sorted."""
+        kinds = (
+            (SubjectKind.USER, self.users),
+            (SubjectKind.GROUP, self.groups),
+            (SubjectKind.SERVICE_ACCOUNT, self.service_accounts),
+        )
+        return tuple((kind, subject) for kind, subjects in kinds for subject in sorted(subjects))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +94,24 @@ class NamespaceNames:
     names: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
+    lines: Mapping[tuple[Match, str], int] = field(default_factory=dict, compare=False, repr=False)
+
+    def each(self) -> tuple[tuple[Match, str], ...]:
+        """Every name and affix with its kind: names, prefixes, suffixes."""
+        kinds = (
+            (Match.NAME, self.names),
+            (Match.PREFIX, self.prefixes),
+            (Match.SUFFIX, self.suffixes),
+        )
+        return tuple((match, text) for match, texts in kinds for text in texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One side's consent: in `allowFrom`, `tenant` may enter; in `allowTo`, we may enter `tenant`. No ports = all."""
+    """One side's consent. In `allowFrom`, `tenant` may enter us; in `allowTo`, we may enter it.
+
+    No ports = all.
+    """
 
     tenant: str
     ports: tuple[Port, ...] = ()
@@ -76,6 +131,8 @@ class SharedComponent:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
+    """One tenant; its name is the value of the tenant label."""
+
     name: str
     namespaces: NamespaceNames = NamespaceNames()
     members: Subjects = Subjects()
@@ -84,6 +141,81 @@ class Tenant:
     allow_to: tuple[Grant, ...] = ()
     allow_masked: bool = False
     line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Why a namespace name belongs to a tenant: the entry of the file that matches it."""
+
+    tenant: str
+    match: Match
+    text: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Why a requester belongs to a tenant: the entry of `members` that names them."""
+
+    tenant: str
+    kind: SubjectKind
+    subject: str
+    line: int
+
+
+class ClaimIndex:
+    """Finds the strongest claims on a name, in time that does not grow with the tenants."""
+
+    __slots__ = ("_by", "_lengths")
+
+    def __init__(self, tenants: Iterable[Tenant]) -> None:
+        self._by: dict[Match, dict[str, list[Claim]]] = {match: {} for match in Match}
+        for tenant in tenants:
+            for match, text in tenant.namespaces.each():
+                line = tenant.namespaces.lines.get((match, text), tenant.line)
+                claim = Claim(tenant.name, match, text, line)
+                self._by[match].setdefault(text, []).append(claim)
+        affixes = (*self._by[Match.PREFIX], *self._by[Match.SUFFIX])
+        self._lengths = sorted({len(affix) for affix in affixes}, reverse=True)
+
+    def strongest(self, name: str) -> tuple[Claim, ...]:
+        """The exact name's claims; without any, those of the longest affix that matches."""
+        if exact := self._by[Match.NAME].get(name):
+            return tuple(exact)
+        for length in self._lengths:
+            if length > len(name):
+                continue
+            prefixed = self._by[Match.PREFIX].get(name[:length], [])
+            suffixed = self._by[Match.SUFFIX].get(name[-length:], [])
+            if prefixed or suffixed:
+                return (*prefixed, *suffixed)
+        return ()
+
+
+class MemberIndex:
+    """Finds the tenants of a requester by username and groups."""
+
+    __slots__ = ("_groups", "_names")
+
+    def __init__(self, tenants: Iterable[Tenant]) -> None:
+        self._names: dict[str, list[Membership]] = {}
+        self._groups: dict[str, list[Membership]] = {}
+        for tenant in tenants:
+            for kind, subject in tenant.members.each():
+                line = tenant.members.lines.get((kind, subject), tenant.line)
+                index = self._groups if kind is SubjectKind.GROUP else self._names
+                member = Membership(tenant.name, kind, subject, line)
+                index.setdefault(subject, []).append(member)
+
+    def of(self, username: str, groups: frozenset[str]) -> tuple[Membership, ...]:
+        """One Membership a tenant, by tenant name; the username's comes before a group's."""
+        found: dict[str, Membership] = {}
+        for membership in self._names.get(username, ()):
+            found.setdefault(membership.tenant, membership)
+        for group in sorted(groups):
+            for membership in self._groups.get(group, ()):
+                found.setdefault(membership.tenant, membership)
+        return tuple(found[tenant] for tenant in sorted(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +231,79 @@ class TenantConfig:
     unassigned: Unassigned = Unassigned.IGNORE
     file: str = ""
     digest: str = ""
-    """SHA-256 of the file's bytes in hex: tells in status, metrics and logs which file is in force."""
+    """SHA-256 of the file's bytes in hex: status, metrics and logs tell which file is in force."""
+    _claims: ClaimIndex = field(init=False, repr=False, compare=False)
+    _members: MemberIndex = field(init=False, repr=False, compare=False)
+    _components: Mapping[str, SharedComponent] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Frozen means that nobody changes the value later; the indexes are part of making it.
+        object.__setattr__(self, "_claims", ClaimIndex(self.tenants.values()))
+        object.__setattr__(self, "_members", MemberIndex(self.tenants.values()))
+        components = {name: part for part in reversed(self.shared) for name in part.namespaces}
+        object.__setattr__(self, "_components", components)
+
+    def claims(self, namespace: str) -> tuple[Claim, ...]:
+        """The strongest claims on a namespace name; those of two tenants are a tie."""
+        return self._claims.strongest(namespace)
+
+    def memberships(self, username: str, groups: frozenset[str]) -> tuple[Membership, ...]:
+        """The tenants that name this requester as a member, one entry each, by tenant name."""
+        return self._members.of(username, groups)
+
+    def component(self, namespace: str) -> SharedComponent | None:
+        """The shared component that lives in a namespace, the first in file order."""
+        return self._components.get(namespace)
 
     def consented(self, tenant: str) -> tuple[Grant, ...]:
-        """Grants by which others may enter `tenant`: those of its `allowFrom` that the other side's
-        `allowTo` confirms, with the ports that both sides allow; in file order."""
-        raise NotImplementedError
+        """The grants by which others may enter `tenant`, in file order.
+
+        Those of its `allowFrom` that the other side's `allowTo` confirms, with the ports that both
+        sides allow.
+        """
+        grants = []
+        for ours in self.tenants[tenant].allow_from:
+            other = self.tenants.get(ours.tenant)
+            for theirs in other.allow_to if other else ():
+                if theirs.tenant != tenant:
+                    continue
+                ports = common_ports(ours.ports, theirs.ports)
+                if ports is not None:
+                    grants.append(Grant(ours.tenant, ports, ours.line))
+        return tuple(grants)
+
+
+def common_ports(ours: tuple[Port, ...], theirs: tuple[Port, ...]) -> tuple[Port, ...] | None:
+    """The ports that both lists allow, where an empty list allows all; None = not a single one.
+
+    None and the empty tuple differ on purpose: to take "nothing" for "everything" would open a
+    grant.
+    """
+    if not ours or not theirs:
+        return ours or theirs
+    spans: set[tuple[str, int, int]] = set()
+    for mine in ours:
+        for other in theirs:
+            low = max(mine.span[0], other.span[0])
+            high = min(mine.span[1], other.span[1])
+            if mine.protocol == other.protocol and low <= high:
+                spans.add((mine.protocol, low, high))
+    return tuple(_port(*span) for span in _merged(spans)) or None
+
+
+def _merged(spans: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Sorted spans in which none touches another of its protocol."""
+    merged: list[tuple[str, int, int]] = []
+    for protocol, low, high in sorted(spans):
+        if merged and merged[-1][0] == protocol and low <= merged[-1][2] + 1:
+            _, start, end = merged.pop()
+            merged.append((protocol, start, max(end, high)))
+        else:
+            merged.append((protocol, low, high))
+    return merged
+
+
+def _port(protocol: str, low: int, high: int) -> Port:
+    if (low, high) == (1, LAST_PORT):
+        return Port(protocol)
+    return Port(protocol, low, None if low == high else high)

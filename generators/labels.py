@@ -1,0 +1,49 @@
+"""Label keys that Ringfence owns, and the JSON Patch that puts labels on an object.
+
+The webhook answers with `label_patch`; generation marks its objects with the constants. The patch
+is written by hand because its shape matters: `add` below a missing labels map fails the user's
+request with a 500 (RFC 6902, section 4.1), so an object without labels gets the whole map at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "ringfence"
+POLICY_LABEL = "ringfence.io/policy"
+RULE_LABEL = "ringfence.io/rule"
+
+OWN_KEYS = frozenset({MANAGED_BY, POLICY_LABEL, RULE_LABEL})
+"""Keys that mark generated objects; no tenant file may use them for something else."""
+
+
+class AddLabels(TypedDict):
+    """One operation of the patch; `value` is a label's value or the whole map."""
+
+    op: str
+    path: str
+    value: str | dict[str, str]
+
+
+def label_patch(labels: Mapping[str, str] | None, wanted: Mapping[str, str]) -> list[AddLabels]:
+    """The JSON Patch that makes an object with `labels` carry `wanted` as well.
+
+    None = the object has no labels map. Empty when nothing changes; other labels stay untouched.
+    """
+    present = labels or {}
+    missing = {key: wanted[key] for key in sorted(wanted) if present.get(key) != wanted[key]}
+    if not missing:
+        return []
+    if not present:
+        return [{"op": "add", "path": "/metadata/labels", "value": missing}]
+    return [
+        {"op": "add", "path": f"/metadata/labels/{_escaped(key)}", "value": value}
+        for key, value in missing.items()
+    ]
+
+
+def _escaped(key: str) -> str:
+    """A label key as a JSON Pointer token (RFC 6901): `~` first, or `/` would be escaped twice."""
+    return key.replace("~", "~0").replace("/", "~1")
