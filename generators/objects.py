@@ -82,7 +82,7 @@ class ContainerPort:
 class Pod:
     """A pod on the pod network, or on its node's when `host_network`.
 
-    `ips` holds every address in canonical text (IPv4 and IPv6), empty while it has none.
+    `ips` holds every address in canonical text (IPv4 and IPv6), empty while it has none; `host_ips` those of its node.
     """
 
     namespace: str
@@ -92,6 +92,7 @@ class Pod:
     ips: tuple[str, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
     node: str = ""
+    host_ips: tuple[str, ...] = ()
     host_network: bool = False
     phase: str = "Running"
     terminating: bool = False
@@ -176,4 +177,15 @@ class Node:
     name: str
     ips: tuple[str, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
+    origin: Origin = field(default=Origin(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigMap:
+    """A ConfigMap's text data: what the record is kept in."""
+
+    namespace: str
+    name: str
+    data: Labels = field(default_factory=dict, hash=False)
+    labels: Labels = field(default_factory=dict, hash=False)
     origin: Origin = field(default=Origin(), compare=False)

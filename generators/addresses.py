@@ -1,0 +1,66 @@
+"""Addresses and blocks in one canonical spelling, so that equal ones compare equal as text.
+
+Read as sloppily as API servers have stored them: octets with leading zeros are decimal, host bits
+are cleared, and IPv4 mapped into IPv6 (`::ffff:a.b.c.d`) is the IPv4 that it means.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_DOTTED = re.compile(r"(?:^|(?<=:))(\d{1,10})\.(\d{1,10})\.(\d{1,10})\.(\d{1,10})$")
+_PREFIX = re.compile(r"[0-9]{1,3}")
+_MAPPED_BITS = 96
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+class Family(StrEnum):
+    """Address family, as cells name it."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+
+def _plain_octets(text: str) -> str:
+    return _DOTTED.sub(lambda m: ".".join(str(int(octet)) for octet in m.groups()), text)
+
+
+@lru_cache(maxsize=65536)
+def parse_address(text: str) -> Address:
+    """The address that `text` means; ValueError when it means none."""
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
+    address = ip_address(_plain_octets(text))
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+@lru_cache(maxsize=65536)
+def parse_network(text: str) -> Network:
+    """The block that `text` means, host bits cleared; ValueError if it is not ADDRESS/PREFIX."""
+    address, slash, prefix = text.partition("/")
+    if not slash or not _PREFIX.fullmatch(prefix) or "%" in address:
+        raise ValueError(f"{text!r} is not ADDRESS/PREFIX")
+    network = ip_network(f"{_plain_octets(address)}/{int(prefix)}", strict=False)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        inner = network.network_address.ipv4_mapped
+        return IPv4Network(f"{inner}/{network.prefixlen - _MAPPED_BITS}")
+    return network
+
+
+def family(address: str) -> Family:
+    """The family of a canonical address."""
+    return Family.IPV6 if ":" in address else Family.IPV4
+
+
+def contains(cidr: str, address: str) -> bool:
+    """Whether the block holds the address; a block holds nothing of the other family."""
+    network, wanted = parse_network(cidr), parse_address(address)
+    return network.version == wanted.version and wanted in network

@@ -1,0 +1,28 @@
+"""Kubernetes documents in and out.
+
+`read` takes users' files, `parse_object` what an API server sends, `to_yaml` writes.
+"""
+
+from generators.manifests.reading import Documents, Object, parse_object, read, read_bytes
+from generators.manifests.writing import (
+    Document,
+    namespace_document,
+    pod_document,
+    policy_document,
+    selector_document,
+    to_yaml,
+)
+
+__all__ = [
+    "Document",
+    "Documents",
+    "Object",
+    "namespace_document",
+    "parse_object",
+    "pod_document",
+    "policy_document",
+    "read",
+    "read_bytes",
+    "selector_document",
+    "to_yaml",
+]

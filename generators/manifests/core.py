@@ -1,0 +1,164 @@
+"""Namespace, Pod, Node and ConfigMap documents -> values.
+
+Only fields that decisions depend on are looked at; others are the API server's business, so any
+version of a Pod can be read.
+"""
+
+from __future__ import annotations
+
+from generators.addresses import parse_address, parse_network
+from generators.manifests import names
+from generators.manifests.fields import Cursor
+from generators.manifests.metadata import parse_metadata
+from generators.manifests.policies import parse_protocol
+from generators.objects import (
+    NAME_LABEL,
+    ConfigMap,
+    ContainerPort,
+    Namespace,
+    Node,
+    Origin,
+    Pod,
+)
+
+_PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
+_RUNNING = "Running"
+_NODE_ADDRESSES = ("InternalIP", "ExternalIP")
+
+
+def parse_namespace(root: Cursor, origin: Origin) -> Namespace:
+    """A namespace; its name label is what an API server would make it, whatever is written."""
+    meta = parse_metadata(root, names.dns_label)
+    status = root.child("status")
+    phase = status.string("phase") if status is not None else ""
+    return Namespace(
+        name=meta.name,
+        labels={**meta.labels, NAME_LABEL: meta.name},
+        annotations=meta.annotations,
+        uid=meta.uid,
+        terminating=meta.terminating or phase == "Terminating",
+        origin=origin,
+    )
+
+
+def parse_pod(root: Cursor, origin: Origin) -> Pod:
+    """A pod. Without `status` it counts as running and has no address yet."""
+    meta = parse_metadata(root, names.dns_subdomain)
+    spec, status = root.child("spec"), root.child("status")
+    phase = _RUNNING
+    ips: tuple[str, ...] = ()
+    host_ips: tuple[str, ...] = ()
+    if status is not None:
+        phase = _phase(status)
+        ips = _addresses(status, "podIPs", "podIP")
+        host_ips = _addresses(status, "hostIPs", "hostIP")
+    host_network = spec.child("hostNetwork") if spec is not None else None
+    return Pod(
+        namespace=meta.namespace,
+        name=meta.name,
+        labels=meta.labels,
+        annotations=meta.annotations,
+        ips=ips,
+        ports=_ports(spec) if spec is not None else (),
+        node=spec.string("nodeName") if spec is not None else "",
+        host_ips=host_ips,
+        host_network=host_network.boolean() if host_network is not None else False,
+        phase=phase,
+        terminating=meta.terminating,
+        uid=meta.uid,
+        created=meta.created,
+        origin=origin,
+    )
+
+
+def _phase(status: Cursor) -> str:
+    at = status.child("phase")
+    if at is None:
+        return _RUNNING
+    text = at.text()
+    if text not in _PHASES:
+        at.fail(f'Unsupported value: "{text}"', f"use one of {', '.join(_PHASES)}")
+    return text
+
+
+def _addresses(status: Cursor, plural: str, singular: str) -> tuple[str, ...]:
+    """`podIPs: [{ip}]`, and `podIP` where it says more; in that order, each once."""
+    found = [ip for item in status.children(plural) if (ip := item.child("ip")) is not None]
+    single = status.child(singular)
+    if single is not None and single.field.value != "":
+        found.append(single)
+    return tuple(dict.fromkeys(text for at in found if (text := _address(at)) is not None))
+
+
+def _address(at: Cursor) -> str | None:
+    text = at.text()
+    try:
+        return str(parse_address(text))
+    except ValueError:
+        at.fail(
+            f'Invalid value: "{text}": must be a valid IP address',
+            "write an address such as 10.9.8.7 or 2001:db8::ffff",
+        )
+        return None
+
+
+def _ports(spec: Cursor) -> tuple[ContainerPort, ...]:
+    """Ports of containers, then of init containers that keep running beside them (sidecars)."""
+    sidecars = [c for c in spec.children("initContainers") if c.string("restartPolicy") == "Always"]
+    ports = []
+    for container in [*spec.children("containers"), *sidecars]:
+        for item in container.children("ports"):
+            number_at = item.child("containerPort")
+            number = number_at.integer() if number_at is not None else None
+            if number_at is None:
+                item.fail("containerPort: Required value", "add containerPort")
+            elif number is not None and (wrong := names.port_number(number)) is not None:
+                number_at.fail(f"Invalid value: {number}: {wrong}", "use a port number")
+            if number is not None:
+                ports.append(ContainerPort(number, parse_protocol(item), item.string("name")))
+    return tuple(ports)
+
+
+def parse_node(root: Cursor, origin: Origin) -> Node:
+    """A node's addresses and the pod ranges that it hands out."""
+    meta = parse_metadata(root, names.dns_subdomain)
+    status, spec = root.child("status"), root.child("spec")
+    ips = []
+    for item in status.children("addresses") if status is not None else []:
+        address = item.child("address")
+        if item.string("type") in _NODE_ADDRESSES and address is not None:
+            ips.append(_address(address))
+    return Node(
+        name=meta.name,
+        ips=tuple(dict.fromkeys(ip for ip in ips if ip is not None)),
+        pod_cidrs=_pod_cidrs(spec) if spec is not None else (),
+        origin=origin,
+    )
+
+
+def _pod_cidrs(spec: Cursor) -> tuple[str, ...]:
+    found = spec.children("podCIDRs")
+    single = spec.child("podCIDR")
+    if single is not None and single.field.value != "":
+        found.append(single)
+    cidrs = []
+    for at in found:
+        text = at.text()
+        try:
+            cidrs.append(str(parse_network(text)))
+        except ValueError:
+            at.fail(f'Invalid value: "{text}": must be a valid CIDR value', "write ADDRESS/PREFIX")
+    return tuple(dict.fromkeys(cidrs))
+
+
+def parse_config_map(root: Cursor, origin: Origin) -> ConfigMap:
+    """A ConfigMap's text data, as it is."""
+    meta = parse_metadata(root, names.dns_subdomain)
+    data = root.child("data")
+    return ConfigMap(
+        namespace=meta.namespace,
+        name=meta.name,
+        data={key: at.source_text() for key, at in data.entries()} if data is not None else {},
+        labels=meta.labels,
+        origin=origin,
+    )

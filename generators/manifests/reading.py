@@ -1,0 +1,194 @@
+"""`-f`: files, directories and standard input -> `Documents`, with every defect at once.
+
+Called by each offline command, the lab and the agent; the API client uses `parse_object`.
+Kinds that decisions do not depend on are skipped, and named in a warning.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generators.errors import InputError, Problem
+from generators.manifests import core, policies
+from generators.manifests.fields import Cursor, Report
+from generators.manifests.source import MAX_BYTES, Field, documents, from_plain
+from generators.objects import ConfigMap, Namespace, NetworkPolicy, Node, Origin, Pod
+
+Object = Namespace | Pod | NetworkPolicy | Node | ConfigMap
+
+STDIN = "-"
+_SUFFIXES = (".yaml", ".yml", ".json")
+_NETWORKING = "networking.k8s.io/v1"
+_PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
+    ("v1", "Namespace"): core.parse_namespace,
+    ("v1", "Pod"): core.parse_pod,
+    ("v1", "Node"): core.parse_node,
+    ("v1", "ConfigMap"): core.parse_config_map,
+    (_NETWORKING, "NetworkPolicy"): policies.parse_policy,
+}
+_CLUSTER_SCOPED = (Namespace, Node)
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """All objects of the input, in its order, and what was left out."""
+
+    namespaces: tuple[Namespace, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    policies: tuple[NetworkPolicy, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    config_maps: tuple[ConfigMap, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Collection:
+    """What has been read so far."""
+
+    objects: list[Object] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    first_skipped: dict[str, Origin] = field(default_factory=dict)
+    places: dict[tuple[str, str, str], Origin] = field(default_factory=dict)
+
+    def add(self, item: Object) -> None:
+        """Take an object, unless it was given before."""
+        namespace = "" if isinstance(item, _CLUSTER_SCOPED) else item.namespace
+        key = (type(item).__name__, namespace, item.name)
+        first = self.places.setdefault(key, item.origin)
+        if first is not item.origin:
+            subject = f"{key[0]} {namespace}/{item.name}" if namespace else f"{key[0]} {item.name}"
+            what = f"is given twice, first at {first}"
+            origin = item.origin
+            self.problems.append(
+                Problem(origin.file, origin.line, subject, what, "keep one, or rename one")
+            )
+        self.objects.append(item)
+
+    def skip(self, api_version: str, kind: str, origin: Origin) -> None:
+        """Note an object of a kind that is not known here."""
+        name = f"{api_version} {kind}".strip()
+        self.skipped[name] += 1
+        self.first_skipped.setdefault(name, origin)
+
+    def documents(self) -> Documents:
+        """All that was read; InputError when anything was wrong."""
+        if self.problems:
+            raise InputError(self.problems)
+        return Documents(
+            namespaces=tuple(o for o in self.objects if isinstance(o, Namespace)),
+            pods=tuple(o for o in self.objects if isinstance(o, Pod)),
+            policies=tuple(o for o in self.objects if isinstance(o, NetworkPolicy)),
+            nodes=tuple(o for o in self.objects if isinstance(o, Node)),
+            config_maps=tuple(o for o in self.objects if isinstance(o, ConfigMap)),
+            warnings=tuple(
+                f"{self.first_skipped[kind]}: kind {kind} is not known here, skipped"
+                + (f" ({count} objects)" if count > 1 else "")
+                for kind, count in sorted(self.skipped.items())
+            ),
+        )
+
+
+def read(paths: Sequence[str]) -> Documents:
+    """Read files, directories (recursively) and `-`; InputError with every problem of them."""
+    collection = _Collection()
+    for path in paths:
+        for file, data in _contents(path, collection):
+            _read_file(data, file, collection)
+    return collection.documents()
+
+
+def read_bytes(data: bytes, file: str) -> Documents:
+    """The objects of one file's content; `file` is its name in messages."""
+    collection = _Collection()
+    _read_file(data, file, collection)
+    return collection.documents()
+
+
+def parse_object(document: Mapping[str, object], origin: Origin) -> Object | None:
+    """One decoded JSON object, e.g. from an API server; None when its kind is not known here."""
+    collection = _Collection()
+    try:
+        root = from_plain(document, origin.line)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            [Problem(origin.file, origin.line, "", str(error), "correct it")]
+        ) from None
+    _read_object(root, origin, collection)
+    if collection.problems:
+        raise InputError(collection.problems)
+    return collection.objects[0] if collection.objects else None
+
+
+def _contents(path: str, collection: _Collection) -> Iterable[tuple[str, bytes]]:
+    """(name, content) of every file that `path` stands for."""
+    if path == STDIN:
+        yield STDIN, sys.stdin.buffer.read(MAX_BYTES + 1)
+        return
+    where = Path(path)
+    try:
+        files = [where]
+        if where.is_dir():
+            files = sorted(p for p in where.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+        for file in files:
+            with file.open("rb") as stream:
+                yield str(file), stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problem = Problem(path, 1, "", f"cannot be read: {reason}", "check the path")
+        collection.problems.append(problem)
+
+
+def _read_file(data: bytes, file: str, collection: _Collection) -> None:
+    try:
+        for root in documents(data, file):
+            _read_object(root, Origin(file, root.line), collection)
+    except InputError as error:
+        collection.problems.extend(error.problems)
+
+
+def _read_object(
+    root: Field, origin: Origin, collection: _Collection, implied: tuple[str, str] = ("", "")
+) -> None:
+    report = Report(origin.file)
+    cursor = Cursor(root, "", report)
+    if isinstance(root.value, Mapping):
+        api_version = cursor.string("apiVersion", implied[0])
+        kind = cursor.string("kind", implied[1])
+        parser = _PARSERS.get((api_version, kind))
+        if not kind or not api_version:
+            report.add(root.line, "", "no apiVersion and kind", "say what object this is")
+        elif kind.endswith("List") and cursor.child("items") is not None:
+            _read_list(cursor, (api_version, kind), origin, collection)
+        elif parser is None:
+            collection.skip(api_version, kind, origin)
+        else:
+            report.subject = _subject(cursor, kind)
+            item = parser(cursor, origin)
+            if not report.problems:
+                collection.add(item)
+    else:
+        report.add(root.line, "", "not a Kubernetes object", "write apiVersion, kind and metadata")
+    collection.problems.extend(report.problems)
+
+
+def _read_list(
+    root: Cursor, kind: tuple[str, str], origin: Origin, collection: _Collection
+) -> None:
+    """Items of a `List`; those of a typed list (`PodList`) may leave out what the list says."""
+    item_kind = kind[1].removesuffix("List")
+    implied = (kind[0], item_kind) if item_kind else ("", "")
+    for item in root.children("items"):
+        _read_object(item.field, Origin(origin.file, item.line), collection, implied)
+
+
+def _subject(root: Cursor, kind: str) -> str:
+    meta = root.field.value.get("metadata") if isinstance(root.field.value, Mapping) else None
+    if meta is None or not isinstance(meta.value, Mapping):
+        return kind
+    parts = [meta.value[key].text for key in ("namespace", "name") if key in meta.value]
+    return f"{kind} {'/'.join(part for part in parts if part)}".strip()

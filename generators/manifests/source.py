@@ -1,0 +1,237 @@
+"""YAML and JSON text -> `Field` trees in which every value knows its line.
+
+Used by the manifest reader only. Scalars are read as the API server reads them (`no` is a boolean,
+`1e3` a number), but keep their source text: a namespace that is called `no` can still be told.
+Nothing here recurses over text, and aliases are shared, not copied: they are only counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from generators.errors import InputError, Problem
+
+MAX_BYTES = 64 * 1024 * 1024
+MAX_DEPTH = 100
+MAX_VALUES = 2_000_000
+"""Values of one document with every alias written out."""
+
+_LOADER: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = (
+    yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+)
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUES = frozenset({"y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"})
+_FALSES = frozenset({"n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"})
+_INTEGER = re.compile(r"[-+]?(0[bB][01_]+|0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]*|[1-9][0-9_]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LONGEST_INTEGER = 25
+_STRING_TAG = "tag:yaml.org,2002:str"
+_MERGE = "<<"
+
+Scalar = None | bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A value of a document: scalar, tuple of fields, or mapping of fields."""
+
+    value: Scalar | tuple[Field, ...] | Mapping[str, Field]
+    line: int
+    text: str = ""
+    """The source of a scalar."""
+    size: int = 1
+    """How many values it holds, itself included, with aliases written out."""
+
+
+def resolve(text: str) -> Scalar:
+    """What an unquoted scalar is to the API server's YAML reader."""
+    if text in _NULLS:
+        return None
+    if text in _TRUES:
+        return True
+    if text in _FALSES:
+        return False
+    if _INTEGER.fullmatch(text) and len(text) <= _LONGEST_INTEGER:
+        return _integer(text.replace("_", ""))
+    if _FLOAT.fullmatch(text):
+        return float(text.replace("_", ""))
+    if _SPECIAL_FLOAT.fullmatch(text):
+        return float(text.lower().replace(".", ""))
+    return text
+
+
+def _integer(text: str) -> Scalar:
+    digits = text.lstrip("+-")
+    if not digits[-1].isalnum():
+        return text
+    if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
+        text = text.replace("0", "0o", 1)
+    try:
+        return int(text, 0)
+    except ValueError:
+        return text
+
+
+def from_plain(value: object, line: int, depth: int = 0) -> Field:
+    """The tree of decoded JSON, with one line for all of it: what was sent has no lines."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, bool | int | float | str):
+        return Field(value, line, value if isinstance(value, str) else json.dumps(value))
+    if isinstance(value, list | tuple):
+        return Field(tuple(from_plain(item, line, depth + 1) for item in value), line)
+    if isinstance(value, Mapping):
+        return Field({str(k): from_plain(v, line, depth + 1) for k, v in value.items()}, line)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def documents(data: bytes, file: str) -> Iterator[Field]:
+    """Every non-empty document of a YAML or JSON file; InputError at the first broken line."""
+    if len(data) > MAX_BYTES:
+        raise _error(file, 1, f"is larger than {MAX_BYTES >> 20} MiB", "split the file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _error(file, line, "is not UTF-8 text", "save the file as UTF-8") from None
+    if text.lstrip()[:1] in ("{", "["):
+        # A tab can only be white space in JSON, but YAML refuses it there.
+        text = text.replace("\t", " ")
+    yield from _Builder(file).documents(text)
+
+
+def _error(file: str, line: int, what: str, fix: str) -> InputError:
+    return InputError([Problem(file, line, "", what, fix)])
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping whose end has not been seen."""
+
+    line: int
+    anchor: str | None
+    items: list[Field] | None
+    entries: dict[str, Field]
+    lines: dict[str, int]
+    merged: list[Field]
+    key: str | None = None
+    key_line: int = 0
+    size: int = 1
+
+
+class _Builder:
+    """Turns the parser's events into fields, with a stack of its own instead of recursion."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.stack: list[_Open] = []
+        self.anchors: dict[str, Field] = {}
+        self.root: Field | None = None
+
+    def documents(self, text: str) -> Iterator[Field]:
+        try:
+            for event in yaml.parse(text, Loader=_LOADER):
+                if isinstance(event, yaml.DocumentStartEvent):
+                    self.anchors, self.root = {}, None
+                elif isinstance(event, yaml.DocumentEndEvent):
+                    if self.root is not None and self.root.value is not None:
+                        yield self.root
+                else:
+                    self._event(event)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            what = f"broken YAML: {error.problem or error.context}"
+            raise _error(self.file, mark.line + 1 if mark else 1, what, "correct it") from None
+        except yaml.YAMLError as error:
+            what = f"broken YAML: {str(error).splitlines()[0]}"
+            raise _error(self.file, 1, what, "correct it") from None
+
+    def _event(self, event: yaml.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            self._open(event, line)
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            self._close()
+        elif isinstance(event, yaml.AliasEvent):
+            anchored = self.anchors.get(event.anchor or "")
+            if anchored is None:
+                raise self._refuse(
+                    line, f"alias *{event.anchor} has no finished anchor", "write it out"
+                )
+            self._place(anchored, line, None)
+        elif isinstance(event, yaml.ScalarEvent):
+            quoted = event.style in ("'", '"', "|", ">") or event.tag == _STRING_TAG
+            value = event.value if quoted else resolve(event.value)
+            self._place(Field(value, line, event.value), line, event.anchor)
+
+    def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, line: int) -> None:
+        if len(self.stack) >= MAX_DEPTH:
+            raise self._refuse(line, f"nested deeper than {MAX_DEPTH} levels", "flatten it")
+        if self.stack and self.stack[-1].items is None and self.stack[-1].key is None:
+            raise self._refuse(line, "a key that is a list or a mapping", "use a plain word as key")
+        items: list[Field] | None = [] if isinstance(event, yaml.SequenceStartEvent) else None
+        self.stack.append(_Open(line, event.anchor, items, {}, {}, []))
+
+    def _close(self) -> None:
+        done = self.stack.pop()
+        if done.items is not None:
+            field = Field(tuple(done.items), done.line, size=done.size)
+        else:
+            entries = done.entries
+            for source in done.merged:
+                entries = {**self._mapping(source), **entries}
+            field = Field(entries, done.line, size=done.size)
+        self._place(field, done.line, done.anchor)
+
+    def _mapping(self, field: Field) -> Mapping[str, Field]:
+        if not isinstance(field.value, Mapping):
+            raise self._refuse(field.line, "<< does not name a mapping", "write the keys out")
+        return field.value
+
+    def _place(self, field: Field, line: int, anchor: str | None) -> None:
+        """Put a finished field where it belongs: root, item, key or value."""
+        if anchor is not None:
+            self.anchors[anchor] = field
+        if not self.stack:
+            self.root = field
+            return
+        top = self.stack[-1]
+        top.size += field.size
+        if top.size > MAX_VALUES:
+            raise self._refuse(line, f"aliases blow it up past {MAX_VALUES} values", "write it out")
+        if top.items is not None:
+            top.items.append(field)
+        elif top.key is None:
+            self._key(top, field, line)
+        else:
+            self._entry(top, field)
+            top.key = None
+
+    def _key(self, top: _Open, field: Field, line: int) -> None:
+        if isinstance(field.value, tuple | Mapping):
+            raise self._refuse(line, "a key that is a list or a mapping", "use a plain word as key")
+        key = field.text
+        if key in top.lines:
+            first = top.lines[key]
+            raise self._refuse(
+                line, f"key {key!r} is given twice, first in line {first}", "keep one"
+            )
+        top.lines[key] = line
+        top.key = key
+
+    def _entry(self, top: _Open, field: Field) -> None:
+        if top.key != _MERGE:
+            top.entries[top.key or ""] = field
+        elif isinstance(field.value, tuple):
+            top.merged.extend(field.value)
+        else:
+            top.merged.append(field)
+
+    def _refuse(self, line: int, what: str, fix: str) -> InputError:
+        return _error(self.file, line, what, fix)
