@@ -15,7 +15,7 @@ venv=.venv
 # Debian's Python and no other: only that one can import Debian's bcc.
 python=/usr/bin/python3
 stamp=$venv/ringfence-setup
-# Set by this function for the exit code at the end.
+# What only root or another machine can give; not empty means exit 3.
 lacking=()
 
 say() { printf 'setup: %s\n' "$*" >&2; }

@@ -1,0 +1,99 @@
+"""What every test may count on: the real command, fresh names, skips that nobody overlooks.
+
+Tests marked `bpf` need root and a kernel that loads programs. Elsewhere they are skipped with the
+reason; where CI=true says that the machine is meant to have all of it, such a skip is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+COMMAND = Path(sys.executable).with_name("ringfence")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@cache
+def lacking() -> str:
+    """What this machine lacks for tests marked `bpf`; empty when it has everything."""
+    release = os.uname().release
+    if os.geteuid() != 0:
+        return "root is needed to load programs"
+    if find_spec("bcc") is None:
+        return "Debian's python3-bpfcc is not installed; run make setup"
+    if not Path("/lib/modules", release, "build").exists():
+        return f"no kernel headers below /lib/modules/{release}; run make setup"
+    return ""
+
+
+def stage(item: pytest.Item) -> int:
+    """Fast and pure first, then the wheel, then what needs root and the kernel."""
+    if item.get_closest_marker("bpf"):
+        return 2
+    return 1 if item.path.name == "test_wheel.py" else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=stage)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("bpf") and lacking():
+        pytest.skip(lacking())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    unexpected = report.skipped and not hasattr(report, "wasxfail")
+    if unexpected and item.get_closest_marker("bpf") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{item.nodeid} was skipped where CI=true promises a kernel: {report.longrepr}"
+        )
+    return report
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the repository."""
+    return CHECKOUT
+
+
+@pytest.fixture
+def unique_name() -> Callable[[str], str]:
+    """Fresh names for labs, namespaces, links, pins: `unique_name("node")` -> `node-3f9a1c`."""
+    return lambda prefix: f"{prefix}-{token_hex(3)}"
+
+
+@pytest.fixture(scope="session")
+def ringfence() -> Run:
+    """The command in a process of its own: `ringfence("matrix", "-f", path).returncode`."""
+
+    def run(
+        *arguments: str | Path, stdin: str = "", cwd: Path | None = None, timeout: float = 50
+    ) -> subprocess.CompletedProcess[str]:
+        command: Sequence[str] = [str(COMMAND), *map(str, arguments)]
+        return subprocess.run(
+            command,
+            input=stdin,
+            cwd=cwd,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
