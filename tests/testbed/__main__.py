@@ -1,0 +1,65 @@
+"""`python -m tests.testbed up | build | helm`: the testbed for a person.
+
+`up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
+makes its programs; `helm` prints the folder of helm, after building it where none is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from generators.errors import RingfenceError
+from tests.testbed import build
+from tests.testbed.plane import ControlPlane
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _up(kubeconfig: Path | None) -> None:
+    # `kill` ends it like Ctrl-C does: both run the context manager's end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ControlPlane(say=_say) as plane:
+        path = plane.kubeconfig()
+        if kubeconfig is not None:
+            kubeconfig.touch(mode=0o600)
+            kubeconfig.write_text(path.read_text())
+            path = kubeconfig.resolve()
+        programs = build.ensure(build.KUBERNETES, _say)
+        _say(
+            f"testbed: {build.kubernetes_release()} at {plane.url}; Ctrl-C ends it and forgets all"
+        )
+        _say(f"testbed: KUBECONFIG={path} {programs / 'kubectl'} get namespaces")
+        print(path, flush=True)
+        signal.pause()
+
+
+def main() -> int:
+    """Run the sub-command that was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="run a control plane until Ctrl-C")
+    up.add_argument("--kubeconfig", type=Path, help="also write the admin's kubeconfig here")
+    commands.add_parser("build", help="find or build the control plane's programs")
+    commands.add_parser("helm", help="find or build helm")
+    chosen = parser.parse_args()
+    try:
+        if chosen.command == "up":
+            _up(chosen.kubeconfig)
+        else:
+            product = build.KUBERNETES if chosen.command == "build" else build.HELM
+            print(build.ensure(product, _say))
+    except RingfenceError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("testbed: stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

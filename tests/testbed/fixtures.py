@@ -1,0 +1,74 @@
+"""pytest's way to the testbed. A conftest that needs it says:
+
+    from tests.testbed.fixtures import api, pytest_collection_finish, unique
+
+    __all__ = ["api", "pytest_collection_finish", "unique"]
+
+and its tests carry `pytest.mark.cluster`. `api` is one control plane for the whole session, however
+many conftests import it; tests share it and keep apart by namespaces of their own (`unique`). A
+test that stops the API server starts a `ControlPlane` of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from generators.errors import MachineLacks
+from tests.testbed import build
+from tests.testbed.plane import ControlPlane
+
+_PLANE = pytest.StashKey[ControlPlane]()
+_MARKER = "cluster"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build before the first test: minutes of compiling must not count as a test's time."""
+    if session.config.option.collectonly:
+        return
+    if any(item.get_closest_marker(_MARKER) for item in session.items):
+        _programs(session.config)
+
+
+def _programs(config: pytest.Config) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+
+    def say(line: str) -> None:
+        if capture is None or reporter is None:
+            return
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(line)
+
+    try:
+        build.ensure(build.KUBERNETES, say)
+    except MachineLacks as lack:
+        # On a laptop a missing toolchain is no fault; where everything must run, it is.
+        if os.environ.get("CI") == "true":
+            pytest.exit(f"testbed: {lack}", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def api(request: pytest.FixtureRequest) -> ControlPlane:
+    """The session's control plane, running."""
+    config = request.config
+    plane = config.stash.get(_PLANE, None)
+    if plane is None:
+        try:
+            build.ensure(build.KUBERNETES, lambda _: None)
+        except MachineLacks as lack:
+            pytest.skip(f"testbed: {lack}")
+        plane = ControlPlane()
+        plane.start()
+        config.stash[_PLANE] = plane
+        config.add_cleanup(plane.stop)
+    return plane
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """A name that no other test uses: `unique("app")` -> `app-3f9c1a`."""
+    return lambda prefix: f"{prefix}-{secrets.token_hex(3)}"

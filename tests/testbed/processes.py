@@ -1,0 +1,76 @@
+"""Child processes of the testbed: their output in files, their end tied to the parent's.
+
+Used by `plane.py`. `setpriv --pdeathsig` makes the kernel kill a child when the *thread* that
+started it ends, so a killed test run leaves nothing behind; start planes from a thread that
+outlives them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+
+class Child:
+    """One running program; stopped by its own pid, at once."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # An own session: Ctrl-C reaches the parent only, which ends its children in order.
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Of the program itself: setpriv becomes it by exec."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has exited by itself or by a signal."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL: all data are throw-away, and etcd takes seconds for a polite end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+
+    def pause(self) -> None:
+        """Stop its clock: connections stay open and nothing answers."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def last_words(self, lines: int = 15) -> str:
+        """The end of its log, for error messages."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that were free a moment ago; all held at once so that they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]

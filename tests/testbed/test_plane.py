@@ -1,0 +1,97 @@
+"""The testbed is what it says: a real, current API server with RBAC that leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.testbed import build
+from tests.testbed.plane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+
+def test_the_server_says_which_release_it_is(api: ControlPlane) -> None:
+    version = json.loads(api.kubectl("version", "-o", "json"))
+    assert version["serverVersion"]["gitVersion"] == build.kubernetes_release()
+
+
+def test_rbac_refuses_who_has_no_role(
+    api: ControlPlane,
+    unique: Callable[[str], str],
+) -> None:
+    name = unique("refused")
+    done = api.try_kubectl("create", "namespace", name, user="alice", groups=["team-test01"])
+    assert 'namespaces is forbidden: User "alice"' in done.stderr
+    # The control: the same request by an admin is granted.
+    assert "created" in api.kubectl("create", "namespace", name)
+
+
+def test_groups_of_a_client_certificate_arrive(api: ControlPlane) -> None:
+    answer = api.kubectl(
+        "auth", "whoami", "-o", "json", user="alice", groups=["team-test01", "readers"]
+    )
+    who = json.loads(answer)["status"]["userInfo"]
+    assert who["username"] == "alice"
+    assert {"team-test01", "readers", "system:authenticated"} <= set(who["groups"])
+
+
+def test_a_service_account_is_who_its_token_says(
+    api: ControlPlane,
+    unique: Callable[[str], str],
+) -> None:
+    namespace = unique("robots")
+    api.kubectl("create", "namespace", namespace)
+    api.kubectl("create", "serviceaccount", "deployer", "-n", namespace)
+    config = api.service_account_kubeconfig(namespace, "deployer")
+    who = json.loads(api.kubectl("auth", "whoami", "-o", "json", "--kubeconfig", str(config)))
+    assert who["status"]["userInfo"]["username"] == f"system:serviceaccount:{namespace}:deployer"
+
+
+def _wait_until(done: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def _started_by(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_programs_end_with_the_process_that_started_them(how: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.testbed", "up"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        config = Path(parent.stdout.readline().strip())
+        children = _started_by(parent.pid)
+        assert len(children) == 3
+        parent.send_signal(how)
+        parent.wait()
+    _wait_until(lambda: all(map(_gone, children)), f"{children} outlive their parent")
+    if how is signal.SIGKILL:
+        assert config.exists(), "nobody was left to remove it"
+        with ControlPlane():
+            pass
+    assert not config.parent.exists()
