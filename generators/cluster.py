@@ -1,23 +1,36 @@
 """The cluster as one value: what the evaluator, the compiler and `plan` decide on.
 
-`Cluster` is made from documents by `from_objects`, or from an API server's caches. Tenancy is in `tenants`,
-the record of which namespace belongs to which tenant; labels never prove it.
+`from_objects` makes it of users' documents, as webhook and controller would leave them;
+`from_record` of what an API server or the lab really holds. Tenancy is in `tenants`; labels never
+prove it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from generators.objects import Namespace, NetworkPolicy, Node, Pod
+from generators.addresses import contains
+from generators.isolation import is_ours, isolation_policies
+from generators.manifests import Documents
+from generators.objects import NAME_LABEL, Namespace, NetworkPolicy, Node, Pod
+from generators.pod_addresses import AddressPool
+from generators.record import read_record, tenants_of
+from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 
 DEFAULT_POD_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 """Pod ranges where nothing names them; pods without `status` get their addresses here."""
+DEFAULT_NODE_CIDRS = ("172.18.0.0/16", "fd00:172:18::/64")
+"""Where nodes that nobody gave an address get one, for the pods on their network."""
+
+_PENDING = "Pending"
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
+    """Everything that a verdict depends on."""
+
     namespaces: Mapping[str, Namespace] = field(default_factory=dict, hash=False)
     pods: tuple[Pod, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
@@ -26,4 +39,199 @@ class Cluster:
     """The tenant file; None = no tenant wall, NetworkPolicies alone speak."""
     tenants: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Namespace name -> tenant name, from assignment or from the controller's record."""
+    quarantined: frozenset[str] = frozenset()
+    """Namespaces with a tenant label that no record confirms."""
     pod_cidrs: tuple[str, ...] = DEFAULT_POD_CIDRS
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What was changed or left out on the way, for the user's eyes."""
+
+
+def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cluster:
+    """The cluster that the documents describe; with a tenant file labelled and isolated by it."""
+    warnings: list[str] = list(documents.warnings)
+    namespaces = _all_namespaces(documents)
+    policies = documents.policies
+    tenants: dict[str, str] = {}
+    if config is not None:
+        namespaces, tenants = label_namespaces(namespaces, config, warnings)
+        policies = _isolated(policies, tenants, config, warnings)
+    nodes = _all_nodes(documents)
+    pod_cidrs = _pod_cidrs(nodes)
+    pods, nodes = _addressed(documents.pods, nodes, pod_cidrs)
+    return Cluster(
+        namespaces=namespaces,
+        pods=_without_lost_addresses(pods, warnings),
+        policies=tuple(sorted(policies, key=lambda p: (p.namespace, p.name))),
+        nodes=nodes,
+        config=config,
+        tenants=tenants,
+        pod_cidrs=pod_cidrs,
+        warnings=tuple(warnings),
+    )
+
+
+def from_record(documents: Documents, config: TenantConfig | None = None) -> Cluster:
+    """The cluster as its objects are: tenants by the record in ConfigMaps, nothing generated."""
+    warnings: list[str] = list(documents.warnings)
+    namespaces = _all_namespaces(documents)
+    tenants: Mapping[str, str] = {}
+    quarantined: frozenset[str] = frozenset()
+    if config is not None:
+        record = read_record(documents.config_maps)
+        tenants, quarantined = tenants_of(namespaces.values(), record, config.label_key)
+    nodes = _all_nodes(documents)
+    return Cluster(
+        namespaces=namespaces,
+        pods=_without_lost_addresses(documents.pods, warnings),
+        policies=tuple(sorted(documents.policies, key=lambda p: (p.namespace, p.name))),
+        nodes=nodes,
+        config=config,
+        tenants=tenants,
+        quarantined=quarantined,
+        pod_cidrs=_pod_cidrs(nodes),
+        warnings=tuple(warnings),
+    )
+
+
+def label_namespaces(
+    namespaces: Mapping[str, Namespace], config: TenantConfig, warnings: list[str]
+) -> tuple[dict[str, Namespace], dict[str, str]]:
+    """The namespaces as the controller labels them, and their tenants; warns of labels that lie."""
+    labelled: dict[str, Namespace] = {}
+    tenants: dict[str, str] = {}
+    for name, namespace in namespaces.items():
+        assignment = assign_by_name(config, name)
+        claimed = namespace.labels.get(config.label_key)
+        if claimed is not None and claimed != assignment.tenant:
+            repaired = f'set to "{assignment.tenant}"' if assignment.tenant else "removed"
+            warnings.append(
+                f'{namespace.origin}: Namespace {name}: label {config.label_key}: "{claimed}" is '
+                f"no proof and was {repaired}: {assignment.reason}"
+            )
+        kept = {k: v for k, v in namespace.labels.items() if k != config.label_key}
+        labels = dict(sorted({**kept, **assignment.labels}.items()))
+        labelled[name] = replace(namespace, labels=labels)
+        if assignment.tenant is not None:
+            tenants[name] = assignment.tenant
+    return labelled, tenants
+
+
+def address_owners(pods: Iterable[Pod]) -> Mapping[str, Pod]:
+    """Whose each pod address is: of two running pods the later created, else the later given.
+
+    Pods on their node's network and completed pods own no address.
+    """
+    owners: dict[str, Pod] = {}
+    for pod in pods:
+        if pod.host_network or pod.terminal:
+            continue
+        for ip in pod.ips:
+            if ip not in owners or pod.created >= owners[ip].created:
+                owners[ip] = pod
+    return owners
+
+
+def _all_namespaces(documents: Documents) -> dict[str, Namespace]:
+    """Declared namespaces and those that objects use, by name in order."""
+    found = {namespace.name: namespace for namespace in documents.namespaces}
+    users: tuple[Pod | NetworkPolicy, ...] = (*documents.pods, *documents.policies)
+    for item in users:
+        if item.namespace not in found:
+            labels = {NAME_LABEL: item.namespace}
+            found[item.namespace] = Namespace(item.namespace, labels=labels, origin=item.origin)
+    return {
+        name: replace(namespace, labels={**namespace.labels, NAME_LABEL: name})
+        for name, namespace in sorted(found.items())
+    }
+
+
+def _isolated(
+    policies: Iterable[NetworkPolicy],
+    tenants: Mapping[str, str],
+    config: TenantConfig,
+    warnings: list[str],
+) -> tuple[NetworkPolicy, ...]:
+    """The policies with the generated ones in place, as the controller keeps them."""
+    wanted = {
+        policy.key: policy
+        for namespace, tenant in tenants.items()
+        for policy in isolation_policies(config, namespace, tenant)
+    }
+    kept = []
+    for policy in policies:
+        if is_ours(policy.labels):
+            continue
+        if policy.key in wanted:
+            warnings.append(
+                f"{policy.origin}: NetworkPolicy {policy.key} has the name of a generated one and "
+                "is replaced by it; rename yours"
+            )
+            continue
+        kept.append(policy)
+    return (*kept, *wanted.values())
+
+
+def _all_nodes(documents: Documents) -> tuple[Node, ...]:
+    """Declared nodes, and what pods say of theirs."""
+    nodes = {node.name: node for node in documents.nodes}
+    for pod in documents.pods:
+        ips = (*pod.host_ips, *(pod.ips if pod.host_network else ()))
+        if pod.node and ips and not pod.terminal:
+            node = nodes.get(pod.node, Node(pod.node))
+            nodes[pod.node] = replace(node, ips=tuple(dict.fromkeys((*node.ips, *ips))))
+    return tuple(node for _, node in sorted(nodes.items()))
+
+
+def _pod_cidrs(nodes: Iterable[Node]) -> tuple[str, ...]:
+    named = dict.fromkeys(cidr for node in nodes for cidr in node.pod_cidrs)
+    return tuple(named) or DEFAULT_POD_CIDRS
+
+
+def _addressed(
+    pods: tuple[Pod, ...], nodes: tuple[Node, ...], pod_cidrs: tuple[str, ...]
+) -> tuple[tuple[Pod, ...], tuple[Node, ...]]:
+    """Pods to be get addresses: on a node's network the node's, others from the pod ranges."""
+    used = {ip for pod in pods for ip in (*pod.ips, *pod.host_ips)}
+    used.update(ip for node in nodes for ip in node.ips)
+    node_pool = AddressPool(DEFAULT_NODE_CIDRS, used)
+    pools = {node.name: AddressPool(node.pod_cidrs, used) for node in nodes if node.pod_cidrs}
+    shared_pool = AddressPool(pod_cidrs, used)
+    by_name = {node.name: node for node in nodes}
+    given: dict[str, Pod] = {}
+    for pod in sorted(pods, key=lambda p: p.key):
+        if pod.ips or pod.terminal or pod.phase == _PENDING:
+            continue
+        if pod.host_network:
+            node = by_name.get(pod.node, Node(pod.node))
+            if not node.ips:
+                node = replace(node, ips=node_pool.take(pod.node))
+                by_name[pod.node] = node
+            given[pod.key] = replace(pod, ips=node.ips)
+        else:
+            given[pod.key] = replace(pod, ips=pools.get(pod.node, shared_pool).take(pod.key))
+    return (
+        tuple(given.get(pod.key, pod) for pod in pods),
+        tuple(node for _, node in sorted(by_name.items())),
+    )
+
+
+def _without_lost_addresses(pods: Iterable[Pod], warnings: list[str]) -> tuple[Pod, ...]:
+    """Each address at its owner only; pods by namespace and name."""
+    pods = tuple(pods)
+    owners = address_owners(pods)
+    kept = []
+    for pod in sorted(pods, key=lambda p: (p.namespace, p.name)):
+        lost = []
+        if not pod.host_network and not pod.terminal:
+            lost = [ip for ip in pod.ips if owners[ip].key != pod.key]
+        for ip in lost:
+            warnings.append(
+                f"{pod.origin}: Pod {pod.key}: address {ip} now belongs to pod {owners[ip].key}"
+            )
+        kept.append(replace(pod, ips=tuple(ip for ip in pod.ips if ip not in lost)))
+    return tuple(kept)
+
+
+def in_pod_range(cluster: Cluster, address: str) -> bool:
+    """Whether an address is inside the cluster's pod ranges."""
+    return any(contains(cidr, address) for cidr in cluster.pod_cidrs)

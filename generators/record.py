@@ -1,0 +1,118 @@
+"""The controller's record: which namespace, by UID, belongs to which tenant.
+
+It lives in ConfigMaps of the system namespace, where no tenant can write; sharded, so that ten
+thousand namespaces stay below the size limit of one object. The enforcer believes the record, never
+a label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from generators.errors import InputError, Problem
+from generators.labels import MANAGED_BY, MANAGER
+from generators.manifests import Document
+from generators.objects import ConfigMap, Namespace
+
+RECORD_NAMESPACE = "ringfence-system"
+RECORD_PREFIX = "ringfence-record-"
+SHARDS = "0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RecordEntry:
+    """A namespace's name and its tenant; the record knows it by its UID."""
+
+    namespace: str
+    tenant: str
+
+
+def shard(uid: str) -> str:
+    """The shard that a UID is kept in."""
+    return hashlib.sha256(uid.encode()).hexdigest()[0]
+
+
+def record_documents(entries: Mapping[str, RecordEntry]) -> list[Document]:
+    """All shards, the empty ones too: applying them also removes what is no longer recorded."""
+    data: dict[str, dict[str, str]] = {name: {} for name in SHARDS}
+    for uid, entry in sorted(entries.items()):
+        value = {"namespace": entry.namespace, "tenant": entry.tenant}
+        data[shard(uid)][uid] = json.dumps(value, separators=(",", ":"))
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": RECORD_PREFIX + name,
+                "namespace": RECORD_NAMESPACE,
+                "labels": {MANAGED_BY: MANAGER},
+            },
+            "data": dict(data[name]),
+        }
+        for name in SHARDS
+    ]
+
+
+def read_record(config_maps: Iterable[ConfigMap]) -> Mapping[str, RecordEntry]:
+    """UID -> entry, from the shards among the ConfigMaps; InputError for broken entries."""
+    entries: dict[str, RecordEntry] = {}
+    problems = []
+    for config_map in config_maps:
+        if not is_shard(config_map):
+            continue
+        for uid, text in config_map.data.items():
+            entry = _entry(text)
+            if entry is None:
+                origin, path = config_map.origin, f"{config_map.name}.data.{uid}"
+                what = 'is not {"namespace": NAME, "tenant": NAME}'
+                problems.append(Problem(origin.file, origin.line, path, what, "remove the entry"))
+            else:
+                entries[uid] = entry
+    if problems:
+        raise InputError(problems)
+    return dict(sorted(entries.items()))
+
+
+def is_shard(config_map: ConfigMap) -> bool:
+    """Whether a ConfigMap is a shard of the record."""
+    name = config_map.name.removeprefix(RECORD_PREFIX)
+    return (
+        config_map.namespace == RECORD_NAMESPACE
+        and name != config_map.name
+        and len(name) == 1
+        and name in SHARDS
+    )
+
+
+def _entry(text: str) -> RecordEntry | None:
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    namespace, tenant = value.get("namespace"), value.get("tenant")
+    if isinstance(namespace, str) and isinstance(tenant, str):
+        return RecordEntry(namespace, tenant)
+    return None
+
+
+def tenants_of(
+    namespaces: Iterable[Namespace], record: Mapping[str, RecordEntry], label_key: str
+) -> tuple[Mapping[str, str], frozenset[str]]:
+    """Namespace -> tenant as recorded, and the namespaces in quarantine.
+
+    In quarantine is what carries a tenant label that no record of its UID stands behind.
+    """
+    tenants: dict[str, str] = {}
+    quarantined: set[str] = set()
+    for namespace in sorted(namespaces, key=lambda n: n.name):
+        entry = record.get(namespace.uid) if namespace.uid else None
+        if entry is not None and entry.namespace == namespace.name:
+            tenants[namespace.name] = entry.tenant
+        elif label_key in namespace.labels:
+            quarantined.add(namespace.name)
+    return tenants, frozenset(quarantined)

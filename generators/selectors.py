@@ -1,0 +1,68 @@
+"""Label selectors: do these labels match, and how does a person write the selector down.
+
+Used by every engine that decides on labels. The surprise is what an absent key means:
+
+    operator       key present, value listed   present, not listed   absent
+    In             yes                         no                    no
+    NotIn          no                          yes                   yes
+    Exists         yes                         yes                   no
+    DoesNotExist   no                          no                    yes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from generators.objects import Operator, Requirement, Selector
+
+
+def labels_selector(labels: Mapping[str, str]) -> Selector:
+    """The selector that `matchLabels: labels` is."""
+    return Selector(tuple(Requirement(k, Operator.IN, (v,)) for k, v in sorted(labels.items())))
+
+
+def holds(requirement: Requirement, labels: Mapping[str, str]) -> bool:
+    """Whether the labels satisfy one requirement."""
+    value = labels.get(requirement.key)
+    match requirement.operator:
+        case Operator.IN:
+            return value is not None and value in requirement.values
+        case Operator.NOT_IN:
+            return value is None or value not in requirement.values
+        case Operator.EXISTS:
+            return value is not None
+        case Operator.DOES_NOT_EXIST:
+            return value is None
+
+
+def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether the labels satisfy every requirement; an empty selector matches everything."""
+    return all(holds(requirement, labels) for requirement in selector.requirements)
+
+
+def first_unmet(selector: Selector, labels: Mapping[str, str]) -> Requirement | None:
+    """The first requirement that the labels do not satisfy, for explanations."""
+    return next((r for r in selector.requirements if not holds(r, labels)), None)
+
+
+def requirement_text(requirement: Requirement) -> str:
+    """One requirement as kubectl's `-l` takes it."""
+    key, values = requirement.key, ",".join(requirement.values)
+    match requirement.operator:
+        case Operator.IN if len(requirement.values) == 1:
+            return f"{key}={values}"
+        case Operator.IN:
+            return f"{key} in ({values})"
+        case Operator.NOT_IN if len(requirement.values) == 1:
+            return f"{key}!={values}"
+        case Operator.NOT_IN:
+            return f"{key} notin ({values})"
+        case Operator.EXISTS:
+            return key
+        case Operator.DOES_NOT_EXIST:
+            return f"!{key}"
+
+
+def text(selector: Selector) -> str:
+    """A selector as kubectl's `-l` takes it; the empty one as `<all>`."""
+    return ",".join(requirement_text(r) for r in selector.requirements) or "<all>"
