@@ -1,0 +1,140 @@
+"""The ledger of one lab: what it has on this machine, written down before it is made.
+
+Every command of a lab holds its lock while it changes something. Whoever gets the lock and finds a
+ledger whose phase is not UP sees the remains of a command that was killed, and cleans them up
+first. What no ledger names is not ours and is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from enforcer.lab.names import Places, Wire
+from enforcer.lab.processes import Process
+
+STATE_FILE = "state.json"
+VERSION = 1
+
+
+class Phase(StrEnum):
+    """How far the lab is; anything but UP with a free lock means that a command was killed."""
+
+    STARTING = "starting"
+    UP = "up"
+    REMOVING = "removing"
+
+
+class Lock(StrEnum):
+    """SHARED for commands that only look, EXCLUSIVE for those that change the lab."""
+
+    SHARED = "shared"
+    EXCLUSIVE = "exclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What exists, or is about to.
+
+    `netns`: names below /run/netns; `wires`: pods whose network namespace is complete; `pins`: the
+    directory of pinned programs; `config`: the tenant file; `webhook`: its address, while there is
+    one.
+    """
+
+    name: str
+    phase: Phase
+    netns: tuple[str, ...] = ()
+    wires: tuple[Wire, ...] = ()
+    processes: tuple[Process, ...] = ()
+    pins: str = ""
+    config: str | None = None
+    webhook: str | None = None
+
+    def process(self, name: str) -> Process | None:
+        """The lab's process of that name."""
+        return next((process for process in self.processes if process.name == name), None)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The state and its file; `update` writes first and changes the value after."""
+
+    places: Places
+    state: State
+
+    def update(self, state: State) -> None:
+        """Put a new state on disk, whole or not at all."""
+        self.places.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        document = {"version": VERSION, **asdict(state)}
+        write_atomically(self.places.run / STATE_FILE, json.dumps(document, indent=1).encode())
+        self.state = state
+
+    def set_process(self, process: Process) -> None:
+        """Note a process; one of the same name is replaced."""
+        others = tuple(p for p in self.state.processes if p.name != process.name)
+        self.update(replace(self.state, processes=tuple(sorted((*others, process)))))
+
+
+def load(places: Places) -> Ledger | None:
+    """The lab's ledger, or None when there is no such lab."""
+    try:
+        document = json.loads((places.run / STATE_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    return Ledger(
+        places,
+        State(
+            name=document["name"],
+            phase=Phase(document["phase"]),
+            netns=tuple(document["netns"]),
+            wires=tuple(
+                Wire(wire["netns"], wire["interface"], tuple(wire["addresses"]))
+                for wire in document["wires"]
+            ),
+            processes=tuple(Process(**process) for process in document["processes"]),
+            pins=document["pins"],
+            config=document["config"],
+            webhook=document["webhook"],
+        ),
+    )
+
+
+@contextlib.contextmanager
+def locked(places: Places, lock: Lock) -> Iterator[None]:
+    """Hold the lab's lock. Its file goes with the lab, so it may have been replaced while we
+    waited.
+    """
+    flag = fcntl.LOCK_EX if lock is Lock.EXCLUSIVE else fcntl.LOCK_SH
+    while True:
+        places.lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, flag)
+            if not _is_current(descriptor, places.lock):
+                continue
+            yield
+            return
+        finally:
+            os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file such that a reader, or a crash, sees the old or the new one whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _is_current(descriptor: int, path: Path) -> bool:
+    mine = os.fstat(descriptor)
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)

@@ -1,0 +1,128 @@
+"""Names and addresses that a lab uses on this machine: pure, so that a crashed lab can be found
+again by name.
+
+    ringfence.LAB                  network namespace of the node: routes, veths, programs, agent
+    ringfence.LAB.NAMESPACE.POD    network namespace of one pod
+    rfXXXXXXXXXXXX                 host-side veth of one pod (a hash: names end at 15 characters)
+    /run/ringfence/lab/LAB         run directory: ledger, objects, manifests, logs, sockets
+    /sys/fs/bpf/ringfence/lab-LAB  pinned programs and maps
+
+A lab's name has no dot and neither has a Kubernetes namespace, so no two pods share a network
+namespace's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from generators.errors import RingfenceError
+
+NODE = "lab"
+"""The one node of a lab, as `spec.nodeName` and for the agent's `--node-name`."""
+NODE_ADDRESSES = ("172.31.255.1", "fd00:10:245::1")
+"""The node's own addresses, on its loopback: outside the pod ranges, so it is no pod."""
+GATEWAYS = ("169.254.1.1", "fe80::1")
+"""Next hop of every pod; nobody has the address, a permanent neighbour entry leads to the
+host-side veth.
+"""
+DEFAULT_LAB = "lab"
+
+RUN_ROOT = Path("/run/ringfence/lab")
+PIN_ROOT = Path("/sys/fs/bpf/ringfence")
+NETNS_ROOT = Path("/run/netns")
+FILE_NAME_MAX = 255
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+class BadName(RingfenceError):
+    """A lab or pod name that cannot be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where one lab keeps its things."""
+
+    name: str
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return RUN_ROOT / self.name
+
+    @property
+    def lock(self) -> Path:
+        """Locked by a command that changes the lab; beside the run directory, because that comes
+        and goes.
+        """
+        return RUN_ROOT / f"{self.name}.lock"
+
+    @property
+    def pins(self) -> Path:
+        """Pinned programs, maps and links."""
+        return PIN_ROOT / f"lab-{self.name}"
+
+    @property
+    def manifests(self) -> Path:
+        """The directory that the agent reads."""
+        return self.run / "manifests"
+
+    @property
+    def node_netns(self) -> str:
+        """The node's network namespace."""
+        return f"ringfence.{self.name}"
+
+    def pod_netns(self, namespace: str, pod: str) -> str:
+        """The pod's network namespace; a name too long for a file gets a hash for its tail."""
+        name = f"{self.node_netns}.{namespace}.{pod}"
+        if len(name) <= FILE_NAME_MAX:
+            return name
+        return f"{name[: FILE_NAME_MAX - 17]}-{_digest(name)[:16]}"
+
+    def interface(self, namespace: str, pod: str) -> str:
+        """The pod's host-side veth."""
+        return f"rf{_digest(f'{namespace}/{pod}')[:12]}"
+
+    def owns_netns(self, netns: str) -> bool:
+        """Whether a network namespace has a name that this lab would give."""
+        return netns == self.node_netns or netns.startswith(f"{self.node_netns}.")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Wire:
+    """One pod's wiring: its network namespace, its host-side veth, its addresses."""
+
+    netns: str
+    interface: str
+    addresses: tuple[str, ...]
+
+
+def places(name: str) -> Places:
+    """The lab of that name, which has to be a short DNS label."""
+    if not _DNS_LABEL.fullmatch(name):
+        raise BadName(
+            f"--name {name!r} cannot name a lab; use up to 40 characters of a-z, 0-9 and '-', "
+            "beginning and ending with a letter or digit"
+        )
+    return Places(name)
+
+
+def pod_key(text: str) -> tuple[str, str]:
+    """`NAMESPACE/POD` in two parts."""
+    namespace, slash, pod = text.partition("/")
+    if not (namespace and slash and pod) or "/" in pod:
+        raise BadName(f"{text!r} does not name a pod; write NAMESPACE/POD, such as app-test01/web")
+    return namespace, pod
+
+
+def mac(seed: str) -> str:
+    """A locally administered hardware address, the same on every run."""
+    digest = bytes.fromhex(_digest(seed)[:10])
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,197 @@
+"""Pods and their node as network namespaces: veths, addresses, routes. The lab's only user of
+pyroute2.
+
+A pod is wired the way Calico does it: its addresses are /32 and /128, its default route leads to a
+gateway that nobody has (a permanent neighbour entry leads it to the host-side veth), the node
+routes each address to its veth. No ARP, no neighbour discovery, no bridge: whatever a pod sends
+crosses the two programs on its veth and nothing else. `add_pod` leaves the links down;
+`connect_pod` follows when the agent enforces, so no pod is ever open.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, cast
+
+import pyroute2  # type: ignore[import-untyped]  # no type information upstream: see Netlink
+
+from enforcer.lab import netns
+from enforcer.lab.names import GATEWAYS, NETNS_ROOT, NODE_ADDRESSES, Wire, mac
+
+POD_INTERFACE = "eth0"
+IFA_F_NODAD = 0x02
+SYSCTLS = (
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/all/accept_dad", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/all/accept_ra", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/default/addr_gen_mode", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+)
+NODE_SYSCTLS = (
+    *SYSCTLS,
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/default/forwarding", "1"),
+)
+
+
+class Netlink(Protocol):
+    """What we use of pyroute2's IPRoute, which has no types."""
+
+    def link(self, command: str, **what: object) -> object:
+        """Add, change or delete an interface."""
+
+    def addr(self, command: str, **what: object) -> object:
+        """Add or delete an address."""
+
+    def route(self, command: str, **what: object) -> object:
+        """Add or delete a route."""
+
+    def neigh(self, command: str, **what: object) -> object:
+        """Add or delete a neighbour entry."""
+
+    def link_lookup(self, **what: object) -> Sequence[int]:
+        """Interface numbers by properties."""
+
+    def close(self) -> None:
+        """Close the socket."""
+
+
+def prepare_node(node: str) -> None:
+    """Make a fresh network namespace a node: forwarding, both families, its own addresses on the
+    loopback.
+    """
+    with _netlink(node) as netlink:
+        _write_sysctls(NODE_SYSCTLS)
+        loopback = _index(netlink, "lo")
+        netlink.link("set", index=loopback, state="up")
+        for address in NODE_ADDRESSES:
+            netlink.addr("add", index=loopback, **_single(address))
+
+
+def add_pod(node: str, wire: Wire) -> None:
+    """Wire a pod's fresh network namespace to the node, with its addresses, links down."""
+    with netns.inside(wire.netns):
+        _write_sysctls(SYSCTLS)  # before the interface is there: it takes the defaults
+    with _opened(wire.netns) as target, _netlink(node) as netlink:
+        netlink.link(
+            "add",
+            ifname=wire.interface,
+            kind="veth",
+            address=mac(f"host {wire.interface}"),
+            peer={
+                "ifname": POD_INTERFACE,
+                "net_ns_fd": target,
+                "address": mac(f"pod {wire.interface}"),
+            },
+        )
+    with _netlink(wire.netns) as netlink:
+        netlink.link("set", index=_index(netlink, "lo"), state="up")
+        index = _index(netlink, POD_INTERFACE)
+        for address in wire.addresses:
+            netlink.addr("add", index=index, **_single(address))
+
+
+def connect_pod(node: str, wire: Wire) -> None:
+    """Let packets flow: links up, then routes and neighbour entries on both sides. Again is
+    fine.
+    """
+    with _netlink(node) as netlink:
+        netlink.link("set", index=_index(netlink, wire.interface), state="up")
+    with _netlink(wire.netns) as netlink:
+        index = _index(netlink, POD_INTERFACE)
+        netlink.link("set", index=index, state="up")
+        for gateway in _of_families(GATEWAYS, wire.addresses):
+            _neighbour(netlink, index, gateway, mac(f"host {wire.interface}"))
+            family = ipaddress.ip_address(gateway).version
+            netlink.route(
+                "replace",
+                dst="0.0.0.0/0" if family == 4 else "::/0",
+                gateway=gateway,
+                oif=index,
+                flags=["onlink"],
+            )
+    with _netlink(node) as netlink:
+        index = _index(netlink, wire.interface)
+        for address in wire.addresses:
+            _neighbour(netlink, index, address, mac(f"pod {wire.interface}"))
+            netlink.route("replace", dst=_prefix(address), oif=index)
+
+
+def remove_pod(node: str, wire: Wire) -> None:
+    """Cut a pod off: its veth goes, on both sides, whoever may still be in its network
+    namespace.
+    """
+    with _netlink(node) as netlink:
+        for index in netlink.link_lookup(ifname=wire.interface):
+            netlink.link("delete", index=index)
+
+
+def add_node_address(node: str, address: str) -> None:
+    """Give the node a further address: that of a pod on the node's network. Again is fine."""
+    with _netlink(node) as netlink:
+        netlink.addr("replace", index=_index(netlink, "lo"), **_single(address))
+
+
+def interfaces(name: str) -> tuple[str, ...]:
+    """The interfaces in a network namespace."""
+    with netns.inside(name):
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+    return tuple(sorted(line.partition(":")[0].strip() for line in lines))
+
+
+@contextmanager
+def _netlink(name: str) -> Iterator[Netlink]:
+    """A netlink socket in the named network namespace, with this thread inside it."""
+    with netns.inside(name):
+        make = cast("Callable[[], Netlink]", pyroute2.IPRoute)
+        netlink = make()
+        try:
+            yield netlink
+        finally:
+            netlink.close()
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[int]:
+    with (NETNS_ROOT / name).open("rb") as file:
+        yield file.fileno()
+
+
+def _index(netlink: Netlink, name: str) -> int:
+    found = netlink.link_lookup(ifname=name)
+    if not found:
+        raise FileNotFoundError(f"interface {name} is not there")
+    return found[0]
+
+
+def _neighbour(netlink: Netlink, index: int, address: str, hardware: str) -> None:
+    netlink.neigh("replace", dst=address, lladdr=hardware, ifindex=index, state="permanent")
+
+
+def _single(address: str) -> dict[str, object]:
+    parsed = ipaddress.ip_address(address)
+    nodad = {} if parsed.version == 4 else {"flags": IFA_F_NODAD}
+    return {"address": address, "prefixlen": parsed.max_prefixlen, **nodad}
+
+
+def _prefix(address: str) -> str:
+    return f"{address}/{ipaddress.ip_address(address).max_prefixlen}"
+
+
+def _of_families(candidates: Sequence[str], addresses: Sequence[str]) -> tuple[str, ...]:
+    families = {ipaddress.ip_address(address).version for address in addresses}
+    return tuple(c for c in candidates if ipaddress.ip_address(c).version in families)
+
+
+def _write_sysctls(settings: Sequence[tuple[str, str]]) -> None:
+    """/proc/sys/net shows the network namespace of whoever looks."""
+    for name, value in settings:
+        Path("/proc/sys/net", name).write_text(value)
