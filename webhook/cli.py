@@ -1,10 +1,174 @@
-"""Commands of the cluster side."""
+"""Commands of the cluster side: `ringfence webhook serve` and `ringfence webhook certificates`.
+
+Flask, gunicorn and cryptography are imported only by the command that runs.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
+
+if TYPE_CHECKING:
+    import socket
+
+LARGEST_PORT = 65535
+
+
+def address(value: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every address)."""
+    host, colon, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > LARGEST_PORT:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8443")
+    if ":" in host and not bracketed:
+        raise click.BadParameter(f"{value!r}: write an IPv6 address in brackets, [::1]:8443")
+    return host, int(port)
+
+
+EXISTING_FILE = click.Path(path_type=Path)
 
 
 @click.group()
 def cli() -> None:
     """Commands of this package."""
+
+
+@cli.group()
+def webhook() -> None:
+    """Label namespaces as they are created, and refuse tampering with their tenant."""
+
+
+@webhook.command()
+@click.option(
+    "-c",
+    "--config",
+    "tenant_file",
+    type=EXISTING_FILE,
+    required=True,
+    metavar="FILE",
+    help="The tenant file; read again whenever it changes.",
+)
+@click.option(
+    "--listen", type=address, metavar="HOST:PORT", required=True, help="Where the API server calls."
+)
+@click.option(
+    "--tls-cert",
+    type=EXISTING_FILE,
+    required=True,
+    metavar="FILE",
+    help="Certificate (PEM); a renewed one is served at once.",
+)
+@click.option("--tls-key", type=EXISTING_FILE, required=True, metavar="FILE", help="Its key (PEM).")
+@click.option(
+    "--metrics-listen",
+    type=address,
+    metavar="HOST:PORT",
+    help="Where Prometheus asks, without TLS.",
+)
+@click.option(
+    "--controller-user",
+    default=DEFAULT_CONTROLLER,
+    show_default=True,
+    metavar="NAME",
+    help="Who may write generated NetworkPolicies and tenant labels beside admins.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=DRAIN_SECONDS,
+    show_default=True,
+    help="How long to serve on after SIGTERM, not ready.",
+)
+@click.option(
+    "--request-seconds",
+    type=click.FloatRange(min=0.1),
+    default=REQUEST_SECONDS,
+    show_default=True,
+    help="How long a client may take to send one request.",
+)
+def serve(
+    tenant_file: Path,
+    listen: tuple[str, int],
+    tls_cert: Path,
+    tls_key: Path,
+    metrics_listen: tuple[str, int] | None,
+    controller_user: str,
+    drain_seconds: float,
+    request_seconds: float,
+) -> None:
+    """Answer AdmissionReviews on /mutate and /validate; GET /livez, /readyz; logs on stderr.
+
+    A tenant file or certificate that is wrong at the start ends the command; one that becomes wrong
+    later is refused and the last good one stays.
+    """
+    from webhook import logs, server
+    from webhook.state import load_state
+
+    settings = Settings(
+        tenant_file, tls_cert, tls_key, controller_user, drain_seconds, request_seconds
+    )
+    state = load_state(settings)
+    listener = _bound("--listen", listen)
+    metrics = None if metrics_listen is None else _bound("--metrics-listen", metrics_listen)
+    logs.configure()
+    server.serve(state, listener, metrics)
+
+
+def _bound(option: str, address: tuple[str, int]) -> socket.socket:
+    from webhook.server import listen
+
+    try:
+        return listen(*address)
+    except OSError as error:
+        problem = f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}"
+        raise click.BadParameter(f"{problem}; choose another", param_hint=option) from error
+
+
+@webhook.command()
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Where tls.crt, tls.key and ca.crt go; made when missing.",
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    required=True,
+    metavar="NAME_OR_IP",
+    help="How clients call the webhook; may be repeated.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3650),
+    default=90,
+    show_default=True,
+    help="How long the certificate is valid.",
+)
+def certificates(directory: Path, hosts: tuple[str, ...], days: int) -> None:
+    """Make a CA and a serving certificate for a webhook outside a cluster.
+
+    Each call makes a new CA; give ca.crt to whoever calls the webhook.
+    """
+    from datetime import UTC, datetime
+
+    from webhook.certificates import issue, new_authority, write_files
+
+    now = datetime.now(UTC)
+    authority = new_authority(now, days)
+    try:
+        leaf = issue(authority, hosts, now, days)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--host") from error
+    try:
+        write_files(directory, authority, leaf)
+    except OSError as error:
+        problem = f"cannot write {error.filename}: {error.strerror}"
+        raise click.BadParameter(problem, param_hint="--directory") from error

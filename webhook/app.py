@@ -1,0 +1,224 @@
+"""The Flask application: bytes in, a pure decision, bytes out; health pages beside it.
+
+`create_app` is called by server.py in each worker, and by tests. Answers are JSON whatever happens:
+a review that cannot be read is a 4xx with a metav1.Status, and nothing that a client sends makes a
+500.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import orjson
+from flask import Blueprint, Flask, Response, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from generators.tenants.model import TenantConfig
+from webhook import mutate, validate
+from webhook.logs import event
+from webhook.review import (
+    MAX_BODY,
+    BadReview,
+    Decision,
+    Review,
+    ReviewTooLarge,
+    WrongMediaType,
+    parse_review,
+    respond,
+)
+from webhook.state import State
+
+log = logging.getLogger("ringfence.webhook")
+
+JSON = "application/json"
+KNOWN_RESOURCES = frozenset(
+    {
+        "namespaces",
+        "namespaces/status",
+        "namespaces/finalize",
+        "networkpolicies.networking.k8s.io",
+    }
+)
+MOST_STRANGERS = 100
+"""How many unexpected resources are remembered, so that each is reported once."""
+
+Decide = Callable[[TenantConfig, Review], Decision]
+
+
+def create_app(state: State) -> Flask:
+    """The WSGI application of one webhook."""
+    app = Flask("webhook", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.register_blueprint(admission(state))
+    app.register_blueprint(health(state))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+    return app
+
+
+def admission(state: State) -> Blueprint:
+    """POST /mutate and POST /validate."""
+    blueprint = Blueprint("admission", __name__)
+    strangers: set[str] = set()
+
+    def validating(config: TenantConfig, review: Review) -> Decision:
+        return validate.decide(config, review, state.settings.controller)
+
+    endpoints: dict[str, Decide] = {"mutate": mutate.decide, "validate": validating}
+    for name, decide in endpoints.items():
+        answer = Endpoint(name, decide, state, strangers)
+        blueprint.add_url_rule(f"/{name}", name, answer, methods=["POST"])
+    return blueprint
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One of the two webhooks as a Flask view: parse, decide, answer, tell log and metrics."""
+
+    name: str
+    decide: Decide
+    state: State
+    strangers: set[str]
+
+    def __call__(self) -> Response:
+        """Answer the current request."""
+        start = time.perf_counter()
+        config = self.state.tenants.config
+        try:
+            review = parse_review(read_body())
+        except BadReview as error:
+            self._count("", "other", "bad_request", start)
+            event(log, "bad_review", logging.WARNING, webhook=self.name, problem=str(error))
+            return status_response(error.status, error.reason, str(error))
+        decision = self.decide(config, review)
+        body = respond(review.uid, decision)
+        self._tell(review, decision, config, start)
+        return Response(body, mimetype=JSON)
+
+    def _tell(self, review: Review, decision: Decision, config: TenantConfig, start: float) -> None:
+        resource = str(review.resource)
+        if resource not in KNOWN_RESOURCES:
+            self._report_stranger(resource)
+            resource = "other"
+        outcome = "denied" if not decision.allowed else "patched" if decision.patch else "allowed"
+        seconds = self._count(review.operation, resource, outcome, start)
+        event(
+            log,
+            "review",
+            webhook=self.name,
+            uid=review.uid,
+            operation=review.operation,
+            resource=str(review.resource),
+            namespace=review.namespace,
+            name=review.name,
+            user=review.requester.username,
+            allowed=decision.allowed,
+            tenant=decision.tenant,
+            reason=decision.message,
+            patch=bool(decision.patch),
+            dryRun=review.dry_run,
+            milliseconds=round(seconds * 1000, 3),
+            config=config.digest,
+        )
+
+    def _count(self, operation: str, resource: str, decision: str, start: float) -> float:
+        seconds = time.perf_counter() - start
+        metrics = self.state.metrics
+        metrics.requests.labels(self.name, operation, resource, decision).inc()
+        metrics.seconds.labels(self.name).observe(seconds)
+        return seconds
+
+    def _report_stranger(self, resource: str) -> None:
+        """Once for each: the webhook configuration sends what it need not send."""
+        if resource not in self.strangers and len(self.strangers) < MOST_STRANGERS:
+            self.strangers.add(resource)
+            event(log, "unexpected_resource", logging.WARNING, resource=resource)
+
+
+def read_body() -> bytes:
+    """The whole body of the current request, or a BadReview."""
+    if request.mimetype != JSON or request.content_encoding not in (None, "", "identity"):
+        raise WrongMediaType(f"the body must be plain {JSON}")
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise ReviewTooLarge(f"the body is larger than {MAX_BODY} bytes") from error
+    except (HTTPException, OSError, ParseException) as error:
+        raise BadReview("the body ends too early or its chunks are malformed") from error
+    if request.content_length is not None and len(body) < request.content_length:
+        raise BadReview("the body ends too early")
+    return body
+
+
+def health(state: State) -> Blueprint:
+    """GET /livez: the process answers. GET /readyz: it should be sent requests, or why not."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/livez")
+    def livez() -> Response:
+        return Response("ok\n", mimetype="text/plain")
+
+    @blueprint.get("/readyz")
+    def readyz() -> Response:
+        """Problems that the last good files bridge are said, and do not fail."""
+        lines, ready = readiness(state)
+        code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        problems = [line for line in lines if not line.startswith("[+]")]
+        shown = lines if "verbose" in request.args or not ready else problems
+        return Response(
+            "\n".join([*shown, "ok" if ready else "not ready", ""]), code, mimetype="text/plain"
+        )
+
+    return blueprint
+
+
+def readiness(state: State) -> tuple[list[str], bool]:
+    """One line a check, in the API server's form: `[+]` good, `[!]` bridged, `[-]` not ready."""
+    tenants, certificate = state.tenants, state.certificate
+    lines = [f"[+]config ok: {tenants.config.digest}"]
+    if tenants.problem:
+        lines = [f"[!]config refused, {tenants.config.digest} stays in force: {tenants.problem}"]
+    until = certificate.not_after.isoformat()
+    if certificate.expired:
+        lines.append(f"[-]certificate expired at {until}")
+    elif not certificate.problem:
+        lines.append(f"[+]certificate ok until {until}")
+    if certificate.problem:
+        lines.append(f"[!]certificate refused, the old one stays: {certificate.problem}")
+    lines.append("[-]shutting down" if state.draining.begun else "[+]serving")
+    return lines, not any(line.startswith("[-]") for line in lines)
+
+
+def status_response(code: HTTPStatus, reason: str, message: str) -> Response:
+    """A metav1.Status, as the API server's clients know failures."""
+    status = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code.value,
+        "reason": reason,
+        "message": message,
+    }
+    return Response(orjson.dumps(status), code, mimetype=JSON)
+
+
+def _http_error(error: HTTPException) -> Response:
+    """404, 405 and their like."""
+    code = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    response = status_response(code, code.phrase.replace(" ", ""), error.description or code.phrase)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _bug(error: Exception) -> Response:
+    """Ours alone to be ashamed of: the traceback goes to the log, never to the client."""
+    log.error("internal_error", exc_info=error)
+    code = HTTPStatus.INTERNAL_SERVER_ERROR
+    return status_response(code, "InternalError", "internal error; the webhook's log has it")

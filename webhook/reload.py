@@ -1,0 +1,185 @@
+"""The files that change under a running webhook: tenant file and serving certificate.
+
+Both are read again when their bytes change, taken only when they are sound, and the last good one
+stays otherwise. The watcher thread of the worker asks once a second; the server also asks for the
+certificate at each new connection. Readers take `.config` or `.context` once and work with that
+value: the swap is one assignment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from generators.errors import InputError, InvalidConfig, Problem
+from generators.tenants.load import load_tenants, parse_tenants
+from generators.tenants.model import TenantConfig
+
+READ_LIMIT = 4 * 1024 * 1024
+"""More than any sound tenant file holds; the parser refuses what is cut here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What one look at a file brought: taken, or why it was refused. For the log."""
+
+    event: str
+    file: str
+    detail: str
+    refused: bool
+
+
+class TenantFile:
+    """The tenant file in force.
+
+    Compared by content, not by time stamp: a ConfigMap swaps symlinks, an editor may write twice
+    within one tick of the clock, and reading a few kilobytes a second costs nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load the file; raises InvalidConfig or InputError with every problem in it."""
+        self.path = path
+        self.config: TenantConfig = load_tenants(path)
+        self.problem: str | None = None
+        self.loaded_at = time.time()
+        self._seen = self.config.digest
+
+    def check(self) -> Changed | None:
+        """Take the file if it changed and is sound; else keep the last good one and say why."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(READ_LIMIT)
+        except OSError as error:
+            return self._refuse("", f"{self.path}: {error.strerror or error}")
+        digest = hashlib.sha256(data).hexdigest()
+        if digest == self._seen:
+            return None
+        try:
+            config = parse_tenants(data, str(self.path))
+        except (InvalidConfig, InputError) as error:
+            return self._refuse(digest, str(error))
+        self._seen, self.config, self.problem = digest, config, None
+        self.loaded_at = time.time()
+        return Changed("tenant_file_loaded", str(self.path), digest, refused=False)
+
+    def _refuse(self, digest: str, problem: str) -> Changed | None:
+        known = digest == self._seen and problem == self.problem
+        self._seen, self.problem = digest, problem
+        return None if known else Changed("tenant_file_refused", str(self.path), problem, True)
+
+
+Signature = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One certificate with its key, ready to serve."""
+
+    context: ssl.SSLContext
+    not_after: datetime
+    signature: Signature
+
+
+class ServingCertificate:
+    """The TLS certificate in force; one SSLContext for all connections."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Load the pair; raises InputError when it cannot be served."""
+        self.certificate, self.key = certificate, key
+        self.problem: str | None = None
+        self._lock = threading.Lock()
+        try:
+            self._pair = self._load()
+        except (OSError, ValueError) as error:
+            raise InputError([self._problem(error)]) from error
+        self._seen: Signature | None = self._pair.signature
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        return self._pair.context
+
+    @property
+    def not_after(self) -> datetime:
+        """When the certificate that is served expires."""
+        return self._pair.not_after
+
+    @property
+    def expired(self) -> bool:
+        """Whether clients refuse the certificate that is served."""
+        return self._pair.not_after <= datetime.now(UTC)
+
+    def check(self) -> Changed | None:
+        """Take the pair on disk if it changed and fits together; otherwise keep serving the old
+        one."""
+        with self._lock:
+            try:
+                signature = self._signature()
+                if signature == self._seen:
+                    return None
+                pair = self._load()
+            except (OSError, ValueError) as error:
+                self._seen = None  # half written, or one file not swapped yet: look again
+                return self._refuse(str(self._problem(error)))
+            self._seen = signature
+            if pair.not_after <= datetime.now(UTC) and not self.expired:
+                return self._refuse(f"{self.certificate}: the new certificate is expired already")
+            self._pair, self.problem = pair, None
+        until = pair.not_after.isoformat()
+        return Changed("certificate_loaded", str(self.certificate), f"valid until {until}", False)
+
+    def _load(self) -> Pair:
+        """The pair as it is on disk. `load_cert_chain` refuses a key of another certificate."""
+        signature = self._signature()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Without a password given, OpenSSL would ask the terminal for that of an encrypted key.
+        context.load_cert_chain(self.certificate, self.key, password="")
+        leaf = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        if signature != self._signature():
+            raise ValueError("the files change while they are read; they are read again at once")
+        return Pair(context, leaf.not_valid_after_utc, signature)
+
+    def _signature(self) -> Signature:
+        stats = (path.stat() for path in (self.certificate, self.key))
+        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
+
+    def _problem(self, error: Exception) -> Problem:
+        missing = isinstance(error, FileNotFoundError) and error.filename
+        what = f"{missing} is missing" if missing else f"certificate and key do not load: {error}"
+        fix = f"both must be PEM, and {self.key} the key of this certificate"
+        return Problem(str(self.certificate), 1, "", what, fix)
+
+    def _refuse(self, problem: str) -> Changed | None:
+        known, self.problem = problem == self.problem, problem
+        return (
+            None if known else Changed("certificate_refused", str(self.certificate), problem, True)
+        )
+
+
+def watch(
+    checks: tuple[Callable[[], Changed | None], ...],
+    report: Callable[[Changed], None],
+    interval: float = 1.0,
+) -> threading.Thread:
+    """Run every check once per `interval` in a daemon thread; what changed goes to `report`."""
+
+    def run() -> None:
+        while True:
+            for check in checks:
+                changed = check()
+                if changed is not None:
+                    report(changed)
+            time.sleep(interval)
+
+    thread = threading.Thread(target=run, name="watch-files", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,26 @@
+"""What the command line of the webhook says, as one value. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_CONTROLLER = "system:serviceaccount:ringfence-system:ringfence-controller"
+"""Who writes generated objects, and the labels of namespaces that existed before."""
+
+DRAIN_SECONDS = 3.0
+REQUEST_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Fixed for the life of the process; the files that they name may change."""
+
+    tenant_file: Path
+    certificate: Path
+    key: Path
+    controller: str = DEFAULT_CONTROLLER
+    drain_seconds: float = DRAIN_SECONDS
+    """How long readiness fails while requests are still served, after SIGTERM."""
+    request_seconds: float = REQUEST_SECONDS
+    """How long a client may take to send one request."""

@@ -1,0 +1,181 @@
+"""The validating decision: what nobody may do to tenancy but admins and our own controller.
+
+Pure. Judges the old and the new object and who asks, never the kind of patch that led there, on the
+namespace itself and on its `status` and `finalize`, also while the namespace is being deleted. What
+was wrong before the request and stays as it was is let through with a warning: refusing it would
+lock the namespace for its repair.
+"""
+
+from __future__ import annotations
+
+from generators.labels import MANAGED_BY, MANAGER
+from generators.tenants.assignment import (
+    Requester,
+    assign,
+    assign_by_name,
+    is_admin,
+    reserved,
+)
+from generators.tenants.model import Tenant, TenantConfig
+from webhook.review import Decision, Denial, Malformed, Operation, Review, labels_of
+from webhook.settings import DEFAULT_CONTROLLER
+
+CLEANERS = frozenset(
+    {
+        "system:serviceaccount:kube-system:namespace-controller",
+        "system:serviceaccount:kube-system:generic-garbage-collector",
+    }
+)
+"""Kubernetes' own controllers that empty a namespace which is being deleted."""
+
+NAMED_TENANTS = 10
+"""How many tenants a message lists."""
+
+Labels = dict[str, str]
+
+
+def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTROLLER) -> Decision:
+    """The answer of /validate; `controller` is the username of Ringfence's own controller."""
+    try:
+        before, after = labels_of(review.old_object), labels_of(review.object)
+        if review.is_network_policy:
+            return _network_policy(config, review, controller, before, after)
+        if not review.is_namespace:
+            return Decision("not a kind that Ringfence protects")
+        if review.operation is Operation.CREATE:
+            return _create(config, review, after)
+        if review.operation is Operation.UPDATE:
+            trusted = _trusted(config, review.requester, controller)
+            return _update(config, review, before, after, trusted)
+    except Malformed as error:
+        return Decision(str(error), Denial.INVALID)
+    return Decision(f"{review.operation} changes nobody's tenant")
+
+
+def _trusted(config: TenantConfig, requester: Requester, controller: str) -> bool:
+    return is_admin(config, requester) or requester.username == controller
+
+
+def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
+    """Assigns again, on the final object: with generateName the name was not known to /mutate."""
+    if not review.name:
+        return Decision(
+            "the namespace has no name, so its tenant is not known; give it one", Denial.INVALID
+        )
+    assignment = assign(config, review.name, labels, review.requester)
+    if not assignment.allowed:
+        return Decision(assignment.reason, Denial.FORBIDDEN, assignment.tenant)
+    given, key = labels.get(config.label_key), config.label_key
+    if given is not None and given != assignment.tenant:
+        message = (
+            f'label {key}={given} of namespace "{review.name}" is refused: {assignment.reason}'
+        )
+        return Decision(f"{message}; leave the label out", Denial.FORBIDDEN, assignment.tenant)
+    late = sorted(k for k, v in assignment.labels.items() if labels.get(k) != v)
+    warnings = (f"not labelled yet: {', '.join(late)}; the controller will do it",) if late else ()
+    return Decision(assignment.reason, tenant=assignment.tenant, warnings=warnings)
+
+
+def _update(
+    config: TenantConfig, review: Review, before: Labels, after: Labels, trusted: bool
+) -> Decision:
+    was, now = before.get(config.label_key), after.get(config.label_key)
+    if was != now:
+        return _move(config, review.name, was, now, trusted)
+    if now is None:
+        return Decision("the namespace belongs to no tenant before and after")
+    if owner := reserved(config, review.name):
+        stray = f"{owner}; an admin should remove label {config.label_key}"
+        return Decision("unchanged", warnings=(stray,))
+    tenant = config.tenants.get(now)
+    if tenant is None:
+        unknown = f"label {config.label_key}={now} names no tenant of {config.file}"
+        return Decision("unchanged", warnings=(f"{unknown}; an admin should correct it",))
+    return _further_labels(config, review.name, tenant, before, after, trusted)
+
+
+def _move(
+    config: TenantConfig, name: str, was: str | None, now: str | None, trusted: bool
+) -> Decision:
+    """The request adds, changes or removes the tenant label."""
+    attempt = f'namespace "{name}": {_attempt(config.label_key, was, now)}'
+    if now is not None and (owner := reserved(config, name)):
+        why = f"{owner} and belongs to no tenant"
+        return Decision(f"{attempt} is refused: {why}; leave the label out", Denial.FORBIDDEN)
+    if not trusted:
+        why = f"{_owner(config, name, was)}, and only admins of {config.file} may change that"
+        fix = "undo this change of the label or ask an admin"
+        return Decision(f"{attempt} is refused: {why}; {fix}", Denial.FORBIDDEN, was)
+    if now is not None and now not in config.tenants:
+        known = ", ".join(list(config.tenants)[:NAMED_TENANTS])
+        why = f"{config.file} has no tenant {now}"
+        fix = f"add it there first or take one of: {known}"
+        return Decision(f"{attempt} is refused: {why}; {fix}", Denial.FORBIDDEN, was)
+    audit = {"tenant-before": was or "", "tenant-after": now or ""}
+    return Decision(f"{attempt} by an admin or the controller", tenant=now, audit=audit)
+
+
+def _attempt(key: str, was: str | None, now: str | None) -> str:
+    if was is None:
+        return f"adding label {key}={now}"
+    if now is None:
+        return f"removing label {key}={was}"
+    return f"changing label {key} from {was} to {now}"
+
+
+def _owner(config: TenantConfig, name: str, was: str | None) -> str:
+    """Whose the namespace is and which line says so."""
+    if was is None:
+        return f"it belongs to no tenant ({assign_by_name(config, name).reason})"
+    tenant = config.tenants.get(was)
+    where = f" ({config.file}:{tenant.line})" if tenant is not None else ""
+    return f"it belongs to tenant {was}{where}"
+
+
+def _further_labels(
+    config: TenantConfig,
+    name: str,
+    tenant: Tenant,
+    before: Labels,
+    after: Labels,
+    trusted: bool,
+) -> Decision:
+    """Labels that the tenant file sets beside the tenant label may be set right, not changed."""
+    changed = sorted(
+        key
+        for key, value in tenant.labels.items()
+        if after.get(key) != before.get(key) and after.get(key) != value
+    )
+    if not changed:
+        return Decision("the tenant stays as it was", tenant=tenant.name)
+    set_by = f"set by {config.file}:{tenant.line} for tenant {tenant.name}"
+    listed = ", ".join(f"{key}={tenant.labels[key]}" for key in changed)
+    if trusted:
+        warning = f"{listed} is {set_by} and will be set back"
+        return Decision("an admin changes labels of the tenant", None, tenant.name, (), (warning,))
+    message = f'namespace "{name}": {listed} is {set_by}; undo the change or ask an admin'
+    return Decision(message, Denial.FORBIDDEN, tenant.name)
+
+
+def _network_policy(
+    config: TenantConfig, review: Review, controller: str, before: Labels, after: Labels
+) -> Decision:
+    """Generated NetworkPolicies, known by their label on the old or the new object, are
+    Ringfence's."""
+    if MANAGER not in (before.get(MANAGED_BY), after.get(MANAGED_BY)):
+        return Decision("not a generated NetworkPolicy")
+    user = review.requester.username
+    if review.operation is Operation.DELETE and user in CLEANERS:
+        return Decision("cleaned up with its namespace")
+    policy = f"NetworkPolicy {review.namespace}/{review.name}"
+    if user == controller:
+        return Decision("written by the controller")
+    if is_admin(config, review.requester):
+        return Decision("an admin may", warnings=(f"{policy} is generated and will be set back",))
+    if before.get(MANAGED_BY) == MANAGER:
+        why = f"{policy} is generated from {config.file} and may not be changed or deleted"
+        fix = "add a NetworkPolicy of your own beside it, or ask an admin to change the tenant file"
+    else:
+        why = f"{policy}: label {MANAGED_BY}={MANAGER} marks generated policies"
+        fix = "leave that label out"
+    return Decision(f"{why}; {fix}", Denial.FORBIDDEN)
