@@ -2,9 +2,113 @@
 
 from __future__ import annotations
 
+import json
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+from generators.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from generators.tenants.assignment import Assignment
+
+EXIT_NO = 1
+
+
+class Output(StrEnum):
+    """Forms of an answer."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
 
 
 @click.group()
 def tenants() -> None:
     """Check the tenant file, and ask who a namespace would belong to."""
+
+
+@tenants.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_context
+def check(context: click.Context, file: Path) -> None:
+    """Print every defect of a tenant file with its line; nothing when it is right."""
+    from generators.tenants.load import load_tenants
+
+    try:
+        load_tenants(file)
+    except InvalidConfig as error:
+        click.echo(str(error))
+        context.exit(EXIT_NO)
+
+
+def _labels(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> object:
+    labels: dict[str, str] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f'"{pair}" is not KEY=VALUE', context, option)
+        labels[key] = value
+    return labels
+
+
+def _name(context: click.Context, argument: click.Parameter, given: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", given):
+        fix = "lower-case letters, digits and inner dashes, at most 63 characters"
+        raise click.BadParameter(f'"{given}" cannot be a namespace name: {fix}', context, argument)
+    return given
+
+
+@tenants.command()
+@click.argument("name", callback=_name)
+@click.option(
+    "-c", "--config", "file", required=True, type=click.Path(path_type=Path), help="Tenant file."
+)
+@click.option("--user", default="", help="Username of who creates the namespace.")
+@click.option("--group", "groups", multiple=True, help="A group of theirs; may be repeated.")
+@click.option("--label", "labels", multiple=True, callback=_labels, help="A label in the request.")
+@click.option("-o", "--output", type=click.Choice([*Output]), default=Output.TABLE)
+@click.pass_context
+def assign(
+    context: click.Context,
+    name: str,
+    file: Path,
+    user: str,
+    groups: tuple[str, ...],
+    labels: dict[str, str],
+    output: str,
+) -> None:
+    """Say which tenant the namespace NAME would belong to, and why.
+
+    Without --user and --group the name alone decides, as for namespaces that existed before.
+    """
+    from generators.tenants.assignment import Requester
+    from generators.tenants.assignment import assign as decide
+    from generators.tenants.load import load_tenants
+
+    decision = decide(load_tenants(file), name, labels, Requester(user, frozenset(groups)))
+    click.echo(_render(decision, Output(output)))
+    if not decision.allowed:
+        context.exit(EXIT_NO)
+
+
+def _render(decision: Assignment, output: Output) -> str:
+    answer = {
+        "namespace": decision.namespace,
+        "tenant": decision.tenant,
+        "outcome": decision.outcome.value,
+        "reason": decision.reason,
+        "labels": dict(decision.labels),
+    }
+    if output is Output.JSON:
+        return json.dumps(answer, indent=2)
+    if output is Output.YAML:
+        import yaml
+
+        return str(yaml.safe_dump(answer, sort_keys=False, width=1000)).rstrip("\n")
+    labels = ", ".join(f"{key}={value}" for key, value in decision.labels.items())
+    rows = {**answer, "tenant": decision.tenant or "-", "labels": labels or "-"}
+    return "\n".join(f"{key.upper():<10} {value}" for key, value in rows.items())

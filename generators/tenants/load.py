@@ -1,0 +1,48 @@
+"""From the bytes of a tenant file to a TenantConfig, or to every defect with its line.
+
+Called by every command that takes `-c`, and by webhook and controller on each reload. Four steps,
+each in its module: document.py reads YAML, schema.py knows the shape, rules.py compares the parts
+with one another, build.py makes the model. Nothing but InvalidConfig and InputError comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from generators.errors import InputError, InvalidConfig, Problem
+from generators.tenants.build import build_config
+from generators.tenants.document import MAX_BYTES, read_document
+from generators.tenants.model import TenantConfig
+from generators.tenants.parts import Part
+from generators.tenants.rules import contradictions
+from generators.tenants.schema import check_shape
+
+
+def load_tenants(path: Path) -> TenantConfig:
+    """Read a tenant file; InputError when it cannot be read, InvalidConfig when it is wrong."""
+    try:
+        with path.open("rb") as file:
+            # One byte more than is allowed tells a file that is too large, also an endless one.
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        what = f"the tenant file cannot be read: {reason}"
+        fix = "name a file that exists and that you may read"
+        raise InputError([Problem(str(path), 1, "", what, fix)]) from error
+    return parse_tenants(data, str(path))
+
+
+def parse_tenants(data: bytes, file: str) -> TenantConfig:
+    """Read the bytes of a tenant file; InvalidConfig carries all that is wrong with it."""
+    document = read_document(data, file)
+    problems = list(document.problems)
+    if not document.whole:
+        raise InvalidConfig(problems)
+    sound, misshapen = check_shape(document)
+    problems += misshapen
+    root = Part(document, (), sound)
+    problems += contradictions(root, complete=not problems)
+    if problems:
+        raise InvalidConfig(problems)
+    return build_config(root, file, hashlib.sha256(data).hexdigest())
