@@ -15,7 +15,7 @@ from generators.isolation import is_ours, isolation_policies
 from generators.manifests import Documents
 from generators.objects import NAME_LABEL, Namespace, NetworkPolicy, Node, Pod
 from generators.pod_addresses import AddressPool
-from generators.record import read_record, tenants_of
+from generators.record import read_record, tenants_of, unconfirmed
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 
@@ -39,8 +39,6 @@ class Cluster:
     """The tenant file; None = no tenant wall, NetworkPolicies alone speak."""
     tenants: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Namespace name -> tenant name, from assignment or from the controller's record."""
-    quarantined: frozenset[str] = frozenset()
-    """Namespaces with a tenant label that no record confirms."""
     pod_cidrs: tuple[str, ...] = DEFAULT_POD_CIDRS
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was changed or left out on the way, for the user's eyes."""
@@ -75,10 +73,8 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
     warnings: list[str] = list(documents.warnings)
     namespaces = _all_namespaces(documents)
     tenants: Mapping[str, str] = {}
-    quarantined: frozenset[str] = frozenset()
     if config is not None:
-        record = read_record(documents.config_maps)
-        tenants, quarantined = tenants_of(namespaces.values(), record, config.label_key)
+        tenants, _ = tenants_of(namespaces.values(), read_record(documents.config_maps), config)
     nodes = _all_nodes(documents)
     return Cluster(
         namespaces=namespaces,
@@ -87,7 +83,6 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
         nodes=nodes,
         config=config,
         tenants=tenants,
-        quarantined=quarantined,
         pod_cidrs=_pod_cidrs(nodes),
         warnings=tuple(warnings),
     )
@@ -129,6 +124,27 @@ def address_owners(pods: Iterable[Pod]) -> Mapping[str, Pod]:
             if ip not in owners or pod.created >= owners[ip].created:
                 owners[ip] = pod
     return owners
+
+
+def quarantined(cluster: Cluster) -> frozenset[str]:
+    """Namespaces with a tenant label that nothing stands behind; without a tenant file there are none."""
+    if cluster.config is None:
+        return frozenset()
+    return unconfirmed(cluster.namespaces.values(), cluster.tenants, cluster.config)
+
+
+def confirmed_namespaces(cluster: Cluster) -> Mapping[str, Namespace]:
+    """The namespaces with tenant labels made to agree with `tenants`, so that a forged one selects nothing."""
+    if cluster.config is None:
+        return cluster.namespaces
+    key = cluster.config.label_key
+    found = {}
+    for name, namespace in cluster.namespaces.items():
+        labels = {k: v for k, v in namespace.labels.items() if k != key}
+        if name in cluster.tenants:
+            labels[key] = cluster.tenants[name]
+        found[name] = replace(namespace, labels=labels)
+    return found
 
 
 def _all_namespaces(documents: Documents) -> dict[str, Namespace]:

@@ -16,6 +16,7 @@ from generators.errors import InputError, Problem
 from generators.labels import MANAGED_BY, MANAGER
 from generators.manifests import Document
 from generators.objects import ConfigMap, Namespace
+from generators.tenants.model import TenantConfig
 
 RECORD_NAMESPACE = "ringfence-system"
 RECORD_PREFIX = "ringfence-record-"
@@ -101,18 +102,30 @@ def _entry(text: str) -> RecordEntry | None:
 
 
 def tenants_of(
-    namespaces: Iterable[Namespace], record: Mapping[str, RecordEntry], label_key: str
+    namespaces: Iterable[Namespace], record: Mapping[str, RecordEntry], config: TenantConfig
 ) -> tuple[Mapping[str, str], frozenset[str]]:
-    """Namespace -> tenant as recorded, and the namespaces in quarantine.
-
-    In quarantine is what carries a tenant label that no record of its UID stands behind.
-    """
+    """Namespace -> tenant as recorded by UID, and the namespaces in quarantine."""
+    namespaces = sorted(namespaces, key=lambda n: n.name)
     tenants: dict[str, str] = {}
-    quarantined: set[str] = set()
-    for namespace in sorted(namespaces, key=lambda n: n.name):
+    for namespace in namespaces:
         entry = record.get(namespace.uid) if namespace.uid else None
         if entry is not None and entry.namespace == namespace.name:
             tenants[namespace.name] = entry.tenant
-        elif label_key in namespace.labels:
-            quarantined.add(namespace.name)
-    return tenants, frozenset(quarantined)
+    return tenants, unconfirmed(namespaces, tenants, config)
+
+
+def unconfirmed(
+    namespaces: Iterable[Namespace], tenants: Mapping[str, str], config: TenantConfig
+) -> frozenset[str]:
+    """Namespaces in quarantine: they carry a tenant label, but nothing says that it is true.
+
+    Protected and shared namespaces belong to nobody, whatever their label; it just selects nothing.
+    """
+    nobodys = config.protected_namespaces.union(*(c.namespaces for c in config.shared))
+    return frozenset(
+        namespace.name
+        for namespace in namespaces
+        if config.label_key in namespace.labels
+        and namespace.name not in tenants
+        and namespace.name not in nobodys
+    )

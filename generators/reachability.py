@@ -1,0 +1,392 @@
+"""The reference evaluator: may this packet pass, and who says so. The executable specification.
+
+The matrix and trace commands ask it, the compiler and the kernel are tested against it. It is written to be
+compared with the meaning of NetworkPolicy line by line, not to be fast.
+
+    order of one direction (subject = the pod whose side it is)
+    1. the subject is no pod on the pod network (a node, an address)   NOT_ISOLATED
+    2. a pod and itself                                                SELF
+    3. the pod and its own node, from a local socket or towards it     HOST
+    4. ingress: the tenant wall keeps the source out                   TENANT_WALL, UNKNOWN_SENDER
+    5. no policy isolates the subject in this direction                NOT_ISOLATED
+    6. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
+
+The wall (mode strict; audit reports and goes on; overridable has none) lets in: own tenant, shared components,
+consented grants, and what comes from outside the cluster. An address of the pod ranges that is nobody's, and a
+node's address that is not the pod's own node (a masked source), cannot be named and stay outside. A namespace in
+quarantine has a wall of its own that knows only itself and shared components, in every mode but audit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from generators.addresses import Family, contains, family
+from generators.cluster import (
+    Cluster,
+    address_owners,
+    confirmed_namespaces,
+    in_pod_range,
+    quarantined,
+)
+from generators.objects import Direction, IPBlock, NetworkPolicy, Peer, Pod, PolicyPort, Rule
+from generators.selectors import matches
+from generators.tenants.model import Mode, Port, Tenant
+from generators.verdicts import Cell, Judgement, Reason, Verdict
+
+EXTERNAL_PREFIX = "ip/"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Question:
+    """One cell of the matrix before it is answered; the ends are `ns/pod` or `ip/ADDR`."""
+
+    source: str
+    destination: str
+    protocol: str
+    port: int
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One end of a connection as a decision sees it.
+
+    `pod` is set for pods on the pod network only; `node` is the name of the node whose address it is,
+    for the node's own processes and for pods on its network.
+    """
+
+    name: str
+    address: str
+    pod: Pod | None = None
+    node: str | None = None
+
+
+class Entry(Enum):
+    """What the wall says about a source."""
+
+    NO_WALL = "no wall"
+    LET_IN = "let in"
+    KEPT_OUT = "kept out"
+
+
+@dataclass(frozen=True, slots=True)
+class WallAnswer:
+    """The wall's word: `reason` and `rule` say why it keeps out; let in by `rule`, or None from outside."""
+
+    entry: Entry
+    reason: Reason = Reason.TENANT_WALL
+    rule: str | None = None
+
+
+_NO_WALL = WallAnswer(Entry.NO_WALL)
+_NOT_ISOLATED = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
+_SELF = Judgement(Verdict.FORWARDED, Reason.SELF)
+_HOST = Judgement(Verdict.FORWARDED, Reason.HOST)
+
+
+class Evaluator:
+    """Answers questions about one cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.namespaces = confirmed_namespaces(cluster)
+        self.quarantined = quarantined(cluster)
+        self.owners = address_owners(cluster.pods)
+        self.pods = {pod.key: pod for pod in cluster.pods}
+        self.node_addresses = {ip: node.name for node in cluster.nodes for ip in node.ips}
+        for pod in cluster.pods:
+            if pod.host_network and not pod.terminal:
+                self.node_addresses.update((ip, pod.node) for ip in pod.ips)
+
+    def cell(self, question: Question) -> Cell:
+        """The answer to one question; LookupError when an end has no address of that family."""
+        source = self.party(question.source, question.family)
+        destination = self.party(question.destination, question.family)
+        egress = self.egress(source, destination, question.protocol, question.port)
+        ingress = self.ingress(source, destination, question.protocol, question.port)
+        verdicts = {egress.verdict, ingress.verdict}
+        worst = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
+        return Cell(
+            question.source,
+            question.destination,
+            question.protocol,
+            question.port,
+            question.family,
+            next(verdict for verdict in worst if verdict in verdicts),
+            egress,
+            ingress,
+        )
+
+    def party(self, name: str, of: Family) -> Party:
+        """The end that `ns/pod` or `ip/ADDR` names."""
+        if name.startswith(EXTERNAL_PREFIX) and name not in self.pods:
+            return self.at_address(name, name.removeprefix(EXTERNAL_PREFIX))
+        pod = self.pods[name]
+        if pod.host_network:
+            address = next((ip for ip in pod.ips if family(ip) is of), None)
+            if address is not None:
+                return Party(name, address, node=pod.node)
+        address = next((ip for ip in pod.ips if self._owns(pod, ip) and family(ip) is of), None)
+        if address is None:
+            raise LookupError(f"{name} has no {of} address")
+        return Party(name, address, pod=pod)
+
+    def _owns(self, pod: Pod, address: str) -> bool:
+        owner = self.owners.get(address)
+        return owner is not None and owner.key == pod.key
+
+    def at_address(self, name: str, address: str) -> Party:
+        """Whoever has an address: a pod, a node, or somebody outside."""
+        return Party(name, address, self.owners.get(address), self.node_addresses.get(address))
+
+    def egress(self, source: Party, destination: Party, protocol: str, port: int) -> Judgement:
+        """The source's side."""
+        subject = source.pod
+        if subject is None:
+            return _NOT_ISOLATED
+        if _same(source, destination):
+            return _SELF
+        if _own_node(subject, destination):
+            return _HOST
+        return self._by_policies(
+            Direction.EGRESS, subject, destination, protocol, port, destination
+        )
+
+    def ingress(self, source: Party, destination: Party, protocol: str, port: int) -> Judgement:
+        """The destination's side: the tenant wall, then its policies."""
+        subject = destination.pod
+        if subject is None:
+            return _NOT_ISOLATED
+        if _same(source, destination):
+            return _SELF
+        if _own_node(subject, source):
+            return _HOST
+        judged = self._by_policies(Direction.INGRESS, subject, source, protocol, port, destination)
+        wall = self.wall(source, subject, protocol, port)
+        if wall.entry is not Entry.KEPT_OUT:
+            return judged
+        if self.mode is not Mode.AUDIT:
+            return Judgement(Verdict.DROPPED, wall.reason, wall.rule, judged.policies)
+        if judged.verdict is Verdict.FORWARDED:
+            return Judgement(Verdict.AUDIT, wall.reason, wall.rule, judged.policies)
+        return judged
+
+    # The tenant wall
+
+    @property
+    def mode(self) -> Mode:
+        """How the wall acts; without a tenant file there is none."""
+        config = self.cluster.config
+        return config.mode if config is not None else Mode.OVERRIDABLE
+
+    def wall(self, source: Party, subject: Pod, protocol: str, port: int) -> WallAnswer:
+        """Whether the wall around the subject's namespace lets the source in."""
+        if self.cluster.config is None:
+            return _NO_WALL
+        if subject.namespace in self.quarantined:
+            name = f"quarantine/{subject.namespace}"
+            return self._entry(name, None, subject, source, protocol, port)
+        tenant = self.cluster.tenants.get(subject.namespace)
+        if tenant is None or self.mode is Mode.OVERRIDABLE:
+            return _NO_WALL
+        known = self.cluster.config.tenants.get(tenant, Tenant(tenant))
+        return self._entry(f"tenant/{tenant}", known, subject, source, protocol, port)
+
+    def _entry(
+        self,
+        name: str,
+        tenant: Tenant | None,
+        subject: Pod,
+        source: Party,
+        protocol: str,
+        port: int,
+    ) -> WallAnswer:
+        masked = source.pod is None and source.node is not None
+        nobody = source.pod is None and source.node is None
+        if nobody and in_pod_range(self.cluster, source.address):
+            return WallAnswer(Entry.KEPT_OUT, Reason.UNKNOWN_SENDER, f"{name}#wall")
+        if nobody or (masked and tenant is not None and tenant.allow_masked):
+            return WallAnswer(Entry.LET_IN)
+        rule = self._wall_rule(tenant, subject, source, protocol, port)
+        if rule is not None:
+            return WallAnswer(Entry.LET_IN, rule=f"{name}#{rule}")
+        reason = Reason.UNKNOWN_SENDER if masked else Reason.TENANT_WALL
+        return WallAnswer(Entry.KEPT_OUT, reason, f"{name}#wall")
+
+    def _wall_rule(
+        self, tenant: Tenant | None, subject: Pod, source: Party, protocol: str, port: int
+    ) -> str | None:
+        """The wall's first rule that names the source; `tenant` None = quarantine."""
+        config = self.cluster.config
+        if config is None:
+            return None
+        if source.pod is not None and self._one_of_us(tenant, subject, source.pod):
+            return "own"
+        for component in config.shared:
+            if source.pod is not None:
+                lives_there = source.pod.namespace in component.namespaces
+            else:
+                lives_there = component.host_network
+            if lives_there and _wall_port(component.ports, protocol, port):
+                return f"shared[{component.name}]"
+        theirs = self.cluster.tenants.get(source.pod.namespace) if source.pod else None
+        if tenant is not None and tenant.name in config.tenants and theirs is not None:
+            for grant in config.consented(tenant.name):
+                if grant.tenant == theirs and _wall_port(grant.ports, protocol, port):
+                    return f"allowFrom[{theirs}]"
+        return None
+
+    def _one_of_us(self, tenant: Tenant | None, subject: Pod, pod: Pod) -> bool:
+        if tenant is None:
+            return pod.namespace == subject.namespace
+        return self.cluster.tenants.get(pod.namespace) == tenant.name
+
+    # NetworkPolicies
+
+    def isolating(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
+        """The policies that isolate a pod in a direction, by name."""
+        found = (
+            policy
+            for policy in self.cluster.policies
+            if policy.namespace == subject.namespace
+            and direction in policy.directions
+            and matches(policy.pod_selector, subject.labels)
+        )
+        return tuple(sorted(found, key=lambda p: p.name))
+
+    def matching_rules(
+        self,
+        direction: Direction,
+        policies: Iterable[NetworkPolicy],
+        peer: Party,
+        protocol: str,
+        port: int,
+        destination: Party,
+    ) -> tuple[str, ...]:
+        """Names of all rules that allow it, by policy and index; any of them is a true answer."""
+        return tuple(
+            f"{policy.key}#{direction.lower()}[{index}]"
+            for policy in policies
+            for index, rule in enumerate(policy.rules(direction))
+            if self.rule_matches(direction, policy, rule, peer, protocol, port, destination)
+        )
+
+    def _by_policies(
+        self,
+        direction: Direction,
+        subject: Pod,
+        peer: Party,
+        protocol: str,
+        port: int,
+        destination: Party,
+    ) -> Judgement:
+        policies = self.isolating(direction, subject)
+        if not policies:
+            return _NOT_ISOLATED
+        names = tuple(policy.key for policy in policies)
+        rules = self.matching_rules(direction, policies, peer, protocol, port, destination)
+        if rules:
+            return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, rules[0], names)
+        return Judgement(Verdict.DROPPED, Reason.POLICY_DENIED, None, names)
+
+    def rule_matches(
+        self,
+        direction: Direction,
+        policy: NetworkPolicy,
+        rule: Rule,
+        peer: Party,
+        protocol: str,
+        port: int,
+        destination: Party,
+    ) -> bool:
+        """Peers are OR-ed, ports are OR-ed, both are AND-ed; an empty list means any.
+
+        They are tried in pairs, because a named port in an egress rule means something only together
+        with a peer that is a pod: towards an ipBlock it matches nothing.
+        """
+        peers: tuple[Peer | None, ...] = rule.peers or (None,)
+        ports: tuple[PolicyPort | None, ...] = rule.ports or (None,)
+        return any(
+            (item is None or self.peer_matches(item, policy.namespace, peer))
+            and (
+                wanted is None or port_matches(direction, wanted, item, protocol, port, destination)
+            )
+            for item in peers
+            for wanted in ports
+        )
+
+    def peer_matches(self, item: Peer, namespace: str, peer: Party) -> bool:
+        """Whether one item of `from` or `to`, in a policy of `namespace`, means the peer."""
+        if item.ip_block is not None:
+            return block_holds(item.ip_block, peer.address)
+        if peer.pod is None:
+            return False
+        if item.namespace_selector is None:
+            if peer.pod.namespace != namespace:
+                return False
+        else:
+            home = self.namespaces[peer.pod.namespace]
+            if not matches(item.namespace_selector, home.labels):
+                return False
+        return item.pod_selector is None or matches(item.pod_selector, peer.pod.labels)
+
+
+def evaluate(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
+    """The engine `evaluate`: an answer for each question, in order."""
+    evaluator = Evaluator(cluster)
+    return tuple(evaluator.cell(question) for question in questions)
+
+
+def block_holds(block: IPBlock, address: str) -> bool:
+    """Whether an address is in the block and in none of its excepts."""
+    return contains(block.cidr, address) and not any(contains(e, address) for e in block.excepts)
+
+
+def port_matches(
+    direction: Direction,
+    wanted: PolicyPort,
+    item: Peer | None,
+    protocol: str,
+    port: int,
+    destination: Party,
+) -> bool:
+    """Whether one item of `ports` means this port; `item` is the peer it stands with, None = any."""
+    if wanted.protocol != protocol:
+        return False
+    if wanted.port is None:
+        return True
+    if isinstance(wanted.port, int):
+        return wanted.port <= port <= (wanted.end_port or wanted.port)
+    if direction is Direction.EGRESS and item is not None and item.ip_block is not None:
+        return False
+    return destination.pod is not None and named_port(destination.pod, wanted) == port
+
+
+def named_port(pod: Pod, wanted: PolicyPort) -> int | None:
+    """The number behind a port's name and protocol on a pod; the first container that has it wins."""
+    found = (p.port for p in pod.ports if p.name == wanted.port and p.protocol == wanted.protocol)
+    return next(found, None)
+
+
+def _wall_port(ports: tuple[Port, ...], protocol: str, port: int) -> bool:
+    if not ports:
+        return True
+    return any(
+        wanted.protocol == protocol
+        and (wanted.port is None or wanted.port <= port <= (wanted.end_port or wanted.port))
+        for wanted in ports
+    )
+
+
+def _same(source: Party, destination: Party) -> bool:
+    return source.address == destination.address
+
+
+def _own_node(pod: Pod, other: Party) -> bool:
+    """Whether the other end is the pod's own node; a pod that is on no node yet has none."""
+    return (
+        other.pod is None and other.node is not None and pod.node != "" and other.node == pod.node
+    )
