@@ -41,6 +41,8 @@ class Dir(IntEnum):
 
 
 class EndpointFlag(IntFlag):
+    """What the programs have to do for an endpoint."""
+
     READY = 1  # has policy state; without it the endpoint is closed (DropReason 203)
     WALL = 2  # ingress passes the tenant wall first (group `wall`)
     WALL_AUDIT = 4  # a wall denial is reported with verdict AUDIT and passes
@@ -53,10 +55,14 @@ class EndpointFlag(IntFlag):
 
 
 class AddressFlag(IntFlag):
+    """What else is known of an address."""
+
     QUARANTINE = 1  # of a namespace with a tenant label that no record confirms
 
 
 class CidrFlag(IntFlag):
+    """What else is known of a block."""
+
     IN_CLUSTER = 1  # inside the pod ranges: without an identity it is an unknown sender
 
 
@@ -76,6 +82,8 @@ class EndpointEntry:
 
 @dataclass(frozen=True, slots=True)
 class AddressEntry:
+    """Who is behind an address."""
+
     identity: int
     tenant: int = 0
     flags: AddressFlag = AddressFlag(0)
@@ -83,6 +91,8 @@ class AddressEntry:
 
 @dataclass(frozen=True, slots=True, order=True)
 class PolicyKey:
+    """One way through a policy group."""
+
     group: int
     peer: int
     port: int  # PORT_ANY = every port
@@ -104,6 +114,8 @@ class RangeKey:
 
 @dataclass(frozen=True, slots=True)
 class CidrEntry:
+    """A block of addresses; the longest one that holds an address speaks for it."""
+
     cidr: int
     flags: CidrFlag = CidrFlag(0)
 

@@ -1,0 +1,134 @@
+"""Tables read as the kernel reads them: the second of the three engines.
+
+`judge` is one direction of one packet, in the order of bpf/ringfence.c and bpf/lib/policy.h; change
+one and you change both. engine.py makes the engine `maps` of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from enforcer.tables import (
+    IDENTITY_HOST,
+    IDENTITY_REMOTE_NODE,
+    IDENTITY_UNKNOWN,
+    PEER_ANY,
+    PEER_CIDR,
+    PEER_TENANT,
+    PORT_ANY,
+    PROTO_ANY,
+    AddressEntry,
+    CidrFlag,
+    Dir,
+    EndpointEntry,
+    EndpointFlag,
+    PolicyKey,
+    RangeKey,
+    Tables,
+)
+from generators.addresses import contains, parse_network
+from generators.verdicts import Judgement, Reason, Verdict
+
+NOBODY = AddressEntry(IDENTITY_UNKNOWN)
+ISOLATED: Mapping[Dir, EndpointFlag] = {
+    Dir.INGRESS: EndpointFlag.ISOLATED_INGRESS,
+    Dir.EGRESS: EndpointFlag.ISOLATED_EGRESS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a connection as one endpoint's programs see it."""
+
+    direction: Dir
+    own: str
+    peer: str
+    protocol: int
+    port: int
+    from_socket: bool = False
+    """It comes from a local socket of the node: the proof that a node address is no mask."""
+
+
+def judge(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
+    """The verdict of the programs at one interface."""
+    endpoint = tables.endpoints[ifindex]
+    peer = tables.addresses.get(packet.peer, NOBODY)
+    if packet.peer == packet.own:
+        return Judgement(Verdict.FORWARDED, Reason.SELF)
+    if peer.identity == IDENTITY_HOST and (packet.direction is Dir.EGRESS or packet.from_socket):
+        return Judgement(Verdict.FORWARDED, Reason.HOST)
+    policy = _policy(tables, endpoint, peer, packet)
+    refused = _wall(tables, endpoint, peer, packet)
+    if refused is None:
+        return policy
+    rule = tables.walls[endpoint.wall]
+    if EndpointFlag.WALL_AUDIT not in endpoint.flags:
+        return Judgement(Verdict.DROPPED, refused, rule, policy.policies)
+    if policy.verdict is Verdict.FORWARDED:
+        return Judgement(Verdict.AUDIT, refused, rule, policy.policies)
+    return policy
+
+
+def _wall(
+    tables: Tables, endpoint: EndpointEntry, peer: AddressEntry, packet: Packet
+) -> Reason | None:
+    """Why the wall keeps the peer out; None where it does not."""
+    if packet.direction is Dir.EGRESS or EndpointFlag.WALL not in endpoint.flags:
+        return None
+    if peer.identity == IDENTITY_UNKNOWN:
+        flags = _longest(tables, packet.peer)[1]
+        return Reason.UNKNOWN_SENDER if CidrFlag.IN_CLUSTER in flags else None
+    masked = peer.identity in (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
+    if masked and EndpointFlag.ALLOW_MASKED in endpoint.flags:
+        return None
+    peers = [peer.identity] + ([PEER_TENANT | peer.tenant] if peer.tenant else [])
+    if _probe(tables, endpoint.wall, peers, packet) is not None:
+        return None
+    return Reason.UNKNOWN_SENDER if masked else Reason.TENANT_WALL
+
+
+def _policy(
+    tables: Tables, endpoint: EndpointEntry, peer: AddressEntry, packet: Packet
+) -> Judgement:
+    if ISOLATED[packet.direction] not in endpoint.flags:
+        return Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
+    peers = [] if peer.identity == IDENTITY_UNKNOWN else [peer.identity]
+    if peer.tenant:
+        peers.append(PEER_TENANT | peer.tenant)
+    if EndpointFlag.USES_CIDR in endpoint.flags:
+        cidr = _longest(tables, packet.peer)[0]
+        peers += [PEER_CIDR | cidr] if cidr else []
+    rule = _probe(tables, endpoint.group, [*peers, PEER_ANY], packet)
+    isolating = tables.isolating[endpoint.group, packet.direction]
+    if rule is None:
+        return Judgement(Verdict.DROPPED, Reason.POLICY_DENIED, None, isolating)
+    return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, tables.rules[rule], isolating)
+
+
+def _probe(tables: Tables, group: int, peers: Iterable[int], packet: Packet) -> int | None:
+    """The rule id of the first hit, in the order that tables.py fixes."""
+    direction, protocol = packet.direction, packet.protocol
+    for peer in peers:
+        exact = tables.policy.get(PolicyKey(group, peer, packet.port, protocol, direction))
+        if exact is not None:
+            return exact
+        for length in range(16, -1, -1):
+            port = packet.port >> (16 - length) << (16 - length)
+            key = RangeKey(group, peer, protocol, direction, port, length)
+            if key in tables.ranges:
+                return tables.ranges[key]
+        for proto in (protocol, PROTO_ANY):
+            wild = tables.policy.get(PolicyKey(group, peer, PORT_ANY, proto, direction))
+            if wild is not None:
+                return wild
+    return None
+
+
+def _longest(tables: Tables, address: str) -> tuple[int, CidrFlag]:
+    """Cidr id and flags of the longest prefix that holds the address."""
+    holding = [p for p in tables.cidrs if contains(p, address)]
+    if not holding:
+        return 0, CidrFlag(0)
+    entry = tables.cidrs[max(holding, key=lambda p: parse_network(p).prefixlen)]
+    return entry.cidr, entry.flags
