@@ -29,7 +29,7 @@ _PENDING = "Pending"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Everything that a verdict depends on."""
+    """Everything that a verdict depends on; every namespace that an object uses is in it."""
 
     namespaces: Mapping[str, Namespace] = field(default_factory=dict, hash=False)
     pods: tuple[Pod, ...] = ()
@@ -127,14 +127,14 @@ def address_owners(pods: Iterable[Pod]) -> Mapping[str, Pod]:
 
 
 def quarantined(cluster: Cluster) -> frozenset[str]:
-    """Namespaces with a tenant label that nothing stands behind; without a tenant file there are none."""
+    """Namespaces with a tenant label that nothing stands behind; none without a tenant file."""
     if cluster.config is None:
         return frozenset()
     return unconfirmed(cluster.namespaces.values(), cluster.tenants, cluster.config)
 
 
 def confirmed_namespaces(cluster: Cluster) -> Mapping[str, Namespace]:
-    """The namespaces with tenant labels made to agree with `tenants`, so that a forged one selects nothing."""
+    """The namespaces, tenant labels made to agree with `tenants`: a forged one selects nothing."""
     if cluster.config is None:
         return cluster.namespaces
     key = cluster.config.label_key

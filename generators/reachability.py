@@ -1,7 +1,7 @@
 """The reference evaluator: may this packet pass, and who says so. The executable specification.
 
-The matrix and trace commands ask it, the compiler and the kernel are tested against it. It is written to be
-compared with the meaning of NetworkPolicy line by line, not to be fast.
+The matrix and trace commands ask it, the compiler and the kernel are tested against it. It is
+written to be compared with the meaning of NetworkPolicy line by line, not to be fast.
 
     order of one direction (subject = the pod whose side it is)
     1. the subject is no pod on the pod network (a node, an address)   NOT_ISOLATED
@@ -11,16 +11,17 @@ compared with the meaning of NetworkPolicy line by line, not to be fast.
     5. no policy isolates the subject in this direction                NOT_ISOLATED
     6. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
 
-The wall (mode strict; audit reports and goes on; overridable has none) lets in: own tenant, shared components,
-consented grants, and what comes from outside the cluster. An address of the pod ranges that is nobody's, and a
-node's address that is not the pod's own node (a masked source), cannot be named and stay outside. A namespace in
-quarantine has a wall of its own that knows only itself and shared components, in every mode but audit.
+The wall (mode strict; audit reports and goes on; overridable has none) lets in: own tenant, shared
+components, consented grants, and what comes from outside the cluster. An address of the pod ranges
+that is nobody's, and a node's address that is not the pod's own node (a masked source), cannot be
+named and stay outside. A namespace in quarantine has a wall of its own that knows only itself and
+shared components, in every mode; in audit it too only reports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from generators.addresses import Family, contains, family
@@ -54,14 +55,28 @@ class Question:
 class Party:
     """One end of a connection as a decision sees it.
 
-    `pod` is set for pods on the pod network only; `node` is the name of the node whose address it is,
-    for the node's own processes and for pods on its network.
+    `pod` is set for pods on the pod network only; `node` is the name of the node whose address it
+    is, for the node's own processes and for pods on its network.
     """
 
     name: str
     address: str
     pod: Pod | None = None
     node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The opening packet of a connection."""
+
+    source: Party
+    destination: Party
+    protocol: str
+    port: int
+
+    def peer(self, direction: Direction) -> Party:
+        """The other end, seen from the pod that a policy of this direction isolates."""
+        return self.source if direction is Direction.INGRESS else self.destination
 
 
 class Entry(Enum):
@@ -74,7 +89,7 @@ class Entry(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WallAnswer:
-    """The wall's word: `reason` and `rule` say why it keeps out; let in by `rule`, or None from outside."""
+    """The wall's word: by which rule it lets in (None from outside), or why it keeps out."""
 
     entry: Entry
     reason: Reason = Reason.TENANT_WALL
@@ -85,6 +100,7 @@ _NO_WALL = WallAnswer(Entry.NO_WALL)
 _NOT_ISOLATED = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
 _SELF = Judgement(Verdict.FORWARDED, Reason.SELF)
 _HOST = Judgement(Verdict.FORWARDED, Reason.HOST)
+_WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 
 
 class Evaluator:
@@ -103,69 +119,67 @@ class Evaluator:
 
     def cell(self, question: Question) -> Cell:
         """The answer to one question; LookupError when an end has no address of that family."""
-        source = self.party(question.source, question.family)
-        destination = self.party(question.destination, question.family)
-        egress = self.egress(source, destination, question.protocol, question.port)
-        ingress = self.ingress(source, destination, question.protocol, question.port)
+        packet = self.packet(question)
+        egress, ingress = self.egress(packet), self.ingress(packet)
         verdicts = {egress.verdict, ingress.verdict}
-        worst = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
         return Cell(
             question.source,
             question.destination,
             question.protocol,
             question.port,
             question.family,
-            next(verdict for verdict in worst if verdict in verdicts),
+            next(verdict for verdict in _WORST_FIRST if verdict in verdicts),
             egress,
             ingress,
         )
 
+    def packet(self, question: Question) -> Packet:
+        """The packet that a question is about."""
+        source = self.party(question.source, question.family)
+        destination = self.party(question.destination, question.family)
+        return Packet(source, destination, question.protocol, question.port)
+
     def party(self, name: str, of: Family) -> Party:
         """The end that `ns/pod` or `ip/ADDR` names."""
-        if name.startswith(EXTERNAL_PREFIX) and name not in self.pods:
+        pod = self.pods.get(name)
+        if pod is None:
             return self.at_address(name, name.removeprefix(EXTERNAL_PREFIX))
-        pod = self.pods[name]
-        if pod.host_network:
-            address = next((ip for ip in pod.ips if family(ip) is of), None)
-            if address is not None:
+        for address in pod.ips:
+            if family(address) is not of or pod.terminal:
+                continue
+            if pod.host_network:
                 return Party(name, address, node=pod.node)
-        address = next((ip for ip in pod.ips if self._owns(pod, ip) and family(ip) is of), None)
-        if address is None:
-            raise LookupError(f"{name} has no {of} address")
-        return Party(name, address, pod=pod)
-
-    def _owns(self, pod: Pod, address: str) -> bool:
-        owner = self.owners.get(address)
-        return owner is not None and owner.key == pod.key
+            if self.owners[address].key == pod.key:
+                return Party(name, address, pod=pod)
+        raise LookupError(f"{name} has no {of} address")
 
     def at_address(self, name: str, address: str) -> Party:
         """Whoever has an address: a pod, a node, or somebody outside."""
-        return Party(name, address, self.owners.get(address), self.node_addresses.get(address))
+        pod = self.owners.get(address)
+        return Party(name, address, pod, self.node_addresses.get(address) if pod is None else None)
 
-    def egress(self, source: Party, destination: Party, protocol: str, port: int) -> Judgement:
+    def egress(self, packet: Packet) -> Judgement:
         """The source's side."""
-        subject = source.pod
+        subject = packet.source.pod
         if subject is None:
             return _NOT_ISOLATED
-        if _same(source, destination):
+        if _same(packet):
             return _SELF
-        if _own_node(subject, destination):
+        if _own_node(subject, packet.destination):
             return _HOST
-        return self._by_policies(
-            Direction.EGRESS, subject, destination, protocol, port, destination
-        )
+        return self._by_policies(Direction.EGRESS, subject, packet)
 
-    def ingress(self, source: Party, destination: Party, protocol: str, port: int) -> Judgement:
+    def ingress(self, packet: Packet) -> Judgement:
         """The destination's side: the tenant wall, then its policies."""
-        subject = destination.pod
+        subject = packet.destination.pod
         if subject is None:
             return _NOT_ISOLATED
-        if _same(source, destination):
+        if _same(packet):
             return _SELF
-        if _own_node(subject, source):
+        if _own_node(subject, packet.source):
             return _HOST
-        judged = self._by_policies(Direction.INGRESS, subject, source, protocol, port, destination)
-        wall = self.wall(source, subject, protocol, port)
+        judged = self._by_policies(Direction.INGRESS, subject, packet)
+        wall = self.wall(subject, packet)
         if wall.entry is not Entry.KEPT_OUT:
             return judged
         if self.mode is not Mode.AUDIT:
@@ -182,60 +196,50 @@ class Evaluator:
         config = self.cluster.config
         return config.mode if config is not None else Mode.OVERRIDABLE
 
-    def wall(self, source: Party, subject: Pod, protocol: str, port: int) -> WallAnswer:
-        """Whether the wall around the subject's namespace lets the source in."""
+    def wall(self, subject: Pod, packet: Packet) -> WallAnswer:
+        """Whether the wall around the subject's namespace lets the packet's source in."""
         if self.cluster.config is None:
             return _NO_WALL
         if subject.namespace in self.quarantined:
-            name = f"quarantine/{subject.namespace}"
-            return self._entry(name, None, subject, source, protocol, port)
-        tenant = self.cluster.tenants.get(subject.namespace)
-        if tenant is None or self.mode is Mode.OVERRIDABLE:
+            return self._entry(f"quarantine/{subject.namespace}", None, subject, packet)
+        name = self.cluster.tenants.get(subject.namespace)
+        if name is None or self.mode is Mode.OVERRIDABLE:
             return _NO_WALL
-        known = self.cluster.config.tenants.get(tenant, Tenant(tenant))
-        return self._entry(f"tenant/{tenant}", known, subject, source, protocol, port)
+        tenant = self.cluster.config.tenants.get(name, Tenant(name))
+        return self._entry(f"tenant/{name}", tenant, subject, packet)
 
-    def _entry(
-        self,
-        name: str,
-        tenant: Tenant | None,
-        subject: Pod,
-        source: Party,
-        protocol: str,
-        port: int,
-    ) -> WallAnswer:
+    def _entry(self, name: str, tenant: Tenant | None, subject: Pod, packet: Packet) -> WallAnswer:
+        source = packet.source
         masked = source.pod is None and source.node is not None
         nobody = source.pod is None and source.node is None
         if nobody and in_pod_range(self.cluster, source.address):
             return WallAnswer(Entry.KEPT_OUT, Reason.UNKNOWN_SENDER, f"{name}#wall")
         if nobody or (masked and tenant is not None and tenant.allow_masked):
             return WallAnswer(Entry.LET_IN)
-        rule = self._wall_rule(tenant, subject, source, protocol, port)
+        rule = self._wall_rule(tenant, subject, packet)
         if rule is not None:
             return WallAnswer(Entry.LET_IN, rule=f"{name}#{rule}")
         reason = Reason.UNKNOWN_SENDER if masked else Reason.TENANT_WALL
         return WallAnswer(Entry.KEPT_OUT, reason, f"{name}#wall")
 
-    def _wall_rule(
-        self, tenant: Tenant | None, subject: Pod, source: Party, protocol: str, port: int
-    ) -> str | None:
+    def _wall_rule(self, tenant: Tenant | None, subject: Pod, packet: Packet) -> str | None:
         """The wall's first rule that names the source; `tenant` None = quarantine."""
-        config = self.cluster.config
+        config, pod = self.cluster.config, packet.source.pod
         if config is None:
             return None
-        if source.pod is not None and self._one_of_us(tenant, subject, source.pod):
+        if pod is not None and self._one_of_us(tenant, subject, pod):
             return "own"
         for component in config.shared:
-            if source.pod is not None:
-                lives_there = source.pod.namespace in component.namespaces
-            else:
+            if pod is None:
                 lives_there = component.host_network
-            if lives_there and _wall_port(component.ports, protocol, port):
+            else:
+                lives_there = pod.namespace in component.namespaces
+            if lives_there and _wall_port(component.ports, packet):
                 return f"shared[{component.name}]"
-        theirs = self.cluster.tenants.get(source.pod.namespace) if source.pod else None
+        theirs = self.cluster.tenants.get(pod.namespace) if pod is not None else None
         if tenant is not None and tenant.name in config.tenants and theirs is not None:
             for grant in config.consented(tenant.name):
-                if grant.tenant == theirs and _wall_port(grant.ports, protocol, port):
+                if grant.tenant == theirs and _wall_port(grant.ports, packet):
                     return f"allowFrom[{theirs}]"
         return None
 
@@ -258,62 +262,40 @@ class Evaluator:
         return tuple(sorted(found, key=lambda p: p.name))
 
     def matching_rules(
-        self,
-        direction: Direction,
-        policies: Iterable[NetworkPolicy],
-        peer: Party,
-        protocol: str,
-        port: int,
-        destination: Party,
+        self, direction: Direction, policies: Iterable[NetworkPolicy], packet: Packet
     ) -> tuple[str, ...]:
         """Names of all rules that allow it, by policy and index; any of them is a true answer."""
         return tuple(
-            f"{policy.key}#{direction.lower()}[{index}]"
+            rule_name(policy, direction, index)
             for policy in policies
             for index, rule in enumerate(policy.rules(direction))
-            if self.rule_matches(direction, policy, rule, peer, protocol, port, destination)
+            if self.rule_matches(direction, policy, rule, packet)
         )
 
-    def _by_policies(
-        self,
-        direction: Direction,
-        subject: Pod,
-        peer: Party,
-        protocol: str,
-        port: int,
-        destination: Party,
-    ) -> Judgement:
+    def _by_policies(self, direction: Direction, subject: Pod, packet: Packet) -> Judgement:
         policies = self.isolating(direction, subject)
         if not policies:
             return _NOT_ISOLATED
         names = tuple(policy.key for policy in policies)
-        rules = self.matching_rules(direction, policies, peer, protocol, port, destination)
+        rules = self.matching_rules(direction, policies, packet)
         if rules:
             return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, rules[0], names)
         return Judgement(Verdict.DROPPED, Reason.POLICY_DENIED, None, names)
 
     def rule_matches(
-        self,
-        direction: Direction,
-        policy: NetworkPolicy,
-        rule: Rule,
-        peer: Party,
-        protocol: str,
-        port: int,
-        destination: Party,
+        self, direction: Direction, policy: NetworkPolicy, rule: Rule, packet: Packet
     ) -> bool:
         """Peers are OR-ed, ports are OR-ed, both are AND-ed; an empty list means any.
 
-        They are tried in pairs, because a named port in an egress rule means something only together
-        with a peer that is a pod: towards an ipBlock it matches nothing.
+        They are tried in pairs, because a named port in an egress rule means something only
+        together with a peer that is a pod: towards an ipBlock it matches nothing.
         """
+        peer = packet.peer(direction)
         peers: tuple[Peer | None, ...] = rule.peers or (None,)
         ports: tuple[PolicyPort | None, ...] = rule.ports or (None,)
         return any(
             (item is None or self.peer_matches(item, policy.namespace, peer))
-            and (
-                wanted is None or port_matches(direction, wanted, item, protocol, port, destination)
-            )
+            and (wanted is None or port_matches(direction, wanted, item, packet))
             for item in peers
             for wanted in ports
         )
@@ -325,12 +307,10 @@ class Evaluator:
         if peer.pod is None:
             return False
         if item.namespace_selector is None:
-            if peer.pod.namespace != namespace:
+            if item.pod_selector is None or peer.pod.namespace != namespace:
                 return False
-        else:
-            home = self.namespaces[peer.pod.namespace]
-            if not matches(item.namespace_selector, home.labels):
-                return False
+        elif not matches(item.namespace_selector, self.namespaces[peer.pod.namespace].labels):
+            return False
         return item.pod_selector is None or matches(item.pod_selector, peer.pod.labels)
 
 
@@ -340,53 +320,50 @@ def evaluate(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...
     return tuple(evaluator.cell(question) for question in questions)
 
 
+def rule_name(policy: NetworkPolicy, direction: Direction, index: int) -> str:
+    """`namespace/policy#ingress[0]`, as verdicts name rules."""
+    return f"{policy.key}#{direction.lower()}[{index}]"
+
+
 def block_holds(block: IPBlock, address: str) -> bool:
     """Whether an address is in the block and in none of its excepts."""
     return contains(block.cidr, address) and not any(contains(e, address) for e in block.excepts)
 
 
 def port_matches(
-    direction: Direction,
-    wanted: PolicyPort,
-    item: Peer | None,
-    protocol: str,
-    port: int,
-    destination: Party,
+    direction: Direction, wanted: PolicyPort, item: Peer | None, packet: Packet
 ) -> bool:
-    """Whether one item of `ports` means this port; `item` is the peer it stands with, None = any."""
-    if wanted.protocol != protocol:
+    """Whether one item of `ports` means the port; `item` is the peer it stands with, None = any."""
+    if wanted.protocol != packet.protocol:
         return False
     if wanted.port is None:
         return True
     if isinstance(wanted.port, int):
-        return wanted.port <= port <= (wanted.end_port or wanted.port)
+        return wanted.port <= packet.port <= (wanted.end_port or wanted.port)
     if direction is Direction.EGRESS and item is not None and item.ip_block is not None:
         return False
-    return destination.pod is not None and named_port(destination.pod, wanted) == port
+    owner = packet.destination.pod
+    return owner is not None and named_port(owner, wanted) == packet.port
 
 
 def named_port(pod: Pod, wanted: PolicyPort) -> int | None:
-    """The number behind a port's name and protocol on a pod; the first container that has it wins."""
+    """The number behind a port's name and protocol on a pod; the first container's wins."""
     found = (p.port for p in pod.ports if p.name == wanted.port and p.protocol == wanted.protocol)
     return next(found, None)
 
 
-def _wall_port(ports: tuple[Port, ...], protocol: str, port: int) -> bool:
-    if not ports:
-        return True
-    return any(
-        wanted.protocol == protocol
-        and (wanted.port is None or wanted.port <= port <= (wanted.end_port or wanted.port))
+def _wall_port(ports: tuple[Port, ...], packet: Packet) -> bool:
+    return not ports or any(
+        wanted.protocol == packet.protocol
+        and (wanted.port is None or wanted.port <= packet.port <= (wanted.end_port or wanted.port))
         for wanted in ports
     )
 
 
-def _same(source: Party, destination: Party) -> bool:
-    return source.address == destination.address
+def _same(packet: Packet) -> bool:
+    return packet.source.address == packet.destination.address
 
 
 def _own_node(pod: Pod, other: Party) -> bool:
     """Whether the other end is the pod's own node; a pod that is on no node yet has none."""
-    return (
-        other.pod is None and other.node is not None and pod.node != "" and other.node == pod.node
-    )
+    return other.pod is None and pod.node != "" and other.node == pod.node
