@@ -100,8 +100,9 @@ def _move(
     """The request adds, changes or removes the tenant label."""
     attempt = f'namespace "{name}": {_attempt(config.label_key, was, now)}'
     if now is not None and (owner := reserved(config, name)):
-        why = f"{owner} and belongs to no tenant"
-        return Decision(f"{attempt} is refused: {why}; leave the label out", Denial.FORBIDDEN)
+        said = f"{_attempt(config.label_key, was, now)} is refused: {owner}"
+        fix = f"it belongs to no tenant of {config.file}; leave the label out"
+        return Decision(f"{said}; {fix}", Denial.FORBIDDEN)
     if not trusted:
         why = f"{_owner(config, name, was)}, and only admins of {config.file} may change that"
         fix = "undo this change of the label or ask an admin"

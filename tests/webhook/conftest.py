@@ -1,0 +1,42 @@
+"""The tenant file of all webhook tests, its State, and a Flask client of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from generators.tenants.load import parse_tenants
+from generators.tenants.model import TenantConfig
+from tests.webhook.reviews import TENANTS
+from webhook.app import create_app
+from webhook.certificates import issue, new_authority, write_files
+from webhook.settings import Settings
+from webhook.state import State, load_state
+
+
+@pytest.fixture(scope="session")
+def config() -> TenantConfig:
+    return parse_tenants(TENANTS.encode(), "tenants.yaml")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with tenants.yaml, tls.crt, tls.key and ca.crt."""
+    (tmp_path / "tenants.yaml").write_text(TENANTS)
+    now = datetime.now(UTC)
+    authority = new_authority(now, 30)
+    write_files(tmp_path, authority, issue(authority, ("127.0.0.1", "localhost"), now, 30))
+    return tmp_path
+
+
+@pytest.fixture
+def state(files: Path) -> State:
+    return load_state(Settings(files / "tenants.yaml", files / "tls.crt", files / "tls.key"))
+
+
+@pytest.fixture
+def client(state: State) -> FlaskClient:
+    return create_app(state).test_client()
