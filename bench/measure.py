@@ -1,0 +1,105 @@
+"""What benches measure and how: subjects take turns, so that a busy machine is unfair to all alike.
+
+A bench yields comparisons. Each compares a few series of samples, one sample a unit of work, with
+the series that is its baseline.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+class Unit(StrEnum):
+    """What a sample counts. Less is better in seconds, more in rates."""
+
+    SECONDS = "s"
+    PER_SECOND = "/s"
+    BITS_PER_SECOND = "bit/s"
+
+
+class Scale(StrEnum):
+    """FULL is for people; SMOKE is the least work that touches every line."""
+
+    FULL = "full"
+    SMOKE = "smoke"
+
+    def of(self, full: int, smoke: int) -> int:
+        """The size for this scale."""
+        return full if self is Scale.FULL else smoke
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The samples of one subject; `notes` are further columns, such as memory."""
+
+    name: str
+    unit: Unit
+    samples: tuple[float, ...]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def percentile(self, percent: float) -> float:
+        """The smallest sample that `percent` of all do not exceed (nearest rank)."""
+        ordered = sorted(self.samples)
+        return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One table. The first series is the baseline."""
+
+    title: str
+    series: tuple[Series, ...]
+    aim: str = ""
+
+    def ratio(self, series: Series) -> float:
+        """Median of a series in medians of the baseline."""
+        return series.percentile(50) / self.series[0].percentile(50)
+
+
+Turn = Callable[[], Sequence[float]]
+"""One round of one subject: does the work, returns its samples."""
+
+
+def alternate(subjects: Mapping[str, Turn], rounds: int) -> dict[str, tuple[float, ...]]:
+    """Let the subjects take turns; each begins a round as often as the others."""
+    samples: dict[str, list[float]] = {name: [] for name in subjects}
+    names = list(subjects)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            gc.collect()
+            samples[name].extend(subjects[name]())
+    return {name: tuple(found) for name, found in samples.items()}
+
+
+def timed(work: Callable[[], object]) -> Turn:
+    """A turn that takes the time of one call."""
+
+    def turn() -> Sequence[float]:
+        start = time.perf_counter()
+        work()
+        return (time.perf_counter() - start,)
+
+    return turn
+
+
+def timed_each(work: Callable[[Item], object], items: Sequence[Item]) -> Turn:
+    """A turn that takes the time of a call for each item."""
+
+    def turn() -> Sequence[float]:
+        samples = []
+        for item in items:
+            start = time.perf_counter()
+            work(item)
+            samples.append(time.perf_counter() - start)
+        return samples
+
+    return turn

@@ -1,0 +1,94 @@
+"""TCP between two pods, one process at each end.
+
+python -m bench.stream serve PORT               takes bytes, or echoes them; prints a line once
+                                                it listens
+python -m bench.stream send HOST PORT SECONDS   prints the bits per second that arrived
+python -m bench.stream ask HOST PORT COUNT      prints the seconds of each request and answer
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+
+SINK, ECHO = b"S", b"E"
+CHUNK = 1 << 20
+COUNT_BYTES = 8
+TIMEOUT_SECONDS = 20
+
+
+def serve(port: int) -> None:
+    """Serve one connection after the other, on both families."""
+    server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    print("listening", flush=True)
+    while True:
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(TIMEOUT_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.recv(1) == SINK:
+                _sink(connection)
+            else:
+                _echo(connection)
+
+
+def _sink(connection: socket.socket) -> None:
+    buffer, total = bytearray(CHUNK), 0
+    while received := connection.recv_into(buffer):
+        total += received
+    connection.sendall(total.to_bytes(COUNT_BYTES, "big"))
+
+
+def _echo(connection: socket.socket) -> None:
+    while data := connection.recv(1):
+        connection.sendall(data)
+
+
+def send(host: str, port: int, seconds: float) -> float:
+    """Bits per second that the other end has taken."""
+    chunk = bytes(CHUNK)
+    with _connected(host, port, SINK) as connection:
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            connection.sendall(chunk)
+        connection.shutdown(socket.SHUT_WR)
+        total = int.from_bytes(connection.recv(COUNT_BYTES, socket.MSG_WAITALL), "big")
+        return total * 8 / (time.perf_counter() - start)
+
+
+def ask(host: str, port: int, count: int) -> list[float]:
+    """Seconds of each request of one byte and its answer."""
+    samples = []
+    with _connected(host, port, ECHO) as connection:
+        for _ in range(count):
+            start = time.perf_counter()
+            connection.sendall(ECHO)
+            connection.recv(1)
+            samples.append(time.perf_counter() - start)
+    return samples
+
+
+def _connected(host: str, port: int, mode: bytes) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=TIMEOUT_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(mode)
+    return connection
+
+
+def main() -> None:
+    """Entry point; see the module's docstring."""
+    match sys.argv[1:]:
+        case ["serve", port]:
+            serve(int(port))
+        case ["send", host, port, seconds]:
+            print(json.dumps([send(host, int(port), float(seconds))]))
+        case ["ask", host, port, count]:
+            print(json.dumps(ask(host, int(port), int(count))))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

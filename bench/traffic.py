@@ -1,0 +1,208 @@
+"""TCP between two pods of one tenant: without programs, with Ringfence, with equivalent nftables.
+
+Three nodes stand side by side, each with the same two pods, wired by the lab's own code. Rounds
+alternate between them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
+from enforcer.lab import machine, netns, network
+from enforcer.lab.names import NETNS_ROOT, Places, Wire
+from generators.manifests.writing import Document
+
+RINGFENCE = Path(sys.executable).with_name("ringfence")
+PORT = 5201
+NAMESPACE = "app-test01"
+CLIENT, SERVER = "client", "server"
+ADDRESSES = {
+    CLIENT: ("10.244.7.2", "fd00:10:244:7::2"),
+    SERVER: ("10.244.7.3", "fd00:10:244:7::3"),
+}
+TENANTS = f"""\
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+labelKey: client
+tenants:
+  - name: test01
+    namespaces: {{names: [{NAMESPACE}]}}
+"""
+AIM = "Ringfence within 5 % of no programs"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node namespace with both pods; `places` names them."""
+
+    places: Places
+
+    def wire(self, pod: str) -> Wire:
+        """The wiring of one of the pods."""
+        return Wire(
+            self.places.pod_netns(NAMESPACE, pod),
+            self.places.interface(NAMESPACE, pod),
+            ADDRESSES[pod],
+        )
+
+    def command(self, pod: str, *arguments: str) -> list[str]:
+        """A command line that runs one end of the traffic in a pod."""
+        return [*_inside(self.wire(pod).netns), sys.executable, "-m", "bench.stream", *arguments]
+
+
+def run(scale: Scale) -> Iterator[Comparison]:
+    """A stream of bytes, and requests of one byte, over IPv4 and IPv6."""
+    machine.check()
+    with ExitStack() as stack:
+        nodes = {
+            "no programs": stack.enter_context(_plain()),
+            "Ringfence": stack.enter_context(_enforced()),
+            "nftables": stack.enter_context(_filtered()),
+        }
+        for node in nodes.values():
+            stack.enter_context(_server(node))
+        for family, address in zip(("IPv4", "IPv6"), ADDRESSES[SERVER], strict=True):
+            yield _stream(scale, nodes, family, address)
+            yield _requests(scale, nodes, family, address)
+
+
+def _stream(scale: Scale, nodes: dict[str, Node], family: str, address: str) -> Comparison:
+    seconds = "1" if scale is Scale.FULL else "0.05"
+    turns = {name: _turn(node, "send", address, seconds) for name, node in nodes.items()}
+    return _compare(f"TCP stream, {family}", turns, scale.of(15, 1), Unit.BITS_PER_SECOND)
+
+
+def _requests(scale: Scale, nodes: dict[str, Node], family: str, address: str) -> Comparison:
+    count = str(scale.of(3000, 5))
+    turns = {name: _turn(node, "ask", address, count) for name, node in nodes.items()}
+    return _compare(
+        f"TCP request and response of one byte, {family}", turns, scale.of(10, 1), Unit.SECONDS
+    )
+
+
+def _compare(title: str, turns: dict[str, Turn], rounds: int, unit: Unit) -> Comparison:
+    samples = alternate(turns, rounds)
+    return Comparison(title, tuple(Series(n, unit, s) for n, s in samples.items()), AIM)
+
+
+def _turn(node: Node, verb: str, address: str, amount: str) -> Turn:
+    command = node.command(CLIENT, verb, address, str(PORT), amount)
+
+    def turn() -> Sequence[float]:
+        finished = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        return [float(sample) for sample in json.loads(finished.stdout)]
+
+    return turn
+
+
+def _inside(name: str) -> list[str]:
+    return ["nsenter", f"--net={NETNS_ROOT / name}"]
+
+
+@contextmanager
+def _server(node: Node) -> Iterator[None]:
+    command = node.command(SERVER, "serve", str(PORT))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            # The line that says it listens; None would mean that we asked for no pipe.
+            if process.stdout is None or not process.stdout.readline():
+                raise RuntimeError("the server in the pod did not start")
+            yield
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _plain() -> Iterator[Node]:
+    """Both pods and nothing between them."""
+    node = Node(Places(f"bench-{token_hex(3)}"))
+    names = [node.places.node_netns, *(node.wire(pod).netns for pod in ADDRESSES)]
+    try:
+        for name in names:
+            netns.create(name)
+        network.prepare_node(node.places.node_netns)
+        for pod in ADDRESSES:
+            network.add_pod(node.places.node_netns, node.wire(pod))
+            network.connect_pod(node.places.node_netns, node.wire(pod))
+        yield node
+    finally:
+        for name in names:
+            netns.remove(name)
+
+
+@contextmanager
+def _filtered() -> Iterator[Node]:
+    """The same, with rules in the node that say what Ringfence says for this tenant."""
+    with _plain() as node:
+        rules = _ruleset(node)
+        command = [*_inside(node.places.node_netns), "nft", "-f", "-"]
+        subprocess.run(command, input=rules.encode(), check=True)
+        yield node
+
+
+def _ruleset(node: Node) -> str:
+    """Own source address only; replies pass; else only the tenant enters."""
+    four, six = zip(*ADDRESSES.values(), strict=True)
+    chains = "".join(
+        f"""
+    iifname "{node.wire(pod).interface}" ip saddr != {addresses[0]} drop
+    iifname "{node.wire(pod).interface}" ip6 saddr != {addresses[1]} drop
+    oifname "{node.wire(pod).interface}" ip saddr @tenant4 accept
+    oifname "{node.wire(pod).interface}" ip6 saddr @tenant6 accept
+    oifname "{node.wire(pod).interface}" drop"""
+        for pod, addresses in ADDRESSES.items()
+    )
+    return f"""
+table inet ringfence {{
+  set tenant4 {{ type ipv4_addr; elements = {{ {", ".join(four)} }}; }}
+  set tenant6 {{ type ipv6_addr; elements = {{ {", ".join(six)} }}; }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    ct state established,related accept{chains}
+  }}
+}}
+"""
+
+
+@contextmanager
+def _enforced() -> Iterator[Node]:
+    """The same pods in a real lab, with the webhook's label, the policies and the programs."""
+    node = Node(Places(f"bench-{token_hex(3)}"))
+    with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
+        tenants, objects = Path(folder, "tenants.yaml"), Path(folder, "objects.json")
+        tenants.write_text(TENANTS)
+        objects.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": _objects()}))
+        try:
+            _lab("up", node.places, "-c", str(tenants), "-f", str(objects))
+            yield node
+        finally:
+            _lab("down", node.places)
+
+
+def _lab(verb: str, places: Places, *arguments: str) -> None:
+    command = [str(RINGFENCE), "lab", verb, "--name", places.name, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _objects() -> list[Document]:
+    namespace: Document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    pods: list[Document] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": pod, "namespace": NAMESPACE},
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": ip} for ip in addresses]},
+        }
+        for pod, addresses in ADDRESSES.items()
+    ]
+    return [namespace, *pods]

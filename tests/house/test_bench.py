@@ -1,0 +1,73 @@
+"""Every bench still runs, in its smallest size; nothing is asserted about speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import BENCHES
+from bench.measure import Comparison, Series, Unit, alternate
+from bench.report import markdown, quantity
+
+NEEDS_KERNEL = {"traffic"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(b, marks=pytest.mark.bpf) if b in NEEDS_KERNEL else b for b in BENCHES],
+)
+def test_bench_runs_and_saves_its_tables(checkout: Path, tmp_path: Path, name: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "bench", name, "--scale", "smoke", "--output", str(tmp_path)],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    (saved,) = tmp_path.glob("*.json")
+    comparisons = json.loads(saved.read_text())["comparisons"]
+    assert comparisons
+    assert all(series["samples"] for item in comparisons for series in item["series"])
+    assert all(len(item["series"]) > 1 for item in comparisons), "nothing to compare with"
+
+
+def test_subjects_take_turns_and_each_begins_a_round() -> None:
+    order: list[str] = []
+
+    def turn(name: str) -> list[float]:
+        order.append(name)
+        return [1.0]
+
+    alternate({"a": lambda: turn("a"), "b": lambda: turn("b")}, rounds=2)
+    assert order == ["a", "b", "b", "a"]
+
+
+def test_table_compares_medians_with_the_baseline() -> None:
+    slow = Series("slow", Unit.SECONDS, (0.002, 0.004, 0.006))
+    fast = Series("fast", Unit.SECONDS, (0.001, 0.002, 0.003), {"RSS": "1 MB"})
+    table = markdown(Comparison("Two", (slow, fast)))
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| ")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["subject", "p50", "p99", "samples", "times baseline", "RSS"],
+        ["slow", "4 ms", "6 ms", "3", "baseline", ""],
+        ["fast", "2 ms", "3 ms", "3", "0.50", "1 MB"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.0000051, Unit.SECONDS, "5.1 µs"),
+        (1.5, Unit.SECONDS, "1.5 s"),
+        (1234.4, Unit.PER_SECOND, "1234 /s"),
+        (9.41e9, Unit.BITS_PER_SECOND, "9.41 Gbit/s"),
+        (0.0, Unit.BITS_PER_SECOND, "0 bit/s"),
+    ],
+)
+def test_quantity_is_written_with_a_unit_that_fits(value: float, unit: Unit, text: str) -> None:
+    assert quantity(value, unit) == text
