@@ -11,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 
 import pytest
+
+from enforcer.lab import machine
+from generators.errors import MachineLacks
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("ringfence")
@@ -26,13 +28,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @cache
 def lacking() -> str:
     """What this machine lacks for tests marked `bpf`; empty when it has everything."""
-    release = os.uname().release
-    if os.geteuid() != 0:
-        return "root is needed to load programs"
-    if find_spec("bcc") is None:
-        return "Debian's python3-bpfcc is not installed; run make setup"
-    if not Path("/lib/modules", release, "build").exists():
-        return f"no kernel headers below /lib/modules/{release}; run make setup"
+    try:
+        machine.check()
+    except MachineLacks as lack:
+        return f"{lack.what}; make setup installs what can be installed"
     return ""
 
 
