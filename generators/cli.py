@@ -1,7 +1,8 @@
-"""The command line's root: collects the sub-commands of each installed package and turns errors into exit codes.
+"""The command line's root: collects sub-commands and turns errors into exit codes.
 
-Every package registers one click group under the entry-point group `ringfence.commands`; groups of one name
-(`policy` has commands in two packages) are merged. Modules that register must import nothing heavy at the top.
+Every package registers one click group under the entry-point group `ringfence.commands`; groups of
+one name (`policy` has commands in two packages) are merged. Modules that register must import nothing
+heavy at the top.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from importlib.metadata import entry_points
 
 import click
 
+from generators.commands.generate import generate, plan
+from generators.commands.matrix import matrix
+from generators.commands.trace import trace
 from generators.errors import RingfenceError
 from generators.tenants.cli import tenants
 
@@ -22,7 +26,8 @@ def cli() -> None:
     """Commands of this package: pure, they need neither root nor a cluster."""
 
 
-cli.add_command(tenants)
+for command in (tenants, generate, plan, matrix, trace):
+    cli.add_command(command)
 
 
 def merge(into: click.Group, group: click.Group) -> None:

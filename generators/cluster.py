@@ -47,7 +47,7 @@ class Cluster:
 def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cluster:
     """The cluster that the documents describe; with a tenant file labelled and isolated by it."""
     warnings: list[str] = list(documents.warnings)
-    namespaces = _all_namespaces(documents)
+    namespaces = declared_namespaces(documents)
     policies = documents.policies
     tenants: dict[str, str] = {}
     if config is not None:
@@ -71,7 +71,7 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
 def from_record(documents: Documents, config: TenantConfig | None = None) -> Cluster:
     """The cluster as its objects are: tenants by the record in ConfigMaps, nothing generated."""
     warnings: list[str] = list(documents.warnings)
-    namespaces = _all_namespaces(documents)
+    namespaces = declared_namespaces(documents)
     tenants: Mapping[str, str] = {}
     if config is not None:
         tenants, _ = tenants_of(namespaces.values(), read_record(documents.config_maps), config)
@@ -147,8 +147,8 @@ def confirmed_namespaces(cluster: Cluster) -> Mapping[str, Namespace]:
     return found
 
 
-def _all_namespaces(documents: Documents) -> dict[str, Namespace]:
-    """Declared namespaces and those that objects use, by name in order."""
+def declared_namespaces(documents: Documents) -> dict[str, Namespace]:
+    """The namespaces that are declared or that objects use, by name in order."""
     found = {namespace.name: namespace for namespace in documents.namespaces}
     users: tuple[Pod | NetworkPolicy, ...] = (*documents.pods, *documents.policies)
     for item in users:

@@ -1,0 +1,58 @@
+"""Options that all offline commands share: `-c`, `-f`, and what they become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from generators.cluster import Cluster
+    from generators.tenants.model import TenantConfig
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Tenant file: labels namespaces, generates isolation policies, puts up the tenant wall.",
+)
+required_config_option = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Tenant file.",
+)
+files_option = click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="YAML or JSON file, directory, or - for standard input; may be repeated.",
+)
+
+
+def load_config(file: Path | None) -> TenantConfig | None:
+    """The tenant file, when one is given."""
+    if file is None:
+        return None
+    from generators.tenants.load import load_tenants
+
+    return load_tenants(file)
+
+
+def load_cluster(config_file: Path | None, files: tuple[str, ...]) -> Cluster:
+    """The cluster that the files describe; warnings go to stderr."""
+    from generators.cluster import from_objects
+    from generators.manifests import read
+    from generators.output import warn
+
+    config = load_config(config_file)
+    cluster = from_objects(read(files), config)
+    warn(cluster.warnings)
+    return cluster

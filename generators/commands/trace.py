@@ -1,0 +1,136 @@
+"""`ringfence trace`: one cell, with every stage and rule that spoke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from generators.commands.inputs import config_option, files_option, load_cluster
+from generators.output import Output, output_option, structured
+
+if TYPE_CHECKING:
+    from generators.explain import EndNote, RuleNote, Trace
+    from generators.verdicts import Judgement
+
+EXIT_NO = 1
+_VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+@click.argument("port", metavar="PORT/PROTO")
+@config_option
+@files_option
+@click.option(
+    "--family", type=click.Choice(["IPv4", "IPv6"]), help="Default: IPv4 if both have it."
+)
+@click.option("--expect", type=click.Choice(_VERDICTS), help="Exit with 1 for another verdict.")
+@output_option
+@click.pass_context
+def trace(
+    context: click.Context,
+    source: str,
+    destination: str,
+    port: str,
+    config_file: Path | None,
+    files: tuple[str, ...],
+    family: str | None,
+    expect: str | None,
+    output: Output,
+) -> None:
+    """Explain whether SRC reaches DST: pods as NAMESPACE/POD, or addresses."""
+    from generators.explain import trace as explain
+    from generators.matrix import PortProtocol, single_question
+    from generators.reachability import Evaluator
+
+    cluster = load_cluster(config_file, files)
+    question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
+    found = explain(Evaluator(cluster), question)
+    if Output(output) is Output.TABLE:
+        click.echo("\n".join(_lines(found)))
+    else:
+        click.echo(structured(_document(found), Output(output)), nl=False)
+    if expect is not None and found.cell.verdict.value != expect:
+        click.echo(f"expected {expect}, found {found.cell.verdict.value}", err=True)
+        context.exit(EXIT_NO)
+
+
+def _lines(found: Trace) -> Iterator[str]:
+    cell = found.cell
+    yield f"{cell.source} -> {cell.destination} {cell.port}/{cell.protocol} ({cell.family})"
+    yield ""
+    for title, end in (("Source", found.source), ("Destination", found.destination)):
+        yield from _end_lines(title, end)
+    yield ""
+    yield from _side_lines("Egress of the source", cell.egress, found.egress)
+    yield ""
+    yield f"Tenant wall of the destination: {found.wall}"
+    yield from _side_lines("Ingress of the destination", cell.ingress, found.ingress)
+    yield ""
+    yield f"Verdict: {cell.verdict.value}"
+    for hint in found.to_allow:
+        yield ""
+        yield hint
+
+
+def _end_lines(title: str, end: EndNote) -> Iterator[str]:
+    yield f"{title} {end.name}: {end.what}, address {end.address}"
+    if end.pod_labels:
+        yield f"  pod labels        {_pairs(end.pod_labels)}"
+    if end.namespace_labels:
+        yield f"  namespace labels  {_pairs(end.namespace_labels)}"
+    if end.assignment:
+        yield f"  tenant            {end.tenant or 'none'}: {end.assignment}"
+
+
+def _pairs(labels: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in labels)
+
+
+def _side_lines(title: str, judgement: Judgement, rules: tuple[RuleNote, ...]) -> Iterator[str]:
+    yield f"{title}: {judgement.verdict.value} ({judgement.reason.value})"
+    if judgement.policies:
+        yield f"  isolated by {', '.join(judgement.policies)}"
+    elif judgement.reason.value == "NOT_ISOLATED":
+        yield "  no policy isolates it in this direction"
+    for note in rules:
+        sign = "matches" if note.matched else "no match"
+        yield f"  {note.rule} ({note.origin}) {sign}: {note.why}"
+    if judgement.rule is not None:
+        yield f"  decided by {judgement.rule}"
+
+
+def _document(found: Trace) -> dict[str, object]:
+    from generators.matrix import cell_document
+
+    return {
+        **cell_document(found.cell),
+        "stages": {
+            "source": _end_document(found.source),
+            "destination": _end_document(found.destination),
+            "egress": [_note_document(note) for note in found.egress],
+            "wall": found.wall,
+            "ingress": [_note_document(note) for note in found.ingress],
+        },
+        "toAllow": list(found.to_allow),
+    }
+
+
+def _end_document(end: EndNote) -> dict[str, object]:
+    return {
+        "name": end.name,
+        "what": end.what,
+        "address": end.address,
+        "tenant": end.tenant,
+        "assignment": end.assignment,
+        "namespaceLabels": dict(end.namespace_labels),
+        "podLabels": dict(end.pod_labels),
+    }
+
+
+def _note_document(note: RuleNote) -> dict[str, object]:
+    return {"rule": note.rule, "matched": note.matched, "why": note.why, "origin": note.origin}

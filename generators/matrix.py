@@ -1,0 +1,192 @@
+"""Who reaches whom: the questions of a matrix, and its answer as a document.
+
+`ringfence matrix`, the lab's `probe` and the engines share it, so that all of them answer the same
+questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from generators.addresses import Family, family, parse_address
+from generators.cluster import Cluster, address_owners
+from generators.errors import RingfenceError
+from generators.reachability import EXTERNAL_PREFIX, Question, evaluate
+from generators.verdicts import Cell, Judgement
+
+ENGINES = "ringfence.engines"
+"""Entry-point group: name -> callable(cluster, questions) that answers every question, in order."""
+EVALUATE = "evaluate"
+
+Engine = Callable[[Cluster, Sequence[Question]], Iterable[Cell]]
+
+_PORT = re.compile(r"([0-9]{1,5})(?:/(TCP|UDP|SCTP))?", re.IGNORECASE)
+_HIGHEST_PORT = 65535
+
+
+class BadQuestion(RingfenceError):
+    """The question cannot be asked: what is wrong with it, and what would do."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortProtocol:
+    """A destination port: `80/TCP`."""
+
+    port: int
+    protocol: str
+
+    @classmethod
+    def parse(cls, text: str) -> PortProtocol:
+        """`80/TCP`, `80` (TCP)."""
+        found = _PORT.fullmatch(text)
+        if found is None or not 1 <= int(found[1]) <= _HIGHEST_PORT:
+            raise BadQuestion(f'"{text}" is no port; write PORT/TCP, PORT/UDP or PORT/SCTP')
+        return cls(int(found[1]), (found[2] or "TCP").upper())
+
+    def __str__(self) -> str:
+        return f"{self.port}/{self.protocol}"
+
+
+def ends(cluster: Cluster) -> dict[str, frozenset[Family]]:
+    """The pods that can be asked about, by `ns/pod`, with the families that they have."""
+    owners = address_owners(cluster.pods)
+    found: dict[str, frozenset[Family]] = {}
+    for pod in cluster.pods:
+        if pod.terminal:
+            continue
+        own = (ip for ip in pod.ips if pod.host_network or owners[ip].key == pod.key)
+        families = frozenset(family(ip) for ip in own)
+        if families:
+            found[pod.key] = families
+    return dict(sorted(found.items()))
+
+
+def external(address: str) -> str:
+    """`ip/ADDR` in canonical spelling, of an address given with or without the prefix."""
+    text = address.removeprefix(EXTERNAL_PREFIX)
+    try:
+        return f"{EXTERNAL_PREFIX}{parse_address(text)}"
+    except ValueError:
+        raise BadQuestion(f'"{address}" is no IP address; write one without a prefix') from None
+
+
+def end_of(cluster: Cluster, name: str) -> tuple[str, frozenset[Family]]:
+    """The pod or address that a user means, with its families; BadQuestion when there is none."""
+    pods = ends(cluster)
+    if name in pods:
+        return name, pods[name]
+    hopeless = {pod.key: pod for pod in cluster.pods}.get(name)
+    if hopeless is not None:
+        why = f"is {hopeless.phase}" if hopeless.terminal else "has no address"
+        raise BadQuestion(f"pod {name} {why}; ask about a running one")
+    if name.startswith(EXTERNAL_PREFIX) or "/" not in name:
+        address = external(name)
+        return address, frozenset([family(address.removeprefix(EXTERNAL_PREFIX))])
+    raise BadQuestion(f"there is no pod {name}; there are: {_some(pods)}")
+
+
+def _some(pods: Iterable[str]) -> str:
+    names = list(pods)
+    shown = ", ".join(names[:8]) or "none"
+    return f"{shown}, and {len(names) - 8} more" if len(names) > 8 else shown
+
+
+def declared_ports(cluster: Cluster) -> tuple[PortProtocol, ...]:
+    """Every port and protocol that any pod declares."""
+    return tuple(
+        sorted({PortProtocol(p.port, p.protocol) for pod in cluster.pods for p in pod.ports})
+    )
+
+
+def questions(
+    cluster: Cluster,
+    ports: Sequence[PortProtocol] = (),
+    externals: Sequence[str] = (),
+    source: str | None = None,
+    destination: str | None = None,
+) -> tuple[Question, ...]:
+    """One question for each ordered pair, port and common family; sorted.
+
+    Without `ports` every declared one. `source` and `destination` narrow the pairs to one end.
+    """
+    everyone = ends(cluster)
+    pods = frozenset(everyone)
+    for address in externals:
+        name, families = end_of(cluster, external(address))
+        everyone[name] = families
+    sources = everyone if source is None else dict([end_of(cluster, source)])
+    destinations = everyone if destination is None else dict([end_of(cluster, destination)])
+    found = {
+        Question(a, b, wanted.protocol, wanted.port, common)
+        for a, from_families in sources.items()
+        for b, to_families in destinations.items()
+        if a in pods or b in pods
+        for common in from_families & to_families
+        for wanted in ports or declared_ports(cluster)
+    }
+    return tuple(sorted(found))
+
+
+def single_question(
+    cluster: Cluster, source: str, destination: str, wanted: PortProtocol, of: str | None = None
+) -> Question:
+    """One question; the family is `of`, or IPv4 where both ends have it."""
+    (a, from_families), (b, to_families) = end_of(cluster, source), end_of(cluster, destination)
+    common = sorted(from_families & to_families)
+    if of is not None and of not in common:
+        raise BadQuestion(f"{a} and {b} do not both have an {of} address")
+    if not common:
+        raise BadQuestion(f"{a} and {b} have no address family in common")
+    return Question(a, b, wanted.protocol, wanted.port, Family(of) if of else common[0])
+
+
+def answer(engine: str, cluster: Cluster, asked: Sequence[Question]) -> tuple[Cell, ...]:
+    """The cells that an engine gives; BadQuestion when it is not installed."""
+    return tuple(_engine(engine)(cluster, asked))
+
+
+def _engine(name: str) -> Engine:
+    if name == EVALUATE:
+        return evaluate
+    for point in entry_points(group=ENGINES, name=name):
+        found: Engine = point.load()
+        return found
+    raise BadQuestion(
+        f'engine "{name}" is not installed; install the enforcer, or use --engine {EVALUATE}'
+    )
+
+
+def cell_document(cell: Cell) -> dict[str, object]:
+    """One cell as `matrix -o json` prints it."""
+    return {
+        "source": cell.source,
+        "destination": cell.destination,
+        "protocol": cell.protocol,
+        "port": cell.port,
+        "family": str(cell.family),
+        "verdict": cell.verdict.value,
+        "egress": judgement_document(cell.egress),
+        "ingress": judgement_document(cell.ingress),
+    }
+
+
+def judgement_document(judgement: Judgement) -> dict[str, object]:
+    """One direction of a cell."""
+    return {
+        "verdict": judgement.verdict.value,
+        "reason": judgement.reason.value,
+        "rule": judgement.rule,
+        "policies": list(judgement.policies),
+    }
+
+
+def matrix_document(engine: str, cells: Iterable[Cell]) -> dict[str, object]:
+    """The whole answer of `matrix -o json`."""
+    return {"engine": engine, "cells": [cell_document(cell) for cell in sorted(cells, key=_order)]}
+
+
+def _order(cell: Cell) -> tuple[str, str, str, int, str]:
+    return (cell.source, cell.destination, cell.protocol, cell.port, cell.family)

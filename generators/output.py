@@ -1,0 +1,52 @@
+"""`-o table|json|yaml`: the forms of every answer, the same bytes on every run.
+
+Imports what is heavy only when something is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+
+import click
+
+
+class Output(StrEnum):
+    """Forms of an answer."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice([*Output]),
+    default=Output.TABLE,
+    show_default=True,
+    help="Form of the answer.",
+)
+
+
+def structured(document: object, output: Output) -> str:
+    """A document of plain values as JSON or YAML text."""
+    if output is Output.JSON:
+        import orjson
+
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
+    import yaml
+
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Messages go to stderr, so that results stay clean."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def on_terminal() -> bool:
+    """Whether people read along: then answers may be coloured."""
+    return sys.stdout.isatty()
