@@ -1,8 +1,8 @@
 """The command line's root: collects sub-commands and turns errors into exit codes.
 
-Every package registers one click group under the entry-point group `ringfence.commands`; groups of
-one name (`policy` has commands in two packages) are merged. Modules that register must import nothing
-heavy at the top.
+Every package registers one click group under the entry-point group `ringfence.commands`; groups
+of one name (`policy` has commands in two packages) are merged. Modules that register must import
+nothing heavy at the top.
 """
 
 from __future__ import annotations
