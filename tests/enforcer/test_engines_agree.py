@@ -1,4 +1,4 @@
-"""The heart of the promise: the compiled entries say what the reference evaluator says, rule by rule."""
+"""The compiled entries say what the reference evaluator says, down to the rule that decides."""
 
 from __future__ import annotations
 
