@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test bench lock clean
+.PHONY: help setup demo lint test bench testbed lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -23,16 +23,22 @@ lint: ## style, types, who imports whom
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-timings
 
-test: lint setup ## lint, then every test (PYTEST="-k wall" for some of them)
+test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
+	@tools/setup.sh test
 	$(BIN)/pytest $(PYTEST)
 
 bench: setup ## speed and memory beside a baseline (ONLY=name for one)
 	@$(BIN)/python -m bench $(ONLY)
 
-lock: ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+testbed: ## a real API server for trying things out; prints its kubeconfig, Ctrl-C ends it
+	@tools/setup.sh test
+	@$(BIN)/python -m tests.testbed up
+
+LOCK := uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 --python-platform linux
+lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@tools/setup.sh python
-	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform linux $(UPGRADE) \
-		--no-header --group build --group test --group lint pyproject.toml -o requirements.lock
+	$(BIN)/$(LOCK) $(UPGRADE) --group build --group test --group lint pyproject.toml -o requirements.lock
+	$(BIN)/$(LOCK) $(UPGRADE) --group testbed -o requirements-testbed.lock
 
 clean: ## remove what the other targets made in this folder
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -1,7 +1,8 @@
 """What every test may count on: the real command, fresh names, skips that nobody overlooks.
 
-Tests marked `bpf` need root and a kernel that loads programs. Elsewhere they are skipped with the
-reason; where CI=true says that the machine is meant to have all of it, such a skip is a failure.
+Tests marked `bpf` need root and a kernel that loads programs, those marked `cluster` an API server.
+Elsewhere they are skipped with the reason; where CI=true says that the machine is meant to have all
+of it, such a skip is a failure.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def lacking() -> str:
 
 
 def stage(item: pytest.Item) -> int:
-    """Fast and pure first, then the wheel, then what needs root and the kernel."""
+    """Fast and pure first, then the wheel, then root and the kernel, then an API server."""
+    if item.get_closest_marker("cluster"):
+        return 3
     if item.get_closest_marker("bpf"):
         return 2
     return 1 if item.path.name == "test_wheel.py" else 0
@@ -57,10 +60,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     unexpected = report.skipped and not hasattr(report, "wasxfail")
-    if unexpected and item.get_closest_marker("bpf") and os.environ.get("CI") == "true":
+    if unexpected and stage(item) >= 2 and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = (
-            f"{item.nodeid} was skipped where CI=true promises a kernel: {report.longrepr}"
+            f"{item.nodeid} was skipped where CI=true lacks nothing: {report.longrepr}"
         )
     return report
 

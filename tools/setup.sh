@@ -4,6 +4,7 @@
 #
 #   tools/setup.sh            all of it
 #   tools/setup.sh python     only what pure commands and linters need: Python and .venv
+#   tools/setup.sh test       all of it, and a Go toolchain for the tests' API server
 #
 # Exit 3: something is missing that only root can install; the message says what and how. What can be
 # done without root is done all the same.
@@ -24,7 +25,7 @@ as_root() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
 
 packages() {
 	echo python3 python3-venv
-	[ "$scope" = all ] || return 0
+	[ "$scope" != python ] || return 0
 	echo python3-bpfcc iproute2 nftables
 	[ -e "/lib/modules/$(uname -r)/build" ] || echo "linux-headers-$(dpkg --print-architecture)"
 }
@@ -107,6 +108,14 @@ make_environment() {
 	printf '%s\n' "$wanted" >"$stamp"
 }
 
+# Where Go is installed, tests/testbed takes that one; an old one makes it look here.
+install_go() {
+	if [ ! -x "$venv/bin/go" ] && ! go version 2>/dev/null | grep -Eq 'go1\.(2[6-9]|[3-9][0-9])'; then
+		say "installing a Go toolchain for the tests' API server"
+		pip_install --require-hashes -r requirements-testbed.lock
+	fi
+}
+
 pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"; }
 
 # One at a time: the others wait here and then find nothing missing.
@@ -114,11 +123,12 @@ exec 9<tools/setup.sh
 flock 9
 
 install_packages
-if [ "$scope" = all ]; then
+if [ "$scope" != python ]; then
 	link_headers
 fi
 if "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
 	make_environment
+	[ "$scope" != test ] || install_go
 else
 	lacking+=("Python 3.11 or newer with venv as $python")
 fi

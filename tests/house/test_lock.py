@@ -1,4 +1,4 @@
-"""requirements.lock: exact versions with hashes, in step with pyproject.toml, and no addresses."""
+"""The lock files: exact versions with hashes, in step with pyproject.toml, and no addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+) \\$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def lock(checkout: Path) -> str:
-    return (checkout / "requirements.lock").read_text()
+    files = ("requirements.lock", "requirements-testbed.lock")
+    return "".join((checkout / name).read_text() for name in files)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,9 @@ def test_bcc_of_the_python_index_is_not_the_one_we_mean(lock: str) -> None:
 
 def test_every_dependency_has_its_reason(checkout: Path) -> None:
     text = (checkout / "pyproject.toml").read_text()
-    lists = re.findall(r"^(?:dependencies|build|test|lint) = \[\n(.*?)^\]", text, re.M | re.S)
+    lists = re.findall(
+        r"^(?:dependencies|build|test|testbed|lint) = \[\n(.*?)^\]", text, re.M | re.S
+    )
     entries = [line for entry in lists for line in entry.splitlines()]
     assert len(entries) > 20
     assert [line for line in entries if not re.search(r"# \w+", line)] == []
