@@ -1,0 +1,137 @@
+"""The agent's control socket: one JSON request a line, one or more JSON answers a line.
+
+The agent serves it below its run directory; command line and lab use `ask` and `stream`. Only root
+can connect. What may surprise: an error is an answer with the key `error`, the connection stays an
+ordinary success.
+
+    {"command": "status"}                          what is enforced, what is not, and why
+    {"command": "endpoints"}                       {"endpoints": [...]}
+    {"command": "wait", "manifests": DIGEST, "config": DIGEST or null, "timeout": SECONDS}
+                                                   answers when that input is in force, or refused
+    {"command": "flows", "last": N, "follow": BOOL} a flow a line
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from generators.errors import MachineLacks
+
+SOCKET = "agent.sock"
+DEFAULT_RUN_DIR = Path("/run/ringfence")
+MAX_REQUEST = 1 << 16
+ANSWER_SECONDS = 5.0
+"""Beyond the `timeout` of a request: how long an agent may take to answer."""
+
+Request = Mapping[str, object]
+Answer = dict[str, object]
+Respond = Callable[[Request], Iterable[Mapping[str, object]]]
+
+
+class AgentAway(MachineLacks):
+    """No agent listens on the socket."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"no agent answers on {path} ({error.strerror or error})",
+            "start `ringfence enforcer run`, or name its directory with --run-dir",
+        )
+
+
+def manifests_digest(files: Mapping[str, bytes]) -> str:
+    """SHA-256 in hex over names (below the directory) and contents of manifests, in name order."""
+    digest = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        digest.update(f"{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def ask(run_dir: Path, request: Request) -> Answer:
+    """Send a request and return the one answer."""
+    for answer in stream(run_dir, request):
+        return answer
+    return {"error": "the agent closed the connection without an answer"}
+
+
+def stream(run_dir: Path, request: Request) -> Iterator[Answer]:
+    """Send a request and yield the answers; AgentAway where nobody listens."""
+    path = run_dir / SOCKET
+    timeout = request.get("timeout")
+    patience = ANSWER_SECONDS + (timeout if isinstance(timeout, int | float) else 0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(patience)
+            connection.connect(str(path))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            if request.get("follow"):
+                connection.settimeout(None)
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    yield json.loads(line)
+        except OSError as error:
+            raise AgentAway(path, error) from error
+
+
+class Server:
+    """The serving side: a thread a connection, none of which outlives the process."""
+
+    def __init__(self, run_dir: Path, respond: Respond) -> None:
+        path = run_dir / SOCKET
+        path.unlink(missing_ok=True)  # the caller holds the run directory's lock: it is a leftover
+        mask = os.umask(0o177)
+        try:
+            self._server = _UnixServer(str(path), _handler(respond))
+        finally:
+            os.umask(mask)
+        self._path = path
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the socket; running answers die with the process."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._path.unlink(missing_ok=True)
+
+
+class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+
+def _handler(respond: Respond) -> type[socketserver.StreamRequestHandler]:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            line = self.rfile.readline(MAX_REQUEST + 1)
+            try:
+                for answer in _answers(line, respond):
+                    self.wfile.write(json.dumps(answer).encode() + b"\n")
+                    self.wfile.flush()
+            except (BrokenPipeError, ConnectionResetError):
+                return  # the asker has gone; nobody is left to tell
+
+    return Handler
+
+
+def _answers(line: bytes, respond: Respond) -> Iterable[Mapping[str, object]]:
+    if len(line) > MAX_REQUEST:
+        return [{"error": f"the request is longer than {MAX_REQUEST} bytes"}]
+    try:
+        request: object = json.loads(line)
+    except (ValueError, RecursionError):
+        return [{"error": "the request is not one line of JSON"}]
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        return [{"error": 'the request is not {"command": NAME, ...}'}]
+    return respond(request)
