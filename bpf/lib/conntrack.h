@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What a connection entry means: age, direction, state. Pure; the lookups are in track.h.
+ *
+ * Only packets that answer the opener are exempt from policy. A packet that starts a conversation
+ * (a SYN without ACK, an ICMP echo request) is never an answer, even where the ports fit.
+ */
+#ifndef RINGFENCE_CONNTRACK_H
+#define RINGFENCE_CONNTRACK_H
+
+#define CT_SECOND 1000000000ULL
+#define CT_TIMEOUT_TCP_SYN (20 * CT_SECOND)
+#define CT_TIMEOUT_TCP (3600 * CT_SECOND)
+#define CT_TIMEOUT_TCP_FIN (30 * CT_SECOND)
+#define CT_TIMEOUT_TCP_RST (40 * CT_SECOND)
+#define CT_TIMEOUT_UDP (60 * CT_SECOND)
+#define CT_TIMEOUT_ICMP (5 * CT_SECOND)
+#define CT_TIMEOUT_OTHER (600 * CT_SECOND)
+#define CT_TIMEOUT_FRAGMENT (30 * CT_SECOND)
+/* Writing `last` on every packet would bounce its cache line between CPUs for nothing. */
+#define CT_TOUCH (CT_SECOND / 8)
+
+enum ct_state {
+	CT_NEW, /* no entry, or one that has ended */
+	CT_OPENER,
+	CT_REPLY,
+};
+
+static __always_inline __u64 ct_timeout(const struct ct_value *entry, __u8 protocol)
+{
+	if (protocol == PROTOCOL_UDP)
+		return CT_TIMEOUT_UDP;
+	if (protocol == PROTOCOL_ICMP || protocol == PROTOCOL_ICMPV6)
+		return CT_TIMEOUT_ICMP;
+	if (protocol != PROTOCOL_TCP)
+		return CT_TIMEOUT_OTHER;
+	if (entry->flags & CT_RST)
+		return CT_TIMEOUT_TCP_RST;
+	if ((entry->flags & CT_FIN_OPENER) && (entry->flags & CT_FIN_REPLY))
+		return CT_TIMEOUT_TCP_FIN;
+	if (entry->flags & (CT_REPLIED | CT_ADOPTED))
+		return CT_TIMEOUT_TCP;
+	return CT_TIMEOUT_TCP_SYN;
+}
+
+static __always_inline int ct_expired(const struct ct_value *entry, __u8 protocol, __u64 now)
+{
+	return now > entry->last && now - entry->last > ct_timeout(entry, protocol);
+}
+
+static __always_inline int ct_closed(const struct ct_value *entry)
+{
+	return (entry->flags & CT_RST) ||
+	       ((entry->flags & CT_FIN_OPENER) && (entry->flags & CT_FIN_REPLY));
+}
+
+static __always_inline int ct_is_syn(const struct packet *packet)
+{
+	return packet->protocol == PROTOCOL_TCP && packet->kind == PACKET_PORTS &&
+	       packet->fragment != FRAGMENT_LATER &&
+	       (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* Packets that can only begin something. */
+static __always_inline int ct_starts(const struct packet *packet)
+{
+	return ct_is_syn(packet) || packet->kind == PACKET_ECHO_REQUEST;
+}
+
+static __always_inline int ct_is_mid_stream(const struct packet *packet)
+{
+	return packet->protocol == PROTOCOL_TCP && packet->kind == PACKET_PORTS &&
+	       !(packet->tcp_flags & TCP_SYN);
+}
+
+/* ICMP that is not echo belongs to no conversation: it is judged alone, packet by packet. */
+static __always_inline int ct_is_tracked(const struct packet *packet)
+{
+	return packet->kind != PACKET_ICMP && packet->kind != PACKET_ICMP_ERROR;
+}
+
+static __always_inline void ct_key_of(struct ct_key *key, __u32 endpoint, const struct packet *packet,
+				    enum direction direction)
+{
+	int in = direction == DIR_INGRESS;
+
+	key->endpoint = endpoint;
+	key->local = in ? packet->destination : packet->source;
+	key->remote = in ? packet->source : packet->destination;
+	key->local_port = in ? packet->destination_port : packet->source_port;
+	key->remote_port = in ? packet->source_port : packet->destination_port;
+	key->protocol = packet->protocol;
+}
+
+/* Of a packet quoted in an ICMP error, which travelled the other way. */
+static __always_inline void ct_key_of_quoted(struct ct_key *key, __u32 endpoint,
+					   const struct packet *quoted, enum direction direction)
+{
+	ct_key_of(key, endpoint, quoted, direction == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS);
+}
+
+static __always_inline enum ct_state ct_state_of(const struct ct_value *entry,
+					       const struct packet *packet,
+					       enum direction direction, __u64 now)
+{
+	if (ct_expired(entry, packet->protocol, now))
+		return CT_NEW;
+	if (ct_starts(packet) && (entry->opener != direction || ct_closed(entry)))
+		return CT_NEW;
+	return entry->opener == direction ? CT_OPENER : CT_REPLY;
+}
+
+/* The flags that this packet adds to its entry. */
+static __always_inline __u8 ct_flags_after(__u8 flags, const struct packet *packet,
+					 enum ct_state state)
+{
+	if (state == CT_REPLY)
+		flags |= CT_REPLIED;
+	if (packet->protocol != PROTOCOL_TCP)
+		return flags;
+	if (packet->tcp_flags & TCP_FIN)
+		flags |= state == CT_REPLY ? CT_FIN_REPLY : CT_FIN_OPENER;
+	if (packet->tcp_flags & TCP_RST)
+		flags |= CT_RST;
+	return flags;
+}
+
+#endif

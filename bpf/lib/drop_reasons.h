@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Every way a packet can leave the programs. Below DROP_FIRST it was forwarded.
+ *
+ * Numbers and names of drops follow Cilium's where one fits, so that its tools read our flows;
+ * 240 and above are ours. Codes are only added, never renumbered.
+ * Update also: DropReason and ForwardReason in enforcer/flows.py (a test compares them).
+ */
+#ifndef RINGFENCE_DROP_REASONS_H
+#define RINGFENCE_DROP_REASONS_H
+
+enum reason {
+	FORWARD_NONE = 0, /* not decided yet; never leaves the programs */
+	FORWARD_SELF = 1, /* the pod and itself */
+	FORWARD_HOST = 2, /* the pod's own node: from a local socket, or towards the node */
+	FORWARD_NOT_ISOLATED = 3,
+	FORWARD_POLICY_ALLOWED = 4,
+	FORWARD_REPLY = 5, /* answers a connection that was let through */
+	FORWARD_RELATED = 6, /* ICMP error about a connection that was let through */
+	FORWARD_LINK = 7, /* ARP, neighbour discovery and other link-scope housekeeping */
+
+	DROP_FIRST = 130,
+	DROP_INVALID_SOURCE_IP = 132,
+	DROP_POLICY_DENIED = 133,
+	DROP_INVALID_PACKET_DROPPED = 134,
+	DROP_UNKNOWN_L3_PROTOCOL = 139,
+	DROP_UNKNOWN_L4_PROTOCOL = 142,
+	DROP_CT_MAP_INSERTION_FAILED = 155,
+	DROP_INVALID_IPV6_EXTENSION_HEADER = 156,
+	DROP_IP_FRAGMENTATION_NOT_SUPPORTED = 157,
+	DROP_UNSUPPORTED_L2_PROTOCOL = 166,
+	DROP_UNKNOWN_SENDER = 172,
+	DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175,
+	DROP_EP_NOT_READY = 203,
+	DROP_TENANT_WALL = 240,
+};
+
+enum verdict {
+	VERDICT_FORWARDED = 0,
+	VERDICT_DROPPED = 1,
+	VERDICT_AUDIT = 2,
+};
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What lies in the maps, byte by byte. The meanings are written down in enforcer/tables.py.
+ *
+ * Update also: the ctypes mirrors in enforcer/maps.py and enforcer/flows.py (a test compares every
+ * offset). A change here changes the hash of the pin directory, so old pins are never misread.
+ */
+#ifndef RINGFENCE_LAYOUT_H
+#define RINGFENCE_LAYOUT_H
+
+enum endpoint_flag {
+	EP_READY = 1,
+	EP_WALL = 2,
+	EP_WALL_AUDIT = 4,
+	EP_ISOLATED_INGRESS = 8,
+	EP_ISOLATED_EGRESS = 16,
+	EP_USES_CIDR = 32,
+	EP_USES_RANGE = 64,
+	EP_ALLOW_MASKED = 128,
+	EP_GRACE = 256,
+};
+
+enum address_flag { ADDR_QUARANTINE = 1 };
+
+enum cidr_flag { CIDR_IN_CLUSTER = 1 };
+
+enum identity {
+	IDENTITY_UNKNOWN = 0,
+	IDENTITY_HOST = 1,
+	IDENTITY_REMOTE_NODE = 6,
+};
+
+#define PEER_ANY 0U
+#define PEER_TENANT (1U << 30)
+#define PEER_CIDR (2U << 30)
+
+/* One pod of this node; the key is the ifindex of its host-side veth. Unset address: all zero. */
+struct endpoint {
+	__u32 endpoint;
+	__u32 group;
+	__u32 wall;
+	__u32 tenant;
+	__u32 generation;
+	__u32 flags; /* enum endpoint_flag */
+	struct address ip4;
+	struct address ip6;
+	__u64 grace_until; /* monotonic clock; counts only with EP_GRACE */
+};
+_Static_assert(sizeof(struct endpoint) == 64, "struct endpoint");
+
+struct address_value {
+	__u32 identity;
+	__u32 tenant;
+	__u32 flags; /* enum address_flag */
+};
+_Static_assert(sizeof(struct address_value) == 12, "struct address_value");
+
+struct policy_key {
+	__u32 group;
+	__u32 peer;
+	__be16 port;
+	__u8 protocol;
+	__u8 direction;
+};
+_Static_assert(sizeof(struct policy_key) == 12, "struct policy_key");
+
+/*
+ * The port comes last and in network order, so a longest-prefix match over everything before it
+ * plus n leading bits of the port is exactly one power-of-two slice of a port range.
+ */
+struct range_key {
+	__u32 prefixlen;
+	__u32 group;
+	__u32 peer;
+	__u8 protocol;
+	__u8 direction;
+	__be16 port;
+};
+_Static_assert(sizeof(struct range_key) == 16, "struct range_key");
+#define RANGE_KEY_BITS (8 * (sizeof(struct range_key) - sizeof(__u32)))
+
+struct rule_value {
+	__u32 rule; /* never 0 */
+};
+_Static_assert(sizeof(struct rule_value) == 4, "struct rule_value");
+
+struct cidr_key {
+	__u32 prefixlen; /* IPv4 prefixes count from 96 */
+	__u8 address[16]; /* a struct address, which would want to be aligned */
+};
+_Static_assert(sizeof(struct cidr_key) == 20, "struct cidr_key");
+
+struct cidr_value {
+	__u32 cidr;
+	__u32 flags; /* enum cidr_flag */
+};
+_Static_assert(sizeof(struct cidr_value) == 8, "struct cidr_value");
+
+/*
+ * One canonical orientation: the pod is `local`, whoever opened. ICMP echo keeps its identifier in
+ * both ports; the ICMP type is never a port. The endpoint is in the key, so that an entry made at
+ * one veth can never open another.
+ */
+struct ct_key {
+	struct address local;
+	struct address remote;
+	__u32 endpoint;
+	__be16 local_port;
+	__be16 remote_port;
+	__u8 protocol;
+	__u8 pad[7];
+};
+_Static_assert(sizeof(struct ct_key) == 48, "struct ct_key");
+
+enum ct_flag {
+	CT_REPLIED = 1,
+	CT_FIN_OPENER = 2,
+	CT_FIN_REPLY = 4,
+	CT_RST = 8,
+	CT_ADOPTED = 16, /* first seen in mid-stream */
+	CT_DENIED = 32, /* judged again after a change, and refused; kept so that both ways stop */
+};
+
+struct ct_value {
+	__u64 last; /* monotonic clock, refreshed at most every CT_TOUCH */
+	__u32 generation;
+	__u32 rule;
+	__u32 group;
+	__u8 opener; /* enum direction */
+	__u8 flags; /* enum ct_flag */
+	__u8 reason; /* enum reason of the opener direction */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct ct_value) == 24, "struct ct_value");
+
+/* The ports of a datagram whose later fragments carry none. */
+struct frag_key {
+	struct address source;
+	struct address destination;
+	__u32 endpoint;
+	__u32 id;
+	__u8 protocol;
+	__u8 direction;
+	__u8 pad[6];
+};
+_Static_assert(sizeof(struct frag_key) == 48, "struct frag_key");
+
+struct frag_value {
+	__u64 last;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 kind; /* enum packet_kind */
+	__u8 protocol; /* of the datagram; an IPv6 fragment may name an extension header instead */
+};
+_Static_assert(sizeof(struct frag_value) == 16, "struct frag_value");
+
+/* `rule` is the rule that allowed; without one, the policy group that spoke (by_group is 1). */
+struct stats_key {
+	__u32 endpoint;
+	__u32 rule;
+	__u8 direction;
+	__u8 reason;
+	__u8 by_group;
+	__u8 verdict;
+};
+_Static_assert(sizeof(struct stats_key) == 12, "struct stats_key");
+
+struct stats_value {
+	__u64 packets;
+	__u64 bytes;
+};
+_Static_assert(sizeof(struct stats_value) == 16, "struct stats_value");
+
+enum event_flag {
+	EVENT_REPLY = 1, /* answers the opener of a known connection */
+	EVENT_MID_STREAM = 2, /* first seen without the start of its connection */
+	EVENT_REJUDGED = 4, /* known connection, judged again after a policy change */
+	EVENT_MASKED = 8, /* a node address without a local socket */
+};
+
+struct flow_event {
+	__u64 time; /* monotonic clock */
+	__u32 endpoint;
+	__u32 ifindex;
+	__u32 rule;
+	__u32 group;
+	__u32 identity; /* of the peer */
+	__u32 tenant; /* of the peer */
+	__u32 length;
+	__u32 reserved;
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__be16 ethertype;
+	__u8 family; /* 4, 6 or 0 */
+	__u8 protocol;
+	__u8 direction;
+	__u8 verdict;
+	__u8 reason;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 flags; /* enum event_flag */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct flow_event) == 88, "struct flow_event");
+
+enum lost_counter {
+	LOST_EVENTS = 0,
+	LOST_STATS = 1,
+	LOST_COUNTERS = 2,
+};
+
+#define LAYOUT_HASH_BYTES 32
+struct meta_value {
+	__u8 hash[LAYOUT_HASH_BYTES];
+};
+_Static_assert(sizeof(struct meta_value) == 32, "struct meta_value");
+
+#endif

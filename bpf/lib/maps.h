@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The maps themselves; names have at most 15 characters. What fills them is enforcer/maps.py,
+ * except ct, frag, stats and events, which the programs fill.
+ */
+#ifndef RINGFENCE_MAPS_H
+#define RINGFENCE_MAPS_H
+
+#define MAX_ENDPOINTS 1024
+#define MAX_ADDRESSES 131072
+#define MAX_CIDRS 8192
+#define MAX_POLICY 65536
+#define MAX_RANGES 16384
+#define MAX_CONNECTIONS 262144
+#define MAX_FRAGMENTS 4096
+#define MAX_STATS 16384
+#define EVENT_PAGES 256
+
+/*
+ * What is known about the packet at hand. It lies in a map and not on the stack for the verifier's
+ * sake: what is read back from here is just a number, so that the paths of the parser join again
+ * instead of each being walked to the end. (One CPU judges one packet at a time.)
+ */
+struct scratch {
+	struct packet packet;
+	struct packet quoted;
+	struct outcome outcome;
+	struct policy_question question;
+	struct policy_answer answer;
+	struct policy_answer refused;
+};
+
+/* BPF_F_NO_PREALLOC, which an LPM trie must have. */
+#define MAP_NO_PREALLOC 1
+
+BPF_TABLE("hash", __u32, struct endpoint, ep_map, MAX_ENDPOINTS);
+BPF_TABLE("hash", struct address, struct address_value, addr_map, MAX_ADDRESSES);
+BPF_F_TABLE("lpm_trie", struct cidr_key, struct cidr_value, cidr_map, MAX_CIDRS, MAP_NO_PREALLOC);
+BPF_TABLE("hash", struct policy_key, struct rule_value, pol_map, MAX_POLICY);
+BPF_F_TABLE("lpm_trie", struct range_key, struct rule_value, rng_map, MAX_RANGES, MAP_NO_PREALLOC);
+BPF_TABLE("lru_hash", struct ct_key, struct ct_value, ct_map, MAX_CONNECTIONS);
+BPF_TABLE("lru_hash", struct frag_key, struct frag_value, frag_map, MAX_FRAGMENTS);
+BPF_TABLE("percpu_hash", struct stats_key, struct stats_value, stats_map, MAX_STATS);
+BPF_TABLE("percpu_array", __u32, __u64, lost_map, LOST_COUNTERS);
+BPF_TABLE("percpu_array", __u32, struct scratch, scratch_map, 1);
+BPF_TABLE("array", __u32, struct meta_value, meta_map, 1);
+BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Packets that are let through, or not, because of earlier ones: connections, ICMP errors about
+ * them, and fragments. The rules of age and direction are in conntrack.h.
+ */
+#ifndef RINGFENCE_TRACK_H
+#define RINGFENCE_TRACK_H
+
+static __always_inline void track_frag_key(struct frag_key *key, __u32 endpoint,
+					 const struct packet *packet, enum direction direction)
+{
+	key->endpoint = endpoint;
+	key->source = packet->source;
+	key->destination = packet->destination;
+	key->id = packet->fragment_id;
+	key->protocol = packet->fragment_protocol;
+	key->direction = direction;
+}
+
+static __always_inline void track_first_fragment(struct frag_key *key, const struct packet *packet)
+{
+	struct frag_value value = {
+		.last = bpf_ktime_get_ns(),
+		.source_port = packet->source_port,
+		.destination_port = packet->destination_port,
+		.icmp_type = packet->icmp_type,
+		.icmp_code = packet->icmp_code,
+		.kind = packet->kind,
+		.protocol = packet->protocol,
+	};
+
+	/* A failure here is felt by the later fragments, which are then refused. */
+	frag_map.update(key, &value);
+}
+
+static __always_inline enum reason track_later_fragment(struct frag_key *key, struct packet *packet)
+{
+	struct frag_value *first = frag_map.lookup(key);
+
+	if (!first || bpf_ktime_get_ns() - first->last > CT_TIMEOUT_FRAGMENT)
+		return DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND;
+	packet->source_port = first->source_port;
+	packet->destination_port = first->destination_port;
+	packet->icmp_type = first->icmp_type;
+	packet->icmp_code = first->icmp_code;
+	packet->kind = first->kind;
+	packet->protocol = first->protocol;
+	return FORWARD_NONE;
+}
+
+/*
+ * A TCP fragment that starts at byte 8 exists only to rewrite the flags of a header that was
+ * already judged.
+ */
+static __always_inline enum reason track_fragment(__u32 endpoint, struct packet *packet,
+						enum direction direction)
+{
+	struct frag_key key = {};
+
+	if (packet->fragment_protocol == PROTOCOL_TCP && packet->fragment == FRAGMENT_LATER &&
+	    packet->fragment_offset < 20)
+		return DROP_IP_FRAGMENTATION_NOT_SUPPORTED;
+	track_frag_key(&key, endpoint, packet, direction);
+	if (packet->fragment == FRAGMENT_LATER)
+		return track_later_fragment(&key, packet);
+	track_first_fragment(&key, packet);
+	return FORWARD_NONE;
+}
+
+/* An ICMP error passes when it is about a connection that may go on; it creates nothing. */
+static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
+						    const struct endpoint *endpoint,
+						    struct scratch *scratch,
+						    enum direction direction)
+{
+	const struct packet *packet = &scratch->packet;
+	struct packet *quoted = &scratch->quoted;
+	struct ct_key key = {};
+	const struct ct_value *entry;
+	enum reason reason;
+
+	if (packet->family == 4)
+		reason = parse_ipv4(skb, packet->l4 + 8, quoted, PARSE_QUOTED);
+	else
+		reason = parse_ipv6(skb, packet->l4 + 8, quoted, PARSE_QUOTED);
+	if (reason || quoted->fragment == FRAGMENT_LATER)
+		return FORWARD_NONE;
+	ct_key_of_quoted(&key, endpoint->endpoint, quoted, direction);
+	entry = ct_map.lookup(&key);
+	if (!entry || ct_expired(entry, quoted->protocol, bpf_ktime_get_ns()))
+		return FORWARD_NONE;
+	if (entry->generation != endpoint->generation || (entry->flags & CT_DENIED))
+		return FORWARD_NONE;
+	scratch->outcome.rule = entry->rule;
+	scratch->outcome.group = entry->group;
+	return FORWARD_RELATED;
+}
+
+#endif

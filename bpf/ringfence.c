@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Two programs for every pod of a node, attached to the host side of its veth: to_pod judges what
+ * enters the pod (tc egress), from_pod what leaves it (tc ingress). One image serves all pods; the
+ * endpoint is found by ifindex. Both are one function with the direction as an argument.
+ *
+ * The order of decide() is the specification; each step has its header in lib/.
+ */
+#include "lib/types.h"
+#include "lib/drop_reasons.h"
+#include "lib/layout.h"
+#include "lib/parse.h"
+#include "lib/verdict.h"
+#include "lib/conntrack.h"
+#include "lib/maps.h"
+#include "lib/track.h"
+#include "lib/policy.h"
+#include "lib/report.h"
+
+/* Also "next" for tcx: programs of others after ours still have their say. */
+#define VERDICT_CONTINUE (-1)
+#define VERDICT_SHOT 2
+
+static __always_inline int is_own(const struct endpoint *endpoint, const struct packet *packet,
+				const struct address *address)
+{
+	const struct address *own = packet->family == 6 ? &endpoint->ip6 : &endpoint->ip4;
+
+	return !address_is_unspecified(own) && address_equal(own, address);
+}
+
+/*
+ * A pod may look for neighbours and answer for itself. It is not a router, and not its neighbour:
+ * everything else would be ARP or ND poisoning.
+ */
+static __always_inline enum reason judge_link_control(struct __sk_buff *skb,
+						    const struct endpoint *endpoint,
+						    const struct packet *packet,
+						    enum direction direction)
+{
+	struct address target;
+	__u8 type = packet->icmp_type;
+
+	if (direction == DIR_INGRESS)
+		return FORWARD_LINK;
+	if (packet->family == 0) { /* ARP; a sender of 0.0.0.0 is a probe */
+		if (packet->source.quads[3] == 0 ||
+		    address_equal(&packet->source, &endpoint->ip4))
+			return FORWARD_LINK;
+		return DROP_INVALID_SOURCE_IP;
+	}
+	if (packet->protocol != PROTOCOL_ICMPV6)
+		return FORWARD_LINK;
+	if (type == ICMPV6_ROUTER_ADVERTISEMENT || type == ICMPV6_REDIRECT)
+		return DROP_INVALID_SOURCE_IP;
+	if (type != ICMPV6_NEIGHBOUR_ADVERTISEMENT)
+		return FORWARD_LINK;
+	if (bpf_skb_load_bytes(skb, packet->l4 + 8, &target, sizeof(target)))
+		return DROP_INVALID_PACKET_DROPPED;
+	if (address_is_link_local(&target) || address_equal(&target, &endpoint->ip6))
+		return FORWARD_LINK;
+	return DROP_INVALID_SOURCE_IP;
+}
+
+/* Any tenant's masqueraded traffic wears the node's address; only a local socket proves the node. */
+static __always_inline int is_from_host(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct policy_peer peer = {};
+
+	if (!packet->family || !skb->sk)
+		return 0;
+	policy_find_peer(&peer, (struct address *)&packet->source);
+	return peer.identity == IDENTITY_HOST;
+}
+
+static __always_inline void ask(struct policy_question *question, const struct packet *packet,
+			      enum direction direction, enum direction opener)
+{
+	int by_remote = (direction == DIR_INGRESS) == (opener == DIR_INGRESS);
+
+	question->remote = direction == DIR_INGRESS ? packet->source : packet->destination;
+	question->port = 0;
+	if (packet->kind == PACKET_PORTS)
+		question->port = by_remote ? packet->destination_port : packet->source_port;
+	question->protocol = packet->protocol;
+	question->direction = opener;
+	question->kind = packet->kind;
+}
+
+/*
+ * A packet without a known beginning may be the answer to what the pod opened before we knew it:
+ * it is asked about the other way round too. The tenant wall yields to that only in the grace
+ * period of endpoints older than us, and so do protocols whose packets do not show their place.
+ */
+static __always_inline int may_be_answer(const struct endpoint *endpoint,
+				       const struct packet *packet, enum reason refused)
+{
+	if (ct_starts(packet) || !ct_is_tracked(packet))
+		return 0;
+	if ((endpoint->flags & EP_GRACE) && bpf_ktime_get_ns() < endpoint->grace_until)
+		return 1;
+	return ct_is_mid_stream(packet) && refused == DROP_POLICY_DENIED;
+}
+
+static __always_inline int is_worth_tracking(const struct packet *packet, enum reason reason)
+{
+	int tcp = packet->protocol == PROTOCOL_TCP;
+
+	if (!ct_is_tracked(packet) || packet->kind == PACKET_ECHO_REPLY)
+		return 0;
+	if (tcp && (packet->tcp_flags & TCP_RST))
+		return 0;
+	/* The pod's answers to its node come by here unannounced: they open nothing. */
+	return !(tcp && reason == FORWARD_HOST && !ct_is_syn(packet));
+}
+
+static __always_inline enum reason open_connection(struct ct_key *key, const struct packet *packet,
+						   const struct endpoint *endpoint,
+						   const struct policy_answer *answer,
+						   enum direction direction, enum direction opener)
+{
+	enum ct_state state = direction == opener ? CT_OPENER : CT_REPLY;
+	struct ct_value value = {
+		.last = bpf_ktime_get_ns(),
+		.generation = endpoint->generation,
+		.rule = answer->rule,
+		.group = answer->group,
+		.opener = opener,
+		.reason = answer->reason,
+	};
+
+	if (packet->protocol == PROTOCOL_TCP && !ct_is_syn(packet))
+		value.flags = CT_ADOPTED;
+	value.flags = ct_flags_after(value.flags, packet, state);
+	if (ct_map.update(key, &value))
+		return DROP_CT_MAP_INSERTION_FAILED;
+	return state == CT_OPENER ? answer->reason : FORWARD_REPLY;
+}
+
+static __always_inline void note_answer(struct outcome *outcome, const struct policy_answer *answer)
+{
+	outcome->rule = answer->rule;
+	outcome->group = answer->group;
+	outcome->identity = answer->identity;
+	outcome->tenant = answer->tenant;
+	outcome->audit = answer->audit;
+	if (answer->masked)
+		outcome->flags |= EVENT_MASKED;
+}
+
+/*
+ * Put the question of the opener, and where that is refused but may be turned round, the other
+ * one. Answers who opened, with the answer that counts in scratch->answer.
+ */
+static __always_inline enum direction judge(struct scratch *scratch,
+					    const struct endpoint *endpoint,
+					    enum direction direction, enum direction opener,
+					    enum ct_state state)
+{
+	enum direction other = opener == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
+	enum direction asked = opener;
+	struct policy_answer *answer = &scratch->answer;
+	int attempt;
+
+#pragma clang loop unroll(disable)
+	for (attempt = 0; attempt < 2; attempt++) {
+		ask(&scratch->question, &scratch->packet, direction, asked);
+		policy_judge(answer, endpoint, &scratch->question);
+		if (!verdict_is_drop(answer->reason))
+			return asked;
+		if (attempt || state != CT_NEW ||
+		    !may_be_answer(endpoint, &scratch->packet, answer->reason))
+			break;
+		scratch->refused = *answer;
+		asked = other;
+	}
+	if (asked != opener)
+		*answer = scratch->refused;
+	return opener;
+}
+
+/* The first packet of a connection, or one that belongs to none that is known. */
+static __always_inline enum reason begin(struct scratch *scratch, struct ct_key *key,
+					 const struct endpoint *endpoint, enum direction direction,
+					 enum direction opener)
+{
+	const struct policy_answer *answer = &scratch->answer;
+	const struct packet *packet = &scratch->packet;
+
+	if (verdict_is_drop(answer->reason) || !is_worth_tracking(packet, answer->reason))
+		return answer->reason;
+	scratch->outcome.news = 1;
+	if (packet->protocol == PROTOCOL_TCP && !ct_is_syn(packet))
+		scratch->outcome.flags |= EVENT_MID_STREAM;
+	return open_connection(key, packet, endpoint, answer, direction, opener);
+}
+
+/* The policy changed since this connection was let in, and the opener's question was put again. */
+static __always_inline enum reason resume(struct scratch *scratch, struct ct_value *entry,
+					  const struct endpoint *endpoint, enum ct_state state)
+{
+	const struct policy_answer *answer = &scratch->answer;
+
+	scratch->outcome.flags |= EVENT_REJUDGED;
+	if (verdict_is_drop(answer->reason)) {
+		entry->flags |= CT_DENIED;
+		return answer->reason;
+	}
+	scratch->outcome.news = 1;
+	entry->flags &= ~CT_DENIED;
+	entry->rule = answer->rule;
+	entry->group = answer->group;
+	entry->reason = answer->reason;
+	entry->generation = endpoint->generation;
+	return state == CT_OPENER ? answer->reason : FORWARD_REPLY;
+}
+
+static __always_inline void touch(struct ct_value *entry, const struct packet *packet,
+				  enum ct_state state)
+{
+	__u8 flags = ct_flags_after(entry->flags, packet, state);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (now > entry->last + CT_TOUCH)
+		entry->last = now;
+	if (flags != entry->flags)
+		entry->flags = flags;
+}
+
+static __always_inline enum reason judge_connection(struct scratch *scratch,
+						    const struct endpoint *endpoint,
+						    enum direction direction)
+{
+	const struct packet *packet = &scratch->packet;
+	struct outcome *outcome = &scratch->outcome;
+	enum direction opener = direction;
+	enum ct_state state = CT_NEW;
+	struct ct_value *entry = 0;
+	struct ct_key key = {};
+
+	ct_key_of(&key, endpoint->endpoint, packet, direction);
+	if (ct_is_tracked(packet))
+		entry = ct_map.lookup(&key);
+	if (entry)
+		state = ct_state_of(entry, packet, direction, bpf_ktime_get_ns());
+	if (entry && state != CT_NEW) {
+		touch(entry, packet, state);
+		opener = entry->opener ? DIR_EGRESS : DIR_INGRESS;
+		if (state == CT_REPLY)
+			outcome->flags |= EVENT_REPLY;
+		outcome->rule = entry->rule;
+		outcome->group = entry->group;
+		if (entry->generation == endpoint->generation && !(entry->flags & CT_DENIED))
+			return state == CT_OPENER ? entry->reason : FORWARD_REPLY;
+	}
+	opener = judge(scratch, endpoint, direction, opener, state);
+	note_answer(outcome, &scratch->answer);
+	if (entry && state != CT_NEW)
+		return resume(scratch, entry, endpoint, state);
+	return begin(scratch, &key, endpoint, direction, opener);
+}
+
+/* What cannot be read cannot be judged: refused where anything could have said no. */
+static __always_inline enum reason judge_unreadable(const struct endpoint *endpoint,
+						  enum direction direction, enum reason reason)
+{
+	int confined = policy_confined(endpoint, direction);
+
+	if (reason == DROP_UNSUPPORTED_L2_PROTOCOL || reason == DROP_UNKNOWN_L3_PROTOCOL)
+		confined = policy_confined(endpoint, DIR_INGRESS) ||
+			   policy_confined(endpoint, DIR_EGRESS);
+	return confined ? reason : FORWARD_NOT_ISOLATED;
+}
+
+static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch *scratch,
+					  const struct endpoint *endpoint, enum direction direction)
+{
+	struct packet *packet = &scratch->packet;
+	struct outcome *outcome = &scratch->outcome;
+	enum reason reason = parse_frame(skb, packet);
+	int ingress = direction == DIR_INGRESS;
+
+	if (!endpoint)
+		return DROP_EP_NOT_READY;
+	outcome->endpoint = endpoint->endpoint;
+	if (!(endpoint->flags & EP_READY))
+		return DROP_EP_NOT_READY;
+	if (reason == FORWARD_LINK)
+		return judge_link_control(skb, endpoint, packet, direction);
+	if (reason == DROP_INVALID_SOURCE_IP)
+		return reason;
+	if (!ingress && packet->family && !is_own(endpoint, packet, &packet->source))
+		return DROP_INVALID_SOURCE_IP;
+	if (ingress && is_from_host(skb, packet)) {
+		outcome->identity = IDENTITY_HOST;
+		outcome->news = ct_starts(packet);
+		return FORWARD_HOST;
+	}
+	if (packet->family && address_equal(&packet->source, &packet->destination) &&
+	    is_own(endpoint, packet, &packet->source))
+		return FORWARD_SELF;
+	if (!verdict_is_drop(reason) && packet->fragment)
+		reason = track_fragment(endpoint->endpoint, packet, direction);
+	if (verdict_is_drop(reason))
+		return judge_unreadable(endpoint, direction, reason);
+	if (packet->kind == PACKET_ICMP_ERROR) {
+		reason = track_icmp_error(skb, endpoint, scratch, direction);
+		if (reason == FORWARD_RELATED)
+			return reason;
+	}
+	return judge_connection(scratch, endpoint, direction);
+}
+
+static __always_inline int handle(struct __sk_buff *skb, enum direction direction)
+{
+	__u32 ifindex = skb->ifindex, zero = 0;
+	struct scratch *scratch = scratch_map.lookup(&zero);
+	const struct endpoint *endpoint = ep_map.lookup(&ifindex);
+
+	if (!scratch) /* cannot happen, but the verifier wants to hear it */
+		return VERDICT_SHOT;
+	__builtin_memset(scratch, 0, sizeof(*scratch));
+	scratch->outcome.reason = decide(skb, scratch, endpoint, direction);
+	report(skb, &scratch->packet, &scratch->outcome, direction);
+	return verdict_is_drop(scratch->outcome.reason) ? VERDICT_SHOT : VERDICT_CONTINUE;
+}
+
+int to_pod(struct __sk_buff *skb)
+{
+	return handle(skb, DIR_INGRESS);
+}
+
+int from_pod(struct __sk_buff *skb)
+{
+	return handle(skb, DIR_EGRESS);
+}
