@@ -70,7 +70,7 @@ def _name(context: click.Context, argument: click.Parameter, given: str) -> str:
 @click.option("--user", default="", help="Username of who creates the namespace.")
 @click.option("--group", "groups", multiple=True, help="A group of theirs; may be repeated.")
 @click.option("--label", "labels", multiple=True, callback=_labels, help="A label in the request.")
-@click.option("-o", "--output", type=click.Choice([*Output]), default=Output.TABLE)
+@click.option("-o", "--output", type=click.Choice([form.value for form in Output]), default="table")
 @click.pass_context
 def assign(
     context: click.Context,

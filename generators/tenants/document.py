@@ -104,7 +104,7 @@ def spell(path: Path) -> str:
     for step in path:
         if isinstance(step, int):
             parts.append(f"[{step}]")
-        elif re.fullmatch(r"[A-Za-z0-9_-]{1,64}", step):
+        elif re.fullmatch(r"[A-Za-z0-9_-]{1,64}|\?", step):
             parts.append(f".{step}" if parts else step)
         else:
             parts.append(f"[{show(step)}]")
@@ -143,9 +143,10 @@ def _decode(data: bytes, document: Document) -> str | None:
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
-    line = mark.line + 1 if mark else 1
-    lines = text.split("\n")
-    broken = lines[line - 1] if line <= len(lines) else ""
+    lines = text.removesuffix("\n").split("\n")
+    # What is missing at the end is reported behind it, in a line that no editor shows.
+    line = min(mark.line + 1, len(lines)) if mark else 1
+    broken = lines[line - 1]
     fix = f"correct the syntax near column {mark.column + 1 if mark else 1}"
     if "\t" in broken[: len(broken) - len(broken.lstrip())]:
         fix = "indent with spaces, not tabs"

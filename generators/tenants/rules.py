@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from generators.errors import Problem
 from generators.labels import OWN_KEYS
@@ -22,7 +23,7 @@ from generators.tenants.assignment import MASTERS, Requester, is_system
 from generators.tenants.build import build_ports, service_account
 from generators.tenants.model import DEFAULT_LABEL_KEY, DEFAULT_PROTECTED, Match, common_ports
 from generators.tenants.parts import Part
-from generators.tenants.schema import nearest
+from generators.tenants.schema import MAX_ERRORS, nearest
 
 EVERYBODY = frozenset(
     {"system:authenticated", "system:unauthenticated", "system:serviceaccounts", "system:nodes"}
@@ -67,14 +68,18 @@ class Facts:
 
 
 def contradictions(root: Part, *, complete: bool) -> list[Problem]:
-    """Every defect that the rules find; `complete` = nothing of the file was left out before."""
+    """The defects that the rules find, MAX_ERRORS at most.
+
+    `complete` = nothing of the file was left out before.
+    """
     tenants = tuple(
         TenantPart(part.field("name").text(), part) for part in root.field("tenants").items()
     )
     claims = tuple(claim for tenant in tenants for claim in _claims(tenant))
     facts = Facts(root, tenants, claims)
     rules = (*RULES, *RULES_OF_WHOLE) if complete else RULES
-    return [problem for rule in rules for problem in rule(facts)]
+    found = (problem for rule in rules for problem in rule(facts))
+    return list(islice(found, MAX_ERRORS))
 
 
 def _claims(tenant: TenantPart) -> Iterator[ClaimPart]:

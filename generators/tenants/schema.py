@@ -8,7 +8,7 @@ trailing newline through a regex, so integers have a type of our own and pattern
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -46,6 +46,7 @@ class Rules(TypedDict, total=False):
     meta: Meta
 
 
+MAX_ERRORS = 500
 INTEGER = "decimal integer"
 """cerberus's own integer takes a boolean too."""
 
@@ -92,7 +93,7 @@ LABEL_KEY: Rules = {
 }
 LABEL_VALUE: Rules = {
     "type": "string",
-    "regex": rf"({NAME_PART})?\Z",
+    "regex": r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?\Z",
     "maxlength": 63,
     "meta": {
         "noun": "a label value",
@@ -207,13 +208,16 @@ class _Error(Protocol):
     schema_path: Path
     constraint: object
     value: Value
-    child_errors: Sequence[_Error] | None
+    is_group_error: bool
 
 
 class _Validator(Protocol):
     """What is used of cerberus.Validator."""
 
-    _errors: Sequence[_Error]
+    recent_error: _Error
+    _config: dict[str, list[_Error]]
+
+    def _error(self, *args: object) -> None: ...
 
     def validate(self, document: Mapping[str, Value], *, normalize: bool) -> bool: ...
 
@@ -242,8 +246,12 @@ def check_shape(document: Document) -> tuple[dict[str, Sound], list[Problem]]:
     root = document.root
     if not isinstance(root, dict):
         return {}, [_no_mapping(document)]
-    errors = list(_leaves(_validate(root)))
+    errors, all_found = _validate(root)
     problems = [_problem(error, document) for error in errors]
+    if not all_found:
+        last = max(problems, default=_no_mapping(document))
+        what = f"more than {MAX_ERRORS} defects, the rest is not listed"
+        return {}, [*problems, Problem(last.file, last.line, "", what, "correct these first")]
     bad = {error.document_path for error in errors if error.code != _MISSING}
     sound = _sound(root, (), TENANT_FILE, bad)
     return (sound if isinstance(sound, dict) else {}), problems
@@ -266,27 +274,37 @@ def _no_mapping(document: Document) -> Problem:
     return document.problem((), f"the file is {kind_of(document.root)}, not a mapping", fix)
 
 
+class _Enough(Exception):
+    """MAX_ERRORS defects have been found."""
+
+
 @cache
-def _validator_class() -> Callable[[object], _Validator]:
+def _validator_class() -> Callable[..., _Validator]:
+    base = cerberus.Validator
     integer = cerberus.TypeDefinition(INTEGER, (int,), (bool,))
-    types = {**cerberus.Validator.types_mapping, INTEGER: integer}
-    made = type("TenantFileValidator", (cerberus.Validator,), {"types_mapping": types})
-    return cast(Callable[[object], _Validator], made)
+
+    def note(self: _Validator, *args: object) -> None:
+        """Collect each defect as it is found: cerberus itself sorts all it has after every one."""
+        base._error(self, *args)
+        found = self._config["found"]
+        if len(args) > 1 and not self.recent_error.is_group_error:
+            found.append(self.recent_error)
+        if len(found) >= MAX_ERRORS:
+            raise _Enough
+
+    members = {"types_mapping": {**base.types_mapping, INTEGER: integer}, "_error": note}
+    return cast(Callable[..., _Validator], type("TenantFileValidator", (base,), members))
 
 
-def _validate(root: Mapping[str, Value]) -> Sequence[_Error]:
-    validator = _validator_class()(TENANT_FILE["schema"])
-    validator.validate(root, normalize=False)
-    return validator._errors
-
-
-def _leaves(errors: Sequence[_Error]) -> Iterator[_Error]:
-    """The defects themselves, out of the tree in which cerberus groups them."""
-    for error in errors:
-        if error.child_errors is None:
-            yield error
-        else:
-            yield from _leaves(error.child_errors)
+def _validate(root: Mapping[str, Value]) -> tuple[list[_Error], bool]:
+    """The defects, without the groups in which cerberus puts them; false when there are more."""
+    found: list[_Error] = []
+    validator = _validator_class()(TENANT_FILE["schema"], found=found)
+    try:
+        validator.validate(root, normalize=False)
+    except _Enough:
+        return found, False
+    return found, True
 
 
 def _inner(rules: Rules, step: str | int) -> Rules | None:
@@ -339,8 +357,9 @@ def _problem(error: _Error, document: Document) -> Problem:
         rules = _rules_at(path[:-1])["keysrules"]
     meta = rules["meta"]
     if error.code == _MISSING:
-        allowed = rules.get("allowed", ["..."])
-        fix = f"add `{path[-1]}: {allowed[0]}`" if len(allowed) == 1 else meta["fix"]
+        fix = f"add `{path[-1]}:` with {meta['noun']}"
+        if allowed := rules.get("allowed"):
+            fix = f"add `{path[-1]}: {allowed[0]}`"
         return document.problem(path, "is required but missing", fix)
     if error.code == _NEEDS:
         return document.problem(path, "has a meaning only together with port", "add port")
