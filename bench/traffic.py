@@ -181,8 +181,8 @@ def _enforced() -> Iterator[Node]:
         tenants, objects = Path(folder, "tenants.yaml"), Path(folder, "objects.json")
         tenants.write_text(TENANTS)
         objects.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": _objects()}))
+        _lab("up", node.places, "-c", str(tenants), "-f", str(objects))
         try:
-            _lab("up", node.places, "-c", str(tenants), "-f", str(objects))
             yield node
         finally:
             _lab("down", node.places)
