@@ -25,8 +25,11 @@ _LOADER: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = (
     yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 )
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_TRUES = frozenset({"y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"})
-_FALSES = frozenset({"n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"})
+_TRUES = frozenset({"yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"})
+_FALSES = frozenset({"no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"})
+SINGLE_LETTERS = frozenset({"y", "Y", "n", "N"})
+"""Booleans to YAML 1.1 and to the API server, strings to YAML 1.2 and to most libraries that write
+YAML: read as the letters that they are, written in quotes."""
 _INTEGER = re.compile(r"[-+]?(0[bB][01_]+|0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]*|[1-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")

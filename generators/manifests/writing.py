@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
-from generators.manifests.source import resolve
+from generators.manifests.source import SINGLE_LETTERS, resolve
 from generators.objects import (
     Direction,
     IPBlock,
@@ -37,7 +37,8 @@ class _Dumper(yaml.SafeDumper):
 def _string(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     if "\n" in text and not any(line.endswith(" ") for line in text.split("\n")):
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
-    style = None if isinstance(resolve(text), str) else '"'
+    plain = isinstance(resolve(text), str) and text not in SINGLE_LETTERS
+    style = None if plain else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
