@@ -7,6 +7,7 @@ a review that cannot be read is a 4xx with a metav1.Status, and nothing that a c
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -44,6 +45,9 @@ KNOWN_RESOURCES = frozenset(
         "networkpolicies.networking.k8s.io",
     }
 )
+MAX_DRAINED = 4 * MAX_BODY
+DRAIN_STEP = 256 * 1024
+
 MOST_STRANGERS = 100
 """How many unexpected resources are remembered, so that each is reported once."""
 
@@ -53,7 +57,8 @@ Decide = Callable[[TenantConfig, Review], Decision]
 def create_app(state: State) -> Flask:
     """The WSGI application of one webhook."""
     app = Flask("webhook", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    # One more than a review may have: without a declared length Werkzeug cuts, and we see it.
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
     app.register_blueprint(admission(state))
     app.register_blueprint(health(state))
     app.register_error_handler(HTTPException, _http_error)
@@ -147,12 +152,23 @@ def read_body() -> bytes:
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge as error:
+        _drain()
         raise ReviewTooLarge(f"the body is larger than {MAX_BODY} bytes") from error
     except (HTTPException, OSError, ParseException) as error:
         raise BadReview("the body ends too early or its chunks are malformed") from error
     if request.content_length is not None and len(body) < request.content_length:
         raise BadReview("the body ends too early")
+    if len(body) > MAX_BODY:
+        _drain()
     return body
+
+
+def _drain() -> None:
+    """Read on for a while: a client that is still sending would not see the answer."""
+    stream, drained = request.environ["wsgi.input"], 0
+    with contextlib.suppress(OSError, ParseException):
+        while drained < MAX_DRAINED and (piece := stream.read(DRAIN_STEP)):
+            drained += len(piece)
 
 
 def health(state: State) -> Blueprint:

@@ -165,21 +165,13 @@ class ServingCertificate:
         )
 
 
-def watch(
-    checks: tuple[Callable[[], Changed | None], ...],
-    report: Callable[[Changed], None],
-    interval: float = 1.0,
-) -> threading.Thread:
-    """Run every check once per `interval` in a daemon thread; what changed goes to `report`."""
+def watch(*checks: Callable[[], Changed | None], interval: float = 1.0) -> None:
+    """Run every check once per `interval`, in a daemon thread."""
 
     def run() -> None:
         while True:
             for check in checks:
-                changed = check()
-                if changed is not None:
-                    report(changed)
+                check()
             time.sleep(interval)
 
-    thread = threading.Thread(target=run, name="watch-files", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=run, name="watch-files", daemon=True).start()

@@ -90,7 +90,8 @@ class Server(BaseApplication):
         self, state: State, listener: socket.socket, metrics: socket.socket | None
     ) -> None:
         self.state = state
-        self.listener = listener
+        # gunicorn owns the descriptor from here: a copy kept open would keep the port listening.
+        self.bind = f"fd://{listener.detach()}"
         self.metrics = metrics
         super().__init__()
 
@@ -98,7 +99,7 @@ class Server(BaseApplication):
         """Set what differs from gunicorn's defaults."""
         settings = self.state.settings
         ours: dict[str, object] = {
-            "bind": [f"fd://{os.dup(self.listener.fileno())}"],
+            "bind": [self.bind],
             "worker_class": StallGuard,
             "workers": 1,
             "threads": THREADS,
@@ -128,9 +129,7 @@ class Server(BaseApplication):
 
     def _ssl_context(self, config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         """gunicorn's hook, at each connection: a renewed pair is served at once."""
-        changed = self.state.certificate.check()
-        if changed is not None:
-            report(changed)
+        self.state.certificate.check()
         return self.state.certificate.context
 
     def _pre_request(self, worker: Worker, request: Request) -> None:
@@ -139,7 +138,7 @@ class Server(BaseApplication):
 
     def _start_threads(self, worker: Worker) -> None:
         """Threads do not survive a fork, so they start here, in the worker."""
-        watch((self.state.tenants.check, self.state.certificate.check), report)
+        watch(self.state.tenants.check, self.state.certificate.check)
         if self.metrics is not None:
             serve_metrics(self.state, self.metrics)
 
@@ -180,9 +179,15 @@ class Master(Arbiter):
         again.start()
 
     def murder_workers(self) -> None:
-        """Called every second. Keeps the master's files fresh: a respawned worker inherits them."""
-        self.app.state.tenants.check()
-        self.app.state.certificate.check()
+        """Called every second.
+
+        The master follows the files, too: a respawned worker inherits the last good ones from it.
+        It is the one that logs changes, so each is logged once.
+        """
+        for check in (self.app.state.tenants.check, self.app.state.certificate.check):
+            changed = check()
+            if changed is not None:
+                report(changed)
         super().murder_workers()
 
 
@@ -212,6 +217,13 @@ class StallGuard(ThreadWorker):
         server = self.app
         if isinstance(server, Server):
             self._end_stalled(server.state.settings.request_seconds)
+
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        """Stop accepting for good: who connects from now on is refused, not left in the queue."""
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                listener.close()
 
     def run(self) -> None:
         """Serve; at the end no thread may be left waiting, or the process would never exit."""

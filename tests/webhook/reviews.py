@@ -1,4 +1,4 @@
-"""Builders for webhook tests: objects, requesters, AdmissionReviews as the API server sends them."""
+"""Builders for webhook tests: objects, requesters, AdmissionReviews as API servers send them."""
 
 from __future__ import annotations
 
