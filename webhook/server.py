@@ -52,6 +52,7 @@ log = logging.getLogger("ringfence.webhook")
 THREADS = 16
 KEEPALIVE_SECONDS = 75
 GRACEFUL_SECONDS = 25
+BACKLOG = 1024
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the worker's heartbeat must not wait for a disk
 ANSWER_SECONDS = 5.0
 """How long a client may take to read the answer, after the time for its request is over."""
@@ -73,9 +74,11 @@ def serve(state: State, listener: socket.socket, metrics: socket.socket | None) 
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket; an empty host is every address of both families."""
     if not host:
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+        )
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family)
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
 def _address(bound: socket.socket) -> str:

@@ -360,6 +360,14 @@ class TestShutdown:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
             assert webhook.process.wait(20) == 0
 
+    def test_sighup_replaces_the_worker_on_the_same_ports(self, webhook: Webhook) -> None:
+        [worker] = webhook.workers()
+        webhook.process.send_signal(signal.SIGHUP)
+        eventually(lambda: gone(worker), "the old worker ends")
+        with closing(webhook.connect()) as connection:
+            assert tenant_of(ask(connection, "/mutate", APP)) == "test01"
+        assert webhook.metrics()["ringfence_config_last_reload_successful"] == 1
+
     def test_sigint_ends_at_once(self, webhook: Webhook) -> None:
         webhook.process.send_signal(signal.SIGINT)
         assert webhook.process.wait(20) == 0
