@@ -1,1 +1,4 @@
-"""What should be there: tenants, labels, NetworkPolicies, plans, reachability. Pure: values in, values out."""
+"""What should be there: tenants, labels, NetworkPolicies, plans, reachability.
+
+Pure: values in, values out.
+"""

@@ -6,7 +6,8 @@
     ├── Refused             1  the answer is no (an admission refused, a change not possible)
     └── MachineLacks        3  root, eBPF, bcc, ... is missing here, with how to get it
 
-The command line prints `str(error)` to stderr and exits with `exit_code`; no other code catches them broadly.
+The command line prints `str(error)` to stderr and exits with `exit_code`; no other code catches
+them broadly.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The Kubernetes objects that decisions are made of, as frozen values.
 
-Parsed once (manifests.py, kube/), trusted afterwards: defaults are filled in, wrong objects never get here.
+Parsed once (manifests/, kube/), trusted afterwards: defaults are filled in, wrong objects never get
+here.
 Labels and annotations are plain mappings that nobody mutates.
 """
 
@@ -35,6 +36,8 @@ class Direction(StrEnum):
 
 
 class Operator(StrEnum):
+    """How a requirement compares, as in `matchExpressions`."""
+
     IN = "In"
     NOT_IN = "NotIn"
     EXISTS = "Exists"
@@ -63,6 +66,8 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
+    """A namespace; `uid` is what the controller's record knows it by."""
+
     name: str
     labels: Labels = field(default_factory=dict, hash=False)
     annotations: Labels = field(default_factory=dict, hash=False)
@@ -73,6 +78,8 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ContainerPort:
+    """A port that a container declares; policies may call it by `name`."""
+
     port: int
     protocol: str = "TCP"
     name: str = ""
@@ -82,7 +89,8 @@ class ContainerPort:
 class Pod:
     """A pod on the pod network, or on its node's when `host_network`.
 
-    `ips` holds every address in canonical text (IPv4 and IPv6), empty while it has none; `host_ips` those of its node.
+    `ips` holds every address in canonical text (IPv4 and IPv6), empty while it has none;
+    `host_ips` those of its node.
     """
 
     namespace: str
@@ -130,7 +138,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPort:
-    """One item of `ports`. `port` None = every port of the protocol, str = named port of the destination pod."""
+    """One item of `ports`.
+
+    `port` None = every port of the protocol, str = named port of the destination pod.
+    """
 
     protocol: str = "TCP"
     port: int | str | None = None
@@ -139,7 +150,7 @@ class PolicyPort:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Peers OR-ed, ports OR-ed, both AND-ed; an empty tuple means any (types.go: nil and [] alike)."""
+    """Peers OR-ed, ports OR-ed, both AND-ed; an empty tuple means any (nil and [] alike)."""
 
     peers: tuple[Peer, ...] = ()
     ports: tuple[PolicyPort, ...] = ()

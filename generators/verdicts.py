@@ -7,13 +7,15 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
+    """AUDIT passes: it says what the wall would have dropped."""
+
     FORWARDED = "FORWARDED"
     DROPPED = "DROPPED"
     AUDIT = "AUDIT"
 
 
 class Reason(StrEnum):
-    """Why one direction got its verdict. Drop reasons carry Cilium's name where one fits (datapath.md §12)."""
+    """Why one direction got its verdict; drop reasons carry Cilium's name where one fits."""
 
     SELF = "SELF"  # a pod and itself: outside the reach of policy
     HOST = "HOST"  # the pod's own node, from a local socket; or a pod towards its own node
@@ -28,9 +30,10 @@ class Reason(StrEnum):
 class Judgement:
     """One direction's verdict.
 
-    `rule` is `namespace/policy#direction[index]` (direction `ingress` or `egress`) or a rule of the wall:
-    `tenant/NAME#own`, `tenant/NAME#shared[COMPONENT]`, `tenant/NAME#allowFrom[TENANT]`, `tenant/NAME#wall` for
-    what none of them lets in. `policies` are the NetworkPolicies that isolate the pod, sorted.
+    `rule` is `namespace/policy#direction[index]` (direction `ingress` or `egress`) or a rule of the
+    wall: `tenant/NAME#own`, `tenant/NAME#shared[COMPONENT]`, `tenant/NAME#allowFrom[TENANT]`,
+    `tenant/NAME#wall` for what none of them lets in. `policies` are the NetworkPolicies that
+    isolate the pod, sorted.
     """
 
     verdict: Verdict
@@ -41,7 +44,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """One question of the matrix and its answer. `source` and `destination` are `ns/pod` or `ip/ADDR`."""
+    """One question of the matrix and its answer; the ends are `ns/pod` or `ip/ADDR`."""
 
     source: str
     destination: str

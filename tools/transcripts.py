@@ -1,11 +1,11 @@
-"""Runs the commands of the `console` blocks in Markdown files, to check or to rewrite what stands below them.
+"""Runs the commands of `console` blocks in Markdown files, to check or rewrite what they show.
 
-A block holds commands (`$ COMMAND`) and their output. Blocks of a file run in order in one shell environment,
-from the checkout, so a later command sees what an earlier one made. What differs from run to run (times,
-ephemeral ports, process ids) is masked before comparing.
+A block holds commands (`$ COMMAND`) and their output. Blocks of a file run in order in one shell
+environment, from the checkout, so a later command sees what an earlier one made. What differs from
+run to run (times, ephemeral ports, process ids) is masked before comparing.
 
-    .venv/bin/python tools/transcripts.py README.md            # exit 1 and a diff when the file is not true
-    .venv/bin/python tools/transcripts.py --write README.md    # make it true
+    .venv/bin/python tools/transcripts.py README.md           # not true: exit 1 and a diff
+    .venv/bin/python tools/transcripts.py --write README.md   # make it true
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def masked(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check(path: Path, runner: Callable[[str], tuple[str, ...]] = run) -> list[str]:
-    """Differences between what the file claims and what its commands print; empty when it is true."""
+    """Where the file claims what its commands do not print; empty when it is true."""
     differences = []
     for step in steps(path.read_text()):
         printed = runner(step.command)
@@ -114,7 +114,9 @@ def rewrite(path: Path, runner: Callable[[str], tuple[str, ...]] = run) -> None:
 
 def main() -> int:
     """Entry point; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Check or rewrite the transcripts in Markdown files.")
+    parser = argparse.ArgumentParser(
+        description="Check or rewrite the transcripts in Markdown files."
+    )
     parser.add_argument("--write", action="store_true")
     parser.add_argument("files", nargs="+", type=Path)
     options = parser.parse_args()

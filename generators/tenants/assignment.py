@@ -1,4 +1,4 @@
-"""Which tenant a namespace belongs to: decided by who asks and what it is called (design.md §3).
+"""Which tenant a namespace belongs to: decided by who asks and what it is called.
 
 Called by the webhook for each request (`assign`), and by the controller and the offline commands
 for namespaces that nobody asks for (`assign_by_name`). A label in the request is a wish, never a

@@ -18,7 +18,7 @@ REGISTRIES = (
     ("crates", ".io"),
     ("repo1.maven", ".org"),
 )
-PRIVATE_PLACES = (("/wo", "rk/"), ("/tmp/br", "ief"), ("shared/des", "ign.md"), ("../sha", "red/"))
+PRIVATE_PLACES = (("/wo", "rk/"), ("/tmp/br", "ief"), ("../sha", "red/"), (".md", " §"))
 HELPERS = (("clau", "de"), ("anthro", "pic"), ("chat", "gpt"), ("open", "ai"), ("co", "pilot"))
 WORDS = re.compile(
     "|".join(re.escape(left + right) for left, right in REGISTRIES + PRIVATE_PLACES + HELPERS),
