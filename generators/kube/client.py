@@ -117,6 +117,12 @@ class Client:
         """By `--kubeconfig`, KUBECONFIG or the pod's ServiceAccount; sends nothing yet."""
         return cls(Transport(config.find(kubeconfig), user_agent))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def origin(self) -> str:
         """The API server's address, for messages."""

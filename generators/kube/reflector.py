@@ -204,8 +204,10 @@ class Reflector(Generic[T]):
                 self._stopping.wait(self._pause(error, time.monotonic() - began))
 
     def _connect_and_follow(self) -> None:
-        if self._resource_version is None and self._initial is Initial.PAGES:
-            self._list()
+        if self._resource_version is None:
+            self._unreadable.clear()
+            if self._initial is Initial.PAGES:
+                self._list()
         query, silence = self._watch_query()
         watch = self._client.watch(self._resource, self._scope, query)
         with self._watch_lock:
