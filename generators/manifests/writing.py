@@ -25,6 +25,9 @@ from generators.objects import (
 
 Document = dict[str, object]
 
+_ODD_BREAKS = frozenset("\r\x85\u2028\u2029\ufeff")
+"""Line breaks to some readers: only escapes in double quotes keep them apart from real ones."""
+
 
 class _Dumper(yaml.SafeDumper):
     """Block style, no aliases, quotes around each string that a YAML reader takes for more."""
@@ -35,6 +38,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _string(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    if not _ODD_BREAKS.isdisjoint(text):
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     if "\n" in text and not any(line.endswith(" ") for line in text.split("\n")):
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
     plain = isinstance(resolve(text), str) and text not in SINGLE_LETTERS
