@@ -211,7 +211,10 @@ tenants:
 def test_one_consent_alone_is_no_grant() -> None:
     """The file would be refused; a config made otherwise must not open anything."""
     made = TenantConfig(
-        tenants={"a": Tenant("a", allow_from=(Grant("b"), Grant("gone"))), "b": Tenant("b")}
+        tenants={
+            "a": Tenant("a", allow_from=(Grant("b"), Grant("gone"))),
+            "b": Tenant("b", allow_to=(Grant("c"),)),
+        }
     )
     assert made.consented("a") == ()
 
