@@ -84,11 +84,14 @@ struct rule_value {
 };
 _Static_assert(sizeof(struct rule_value) == 4, "struct rule_value");
 
+/* The family comes first, so that ::/0 does not match what is really IPv4. */
 struct cidr_key {
-	__u32 prefixlen; /* IPv4 prefixes count from 96 */
+	__u32 prefixlen; /* counts from 32; of IPv4 from 32 + 96 */
+	__u32 family; /* 4 or 6 */
 	__u8 address[16]; /* a struct address, which would want to be aligned */
 };
-_Static_assert(sizeof(struct cidr_key) == 20, "struct cidr_key");
+_Static_assert(sizeof(struct cidr_key) == 24, "struct cidr_key");
+#define CIDR_KEY_BITS (8 * (sizeof(struct cidr_key) - sizeof(__u32)))
 
 struct cidr_value {
 	__u32 cidr;

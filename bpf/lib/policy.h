@@ -46,9 +46,10 @@ static __always_inline void policy_find_peer(struct policy_peer *peer, struct ad
 static __always_inline void policy_find_cidr(struct policy_peer *peer,
 					   const struct address *remote)
 {
-	struct cidr_key key = { .prefixlen = 128 };
+	struct cidr_key key = { .prefixlen = CIDR_KEY_BITS };
 	const struct cidr_value *known;
 
+	key.family = address_is_v4(remote) ? 4 : 6;
 	__builtin_memcpy(key.address, remote->bytes, sizeof(key.address));
 	known = cidr_map.lookup(&key);
 

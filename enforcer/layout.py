@@ -1,0 +1,336 @@
+"""The bytes in the maps: ctypes mirrors of bpf/lib/layout.h, and packing of tables.py's values.
+
+Only maps.py and flows.py call this. A test compares every offset here with the C; both families
+of addresses are one 16-byte form, IPv4 as ::ffff:a.b.c.d.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+
+from enforcer.tables import (
+    AddressEntry,
+    AddressFlag,
+    CidrEntry,
+    CidrFlag,
+    Dir,
+    EndpointEntry,
+    EndpointFlag,
+    PolicyKey,
+    RangeKey,
+)
+
+V4_PREFIX = bytes(10) + b"\xff\xff"
+UNSET = bytes(16)
+V4_BITS = 96
+FAMILY_BITS = 32
+"""Bits of a CIDR key before its address."""
+RANGE_FIXED_BITS = 80
+"""Bits of a range key before its port: group, peer, protocol and direction."""
+
+Address = ctypes.c_uint8 * 16
+
+
+class Endpoint(ctypes.Structure):
+    """struct endpoint."""
+
+    _fields_ = (
+        ("endpoint", ctypes.c_uint32),
+        ("group", ctypes.c_uint32),
+        ("wall", ctypes.c_uint32),
+        ("tenant", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("ip4", Address),
+        ("ip6", Address),
+        ("grace_until", ctypes.c_uint64),
+    )
+
+
+class AddressValue(ctypes.Structure):
+    """struct address_value."""
+
+    _fields_ = (
+        ("identity", ctypes.c_uint32),
+        ("tenant", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+class Policy(ctypes.Structure):
+    """struct policy_key."""
+
+    _fields_ = (
+        ("group", ctypes.c_uint32),
+        ("peer", ctypes.c_uint32),
+        ("port", ctypes.c_uint16.__ctype_be__),
+        ("protocol", ctypes.c_uint8),
+        ("direction", ctypes.c_uint8),
+    )
+
+
+class Range(ctypes.Structure):
+    """struct range_key."""
+
+    _fields_ = (
+        ("prefixlen", ctypes.c_uint32),
+        ("group", ctypes.c_uint32),
+        ("peer", ctypes.c_uint32),
+        ("protocol", ctypes.c_uint8),
+        ("direction", ctypes.c_uint8),
+        ("port", ctypes.c_uint16.__ctype_be__),
+    )
+
+
+class Rule(ctypes.Structure):
+    """struct rule_value."""
+
+    _fields_ = (("rule", ctypes.c_uint32),)
+
+
+class Cidr(ctypes.Structure):
+    """struct cidr_key."""
+
+    _fields_ = (
+        ("prefixlen", ctypes.c_uint32),
+        ("family", ctypes.c_uint32),
+        ("address", Address),
+    )
+
+
+class CidrValue(ctypes.Structure):
+    """struct cidr_value."""
+
+    _fields_ = (("cidr", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
+class ConnectionKey(ctypes.Structure):
+    """struct ct_key."""
+
+    _fields_ = (
+        ("local", Address),
+        ("remote", Address),
+        ("endpoint", ctypes.c_uint32),
+        ("local_port", ctypes.c_uint16.__ctype_be__),
+        ("remote_port", ctypes.c_uint16.__ctype_be__),
+        ("protocol", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 7),
+    )
+
+
+class ConnectionValue(ctypes.Structure):
+    """struct ct_value."""
+
+    _fields_ = (
+        ("last", ctypes.c_uint64),
+        ("generation", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("group", ctypes.c_uint32),
+        ("opener", ctypes.c_uint8),
+        ("flags", ctypes.c_uint8),
+        ("reason", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8),
+    )
+
+
+class StatsKey(ctypes.Structure):
+    """struct stats_key."""
+
+    _fields_ = (
+        ("endpoint", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("direction", ctypes.c_uint8),
+        ("reason", ctypes.c_uint8),
+        ("by_group", ctypes.c_uint8),
+        ("verdict", ctypes.c_uint8),
+    )
+
+
+class StatsValue(ctypes.Structure):
+    """struct stats_value."""
+
+    _fields_ = (("packets", ctypes.c_uint64), ("bytes", ctypes.c_uint64))
+
+
+class FlowEvent(ctypes.Structure):
+    """struct flow_event."""
+
+    _fields_ = (
+        ("time", ctypes.c_uint64),
+        ("endpoint", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("group", ctypes.c_uint32),
+        ("identity", ctypes.c_uint32),
+        ("tenant", ctypes.c_uint32),
+        ("length", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("source", Address),
+        ("destination", Address),
+        ("source_port", ctypes.c_uint16.__ctype_be__),
+        ("destination_port", ctypes.c_uint16.__ctype_be__),
+        ("ethertype", ctypes.c_uint16.__ctype_be__),
+        ("family", ctypes.c_uint8),
+        ("protocol", ctypes.c_uint8),
+        ("direction", ctypes.c_uint8),
+        ("verdict", ctypes.c_uint8),
+        ("reason", ctypes.c_uint8),
+        ("tcp_flags", ctypes.c_uint8),
+        ("icmp_type", ctypes.c_uint8),
+        ("icmp_code", ctypes.c_uint8),
+        ("flags", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8),
+    )
+
+
+def pack_address(text: str) -> bytes:
+    """The 16 bytes of an address of either family; a v4-mapped IPv6 address is refused."""
+    if ":" not in text:
+        return V4_PREFIX + socket.inet_pton(socket.AF_INET, text)
+    packed = socket.inet_pton(socket.AF_INET6, text)
+    if packed.startswith(V4_PREFIX):
+        raise ValueError(f"{text} is an IPv4 address in disguise; write it as IPv4")
+    return packed
+
+
+def unpack_address(packed: bytes) -> str:
+    """The canonical text of 16 bytes."""
+    if packed.startswith(V4_PREFIX):
+        return socket.inet_ntop(socket.AF_INET, packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed)
+
+
+def pack_cidr(prefix: str) -> bytes:
+    """The key of a canonical prefix such as 10.0.0.0/8 or 2001:db8::/32."""
+    address, _, length = prefix.partition("/")
+    family, skipped = (6, 0) if ":" in address else (4, V4_BITS)
+    return bytes(
+        Cidr(
+            prefixlen=FAMILY_BITS + skipped + int(length),
+            family=family,
+            address=Address(*pack_address(address)),
+        )
+    )
+
+
+def unpack_cidr(key: bytes) -> str:
+    """The prefix of a key."""
+    raw = Cidr.from_buffer_copy(key)
+    bits = raw.prefixlen - FAMILY_BITS - (V4_BITS if raw.family == 4 else 0)
+    return f"{unpack_address(bytes(raw.address))}/{bits}"
+
+
+def pack_cidr_value(entry: CidrEntry) -> bytes:
+    """The value of a prefix."""
+    return bytes(CidrValue(cidr=entry.cidr, flags=entry.flags))
+
+
+def unpack_cidr_value(value: bytes) -> CidrEntry:
+    """The entry of a prefix."""
+    raw = CidrValue.from_buffer_copy(value)
+    return CidrEntry(raw.cidr, CidrFlag(raw.flags))
+
+
+def _only_address(addresses: tuple[str, ...], family: str) -> bytes:
+    if len(addresses) > 1:
+        raise ValueError(
+            f"an endpoint has at most one {family} address, not {', '.join(addresses)}"
+        )
+    return pack_address(addresses[0]) if addresses else UNSET
+
+
+def pack_endpoint(entry: EndpointEntry, grace_until: int = 0) -> bytes:
+    """The value of an endpoint; at most one address a family."""
+    return bytes(
+        Endpoint(
+            endpoint=entry.endpoint,
+            group=entry.group,
+            wall=entry.wall,
+            tenant=entry.tenant,
+            generation=entry.generation,
+            flags=entry.flags,
+            ip4=Address(*_only_address(entry.ip4, "IPv4")),
+            ip6=Address(*_only_address(entry.ip6, "IPv6")),
+            grace_until=grace_until if EndpointFlag.GRACE in entry.flags else 0,
+        )
+    )
+
+
+def unpack_endpoint(value: bytes) -> EndpointEntry:
+    """The entry of an endpoint."""
+    raw = Endpoint.from_buffer_copy(value)
+    ip4, ip6 = bytes(raw.ip4), bytes(raw.ip6)
+    return EndpointEntry(
+        endpoint=raw.endpoint,
+        group=raw.group,
+        wall=raw.wall,
+        tenant=raw.tenant,
+        generation=raw.generation,
+        flags=EndpointFlag(raw.flags),
+        ip4=() if ip4 == UNSET else (unpack_address(ip4),),
+        ip6=() if ip6 == UNSET else (unpack_address(ip6),),
+    )
+
+
+def pack_address_entry(entry: AddressEntry) -> bytes:
+    """The value of an address."""
+    return bytes(AddressValue(identity=entry.identity, tenant=entry.tenant, flags=entry.flags))
+
+
+def unpack_address_entry(value: bytes) -> AddressEntry:
+    """The entry of an address."""
+    raw = AddressValue.from_buffer_copy(value)
+    return AddressEntry(raw.identity, raw.tenant, AddressFlag(raw.flags))
+
+
+def pack_policy(key: PolicyKey) -> bytes:
+    """The key of a policy entry."""
+    return bytes(
+        Policy(
+            group=key.group,
+            peer=key.peer,
+            port=key.port,
+            protocol=key.protocol,
+            direction=key.direction,
+        )
+    )
+
+
+def unpack_policy(key: bytes) -> PolicyKey:
+    """The policy key of some bytes."""
+    raw = Policy.from_buffer_copy(key)
+    return PolicyKey(raw.group, raw.peer, raw.port, raw.protocol, Dir(raw.direction))
+
+
+def pack_range(key: RangeKey) -> bytes:
+    """The key of a slice of a port range."""
+    return bytes(
+        Range(
+            prefixlen=RANGE_FIXED_BITS + key.length,
+            group=key.group,
+            peer=key.peer,
+            protocol=key.protocol,
+            direction=key.direction,
+            port=key.port,
+        )
+    )
+
+
+def unpack_range(key: bytes) -> RangeKey:
+    """The range key of some bytes."""
+    raw = Range.from_buffer_copy(key)
+    length = raw.prefixlen - RANGE_FIXED_BITS
+    return RangeKey(raw.group, raw.peer, raw.protocol, Dir(raw.direction), raw.port, length)
+
+
+def pack_rule(rule: int) -> bytes:
+    """The value of a policy or range entry; rule 0 would read as a miss."""
+    if rule <= 0:
+        raise ValueError(f"rule ids begin at 1, not {rule}")
+    return bytes(Rule(rule=rule))
+
+
+def unpack_rule(value: bytes) -> int:
+    """The rule id of some bytes."""
+    return int.from_bytes(value, "little")

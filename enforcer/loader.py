@@ -1,0 +1,301 @@
+"""Compile the C once per node and pin what comes out: the only importer of bcc.
+
+`ensure_loaded` is what the agent calls; it uses the pins of an earlier load when they fit, or runs
+this module as a short-lived process, because a process that has compiled keeps some 140 MB.
+Programs and maps lie in a directory named after the hash of source and layout, made under another
+name and renamed when complete: a half-loaded directory is never used, and a failed load leaves the
+pins of the last good one in force.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import importlib
+import importlib.util
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol, cast
+
+from enforcer import kernel
+from generators.errors import MachineLacks, RingfenceError
+
+log = logging.getLogger(__name__)
+
+LAYOUT_VERSION = 1
+PROGRAMS = ("to_pod", "from_pod")
+MAPS = (
+    "ep_map",
+    "addr_map",
+    "cidr_map",
+    "pol_map",
+    "rng_map",
+    "ct_map",
+    "frag_map",
+    "stats_map",
+    "lost_map",
+    "meta_map",
+    "events",
+)
+MAIN_UNIT = "ringfence.c"
+BPF_FS = Path("/sys/fs/bpf")
+LOAD_TIMEOUT = 120.0
+HOW_BCC = "run `make setup`, or apt-get install python3-bpfcc linux-headers-amd64"
+
+WARNINGS = """#pragma clang diagnostic error "-Wall"
+#pragma clang diagnostic error "-Wextra"
+"""
+"""Switched on after bcc's own and the kernel's headers: warnings there are not ours to fix."""
+
+_INCLUDE = re.compile(r'^#include "(?P<path>[^"]+)"$')
+
+
+class LoadError(RingfenceError):
+    """The programs did not compile, or the verifier refused them; earlier pins are untouched."""
+
+    exit_code = 1
+
+
+class _Function(Protocol):
+    fd: int
+
+
+class _Table(Protocol):
+    map_fd: int
+
+
+class _Module(Protocol):
+    """What we use of bcc.BPF."""
+
+    def load_func(self, name: str, prog_type: int) -> _Function: ...
+    def __getitem__(self, name: str) -> _Table: ...
+
+
+class _Bcc(Protocol):
+    SCHED_CLS: int
+
+    def __call__(self, *, text: str) -> _Module: ...
+
+
+def source_dir() -> Path:
+    """Where the C lies: inside an installed wheel, or beside the package in a checkout."""
+    packaged = Path(str(files("enforcer"))) / "bpf"
+    if packaged.is_dir():
+        return packaged
+    return Path(__file__).resolve().parent.parent / "bpf"
+
+
+def expand_source(directory: Path) -> str:
+    """The main unit with our own headers put in their place.
+
+    bcc rewrites map accesses only in the text it is given, not in what that text includes.
+    """
+    lines = [WARNINGS]
+    main = (directory / MAIN_UNIT).read_text()
+    for number, line in enumerate(main.splitlines(), start=1):
+        match = _INCLUDE.match(line)
+        if match is None:
+            lines.append(line)
+            continue
+        included = (directory / match["path"]).read_text()
+        lines += [f'#line 1 "bpf/{match["path"]}"', included]
+        lines.append(f'#line {number + 1} "bpf/{MAIN_UNIT}"')
+    return "\n".join(lines) + "\n"
+
+
+def source_hash(source: str) -> bytes:
+    """Identifies code and layout: names the pin directory, and lies in meta_map."""
+    return hashlib.sha256(f"{LAYOUT_VERSION}\n{source}".encode()).digest()
+
+
+def version_name(digest: bytes) -> str:
+    """Name of the pin directory for one source."""
+    return f"v{LAYOUT_VERSION}-{digest.hex()[:12]}"
+
+
+def ensure_bpffs(path: Path) -> None:
+    """Have `path` on a bpf filesystem: mount one on /sys/fs/bpf where it is missing, and say so."""
+    if not path.is_relative_to(BPF_FS):
+        raise MachineLacks(
+            f"{path} is not below {BPF_FS}", f"choose a pin directory below {BPF_FS}"
+        )
+    if _is_bpffs():
+        return
+    if os.geteuid() != 0:
+        raise MachineLacks("mounting the bpf filesystem needs root", "run this as root (sudo)")
+    command = ["/bin/mount", "-t", "bpf", "bpf", str(BPF_FS)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise MachineLacks(
+            f"cannot mount the bpf filesystem on {BPF_FS}: {result.stderr.strip()}",
+            "boot a kernel with CONFIG_BPF_SYSCALL=y and let this process mount",
+        )
+    log.info("bpffs_mounted path=%s", BPF_FS)
+
+
+def _is_bpffs() -> bool:
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, *_ = line.split(" ")
+        if where == str(BPF_FS) and kind == "bpf":
+            return True
+    return False
+
+
+def find_loaded(pin_dir: Path) -> Path | None:
+    """The pins of the present source below `pin_dir`, if complete and of that source."""
+    digest = source_hash(expand_source(source_dir()))
+    path = pin_dir / version_name(digest)
+    if not path.is_dir():
+        return None
+    try:
+        with kernel.open_pin(path / "meta_map") as meta:
+            stored = kernel.map_lookup(meta.fd, bytes(4), len(digest))
+        for name in (*PROGRAMS, *MAPS):
+            kernel.open_pin(path / name).close()
+    except kernel.KernelError as error:
+        log.warning("pins_unusable path=%s error=%s", path, error)
+        return None
+    return path if stored == digest else None
+
+
+@contextmanager
+def _locked(pin_dir: Path) -> Iterator[None]:
+    """One loader at a time; the lock is on the directory itself, bpffs knows no files."""
+    descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_machine() -> None:
+    """Raise MachineLacks for the first thing that is missing here to load programs."""
+    if os.geteuid() != 0:
+        raise MachineLacks("eBPF needs root", "run this as root (sudo)")
+    if importlib.util.find_spec("bcc") is None:
+        raise MachineLacks("the Python module bcc is not installed", HOW_BCC)
+    build = Path("/lib/modules") / platform.release() / "build"
+    if not build.is_dir() and not Path("/sys/kernel/kheaders.tar.xz").exists():
+        raise MachineLacks(
+            f"no kernel headers at {build}",
+            f"{HOW_BCC}, then link {build.parent} to the folder of installed headers",
+        )
+
+
+def ensure_loaded(pin_dir: Path) -> Path:
+    """The directory of pinned programs and maps for the present source; loads them if need be."""
+    ensure_bpffs(pin_dir)
+    try:
+        pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise MachineLacks(f"cannot write {pin_dir}", "run this as root (sudo)") from error
+    with _locked(pin_dir):
+        loaded = find_loaded(pin_dir)
+        if loaded is not None:
+            return loaded
+        check_machine()
+        _run_loader(pin_dir)
+        loaded = find_loaded(pin_dir)
+    if loaded is None:
+        raise LoadError(f"the loader left no usable pins below {pin_dir}; see its log")
+    return loaded
+
+
+def _run_loader(pin_dir: Path) -> None:
+    command = [sys.executable, "-m", "enforcer.loader", "--pin-dir", str(pin_dir)]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=LOAD_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(
+            f"loading took more than {LOAD_TIMEOUT:.0f} s; is the machine busy?"
+        ) from error
+    if result.returncode == 0:
+        log.info("programs_loaded pin_dir=%s", pin_dir)
+        return
+    said = (result.stderr or result.stdout).strip()
+    if result.returncode == MachineLacks.exit_code:
+        what, _, how = said.splitlines()[-1].partition("; ")
+        raise MachineLacks(what, how or HOW_BCC)
+    raise LoadError(f"loading the programs failed:\n{said}")
+
+
+def _bcc() -> _Bcc:
+    try:
+        module = importlib.import_module("bcc")
+    except (ImportError, OSError) as error:
+        raise MachineLacks(f"the Python module bcc cannot be used ({error})", HOW_BCC) from error
+    if not hasattr(module, "BPF"):
+        raise MachineLacks("the module bcc found is PyPI's, which is something else", HOW_BCC)
+    return cast(_Bcc, module.BPF)
+
+
+def _compile(source: str) -> Mapping[str, int]:
+    """Descriptors of all programs and maps, by name. They live as long as this process."""
+    bcc = _bcc()
+    try:
+        module = bcc(text=source)
+        found = {name: module.load_func(name, bcc.SCHED_CLS).fd for name in PROGRAMS}
+        found |= {name: module[name].map_fd for name in MAPS}
+    except (
+        Exception
+    ) as error:  # bcc raises bare Exception; clang and verifier have written to stderr
+        raise LoadError(f"{error}") from error
+    _keep_alive.append(module)
+    return found
+
+
+_keep_alive: list[_Module] = []
+
+
+def load(pin_dir: Path) -> Path:
+    """Compile, load and pin, in the short-lived process; the result appears whole or not at all."""
+    source = expand_source(source_dir())
+    digest = source_hash(source)
+    path = pin_dir / version_name(digest)
+    objects = _compile(source)
+    kernel.map_update(objects["meta_map"], bytes(4), digest)
+    unfinished = pin_dir / f"loading-{os.getpid()}"
+    unfinished.mkdir(mode=0o700)
+    try:
+        for name, descriptor in objects.items():
+            kernel.pin(descriptor, unfinished / name)
+        if path.exists():  # incomplete, or find_loaded would have used it
+            shutil.rmtree(path)
+        unfinished.rename(path)
+    finally:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+    return path
+
+
+def main(arguments: list[str] | None = None, loader: Callable[[Path], Path] = load) -> int:
+    """`python -m enforcer.loader --pin-dir DIR`; errors go to stderr, with their exit code."""
+    parser = argparse.ArgumentParser(
+        prog="enforcer.loader", description="Load and pin the programs."
+    )
+    parser.add_argument("--pin-dir", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        path = loader(options.pin_dir)
+    except RingfenceError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,356 @@
+"""Tables to the kernel's maps and back: diff (pure), apply (in an order that never opens), counts.
+
+The agent calls `read` once, `diff` and `apply` for each change. The order of `diff` is the point:
+what new endpoints rely on is there before they are flipped, and what old ones relied on goes after.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby
+from pathlib import Path
+
+from enforcer import kernel, layout
+from enforcer.tables import (
+    AddressEntry,
+    CidrEntry,
+    Dir,
+    EndpointEntry,
+    EndpointFlag,
+    PolicyKey,
+    RangeKey,
+    Tables,
+)
+from generators.errors import Refused
+
+GRACE_NANOSECONDS = 30 * 1_000_000_000
+LOST_COUNTERS = 2
+
+
+class Table(StrEnum):
+    """The maps that user space fills; the value is the name of the pin."""
+
+    POLICY = "pol_map"
+    RANGES = "rng_map"
+    CIDRS = "cidr_map"
+    ADDRESSES = "addr_map"
+    ENDPOINTS = "ep_map"
+
+
+CAPACITY: Mapping[Table, int] = {
+    Table.POLICY: 65_536,
+    Table.RANGES: 16_384,
+    Table.CIDRS: 8_192,
+    Table.ADDRESSES: 131_072,
+    Table.ENDPOINTS: 1_024,
+}
+"""As in bpf/lib/maps.h; a test compares them with the loaded maps."""
+
+Key = int | str | PolicyKey | RangeKey
+Value = int | EndpointEntry | AddressEntry | CidrEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write to a map; `value` None deletes the key."""
+
+    table: Table
+    key: Key
+    value: Value | None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Statistic:
+    """Packets of one endpoint and direction with one outcome.
+
+    `rule` or `group` says who decided; both may be 0.
+    """
+
+    endpoint: int
+    direction: Dir
+    verdict: int
+    reason: int
+    rule: int
+    group: int
+    packets: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Connection:
+    """One tracked connection of an endpoint; `idle` in seconds."""
+
+    endpoint: int
+    protocol: int
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    opener: Dir
+    generation: int
+    rule: int
+    flags: int
+    reason: int
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What the programs could not tell: events for want of room, counts for want of an entry."""
+
+    events: int
+    counts: int
+
+
+class MapOverflow(Refused):
+    """A map cannot hold what is wanted; nothing was written, the last good state stays in force."""
+
+    def __init__(self, table: Table, needed: int, limit: int) -> None:
+        self.table = table
+        self.needed = needed
+        self.limit = limit
+        super().__init__(
+            f"map {table.value} ({table.name.lower()}) would need {needed} entries and "
+            f"holds {limit}; nothing was changed: have fewer or coarser policies on this node"
+        )
+
+
+def _contents(tables: Tables) -> dict[Table, dict[Key, Value]]:
+    return {
+        Table.POLICY: dict[Key, Value](tables.policy.items()),
+        Table.RANGES: dict[Key, Value](tables.ranges.items()),
+        Table.CIDRS: dict[Key, Value](tables.cidrs.items()),
+        Table.ADDRESSES: dict[Key, Value](tables.addresses.items()),
+        Table.ENDPOINTS: dict[Key, Value](tables.endpoints.items()),
+    }
+
+
+def _order(key: Key) -> tuple[int, str, tuple[int, ...]]:
+    if isinstance(key, int):
+        return key, "", ()
+    if isinstance(key, str):
+        return 0, key, ()
+    if isinstance(key, PolicyKey):
+        return key.group, "", (key.peer, key.port, key.protocol, key.direction)
+    return key.group, "", (key.peer, key.protocol, key.direction, key.port, key.length)
+
+
+def diff(current: Tables, desired: Tables) -> tuple[Change, ...]:
+    """What turns `current` into `desired`: additions, then the flip of endpoints, then removals."""
+    have, want = _contents(current), _contents(desired)
+    changes: list[Change] = []
+    for table in Table:
+        changed = (k for k, v in want[table].items() if have[table].get(k) != v)
+        changes += [Change(table, k, want[table][k]) for k in sorted(changed, key=_order)]
+    for table in reversed(Table):
+        gone = have[table].keys() - want[table].keys()
+        changes += [Change(table, k, None) for k in sorted(gone, key=_order)]
+    return tuple(changes)
+
+
+def refuse_overflow(
+    desired: Tables,
+    current: Tables | None = None,
+    capacity: Mapping[Table, int] = CAPACITY,
+) -> None:
+    """Raise MapOverflow if a map cannot hold `desired`, or both while one replaces the other."""
+    want = _contents(desired)
+    have = _contents(current) if current is not None else {}
+    for table in Table:
+        needed = len(want[table].keys() | have.get(table, {}).keys())
+        if needed > capacity[table]:
+            raise MapOverflow(table, needed, capacity[table])
+
+
+def _pack_key(table: Table, key: Key) -> bytes:
+    if isinstance(key, PolicyKey):
+        return layout.pack_policy(key)
+    if isinstance(key, RangeKey):
+        return layout.pack_range(key)
+    if isinstance(key, int):
+        return key.to_bytes(4, "little")
+    return layout.pack_cidr(key) if table is Table.CIDRS else layout.pack_address(key)
+
+
+def _pack_value(value: Value) -> bytes:
+    if isinstance(value, int):
+        return layout.pack_rule(value)
+    if isinstance(value, AddressEntry):
+        return layout.pack_address_entry(value)
+    if isinstance(value, CidrEntry):
+        return layout.pack_cidr_value(value)
+    return layout.pack_endpoint(value)
+
+
+class Maps:
+    """The pinned maps of one node. Open with `Maps.open`, close or use as a context."""
+
+    def __init__(self, handles: Mapping[str, kernel.Handle]) -> None:
+        self._handles = dict(handles)
+        self._info = {name: kernel.map_info(handle.fd) for name, handle in handles.items()}
+        self._cpus = kernel.possible_cpus()
+
+    @classmethod
+    def open(cls, pin_path: Path) -> Maps:
+        """Open the maps below the directory that loader.ensure_loaded returned."""
+        names = [*(table.value for table in Table), "ct_map", "stats_map", "lost_map"]
+        handles: dict[str, kernel.Handle] = {}
+        try:
+            for name in names:
+                handles[name] = kernel.open_pin(pin_path / name)
+        except BaseException:
+            for handle in handles.values():
+                handle.close()
+            raise
+        return cls(handles)
+
+    def close(self) -> None:
+        """Close all descriptors; the pins keep the maps."""
+        for handle in self._handles.values():
+            handle.close()
+
+    def __enter__(self) -> Maps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _dump(self, name: str) -> list[tuple[bytes, bytes]]:
+        return kernel.map_dump(self._handles[name].fd, self._info[name])
+
+    def _dump_per_cpu(self, name: str) -> Iterator[tuple[bytes, list[bytes]]]:
+        info = self._info[name]
+        size = (info.value_size + 7) // 8 * 8
+        for key, values in kernel.map_dump(self._handles[name].fd, info, size * self._cpus):
+            yield key, [values[i * size : (i + 1) * size] for i in range(self._cpus)]
+
+    def read(self) -> Tables:
+        """What the kernel holds; `rules` and `isolating` are not in the kernel and stay empty."""
+        return Tables(
+            endpoints={
+                int.from_bytes(k, "little"): layout.unpack_endpoint(v)
+                for k, v in self._dump(Table.ENDPOINTS)
+            },
+            addresses={
+                layout.unpack_address(k): layout.unpack_address_entry(v)
+                for k, v in self._dump(Table.ADDRESSES)
+            },
+            policy={
+                layout.unpack_policy(k): layout.unpack_rule(v) for k, v in self._dump(Table.POLICY)
+            },
+            ranges={
+                layout.unpack_range(k): layout.unpack_rule(v) for k, v in self._dump(Table.RANGES)
+            },
+            cidrs={
+                layout.unpack_cidr(k): layout.unpack_cidr_value(v)
+                for k, v in self._dump(Table.CIDRS)
+            },
+        )
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Write changes in the given order, neighbours of one map and kind as one batch."""
+        by_kind: Callable[[Change], tuple[Table, bool]] = lambda c: (c.table, c.value is None)  # noqa: E731
+        for (table, deletes), group in groupby(changes, key=by_kind):
+            descriptor = self._handles[table].fd
+            batch = tuple(group)
+            if deletes:
+                kernel.map_delete_batch(descriptor, [_pack_key(table, c.key) for c in batch])
+            elif table is Table.ENDPOINTS:
+                for change in batch:
+                    self._write_endpoint(change)
+            else:
+                kernel.map_update_batch(
+                    descriptor,
+                    [
+                        (_pack_key(table, c.key), _pack_value(c.value))
+                        for c in batch
+                        if c.value is not None
+                    ],
+                )
+
+    def _write_endpoint(self, change: Change) -> None:
+        """Grace begins once: rewriting an endpoint does not prolong it."""
+        if not isinstance(change.value, EndpointEntry):
+            raise TypeError(f"{change.table} holds endpoints, not {change.value!r}")
+        descriptor, size = self._handles[Table.ENDPOINTS].fd, ctypes.sizeof(layout.Endpoint)
+        key = _pack_key(Table.ENDPOINTS, change.key)
+        until = 0
+        if EndpointFlag.GRACE in change.value.flags:
+            present = kernel.map_lookup(descriptor, key, size)
+            until = layout.Endpoint.from_buffer_copy(present).grace_until if present else 0
+            until = until or time.monotonic_ns() + GRACE_NANOSECONDS
+        kernel.map_update(descriptor, key, layout.pack_endpoint(change.value, until))
+
+    def capacity(self) -> Mapping[Table, int]:
+        """How many entries each map holds at most."""
+        return {table: self._info[table].max_entries for table in Table}
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Exact counts of packets and bytes since the programs were loaded, sorted."""
+        found = []
+        for key, values in self._dump_per_cpu("stats_map"):
+            raw = layout.StatsKey.from_buffer_copy(key)
+            counts = [layout.StatsValue.from_buffer_copy(v) for v in values]
+            found.append(
+                Statistic(
+                    endpoint=raw.endpoint,
+                    direction=Dir(raw.direction),
+                    verdict=raw.verdict,
+                    reason=raw.reason,
+                    rule=0 if raw.by_group else raw.rule,
+                    group=raw.rule if raw.by_group else 0,
+                    packets=sum(c.packets for c in counts),
+                    octets=sum(c.bytes for c in counts),
+                )
+            )
+        return tuple(sorted(found))
+
+    def lost(self) -> Lost:
+        """What events and counts could not be told, summed over CPUs."""
+        descriptor, totals = self._handles["lost_map"].fd, []
+        for counter in range(LOST_COUNTERS):
+            raw = kernel.map_lookup(descriptor, counter.to_bytes(4, "little"), 8 * self._cpus)
+            values = memoryview(raw or bytes(8)).cast("Q")
+            totals.append(sum(values))
+        return Lost(events=totals[0], counts=totals[1])
+
+    def connections(self) -> tuple[Connection, ...]:
+        """Every tracked connection, sorted; ended ones stay until they are pushed out or expire."""
+        now = time.monotonic_ns()
+        return tuple(sorted(_connection(k, v, now) for k, v in self._dump("ct_map")))
+
+    def forget(self, endpoints: Iterable[int]) -> None:
+        """Drop connections and counts of endpoints that are gone, so that an id starts clean."""
+        gone = frozenset(endpoints)
+        connections = [
+            k
+            for k, _ in self._dump("ct_map")
+            if layout.ConnectionKey.from_buffer_copy(k).endpoint in gone
+        ]
+        kernel.map_delete_batch(self._handles["ct_map"].fd, connections)
+        for key, _ in self._dump_per_cpu("stats_map"):
+            if layout.StatsKey.from_buffer_copy(key).endpoint in gone:
+                kernel.map_delete(self._handles["stats_map"].fd, key)
+
+
+def _connection(key: bytes, value: bytes, now: int) -> Connection:
+    k = layout.ConnectionKey.from_buffer_copy(key)
+    v = layout.ConnectionValue.from_buffer_copy(value)
+    return Connection(
+        endpoint=k.endpoint,
+        protocol=k.protocol,
+        local=layout.unpack_address(bytes(k.local)),
+        local_port=k.local_port,
+        remote=layout.unpack_address(bytes(k.remote)),
+        remote_port=k.remote_port,
+        opener=Dir(v.opener),
+        generation=v.generation,
+        rule=v.rule,
+        flags=v.flags,
+        reason=v.reason,
+        idle=max(0, now - v.last) / 1e9,
+    )
