@@ -57,7 +57,10 @@ def _trusted(config: TenantConfig, requester: Requester, controller: str) -> boo
 
 
 def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
-    """Assigns again, on the final object: with generateName the name was not known to /mutate."""
+    """Assigns again, on the final object: with generateName the name was not known to /mutate.
+
+    A label that is not the tenant's is a refusal of `assign`; one that is missing is the controller's.
+    """
     if not review.name:
         return Decision(
             "the namespace has no name, so its tenant is not known; give it one", Denial.INVALID
@@ -65,12 +68,6 @@ def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
     assignment = assign(config, review.name, labels, review.requester)
     if not assignment.allowed:
         return Decision(assignment.reason, Denial.FORBIDDEN, assignment.tenant)
-    given, key = labels.get(config.label_key), config.label_key
-    if given is not None and given != assignment.tenant:
-        message = (
-            f'label {key}={given} of namespace "{review.name}" is refused: {assignment.reason}'
-        )
-        return Decision(f"{message}; leave the label out", Denial.FORBIDDEN, assignment.tenant)
     late = sorted(k for k, v in assignment.labels.items() if labels.get(k) != v)
     warnings = (f"not labelled yet: {', '.join(late)}; the controller will do it",) if late else ()
     return Decision(assignment.reason, tenant=assignment.tenant, warnings=warnings)

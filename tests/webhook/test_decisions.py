@@ -36,6 +36,7 @@ from webhook.review import Decision
 T1 = {KEY: "test01"}
 T2 = {KEY: "test02"}
 FULL = {KEY: "test01", "cost-centre": "4711"}
+WRONG = {KEY: "test01", "cost-centre": "1"}
 SUBRESOURCES = ["", "status", "finalize"]
 
 SYSTEM_IN_EVERY_GROUP = Requester(
@@ -157,6 +158,11 @@ class TestGenerateName:
         decision = mutate.decide(config, create(ns("", generateName="test01-"), ROBOT))
         assert decision.allowed
         assert decision.patch == ()
+
+    def test_what_needs_the_name_is_not_refused_yet(self, config: TenantConfig) -> None:
+        closed = replace(config, unassigned=Unassigned.DENY)
+        for by in (ROBOT, BOTH):
+            assert mutate.decide(closed, create(ns("", generateName="test01-"), by)).allowed
 
     def test_the_final_name_is_judged(self, config: TenantConfig) -> None:
         final = ns("test01-x7x2p", FULL, generateName="test01-")
@@ -301,6 +307,7 @@ HARMLESS: list[tuple[str, str, dict[str, str] | None, dict[str, str] | None]] = 
     ("labels that look alike (9)", "app-test01", FULL, FULL | {"Client": "x", "client.": "y"}),
     ("14 an exclusion label excludes nothing", "app-test01", FULL, FULL | {"ringfence": "off"}),
     ("a further label set right", "app-test01", T1 | {"cost-centre": "1"}, FULL),
+    ("a further label that was wrong", "app-test01", WRONG, WRONG | {"a": "b"}),
     ("nobody's namespace", "anything", None, {"a": "b"}),
     ("a stray label that was there", "kube-system", T1, T1 | {"a": "b"}),
     ("a tenant that the file lost", "anything", {KEY: "gone"}, {KEY: "gone", "a": "b"}),
@@ -354,6 +361,14 @@ class TestRepair:
     def test_nobody_else_does(self, config: TenantConfig, by: Requester) -> None:
         assert self.repaired(config, "app-test01", None, by) == {}
         assert self.repaired(config, "app-test01", {KEY: "gone"}, by) == {KEY: "gone"}
+
+    @pytest.mark.parametrize("after", [None, T2, {KEY: "gone"}], ids=["away", "moved", "unknown"])
+    @pytest.mark.parametrize("by", [ONE, PLATFORM, CONTROLLER], ids=who)
+    def test_what_the_request_does_to_the_label_is_not_undone(
+        self, config: TenantConfig, after: dict[str, str] | None, by: Requester
+    ) -> None:
+        review = update(ns("app-test01", FULL), ns("app-test01", after), by)
+        assert mutate.decide(config, review).patch == ()
 
     @pytest.mark.parametrize("name", ["kube-system", "ringfence-system", "ingress"])
     def test_protected_and_shared_namespaces_stay_as_they_are(
