@@ -59,7 +59,7 @@ def _trusted(config: TenantConfig, requester: Requester, controller: str) -> boo
 def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
     """Assigns again, on the final object: with generateName the name was not known to /mutate.
 
-    A label that is not the tenant's is a refusal of `assign`; one that is missing is the controller's.
+    `assign` refuses a label that is not the tenant's; one that is missing is the controller's.
     """
     if not review.name:
         return Decision(
