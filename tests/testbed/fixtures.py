@@ -4,9 +4,9 @@
 
     __all__ = ["api", "pytest_collection_finish", "unique"]
 
-and its tests carry `pytest.mark.cluster`. `api` is one control plane for the whole session, however
-many conftests import it; tests share it and keep apart by namespaces of their own (`unique`). A
-test that stops the API server starts a `ControlPlane` of its own.
+and its tests carry `pytest.mark.cluster`. `api` is one control plane for the whole session,
+however many conftests import it; tests share it and keep apart by namespaces of their own
+(`unique`). A test that stops the API server starts a `ControlPlane` of its own.
 """
 
 from __future__ import annotations

