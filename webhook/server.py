@@ -11,8 +11,10 @@ go; a worker whose master is gone ends by itself.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import selectors
 import signal
 import socket
 import ssl
@@ -199,12 +201,28 @@ class StallGuard(ThreadWorker):
 
     gunicorn reads from a blocking socket without a limit: a handful of clients that send half a
     request would hold all threads. At the deadline the reading side is shut down, so the
-    application sees a cut body and can answer; a little later the other side follows.
+    application sees a cut body and can answer; a little later the other side follows. A client
+    that sends nothing holds no thread at all.
     """
+
+    app: Server
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.started: dict[TConn, float] = {}
+
+    def accept(self, listener: socket.socket) -> None:
+        """Let a new connection wait for its first byte in the poller, not in a thread."""
+        try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        self.nr_conns += 1
+        conn = TConn(self.cfg, client, address, listener.getsockname())
+        conn.timeout = time.monotonic() + self._request_seconds()
+        self.pending_conns.append(conn)
+        readable = functools.partial(self.on_pending_socket_readable, conn)
+        self.poller.register(client, selectors.EVENT_READ, readable)
 
     def handle(self, conn: TConn) -> bool:
         """Serve one request of a connection, in a thread of the pool."""
@@ -217,9 +235,10 @@ class StallGuard(ThreadWorker):
     def murder_pending(self) -> None:
         """Called every second by the main loop."""
         super().murder_pending()
-        server = self.app
-        if isinstance(server, Server):
-            self._end_stalled(server.state.settings.request_seconds)
+        self._end_stalled(self._request_seconds())
+
+    def _request_seconds(self) -> float:
+        return self.app.state.settings.request_seconds
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
         """Stop accepting for good: who connects from now on is refused, not left in the queue."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import orjson
@@ -320,6 +320,14 @@ class TestBadClients:
         assert sorted({answer[:12] for answer in answers}) == [b"", b"HTTP/1.1 400"]
         for half in stalled:
             half.close()
+
+    def test_clients_that_say_nothing_do_not_hold_the_threads(self, webhook: Webhook) -> None:
+        """Four times as many as there are threads."""
+        with ExitStack() as stack:
+            for _ in range(64):
+                idle = socket.create_connection(("127.0.0.1", webhook.port), timeout=20)
+                stack.enter_context(idle)
+            assert webhook.get("/livez")[0] == 200
 
     def test_http_without_tls_is_closed(self, shared: Webhook) -> None:
         with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as plain:
