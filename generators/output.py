@@ -23,8 +23,8 @@ class Output(StrEnum):
 output_option = click.option(
     "-o",
     "--output",
-    type=click.Choice([*Output]),
-    default=Output.TABLE,
+    type=click.Choice([form.value for form in Output]),
+    default=Output.TABLE.value,
     show_default=True,
     help="Form of the answer.",
 )

@@ -1,0 +1,218 @@
+"""The offline commands as users call them: output, exit codes, messages; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def example(checkout: Path) -> list[str]:
+    """`-c` and `-f` of the example."""
+    folder = checkout / "examples" / "two-clients"
+    return ["-c", str(folder / "tenants.yaml"), "-f", str(folder / "cluster.yaml")]
+
+
+def reached(output: str, port: int, protocol: str = "TCP") -> set[tuple[str, str]]:
+    cells = json.loads(output)["cells"]
+    return {
+        (cell["source"], cell["destination"])
+        for cell in cells
+        if cell["verdict"] == "FORWARDED" and (cell["port"], cell["protocol"]) == (port, protocol)
+    }
+
+
+def test_the_example_keeps_two_clients_apart(ringfence: Run, example: list[str]) -> None:
+    done = ringfence("matrix", *example, "-o", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    web = reached(done.stdout, 80)
+    assert ("monitoring-test01/prometheus", "app-test01/web") in web
+    assert {("ingress/nginx", "app-test01/web"), ("ingress/nginx", "app-test02/web")} <= web
+    for stranger in ("app-test02/web", "sandbox/visitor", "monitoring/prometheus"):
+        assert (stranger, "app-test01/web") not in web
+    assert ("monitoring/prometheus", "app-test01/api") in reached(done.stdout, 9090)
+    pods = {cell["source"] for cell in json.loads(done.stdout)["cells"]}
+    assert {(pod, "kube-system/coredns") for pod in pods} <= reached(done.stdout, 53, "UDP")
+    assert {("app-test01/web", "sandbox/visitor"), ("app-test01/web", "ingress/nginx")} <= web
+
+
+def test_json_is_sorted_and_has_the_agreed_fields(ringfence: Run, example: list[str]) -> None:
+    answer = json.loads(ringfence("matrix", *example, "-o", "json").stdout)
+    assert answer["engine"] == "evaluate"
+    keys = ("source", "destination", "protocol", "port", "family")
+    order = [tuple(cell[key] for key in keys) for cell in answer["cells"]]
+    assert order == sorted(set(order))
+    dropped = next(cell for cell in answer["cells"] if cell["verdict"] == "DROPPED")
+    assert list(dropped) == [*keys, "verdict", "egress", "ingress"]
+    assert dropped["egress"] == {
+        "verdict": "FORWARDED",
+        "reason": "NOT_ISOLATED",
+        "rule": None,
+        "policies": [],
+    }
+    assert dropped["ingress"] == {
+        "verdict": "DROPPED",
+        "reason": "TENANT_WALL",
+        "rule": "tenant/test02#wall",
+        "policies": ["app-test02/allow-ingress-namespace"],
+    }
+
+
+def test_without_a_tenant_file_network_policies_alone_speak(
+    ringfence: Run, example: list[str]
+) -> None:
+    answer = json.loads(ringfence("matrix", *example[2:], "-o", "json").stdout)
+    assert {cell["verdict"] for cell in answer["cells"]} == {"FORWARDED"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate"],
+        ["plan", "-o", "json"],
+        ["plan"],
+        ["matrix", "-o", "json"],
+        ["matrix", "-o", "yaml"],
+        ["matrix"],
+        ["trace", "app-test02/web", "app-test01/web", "80/TCP"],
+        ["trace", "app-test02/web", "app-test01/web", "80/TCP", "-o", "json"],
+    ],
+    ids=" ".join,
+)
+def test_two_runs_print_the_same_bytes(
+    ringfence: Run, example: list[str], command: list[str]
+) -> None:
+    first, second = ringfence(*command, *example), ringfence(*command, *example)
+    assert first.returncode == 0
+    assert first.stdout == second.stdout != ""
+
+
+def test_yaml_and_json_say_the_same(ringfence: Run, example: list[str]) -> None:
+    narrow = ["--from", "app-test02/web", "--port", "80/TCP", "--external", "203.0.113.9"]
+    as_json = ringfence("matrix", *example, *narrow, "-o", "json").stdout
+    as_yaml = ringfence("matrix", *example, *narrow, "-o", "yaml").stdout
+    assert yaml.safe_load(as_yaml) == json.loads(as_json)
+    assert "ip/203.0.113.9" in as_yaml
+
+
+def test_what_generate_prints_is_kept_by_plan(
+    ringfence: Run, example: list[str], tmp_path: Path
+) -> None:
+    generated = ringfence("generate", *example)
+    kinds = [document["kind"] for document in yaml.safe_load_all(generated.stdout)]
+    assert kinds == ["Namespace", "NetworkPolicy"] * 3
+    (tmp_path / "live.yaml").write_text(generated.stdout)
+    planned = ringfence("plan", *example[:2], "-f", str(tmp_path), "-o", "json")
+    changes = json.loads(planned.stdout)
+    assert {change["action"] for change in changes} == {"Keep"}
+    assert all(
+        list(change) == ["action", "kind", "namespace", "name", "because"] for change in changes
+    )
+
+
+def test_generate_without_objects_takes_the_names_of_the_tenant_file(
+    ringfence: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "tenants.yaml"
+    file.write_text(
+        "apiVersion: ringfence.io/v1alpha1\nkind: TenantConfig\n"
+        "tenants: [{name: t, namespaces: {names: [shop]}}]\n"
+    )
+    printed = list(yaml.safe_load_all(ringfence("generate", "-c", file).stdout))
+    assert printed[0]["metadata"]["labels"] == {
+        "kubernetes.io/metadata.name": "shop",
+        "ringfence.io/tenant": "t",
+    }
+
+
+def test_a_generated_object_reads_standard_input(ringfence: Run, example: list[str]) -> None:
+    text = Path(example[3]).read_text()
+    piped = ringfence("matrix", *example[:2], "-f", "-", "-o", "json", stdin=text)
+    assert piped.stdout == ringfence("matrix", *example, "-o", "json").stdout
+
+
+def test_trace_tells_every_stage_and_what_to_add(ringfence: Run, example: list[str]) -> None:
+    done = ringfence("trace", "app-test02/web", "app-test01/api", "80/TCP", *example)
+    for said in (
+        'name matches suffix "-test02" of tenant test02',
+        "namespace labels  client=test01, kubernetes.io/metadata.name=app-test01",
+        "Egress of the source: FORWARDED (NOT_ISOLATED)",
+        "kept out by tenant/test01#wall: the source is of tenant test02",
+        "isolated by app-test01/allow-ingress-namespace",
+        "no match: namespace app-test02 has client=test02, wanted client=test01",
+        "Verdict: DROPPED",
+        "`allowFrom: [{tenant: test02, ports: [{port: 80, protocol: TCP}]}]` at tenant test01",
+    ):
+        assert said in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "expect", "code"),
+    [
+        ("app-test02/web", "DROPPED", 0),
+        ("app-test02/web", "FORWARDED", 1),
+        ("ingress/nginx", "FORWARDED", 0),
+        ("ingress/nginx", "DROPPED", 1),
+    ],
+)
+def test_an_expectation_that_fails_exits_with_1(
+    ringfence: Run, example: list[str], source: str, expect: str, code: int
+) -> None:
+    asked = ("trace", source, "app-test01/web", "80/TCP", "--expect", expect)
+    assert ringfence(*asked, *example).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["matrix", "-f", "{folder}/missing.yaml"], "missing.yaml:1: cannot be read"),
+        (["matrix", "-f", "{folder}/bad.yaml"], "bad.yaml:4: Pod p: status.podIP"),
+        (["matrix", "-f", "{folder}/ok.yaml", "--port", "x"], '"x" is no port'),
+        (["matrix", "-f", "{folder}/ok.yaml", "--from", "x/q"], "there is no pod x/q; there are"),
+        (["matrix", "-f", "{folder}/ok.yaml", "--external", "x"], '"x" is no IP address'),
+        (["matrix", "-f", "{folder}/ok.yaml", "--engine", "x"], 'engine "x" is not installed'),
+        (["matrix", "-f", "{folder}/ok.yaml", "-c", "{folder}/none"], "none"),
+        (["matrix"], "Missing option '-f'"),
+        (["trace", "x/p", "x/q", "80", "-f", "{folder}/ok.yaml"], "there is no pod x/q"),
+        (["trace", "x/p", "::1", "80", "-f", "{folder}/ok.yaml", "--family", "IPv4"], "IPv4"),
+        (["plan", "-f", "{folder}/ok.yaml"], "Missing option '-c'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_unreadable_input_and_bad_usage_exit_with_2_and_a_message(
+    ringfence: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    head = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
+    (tmp_path / "bad.yaml").write_text(head + "status: {podIP: nowhere}\n")
+    (tmp_path / "ok.yaml").write_text(head.replace("{name: p}", "{name: p, namespace: x}"))
+    done = ringfence(*(part.format(folder=tmp_path) for part in arguments))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_bad_tenant_file_exits_with_1(ringfence: Run, example: list[str], tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "apiVersion: ringfence.io/v1alpha1\nkind: TenantConfig\nx: 1\n"
+    )
+    done = ringfence("matrix", "-c", tmp_path / "t.yaml", *example[2:])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "t.yaml:3: x:" in done.stderr
+
+
+def test_warnings_do_not_disturb_the_answer(ringfence: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n---\n"
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
+    )
+    done = ringfence("matrix", "-f", tmp_path, "--port", "80", "-o", "json")
+    assert len(json.loads(done.stdout)["cells"]) == 2
+    assert "kind v1 Service is not known here, skipped" in done.stderr
