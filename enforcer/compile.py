@@ -54,24 +54,32 @@ def compile_tables(
     interfaces: Mapping[str, int],
     registry: Registry,
     previous: Tables | None = None,
+    grace: frozenset[int] = frozenset(),
 ) -> Tables:
     """The maps of `node`. `interfaces`: `namespace/pod` -> ifindex of its host-side veth.
 
     `previous` is what is in force: endpoints whose policy differs from it get a new generation,
-    which makes the kernel judge their open connections again.
+    which makes the kernel judge their open connections again. `grace`: interfaces whose pods
+    were running before we were, so their open connections are adopted for a while.
     """
     before = previous or Tables()
-    return _Compilation(cluster, node, interfaces, registry).tables(before)
+    return _Compilation(cluster, node, interfaces, registry, grace).tables(before)
 
 
 class _Compilation:
     """One run of the compiler; each method makes one map."""
 
     def __init__(
-        self, cluster: Cluster, node: str, interfaces: Mapping[str, int], registry: Registry
+        self,
+        cluster: Cluster,
+        node: str,
+        interfaces: Mapping[str, int],
+        registry: Registry,
+        grace: frozenset[int],
     ) -> None:
         self.cluster, self.node, self.interfaces = cluster, node, interfaces
         self.registry = registry
+        self.grace = grace
         self.tenancy = Tenancy.of(cluster)
         self.tenant_ids = tenant_ids([*self.tenancy.tenants.values(), *self.tenancy.config.tenants])
         local = (p for p in cluster.pods if is_local(p, node) and p.key in interfaces)
@@ -180,6 +188,8 @@ class _Compilation:
             wall_group = self._number(wall.group)
             if wall.group.ranges:
                 flags |= EndpointFlag.USES_RANGE
+        if ifindex in self.grace:
+            flags |= EndpointFlag.GRACE
         ip4 = tuple(a for a in pod.ips if ":" not in a)
         ip6 = tuple(a for a in pod.ips if ":" in a)
         return EndpointEntry(

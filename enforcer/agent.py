@@ -1,0 +1,277 @@
+"""The node agent: inputs -> cluster -> tables -> kernel, again after every change.
+
+`ringfence enforcer run` starts it. What may surprise: it never detaches anything when it ends, and
+whatever goes wrong (a bad file, a full map) leaves the last good tables in force. A pod whose
+tables cannot be written still gets the programs: without endpoint state they let nothing through.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+from enforcer import attach, loader
+from enforcer.compile import compile_tables
+from enforcer.endpoints import Found, find_interfaces
+from enforcer.identity import Registry
+from enforcer.inputs import Manifests, Tenants, Watch
+from enforcer.maps import Maps, diff, refuse_overflow
+from enforcer.state import Board, State
+from enforcer.tables import Tables
+from enforcer.transition import between
+from generators.cluster import Cluster, address_owners, from_record
+from generators.errors import Refused, RingfenceError
+from generators.logs import event
+from generators.manifests import Documents
+from generators.tenants.model import TenantConfig
+
+log = logging.getLogger("ringfence.enforcer")
+
+POLL_SECONDS = 0.05
+"""Between two looks at the inputs' stamps."""
+RETRY_POLLS = 20
+"""What failed is tried again, and interfaces that are gone are noticed, every so many polls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an agent was started."""
+
+    node: str
+    manifests: Path
+    config: Path | None
+    pin_dir: Path
+    run_dir: Path
+
+
+class Busy(Refused):
+    """Another agent works on this directory."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"another agent works with {directory}; stop it first, or give this one directories "
+            "of its own with --run-dir and --pin-dir"
+        )
+
+
+@contextmanager
+def exclusive(settings: Settings) -> Iterator[None]:
+    """Be the only agent of the run directory and of the pins; the kernel frees both when we die."""
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    loader.ensure_bpffs(settings.pin_dir)
+    links = settings.pin_dir / attach.LINKS
+    links.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for directory, named in ((settings.run_dir, settings.run_dir), (links, settings.pin_dir)):
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(named) from None
+        yield
+
+
+class Agent:
+    """One node's enforcement; `step` does what there is to do."""
+
+    def __init__(self, settings: Settings, maps: Maps, pins: Path, board: Board) -> None:
+        self._settings = settings
+        self._maps = maps
+        self._pins = pins
+        self._board = board
+        self._watch = Watch(settings.manifests, settings.config)
+        self._seen = (Manifests(), Tenants())
+        self._documents: Documents | None = None
+        self._config: TenantConfig | None = None
+        self._cluster: Cluster | None = None
+        self._errors: Mapping[str, str] = {}
+        self._kernel = maps.read()
+        self._registry = Registry.following(self._kernel)
+        self._fresh = not self._kernel.endpoints
+        self._grace: frozenset[int] = frozenset()
+        self._interfaces = set(self._kernel.endpoints)
+        self._found: Found | None = None
+        self._attached: dict[int, str] = {}
+        self._failed = False
+        self._retired = False
+
+    def run(self, stop: Event) -> None:
+        """Step until told to stop; what is in force stays in force."""
+        polls = 0
+        while not stop.wait(POLL_SECONDS if polls else 0):
+            changed = self._watch.changed()
+            if changed:
+                self._read()
+            self.step(changed=changed, retry=polls % RETRY_POLLS == 0)
+            polls += 1
+
+    def step(self, *, changed: bool, retry: bool) -> None:
+        """Make the kernel agree with the last good inputs, if anything is new, and publish."""
+        if self._cluster is None:
+            self._show(self._refusal())
+            return
+        if retry:
+            self._forget_interfaces()
+        found = find_interfaces(self._cluster.pods, self._settings.node, _ifindex)
+        if not changed and found == self._found and not (retry and self._failed):
+            return
+        self._found = found
+        if self._fresh:
+            self._fresh = False
+            self._grace = frozenset(found.interfaces.values())
+        errors = dict(self._errors)
+        tables = self._board.state.tables
+        try:
+            tables = self._write(self._cluster, found)
+        except RingfenceError as error:
+            errors["datapath"] = str(error)
+        unenforced = dict(found.missing)
+        for key, ifindex in found.interfaces.items():
+            problem = self._attach(ifindex)
+            if problem or ifindex not in tables.endpoints:
+                unenforced[key] = problem or "closed: its policy could not be written, see errors"
+        self._failed = "datapath" in errors or unenforced.keys() != found.missing.keys()
+        self._retire(unenforced)
+        self._show(self._result(self._cluster, found, tables, errors, unenforced))
+
+    def _read(self) -> None:
+        """Look at the inputs; what is bad is reported, and the last good one kept."""
+        manifests, tenants = self._seen = self._watch.manifests(), self._watch.tenants()
+        errors = {
+            source: str(error)
+            for source, error in (("manifests", manifests.error), ("config", tenants.error))
+            if error is not None
+        }
+        documents = manifests.documents or self._documents
+        config = tenants.config or self._config
+        if documents is not None and (config is not None or self._settings.config is None):
+            try:
+                self._cluster = from_record(documents, config)
+                self._documents, self._config = documents, config
+            except RingfenceError as error:
+                errors["manifests"] = str(error)
+        self._errors = errors
+
+    def _write(self, cluster: Cluster, found: Found) -> Tables:
+        """Compile and write; the tables that are now in force."""
+        before = self._board.state.tables if self._board.state.ready else self._kernel
+        desired = compile_tables(
+            cluster, self._settings.node, found.interfaces, self._registry, before, self._grace
+        )
+        middle = between(self._kernel, desired)
+        refuse_overflow(middle)
+        try:
+            for tables in (middle, desired):
+                self._maps.apply(diff(self._kernel, tables))
+                self._kernel = tables
+        except RingfenceError:
+            self._kernel = self._maps.read()
+            raise
+        gone = {e.endpoint for e in before.endpoints.values()}
+        gone -= {e.endpoint for e in desired.endpoints.values()}
+        if gone:
+            self._maps.forget(gone)
+        self._interfaces |= desired.endpoints.keys()
+        return desired
+
+    def _attach(self, ifindex: int) -> str:
+        """Put the programs on an interface once; why that failed, or nothing."""
+        if ifindex in self._attached:
+            return ""
+        try:
+            self._attached[ifindex] = str(attach.attach(self._pins, ifindex))
+        except RingfenceError as error:
+            event(log, "attach_failed", logging.ERROR, ifindex=ifindex, error=str(error))
+            return str(error)
+        event(log, "attached", ifindex=ifindex, mode=self._attached[ifindex])
+        return ""
+
+    def _forget_interfaces(self) -> None:
+        """Remove the pins of interfaces that are gone; one that is still there stays closed."""
+        for ifindex in [i for i in self._interfaces | self._attached.keys() if not _exists(i)]:
+            attach.forget(self._pins, ifindex)
+            self._attached.pop(ifindex, None)
+            self._interfaces.discard(ifindex)
+
+    def _retire(self, unenforced: Mapping[str, str]) -> None:
+        """Drop the pins of older programs as soon as nothing runs them any more."""
+        if not self._retired and not unenforced:
+            attach.retire(self._pins)
+            self._retired = True
+
+    def _refusal(self) -> State:
+        """Nothing good was read yet: what is in the kernel from before stays as it is."""
+        manifests, tenants = self._seen
+        return replace(
+            self._board.state,
+            seen_manifests=manifests.digest,
+            seen_config=tenants.digest,
+            errors=self._errors,
+        )
+
+    def _result(
+        self,
+        cluster: Cluster,
+        found: Found,
+        tables: Tables,
+        errors: Mapping[str, str],
+        unenforced: Mapping[str, str],
+    ) -> State:
+        manifests, tenants = self._seen
+        local = {pod.key: pod for pod in cluster.pods if pod.key in found.interfaces}
+        return State(
+            revision=self._board.state.revision + (0 if "datapath" in errors else 1),
+            seen_manifests=manifests.digest,
+            seen_config=tenants.digest,
+            errors=errors,
+            tables=tables,
+            pods={ifindex: local[key] for key, ifindex in found.interfaces.items()},
+            owners=address_owners(cluster.pods),
+            namespaces=cluster.namespaces,
+            tenants=cluster.tenants,
+            nodes={ip: node.name for node in cluster.nodes for ip in node.ips},
+            mode=cluster.config.mode if cluster.config is not None else None,
+            attached=dict(self._attached),
+            unenforced=unenforced,
+        )
+
+    def _show(self, state: State) -> None:
+        before = self._board.state
+        if state == before:
+            return
+        if state.errors != before.errors:
+            for source, error in sorted(state.errors.items()):
+                event(log, "input_refused", logging.ERROR, source=source, error=error)
+        if state.revision != before.revision:
+            event(
+                log,
+                "policy_in_force",
+                revision=state.revision,
+                endpoints=len(state.tables.endpoints),
+                entries=len(state.tables.policy) + len(state.tables.ranges),
+                unenforced=len(state.unenforced),
+            )
+        self._board.publish(state)
+
+
+def _ifindex(name: str) -> int | None:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
+
+
+def _exists(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
