@@ -22,7 +22,7 @@
 #define VERDICT_SHOT 2
 
 static __always_inline int is_own(const struct endpoint *endpoint, const struct packet *packet,
-				const struct address *address)
+				  const struct address *address)
 {
 	const struct address *own = packet->family == 6 ? &endpoint->ip6 : &endpoint->ip4;
 
@@ -34,9 +34,9 @@ static __always_inline int is_own(const struct endpoint *endpoint, const struct 
  * everything else would be ARP or ND poisoning.
  */
 static __always_inline enum reason judge_link_control(struct __sk_buff *skb,
-						    const struct endpoint *endpoint,
-						    const struct packet *packet,
-						    enum direction direction)
+						      const struct endpoint *endpoint,
+						      const struct packet *packet,
+						      enum direction direction)
 {
 	struct address target;
 	__u8 type = packet->icmp_type;
@@ -44,8 +44,7 @@ static __always_inline enum reason judge_link_control(struct __sk_buff *skb,
 	if (direction == DIR_INGRESS)
 		return FORWARD_LINK;
 	if (packet->family == 0) { /* ARP; a sender of 0.0.0.0 is a probe */
-		if (packet->source.quads[3] == 0 ||
-		    address_equal(&packet->source, &endpoint->ip4))
+		if (packet->source.quads[3] == 0 || address_equal(&packet->source, &endpoint->ip4))
 			return FORWARD_LINK;
 		return DROP_INVALID_SOURCE_IP;
 	}
@@ -74,7 +73,7 @@ static __always_inline int is_from_host(struct __sk_buff *skb, const struct pack
 }
 
 static __always_inline void ask(struct policy_question *question, const struct packet *packet,
-			      enum direction direction, enum direction opener)
+				enum direction direction, enum direction opener)
 {
 	int by_remote = (direction == DIR_INGRESS) == (opener == DIR_INGRESS);
 
@@ -93,7 +92,7 @@ static __always_inline void ask(struct policy_question *question, const struct p
  * period of endpoints older than us, and so do protocols whose packets do not show their place.
  */
 static __always_inline int may_be_answer(const struct endpoint *endpoint,
-				       const struct packet *packet, enum reason refused)
+					 const struct packet *packet, enum reason refused)
 {
 	if (ct_starts(packet) || !ct_is_tracked(packet))
 		return 0;
@@ -137,13 +136,18 @@ static __always_inline enum reason open_connection(struct ct_key *key, const str
 	return state == CT_OPENER ? answer->reason : FORWARD_REPLY;
 }
 
-static __always_inline void note_answer(struct outcome *outcome, const struct policy_answer *answer)
+static __always_inline void note_answer(struct outcome *outcome, const struct policy_answer *answer,
+					const struct endpoint *endpoint)
 {
 	outcome->rule = answer->rule;
 	outcome->group = answer->group;
 	outcome->identity = answer->identity;
 	outcome->tenant = answer->tenant;
 	outcome->audit = answer->audit;
+	if (answer->audit && !verdict_is_drop(answer->reason)) {
+		outcome->rule = 0;
+		outcome->group = endpoint->wall;
+	}
 	if (answer->masked)
 		outcome->flags |= EVENT_MASKED;
 }
@@ -254,7 +258,7 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 			return state == CT_OPENER ? entry->reason : FORWARD_REPLY;
 	}
 	opener = judge(scratch, endpoint, direction, opener, state);
-	note_answer(outcome, &scratch->answer);
+	note_answer(outcome, &scratch->answer, endpoint);
 	if (entry && state != CT_NEW)
 		return resume(scratch, entry, endpoint, state);
 	return begin(scratch, &key, endpoint, direction, opener);
@@ -262,11 +266,11 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 
 /* What cannot be read cannot be judged: refused where anything could have said no. */
 static __always_inline enum reason judge_unreadable(const struct endpoint *endpoint,
-						  enum direction direction, enum reason reason)
+						    enum direction direction, enum reason reason)
 {
 	int confined = policy_confined(endpoint, direction);
 
-	if (reason == DROP_UNSUPPORTED_L2_PROTOCOL || reason == DROP_UNKNOWN_L3_PROTOCOL)
+	if (reason == DROP_UNSUPPORTED_L2_PROTOCOL || reason == DROP_UNSUPPORTED_L3_PROTOCOL)
 		confined = policy_confined(endpoint, DIR_INGRESS) ||
 			   policy_confined(endpoint, DIR_EGRESS);
 	return confined ? reason : FORWARD_NOT_ISOLATED;

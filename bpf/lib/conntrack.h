@@ -79,8 +79,8 @@ static __always_inline int ct_is_tracked(const struct packet *packet)
 	return packet->kind != PACKET_ICMP && packet->kind != PACKET_ICMP_ERROR;
 }
 
-static __always_inline void ct_key_of(struct ct_key *key, __u32 endpoint, const struct packet *packet,
-				    enum direction direction)
+static __always_inline void ct_key_of(struct ct_key *key, __u32 endpoint,
+				      const struct packet *packet, enum direction direction)
 {
 	int in = direction == DIR_INGRESS;
 
@@ -94,14 +94,14 @@ static __always_inline void ct_key_of(struct ct_key *key, __u32 endpoint, const 
 
 /* Of a packet quoted in an ICMP error, which travelled the other way. */
 static __always_inline void ct_key_of_quoted(struct ct_key *key, __u32 endpoint,
-					   const struct packet *quoted, enum direction direction)
+					     const struct packet *quoted, enum direction direction)
 {
 	ct_key_of(key, endpoint, quoted, direction == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS);
 }
 
 static __always_inline enum ct_state ct_state_of(const struct ct_value *entry,
-					       const struct packet *packet,
-					       enum direction direction, __u64 now)
+						 const struct packet *packet,
+						 enum direction direction, __u64 now)
 {
 	if (ct_expired(entry, packet->protocol, now))
 		return CT_NEW;
@@ -112,7 +112,7 @@ static __always_inline enum ct_state ct_state_of(const struct ct_value *entry,
 
 /* The flags that this packet adds to its entry. */
 static __always_inline __u8 ct_flags_after(__u8 flags, const struct packet *packet,
-					 enum ct_state state)
+					   enum ct_state state)
 {
 	if (state == CT_REPLY)
 		flags |= CT_REPLIED;

@@ -172,7 +172,7 @@ static __always_inline __u8 parse_icmp_kind(const struct packet *packet)
 }
 
 static __always_inline enum reason parse_icmp(struct __sk_buff *skb, struct packet *packet,
-					    __u32 available)
+					      __u32 available)
 {
 	struct {
 		__u8 type;
@@ -196,7 +196,7 @@ static __always_inline enum reason parse_icmp(struct __sk_buff *skb, struct pack
 }
 
 static __always_inline enum reason parse_tcp(struct __sk_buff *skb, struct packet *packet,
-					   __u32 available)
+					     __u32 available)
 {
 	struct parse_tcp_header header;
 	__u32 length;
@@ -214,12 +214,11 @@ static __always_inline enum reason parse_tcp(struct __sk_buff *skb, struct packe
 }
 
 static __always_inline enum reason parse_ports(struct __sk_buff *skb, struct packet *packet,
-					     __u32 available, __u32 header_length)
+					       __u32 available, __u32 header_length)
 {
 	__be16 ports[2];
 
-	if (available < header_length ||
-	    bpf_skb_load_bytes(skb, packet->l4, ports, sizeof(ports)))
+	if (available < header_length || bpf_skb_load_bytes(skb, packet->l4, ports, sizeof(ports)))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->kind = PACKET_PORTS;
 	packet->source_port = ports[0];
@@ -228,7 +227,7 @@ static __always_inline enum reason parse_ports(struct __sk_buff *skb, struct pac
 }
 
 static __always_inline enum reason parse_transport(struct __sk_buff *skb, struct packet *packet,
-						 __u32 available, enum parse_mode mode)
+						   __u32 available, enum parse_mode mode)
 {
 	__u8 protocol = packet->protocol;
 
@@ -254,7 +253,7 @@ static __always_inline enum reason parse_transport(struct __sk_buff *skb, struct
  * was cut; a quoted one always is.
  */
 static __always_inline enum reason parse_available(__u32 claimed, __u32 present,
-						 enum parse_mode mode, __u32 *available)
+						   enum parse_mode mode, __u32 *available)
 {
 	*available = claimed && claimed < present ? claimed : present;
 	if (mode == PARSE_WHOLE && claimed > present)
@@ -263,7 +262,7 @@ static __always_inline enum reason parse_available(__u32 claimed, __u32 present,
 }
 
 static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offset,
-					    struct packet *packet, enum parse_mode mode)
+					      struct packet *packet, enum parse_mode mode)
 {
 	struct parse_ipv4_header header;
 	__u32 length, total, available;
@@ -311,7 +310,7 @@ static __always_inline __u32 parse_extension_length(__u8 type, __u8 length)
 
 /* A packet with segments left goes on to somewhere else than its header says: not judged. */
 static __always_inline enum reason parse_extensions(struct __sk_buff *skb, struct packet *packet,
-						  __u8 next)
+						    __u8 next)
 {
 	struct parse_extension_header header;
 	__u16 fragment;
@@ -345,7 +344,7 @@ static __always_inline enum reason parse_extensions(struct __sk_buff *skb, struc
 }
 
 static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 offset,
-					    struct packet *packet, enum parse_mode mode)
+					      struct packet *packet, enum parse_mode mode)
 {
 	struct parse_ipv6_header header;
 	enum reason reason;
@@ -363,8 +362,8 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 offse
 		return DROP_INVALID_PACKET_DROPPED;
 	if (address_is_v4(&header.source) || address_is_v4(&header.destination))
 		return DROP_INVALID_SOURCE_IP;
-	if (skb->len < packet->l4 || parse_available(host16(header.payload_length),
-						     skb->len - packet->l4, mode, &available))
+	if (skb->len < packet->l4 ||
+	    parse_available(host16(header.payload_length), skb->len - packet->l4, mode, &available))
 		return DROP_INVALID_PACKET_DROPPED;
 	end = packet->l4 + available;
 	reason = parse_extensions(skb, packet, header.next);
@@ -393,8 +392,7 @@ static __always_inline int parse_is_link_control(const struct packet *packet)
 		return ((type >= 130 && type <= 132) || type == 143) && link &&
 		       packet->hop_limit == 1;
 	}
-	return packet->protocol == PROTOCOL_UDP && link &&
-	       address_is_link_local(&packet->source) &&
+	return packet->protocol == PROTOCOL_UDP && link && address_is_link_local(&packet->source) &&
 	       (packet->destination_port == net16(546) || packet->destination_port == net16(547));
 }
 
@@ -430,7 +428,7 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, struct pac
 	if (type == ETHERTYPE_IPV4)
 		return parse_ipv4(skb, sizeof(header), packet, PARSE_WHOLE);
 	if (type != ETHERTYPE_IPV6)
-		return DROP_UNKNOWN_L3_PROTOCOL;
+		return DROP_UNSUPPORTED_L3_PROTOCOL;
 	reason = parse_ipv6(skb, sizeof(header), packet, PARSE_WHOLE);
 	if (reason == FORWARD_NONE && parse_is_link_control(packet))
 		return FORWARD_LINK;

@@ -16,14 +16,16 @@ struct policy_peer {
 	__u32 in_cluster;
 };
 
-static __always_inline int policy_isolated(const struct endpoint *endpoint, enum direction direction)
+static __always_inline int policy_isolated(const struct endpoint *endpoint,
+					   enum direction direction)
 {
 	return !!(endpoint->flags &
 		  (direction == DIR_INGRESS ? EP_ISOLATED_INGRESS : EP_ISOLATED_EGRESS));
 }
 
 /* Is there anything in this direction that could say no? */
-static __always_inline int policy_confined(const struct endpoint *endpoint, enum direction direction)
+static __always_inline int policy_confined(const struct endpoint *endpoint,
+					   enum direction direction)
 {
 	__u32 wall = endpoint->flags & (EP_WALL | EP_WALL_AUDIT);
 
@@ -43,8 +45,7 @@ static __always_inline void policy_find_peer(struct policy_peer *peer, struct ad
 		peer->tenant = known->tenant;
 }
 
-static __always_inline void policy_find_cidr(struct policy_peer *peer,
-					   const struct address *remote)
+static __always_inline void policy_find_cidr(struct policy_peer *peer, const struct address *remote)
 {
 	struct cidr_key key = { .prefixlen = CIDR_KEY_BITS };
 	const struct cidr_value *known;
@@ -60,8 +61,8 @@ static __always_inline void policy_find_cidr(struct policy_peer *peer,
 }
 
 static __always_inline __u32 policy_probe_peer(__u32 group, __u32 peer,
-					     const struct policy_question *question,
-					     int uses_range)
+					       const struct policy_question *question,
+					       int uses_range)
 {
 	struct policy_key key = { .group = group, .peer = peer, .direction = question->direction };
 	struct range_key range = {};
@@ -75,31 +76,34 @@ static __always_inline __u32 policy_probe_peer(__u32 group, __u32 peer,
 			return hit->rule;
 		key.port = 0;
 	}
+	if (question->port && uses_range) {
+		range.prefixlen = RANGE_KEY_BITS;
+		range.group = group;
+		range.peer = peer;
+		range.protocol = question->protocol;
+		range.direction = question->direction;
+		range.port = question->port;
+		hit = rng_map.lookup(&range);
+		if (hit)
+			return hit->rule;
+	}
 	hit = pol_map.lookup(&key);
 	if (hit)
 		return hit->rule;
 	key.protocol = PROTOCOL_ANY;
 	hit = pol_map.lookup(&key);
-	if (hit)
-		return hit->rule;
-	if (!uses_range || !question->port)
-		return 0;
-	range.prefixlen = RANGE_KEY_BITS;
-	range.group = group;
-	range.peer = peer;
-	range.protocol = question->protocol;
-	range.direction = question->direction;
-	range.port = question->port;
-	hit = rng_map.lookup(&range);
 	return hit ? hit->rule : 0;
 }
 
 #define POLICY_WALL_PEERS 2
 #define POLICY_PEERS 4
 
-/* The rule that lets in, or 0. The wall knows only the first POLICY_WALL_PEERS kinds of peer. */
+/*
+ * The rule that lets in, or 0. The order of peers and ports is written down in enforcer/tables.py:
+ * identity, tenant, CIDR, any. The wall knows only the first POLICY_WALL_PEERS kinds of peer.
+ */
 static __always_inline __u32 policy_probe(__u32 group, const struct policy_peer *peer, int peers,
-					const struct policy_question *question, int uses_range)
+					  const struct policy_question *question, int uses_range)
 {
 	__u32 candidate, rule;
 	int i;
@@ -112,9 +116,9 @@ static __always_inline __u32 policy_probe(__u32 group, const struct policy_peer 
 			candidate = peer->identity;
 		else if (i == 1 && peer->tenant)
 			candidate = PEER_TENANT | peer->tenant;
-		else if (i == 3 && peer->cidr)
+		else if (i == 2 && peer->cidr)
 			candidate = PEER_CIDR | peer->cidr;
-		if (candidate == PEER_ANY && i != 2)
+		if (candidate == PEER_ANY && i != POLICY_PEERS - 1)
 			continue;
 		rule = policy_probe_peer(group, candidate, question, uses_range);
 		if (rule)
@@ -129,24 +133,25 @@ static __always_inline __u32 policy_probe(__u32 group, const struct policy_peer 
  * not the wall's business.
  */
 static __always_inline enum reason policy_wall(const struct endpoint *endpoint,
-					     const struct policy_peer *peer,
-					     const struct policy_question *question, __u32 *rule)
+					       const struct policy_peer *peer,
+					       const struct policy_question *question)
 {
 	int node = peer->identity == IDENTITY_HOST || peer->identity == IDENTITY_REMOTE_NODE;
 
 	if (peer->identity == IDENTITY_UNKNOWN)
 		return peer->in_cluster ? DROP_UNKNOWN_SENDER : FORWARD_NONE;
-	*rule = policy_probe(endpoint->wall, peer, POLICY_WALL_PEERS, question,
-			     endpoint->flags & EP_USES_RANGE);
-	if (*rule || (node && (endpoint->flags & EP_ALLOW_MASKED)))
+	if (node && (endpoint->flags & EP_ALLOW_MASKED))
+		return FORWARD_NONE;
+	if (policy_probe(endpoint->wall, peer, POLICY_WALL_PEERS, question,
+			 endpoint->flags & EP_USES_RANGE))
 		return FORWARD_NONE;
 	return node ? DROP_UNKNOWN_SENDER : DROP_TENANT_WALL;
 }
 
 static __always_inline void policy_rules(struct policy_answer *answer,
-				       const struct endpoint *endpoint,
-				       const struct policy_peer *peer,
-				       const struct policy_question *question)
+					 const struct endpoint *endpoint,
+					 const struct policy_peer *peer,
+					 const struct policy_question *question)
 {
 	if (!policy_isolated(endpoint, question->direction)) {
 		answer->reason = FORWARD_NOT_ISOLATED;
@@ -164,17 +169,18 @@ static __always_inline void policy_rules(struct policy_answer *answer,
 }
 
 static __always_inline void policy_judge(struct policy_answer *answer,
-				       const struct endpoint *endpoint,
-				       struct policy_question *question)
+					 const struct endpoint *endpoint,
+					 struct policy_question *question)
 {
 	int ingress = question->direction == DIR_INGRESS;
 	struct policy_peer peer = {};
-	__u32 rule = 0;
 	enum reason wall = FORWARD_NONE;
 
 	policy_find_peer(&peer, &question->remote);
 	if ((endpoint->flags & EP_USES_CIDR) || (endpoint->flags & EP_WALL))
 		policy_find_cidr(&peer, &question->remote);
+	if (!(endpoint->flags & EP_USES_CIDR))
+		peer.cidr = 0;
 	answer->identity = peer.identity;
 	answer->tenant = peer.tenant;
 	answer->rule = 0;
@@ -186,7 +192,7 @@ static __always_inline void policy_judge(struct policy_answer *answer,
 		return;
 	}
 	if (ingress && (endpoint->flags & EP_WALL))
-		wall = policy_wall(endpoint, &peer, question, &rule);
+		wall = policy_wall(endpoint, &peer, question);
 	if (wall && !(endpoint->flags & EP_WALL_AUDIT)) {
 		answer->reason = wall;
 		answer->group = endpoint->wall;
@@ -194,10 +200,6 @@ static __always_inline void policy_judge(struct policy_answer *answer,
 	}
 	policy_rules(answer, endpoint, &peer, question);
 	answer->audit = wall;
-	if (answer->reason == FORWARD_NOT_ISOLATED && !wall) {
-		answer->rule = rule;
-		answer->group = rule ? endpoint->wall : 0;
-	}
 }
 
 #endif

@@ -15,7 +15,7 @@ static __always_inline void report_lost(__u32 counter)
 }
 
 static __always_inline void report_count(struct __sk_buff *skb, const struct outcome *outcome,
-				       enum direction direction, __u8 verdict, __u8 reason)
+					 enum direction direction, __u8 verdict, __u8 reason)
 {
 	struct stats_key key = {
 		.endpoint = outcome->endpoint,
@@ -41,8 +41,8 @@ static __always_inline void report_count(struct __sk_buff *skb, const struct out
 }
 
 static __always_inline void report_event(struct __sk_buff *skb, const struct packet *packet,
-				       const struct outcome *outcome, enum direction direction,
-				       __u8 verdict, __u8 reason)
+					 const struct outcome *outcome, enum direction direction,
+					 __u8 verdict, __u8 reason)
 {
 	struct flow_event *event = events.ringbuf_reserve(sizeof(struct flow_event));
 
@@ -78,7 +78,7 @@ static __always_inline void report_event(struct __sk_buff *skb, const struct pac
 }
 
 static __always_inline void report(struct __sk_buff *skb, const struct packet *packet,
-				 const struct outcome *outcome, enum direction direction)
+				   const struct outcome *outcome, enum direction direction)
 {
 	__u8 verdict = VERDICT_FORWARDED;
 	__u8 reason = outcome->reason;

@@ -7,7 +7,7 @@
 #define RINGFENCE_TRACK_H
 
 static __always_inline void track_frag_key(struct frag_key *key, __u32 endpoint,
-					 const struct packet *packet, enum direction direction)
+					   const struct packet *packet, enum direction direction)
 {
 	key->endpoint = endpoint;
 	key->source = packet->source;
@@ -53,7 +53,7 @@ static __always_inline enum reason track_later_fragment(struct frag_key *key, st
  * already judged.
  */
 static __always_inline enum reason track_fragment(__u32 endpoint, struct packet *packet,
-						enum direction direction)
+						  enum direction direction)
 {
 	struct frag_key key = {};
 
