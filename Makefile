@@ -25,7 +25,7 @@ lint: ## style, types, who imports whom
 
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest $(if $(PYTEST),$(PYTEST),--cov)
 
 bench: setup ## speed and memory beside a baseline (ONLY=name for one)
 	@$(BIN)/python -m bench $(ONLY)
