@@ -74,12 +74,13 @@ def serve(state: State, listener: socket.socket, metrics: socket.socket | None) 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; an empty host is every address of both families."""
-    if not host:
+    """A listening TCP socket; an empty host is every address that there is."""
+    if not host and socket.has_dualstack_ipv6():
         return socket.create_server(
             ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
         )
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    wanted = host or "0.0.0.0"  # noqa: S104  # asked for by leaving the host out
+    family, *_, address = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM)[0]
     return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
