@@ -71,6 +71,25 @@ class Places:
         return self.run / "manifests"
 
     @property
+    def enforcer_run(self) -> Path:
+        """The agent's run directory, with its control socket."""
+        return self.run / "enforcer"
+
+    @property
+    def certificates(self) -> Path:
+        """The webhook's certificate and key, and its CA."""
+        return self.run / "certificates"
+
+    @property
+    def responder_socket(self) -> Path:
+        """Where the responder takes the list of pods."""
+        return self.run / "responder.sock"
+
+    def log(self, process: str) -> Path:
+        """What a process of the lab prints."""
+        return self.run / f"{process}.log"
+
+    @property
     def node_netns(self) -> str:
         """The node's network namespace."""
         return f"ringfence.{self.name}"

@@ -125,12 +125,12 @@ def connect_pod(node: str, wire: Wire) -> None:
             netlink.route("replace", dst=_prefix(address), oif=index)
 
 
-def remove_pod(node: str, wire: Wire) -> None:
+def remove_pod(node: str, interface: str) -> None:
     """Cut a pod off: its veth goes, on both sides, whoever may still be in its network
     namespace.
     """
     with _netlink(node) as netlink:
-        for index in netlink.link_lookup(ifname=wire.interface):
+        for index in netlink.link_lookup(ifname=interface):
             netlink.link("delete", index=index)
 
 

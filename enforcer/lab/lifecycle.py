@@ -1,0 +1,312 @@
+"""Bringing a lab's node and processes up, and taking everything down again, whatever happened
+before.
+
+`open_lab` is how every command begins: under the lab's lock it removes what a killed command left
+behind. `clean` takes down exactly what the ledger names and then looks whether it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from enforcer import control
+from enforcer.lab import ledger as ledgers
+from enforcer.lab import netns, processes
+from enforcer.lab.ledger import STATE_FILE, Ledger, Lock, Phase, State
+from enforcer.lab.names import NETNS_ROOT, NODE, Places
+from enforcer.lab.processes import Process
+from generators.errors import Refused, RingfenceError
+
+WEBHOOK = "webhook"
+ENFORCER = "enforcer"
+RESPONDER = "responder"
+READY_SECONDS = 60.0
+POLL_SECONDS = 0.02
+LOG_TAIL = 4000
+
+
+class NoSuchLab(Refused):
+    """There is no lab of that name."""
+
+
+class LabFailed(RingfenceError):
+    """A part of the lab does not do what it should."""
+
+    exit_code = 1
+
+
+@contextlib.contextmanager
+def open_lab(places: Places, lock: Lock) -> Iterator[Ledger]:
+    """The lab of that name, locked; NoSuchLab after remains of a killed command are cleaned up."""
+    clean_remains(places)
+    with ledgers.locked(places, lock):
+        ledger = ledgers.load(places)
+        if ledger is None or ledger.state.phase is not Phase.UP:
+            forget_empty(places)
+            raise NoSuchLab(
+                f'there is no lab "{places.name}"; start one with '
+                f"`ringfence lab up -f PATH{_name_option(places)}`"
+            )
+        yield ledger
+
+
+def clean_remains(places: Places) -> bool:
+    """Remove what a killed command left behind; False when there was nothing to do."""
+    ledger = ledgers.load(places)
+    if ledger is None or ledger.state.phase is Phase.UP:
+        return False
+    with ledgers.locked(places, Lock.EXCLUSIVE):
+        ledger = ledgers.load(places)
+        if ledger is None or ledger.state.phase is Phase.UP:
+            return False
+        clean(ledger)
+        return True
+
+
+def begin(places: Places, config: Path | None) -> Ledger:
+    """A ledger for a new lab, with the node's network namespace; the caller holds the lock."""
+    refuse_foreign(places)
+    places.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    state = State(
+        name=places.name,
+        phase=Phase.STARTING,
+        netns=(places.node_netns,),
+        pins=str(places.pins),
+        config=None if config is None else str(config.resolve()),
+    )
+    ledger = Ledger(places, state)
+    ledger.update(state)
+    from enforcer.lab import network
+
+    netns.create(places.node_netns)
+    network.prepare_node(places.node_netns)
+    places.manifests.mkdir(exist_ok=True)
+    return ledger
+
+
+def refuse_foreign(places: Places) -> None:
+    """Refused when something has our names without being in a ledger of ours."""
+    foreign = [name for name in netns.names() if places.owns_netns(name)]
+    if foreign:
+        raise Refused(
+            f"network namespace {foreign[0]} exists, but no lab of ours made it, so it is left "
+            f"alone; whoever made it can remove it with `ip netns delete {foreign[0]}`, or take "
+            "another --name"
+        )
+    if places.pins.exists():
+        raise Refused(
+            f"{places.pins} exists, but no lab of ours made it, so it is left alone; whoever made "
+            f"it can remove it with `ringfence enforcer uninstall --pin-dir {places.pins}`, or "
+            "take another --name"
+        )
+
+
+def clean(ledger: Ledger) -> None:
+    """Take down everything the ledger names; LabFailed when something of it is still there."""
+    state = ledger.state
+    if state.phase is not Phase.REMOVING:
+        ledger.update(replace(state, phase=Phase.REMOVING))
+    paths = [NETNS_ROOT / name for name in state.netns]
+    processes.end([*state.processes, *processes.inside_netns(paths)])
+    shutil.rmtree(state.pins, ignore_errors=True)
+    for name in reversed(state.netns):
+        netns.remove(name)
+    left = [
+        *(f"process {p.pid} ({p.name})" for p in state.processes if p.alive),
+        *(f"network namespace {name}" for name in state.netns if netns.exists(name)),
+        *([f"pins in {state.pins}"] if Path(state.pins).exists() else []),
+    ]
+    if left:
+        raise LabFailed(f"could not remove {', '.join(left)}; try `ringfence lab down` once more")
+    _remove_run_directory(ledger.places)
+
+
+def start_processes(ledger: Ledger) -> None:
+    """Start what should run and does not, and wait until all of it answers."""
+    places, state = ledger.places, ledger.state
+    waits: list[tuple[Process, Callable[[], bool]]] = []
+    if not _alive(ledger, ENFORCER):
+        with netns.inside(places.node_netns):
+            enforcer = _start(ledger, ENFORCER, ringfence(*_enforcer_arguments(ledger)))
+        waits.append((enforcer, lambda: agent_answers(places)))
+    if not _alive(ledger, RESPONDER):
+        socket = places.responder_socket
+        socket.unlink(missing_ok=True)
+        command = (sys.executable, "-m", "enforcer.lab.responder", str(socket))
+        waits.append((_start(ledger, RESPONDER, command), socket.exists))
+    if state.config is not None and not _alive(ledger, WEBHOOK):
+        waits.append(_start_webhook(ledger, state.config))
+    for process, ready in waits:
+        _wait(places, process, ready)
+
+
+def expected(ledger: Ledger) -> tuple[str, ...]:
+    """The processes that this lab should have."""
+    return (ENFORCER, RESPONDER, *((WEBHOOK,) if ledger.state.config is not None else ()))
+
+
+def wait_for_config(ledger: Ledger, digest: str) -> None:
+    """Return when the webhook has read the tenant file that we have read."""
+    process, url = ledger.state.process(WEBHOOK), ledger.state.webhook
+    if process is not None and url is not None:
+        address = url.removeprefix("https://")
+        ready = functools.partial(_webhook_ready, ledger.places, address, digest)
+        _wait(ledger.places, process, ready)
+
+
+def stop(ledger: Ledger, name: str) -> None:
+    """End one of the lab's processes."""
+    process = ledger.state.process(name)
+    if process is not None:
+        processes.end([process])
+
+
+def ringfence(*arguments: str) -> tuple[str, ...]:
+    """The command line of a `ringfence` process of this very installation."""
+    script = Path(sys.executable).with_name("ringfence")
+    if script.exists():
+        return (str(script), *arguments)
+    return (sys.executable, "-c", "from generators.cli import main; main()", *arguments)
+
+
+def agent_answers(places: Places) -> bool:
+    """Whether the agent answers on its control socket."""
+    try:
+        control.ask(places.enforcer_run, {"command": "status"})
+    except (OSError, RingfenceError):
+        return False
+    return True
+
+
+def _enforcer_arguments(ledger: Ledger) -> tuple[str, ...]:
+    places, config = ledger.places, ledger.state.config
+    return (
+        *("enforcer", "run", "--node-name", NODE),
+        *("--manifests", str(places.manifests)),
+        *(("-c", config) if config is not None else ()),
+        *("--pin-dir", str(places.pins)),
+        *("--run-dir", str(places.enforcer_run)),
+    )
+
+
+def _start_webhook(ledger: Ledger, config: str) -> tuple[Process, Callable[[], bool]]:
+    places = ledger.places
+    if not places.certificates.is_dir():
+        command = ringfence(
+            *("webhook", "certificates", "--directory", str(places.certificates)),
+            *("--host", "127.0.0.1"),
+        )
+        certificates = _start(ledger, "certificates", command)
+        _wait_for_end(places, certificates)
+    log = places.log(WEBHOOK)
+    begun = log.stat().st_size if log.exists() else 0
+    command = ringfence(
+        *("webhook", "serve", "-c", config, "--listen", "127.0.0.1:0", "--drain-seconds", "0"),
+        *("--tls-cert", str(places.certificates / "tls.crt")),
+        *("--tls-key", str(places.certificates / "tls.key")),
+    )
+    process = _start(ledger, WEBHOOK, command)
+
+    def ready() -> bool:
+        address = _listening(log, begun)
+        if address is None or not _webhook_ready(places, address):
+            return False
+        ledger.update(replace(ledger.state, webhook=f"https://{address}"))
+        return True
+
+    return process, ready
+
+
+def _listening(log: Path, begun: int) -> str | None:
+    """The address that the webhook says it listens on, below where its log began."""
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
+        file.seek(begun)
+        for line in file:
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict) and entry.get("event") == "listening":
+                    return str(entry["address"])
+    return None
+
+
+def _webhook_ready(places: Places, address: str, config: str = "") -> bool:
+    """Whether it is ready, with the tenant file of that digest where one is named."""
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(places.certificates / "ca.crt"))
+    url = f"https://{address}/readyz?verbose"
+    try:
+        with urlopen(url, timeout=5, context=context) as answer:
+            return int(answer.status) == 200 and config in answer.read().decode()
+    except (URLError, OSError):
+        return False
+
+
+def _start(ledger: Ledger, name: str, command: tuple[str, ...]) -> Process:
+    return processes.start(name, command, ledger.places.log(name), ledger.set_process)
+
+
+def _alive(ledger: Ledger, name: str) -> bool:
+    process = ledger.state.process(name)
+    return process is not None and process.alive
+
+
+def _wait(places: Places, process: Process, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not ready():
+        if not process.alive or time.monotonic() > deadline:
+            _explain_end(places, process)
+        time.sleep(POLL_SECONDS)
+
+
+def _wait_for_end(places: Places, process: Process) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while process.alive and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    if not (places.certificates / "tls.key").exists():
+        _explain_end(places, process)
+
+
+def _explain_end(places: Places, process: Process) -> None:
+    log = places.log(process.name)
+    tail = log.read_bytes()[-LOG_TAIL:].decode(errors="replace").strip() if log.exists() else ""
+    what = "does not become ready" if process.alive else "ended at once"
+    raise LabFailed(f"the lab's {process.name} {what}; it said:\n{tail or '(nothing)'}")
+
+
+def _remove_run_directory(places: Places) -> None:
+    """The ledger goes last: a crash before that is cleaned up by the next command."""
+    for entry in places.run.iterdir():
+        if entry.name == STATE_FILE:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    (places.run / STATE_FILE).unlink()
+    forget_empty(places)
+
+
+def forget_empty(places: Places) -> None:
+    """Remove the lock's file, and our directories where nobody needs them; we hold the lock."""
+    places.lock.unlink(missing_ok=True)
+    for directory in (places.run, places.run.parent, places.run.parent.parent, places.pins.parent):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+
+
+def _name_option(places: Places) -> str:
+    from enforcer.lab.names import DEFAULT_LAB
+
+    return "" if places.name == DEFAULT_LAB else f" --name {places.name}"

@@ -1,0 +1,207 @@
+"""`lab status`: processes, pods, and what is not enforced and why.
+
+Whether a pod is enforced is read from the kernel, not from the agent: programs on its veth, and
+policy state behind them. So it is true also after every process was killed. The agent, where it
+runs, knows more about the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socket import if_nametoindex
+from typing import TypedDict
+
+from enforcer import attach, control, loader
+from enforcer.kernel import KernelError
+from enforcer.lab import netns
+from enforcer.lab.ledger import Ledger
+from enforcer.lab.lifecycle import ENFORCER, expected
+from enforcer.lab.names import NODE, Places, Wire
+from enforcer.lab.pods import Running, documents, node_of, running
+from enforcer.lab.show import NONE, columns
+from enforcer.lab.store import Store
+from enforcer.maps import Maps
+from enforcer.tables import EndpointEntry, EndpointFlag
+from generators.cluster import from_objects
+from generators.errors import RingfenceError
+
+HOST_NETWORK = "it is on the node's network, where no policy reaches it"
+
+
+class ProcessStatus(TypedDict):
+    """One running process."""
+
+    name: str
+    pid: int
+
+
+class PodStatus(TypedDict):
+    """One running pod; `reason` says why it is not enforced, and is empty when it is."""
+
+    namespace: str
+    name: str
+    networkNamespace: str
+    hostInterface: str | None
+    addresses: list[str]
+    enforced: bool
+    reason: str
+
+
+class NodeStatus(TypedDict):
+    """The lab's node."""
+
+    name: str
+    networkNamespace: str
+    addresses: list[str]
+    podCIDRs: list[str]
+
+
+class Status(TypedDict):
+    """All of it, as `status -o json` prints it."""
+
+    name: str
+    config: str | None
+    webhook: str | None
+    runDirectory: str
+    pinDirectory: str
+    processes: list[ProcessStatus]
+    notRunning: list[str]
+    node: NodeStatus
+    pods: list[PodStatus]
+    notEnforced: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """What is loaded: the directory of pins in use and the endpoints behind it."""
+
+    pins: Path
+    endpoints: Mapping[int, EndpointEntry]
+
+
+def document(ledger: Ledger, store: Store) -> Status:
+    """The state of a lab."""
+    places, state = ledger.places, ledger.state
+    pods = running(places, store)
+    node = node_of(from_objects(documents(store)), pods)
+    alive = [process for process in state.processes if process.alive]
+    shown = [process for process in alive if process.name in expected(ledger)]
+    told = _told(places) if any(p.name == ENFORCER for p in shown) else {}
+    with _in_kernel(places) as loaded:
+        statuses = [_pod(item, loaded, told) for item in pods]
+    return {
+        "name": places.name,
+        "config": state.config,
+        "webhook": state.webhook,
+        "runDirectory": str(places.run),
+        "pinDirectory": str(places.pins),
+        "processes": [{"name": process.name, "pid": process.pid} for process in shown],
+        "notRunning": sorted(set(expected(ledger)) - {process.name for process in shown}),
+        "node": {
+            "name": NODE,
+            "networkNamespace": places.node_netns,
+            "addresses": list(node.ips),
+            "podCIDRs": list(node.pod_cidrs),
+        },
+        "pods": statuses,
+        "notEnforced": [
+            f"{pod['namespace']}/{pod['name']}: {pod['reason']}"
+            for pod in statuses
+            if not pod["enforced"]
+        ],
+    }
+
+
+def table(status: Status) -> str:
+    """The same for people."""
+    processes = [f"{p['name']} (pid {p['pid']})" for p in status["processes"]]
+    missing = [f"{name} (not running)" for name in status["notRunning"]]
+    head = columns(
+        [
+            ("lab", status["name"]),
+            ("processes", ", ".join([*processes, *missing])),
+            ("tenant file", status["config"] or NONE),
+            (
+                "node",
+                f"{status['node']['networkNamespace']} {' '.join(status['node']['addresses'])}",
+            ),
+            ("pins", status["pinDirectory"]),
+        ]
+    )
+    rows = [
+        (
+            f"{pod['namespace']}/{pod['name']}",
+            pod["hostInterface"] or NONE,
+            ",".join(pod["addresses"]),
+            "yes" if pod["enforced"] else "NO",
+        )
+        for pod in status["pods"]
+    ]
+    pods = columns([("POD", "INTERFACE", "ADDRESSES", "ENFORCED"), *rows])
+    problems = "".join(f"not enforced: {line}\n" for line in status["notEnforced"])
+    return f"{head}\n{pods}{problems}"
+
+
+def _pod(item: Running, loaded: _Kernel | None, told: Mapping[str, str]) -> PodStatus:
+    reason = HOST_NETWORK if item.wire is None else _lack(item.wire, loaded)
+    if reason and item.pod.key in told:
+        reason = told[item.pod.key]
+    return {
+        "namespace": item.pod.namespace,
+        "name": item.pod.name,
+        "networkNamespace": item.netns,
+        "hostInterface": None if item.wire is None else item.wire.interface,
+        "addresses": list(item.pod.ips),
+        "enforced": not reason,
+        "reason": reason,
+    }
+
+
+def _lack(wire: Wire, loaded: _Kernel | None) -> str:
+    """Why a pod is not enforced, or nothing; asked in the node's network namespace."""
+    if loaded is None:
+        return "no programs are loaded"
+    try:
+        ifindex = if_nametoindex(wire.interface)
+        if attach.attached(loaded.pins, ifindex) is None:
+            return f"no programs on {wire.interface}"
+    except (OSError, RingfenceError) as error:
+        return str(error)
+    entry = loaded.endpoints.get(ifindex)
+    if entry is None or EndpointFlag.READY not in entry.flags:
+        return "closed: it has no policy state yet"
+    return ""
+
+
+@contextmanager
+def _in_kernel(places: Places) -> Iterator[_Kernel | None]:
+    """What the lab's pins hold, with this thread in the node's network namespace."""
+    with netns.inside(places.node_netns):
+        yield _loaded(places)
+
+
+def _loaded(places: Places) -> _Kernel | None:
+    try:
+        pins = loader.find_loaded(places.pins)
+        if pins is None:
+            return None
+        with Maps.open(pins) as maps:
+            return _Kernel(pins, maps.read().endpoints)
+    except KernelError:
+        return None
+
+
+def _told(places: Places) -> Mapping[str, str]:
+    """What the agent says about pods that it does not enforce."""
+    try:
+        answer = control.ask(places.enforcer_run, {"command": "status"})
+    except RingfenceError:
+        return {}
+    listed = answer.get("notEnforced")
+    return {
+        f"{item['namespace']}/{item['pod']}": str(item["reason"])
+        for item in (listed if isinstance(listed, list) else ())
+    }

@@ -1,0 +1,105 @@
+"""What the lab does in the controller's place."""
+
+from __future__ import annotations
+
+import pytest
+
+from enforcer.lab.admission import Requester
+from enforcer.lab.changes import Gate, apply, delete, named
+from enforcer.lab.controller import note_admission, synchronize
+from enforcer.lab.store import Store
+from generators.manifests import Documents
+from generators.objects import Namespace
+from generators.tenants.load import parse_tenants
+from tests.lab.builders import TENANTS, example, namespace, objects, tenants
+
+ADMIN = Gate(Requester())
+POLICY = "allow-ingress-namespace"
+
+
+def stored(documents: Documents) -> Store:
+    store = Store()
+    apply(store, documents, ADMIN)
+    return store
+
+
+def tenant_labels(store: Store) -> dict[str, str | None]:
+    return {n.name: n.labels.get("client") for n in store.namespaces}
+
+
+def test_namespaces_that_existed_before_are_labelled_and_isolated_by_name() -> None:
+    store = stored(example())
+    lines = synchronize(tenants(), store)
+    assert {name: label for name, label in tenant_labels(store).items() if label} == {
+        "app-test01": "test01",
+        "app-test02": "test02",
+        "monitoring-test01": "test01",
+    }
+    assert [policy.key for policy in store.policies] == [
+        f"app-test01/{POLICY}",
+        f"app-test02/{POLICY}",
+        f"monitoring-test01/{POLICY}",
+    ]
+    assert len(lines) == 6
+    assert sorted(store.tenants.values()) == ["test01", "test01", "test02"]
+
+
+def test_a_second_look_finds_nothing_to_do() -> None:
+    store = stored(example())
+    synchronize(tenants(), store)
+    assert synchronize(tenants(), store) == ()
+
+
+def test_a_label_that_the_name_does_not_confirm_is_taken_away() -> None:
+    store = stored(objects(namespace("sandbox", client="test01")))
+    synchronize(tenants(), store)
+    assert tenant_labels(store) == {"sandbox": None}
+    assert store.tenants == {}
+
+
+def test_the_record_wins_over_name_and_label() -> None:
+    store = stored(objects(namespace("app-test02")))
+    store.tenants[store.namespaces[0].uid] = "test01"
+    synchronize(tenants(), store)
+    assert tenant_labels(store) == {"app-test02": "test01"}
+
+
+def test_a_generated_policy_that_was_deleted_comes_back() -> None:
+    store = stored(example())
+    synchronize(tenants(), store)
+    delete(store, [named("netpol", f"app-test01/{POLICY}")], ADMIN, {})
+    (line,) = synchronize(tenants(), store)
+    assert line.endswith("created in namespace app-test01 by ringfence")
+
+
+def test_a_tenant_that_leaves_the_file_leaves_nothing_behind() -> None:
+    store = stored(example())
+    synchronize(tenants(), store)
+    text = TENANTS.read_text()
+    without = text[: text.index("  - name: test02")]
+    synchronize(parse_tenants(without.encode(), "tenants.yaml"), store)
+    assert tenant_labels(store)["app-test02"] is None
+    assert {policy.namespace for policy in store.policies} == {"app-test01", "monitoring-test01"}
+    assert set(store.tenants.values()) == {"test01"}
+
+
+BEFORE = Namespace("a", {"client": "test01"}, uid="u")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "recorded"),
+    [
+        pytest.param(None, {"client": "test02"}, "test02", id="new with a label"),
+        pytest.param(None, {}, None, id="new without a label"),
+        pytest.param(None, {"client": "stranger"}, None, id="new with a label of no tenant"),
+        pytest.param(BEFORE, {"client": "test02"}, "test02", id="moved"),
+        pytest.param(BEFORE, {}, None, id="taken out"),
+        pytest.param(BEFORE, {"client": "test01", "x": "y"}, "kept", id="something else changed"),
+    ],
+)
+def test_the_record_follows_what_the_webhook_let_through(
+    before: Namespace | None, after: dict[str, str], recorded: str | None
+) -> None:
+    store = Store(tenants={"u": "kept"})
+    note_admission(tenants(), store, before, Namespace("a", after, uid="u"))
+    assert store.tenants.get("u") == recorded
