@@ -1,3 +1,3 @@
-from tests.testbed.fixtures import api, pytest_collection_finish, unique
+from tests.testbed.fixtures import api, pytest_collection_finish
 
-__all__ = ["api", "pytest_collection_finish", "unique"]
+__all__ = ["api", "pytest_collection_finish"]

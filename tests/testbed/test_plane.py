@@ -25,9 +25,9 @@ def test_the_server_says_which_release_it_is(api: ControlPlane) -> None:
 
 def test_rbac_refuses_who_has_no_role(
     api: ControlPlane,
-    unique: Callable[[str], str],
+    unique_name: Callable[[str], str],
 ) -> None:
-    name = unique("refused")
+    name = unique_name("refused")
     done = api.try_kubectl("create", "namespace", name, user="alice", groups=["team-test01"])
     assert 'namespaces is forbidden: User "alice"' in done.stderr
     # The control: the same request by an admin is granted.
@@ -45,9 +45,9 @@ def test_groups_of_a_client_certificate_arrive(api: ControlPlane) -> None:
 
 def test_a_service_account_is_who_its_token_says(
     api: ControlPlane,
-    unique: Callable[[str], str],
+    unique_name: Callable[[str], str],
 ) -> None:
-    namespace = unique("robots")
+    namespace = unique_name("robots")
     api.kubectl("create", "namespace", namespace)
     api.kubectl("create", "serviceaccount", "deployer", "-n", namespace)
     config = api.service_account_kubeconfig(namespace, "deployer")

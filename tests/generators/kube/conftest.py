@@ -9,10 +9,10 @@ from generators.kube.client import Client
 from generators.kube.config import Source
 from generators.kube.transport import Transport
 from tests.generators.kube.proxy import FaultProxy
-from tests.testbed.fixtures import api, pytest_collection_finish, unique
+from tests.testbed.fixtures import api, pytest_collection_finish
 from tests.testbed.plane import ADMINS, ControlPlane
 
-__all__ = ["admin", "api", "connect", "proxy", "pytest_collection_finish", "unique"]
+__all__ = ["admin", "api", "connect", "proxy", "pytest_collection_finish"]
 
 
 @pytest.fixture

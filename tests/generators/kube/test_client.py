@@ -57,8 +57,8 @@ def data_of(document: Document) -> dict[str, str]:
     return strings(document, "data")
 
 
-def test_an_object_lives_from_create_to_delete(admin: Client, unique: Unique) -> None:
-    name = unique("life")
+def test_an_object_lives_from_create_to_delete(admin: Client, unique_name: Unique) -> None:
+    name = unique_name("life")
     created = admin.create(CONFIG_MAPS, config_map(name, a="1"), manager="test")
     assert data_of(admin.get(CONFIG_MAPS, name, "default")) == {"a": "1"}
     admin.update(CONFIG_MAPS, created | {"data": {"a": "2"}}, manager="test")
@@ -72,9 +72,9 @@ def test_an_object_lives_from_create_to_delete(admin: Client, unique: Unique) ->
 
 
 def test_apply_owns_its_fields_and_gives_up_what_it_no_longer_names(
-    admin: Client, unique: Unique
+    admin: Client, unique_name: Unique
 ) -> None:
-    name = unique("apply")
+    name = unique_name("apply")
     admin.apply(CONFIG_MAPS, config_map(name, a="1", b="2"), manager="ringfence")
     admin.apply(CONFIG_MAPS, config_map(name, c="3"), manager="somebody")
     applied = admin.apply(CONFIG_MAPS, config_map(name, a="1"), manager="ringfence")
@@ -83,9 +83,9 @@ def test_apply_owns_its_fields_and_gives_up_what_it_no_longer_names(
 
 
 def test_apply_does_not_take_a_field_from_another_manager_unless_forced(
-    admin: Client, unique: Unique
+    admin: Client, unique_name: Unique
 ) -> None:
-    name = unique("force")
+    name = unique_name("force")
     admin.apply(CONFIG_MAPS, config_map(name, a="theirs"), manager="somebody")
     ours = config_map(name, a="ours")
     with pytest.raises(Conflict, match="somebody"):
@@ -94,17 +94,17 @@ def test_apply_does_not_take_a_field_from_another_manager_unless_forced(
     assert data_of(forced) == {"a": "ours"}
 
 
-def test_a_dry_run_decides_and_leaves_nothing(admin: Client, unique: Unique) -> None:
-    name = unique("dry")
+def test_a_dry_run_decides_and_leaves_nothing(admin: Client, unique_name: Unique) -> None:
+    name = unique_name("dry")
     admin.apply(CONFIG_MAPS, config_map(name), manager="test", dry_run=DryRun.ALL)
     with pytest.raises(NotFound):
         admin.get(CONFIG_MAPS, name, "default")
 
 
 def test_delete_spares_an_object_that_is_not_the_one_looked_at(
-    admin: Client, unique: Unique
+    admin: Client, unique_name: Unique
 ) -> None:
-    name = unique("spare")
+    name = unique_name("spare")
     first = meta_of(admin.create(CONFIG_MAPS, config_map(name), manager="test"))
     admin.apply(CONFIG_MAPS, config_map(name, changed="yes"), manager="test")
     for stale in (Preconditions(uid="other"), Preconditions(first.uid, first.resource_version)):
@@ -114,17 +114,17 @@ def test_delete_spares_an_object_that_is_not_the_one_looked_at(
 
 
 def test_update_of_an_object_that_changed_meanwhile_is_a_conflict(
-    admin: Client, unique: Unique
+    admin: Client, unique_name: Unique
 ) -> None:
-    name = unique("race")
+    name = unique_name("race")
     seen = admin.create(CONFIG_MAPS, config_map(name), manager="test")
     admin.apply(CONFIG_MAPS, config_map(name, a="1"), manager="other")
     with pytest.raises(Conflict, match="the object has been modified"):
         admin.update(CONFIG_MAPS, seen | {"data": {"a": "2"}}, manager="test")
 
 
-def test_a_json_patch_s_test_operation_guards_it(admin: Client, unique: Unique) -> None:
-    name = unique("guard")
+def test_a_json_patch_s_test_operation_guards_it(admin: Client, unique_name: Unique) -> None:
+    name = unique_name("guard")
     admin.create(CONFIG_MAPS, config_map(name, a="1"), manager="test")
     patch: list[Document] = [
         {"op": "test", "path": "/data/a", "value": "0"},
@@ -135,8 +135,8 @@ def test_a_json_patch_s_test_operation_guards_it(admin: Client, unique: Unique) 
     assert data_of(admin.get(CONFIG_MAPS, name, "default")) == {"a": "1"}
 
 
-def test_creating_twice_says_that_it_exists(admin: Client, unique: Unique) -> None:
-    name = unique("twice")
+def test_creating_twice_says_that_it_exists(admin: Client, unique_name: Unique) -> None:
+    name = unique_name("twice")
     admin.create(CONFIG_MAPS, config_map(name), manager="test")
     with pytest.raises(AlreadyExists):
         admin.create(CONFIG_MAPS, config_map(name), manager="test")
@@ -165,8 +165,10 @@ def test_an_unknown_kind_is_not_found(admin: Client) -> None:
         admin.list_all(Resource("kyverno.io", "v1", "clusterpolicies", "ClusterPolicy"))
 
 
-def test_a_list_is_complete_whatever_the_size_of_its_pages(admin: Client, unique: Unique) -> None:
-    mark = unique("page")
+def test_a_list_is_complete_whatever_the_size_of_its_pages(
+    admin: Client, unique_name: Unique
+) -> None:
+    mark = unique_name("page")
     for index in range(7):
         document = config_map(f"{mark}-{index}")
         document["metadata"] = dict(mapping(document, "metadata")) | {"labels": {"mark": mark}}
@@ -229,11 +231,11 @@ def test_a_server_of_another_authority_is_not_trusted(
 
 
 def test_a_connection_that_the_server_closed_while_idle_is_not_noticed_by_the_caller(
-    admin: Client, proxy: FaultProxy, unique: Unique
+    admin: Client, proxy: FaultProxy, unique_name: Unique
 ) -> None:
     # The proxy closes each connection after one answer, without saying so in the answer.
     client = proxy.client()
-    name = unique("idle")
+    name = unique_name("idle")
     client.create(CONFIG_MAPS, config_map(name), manager="test")
     for value in ("1", "2", "3"):
         client.apply(CONFIG_MAPS, config_map(name, a=value), manager="test")
@@ -273,9 +275,9 @@ def test_a_truncated_answer_is_no_answer(proxy: FaultProxy) -> None:
 
 
 def test_a_rotated_token_is_picked_up_when_the_old_one_is_refused(
-    api: ControlPlane, admin: Client, connect: Connect, unique: Unique, tmp_path: Path
+    api: ControlPlane, admin: Client, connect: Connect, unique_name: Unique, tmp_path: Path
 ) -> None:
-    name = unique("rotated")
+    name = unique_name("rotated")
     account: Document = {"metadata": {"name": name, "namespace": "default"}}
     admin.create(SERVICE_ACCOUNTS, account, manager="test")
     (tmp_path / "ca.crt").write_bytes(api.ca)
@@ -290,9 +292,9 @@ def test_a_rotated_token_is_picked_up_when_the_old_one_is_refused(
 
 
 def test_what_kubectl_shows_is_what_was_applied(
-    api: ControlPlane, admin: Client, unique: Unique
+    api: ControlPlane, admin: Client, unique_name: Unique
 ) -> None:
-    name = unique("shown")
+    name = unique_name("shown")
     policy: Document = {
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},

@@ -48,8 +48,8 @@ class Candidates:
 
 
 @pytest.fixture
-def candidates(admin: Client, unique: Callable[[str], str]) -> Iterator[Candidates]:
-    made = Candidates(unique("lease"))
+def candidates(admin: Client, unique_name: Callable[[str], str]) -> Iterator[Candidates]:
+    made = Candidates(unique_name("lease"))
     yield made
     made.stop()
 

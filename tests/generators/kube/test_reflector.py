@@ -24,8 +24,8 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def cluster(admin: Client, unique: Callable[[str], str]) -> Iterator[Cluster]:
-    made = Cluster(admin, unique("mark"))
+def cluster(admin: Client, unique_name: Callable[[str], str]) -> Iterator[Cluster]:
+    made = Cluster(admin, unique_name("mark"))
     made.put("a")
     made.put("b")
     yield made
@@ -273,9 +273,9 @@ def test_an_overloaded_server_is_left_alone_for_as_long_as_it_asks(
 
 
 def test_lost_permission_is_loud_and_leaves_the_copy(
-    api: ControlPlane, cluster: Cluster, unique: Callable[[str], str]
+    api: ControlPlane, cluster: Cluster, unique_name: Callable[[str], str]
 ) -> None:
-    user = unique("reader")
+    user = unique_name("reader")
     binding = ("clusterrolebinding", user, "--clusterrole=view", f"--user={user}")
     api.kubectl("create", *binding)
     with FaultProxy(api, user) as proxy:
@@ -296,10 +296,10 @@ def test_a_refused_token_is_read_again(
     api: ControlPlane,
     cluster: Cluster,
     connect: Callable[[Source], Client],
-    unique: Callable[[str], str],
+    unique_name: Callable[[str], str],
     tmp_path: Path,
 ) -> None:
-    name = unique("agent")
+    name = unique_name("agent")
     api.kubectl("create", "serviceaccount", name, "-n", "default")
     api.kubectl(
         *("create", "clusterrolebinding", name, "--clusterrole=view"),

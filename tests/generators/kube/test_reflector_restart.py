@@ -26,9 +26,9 @@ def plane() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def cluster(plane: ControlPlane, unique: Callable[[str], str]) -> Iterator[Cluster]:
+def cluster(plane: ControlPlane, unique_name: Callable[[str], str]) -> Iterator[Cluster]:
     with Client.connect(str(plane.kubeconfig())) as admin:
-        made = Cluster(admin, unique("mark"))
+        made = Cluster(admin, unique_name("mark"))
         made.put("a")
         made.put("b")
         yield made
