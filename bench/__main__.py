@@ -16,10 +16,14 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Entry point; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="make bench", description="Benches beside a baseline.")
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHES], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument("--scale", type=Scale, choices=list(Scale), default=Scale.FULL)
     parser.add_argument("--output", type=Path, default=CHECKOUT / ".cache/bench")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(BENCHES):
+        parser.error(
+            f"no bench is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}"
+        )
     found: list[Comparison] = []
     for name in arguments.names or BENCHES:
         print(f"## {name}\n", flush=True)
