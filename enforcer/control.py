@@ -32,7 +32,9 @@ ANSWER_SECONDS = 5.0
 
 Request = Mapping[str, object]
 Answer = dict[str, object]
-Respond = Callable[[Request], Iterable[Mapping[str, object]]]
+Line = Mapping[str, object] | bytes
+"""An answer, or one that is encoded already; empty bytes only tell that the agent is alive."""
+Respond = Callable[[Request], Iterable[Line]]
 
 
 class AgentAway(MachineLacks):
@@ -75,7 +77,8 @@ def stream(run_dir: Path, request: Request) -> Iterator[Answer]:
                 connection.settimeout(None)
             with connection.makefile("rb") as lines:
                 for line in lines:
-                    yield json.loads(line)
+                    if line.strip():
+                        yield json.loads(line)
         except OSError as error:
             raise AgentAway(path, error) from error
 
@@ -117,15 +120,15 @@ def _handler(respond: Respond) -> type[socketserver.StreamRequestHandler]:
             line = self.rfile.readline(MAX_REQUEST + 1)
             try:
                 for answer in _answers(line, respond):
-                    self.wfile.write(json.dumps(answer).encode() + b"\n")
-                    self.wfile.flush()
+                    data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                    self.wfile.write(data + b"\n")
             except (BrokenPipeError, ConnectionResetError):
                 return  # the asker has gone; nobody is left to tell
 
     return Handler
 
 
-def _answers(line: bytes, respond: Respond) -> Iterable[Mapping[str, object]]:
+def _answers(line: bytes, respond: Respond) -> Iterable[Line]:
     if len(line) > MAX_REQUEST:
         return [{"error": f"the request is longer than {MAX_REQUEST} bytes"}]
     try:

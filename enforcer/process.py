@@ -1,0 +1,48 @@
+"""The agent's process: its parts put together, from the first look at the machine to SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from contextlib import ExitStack
+
+from enforcer import loader, metrics
+from enforcer.agent import Agent, Settings, exclusive
+from enforcer.control import Server
+from enforcer.feed import Feed
+from enforcer.flows import FlowReader
+from enforcer.maps import Maps
+from enforcer.service import Service
+from enforcer.state import Board
+from generators import logs
+
+log = logging.getLogger("ringfence.enforcer")
+
+
+def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
+    """Enforce until SIGTERM or SIGINT; what is in force then stays in force."""
+    logs.configure()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(settings))
+        pins = loader.ensure_loaded(settings.pin_dir)
+        maps = stack.enter_context(Maps.open(pins))
+        reader = stack.enter_context(FlowReader.open(pins))
+        board = Board()
+        feed = Feed(board, settings.node)
+        agent = Agent(settings, maps, pins, board)
+        server = Server(settings.run_dir, Service(settings, board, feed, maps).respond)
+        if scraped_at is not None:
+            metrics.serve(metrics.AgentCollector(board, maps, feed), *scraped_at)
+        reading = threading.Thread(target=feed.run, args=(reader, stop))
+        reading.start()
+        stack.callback(reading.join)
+        stack.callback(stop.set)
+        server.start()
+        stack.callback(server.stop)
+        logs.event(log, "agent_started", node=settings.node, pins=str(pins))
+        agent.run(stop)
+        logs.event(log, "agent_stopped", revision=board.state.revision)
