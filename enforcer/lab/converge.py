@@ -44,6 +44,17 @@ def converge(ledger: Ledger, store: Store, config_digest: str | None) -> None:
     announce(places.responder_socket, [item.site() for item in pods])
 
 
+def begin_empty(ledger: Ledger, config_digest: str | None) -> None:
+    """Start the agent on a node without pods: what comes later is new to it, and gets no grace.
+
+    (An agent that finds pods on a node where no programs ran takes them for older than itself, and
+    lets their established traffic go on for a while.)
+    """
+    write_atomically(ledger.places.manifests / MANIFEST_FILE, manifest(ledger.places, Store()))
+    start_processes(ledger)
+    _enforce(ledger, manifest(ledger.places, Store()), config_digest)
+
+
 def _stop(
     ledger: Ledger,
     store: Store,

@@ -20,7 +20,7 @@ from enforcer.lab.changes import Gate, Report, keys_of
 from enforcer.lab.changes import apply as apply_documents
 from enforcer.lab.changes import delete as delete_objects
 from enforcer.lab.controller import synchronize
-from enforcer.lab.converge import converge
+from enforcer.lab.converge import begin_empty, converge
 from enforcer.lab.ledger import Ledger, Lock, Phase
 from enforcer.lab.names import Places
 from enforcer.lab.pods import give_addresses, running
@@ -36,13 +36,12 @@ Edit = Callable[[Store, Gate], Report]
 def up(places: Places, config: Path | None, documents: Documents, requester: Requester) -> Report:
     """Start a lab with these objects in it; whatever goes wrong, nothing stays behind."""
     machine.check()
-    if config is not None:
-        load_tenants(config)
+    digest = None if config is None else load_tenants(config).digest
     with ledgers.locked(places, Lock.EXCLUSIVE):
         _make_room(places)
         try:
             ledger = lifecycle.begin(places, config)
-            lifecycle.start_processes(ledger)
+            begin_empty(ledger, digest)
             report = _edit(ledger, requester, lambda s, gate: apply_documents(s, documents, gate))
             ledger.update(replace(ledger.state, phase=Phase.UP))
         except BaseException:
