@@ -192,7 +192,7 @@ def _all_nodes(documents: Documents) -> tuple[Node, ...]:
     nodes = {node.name: node for node in documents.nodes}
     for pod in documents.pods:
         ips = (*pod.host_ips, *(pod.ips if pod.host_network else ()))
-        if pod.node and ips and not pod.terminal:
+        if pod.node and ips:
             node = nodes.get(pod.node, Node(pod.node))
             nodes[pod.node] = replace(node, ips=tuple(dict.fromkeys((*node.ips, *ips))))
     return tuple(node for _, node in sorted(nodes.items()))

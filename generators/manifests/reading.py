@@ -54,6 +54,7 @@ class _Collection:
     skipped: Counter[str] = field(default_factory=Counter)
     first_skipped: dict[str, Origin] = field(default_factory=dict)
     places: dict[tuple[str, str, str], Origin] = field(default_factory=dict)
+    files: set[Path] = field(default_factory=set)
 
     def add(self, item: Object) -> None:
         """Take an object, unless it was given before."""
@@ -133,14 +134,32 @@ def _contents(path: str, collection: _Collection) -> Iterable[tuple[str, bytes]]
     try:
         files = [where]
         if where.is_dir():
-            files = sorted(p for p in where.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+            files = sorted(p for p in where.rglob("*") if _is_manifest(p.relative_to(where), p))
         for file in files:
+            if _seen(file, collection):
+                continue
             with file.open("rb") as stream:
                 yield str(file), stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problem = Problem(path, 1, "", f"cannot be read: {reason}", "check the path")
         collection.problems.append(problem)
+
+
+def _is_manifest(below: Path, file: Path) -> bool:
+    """Hidden files are left out: a mounted ConfigMap keeps its older contents in hidden folders."""
+    hidden = any(part.startswith(".") for part in below.parts)
+    return not hidden and file.suffix in _SUFFIXES and file.is_file()
+
+
+def _seen(file: Path, collection: _Collection) -> bool:
+    """Whether a file was read before: by its folder and again by its name."""
+    real = file.resolve()
+    if not real.is_file():
+        return False
+    before = real in collection.files
+    collection.files.add(real)
+    return before
 
 
 def _read_file(data: bytes, file: str, collection: _Collection) -> None:

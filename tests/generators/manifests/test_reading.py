@@ -272,6 +272,15 @@ def test_directories_are_read_recursively_in_a_fixed_order(tmp_path: Path) -> No
     assert [n.name for n in read([str(tmp_path)]).namespaces] == ["two", "one", "c"]
 
 
+def test_a_file_named_twice_is_read_once_and_hidden_files_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.yaml").write_text(NAMESPACE % "hidden")
+    (tmp_path / "a.yaml").write_text(NAMESPACE % "a")
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "a.yaml")
+    found = read([str(tmp_path), str(tmp_path / "a.yaml")])
+    assert [n.name for n in found.namespaces] == ["a"]
+
+
 def test_a_dash_means_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO((NAMESPACE % "x").encode()))
     monkeypatch.setattr(sys, "stdin", stream)
