@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,10 @@ POLL_SECONDS = 0.05
 """Between two looks at the inputs' stamps."""
 RETRY_POLLS = 20
 """What failed is tried again, and interfaces that are gone are noticed, every so many polls."""
+
+
+SIOCGIFFLAGS = 0x8913
+IFF_UP = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ class Agent:
         self._found = found
         if self._fresh:
             self._fresh = False
-            self._grace = frozenset(found.interfaces.values())
+            self._grace = frozenset(i for i in found.interfaces.values() if _is_up(i))
         errors = dict(self._errors)
         tables = self._board.state.tables
         try:
@@ -267,6 +272,18 @@ def _ifindex(name: str) -> int | None:
         return socket.if_nametoindex(name)
     except OSError:
         return None
+
+
+def _is_up(ifindex: int) -> bool:
+    """Whether the link is up: then its pod may have connections from before us."""
+    try:
+        name = socket.if_indextoname(ifindex).encode()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            answer = fcntl.ioctl(asked, SIOCGIFFLAGS, struct.pack("16sH14x", name, 0))
+    except OSError:
+        return False
+    flags: int = struct.unpack("16sH14x", answer)[1]
+    return bool(flags & IFF_UP)
 
 
 def _exists(ifindex: int) -> bool:
