@@ -11,7 +11,7 @@ from generators.verdicts import Verdict
 from tests.scenarios import loader
 
 SCENARIOS = loader.paths()
-ENGINES = ("evaluate",)
+ENGINES = ("evaluate", "maps")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
