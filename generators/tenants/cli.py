@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from generators.errors import InvalidConfig
+from generators.output import Output, output_option, structured
 
 if TYPE_CHECKING:
     from generators.tenants.assignment import Assignment
 
 EXIT_NO = 1
-
-
-class Output(StrEnum):
-    """Forms of an answer."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 @click.group()
@@ -70,7 +61,7 @@ def _name(context: click.Context, argument: click.Parameter, given: str) -> str:
 @click.option("--user", default="", help="Username of who creates the namespace.")
 @click.option("--group", "groups", multiple=True, help="A group of theirs; may be repeated.")
 @click.option("--label", "labels", multiple=True, callback=_labels, help="A label in the request.")
-@click.option("-o", "--output", type=click.Choice([form.value for form in Output]), default="table")
+@output_option
 @click.pass_context
 def assign(
     context: click.Context,
@@ -90,7 +81,7 @@ def assign(
     from generators.tenants.load import load_tenants
 
     decision = decide(load_tenants(file), name, labels, Requester(user, frozenset(groups)))
-    click.echo(_render(decision, Output(output)))
+    click.echo(_render(decision, Output(output)), nl=False)
     if not decision.allowed:
         context.exit(EXIT_NO)
 
@@ -103,12 +94,8 @@ def _render(decision: Assignment, output: Output) -> str:
         "reason": decision.reason,
         "labels": dict(decision.labels),
     }
-    if output is Output.JSON:
-        return json.dumps(answer, indent=2)
-    if output is Output.YAML:
-        import yaml
-
-        return str(yaml.safe_dump(answer, sort_keys=False, width=1000)).rstrip("\n")
+    if output is not Output.TABLE:
+        return structured(answer, output)
     labels = ", ".join(f"{key}={value}" for key, value in decision.labels.items())
     rows = {**answer, "tenant": decision.tenant or "-", "labels": labels or "-"}
-    return "\n".join(f"{key.upper():<10} {value}" for key, value in rows.items())
+    return "".join(f"{key.upper():<10} {value}\n" for key, value in rows.items())
