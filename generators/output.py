@@ -5,6 +5,7 @@ Imports what is heavy only when something is printed.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
@@ -48,5 +49,5 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 def on_terminal() -> bool:
-    """Whether people read along: then answers may be coloured."""
-    return sys.stdout.isatty()
+    """Whether people read along: then answers may be coloured, unless NO_COLOR is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

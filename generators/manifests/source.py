@@ -18,8 +18,8 @@ from generators.errors import InputError, Problem
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 100
-MAX_VALUES = 2_000_000
-"""Values of one document with every alias written out."""
+MAX_ALIASED = 1_000_000
+"""Values of one document that are there by aliases only."""
 
 _LOADER: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = (
     yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -136,12 +136,14 @@ class _Builder:
         self.stack: list[_Open] = []
         self.anchors: dict[str, Field] = {}
         self.root: Field | None = None
+        self.written = 0
+        """Values of the document so far, aliases not counted."""
 
     def documents(self, text: str) -> Iterator[Field]:
         try:
             for event in yaml.parse(text, Loader=_LOADER):
                 if isinstance(event, yaml.DocumentStartEvent):
-                    self.anchors, self.root = {}, None
+                    self.anchors, self.root, self.written = {}, None, 0
                 elif isinstance(event, yaml.DocumentEndEvent):
                     if self.root is not None and self.root.value is not None:
                         yield self.root
@@ -156,6 +158,7 @@ class _Builder:
             raise _error(self.file, 1, what, "correct it") from None
 
     def _event(self, event: yaml.Event) -> None:
+        self.written += 1
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             self._open(event, line)
@@ -206,8 +209,8 @@ class _Builder:
             return
         top = self.stack[-1]
         top.size += field.size
-        if top.size > MAX_VALUES:
-            raise self._refuse(line, f"aliases blow it up past {MAX_VALUES} values", "write it out")
+        if top.size - self.written > MAX_ALIASED:
+            raise self._refuse(line, f"aliases blow it up by {MAX_ALIASED} values", "write it out")
         if top.items is not None:
             top.items.append(field)
         elif top.key is None:

@@ -94,6 +94,13 @@ def test_two_runs_print_the_same_bytes(
     assert first.stdout == second.stdout != ""
 
 
+def test_compiled_map_entries_give_the_same_cells(ringfence: Run, example: list[str]) -> None:
+    ours = ringfence("matrix", *example, "-o", "json")
+    maps = ringfence("matrix", *example, "-o", "json", "--engine", "maps")
+    assert maps.returncode == 0
+    assert json.loads(maps.stdout)["cells"] == json.loads(ours.stdout)["cells"]
+
+
 def test_yaml_and_json_say_the_same(ringfence: Run, example: list[str]) -> None:
     narrow = ["--from", "app-test02/web", "--port", "80/TCP", "--external", "203.0.113.9"]
     as_json = ringfence("matrix", *example, *narrow, "-o", "json").stdout
