@@ -125,7 +125,7 @@ def delete(
 @click.argument("object_name", required=False, metavar="[NS/]NAME")
 @output_option
 @NAME
-def get(kind: str, object_name: str | None, output: Output, lab: str) -> None:
+def get(kind: str, object_name: str | None, output: str, lab: str) -> None:
     """Show namespaces, pods or networkpolicies, with their labels."""
     from enforcer.lab import session, show
     from enforcer.lab.changes import kind_of
@@ -138,7 +138,7 @@ def get(kind: str, object_name: str | None, output: Output, lab: str) -> None:
     if Output(output) is Output.TABLE:
         text = show.table(found, documents)
     elif Output(output) is Output.JSON:
-        text = structured(show.as_list(documents, one), output)
+        text = structured(show.as_list(documents, one), Output.JSON)
     else:
         text = to_yaml([show.as_list(documents, one)])
     click.echo(text, nl=False)
@@ -170,7 +170,7 @@ def probe(
     destination: str | None,
     timeout: float,
     expect: str | None,
-    output: Output,
+    output: str,
     lab: str,
 ) -> None:
     """Make real connections between the pods: who reaches whom."""
@@ -208,7 +208,7 @@ def execute(pod: str, command: tuple[str, ...], lab: str) -> None:
 @lab.command()
 @output_option
 @NAME
-def status(output: Output, lab: str) -> None:
+def status(output: str, lab: str) -> None:
     """What runs where, and what is not enforced and why."""
     from enforcer.lab import session
     from enforcer.lab import status as state
