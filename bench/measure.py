@@ -46,8 +46,8 @@ class Series:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def percentile(self, percent: float) -> float:
-        """The smallest sample that `percent` of all do not exceed (nearest rank)."""
-        ordered = sorted(self.samples)
+        """What `percent` of the samples are as good as, or better (nearest rank)."""
+        ordered = sorted(self.samples, reverse=self.unit is not Unit.SECONDS)
         return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 

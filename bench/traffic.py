@@ -183,14 +183,17 @@ def _enforced() -> Iterator[Node]:
         objects.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": _objects()}))
         _lab("up", node.places, "-c", str(tenants), "-f", str(objects))
         try:
+            # A lab that enforces nothing would be the fastest of all.
+            if lacking := json.loads(_lab("status", node.places, "-o", "json"))["notEnforced"]:
+                raise RuntimeError(f"not enforced: {lacking}")
             yield node
         finally:
             _lab("down", node.places)
 
 
-def _lab(verb: str, places: Places, *arguments: str) -> None:
+def _lab(verb: str, places: Places, *arguments: str) -> bytes:
     command = [str(RINGFENCE), "lab", verb, "--name", places.name, *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
 def _objects() -> list[Document]:

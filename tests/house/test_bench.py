@@ -59,6 +59,12 @@ def test_table_compares_medians_with_the_baseline() -> None:
     ]
 
 
+@pytest.mark.parametrize(("unit", "expected"), [(Unit.SECONDS, 99.0), (Unit.BITS_PER_SECOND, 2.0)])
+def test_p99_is_on_the_bad_side(unit: Unit, expected: float) -> None:
+    series = Series("any", unit, tuple(float(number) for number in range(1, 101)))
+    assert series.percentile(99) == expected
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
