@@ -50,6 +50,7 @@ MAPS = (
 MAIN_UNIT = "ringfence.c"
 BPF_FS = Path("/sys/fs/bpf")
 LOAD_TIMEOUT = 120.0
+UNFINISHED = "loading-"
 HOW_BCC = "run `make setup`, or apt-get install python3-bpfcc linux-headers-amd64"
 
 WARNINGS = """#pragma clang diagnostic error "-Wall"
@@ -77,14 +78,14 @@ class _Table(Protocol):
 class _Module(Protocol):
     """What we use of bcc.BPF."""
 
-    def load_func(self, name: str, prog_type: int) -> _Function: ...
-    def __getitem__(self, name: str) -> _Table: ...
+    def load_func(self, name: bytes, prog_type: int) -> _Function: ...
+    def __getitem__(self, name: bytes) -> _Table: ...
 
 
 class _Bcc(Protocol):
     SCHED_CLS: int
 
-    def __call__(self, *, text: str) -> _Module: ...
+    def __call__(self, *, text: bytes) -> _Module: ...
 
 
 def source_dir() -> Path:
@@ -246,12 +247,11 @@ def _compile(source: str) -> Mapping[str, int]:
     """Descriptors of all programs and maps, by name. They live as long as this process."""
     bcc = _bcc()
     try:
-        module = bcc(text=source)
-        found = {name: module.load_func(name, bcc.SCHED_CLS).fd for name in PROGRAMS}
-        found |= {name: module[name].map_fd for name in MAPS}
-    except (
-        Exception
-    ) as error:  # bcc raises bare Exception; clang and verifier have written to stderr
+        module = bcc(text=source.encode())
+        found = {n: module.load_func(n.encode(), bcc.SCHED_CLS).fd for n in PROGRAMS}
+        found |= {n: module[n.encode()].map_fd for n in MAPS}
+    except Exception as error:
+        # bcc raises bare Exception; clang and the verifier have already written to stderr.
         raise LoadError(f"{error}") from error
     _keep_alive.append(module)
     return found
@@ -267,7 +267,9 @@ def load(pin_dir: Path) -> Path:
     path = pin_dir / version_name(digest)
     objects = _compile(source)
     kernel.map_update(objects["meta_map"], bytes(4), digest)
-    unfinished = pin_dir / f"loading-{os.getpid()}"
+    for leftover in pin_dir.glob(f"{UNFINISHED}*"):  # of a loader that was killed
+        shutil.rmtree(leftover)
+    unfinished = pin_dir / f"{UNFINISHED}{os.getpid()}"
     unfinished.mkdir(mode=0o700)
     try:
         for name, descriptor in objects.items():

@@ -1,0 +1,132 @@
+"""Loading: once per source, complete or not at all, and old pins outlive a failure."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+
+from enforcer import attach, kernel, loader
+from generators.errors import MachineLacks
+
+pytestmark = pytest.mark.bpf
+
+MAIN = "return handle(skb, DIR_INGRESS);"
+
+
+@pytest.fixture
+def pin_dir() -> Iterator[Path]:
+    directory = loader.BPF_FS / f"ringfence-test-{token_hex(3)}"
+    try:
+        yield directory
+    finally:
+        attach.uninstall(directory)
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the C that a test may spoil; the loader of this process uses it."""
+    copy = tmp_path / "bpf"
+    shutil.copytree(loader.source_dir(), copy)
+    monkeypatch.setattr(loader, "source_dir", lambda: copy)
+    return copy
+
+
+def rewrite(sources: Path, old: str, new: str) -> None:
+    unit = sources / "ringfence.c"
+    assert old in unit.read_text()
+    unit.write_text(unit.read_text().replace(old, new))
+
+
+def load_here(pin_dir: Path) -> Path:
+    """Load in this process, which sees the spoiled source."""
+    loader.ensure_bpffs(pin_dir)
+    pin_dir.mkdir(exist_ok=True)
+    return loader.load(pin_dir)
+
+
+def program_id(pins: Path) -> int:
+    with kernel.open_pin(pins / "to_pod") as program:
+        return kernel.program_info(program.fd).id
+
+
+def test_second_call_uses_the_pins_of_the_first(pin_dir: Path) -> None:
+    first = loader.ensure_loaded(pin_dir)
+    loaded = program_id(first)
+    assert loader.ensure_loaded(pin_dir) == first
+    assert program_id(first) == loaded
+
+
+def test_another_source_is_loaded_beside_the_old_one(pin_dir: Path, sources: Path) -> None:
+    old = load_here(pin_dir)
+    rewrite(sources, MAIN, f"/* another source */ {MAIN}")
+    new = load_here(pin_dir)
+    assert old != new
+    assert program_id(old) != program_id(new)
+    attach.retire(new)
+    assert [p.name for p in pin_dir.iterdir()] == [new.name]
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "complaint"),
+    [
+        pytest.param("this is not C", "error:", id="syntax"),
+        pytest.param("int unused; " + MAIN, "unused variable", id="a warning of clang"),
+        pytest.param("while (skb->len) {} " + MAIN, "", id="a refusal of the verifier"),
+    ],
+)
+def test_failure_leaves_the_pins_in_force(
+    pin_dir: Path,
+    sources: Path,
+    spoiled: str,
+    complaint: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    good = load_here(pin_dir)
+    rewrite(sources, MAIN, spoiled)
+    with pytest.raises(loader.LoadError):
+        load_here(pin_dir)
+    assert complaint in capfd.readouterr().err
+    assert [p.name for p in pin_dir.iterdir()] == [good.name]
+    assert program_id(good)
+
+
+def test_half_loaded_directory_is_never_used(pin_dir: Path) -> None:
+    good = loader.ensure_loaded(pin_dir)
+    (good / "pol_map").unlink()
+    assert loader.find_loaded(pin_dir) is None
+    assert loader.ensure_loaded(pin_dir) == good
+    assert (good / "pol_map").exists()
+
+
+def test_leftovers_of_a_killed_loader_are_cleared(pin_dir: Path) -> None:
+    loader.ensure_bpffs(pin_dir)
+    (pin_dir / "loading-1").mkdir(parents=True)
+    good = loader.ensure_loaded(pin_dir)
+    assert [p.name for p in pin_dir.iterdir()] == [good.name]
+
+
+def test_pins_of_another_source_under_this_name_are_not_believed(pin_dir: Path) -> None:
+    good = loader.ensure_loaded(pin_dir)
+    with kernel.open_pin(good / "meta_map") as meta:
+        kernel.map_update(meta.fd, bytes(4), bytes(32))
+    assert loader.find_loaded(pin_dir) is None
+
+
+def test_long_lived_process_never_imports_bcc(pin_dir: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from enforcer import loader, maps, flows, attach;"
+        f"loader.ensure_loaded(Path({str(pin_dir)!r})); assert 'bcc' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_pin_directory_off_the_bpf_filesystem_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MachineLacks, match="/sys/fs/bpf"):
+        loader.ensure_loaded(tmp_path)
