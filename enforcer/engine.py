@@ -6,7 +6,7 @@ nodes is compiled once for each. Registered under the entry-point group `ringfen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from enforcer.compile import compile_tables
@@ -16,7 +16,7 @@ from enforcer.interpret import Packet, judge
 from enforcer.ports import PROTOCOLS
 from enforcer.tables import Dir, Tables
 from generators.cluster import Cluster
-from generators.reachability import Evaluator, Party, Question
+from generators.reachability import Evaluator, Question
 from generators.verdicts import Cell, Judgement, Reason, Verdict
 
 NOT_ON_POD_NETWORK = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
@@ -34,61 +34,85 @@ class CompiledNode:
     interfaces: Mapping[str, int]
 
 
-def compile_nodes(cluster: Cluster, first_interface: int = 1) -> Mapping[str, CompiledNode]:
+def compile_nodes(cluster: Cluster) -> Mapping[str, CompiledNode]:
     """Every node of the cluster (also "", where pods are that no node has yet), by name."""
     nodes = sorted({pod.node for pod in cluster.pods})
-    return {node: _compile_node(cluster, node, first_interface) for node in nodes}
+    return {node: _compile_node(cluster, node) for node in nodes}
 
 
-def _compile_node(cluster: Cluster, node: str, first_interface: int) -> CompiledNode:
+def _compile_node(cluster: Cluster, node: str) -> CompiledNode:
     keys = sorted(pod.key for pod in cluster.pods if is_local(pod, node))
-    interfaces = {key: index for index, key in enumerate(keys, start=first_interface)}
+    interfaces = {key: index for index, key in enumerate(keys, start=1)}
     return CompiledNode(compile_tables(cluster, node, interfaces, Registry()), interfaces)
 
 
 def maps(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
-    """The engine: an answer for each question, in order."""
-    return answer(cluster, questions, compile_nodes(cluster), judge)
+    """The engine `maps`: an answer for each question, in order."""
+    return answer(cluster, questions, judge)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One direction of one question, at the pod whose side it is."""
+
+    node: str
+    pod: str
+    number: int
+    packet: Packet
 
 
 def answer(
-    cluster: Cluster,
-    questions: Iterable[Question],
-    nodes: Mapping[str, CompiledNode],
-    judge_packet: Judge,
+    cluster: Cluster, questions: Iterable[Question], judge_packet: Judge
 ) -> tuple[Cell, ...]:
     """The answers of any judge that reads tables; names of ends mean what the evaluator says."""
-    names = Evaluator(cluster)
-
-    def ask(subject: Party, peer: Party, direction: Dir, question: Question) -> Judgement:
-        if subject.pod is None:
-            return NOT_ON_POD_NETWORK
-        node = nodes[subject.pod.node]
-        packet = Packet(
-            direction,
-            subject.address,
-            peer.address,
-            PROTOCOLS[question.protocol],
-            question.port,
-            # A node's address in a question stands for the node itself, not for what hides behind.
-            from_socket=True,
+    listed = tuple(questions)
+    nodes = compile_nodes(cluster)
+    said: dict[tuple[int, Dir], Judgement] = {}
+    # Node by node and pod by pod, because a judge that fills real maps does not like to switch.
+    for asked in sorted(_asked(cluster, listed), key=lambda a: (a.node, a.pod)):
+        node = nodes[asked.node]
+        found = judge_packet(node.tables, node.interfaces[asked.pod], asked.packet)
+        said[asked.number, asked.packet.direction] = found
+    return tuple(
+        _cell(
+            question,
+            said.get((number, Dir.EGRESS), NOT_ON_POD_NETWORK),
+            said.get((number, Dir.INGRESS), NOT_ON_POD_NETWORK),
         )
-        return judge_packet(node.tables, node.interfaces[subject.pod.key], packet)
+        for number, question in enumerate(listed)
+    )
 
-    def cell(question: Question) -> Cell:
+
+def _asked(cluster: Cluster, questions: Sequence[Question]) -> Iterable[_Asked]:
+    names = Evaluator(cluster)
+    for number, question in enumerate(questions):
         source = names.party(question.source, question.family)
         destination = names.party(question.destination, question.family)
-        egress = ask(source, destination, Dir.EGRESS, question)
-        ingress = ask(destination, source, Dir.INGRESS, question)
-        return Cell(
-            question.source,
-            question.destination,
-            question.protocol,
-            question.port,
-            question.family,
-            next(v for v in WORST_FIRST if v in (egress.verdict, ingress.verdict)),
-            egress,
-            ingress,
-        )
+        for direction, subject, peer in (
+            (Dir.EGRESS, source, destination),
+            (Dir.INGRESS, destination, source),
+        ):
+            if subject.pod is not None:
+                packet = Packet(
+                    direction,
+                    subject.address,
+                    peer.address,
+                    PROTOCOLS[question.protocol],
+                    question.port,
+                    # A node's address means the node itself here, not what hides behind it.
+                    from_socket=True,
+                )
+                yield _Asked(subject.pod.node, subject.pod.key, number, packet)
 
-    return tuple(cell(question) for question in questions)
+
+def _cell(question: Question, egress: Judgement, ingress: Judgement) -> Cell:
+    return Cell(
+        question.source,
+        question.destination,
+        question.protocol,
+        question.port,
+        question.family,
+        next(v for v in WORST_FIRST if v in (egress.verdict, ingress.verdict)),
+        egress,
+        ingress,
+    )

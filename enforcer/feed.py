@@ -82,13 +82,22 @@ class Directory:
                 return tables.isolating[group, direction]
         return ()
 
+    def _wall(self, group: int, endpoint: EndpointEntry | None) -> str | None:
+        """The wall that spoke; in audit mode the event carries the group that let through."""
+        for tables in self._tables:
+            if group in tables.walls:
+                return tables.walls[group]
+            if endpoint is not None and endpoint.wall in tables.walls:
+                return tables.walls[endpoint.wall]
+        return None
+
     def judgement(self, record: FlowRecord) -> dict[str, object]:
         """The event in the words of a matrix cell: verdict, reason, rule, policies."""
         forwarded = record.verdict is Verdict.FORWARDED
         rule = self.rule(record.rule) if forwarded and record.rule else None
-        if record.reason in (DropReason.TENANT_WALL, DropReason.UNKNOWN_SENDER):
-            rule = next(iter(self.isolating(record.group, record.direction)), None)
         endpoint = self._state.tables.endpoints.get(record.ifindex)
+        if record.reason in (DropReason.TENANT_WALL, DropReason.UNKNOWN_SENDER):
+            rule = self._wall(record.group, endpoint)
         policies = self.isolating(endpoint.group, record.direction) if endpoint is not None else ()
         return {
             "verdict": record.verdict.value,
