@@ -17,7 +17,7 @@ from enforcer.lab.names import NETNS_ROOT
 from generators.errors import Refused
 
 CLONE_NEWNET = 0x40000000
-MS_BIND = 0x1000
+MS_BIND, MS_REC, MS_SHARED = 0x1000, 0x4000, 1 << 20
 MNT_DETACH = 2
 CURRENT = "/proc/thread-self/ns/net"
 
@@ -38,7 +38,7 @@ def names() -> tuple[str, ...]:
 
 def create(name: str) -> None:
     """Make a network namespace and give it that name; a name that is taken is refused."""
-    NETNS_ROOT.mkdir(parents=True, exist_ok=True)
+    _prepare_root()
     path = NETNS_ROOT / name
     try:
         path.touch(mode=0o444, exist_ok=False)
@@ -57,10 +57,15 @@ def remove(name: str) -> None:
     fine.
     """
     path = NETNS_ROOT / name
-    _libc.umount2(
-        bytes(path), MNT_DETACH
-    )  # fails where a crash left only the file: then unlink is all
-    path.unlink(missing_ok=True)
+    # Fails where a crash left only the file: then unlink is all.
+    _libc.umount2(bytes(path), MNT_DETACH)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise Refused(
+            f"{path} cannot be removed ({error.strerror}): something was mounted over "
+            f"{NETNS_ROOT} since; `umount {NETNS_ROOT}` and try again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -75,6 +80,17 @@ def enter(name: str) -> None:
     """Move this thread into the named network namespace, for good."""
     with _opened(str(NETNS_ROOT / name)) as target:
         _check(_libc.setns(target, CLONE_NEWNET), "setns", name)
+
+
+def _prepare_root() -> None:
+    """Make the folder a shared mount point, as `ip netns add` does when it finds none: it would
+    mount over the names made before, which then could not be removed.
+    """
+    NETNS_ROOT.mkdir(parents=True, exist_ok=True)
+    root = bytes(NETNS_ROOT)
+    if _libc.mount(b"", root, b"none", MS_SHARED | MS_REC, None) != 0:
+        _check(_libc.mount(root, root, b"none", MS_BIND | MS_REC, None), "mount", str(NETNS_ROOT))
+        _check(_libc.mount(b"", root, b"none", MS_SHARED | MS_REC, None), "mount", str(NETNS_ROOT))
 
 
 @contextlib.contextmanager
