@@ -7,11 +7,12 @@ says.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from enforcer.lab.store import Key, Store, Stored
 from generators.manifests import namespace_document, policy_document
-from generators.objects import Namespace
+from generators.objects import Namespace, Node
 from generators.plan import Action, Change, Wanted, plan, wanted_for
 from generators.tenants.assignment import Assignment, Outcome, assign_by_name
 from generators.tenants.model import TenantConfig
@@ -35,7 +36,9 @@ def note_admission(
         store.tenants.pop(after.uid, None)
 
 
-def synchronize(config: TenantConfig, store: Store) -> tuple[str, ...]:
+def synchronize(
+    config: TenantConfig, store: Store, nodes: Sequence[Node] = ()
+) -> tuple[str, ...]:
     """Bring the store to what the tenant file wants; a line for each change, as kubectl says it."""
     namespaces = {namespace.name: namespace for namespace in store.namespaces}
     wanted: list[Wanted] = []
@@ -44,7 +47,7 @@ def synchronize(config: TenantConfig, store: Store) -> tuple[str, ...]:
         assignment = _assignment(config, store, namespace)
         if assignment.tenant is not None:
             record[namespace.uid] = assignment.tenant
-        wanted += wanted_for(config, namespace, assignment)
+        wanted += wanted_for(config, namespace, assignment, nodes)
     store.tenants = record
     changes = plan(wanted, namespaces, store.policies)
     return tuple(_carry_out(store, change) for change in changes if change.action is not KEEP)
@@ -66,10 +69,11 @@ def _carry_out(store: Store, change: Change) -> str:
         document = namespace_document(change.item)
         store.objects[key] = replace(store.objects[key], document=document)
         return f"{key} labeled by ringfence"
-    where = f"in namespace {change.namespace} by ringfence"
+    existed = key in store.objects
     if change.item is None:
         del store.objects[key]
-        return f"{key} deleted {where}"
-    existed = key in store.objects
-    store.objects[key] = Stored(policy_document(change.item))
-    return f"{key} {'configured' if existed else 'created'} {where}"
+        word = "deleted"
+    else:
+        store.objects[key] = Stored(policy_document(change.item))
+        word = "configured" if existed else "created"
+    return f"networkpolicy/{change.name} {word} in namespace {change.namespace} by ringfence"

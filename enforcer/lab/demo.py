@@ -7,14 +7,19 @@ lab is taken down at the end.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import select
 import shlex
 import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -25,6 +30,10 @@ from enforcer.lab.names import DEFAULT_LAB, Places
 WIDTH = 100
 EXAMPLE = "examples/two-clients"
 VICTIM, INTRUDER = "app-test01/web", "app-test02/web"
+FAMILIES = 2
+CONNECT_SECONDS = 10.0
+LINE_SECONDS = 3.0
+POLL_SECONDS = 0.02
 MEMBER = ("--as", "dana", "--as-group", "team-test01")
 
 
@@ -46,9 +55,7 @@ class Stage:
     def show(self, *arguments: str, expect: int = 0, stdin: str | None = None) -> None:
         """Print a `ringfence` command, run it, and insist on its exit code."""
         line = shlex.join(("ringfence", *arguments))
-        if stdin is not None:
-            line = f"echo {shlex.quote(stdin)} | {line}"
-        self.prompt(line)
+        self.prompt(line if stdin is None else f"echo {shlex.quote(stdin)} |\n    {line}")
         done = subprocess.run(lifecycle.ringfence(*arguments), input=stdin, text=True, check=False)
         if done.returncode != expect:
             raise LabFailed(f"`{line}` ended with {done.returncode}, the demo needs {expect}")
@@ -73,6 +80,7 @@ def tell(places: Places, *, keep: bool = False) -> None:
         cluster=_spelled(example / "cluster.yaml"),
         console=Console(width=WIDTH, highlight=False),
     )
+    _start(stage)  # outside of `try`: a lab that was up before us is not ours to end
     try:
         _before(stage)
         _turn_on(stage)
@@ -83,7 +91,8 @@ def tell(places: Places, *, keep: bool = False) -> None:
     finally:
         if not keep:
             session.down(places)
-    stage.chapter("The end", "The lab is gone again; nothing of it is left on this machine.")
+    if not keep:
+        stage.chapter("The end", "The lab is gone again; nothing of it is left on this machine.")
 
 
 def find_example() -> Path:
@@ -93,12 +102,15 @@ def find_example() -> Path:
     return packaged if packaged.is_dir() else checkout
 
 
-def _before(stage: Stage) -> None:
+def _start(stage: Stage) -> None:
     stage.chapter(
         "1. A cluster with two clients, test01 and test02, and without Ringfence",
         "Every pod is a network namespace on this machine, and answers on its ports.",
     )
     stage.lab("up", "-f", stage.cluster)
+
+
+def _before(stage: Stage) -> None:
     stage.lab("get", "namespaces")
     stage.console.print("\nReal connections between all pods, TCP and UDP, IPv4 and IPv6:")
     stage.lab("probe", "--expect", "FORWARDED")
@@ -109,8 +121,11 @@ def _turn_on(stage: Stage) -> None:
         "2. One file says who the tenants are",
         "From it Ringfence labels the namespaces, writes the policies, and enforces them.",
     )
+    stage.prompt(f"cat {stage.tenants}")
+    stage.console.print(Path(stage.tenants).read_text(), end="", markup=False, soft_wrap=True)
     stage.lab("apply", "-c", stage.tenants)
     stage.lab("get", "namespaces")
+    stage.lab("get", "networkpolicies")
 
 
 def _after(stage: Stage) -> None:
@@ -126,18 +141,15 @@ def _drop(stage: Stage) -> None:
         "4. A drop as it happens, and why",
         "The kernel drops the packet and says which rule did it.",
     )
-    run_dir = str(stage.places.enforcer_run)
-    arguments = ("monitor", "-t", "drop", "--run-dir", run_dir)
-    stage.prompt(shlex.join(("ringfence", *arguments, "&")).replace("'&'", "&"))
-    monitor = subprocess.Popen(lifecycle.ringfence(*arguments))
-    try:
+    arguments = ("monitor", "-t", "drop", "--run-dir", str(stage.places.enforcer_run))
+    stage.prompt(f"{shlex.join(('ringfence', *arguments))} &")
+    with _background(*arguments) as lines:
         stage.lab(
             *("probe", "--from", INTRUDER, "--to", VICTIM, "--port", "80/TCP"),
             *("--expect", "DROPPED"),
         )
-    finally:
-        monitor.send_signal(signal.SIGINT)
-        monitor.wait()
+        for line in _first(lines, FAMILIES):
+            stage.console.print(line, markup=False, soft_wrap=True, end="")
     stage.show(
         *("trace", INTRUDER, VICTIM, "80/TCP", "-c", stage.tenants, "-f", stage.cluster),
     )
@@ -172,11 +184,40 @@ def _kill(stage: Stage) -> None:
     )
 
 
+@contextmanager
+def _background(*arguments: str) -> Iterator[IO[bytes]]:
+    """The output of a `ringfence` command that talks to the agent, once it is connected to it."""
+    command = lifecycle.ringfence(*arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
+        try:
+            deadline = time.monotonic() + CONNECT_SECONDS
+            while not _has_socket(process.pid) and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+            if process.stdout is None:
+                raise LabFailed("the monitor has no output")
+            yield process.stdout
+        finally:
+            process.kill()
+
+
+def _has_socket(pid: int) -> bool:
+    links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+    with contextlib.suppress(OSError):
+        return any(link.startswith("socket:") for link in links)
+    return False
+
+
+def _first(lines: IO[bytes], count: int) -> list[str]:
+    """The first lines that arrive; fewer when no more come for a while."""
+    found: list[str] = []
+    while len(found) < count and select.select([lines], [], [], LINE_SECONDS)[0]:
+        found.append(lines.readline().decode())
+    return found
+
+
 def _namespace(name: str, client: str | None = None) -> str:
-    metadata: dict[str, object] = {"name": name}
-    if client is not None:
-        metadata["labels"] = {"client": client}
-    return json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    labels = "" if client is None else f", labels: {{client: {client}}}"
+    return f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}{labels}}}}}"
 
 
 def _spelled(path: Path) -> str:

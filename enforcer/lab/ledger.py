@@ -54,6 +54,7 @@ class State:
     processes: tuple[Process, ...] = ()
     pins: str = ""
     config: str | None = None
+    directory: str = "/"
     webhook: str | None = None
 
     def process(self, name: str) -> Process | None:
@@ -100,6 +101,7 @@ def load(places: Places) -> Ledger | None:
             processes=tuple(Process(**process) for process in document["processes"]),
             pins=document["pins"],
             config=document["config"],
+            directory=document["directory"],
             webhook=document["webhook"],
         ),
     )

@@ -84,6 +84,7 @@ def begin(places: Places, config: Path | None) -> Ledger:
         netns=(places.node_netns,),
         pins=str(places.pins),
         config=None if config is None else str(config.resolve()),
+        directory=str(Path.cwd()),
     )
     ledger = Ledger(places, state)
     ledger.update(state)
@@ -191,10 +192,11 @@ def agent_answers(places: Places) -> bool:
 
 def _enforcer_arguments(ledger: Ledger) -> tuple[str, ...]:
     places, config = ledger.places, ledger.state.config
+    file = () if config is None else ("-c", _as_given(ledger.state, config))
     return (
         *("enforcer", "run", "--node-name", NODE),
         *("--manifests", str(places.manifests)),
-        *(("-c", config) if config is not None else ()),
+        *file,
         *("--pin-dir", str(places.pins)),
         *("--run-dir", str(places.enforcer_run)),
     )
@@ -212,7 +214,8 @@ def _start_webhook(ledger: Ledger, config: str) -> tuple[Process, Callable[[], b
     log = places.log(WEBHOOK)
     begun = log.stat().st_size if log.exists() else 0
     command = ringfence(
-        *("webhook", "serve", "-c", config, "--listen", "127.0.0.1:0", "--drain-seconds", "0"),
+        *("webhook", "serve", "-c", _as_given(ledger.state, config)),
+        *("--listen", "127.0.0.1:0", "--drain-seconds", "0"),
         *("--tls-cert", str(places.certificates / "tls.crt")),
         *("--tls-key", str(places.certificates / "tls.key")),
     )
@@ -254,7 +257,14 @@ def _webhook_ready(places: Places, address: str, config: str = "") -> bool:
 
 
 def _start(ledger: Ledger, name: str, command: tuple[str, ...]) -> Process:
-    return processes.start(name, command, ledger.places.log(name), ledger.set_process)
+    log, directory = ledger.places.log(name), Path(ledger.state.directory)
+    return processes.start(name, command, log, ledger.set_process, directory)
+
+
+def _as_given(state: State, config: str) -> str:
+    """The tenant file relative to where its user was: messages are for that person."""
+    path, directory = Path(config), Path(state.directory)
+    return str(path.relative_to(directory)) if path.is_relative_to(directory) else config
 
 
 def _alive(ledger: Ledger, name: str) -> bool:

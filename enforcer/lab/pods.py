@@ -81,6 +81,13 @@ def node_of(cluster: Cluster, pods: Iterable[Running]) -> Node:
     return Node(NODE, tuple(dict.fromkeys((*NODE_ADDRESSES, *hosted))), cluster.pod_cidrs)
 
 
+def nodes_of(places: Places, store: Store) -> tuple[Node, ...]:
+    """Every node that the lab knows: those that were applied, and its own."""
+    cluster = from_objects(documents(store))
+    others = (node for node in cluster.nodes if node.name not in ("", NODE))
+    return (*others, node_of(cluster, running(places, store)))
+
+
 def manifest(places: Places, store: Store, only: Collection[str] | None = None) -> bytes:
     """What the agent reads, with the controller's record; `only` these pods where some stop
     first.
@@ -92,7 +99,6 @@ def manifest(places: Places, store: Store, only: Collection[str] | None = None) 
     record = {
         uid: RecordEntry(uids[uid], tenant) for uid, tenant in store.tenants.items() if uid in uids
     }
-    node = node_of(cluster, pods)
     items: list[Document] = [
         *(namespace_document(namespace) for namespace in cluster.namespaces.values()),
         *(
@@ -101,8 +107,7 @@ def manifest(places: Places, store: Store, only: Collection[str] | None = None) 
             if only is None or pod.key in only
         ),
         *(policy_document(policy) for policy in cluster.policies),
-        *(node_document(other) for other in cluster.nodes if other.name not in ("", NODE)),
-        node_document(node),
+        *(node_document(node) for node in nodes_of(places, store)),
         *record_documents(record),
     ]
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=1).encode()

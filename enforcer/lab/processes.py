@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -52,7 +52,7 @@ def start(
     command: Sequence[str],
     log: Path,
     remember: Callable[[Process], None],
-    environment: Mapping[str, str] | None = None,
+    directory: Path = Path("/"),
 ) -> Process:
     """Start a process that outlives us, in our current network namespace, after `remember` has
     noted it.
@@ -61,7 +61,7 @@ def start(
     pid = os.fork()
     if pid == 0:
         os.close(gate_writes)
-        _become(command, log, gate_reads, os.environ if environment is None else environment)
+        _become(command, log, gate_reads, directory)
     os.close(gate_reads)
     try:
         process = Process(name, pid, _stat(pid).started, boot_id())
@@ -119,7 +119,7 @@ def _session(leader: Process) -> Iterator[Process]:
             yield Process(leader.name, pid, stat.started, leader.boot)
 
 
-def _become(command: Sequence[str], log: Path, gate: int, environment: Mapping[str, str]) -> None:
+def _become(command: Sequence[str], log: Path, gate: int, directory: Path) -> None:
     """The child's side of `start`; never returns."""
     try:
         os.setsid()
@@ -129,7 +129,8 @@ def _become(command: Sequence[str], log: Path, gate: int, environment: Mapping[s
         nothing = os.open(os.devnull, os.O_RDONLY)
         for descriptor, number in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(descriptor, number)
-        os.execve(command[0], list(command), dict(environment))  # noqa: S606  our own command, no shell
+        os.chdir(directory)
+        os.execv(command[0], list(command))  # noqa: S606  our own command, no shell
     finally:
         os._exit(GATE_BROKEN)
 

@@ -63,7 +63,9 @@ def apply(
         if config is not None and ledger.state.config != str(config.resolve()):
             for name in (lifecycle.ENFORCER, lifecycle.WEBHOOK):
                 lifecycle.stop(ledger, name)
-            ledger.update(replace(ledger.state, config=str(config.resolve())))
+            ledger.update(
+                replace(ledger.state, config=str(config.resolve()), directory=str(Path.cwd()))
+            )
         lifecycle.start_processes(ledger)
         return _edit(ledger, requester, lambda s, gate: apply_documents(s, documents, gate))
 
@@ -144,7 +146,7 @@ def _edit(ledger: Ledger, requester: Requester, edit: Edit) -> Report:
     with _webhook(ledger) as webhook:
         report = edit(objects, Gate(requester, config, webhook))
     if config is not None:
-        report.lines += synchronize(config, objects)
+        report.lines += synchronize(config, objects, nodes_of(places, objects))
     give_addresses(objects)
     store.save(places.run, objects)
     converge(ledger, objects, None if config is None else config.digest)

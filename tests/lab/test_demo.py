@@ -1,0 +1,54 @@
+"""`lab demo` tells its whole story, and ends no lab but its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from enforcer.lab.demo import find_example
+from tests.lab.builders import CLUSTER, EXAMPLE
+from tests.lab.conftest import Lab
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_the_example_is_found_from_any_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_example() == EXAMPLE
+
+
+@pytest.mark.bpf
+def test_the_story_is_told_to_its_end(new_lab: Callable[[], Lab]) -> None:
+    lab = new_lab()
+    done = lab("demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    story = re.sub(r"\s+", " ", done.stdout)
+    for claim in (
+        "FORWARDED 512",
+        "client=test01",
+        "networkpolicy/allow-ingress-namespace created in namespace app-test02 by ringfence",
+        "DROPPED at ingress: TENANT_WALL by tenant/test01#wall",
+        "xx drop (Tenant wall)",
+        "Verdict: DROPPED",
+        "kill -9",
+        "The lab is gone again",
+    ):
+        assert claim in story, claim
+    assert 'admission webhook "validate.ringfence.io" denied the request' in done.stderr
+    assert "\x1b[" not in done.stdout, "colour is for terminals"
+    assert lab.traces() == []
+
+
+@pytest.mark.bpf
+def test_a_lab_that_is_up_is_not_ended_by_the_demo(new_lab: Callable[[], Lab]) -> None:
+    lab = new_lab()
+    lab.ok("up", "-f", CLUSTER)
+    done = lab("demo")
+    assert done.returncode == 1
+    assert "is up already" in done.stderr
+    assert len(lab.status()["processes"]) == 2
