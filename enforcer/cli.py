@@ -11,7 +11,6 @@ import click
 
 from enforcer.control import DEFAULT_RUN_DIR
 from enforcer.lab.commands import lab
-from enforcer.lab.commands import lab
 from generators.errors import RingfenceError
 
 DEFAULT_PIN_DIR = Path("/sys/fs/bpf/ringfence")
