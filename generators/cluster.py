@@ -50,12 +50,12 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
     namespaces = declared_namespaces(documents)
     policies = documents.policies
     tenants: dict[str, str] = {}
-    if config is not None:
-        namespaces, tenants = label_namespaces(namespaces, config, warnings)
-        policies = _isolated(policies, tenants, config, warnings)
-    nodes = _all_nodes(documents)
+    nodes = known_nodes(documents)
     pod_cidrs = _pod_cidrs(nodes)
     pods, nodes = _addressed(documents.pods, nodes, pod_cidrs)
+    if config is not None:
+        namespaces, tenants = label_namespaces(namespaces, config, warnings)
+        policies = _isolated(policies, tenants, config, nodes, warnings)
     return Cluster(
         namespaces=namespaces,
         pods=_without_lost_addresses(pods, warnings),
@@ -75,7 +75,7 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
     tenants: Mapping[str, str] = {}
     if config is not None:
         tenants, _ = tenants_of(namespaces.values(), read_record(documents.config_maps), config)
-    nodes = _all_nodes(documents)
+    nodes = known_nodes(documents)
     return Cluster(
         namespaces=namespaces,
         pods=_without_lost_addresses(documents.pods, warnings),
@@ -165,13 +165,14 @@ def _isolated(
     policies: Iterable[NetworkPolicy],
     tenants: Mapping[str, str],
     config: TenantConfig,
+    nodes: tuple[Node, ...],
     warnings: list[str],
 ) -> tuple[NetworkPolicy, ...]:
     """The policies with the generated ones in place, as the controller keeps them."""
     wanted = {
         policy.key: policy
         for namespace, tenant in tenants.items()
-        for policy in isolation_policies(config, namespace, tenant)
+        for policy in isolation_policies(config, namespace, tenant, nodes)
     }
     kept = []
     for policy in policies:
@@ -187,7 +188,7 @@ def _isolated(
     return (*kept, *wanted.values())
 
 
-def _all_nodes(documents: Documents) -> tuple[Node, ...]:
+def known_nodes(documents: Documents) -> tuple[Node, ...]:
     """Declared nodes, and what pods say of theirs."""
     nodes = {node.name: node for node in documents.nodes}
     for pod in documents.pods:

@@ -8,12 +8,12 @@ its pods).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from generators.isolation import is_ours, isolation_policies
-from generators.objects import Namespace, NetworkPolicy
+from generators.objects import Namespace, NetworkPolicy, Node
 from generators.tenants.assignment import Assignment, assign_by_name
 from generators.tenants.model import TenantConfig
 
@@ -48,7 +48,10 @@ class Change:
 
 
 def wanted_for(
-    config: TenantConfig, namespace: Namespace, assignment: Assignment
+    config: TenantConfig,
+    namespace: Namespace,
+    assignment: Assignment,
+    nodes: Sequence[Node] = (),
 ) -> tuple[Wanted, ...]:
     """What a tenant's namespace should be and hold; for others only that no label lies."""
     labels = {k: v for k, v in namespace.labels.items() if k != config.label_key}
@@ -63,17 +66,19 @@ def wanted_for(
         Wanted(labelled, f"{because}: {assignment.reason}"),
         *(
             Wanted(policy, f"{because} isolates namespace {namespace.name}")
-            for policy in isolation_policies(config, namespace.name, tenant)
+            for policy in isolation_policies(config, namespace.name, tenant, nodes)
         ),
     )
 
 
-def wanted_by_name(config: TenantConfig, namespaces: Iterable[Namespace]) -> tuple[Wanted, ...]:
+def wanted_by_name(
+    config: TenantConfig, namespaces: Iterable[Namespace], nodes: Sequence[Node] = ()
+) -> tuple[Wanted, ...]:
     """What all namespaces should be and hold, when their names alone decide."""
     return tuple(
         wanted
         for namespace in namespaces
-        for wanted in wanted_for(config, namespace, assign_by_name(config, namespace.name))
+        for wanted in wanted_for(config, namespace, assign_by_name(config, namespace.name), nodes)
     )
 
 

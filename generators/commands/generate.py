@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 )
 def generate(config_file: Path, files: tuple[str, ...]) -> None:
     """Print the labelled Namespaces and the generated NetworkPolicies as YAML for kubectl apply."""
-    from generators.cluster import declared_namespaces
-    from generators.manifests import read, to_yaml
+    from generators.cluster import declared_namespaces, known_nodes
+    from generators.manifests import Documents, read, to_yaml
     from generators.objects import NAME_LABEL, Namespace
     from generators.plan import wanted_by_name
     from generators.tenants.assignment import assign_by_name
@@ -38,6 +38,7 @@ def generate(config_file: Path, files: tuple[str, ...]) -> None:
     config = load_config(config_file)
     if config is None:
         return
+    documents = Documents()
     if files:
         documents = read(files)
         warn(documents.warnings)
@@ -46,7 +47,7 @@ def generate(config_file: Path, files: tuple[str, ...]) -> None:
         names = sorted(n for tenant in config.tenants.values() for n in tenant.namespaces.names)
         namespaces = {name: Namespace(name, labels={NAME_LABEL: name}) for name in names}
     owned = [n for n in namespaces.values() if assign_by_name(config, n.name).tenant is not None]
-    wanted = wanted_by_name(config, owned)
+    wanted = wanted_by_name(config, owned, known_nodes(documents))
     click.echo(to_yaml(_applicable(want.item) for want in wanted), nl=False)
 
 
@@ -68,7 +69,7 @@ def _applicable(item: Namespace | NetworkPolicy) -> Document:
 @output_option
 def plan(config_file: Path, files: tuple[str, ...], output: Output) -> None:
     """Print what would be created, updated, deleted or kept, and who wants it."""
-    from generators.cluster import declared_namespaces
+    from generators.cluster import declared_namespaces, known_nodes
     from generators.manifests import read
     from generators.plan import plan as make_plan
     from generators.plan import wanted_by_name
@@ -79,7 +80,7 @@ def plan(config_file: Path, files: tuple[str, ...], output: Output) -> None:
     documents = read(files)
     warn(documents.warnings)
     namespaces = declared_namespaces(documents)
-    wanted = wanted_by_name(config, namespaces.values())
+    wanted = wanted_by_name(config, namespaces.values(), known_nodes(documents))
     changes = make_plan(wanted, namespaces, documents.policies)
     if Output(output) is Output.TABLE:
         click.echo(_plan_text(changes), nl=False)
