@@ -30,8 +30,6 @@ from enforcer.transition import between
 from generators.cluster import Cluster, address_owners, from_record
 from generators.errors import Refused, RingfenceError
 from generators.logs import event
-from generators.manifests import Documents
-from generators.tenants.model import TenantConfig
 
 log = logging.getLogger("ringfence.enforcer")
 
@@ -94,10 +92,10 @@ class Agent:
         self._board = board
         self._watch = Watch(settings.manifests, settings.config)
         self._seen = (Manifests(), Tenants())
-        self._documents: Documents | None = None
-        self._config: TenantConfig | None = None
+        self._good: tuple[Manifests | None, Tenants | None] = (None, None)
         self._cluster: Cluster | None = None
-        self._errors: Mapping[str, str] = {}
+        self._written: Cluster | None = None
+        self._errors: dict[str, str] = {}
         self._kernel = maps.read()
         self._registry = Registry.following(self._kernel)
         self._fresh = not self._kernel.endpoints
@@ -121,14 +119,17 @@ class Agent:
     def step(self, *, changed: bool, retry: bool) -> None:
         """Make the kernel agree with the last good inputs, if anything is new, and publish."""
         if self._cluster is None:
-            self._show(self._refusal())
+            self._show(self._unchanged())
             return
         if retry:
             self._forget_interfaces()
         found = find_interfaces(self._cluster.pods, self._settings.node, _ifindex)
-        if not changed and found == self._found and not (retry and self._failed):
+        same = self._cluster is self._written and found == self._found
+        if same and not (retry and self._failed):
+            if changed:
+                self._show(self._unchanged())
             return
-        self._found = found
+        self._found, self._written = found, self._cluster
         if self._fresh:
             self._fresh = False
             self._grace = frozenset(i for i in found.interfaces.values() if _is_up(i))
@@ -155,14 +156,16 @@ class Agent:
             for source, error in (("manifests", manifests.error), ("config", tenants.error))
             if error is not None
         }
-        documents = manifests.documents or self._documents
-        config = tenants.config or self._config
-        if documents is not None and (config is not None or self._settings.config is None):
-            try:
-                self._cluster = from_record(documents, config)
-                self._documents, self._config = documents, config
-            except RingfenceError as error:
-                errors["manifests"] = str(error)
+        good = (
+            manifests if manifests.documents is not None else self._good[0],
+            tenants if tenants.error is None else self._good[1],
+        )
+        try:
+            if good != self._good:
+                self._cluster = _cluster(*good) or self._cluster
+                self._good = good
+        except RingfenceError as error:
+            errors["manifests"] = str(error)
         self._errors = errors
 
     def _write(self, cluster: Cluster, found: Found) -> Tables:
@@ -212,14 +215,15 @@ class Agent:
             attach.retire(self._pins)
             self._retired = True
 
-    def _refusal(self) -> State:
-        """Nothing good was read yet: what is in the kernel from before stays as it is."""
+    def _unchanged(self) -> State:
+        """What is in force stays as it is; only the inputs that were looked at are others."""
         manifests, tenants = self._seen
         return replace(
             self._board.state,
             seen_manifests=manifests.digest,
             seen_config=tenants.digest,
-            errors=self._errors,
+            errors=self._errors
+            | {k: v for k, v in self._board.state.errors.items() if k == "datapath"},
         )
 
     def _result(
@@ -265,6 +269,13 @@ class Agent:
                 unenforced=len(state.unenforced),
             )
         self._board.publish(state)
+
+
+def _cluster(manifests: Manifests | None, tenants: Tenants | None) -> Cluster | None:
+    """The cluster that good inputs describe; None while one of them is missing."""
+    if manifests is None or manifests.documents is None or tenants is None:
+        return None
+    return from_record(manifests.documents, tenants.config)
 
 
 def _ifindex(name: str) -> int | None:

@@ -1,0 +1,196 @@
+"""A node for the agent's tests: a network namespace with wired pods, and the real agent process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+
+from enforcer import attach, control
+from enforcer.lab import netns, network
+from enforcer.lab.names import Wire
+
+NODE_NAME = "here"
+PORT = 8080
+IN_FORCE_SECONDS = 30
+SILENCE_SECONDS = 0.4
+Document = Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Node:
+    """Two pods `t1/a` and `t2/b`, each listening on PORT; see `started` for its life."""
+
+    directory: Path
+    name: str = field(default_factory=lambda: f"rft-{token_hex(3)}")
+    wires: dict[str, Wire] = field(default_factory=dict)
+    listeners: list[socket.socket] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def pin_dir(self) -> Path:
+        return Path("/sys/fs/bpf") / self.name
+
+    @property
+    def run_dir(self) -> Path:
+        return self.directory / "run"
+
+    @property
+    def manifests(self) -> Path:
+        return self.directory / "manifests"
+
+    def build(self) -> None:
+        self.manifests.mkdir()
+        netns.create(self.name)
+        network.prepare_node(self.name)
+        for number, pod in enumerate(("t1/a", "t2/b"), start=1):
+            self.add_pod(pod, number)
+
+    def add_pod(self, pod: str, number: int) -> None:
+        wire = Wire(
+            f"{self.name}-{number}", f"rft{number}", (f"10.7.0.{number}", f"fd07::{number}")
+        )
+        self.wires[pod] = wire
+        netns.create(wire.netns)
+        network.add_pod(self.name, wire)
+        network.connect_pod(self.name, wire)
+        with netns.inside(wire.netns):
+            listener = socket.create_server(
+                ("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True
+            )
+        self.listeners.append(listener)
+
+    def remove(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for listener in self.listeners:
+            listener.close()
+        if self.pin_dir.exists():
+            with netns.inside(self.name):
+                attach.uninstall(self.pin_dir)
+        for wire in self.wires.values():
+            netns.remove(wire.netns)
+        netns.remove(self.name)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def arguments(self, *more: str) -> list[str]:
+        command = Path(sys.executable).with_name("ringfence")
+        return [
+            *("nsenter", f"--net=/run/netns/{self.name}", "--", str(command), "enforcer", "run"),
+            *("--node-name", NODE_NAME, "--manifests", str(self.manifests)),
+            *("--pin-dir", str(self.pin_dir), "--run-dir", str(self.run_dir)),
+            *more,
+        ]
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        with (self.directory / "agent.log").open("ab") as log:
+            process = subprocess.Popen(self.arguments(*more), stderr=log)
+        self.processes.append(process)
+        return process
+
+    def write(self, *objects: Document, file: str = "cluster.json") -> str:
+        """Replace a manifest atomically; the digest to wait for."""
+        unfinished = self.directory / "unfinished"
+        unfinished.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        unfinished.rename(self.manifests / file)
+        return self.digest()
+
+    def digest(self) -> str:
+        files = {p.name: p.read_bytes() for p in self.manifests.iterdir()}
+        return control.manifests_digest(files)
+
+    def wait(
+        self, digest: str, process: subprocess.Popen[bytes], config: str | None = None
+    ) -> control.Answer:
+        """What the agent says once it has seen that input."""
+        while True:
+            try:
+                return control.ask(
+                    self.run_dir,
+                    {
+                        "command": "wait",
+                        "manifests": digest,
+                        "config": config,
+                        "timeout": IN_FORCE_SECONDS,
+                    },
+                )
+            except control.AgentAway:
+                if process.poll() is not None:
+                    raise
+                os.sched_yield()
+
+    def wait_until_enforced(self) -> None:
+        """Return when every local pod is enforced."""
+        deadline = time.monotonic() + IN_FORCE_SECONDS
+        while control.ask(self.run_dir, {"command": "status"})["notEnforced"]:
+            if time.monotonic() > deadline:
+                raise TimeoutError("a pod is still not enforced")
+            time.sleep(0.02)
+
+    def scrape(self, port: int) -> str:
+        """The agent's metrics."""
+        with netns.inside(self.name):
+            connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+        with connection, connection.makefile("rwb") as stream:
+            stream.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+            stream.flush()
+            return stream.read().decode()
+
+    def pods(self, only: Sequence[str] = ()) -> list[Document]:
+        """The pods as documents; their namespaces exist by being used."""
+        return [_pod(key, wire) for key, wire in self.wires.items() if not only or key in only]
+
+    def reaches(self, source: str, destination: str, family: int = 4) -> bool:
+        """Whether a real connection is made; silence means no."""
+        address = self.wires[destination].addresses[0 if family == 4 else 1]
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        with netns.inside(self.wires[source].netns):
+            client = socket.socket(kind, socket.SOCK_STREAM)
+        with client:
+            client.settimeout(SILENCE_SECONDS)
+            try:
+                client.connect((address, PORT))
+            except TimeoutError:
+                return False
+        return True
+
+
+def _pod(key: str, wire: Wire) -> Document:
+    namespace, _, name = key.partition("/")
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "annotations": {"ringfence.io/interface": wire.interface},
+        },
+        "spec": {"nodeName": NODE_NAME, "containers": [{"name": "c"}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": ip} for ip in wire.addresses]},
+    }
+
+
+def deny_ingress(namespace: str) -> Document:
+    """A NetworkPolicy that lets nobody in."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "deny", "namespace": namespace},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }
+
+
+def stop(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
+    """Send a signal and return how the process ended."""
+    process.send_signal(number)
+    return process.wait(timeout=20)
