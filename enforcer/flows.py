@@ -28,6 +28,7 @@ PAGE = mmap.PAGESIZE
 BUSY = 1 << 31
 DISCARDED = 1 << 30
 HEADER = 8
+ETHERTYPE_ARP = 0x0806
 EVENT_DROP = 1
 EVENT_POLICY_VERDICT = 5
 IDENTITY_WORLD = 2
@@ -95,7 +96,7 @@ class FlowRecord:
     """One event of the kernel; identity and tenant are the peer's.
 
     `time` is nanoseconds since the epoch. With verdict AUDIT the reason is the one that would have
-    dropped. Addresses are empty for what is not IP.
+    dropped. Addresses are empty for what is neither IP nor ARP.
     """
 
     time: int
@@ -125,7 +126,7 @@ class FlowRecord:
 def decode(event: bytes, clock_offset: int) -> FlowRecord:
     """The record of one event; `clock_offset` turns the monotonic clock into the wall's."""
     raw = layout.FlowEvent.from_buffer_copy(event)
-    known = raw.family != 0
+    known = raw.family != 0 or raw.ethertype == ETHERTYPE_ARP
     return FlowRecord(
         time=raw.time + clock_offset,
         endpoint=raw.endpoint,

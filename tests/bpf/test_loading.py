@@ -29,6 +29,17 @@ def pin_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
+def loaded(pin_dir: Path, pins: Path) -> Path:
+    """The programs of the whole session, pinned once more: what a loader would have left here."""
+    again = pin_dir / pins.name
+    again.mkdir(parents=True)
+    for pin in pins.iterdir():
+        with kernel.open_pin(pin) as thing:
+            kernel.pin(thing.fd, again / pin.name)
+    return again
+
+
+@pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the C that a test may spoil; the loader of this process uses it."""
     copy = tmp_path / "bpf"
@@ -55,19 +66,18 @@ def program_id(pins: Path) -> int:
         return kernel.program_info(program.fd).id
 
 
-def test_second_call_uses_the_pins_of_the_first(pin_dir: Path) -> None:
-    first = loader.ensure_loaded(pin_dir)
-    loaded = program_id(first)
-    assert loader.ensure_loaded(pin_dir) == first
-    assert program_id(first) == loaded
+def test_pins_that_fit_are_used_again(pin_dir: Path, loaded: Path, pins: Path) -> None:
+    assert loader.ensure_loaded(pin_dir) == loaded
+    assert program_id(loaded) == program_id(pins)
 
 
-def test_another_source_is_loaded_beside_the_old_one(pin_dir: Path, sources: Path) -> None:
-    old = load_here(pin_dir)
+def test_another_source_is_loaded_beside_the_old_one(
+    pin_dir: Path, loaded: Path, sources: Path
+) -> None:
     rewrite(sources, MAIN, f"/* another source */ {MAIN}")
     new = load_here(pin_dir)
-    assert old != new
-    assert program_id(old) != program_id(new)
+    assert loaded != new
+    assert program_id(loaded) != program_id(new)
     attach.retire(new)
     assert [p.name for p in pin_dir.iterdir()] == [new.name]
 
@@ -82,42 +92,44 @@ def test_another_source_is_loaded_beside_the_old_one(pin_dir: Path, sources: Pat
 )
 def test_failure_leaves_the_pins_in_force(
     pin_dir: Path,
+    loaded: Path,
     sources: Path,
     spoiled: str,
     complaint: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    good = load_here(pin_dir)
     rewrite(sources, MAIN, spoiled)
     with pytest.raises(loader.LoadError):
         load_here(pin_dir)
     assert complaint in capfd.readouterr().err
-    assert [p.name for p in pin_dir.iterdir()] == [good.name]
-    assert program_id(good)
+    assert [p.name for p in pin_dir.iterdir()] == [loaded.name]
+    assert program_id(loaded)
 
 
-def test_half_loaded_directory_is_never_used(pin_dir: Path) -> None:
-    good = loader.ensure_loaded(pin_dir)
-    (good / "pol_map").unlink()
+def test_half_loaded_directory_is_never_used(pin_dir: Path, loaded: Path) -> None:
+    """Nor are the leftovers of a loader that was killed; both make way for a complete one."""
+    (loaded / "pol_map").unlink()
+    (pin_dir / "loading-1").mkdir()
     assert loader.find_loaded(pin_dir) is None
-    assert loader.ensure_loaded(pin_dir) == good
-    assert (good / "pol_map").exists()
+    assert loader.ensure_loaded(pin_dir) == loaded
+    assert (loaded / "pol_map").exists()
+    assert [p.name for p in pin_dir.iterdir()] == [loaded.name]
 
 
-def test_leftovers_of_a_killed_loader_are_cleared(pin_dir: Path) -> None:
-    loader.ensure_bpffs(pin_dir)
-    (pin_dir / "loading-1").mkdir(parents=True)
-    good = loader.ensure_loaded(pin_dir)
-    assert [p.name for p in pin_dir.iterdir()] == [good.name]
-
-
-def test_pins_of_another_source_under_this_name_are_not_believed(pin_dir: Path) -> None:
-    good = loader.ensure_loaded(pin_dir)
-    with kernel.open_pin(good / "meta_map") as meta:
+def test_pins_of_another_source_under_this_name_are_not_believed(
+    pin_dir: Path, loaded: Path
+) -> None:
+    with kernel.open_pin(loaded / "meta_map") as meta:
+        digest = kernel.map_lookup(meta.fd, bytes(4), 32)
+        assert digest is not None
         kernel.map_update(meta.fd, bytes(4), bytes(32))
-    assert loader.find_loaded(pin_dir) is None
+        try:
+            assert loader.find_loaded(pin_dir) is None
+        finally:
+            kernel.map_update(meta.fd, bytes(4), digest)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_long_lived_process_never_imports_bcc(pin_dir: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from enforcer import loader, maps, flows, attach;"
