@@ -12,7 +12,9 @@ from secrets import token_hex
 import pytest
 
 from enforcer import attach, kernel, loader
+from enforcer.maps import Maps
 from generators.errors import MachineLacks
+from tests.bpf.veth import ISOLATED, PEER, POD, Veth, ip, tcp
 
 pytestmark = pytest.mark.bpf
 
@@ -127,6 +129,19 @@ def test_pins_of_another_source_under_this_name_are_not_believed(
             assert loader.find_loaded(pin_dir) is None
         finally:
             kernel.map_update(meta.fd, bytes(4), digest)
+
+
+def test_connections_are_carried_into_the_next_version(
+    pin_dir: Path, loaded: Path, veth: Veth
+) -> None:
+    """To be judged again there: the numbers of the old tables mean nothing in the new ones."""
+    veth.configure(ISOLATED)
+    assert veth.from_pod(ip(4, POD, PEER) / tcp()).passed
+    loaded.rename(pin_dir / "v1-older")
+    new = loader.ensure_loaded(pin_dir)
+    with Maps.open(new) as maps:
+        (carried,) = [c for c in maps.connections() if c.endpoint == veth.endpoint]
+    assert (carried.remote, carried.remote_port, carried.generation) == (PEER[4], 80, 0)
 
 
 @pytest.mark.usefixtures("loaded")
