@@ -174,7 +174,7 @@ class Agent:
         desired = compile_tables(
             cluster, self._settings.node, found.interfaces, self._registry, before, self._grace
         )
-        middle = between(self._kernel, desired)
+        middle = between(self._kernel, desired, self._registry.identities.of)
         refuse_overflow(middle)
         try:
             for tables in (middle, desired):

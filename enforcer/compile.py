@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from enforcer.blocks import BlockIndex, within
 from enforcer.endpoints import is_local
 from enforcer.groups import Group, Isolation, World, policy_group
 from enforcer.identity import (
@@ -20,7 +21,6 @@ from enforcer.identity import (
     Vocabulary,
     named_port,
     tenant_ids,
-    within,
 )
 from enforcer.tables import (
     IDENTITY_HOST,
@@ -92,6 +92,7 @@ class _Compilation:
         self.world = World(
             {pods: identities.of(pods) for pods in self.classes.values()},
             {prefix: registry.cidrs.of(prefix) for prefix in self._prefixes()},
+            BlockIndex(self.words.blocks),
         )
         self.groups: dict[Group, int] = {}
         self._built: dict[object, Group] = {}

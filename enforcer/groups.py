@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from enforcer.identity import PeerSelector, PodClass, holds, named_port
+from enforcer.blocks import BlockIndex
+from enforcer.identity import PeerSelector, PodClass, named_port
 from enforcer.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
 from enforcer.tables import PEER_ANY, PEER_CIDR, Dir
 from generators.addresses import parse_network
-from generators.objects import Direction, NetworkPolicy, Peer, Pod, PolicyPort, Rule
+from generators.objects import Direction, IPBlock, NetworkPolicy, Pod, PolicyPort, Rule
 
 DIRECTIONS: Mapping[Direction, Dir] = {
     Direction.INGRESS: Dir.INGRESS,
@@ -53,6 +54,7 @@ class World:
     """Class -> identity."""
     prefixes: Mapping[str, int]
     """Block -> cidr id."""
+    blocks: BlockIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def policy_group(isolation: Isolation, endpoint: Pod, world: World, number: Numb
             continue
         isolating.append((DIRECTIONS[direction], tuple(p.key for p in policies)))
         rules = [
-            _Numbered(number(rule_name(p, direction, index)), p.namespace, rule)
+            _numbered(number(rule_name(p, direction, index)), p.namespace, rule)
             for p in policies
             for index, rule in enumerate(p.rules(direction))
         ]
@@ -122,9 +124,21 @@ def entries(
 
 @dataclass(frozen=True, slots=True)
 class _Numbered:
+    """A rule with its id and what its peers are."""
+
     number: int
-    namespace: str
     rule: Rule
+    selectors: frozenset[PeerSelector]
+    blocks: frozenset[IPBlock]
+
+
+def _numbered(number: int, namespace: str, rule: Rule) -> _Numbered:
+    return _Numbered(
+        number,
+        rule,
+        frozenset(PeerSelector.of(p, namespace) for p in rule.peers if p.ip_block is None),
+        frozenset(p.ip_block for p in rule.peers if p.ip_block is not None),
+    )
 
 
 def _openings(
@@ -137,7 +151,8 @@ def _openings(
         if found:
             opened[identity] = found
     for prefix, cidr in world.prefixes.items():
-        found = _open_to_block(rules, direction, endpoint, prefix)
+        held = world.blocks.holding(parse_network(prefix))
+        found = _open_to_block(rules, direction, endpoint, held)
         if found:
             opened[PEER_CIDR | cidr] = found
     anyone = [
@@ -158,8 +173,8 @@ def _open_to_pods(
     found: list[Ranked] = []
     particular = False
     for rank, r in enumerate(rules):
-        selected = any(_selects(peer, r.namespace, pods) for peer in r.rule.peers)
-        if r.rule.peers and not selected and not _blocks(r.rule, pods):
+        selected = not r.selectors.isdisjoint(pods.selectors)
+        if r.rule.peers and not selected and r.blocks.isdisjoint(pods.blocks):
             continue
         spans = list(_numeric(r.rule, direction, endpoint))
         if direction is Direction.EGRESS and (selected or not r.rule.peers):
@@ -172,27 +187,18 @@ def _open_to_pods(
 
 
 def _open_to_block(
-    rules: Sequence[_Numbered], direction: Direction, endpoint: Pod, prefix: str
+    rules: Sequence[_Numbered], direction: Direction, endpoint: Pod, held: frozenset[IPBlock]
 ) -> Sequence[Ranked]:
-    """For the addresses whose longest prefix this is; empty where no rule has them in a block."""
-    network = parse_network(prefix)
+    """For addresses that these blocks hold; empty where none of them is in a rule."""
     found: list[Ranked] = []
     particular = False
     for rank, r in enumerate(rules):
-        inside = any(p.ip_block is not None and holds(p.ip_block, network) for p in r.rule.peers)
+        inside = not r.blocks.isdisjoint(held)
         if r.rule.peers and not inside:
             continue
         particular = particular or inside
         found += [(rank, span) for span in _numeric(r.rule, direction, endpoint)]
     return found if particular else []
-
-
-def _selects(peer: Peer, namespace: str, pods: PodClass) -> bool:
-    return peer.ip_block is None and PeerSelector.of(peer, namespace) in pods.selectors
-
-
-def _blocks(rule: Rule, pods: PodClass) -> bool:
-    return any(p.ip_block is not None and p.ip_block in pods.blocks for p in rule.peers)
 
 
 def _numeric(rule: Rule, direction: Direction, endpoint: Pod) -> Iterable[Span]:

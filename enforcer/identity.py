@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
+from enforcer.blocks import BlockIndex
 from enforcer.tables import FIRST_POD_IDENTITY, PEER_CIDR, PEER_TENANT, Tables
-from generators.addresses import Network, parse_network
 from generators.objects import IPBlock, Labels, Namespace, Peer, Pod, Selector
 from generators.selectors import matches
 
@@ -79,19 +79,6 @@ def named_port(pod: Pod, name: str, protocol: str) -> int | None:
     return None
 
 
-def holds(block: IPBlock, network: Network) -> bool:
-    """Whether the whole network is in the block and none of its excepts holds it."""
-    return within(network, block.cidr) and not any(within(network, e) for e in block.excepts)
-
-
-def within(network: Network, outer: str) -> bool:
-    """Whether the whole network is inside the block `outer`; families never mix."""
-    other = parse_network(outer)
-    if isinstance(network, IPv4Network):
-        return isinstance(other, IPv4Network) and network.subnet_of(other)
-    return isinstance(other, IPv6Network) and network.subnet_of(other)
-
-
 class Classifier:
     """Sorts pods into classes for one compilation; pods with equal labels are matched once."""
 
@@ -104,6 +91,7 @@ class Classifier:
         shared: Mapping[str, frozenset[str]],
     ) -> None:
         self._words = words
+        self._blocks = BlockIndex(words.blocks)
         self._namespaces = namespaces
         self._tenants = tenants
         self._quarantined = quarantined
@@ -112,7 +100,6 @@ class Classifier:
 
     def classify(self, pod: Pod, address: str) -> PodClass:
         """The class of one address of a pod."""
-        network = ip_network(address)
         ports = (
             (name, protocol, named_port(pod, name, protocol))
             for name, protocol in sorted(self._words.port_names)
@@ -122,7 +109,7 @@ class Classifier:
             quarantine=pod.namespace if pod.namespace in self._quarantined else "",
             shared=self._shared.get(pod.namespace, frozenset()),
             selectors=self._selectors(pod),
-            blocks=frozenset(b for b in self._words.blocks if holds(b, network)),
+            blocks=self._blocks.holding(ip_network(address)),
             ports=tuple((n, protocol, port) for n, protocol, port in ports if port is not None),
         )
 
