@@ -14,7 +14,7 @@ from dataclasses import replace
 from enforcer import control
 from enforcer.lab import netns, network
 from enforcer.lab.ledger import Ledger, write_atomically
-from enforcer.lab.lifecycle import LabFailed, start_processes
+from enforcer.lab.lifecycle import ENFORCER, LabFailed, away, start_processes
 from enforcer.lab.names import Wire
 from enforcer.lab.pods import MANIFEST_FILE, Running, manifest, running
 from enforcer.lab.responder import announce
@@ -98,14 +98,15 @@ def _enforce(ledger: Ledger, data: bytes, config_digest: str | None) -> None:
     """Give the agent its input and return when it is in force."""
     places = ledger.places
     write_atomically(places.manifests / MANIFEST_FILE, data)
-    answer = control.ask(
-        places.enforcer_run,
-        {
-            "command": "wait",
-            "manifests": control.manifests_digest({MANIFEST_FILE: data}),
-            "config": config_digest,
-            "timeout": IN_FORCE_SECONDS,
-        },
-    )
+    request = {
+        "command": "wait",
+        "manifests": control.manifests_digest({MANIFEST_FILE: data}),
+        "config": config_digest,
+        "timeout": IN_FORCE_SECONDS,
+    }
+    try:
+        answer = control.ask(places.enforcer_run, request)
+    except control.AgentAway as error:
+        raise away(ledger, ENFORCER) from error
     if answer.get("error"):
         raise LabFailed(f"the enforcer could not put this in force: {answer['error']}")

@@ -152,6 +152,12 @@ def start_processes(ledger: Ledger) -> None:
         _wait(places, process, ready)
 
 
+def away(ledger: Ledger, name: str) -> LabFailed:
+    """The error for a process that should answer and does not, with the end of its log."""
+    process = ledger.state.process(name)
+    return LabFailed(f"there is no {name}") if process is None else _failure(ledger.places, process)
+
+
 def expected(ledger: Ledger) -> tuple[str, ...]:
     """The processes that this lab should have."""
     return (ENFORCER, RESPONDER, *((WEBHOOK,) if ledger.state.config is not None else ()))
@@ -276,7 +282,7 @@ def _wait(places: Places, process: Process, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while not ready():
         if not process.alive or time.monotonic() > deadline:
-            _explain_end(places, process)
+            raise _failure(places, process)
         time.sleep(POLL_SECONDS)
 
 
@@ -285,14 +291,14 @@ def _wait_for_end(places: Places, process: Process) -> None:
     while process.alive and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     if not (places.certificates / "tls.key").exists():
-        _explain_end(places, process)
+        raise _failure(places, process)
 
 
-def _explain_end(places: Places, process: Process) -> None:
+def _failure(places: Places, process: Process) -> LabFailed:
     log = places.log(process.name)
     tail = log.read_bytes()[-LOG_TAIL:].decode(errors="replace").strip() if log.exists() else ""
-    what = "does not become ready" if process.alive else "ended at once"
-    raise LabFailed(f"the lab's {process.name} {what}; it said:\n{tail or '(nothing)'}")
+    what = "does not answer" if process.alive else "ended"
+    return LabFailed(f"the lab's {process.name} {what}; it said:\n{tail or '(nothing)'}")
 
 
 def _remove_run_directory(places: Places) -> None:
