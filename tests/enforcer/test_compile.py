@@ -1,0 +1,279 @@
+"""What a policy becomes in the maps, and what stays the same when something else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from enforcer.compile import compile_tables
+from enforcer.identity import Registry, tenant_ids
+from enforcer.tables import (
+    IDENTITY_HOST,
+    IDENTITY_REMOTE_NODE,
+    PEER_CIDR,
+    PEER_TENANT,
+    AddressFlag,
+    CidrFlag,
+    Dir,
+    EndpointFlag,
+    Tables,
+)
+from generators.cluster import Cluster
+from generators.objects import (
+    ContainerPort,
+    Direction,
+    IPBlock,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Peer,
+    Pod,
+    PolicyPort,
+    Rule,
+)
+from generators.selectors import labels_selector
+from generators.tenants.model import Grant, Mode, Port, SharedComponent, Tenant, TenantConfig
+
+WEB = Pod("app", "web", {"app": "web"}, ips=("10.0.0.1", "fd00::1"), node="here")
+API = Pod("app", "api", {"app": "api"}, ips=("10.0.0.2",), node="here")
+OTHER = Pod("other", "x", {"app": "web"}, ips=("10.0.0.3",), node="there")
+FROM_API = Peer(pod_selector=labels_selector({"app": "api"}))
+INTERFACES = {"app/web": 5, "app/api": 6}
+
+
+def cluster(*policies: NetworkPolicy, pods: tuple[Pod, ...] = (WEB, API, OTHER)) -> Cluster:
+    names = {pod.namespace for pod in pods}
+    return Cluster(
+        namespaces={n: Namespace(n, {"kubernetes.io/metadata.name": n}) for n in sorted(names)},
+        pods=pods,
+        policies=policies,
+        nodes=(Node("here", ("10.9.0.1",)), Node("there", ("10.9.0.2",))),
+        pod_cidrs=("10.0.0.0/24", "fd00::/64"),
+    )
+
+
+def to_web(*rules: Rule, name: str = "p") -> NetworkPolicy:
+    return NetworkPolicy("app", name, labels_selector({"app": "web"}), ingress=rules)
+
+
+def from_web(*rules: Rule) -> NetworkPolicy:
+    selector = labels_selector({"app": "web"})
+    return NetworkPolicy("app", "p", selector, frozenset({Direction.EGRESS}), egress=rules)
+
+
+def readable(tables: Tables, ifindex: int = 5) -> set[str]:
+    """The policy entries of an endpoint as `peer port/protocol -> rule`, peers by address."""
+    group = tables.endpoints[ifindex].group
+    peers: dict[int, str] = {0: "any"}
+    for address, entry in sorted(tables.addresses.items(), reverse=True):
+        peers[entry.identity] = address
+    peers |= {PEER_CIDR | entry.cidr: prefix for prefix, entry in tables.cidrs.items()}
+    found = {
+        f"{peers[k.peer]} {k.port}/{k.protocol} -> {tables.rules[rule]}"
+        for k, rule in tables.policy.items()
+        if k.group == group
+    }
+    return found | {
+        f"{peers[k.peer]} {k.port}+{16 - k.length}/{k.protocol} -> {tables.rules[rule]}"
+        for k, rule in tables.ranges.items()
+        if k.group == group
+    }
+
+
+NAMED = PolicyPort("TCP", "http")
+
+CASES: Mapping[str, tuple[Cluster, set[str]]] = {
+    "nothing is let in": (cluster(to_web()), set()),
+    "anybody": (cluster(to_web(Rule())), {"any 0/0 -> app/p#ingress[0]"}),
+    "a peer on a port": (
+        cluster(to_web(Rule((FROM_API,), (PolicyPort("TCP", 80),)))),
+        {"10.0.0.2 80/6 -> app/p#ingress[0]"},
+    ),
+    "a range": (
+        cluster(to_web(Rule((FROM_API,), (PolicyPort("UDP", 80, 82),)))),
+        {"10.0.0.2 80+1/17 -> app/p#ingress[0]", "10.0.0.2 82+0/17 -> app/p#ingress[0]"},
+    ),
+    "a range of one port is that port": (
+        cluster(to_web(Rule((FROM_API,), (PolicyPort("TCP", 80, 80),)))),
+        {"10.0.0.2 80/6 -> app/p#ingress[0]"},
+    ),
+    "the first rule wins where a later one is narrower": (
+        cluster(to_web(Rule(), Rule((FROM_API,), (PolicyPort("TCP", 80),)))),
+        {"any 0/0 -> app/p#ingress[0]", "10.0.0.2 0/0 -> app/p#ingress[0]"},
+    ),
+    "a block and its except": (
+        cluster(to_web(Rule((Peer(ip_block=IPBlock("192.0.2.0/24", ("192.0.2.9/32",))),)))),
+        {"192.0.2.0/24 0/0 -> app/p#ingress[0]"},
+    ),
+    "a block that holds a pod": (
+        cluster(to_web(Rule((Peer(ip_block=IPBlock("10.0.0.2/32")),)))),
+        {"10.0.0.2 0/0 -> app/p#ingress[0]", "10.0.0.2/32 0/0 -> app/p#ingress[0]"},
+    ),
+    "a named port that the endpoint does not have": (cluster(to_web(Rule((), (NAMED,)))), set()),
+    "a named port of the endpoint": (
+        cluster(
+            to_web(Rule((), (NAMED,))),
+            pods=(replace(WEB, ports=(ContainerPort(8080, "TCP", "http"),)), API),
+        ),
+        {"any 8080/6 -> app/p#ingress[0]"},
+    ),
+    "a named port of each destination": (
+        cluster(
+            from_web(Rule((), (NAMED,))),
+            pods=(
+                WEB,
+                replace(API, ports=(ContainerPort(81, "TCP", "http"),)),
+                replace(OTHER, ports=(ContainerPort(82, "TCP", "http"),)),
+            ),
+        ),
+        {"10.0.0.2 81/6 -> app/p#egress[0]", "10.0.0.3 82/6 -> app/p#egress[0]"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_policy_becomes_these_entries(case: str) -> None:
+    given, expected = CASES[case]
+    assert readable(compile_tables(given, "here", INTERFACES, Registry())) == expected
+
+
+def test_two_runs_give_equal_tables() -> None:
+    given = cluster(to_web(Rule((FROM_API,))), from_web(Rule()))
+    runs = [compile_tables(given, "here", INTERFACES, Registry()) for _ in range(2)]
+    assert list(runs[0].policy.items()) == list(runs[1].policy.items())
+    assert runs[0] == runs[1]
+
+
+def test_nodes_and_pods_have_their_identities() -> None:
+    host = Pod("app", "host", ips=("10.9.0.1",), node="here", host_network=True)
+    done = replace(OTHER, name="done", ips=("10.0.0.9",), phase="Succeeded")
+    tables = compile_tables(
+        cluster(pods=(WEB, API, OTHER, host, done)), "here", INTERFACES, Registry()
+    )
+    assert tables.addresses["10.9.0.1"].identity == IDENTITY_HOST
+    assert tables.addresses["10.9.0.2"].identity == IDENTITY_REMOTE_NODE
+    assert "10.0.0.9" not in tables.addresses
+    assert tables.cidrs["10.0.0.0/24"].flags == CidrFlag.IN_CLUSTER
+
+
+class TestRecompiling:
+    def test_a_new_pod_of_a_known_kind_changes_one_address(self) -> None:
+        registry = Registry()
+        given = cluster(to_web(Rule((FROM_API,))))
+        before = compile_tables(given, "here", INTERFACES, registry)
+        more = replace(given, pods=(*given.pods, replace(API, name="api-2", ips=("10.0.0.7",))))
+        after = compile_tables(more, "here", INTERFACES, registry, before)
+        assert after == replace(
+            before,
+            addresses={**before.addresses, "10.0.0.7": before.addresses["10.0.0.2"]},
+        )
+
+    def test_a_changed_policy_is_a_new_group_and_generation_for_its_pods_only(self) -> None:
+        registry = Registry()
+        before = compile_tables(cluster(to_web()), "here", INTERFACES, registry)
+        after = compile_tables(cluster(to_web(Rule())), "here", INTERFACES, registry, before)
+        web, api = after.endpoints[5], after.endpoints[6]
+        assert web.group not in {k.group for k in before.policy} | {before.endpoints[5].group}
+        assert web.generation == before.endpoints[5].generation + 1
+        assert api == before.endpoints[6]
+
+    def test_a_lost_address_makes_every_connection_be_judged_again(self) -> None:
+        registry = Registry()
+        before = compile_tables(cluster(to_web()), "here", INTERFACES, registry)
+        fewer = compile_tables(
+            cluster(to_web(), pods=(WEB, API)), "here", INTERFACES, registry, before
+        )
+        assert {e.generation for e in fewer.endpoints.values()} == {2}
+
+    def test_equal_policies_share_a_group(self) -> None:
+        everyone = NetworkPolicy("app", "p", ingress=(Rule(),))
+        tables = compile_tables(cluster(everyone), "here", INTERFACES, Registry())
+        assert tables.endpoints[5].group == tables.endpoints[6].group
+
+    def test_after_a_restart_no_number_means_something_else_than_in_the_kernel(self) -> None:
+        given = cluster(to_web(Rule((FROM_API,))), pods=(WEB, API, OTHER))
+        kernel = compile_tables(given, "here", INTERFACES, Registry())
+        again = compile_tables(
+            replace(given, pods=(API, OTHER, replace(WEB, labels={"app": "new"}))),
+            "here",
+            INTERFACES,
+            Registry.following(kernel),
+            kernel,
+        )
+        old = {e.identity for e in kernel.addresses.values() if e.identity >= 256}
+        assert old.isdisjoint(e.identity for e in again.addresses.values())
+        assert again.endpoints[6].endpoint == kernel.endpoints[6].endpoint
+
+
+T1 = Tenant("t1", allow_from=(Grant("t2", (Port("TCP", 5432),)),))
+T2 = Tenant("t2", allow_to=(Grant("t1"),))
+INGRESS = SharedComponent("ingress", ("edge",), host_network=True)
+
+
+def walled(mode: Mode, labels: Mapping[str, str] | None = None) -> Cluster:
+    config = TenantConfig({"t1": T1, "t2": T2}, "client", mode, shared=(INGRESS,))
+    namespaces = {n: Namespace(n) for n in ("app", "other", "edge")}
+    namespaces["other"] = Namespace("other", labels or {})
+    edge = Pod("edge", "nginx", ips=("10.0.0.8",))
+    return replace(
+        cluster(pods=(WEB, API, replace(OTHER, node="here"), edge)),
+        namespaces=namespaces,
+        config=config,
+        tenants={"app": "t1"},
+    )
+
+
+class TestWall:
+    def test_it_lets_in_own_tenant_shared_components_and_grants(self) -> None:
+        tables = compile_tables(walled(Mode.STRICT), "here", INTERFACES, Registry())
+        ids = tenant_ids(["t1", "t2"])
+        edge = tables.addresses["10.0.0.8"].identity
+        wall = tables.endpoints[5].wall
+        entries = {
+            (k.peer, k.port, tables.rules[r]) for k, r in tables.policy.items() if k.group == wall
+        }
+        assert entries == {
+            (PEER_TENANT | ids["t1"], 0, "tenant/t1#own"),
+            (edge, 0, "tenant/t1#shared[ingress]"),
+            (IDENTITY_HOST, 0, "tenant/t1#shared[ingress]"),
+            (IDENTITY_REMOTE_NODE, 0, "tenant/t1#shared[ingress]"),
+            (PEER_TENANT | ids["t2"], 5432, "tenant/t1#allowFrom[t2]"),
+        }
+        assert tables.walls == {wall: "tenant/t1#wall"}
+
+    @pytest.mark.parametrize(
+        ("mode", "flags"),
+        [
+            (Mode.STRICT, EndpointFlag.READY | EndpointFlag.WALL),
+            (Mode.AUDIT, EndpointFlag.READY | EndpointFlag.WALL | EndpointFlag.WALL_AUDIT),
+            (Mode.OVERRIDABLE, EndpointFlag.READY),
+        ],
+        ids=lambda v: str(v),
+    )
+    def test_the_mode_says_how_it_acts(self, mode: Mode, flags: EndpointFlag) -> None:
+        tables = compile_tables(walled(mode), "here", INTERFACES, Registry())
+        assert tables.endpoints[5].flags == flags
+
+    @pytest.mark.parametrize("mode", Mode)
+    def test_a_label_without_record_is_walled_in_whatever_the_mode(self, mode: Mode) -> None:
+        given = walled(mode, labels={"client": "t1"})
+        tables = compile_tables(given, "here", {**INTERFACES, "other/x": 7}, Registry())
+        address, endpoint = tables.addresses["10.0.0.3"], tables.endpoints[7]
+        assert (address.tenant, address.flags) == (0, AddressFlag.QUARANTINE)
+        assert tables.walls[endpoint.wall] == "quarantine/other#wall"
+
+
+def test_tenant_ids_depend_on_the_name_alone_and_fit_beside_the_tenant_bit() -> None:
+    few, many = tenant_ids(["a", "b"]), tenant_ids([f"t{i}" for i in range(1000)] + ["b", "a"])
+    assert (few["a"], few["b"]) == (many["a"], many["b"])
+    assert len(set(many.values())) == 1002
+    assert all(0 < number < PEER_TENANT for number in many.values())
+
+
+def test_directions_are_isolated_separately() -> None:
+    tables = compile_tables(cluster(from_web()), "here", INTERFACES, Registry())
+    endpoint = tables.endpoints[5]
+    assert endpoint.flags == EndpointFlag.READY | EndpointFlag.ISOLATED_EGRESS
+    assert tables.isolating == {(endpoint.group, Dir.EGRESS): ("app/p",)}
