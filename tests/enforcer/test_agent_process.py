@@ -170,6 +170,24 @@ def test_a_pod_without_interface_is_reported_and_enforced_once_it_has_one(node: 
     assert not node.reaches("t1/a", "t2/late")
 
 
+def test_what_does_not_fit_is_refused_as_a_whole_and_new_pods_stay_closed(node: Node) -> None:
+    agent = node.start()
+    node.wait(node.write(*node.pods(), deny_ingress("t1")), agent)
+    blocks = [{"ipBlock": {"cidr": f"10.{64 + i // 256}.{i % 256}.0/24"}} for i in range(8193)]
+    huge = {
+        **deny_ingress("t1"),
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": blocks}]},
+    }
+    node.add_pod("t2/late", 3)
+
+    answer = node.wait(node.write(*node.pods(), huge), agent)
+
+    assert "map cidr_map" in str(answer["error"])
+    assert not node.reaches("t2/b", "t1/a")
+    assert not node.reaches("t2/late", "t2/b")
+    assert "closed" in str(control.ask(node.run_dir, {"command": "status"})["notEnforced"])
+
+
 def test_flows_and_metrics_tell_who_dropped(node: Node) -> None:
     agent = node.start("--metrics-listen", "127.0.0.1:9464")
     node.wait(node.write(*node.pods(), deny_ingress("t1")), agent)
