@@ -61,7 +61,7 @@ def test_wheel_holds_the_packages_the_c_sources_the_licences_and_nothing_else(wh
         "LICENSE.GPL-2.0",
         "LICENSE.BSD-2-Clause",
     }
-    assert [name for name in names if "__pycache__" in name or "test" in name] == []
+    assert [name for name in names if "__pycache__" in name or "tests/" in name] == []
 
 
 @pytest.mark.parametrize("package", ["generators", "webhook", "enforcer"])
@@ -74,6 +74,13 @@ def test_installed_package_is_imported_from_the_wheel(elsewhere: Path, package: 
 def test_installed_wheel_finds_its_c_sources(elsewhere: Path) -> None:
     code = "from importlib.resources import files; print(files('enforcer') / 'bpf/ringfence.c')"
     printed = run(elsewhere / "venv/bin/python", "-c", code, cwd=elsewhere)
+    assert Path(printed.strip()).is_file()
+
+
+def test_installed_wheel_finds_the_example_of_the_demo(elsewhere: Path) -> None:
+    code = "from enforcer.lab.demo import find_example; print(find_example() / 'cluster.yaml')"
+    printed = run(elsewhere / "venv/bin/python", "-c", code, cwd=elsewhere)
+    assert printed.startswith(str(elsewhere / "venv"))
     assert Path(printed.strip()).is_file()
 
 
