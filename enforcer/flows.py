@@ -294,7 +294,7 @@ def _reference(name: str) -> Flow:
     """`namespace/policy`, `namespace/policy#ingress[0]` or `tenant/NAME#...` as a reference."""
     owner, _, rule = name.partition("#")
     namespace, _, policy = owner.partition("/")
-    kind = "Tenant" if namespace == "tenant" else "NetworkPolicy"
+    kind = {"tenant": "Tenant", "quarantine": "Namespace"}.get(namespace, "NetworkPolicy")
     reference: Flow = {"name": policy, "kind": kind}
     if kind == "NetworkPolicy":
         reference["namespace"] = namespace
