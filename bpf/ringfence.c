@@ -96,7 +96,7 @@ static __always_inline int may_be_answer(const struct endpoint *endpoint,
 {
 	if (ct_starts(packet) || !ct_is_tracked(packet))
 		return 0;
-	if ((endpoint->flags & EP_GRACE) && bpf_ktime_get_ns() < endpoint->grace_until)
+	if ((endpoint->flags & EP_GRACE) && ct_now() < endpoint->grace_until)
 		return 1;
 	return ct_is_mid_stream(packet) && refused == DROP_POLICY_DENIED;
 }
@@ -120,7 +120,7 @@ static __always_inline enum reason open_connection(struct ct_key *key, const str
 {
 	enum ct_state state = direction == opener ? CT_OPENER : CT_REPLY;
 	struct ct_value value = {
-		.last = bpf_ktime_get_ns(),
+		.last = ct_now(),
 		.generation = endpoint->generation,
 		.rule = answer->rule,
 		.group = answer->group,
@@ -206,12 +206,10 @@ static __always_inline enum reason resume(struct scratch *scratch, struct ct_val
 	const struct policy_answer *answer = &scratch->answer;
 
 	scratch->outcome.flags |= EVENT_REJUDGED;
-	if (verdict_is_drop(answer->reason)) {
-		entry->flags |= CT_DENIED;
+	if (verdict_is_drop(
+		    answer->reason)) /* the entry stays of its old generation: both ways stop */
 		return answer->reason;
-	}
 	scratch->outcome.news = 1;
-	entry->flags &= ~CT_DENIED;
 	entry->rule = answer->rule;
 	entry->group = answer->group;
 	entry->reason = answer->reason;
@@ -223,7 +221,7 @@ static __always_inline void touch(struct ct_value *entry, const struct packet *p
 				  enum ct_state state)
 {
 	__u8 flags = ct_flags_after(entry->flags, packet, state);
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = ct_now();
 
 	if (now > entry->last + CT_TOUCH)
 		entry->last = now;
@@ -246,7 +244,7 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 	if (ct_is_tracked(packet))
 		entry = ct_map.lookup(&key);
 	if (entry)
-		state = ct_state_of(entry, packet, direction, bpf_ktime_get_ns());
+		state = ct_state_of(entry, packet, direction, ct_now());
 	if (entry && state != CT_NEW) {
 		touch(entry, packet, state);
 		opener = entry->opener ? DIR_EGRESS : DIR_INGRESS;
@@ -254,7 +252,7 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 			outcome->flags |= EVENT_REPLY;
 		outcome->rule = entry->rule;
 		outcome->group = entry->group;
-		if (entry->generation == endpoint->generation && !(entry->flags & CT_DENIED))
+		if (entry->generation == endpoint->generation)
 			return state == CT_OPENER ? entry->reason : FORWARD_REPLY;
 	}
 	opener = judge(scratch, endpoint, direction, opener, state);
@@ -323,7 +321,9 @@ static __always_inline int handle(struct __sk_buff *skb, enum direction directio
 
 	if (!scratch) /* cannot happen, but the verifier wants to hear it */
 		return VERDICT_SHOT;
-	__builtin_memset(scratch, 0, sizeof(*scratch));
+	/* The rest is set before it is read. */
+	__builtin_memset(&scratch->packet, 0, sizeof(scratch->packet));
+	__builtin_memset(&scratch->outcome, 0, sizeof(scratch->outcome));
 	scratch->outcome.reason = decide(skb, scratch, endpoint, direction);
 	report(skb, &scratch->packet, &scratch->outcome, direction);
 	return verdict_is_drop(scratch->outcome.reason) ? VERDICT_SHOT : VERDICT_CONTINUE;

@@ -121,7 +121,6 @@ enum ct_flag {
 	CT_FIN_REPLY = 4,
 	CT_RST = 8,
 	CT_ADOPTED = 16, /* first seen in mid-stream */
-	CT_DENIED = 32, /* judged again after a change, and refused; kept so that both ways stop */
 };
 
 struct ct_value {

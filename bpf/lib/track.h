@@ -20,7 +20,7 @@ static __always_inline void track_frag_key(struct frag_key *key, __u32 endpoint,
 static __always_inline void track_first_fragment(struct frag_key *key, const struct packet *packet)
 {
 	struct frag_value value = {
-		.last = bpf_ktime_get_ns(),
+		.last = ct_now(),
 		.source_port = packet->source_port,
 		.destination_port = packet->destination_port,
 		.icmp_type = packet->icmp_type,
@@ -37,7 +37,7 @@ static __always_inline enum reason track_later_fragment(struct frag_key *key, st
 {
 	struct frag_value *first = frag_map.lookup(key);
 
-	if (!first || bpf_ktime_get_ns() - first->last > CT_TIMEOUT_FRAGMENT)
+	if (!first || ct_now() - first->last > CT_TIMEOUT_FRAGMENT)
 		return DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND;
 	packet->source_port = first->source_port;
 	packet->destination_port = first->destination_port;
@@ -79,17 +79,21 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	const struct ct_value *entry;
 	enum reason reason;
 
+	__builtin_memset(quoted, 0, sizeof(*quoted));
 	if (packet->family == 4)
 		reason = parse_ipv4(skb, packet->l4 + 8, quoted, PARSE_QUOTED);
 	else
 		reason = parse_ipv6(skb, packet->l4 + 8, quoted, PARSE_QUOTED);
 	if (reason || quoted->fragment == FRAGMENT_LATER)
 		return FORWARD_NONE;
+	if (!address_equal(&quoted->source,
+			   &packet->destination)) /* errors go to who caused them */
+		return FORWARD_NONE;
 	ct_key_of_quoted(&key, endpoint->endpoint, quoted, direction);
 	entry = ct_map.lookup(&key);
-	if (!entry || ct_expired(entry, quoted->protocol, bpf_ktime_get_ns()))
+	if (!entry || ct_expired(entry, quoted->protocol, ct_now()))
 		return FORWARD_NONE;
-	if (entry->generation != endpoint->generation || (entry->flags & CT_DENIED))
+	if (entry->generation != endpoint->generation)
 		return FORWARD_NONE;
 	scratch->outcome.rule = entry->rule;
 	scratch->outcome.group = entry->group;

@@ -96,6 +96,12 @@ def test_echo_request_is_no_answer_to_an_echo_request(veth: Veth, family: int) -
     assert veth.to_pod(foreign).reason is DropReason.POLICY_DENIED
 
 
+def test_echo_reply_that_nobody_asked_for_opens_nothing(veth: Veth, family: int) -> None:
+    veth.configure(READY)
+    assert veth.to_pod(ip(family, PEER, POD) / echo_reply(family)).passed
+    assert [c for c in veth.maps.connections() if c.endpoint == veth.endpoint] == []
+
+
 def test_entry_of_one_endpoint_opens_no_other(veth: Veth, family: int) -> None:
     veth.configure(ISOLATED)
     assert veth.from_pod(ip(family, POD, PEER) / udp()).passed

@@ -30,6 +30,7 @@ from tests.bpf.veth import (
     WORLD,
     Veth,
     echo,
+    inward,
     ip,
     tcp,
     udp,
@@ -73,6 +74,18 @@ def test_error_about_nothing_known_is_judged_as_icmp(veth: Veth, family: int) ->
     ):
         answer = veth.to_pod(quoting(family, ERRORS[family][0], quoted))
         assert answer.reason is DropReason.POLICY_DENIED
+
+
+def test_error_goes_to_who_caused_it(veth: Veth, family: int) -> None:
+    """A pod that quotes a stranger's packet to somebody else is not reporting an error."""
+    veth.configure(ISOLATED_BOTH, inward((80, 6)))
+    asked = ip(family, PEER, POD) / tcp()
+    assert veth.to_pod(asked).passed
+    error = Raw(bytes(asked)[: 28 if family == 4 else 48])
+    right = ip(family, POD, PEER) / ERRORS[family][0] / error
+    wrong = ip(family, POD, OTHER) / ERRORS[family][0] / error
+    assert veth.from_pod(right).reason is ForwardReason.RELATED
+    assert veth.from_pod(wrong).reason is DropReason.POLICY_DENIED
 
 
 def test_error_creates_nothing(veth: Veth, family: int) -> None:

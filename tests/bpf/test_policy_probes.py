@@ -28,6 +28,7 @@ from tests.bpf.veth import (
     NODE,
     OTHER,
     OTHER_IDENTITY,
+    OWN_TENANT,
     PEER,
     PEER_IDENTITY,
     POD,
@@ -90,6 +91,17 @@ def test_peers(veth: Veth, family: int, peer: int, source: dict[int, str], passe
     flags = ISOLATED | EndpointFlag.USES_CIDR
     veth.configure(flags, inward((80, 6), peer=peer), cidrs=cidrs)
     assert veth.to_pod(ip(family, source, POD) / tcp()).passed is passes
+
+
+def test_cidr_entries_count_only_for_endpoints_that_use_them(veth: Veth) -> None:
+    """The wall looks blocks up too, but for pod ranges only."""
+    cidrs = {"10.9.0.0/16": CidrEntry(CIDR)}
+    flags = ISOLATED | EndpointFlag.WALL
+    entries = {**OWN_TENANT, **inward((80, 6), peer=PEER_CIDR | CIDR)}
+    veth.configure(flags, entries, cidrs=cidrs)
+    assert veth.to_pod(ip(4, PEER, POD) / tcp()).reason is DropReason.POLICY_DENIED
+    veth.configure(flags | EndpointFlag.USES_CIDR, entries, cidrs=cidrs)
+    assert veth.to_pod(ip(4, PEER, POD) / tcp()).passed
 
 
 def test_cidr_matches_pods_too(veth: Veth, family: int) -> None:
