@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from generators.errors import InputError, Problem
 from generators.labels import MANAGED_BY, MANAGER
@@ -23,12 +24,22 @@ RECORD_PREFIX = "ringfence-record-"
 SHARDS = "0123456789abcdef"
 
 
+class Basis(StrEnum):
+    """Why a namespace is its tenant's: what has to change for it to become another's."""
+
+    NAME = "name"
+    """The tenant file claims its name; another file may claim it for another tenant."""
+    ADMISSION = "admission"
+    """The webhook decided by who asked; stays until an admin moves it."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class RecordEntry:
     """A namespace's name and its tenant; the record knows it by its UID."""
 
     namespace: str
     tenant: str
+    basis: Basis = Basis.NAME
 
 
 def shard(uid: str) -> str:
@@ -40,21 +51,33 @@ def record_documents(entries: Mapping[str, RecordEntry]) -> list[Document]:
     """All shards, the empty ones too: applying them also removes what is no longer recorded."""
     data: dict[str, dict[str, str]] = {name: {} for name in SHARDS}
     for uid, entry in sorted(entries.items()):
-        value = {"namespace": entry.namespace, "tenant": entry.tenant}
-        data[shard(uid)][uid] = json.dumps(value, separators=(",", ":"))
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": RECORD_PREFIX + name,
-                "namespace": RECORD_NAMESPACE,
-                "labels": {MANAGED_BY: MANAGER},
-            },
-            "data": dict(data[name]),
-        }
-        for name in SHARDS
-    ]
+        data[shard(uid)][uid] = entry_text(entry)
+    return [shard_document(name, data[name]) for name in SHARDS]
+
+
+def shard_document(
+    name: str,
+    data: Mapping[str, str],
+    namespace: str = RECORD_NAMESPACE,
+    resource_version: str = "",
+) -> Document:
+    """The ConfigMap of one shard; `data` is UID -> `entry_text`."""
+    metadata: Document = {
+        "name": RECORD_PREFIX + name,
+        "namespace": namespace,
+        "labels": {MANAGED_BY: MANAGER},
+    }
+    if resource_version:
+        metadata["resourceVersion"] = resource_version
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
+
+
+def entry_text(entry: RecordEntry) -> str:
+    """An entry as a ConfigMap holds it; the basis is left out where it is the name."""
+    value = {"namespace": entry.namespace, "tenant": entry.tenant}
+    if entry.basis is not Basis.NAME:
+        value["by"] = entry.basis.value
+    return json.dumps(value, separators=(",", ":"))
 
 
 def read_record(config_maps: Iterable[ConfigMap]) -> Mapping[str, RecordEntry]:
@@ -65,7 +88,7 @@ def read_record(config_maps: Iterable[ConfigMap]) -> Mapping[str, RecordEntry]:
         if not is_shard(config_map):
             continue
         for uid, text in config_map.data.items():
-            entry = _entry(text)
+            entry = parse_entry(text)
             if entry is None:
                 origin, path = config_map.origin, f"{config_map.name}.data.{uid}"
                 what = 'is not {"namespace": NAME, "tenant": NAME}'
@@ -88,7 +111,8 @@ def is_shard(config_map: ConfigMap) -> bool:
     )
 
 
-def _entry(text: str) -> RecordEntry | None:
+def parse_entry(text: str) -> RecordEntry | None:
+    """What `entry_text` wrote; None for anything else."""
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
@@ -96,8 +120,9 @@ def _entry(text: str) -> RecordEntry | None:
     if not isinstance(value, dict):
         return None
     namespace, tenant = value.get("namespace"), value.get("tenant")
-    if isinstance(namespace, str) and isinstance(tenant, str):
-        return RecordEntry(namespace, tenant)
+    by = value.get("by", Basis.NAME.value)
+    if isinstance(namespace, str) and isinstance(tenant, str) and by in list(Basis):
+        return RecordEntry(namespace, tenant, Basis(by))
     return None
 
 

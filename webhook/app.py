@@ -19,9 +19,9 @@ from flask import Blueprint, Flask, Response, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from generators.logs import event
 from generators.tenants.model import TenantConfig
 from webhook import mutate, validate
-from webhook.logs import event
 from webhook.review import (
     MAX_BODY,
     BadReview,

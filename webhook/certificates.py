@@ -1,8 +1,8 @@
 """Certificates for the webhook: a CA of its own, and a leaf for the names it is called by.
 
-Pure values from a clock that is passed in; `write_files` is the shell. Used by `ringfence webhook
-certificates` for a webhook outside a cluster. The CA's key is not kept: to renew, make a new CA and
-hand out its certificate.
+Pure values from a clock that is passed in; `write_files` is the shell. Used by rotation.py, which
+keeps the certificates of a cluster fresh, and by `ringfence webhook certificates` for a webhook
+that no controller looks after; there the CA's key is not kept.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Leaf:
     key: bytes
 
 
-def new_authority(now: datetime, days: int) -> Authority:
+def new_authority(now: datetime, days: float) -> Authority:
     """A fresh CA, valid from an hour before `now`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ringfence webhook CA")])
@@ -62,7 +62,7 @@ def new_authority(now: datetime, days: int) -> Authority:
     return Authority(certificate, key)
 
 
-def issue(authority: Authority, hosts: tuple[str, ...], now: datetime, days: int) -> Leaf:
+def issue(authority: Authority, hosts: tuple[str, ...], now: datetime, days: float) -> Leaf:
     """A leaf for `hosts` (DNS names and addresses). ValueError names a host that is neither."""
     names = [general_name(host) for host in hosts]
     key = ec.generate_private_key(ec.SECP256R1())
@@ -102,7 +102,7 @@ def _builder(
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
     now: datetime,
-    days: int,
+    days: float,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -130,13 +130,13 @@ def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def write_files(directory: Path, authority: Authority, leaf: Leaf) -> None:
+def write_files(directory: Path, bundle: bytes, leaf: Leaf) -> None:
     """Write ca.crt, tls.key (readable by its owner alone) and tls.crt, each at one stroke.
 
     A server that watches them sees key and certificate disagree for a moment, and waits for both.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / "ca.crt", authority.pem, 0o644)
+    _write(directory / "ca.crt", bundle, 0o644)
     _write(directory / "tls.key", leaf.key, 0o600)
     _write(directory / "tls.crt", leaf.certificate, 0o644)
 

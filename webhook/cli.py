@@ -1,4 +1,4 @@
-"""Commands of the cluster side: `ringfence webhook serve` and `ringfence webhook certificates`.
+"""Commands of the cluster side: `ringfence webhook ...`; those of the controller are beside.
 
 Flask, gunicorn and cryptography are imported only by the command that runs.
 """
@@ -6,37 +6,20 @@ Flask, gunicorn and cryptography are imported only by the command that runs.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from webhook.controller_cli import controller
+from webhook.options import EXISTING_FILE, address, bound
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
-
-if TYPE_CHECKING:
-    import socket
-
-LARGEST_PORT = 65535
-
-
-def address(value: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every address)."""
-    host, colon, port = value.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if bracketed:
-        host = host[1:-1]
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > LARGEST_PORT:
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8443")
-    if ":" in host and not bracketed:
-        raise click.BadParameter(f"{value!r}: write an IPv6 address in brackets, [::1]:8443")
-    return host, int(port)
-
-
-EXISTING_FILE = click.Path(path_type=Path)
 
 
 @click.group()
 def cli() -> None:
     """Commands of this package."""
+
+
+cli.add_command(controller)
 
 
 @cli.group()
@@ -107,27 +90,18 @@ def serve(
     A tenant file or certificate that is wrong at the start ends the command; one that becomes wrong
     later is refused and the last good one stays.
     """
-    from webhook import logs, server
+    from generators import logs
+    from webhook import server
     from webhook.state import load_state
 
     settings = Settings(
         tenant_file, tls_cert, tls_key, controller_user, drain_seconds, request_seconds
     )
     state = load_state(settings)
-    listener = _bound("--listen", listen)
-    metrics = None if metrics_listen is None else _bound("--metrics-listen", metrics_listen)
+    listener = bound("--listen", listen)
+    metrics = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     logs.configure()
     server.serve(state, listener, metrics)
-
-
-def _bound(option: str, address: tuple[str, int]) -> socket.socket:
-    from webhook.server import listen
-
-    try:
-        return listen(*address)
-    except OSError as error:
-        problem = f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}"
-        raise click.BadParameter(f"{problem}; choose another", param_hint=option) from error
 
 
 @webhook.command()
@@ -168,7 +142,7 @@ def certificates(directory: Path, hosts: tuple[str, ...], days: int) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--host") from error
     try:
-        write_files(directory, authority, leaf)
+        write_files(directory, authority.pem, leaf)
     except OSError as error:
         problem = f"cannot write {error.filename}: {error.strerror}"
         raise click.BadParameter(problem, param_hint="--directory") from error

@@ -59,24 +59,7 @@ class FilesInForce(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
-        sound = 0 if self._tenants.problem else 1
-        yield GaugeMetricFamily(
-            "ringfence_config_last_reload_successful",
-            "1 when the tenant file on disk is in force, 0 when it was refused.",
-            value=sound,
-        )
-        yield GaugeMetricFamily(
-            "ringfence_config_last_reload_success_timestamp_seconds",
-            "When the tenant file in force was loaded (Unix time).",
-            value=self._tenants.loaded_at,
-        )
-        info = GaugeMetricFamily(
-            "ringfence_config_info",
-            "Always 1; the label is the SHA-256 of the tenant file in force.",
-            labels=("digest",),
-        )
-        info.add_metric((self._tenants.config.digest,), 1)
-        yield info
+        yield from tenant_file_metrics(self._tenants)
         yield GaugeMetricFamily(
             "ringfence_webhook_certificate_expiry_timestamp_seconds",
             "When the certificate that is served expires (Unix time).",
@@ -87,3 +70,24 @@ class FilesInForce(Collector):
             "1 when the certificate on disk is served, 0 when it was refused.",
             value=0 if self._certificate.problem else 1,
         )
+
+
+def tenant_file_metrics(tenants: TenantFile) -> Iterable[Metric]:
+    """The tenant file in force; webhook and controller say it under the same names."""
+    yield GaugeMetricFamily(
+        "ringfence_config_last_reload_successful",
+        "1 when the tenant file on disk is in force, 0 when it was refused.",
+        value=0 if tenants.problem else 1,
+    )
+    yield GaugeMetricFamily(
+        "ringfence_config_last_reload_success_timestamp_seconds",
+        "When the tenant file in force was loaded (Unix time).",
+        value=tenants.loaded_at,
+    )
+    info = GaugeMetricFamily(
+        "ringfence_config_info",
+        "Always 1; the label is the SHA-256 of the tenant file in force.",
+        labels=("digest",),
+    )
+    info.add_metric((tenants.config.digest,), 1)
+    yield info

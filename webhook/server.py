@@ -41,8 +41,8 @@ from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import TConn, ThreadWorker
 from prometheus_client import MetricsHandler
 
+from generators.logs import event
 from webhook.app import create_app
-from webhook.logs import event
 from webhook.reload import Changed, watch
 from webhook.state import State
 
@@ -54,7 +54,6 @@ log = logging.getLogger("ringfence.webhook")
 THREADS = 16
 KEEPALIVE_SECONDS = 75
 GRACEFUL_SECONDS = 25
-BACKLOG = 1024
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the worker's heartbeat must not wait for a disk
 ANSWER_SECONDS = 5.0
 """How long a client may take to read the answer, after the time for its request is over."""
@@ -71,17 +70,6 @@ def serve(state: State, listener: socket.socket, metrics: socket.socket | None) 
         config=state.tenants.config.digest,
     )
     Server(state, listener, metrics).run()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; an empty host is every address that there is."""
-    if not host and socket.has_dualstack_ipv6():
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
-        )
-    wanted = host or "0.0.0.0"  # noqa: S104  # asked for by leaving the host out
-    family, *_, address = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
 def _address(bound: socket.socket) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 DEFAULT_CONTROLLER = "system:serviceaccount:ringfence-system:ringfence-controller"
 """Who writes generated objects, and the labels of namespaces that existed before."""
 
+FIELD_MANAGER = "ringfence"
+"""Who Ringfence is to the API server's field ownership."""
+
 DRAIN_SECONDS = 3.0
 REQUEST_SECONDS = 10.0
 

@@ -6,7 +6,7 @@ not happen twice or to another object than the one that was looked at carries pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Self
@@ -15,7 +15,7 @@ import orjson
 
 from generators.kube import config
 from generators.kube.documents import Document, key_of, mapping, resource_version_of, text
-from generators.kube.errors import ServerFailed, Status, Unauthorized
+from generators.kube.errors import Fenced, ServerFailed, Status, Unauthorized
 from generators.kube.resources import Resource
 from generators.kube.transport import Request, Transport
 
@@ -109,8 +109,9 @@ class Version:
 class Client:
     """One identity at one API server."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, may_write: Callable[[], bool] = lambda: True) -> None:
         self._transport = transport
+        self._may_write = may_write
 
     @classmethod
     def connect(cls, kubeconfig: str | None = None, *, user_agent: str = DEFAULT_AGENT) -> Self:
@@ -122,6 +123,10 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def fenced(self, may_write: Callable[[], bool]) -> Client:
+        """The same identity and connections; writes raise Fenced while `may_write` says no."""
+        return Client(self._transport, may_write)
 
     @property
     def origin(self) -> str:
@@ -252,7 +257,10 @@ class Client:
         body: Document | list[Document],
         content_type: str = "application/json",
     ) -> Document:
-        return self._send(Request(method, path, query, orjson.dumps(body), content_type))
+        request = Request(method, path, query, orjson.dumps(body), content_type)
+        if not self._may_write():
+            raise Fenced(str(request), Status(message="another process leads"))
+        return self._send(request)
 
     def _send(self, request: Request) -> Document:
         return _decoded(self._transport.send(request), str(request))

@@ -13,6 +13,7 @@
     ├── Conflict            409: changed meanwhile, or a precondition or field manager objects
     │   └── AlreadyExists
     ├── Gone                410: the resourceVersion or continue token is too old
+    ├── Fenced              not sent: who asks does not lead any more
     └── Invalid             422: the object breaks the API's rules; `status.causes` name the fields
 
 Raised by `transport.py` and `client.py`, met by every user of the client.
@@ -130,6 +131,10 @@ class Conflict(KubeError):
 
 class AlreadyExists(Conflict):
     """An object of that name is there."""
+
+
+class Fenced(KubeError):
+    """A write that was not sent, because its author does not lead any more."""
 
 
 class Gone(KubeError):

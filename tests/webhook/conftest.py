@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "tenants.yaml").write_text(TENANTS)
     now = datetime.now(UTC)
     authority = new_authority(now, 30)
-    write_files(tmp_path, authority, issue(authority, ("127.0.0.1", "localhost"), now, 30))
+    write_files(tmp_path, authority.pem, issue(authority, ("127.0.0.1", "localhost"), now, 30))
     return tmp_path
 
 

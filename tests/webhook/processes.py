@@ -43,7 +43,7 @@ def new_certificate(folder: Path, days: int = 30, name: str = "localhost") -> No
     """A new CA and leaf in ca.crt, tls.key, tls.crt."""
     now = datetime.now(UTC)
     authority = new_authority(now, days)
-    write_files(folder, authority, issue(authority, ("127.0.0.1", name), now, days))
+    write_files(folder, authority.pem, issue(authority, ("127.0.0.1", name), now, days))
 
 
 def prepare(folder: Path) -> Path:

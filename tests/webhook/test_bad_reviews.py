@@ -38,7 +38,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     folder, now = tmp_path_factory.mktemp("webhook"), datetime.now(UTC)
     (folder / "tenants.yaml").write_text(TENANTS)
     authority = new_authority(now, 1)
-    write_files(folder, authority, issue(authority, ("localhost",), now, 1))
+    write_files(folder, authority.pem, issue(authority, ("localhost",), now, 1))
     settings = Settings(folder / "tenants.yaml", folder / "tls.crt", folder / "tls.key")
     return create_app(load_state(settings)).test_client()
 

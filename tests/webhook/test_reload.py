@@ -106,7 +106,7 @@ class TestServingCertificate:
     ) -> None:
         past = datetime.now(UTC) - timedelta(days=10)
         authority = new_authority(past, 30)
-        write_files(files, authority, issue(authority, ("localhost",), past, 1))
+        write_files(files, authority.pem, issue(authority, ("localhost",), past, 1))
         kept = certificate.context
         certificate.check()
         assert certificate.context is kept
@@ -131,7 +131,7 @@ class TestReadiness:
     def test_an_expired_certificate_is_not_ready(self, files: Path) -> None:
         past = datetime.now(UTC) - timedelta(days=10)
         authority = new_authority(past, 30)
-        write_files(files, authority, issue(authority, ("localhost",), past, 1))
+        write_files(files, authority.pem, issue(authority, ("localhost",), past, 1))
         settings = Settings(files / "tenants.yaml", files / "tls.crt", files / "tls.key")
         answer = create_app(load_state(settings)).test_client().get("/readyz")
         assert answer.status_code == 503

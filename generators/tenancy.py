@@ -1,0 +1,100 @@
+"""Whose an existing namespace is: by record, label and name, and by what is known of the label.
+
+Called by the controller for each namespace, and by `plan --kubeconfig`. Pure. The webhook decides
+by who asks, and leaves its decision as a label; whoever meets the label later must know whether it
+passed the webhook. That is the question `proven` answers (webhook/guard.py asks the API server); it
+is only asked where the answer matters.
+
+    label                        | proven               | not proven
+    -----------------------------|----------------------|------------------------------------
+    what record or name say      | (not asked)          | (not asked)
+    another tenant of the file   | that tenant          | set back to what record or name say
+    a tenant that is not in file | held as it is        | set back
+    none, though recorded        | the name decides     | set again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from generators.objects import Namespace
+from generators.record import Basis, RecordEntry
+from generators.tenants.assignment import Assignment, Outcome, assign_by_name
+from generators.tenants.model import TenantConfig
+
+
+class Finding(StrEnum):
+    """What is worth an Event on the namespace; also the Event's reason."""
+
+    LABEL_SET_BACK = "TenantLabelSetBack"
+    MOVED = "TenantChanged"
+    UNKNOWN_TENANT = "UnknownTenant"
+    TENANT_GONE = "TenantRemoved"
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The decision about one namespace."""
+
+    assignment: Assignment
+    basis: Basis = Basis.NAME
+    finding: Finding | None = None
+    held: bool = False
+    """Nothing is to be written: the label waits in quarantine for a newer tenant file."""
+
+    def entry(self, namespace: str) -> RecordEntry | None:
+        """What the record should say."""
+        tenant = self.assignment.tenant
+        return None if tenant is None else RecordEntry(namespace, tenant, self.basis)
+
+
+def ownership(
+    config: TenantConfig,
+    namespace: Namespace,
+    recorded: RecordEntry | None,
+    proven: Callable[[], bool],
+) -> Ownership:
+    """Decide; `proven` tells whether the label, as it is, passed the webhook."""
+    named = assign_by_name(config, namespace.name)
+    label = namespace.labels.get(config.label_key)
+    if named.outcome is Outcome.RESERVED:
+        lies = Finding.LABEL_SET_BACK if label is not None else None
+        return Ownership(named, finding=lies)
+    standing = _standing(config, named, recorded)
+    if label == standing.assignment.tenant:
+        return standing
+    if recorded is not None and label == recorded.tenant:
+        # The projection of what was agreed so far, not somebody's new wish.
+        return standing
+    if label is None:
+        withdrawn = standing.basis is Basis.ADMISSION and proven()
+        return Ownership(named, finding=Finding.MOVED) if withdrawn else standing
+    if not proven():
+        return Ownership(standing.assignment, standing.basis, Finding.LABEL_SET_BACK)
+    if label not in config.tenants:
+        return Ownership(standing.assignment, standing.basis, Finding.UNKNOWN_TENANT, held=True)
+    moved = Finding.MOVED if recorded is not None else None
+    reason = f"admission let label {config.label_key}={label} pass"
+    return Ownership(_assigned(config, namespace.name, label, reason), Basis.ADMISSION, moved)
+
+
+def _standing(config: TenantConfig, named: Assignment, recorded: RecordEntry | None) -> Ownership:
+    """What holds when the label is not believed."""
+    if recorded is None:
+        return Ownership(named)
+    if recorded.tenant not in config.tenants:
+        return Ownership(named, finding=Finding.TENANT_GONE)
+    # A tie of names is a mistake in the file; it must not take down a wall that stands.
+    if recorded.basis is Basis.ADMISSION or named.outcome is Outcome.AMBIGUOUS:
+        reason = "the record says so"
+        assigned = _assigned(config, recorded.namespace, recorded.tenant, reason)
+        return Ownership(assigned, recorded.basis)
+    changed = named.tenant != recorded.tenant
+    return Ownership(named, finding=Finding.MOVED if changed else None)
+
+
+def _assigned(config: TenantConfig, namespace: str, tenant: str, reason: str) -> Assignment:
+    labels = {config.label_key: tenant, **config.tenants[tenant].labels}
+    return Assignment(namespace, tenant, Outcome.ASSIGNED, reason, dict(sorted(labels.items())))

@@ -1,0 +1,163 @@
+"""Keeps what the API server is told about our admission, and the certificates behind it.
+
+The controller's registrar thread calls `step` while leading, and `files` always. Order within a
+step: certificates into the Secret, their CAs into both webhook configurations, then the policies.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from generators.kube.client import Client
+from generators.kube.documents import Document, resource_version_of, strings
+from generators.kube.errors import NotFound
+from generators.kube.resources import SECRETS
+from generators.labels import MANAGED_BY, MANAGER
+from generators.logs import event
+from generators.tenants.model import TenantConfig
+from webhook import registration
+from webhook.certificates import write_files
+from webhook.guard import Guard
+from webhook.registration import Target, Wanted
+from webhook.rotation import SECRET_NAME, Kept, Lifetimes, fingerprint, next_step, read
+from webhook.settings import FIELD_MANAGER
+
+LOG = logging.getLogger("ringfence.controller")
+IDLE_SECONDS = 10.0
+"""Everything is looked at again that often, whatever the watches say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What the command line says about the webhook."""
+
+    target: Target
+    namespace: str
+    directory: Path | None
+    lifetimes: Lifetimes
+
+
+class AdmissionKeeper:
+    """One thread calls it."""
+
+    def __init__(
+        self,
+        client: Client,
+        guard: Guard,
+        where: Where,
+        controller: str,
+        reasserted: Callable[[Wanted, bool], None],
+        renewed: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._guard = guard
+        self._where = where
+        self._controller = controller
+        self._reasserted = reasserted
+        self._renewed = renewed
+        self._registered: dict[str, float] = {}
+        self._filed = b""
+        self.kept: Kept | None = None
+        self.validating: Wanted | None = None
+
+    def step(
+        self, config: TenantConfig, doubtful: Callable[[Iterable[Document]], frozenset[str]]
+    ) -> float:
+        """Bring everything to what it should be; seconds until the next step is due."""
+        kept = self._rotate()
+        validating, mutating = self._wanted(kept)
+        self.validating = validating
+        due = self._guard.step(validating, config.label_key, doubtful, self._reasserted)
+        others = (mutating, *registration.policies(config, self._controller))
+        registration.assert_all(self._client, others, self._reasserted)
+        now = time.monotonic()
+        known = {fingerprint(authority) for authority in kept.authorities}
+        self._registered = {f: self._registered.get(f, now) for f in known}
+        return min(due, IDLE_SECONDS, self._where.lifetimes.leaf / 6)
+
+    def resume(self, label_key: str) -> None:
+        """Leading begins: take over what another leader left."""
+        data, _ = self._secret()
+        kept = read(data)
+        self.validating = None if kept is None else self._wanted(kept)[0]
+        self._registered = {}
+        probe = (
+            self.validating
+            or registration.webhooks(
+                self._where.target, b"", self._controller, self._where.namespace
+            )[0]
+        )
+        self._guard.resume(probe, label_key)
+
+    def files(self) -> None:
+        """Write the files when the Secret has changed; every replica has its own."""
+        directory = self._where.directory
+        data, _ = self._secret()
+        kept = read(data)
+        if kept is None:
+            return
+        self.kept = kept
+        whole = kept.bundle + kept.leaf.certificate + kept.leaf.key
+        if directory is not None and (whole != self._filed or not _complete(directory)):
+            write_files(directory, kept.bundle, kept.leaf)
+            self._filed = whole
+
+    def _wanted(self, kept: Kept) -> tuple[Wanted, Wanted]:
+        where = self._where
+        return registration.webhooks(where.target, kept.bundle, self._controller, where.namespace)
+
+    def _rotate(self) -> Kept:
+        where = self._where
+        data, version = self._secret()
+        step = next_step(
+            data, where.target.hosts, datetime.now(UTC), where.lifetimes, self._trusted
+        )
+        if step.why:
+            self._write(step.kept, version)
+            event(LOG, "certificates_renewed", why=step.why)
+            self._renewed(step.why)
+        self.kept = step.kept
+        self.files()
+        return step.kept
+
+    def _trusted(self, authority: str) -> bool:
+        """By this process's steady clock: a jump of the wall clock must not shorten the wait."""
+        since = self._registered.get(authority)
+        return since is not None and time.monotonic() - since >= self._where.lifetimes.propagate
+
+    def _secret(self) -> tuple[Mapping[str, str], str]:
+        try:
+            document = self._client.get(SECRETS, SECRET_NAME, self._where.namespace)
+        except NotFound:
+            return {}, ""
+        return strings(document, "data"), resource_version_of(document)
+
+    def _write(self, kept: Kept, version: str) -> None:
+        meta: Document = {
+            "name": SECRET_NAME,
+            "namespace": self._where.namespace,
+            "labels": {MANAGED_BY: MANAGER},
+        }
+        document: Document = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": meta,
+            "data": kept.data(),
+        }
+        if not version:
+            self._client.create(SECRETS, document, manager=FIELD_MANAGER)
+            return
+        live = self._client.get(SECRETS, SECRET_NAME, self._where.namespace)
+        kind = live.get("type")
+        document |= {"type": kind, "metadata": meta | {"resourceVersion": version}}
+        self._client.update(SECRETS, document, manager=FIELD_MANAGER)
+
+
+def _complete(directory: Path) -> bool:
+    return all((directory / name).exists() for name in ("tls.crt", "tls.key", "ca.crt"))

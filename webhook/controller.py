@@ -1,0 +1,440 @@
+"""The controller: keeps every namespace as the tenant file wants it, and admission in force.
+
+Called by `ringfence controller run`. Threads: a reflector for each resource, workers that take
+namespaces from one queue (reconcile.py), the ledger's writer, the lease, and the registrar, which
+runs this class's `_turn`: leading begins and ends, the tenant file, admission, status. Every
+replica follows the cluster; only the leader writes, and each write asks again whether it leads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generators.errors import MachineLacks, RingfenceError
+from generators.kube.client import Client, Scope
+from generators.kube.documents import Document, mapping, text
+from generators.kube.errors import Fenced, KubeError, NotFound, Unavailable
+from generators.kube.lease import Leadership, LeaseTiming
+from generators.kube.queue import WorkQueue
+from generators.kube.reflector import Reflector
+from generators.kube.resources import (
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+    CONFIG_MAPS,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    SELF_REVIEWS,
+    VALIDATING_WEBHOOKS,
+    Key,
+)
+from generators.labels import MANAGED_BY, MANAGER
+from generators.logs import event
+from generators.objects import Namespace, NetworkPolicy
+from generators.tenants.assignment import assign_by_name
+from webhook import permissions
+from webhook.admission_keeper import AdmissionKeeper, Where
+from webhook.controller_metrics import ControllerMetrics, Moment
+from webhook.events import Recorder
+from webhook.guard import Guard, problem
+from webhook.ledger import Ledger
+from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace
+from webhook.registration import Target, Wanted
+from webhook.reload import TenantFile
+from webhook.rotation import Lifetimes
+from webhook.settings import FIELD_MANAGER
+from webhook.status import Status, StatusPage, count
+
+LOG = logging.getLogger("ringfence.controller")
+LEASE_NAME = "ringfence-controller"
+WORKERS = 8
+TURN_SECONDS = 0.5
+STATUS_SECONDS = 1.0
+BUSY_SECONDS = 10.0
+OURS = f"{MANAGED_BY}={MANAGER}"
+
+AnyReflector = Reflector[Namespace] | Reflector[NetworkPolicy] | Reflector[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """Fixed for the life of the process."""
+
+    tenant_file: Path
+    namespace: str
+    identity: str
+    target: Target | None = None
+    certificate_directory: Path | None = None
+    settle_seconds: float = 5.0
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    lease: LeaseTiming = field(default_factory=LeaseTiming)
+
+
+class Controller:
+    """`run` until `stop`."""
+
+    def __init__(self, settings: ControllerSettings, client: Client) -> None:
+        self._settings = settings
+        self.tenants = TenantFile(settings.tenant_file)
+        self.metrics = ControllerMetrics(self.tenants, self._moment)
+        self._client = client
+        self._fenced = client.fenced(self._leads)
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._prepared = False
+        self._synchronized_digest = ""
+        self._step_due = 0.0
+        self._status_due = 0.0
+        self._told_at = 0.0
+        self._starting = "starting"
+        self._queue: WorkQueue[str] = WorkQueue()
+        self._ledger = Ledger(
+            self._fenced, settings.namespace, self._queue.add, self._leads, self._record_written
+        )
+        self._guard = Guard(self._fenced, settings.namespace, settings.settle_seconds)
+        self._keeper: AdmissionKeeper | None = None
+        self._status = StatusPage(self._fenced, settings.namespace)
+        self._leadership = Leadership(
+            client,
+            settings.namespace,
+            LEASE_NAME,
+            settings.identity,
+            changed=lambda _: self._wake.set(),
+            timing=settings.lease,
+        )
+        self._namespaces: Reflector[Namespace] = Reflector(
+            client, NAMESPACES, read_namespace, lambda key: self._queue.add(key.name)
+        )
+        self._policies: Reflector[NetworkPolicy] = Reflector(
+            client,
+            NETWORK_POLICIES,
+            PolicyReader(),
+            lambda key: self._queue.add(key.namespace),
+            scope=Scope(labels=OURS),
+        )
+        self._shards: Reflector[str] = Reflector(
+            client,
+            CONFIG_MAPS,
+            _version,
+            self._shard,
+            scope=Scope(namespace=settings.namespace, labels=OURS),
+        )
+        self._admission_objects = self._watch_admission()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"worker-{n}", daemon=True)
+            for n in range(WORKERS)
+        ]
+
+    def _watch_admission(self) -> list[Reflector[str]]:
+        """Followed to learn that something changed; looked at by GET when its turn comes."""
+        if self._settings.target is None:
+            return []
+        return [
+            Reflector(self._client, resource, _version, self._admission, scope=Scope(labels=OURS))
+            for resource in (
+                VALIDATING_WEBHOOKS,
+                MUTATING_WEBHOOKS,
+                ADMISSION_POLICIES,
+                ADMISSION_POLICY_BINDINGS,
+            )
+        ]
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until `stop`; MachineLacks when this identity may not do what has to be done."""
+        user = self._introduce()
+        if user is None:
+            return
+        event(LOG, "started", user=user, config=self.tenants.config.digest)
+        recorder = Recorder(self._fenced, self._settings.identity)
+        desk = Desk(
+            self._fenced,
+            self._namespaces.store,
+            self._policies.store,
+            self._ledger,
+            recorder,
+            self._proven,
+            self._guard.corrected,
+            lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
+        )
+        self._reconciler = Reconciler(desk)
+        if self._settings.target is not None:
+            self._keeper = self._new_keeper(self._settings.target, user)
+        for reflector in self._reflectors:
+            reflector.start()
+        self._ledger.start()
+        for worker in self._workers:
+            worker.start()
+        self._leadership.start()
+        self._starting = ""
+        self._loop()
+        self._end()
+
+    def stop(self) -> None:
+        """End `run`: what is under way is finished, the lease is given up."""
+        self._stopping.set()
+        self._wake.set()
+
+    def _new_keeper(self, target: Target, user: str) -> AdmissionKeeper:
+        settings = self._settings
+        return AdmissionKeeper(
+            self._fenced,
+            self._guard,
+            Where(target, settings.namespace, settings.certificate_directory, settings.lifetimes),
+            user,
+            self._reasserted,
+            lambda why: self.metrics.renewals.labels(why).inc(),
+        )
+
+    @property
+    def _reflectors(self) -> tuple[AnyReflector, ...]:
+        return (self._namespaces, self._policies, self._shards, *self._admission_objects)
+
+    def _introduce(self) -> str | None:
+        """Who we are and whether that is enough; waits for an API server that is away."""
+        while not self._stopping.is_set():
+            try:
+                permissions.check(self._client, self._settings.namespace)
+                review: Document = {
+                    "apiVersion": SELF_REVIEWS.api_version,
+                    "kind": SELF_REVIEWS.kind,
+                }
+                answer = self._client.create(SELF_REVIEWS, review, manager=FIELD_MANAGER)
+                return text(mapping(mapping(answer, "status"), "userInfo"), "username")
+            except MachineLacks:
+                raise
+            except RingfenceError as error:
+                self._starting = str(error)
+                event(LOG, "api_server_away", logging.WARNING, problem=str(error))
+                self._stopping.wait(1.0)
+        return None
+
+    def _end(self) -> None:
+        self._queue.close()
+        for worker in self._workers:
+            worker.join(5)
+        self._ledger.close()
+        self._leadership.stop()
+        for reflector in self._reflectors:
+            reflector.stop()
+        event(LOG, "stopped")
+
+    # --- the registrar --------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except Fenced:
+                self._prepared = False
+            except RingfenceError as error:
+                self._step_due = time.monotonic() + 1.0
+                event(LOG, "turn_failed", logging.WARNING, problem=str(error))
+            self._wake.wait(TURN_SECONDS)
+            self._wake.clear()
+
+    def _turn(self) -> None:
+        changed = self.tenants.check()
+        if changed is not None:
+            level = logging.ERROR if changed.refused else logging.INFO
+            event(LOG, changed.event, level, file=changed.file, detail=changed.detail)
+            if not changed.refused:
+                self._step_due = 0.0
+                self._everything()
+        if not self._leads():
+            self._prepared = False
+        elif not self._prepared and all(r.synced for r in self._reflectors):
+            self._prepare()
+        if self._prepared:
+            versions = {key.name: v for key, v in self._shards.store.snapshot().items()}
+            self._ledger.follow(versions)
+        now = time.monotonic()
+        if now >= self._step_due and self._keeper is not None:
+            self._step_due = now + self._step(self._keeper)
+        if self._prepared and now >= self._status_due:
+            self._say()
+
+    def _prepare(self) -> None:
+        """Leading has begun: take over where the last leader stopped, then look at everything."""
+        self._ledger.load()
+        if self._keeper is not None:
+            self._keeper.resume(self.tenants.config.label_key)
+        self._status.forget()
+        self._step_due = self._status_due = 0.0
+        self._told_at = time.monotonic()
+        self._prepared = True
+        self._everything()
+
+    def _step(self, keeper: AdmissionKeeper) -> float:
+        if self._prepared:
+            return keeper.step(self.tenants.config, self._doubtful)
+        keeper.files()
+        return 5.0
+
+    def _everything(self) -> None:
+        self._synchronized_digest = ""
+        known = {key.name for key in self._namespaces.store.snapshot()}
+        for name in sorted(known | {e.namespace for e in self._ledger.snapshot().values()}):
+            self._queue.add(name)
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        idle = self._queue.idle and self._ledger.idle and not self._queue.stats().delayed
+        if idle:
+            self._synchronized_digest = self.tenants.config.digest
+        elif now - self._told_at < BUSY_SECONDS:
+            return
+        self._told_at, self._status_due = now, now + STATUS_SECONDS
+        self._status.say(
+            Status(
+                digest=self.tenants.config.digest,
+                synchronized=self._synchronized_digest == self.tenants.config.digest,
+                tenants=count(self._ledger.snapshot().values()),
+                namespaces=len(self._namespaces.store),
+                problem=self.tenants.problem or "",
+            )
+        )
+
+    def _doubtful(self, documents: Iterable[Document]) -> frozenset[str]:
+        """UIDs of namespaces whose label is not what record or name say."""
+        config = self.tenants.config
+        found = set()
+        for namespace in map(read_namespace, documents):
+            label = namespace.labels.get(config.label_key)
+            entry = self._ledger.entry(namespace.uid)
+            named = assign_by_name(config, namespace.name).tenant
+            expected = entry.tenant if entry is not None else named
+            if label != expected and (label is not None or entry is not None):
+                found.add(namespace.uid)
+        return frozenset(found)
+
+    # --- the workers ----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            name = self._queue.get(timeout=1.0)
+            if name is None:
+                continue
+            if not self._prepared or not self._leads():
+                # Whoever leads next looks at everything.
+                self._queue.done(name)
+                continue
+            self._attempt(name)
+
+    def _attempt(self, name: str) -> None:
+        try:
+            self._reconciler.reconcile(self.tenants.config, name)
+        except (Fenced, NotFound):
+            # Not ours any more, or deleted under our hands: the watch tells.
+            self._queue.done(name)
+        except KubeError as error:
+            self._failed(name, error, error.status.retry_after or 0.0)
+        except Exception as error:
+            LOG.exception("reconcile_defect namespace=%s", name)
+            self._failed(name, error, 0.0)
+        else:
+            self._queue.done(name)
+
+    def _failed(self, name: str, error: Exception, at_least: float) -> None:
+        self.metrics.failures.labels(type(error).__name__).inc()
+        delay = self._queue.retry(name, at_least)
+        level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+        event(LOG, "not_synchronized", level, namespace=name, problem=str(error), retry_in=delay)
+
+    # --- told by others -------------------------------------------------------------------------
+
+    def _leads(self) -> bool:
+        return self._leadership.leading
+
+    def _proven(self, namespace: Namespace) -> bool:
+        keeper = self._keeper
+        return keeper is not None and self._guard.proven(keeper.validating, namespace)
+
+    def _record_written(self) -> None:
+        self.metrics.writes.labels("ConfigMap", "Update").inc()
+
+    def _reasserted(self, want: Wanted, edited: bool) -> None:
+        what = "edited" if edited else "missing"
+        self.metrics.reasserted.labels(want.resource.kind, what).inc()
+        event(LOG, "admission_asserted", kind=want.resource.kind, object=want.name, was=what)
+
+    def _shard(self, _: Key) -> None:
+        self._wake.set()
+
+    def _admission(self, _: Key) -> None:
+        self._step_due = 0.0
+        self._wake.set()
+
+    # --- what others may know -------------------------------------------------------------------
+
+    def _moment(self) -> Moment:
+        kept = self._keeper.kept if self._keeper is not None else None
+        return Moment(
+            leading=self._leads(),
+            reflectors=tuple(r.stats() for r in self._reflectors),
+            queue=self._queue.stats(),
+            guard=self._guard.state,
+            unproven=self._guard.unproven,
+            recorded=count(self._ledger.snapshot().values()),
+            certificate_expiry=kept.certificate.not_valid_after_utc.timestamp() if kept else None,
+            authority_expiry=kept.authorities[0].not_valid_after_utc.timestamp() if kept else None,
+        )
+
+    def live(self) -> list[str]:
+        """Lines of /livez: threads that must not end."""
+        if self._starting:
+            return [f"[+]starting: {self._starting}"]
+        dead = [w.name for w in self._workers if not w.is_alive()]
+        if not self._ledger.alive:
+            dead.append("ledger")
+        return [f"[-]ended: {', '.join(dead)}"] if dead else ["[+]workers"]
+
+    def ready(self) -> list[str]:
+        """Lines of /readyz."""
+        if self._starting:
+            return [f"[-]starting: {self._starting}"]
+        tenants = self.tenants
+        lines = [f"[+]config ok: {tenants.config.digest}"]
+        if tenants.problem:
+            stays = f"{tenants.config.digest} stays in force"
+            lines = [f"[!]config refused, {stays}: {tenants.problem}"]
+        for reflector in self._reflectors:
+            stats = reflector.stats()
+            if stats.forbidden:
+                lines.append(f"[-]{stats.resource}: the API server forbids to follow it")
+            elif not stats.synced:
+                lines.append(f"[-]{stats.resource}: not synced")
+            elif not stats.connected:
+                age = stats.last_event_age
+                lines.append(f"[!]{stats.resource}: no word from the API server for {age:.0f} s")
+        return [*lines, self._leader_line(), *self._admission_lines()]
+
+    def _leader_line(self) -> str:
+        if self._leads():
+            return "[+]leader" if self._prepared else "[-]leader, but the record is not read yet"
+        holder = self._leadership.holder
+        return f"[+]standby of {holder}" if holder else "[-]no leader is known"
+
+    def _admission_lines(self) -> list[str]:
+        if self._keeper is None:
+            return ["[+]admission: not registered by this controller"]
+        kept = self._keeper.kept
+        if kept is None:
+            return ["[-]certificate: there is none yet"]
+        until = kept.certificate.not_valid_after_utc
+        expired = until.timestamp() <= time.time()
+        said = f"[-]certificate expired at {until}" if expired else f"[+]certificate until {until}"
+        lines = [said]
+        if self._leads() and (why := problem(self._guard)):
+            lines.append(f"[!]{why}")
+        return lines
+
+
+def _version(document: Document) -> str:
+    return text(mapping(document, "metadata"), "resourceVersion")

@@ -1,0 +1,198 @@
+"""`ringfence controller run` and `ringfence controller rules`.
+
+Everything heavy is imported by the command that runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from generators.record import RECORD_NAMESPACE
+from webhook.options import EXISTING_FILE, LARGEST_PORT, address, bound
+
+if TYPE_CHECKING:
+    from webhook.registration import Target
+
+DAYS = 86400.0
+
+
+def https_url(value: str) -> str:
+    """An address that an API server can call."""
+    split = urlsplit(value)
+    if split.scheme != "https" or not split.hostname or split.query or split.fragment:
+        raise click.BadParameter(f"{value!r} is not https://HOST:PORT")
+    return value
+
+
+def service(value: str) -> tuple[str, str, int]:
+    """`NAMESPACE/NAME` or `NAMESPACE/NAME:PORT`."""
+    whole, _, port = value.partition(":")
+    namespace, _, name = whole.partition("/")
+    number = port or "443"
+    known = number.isascii() and number.isdigit() and 0 < int(number) <= LARGEST_PORT
+    if not namespace or not name or "/" in name or not known:
+        raise click.BadParameter(f"{value!r} is not NAMESPACE/NAME or NAMESPACE/NAME:PORT")
+    return namespace, name, int(number)
+
+
+@click.group()
+def controller() -> None:
+    """Keep labels, isolation policies and admission as the tenant file says."""
+
+
+@controller.command()
+@click.option(
+    "-c",
+    "--config",
+    "tenant_file",
+    type=EXISTING_FILE,
+    required=True,
+    metavar="FILE",
+    help="The tenant file; read again whenever it changes.",
+)
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="The API server; without it KUBECONFIG, then the pod's ServiceAccount.",
+)
+@click.option(
+    "--webhook-url",
+    type=https_url,
+    metavar="URL",
+    help="Register the webhook that answers at URL/mutate and URL/validate.",
+)
+@click.option(
+    "--webhook-service",
+    type=service,
+    metavar="NS/NAME[:PORT]",
+    help="Register the webhook behind this Service.",
+)
+@click.option(
+    "--certificate-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also keep tls.crt, tls.key and ca.crt here, for a webhook outside the cluster.",
+)
+@click.option(
+    "--metrics-listen",
+    type=address,
+    metavar="HOST:PORT",
+    help="Where /metrics, /livez and /readyz answer, without TLS.",
+)
+@click.option(
+    "--namespace",
+    default=RECORD_NAMESPACE,
+    show_default=True,
+    metavar="NAME",
+    help="Where record, lease, status and certificates are kept; no tenant may write there.",
+)
+@click.option(
+    "--settle-seconds",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="How long admission must refuse before labels that pass it are believed.",
+)
+@click.option(
+    "--certificate-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Life of a certificate; renewed after two thirds.",
+)
+@click.option(
+    "--authority-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=365.0,
+    show_default=True,
+    help="Life of the CA that signs it.",
+)
+@click.option(
+    "--propagate-seconds",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="How long a new CA is registered before its certificate is served.",
+)
+def run(
+    tenant_file: Path,
+    kubeconfig: str | None,
+    webhook_url: str | None,
+    webhook_service: tuple[str, str, int] | None,
+    certificate_dir: Path | None,
+    metrics_listen: tuple[str, int] | None,
+    namespace: str,
+    settle_seconds: float,
+    certificate_days: float,
+    authority_days: float,
+    propagate_seconds: float,
+) -> None:
+    """Synchronize the cluster until SIGTERM; one of several controllers leads.
+
+    Without --webhook-url or --webhook-service no webhook is registered, and then a tenant label
+    proves nothing: the namespace's name alone decides.
+    """
+    import os
+    import signal
+    import socket
+    from secrets import token_hex
+
+    from generators import logs
+    from generators.kube.client import Client
+    from webhook import health
+    from webhook.controller import Controller, ControllerSettings
+    from webhook.rotation import Lifetimes
+
+    target = _target(webhook_url, webhook_service)
+    if certificate_dir is not None and target is None:
+        raise click.UsageError("--certificate-dir needs --webhook-url or --webhook-service")
+    settings = ControllerSettings(
+        tenant_file,
+        namespace,
+        f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}",
+        target,
+        certificate_dir,
+        settle_seconds,
+        Lifetimes(authority_days * DAYS, certificate_days * DAYS, propagate_seconds),
+    )
+    listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
+    with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:
+        running = Controller(settings, client)
+        logs.configure()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: running.stop())
+        if listener is not None:
+            health.serve(listener, running.metrics.registry, running.live, running.ready)
+        running.run()
+
+
+def _target(url: str | None, service: tuple[str, str, int] | None) -> Target | None:
+    from webhook.registration import Target
+
+    if url is not None and service is not None:
+        raise click.UsageError("give --webhook-url or --webhook-service, not both")
+    if url is not None:
+        return Target(url=url)
+    if service is not None:
+        return Target(service=service[:2], port=service[2])
+    return None
+
+
+@controller.command()
+@click.option(
+    "--namespace",
+    default=RECORD_NAMESPACE,
+    show_default=True,
+    metavar="NAME",
+    help="The controller's own namespace.",
+)
+def rules(namespace: str) -> None:
+    """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
+    from generators.manifests import to_yaml
+    from webhook.permissions import role_documents
+
+    click.echo(to_yaml(role_documents(namespace)), nl=False)

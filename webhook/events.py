@@ -1,0 +1,98 @@
+"""Events on namespaces: what happened to yours and why, for `kubectl events -n NAME`.
+
+Only what somebody should know: a label set back, a policy repaired or taken over, a move. Sending
+one is best effort; a tenant who makes trouble in a loop gets one Event a reason and minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from secrets import token_hex
+
+from generators.errors import RingfenceError
+from generators.kube.client import Client
+from generators.kube.documents import Document
+from generators.kube.resources import EVENTS
+from generators.logs import event
+from generators.objects import Namespace
+from webhook.settings import FIELD_MANAGER
+
+LOG = logging.getLogger("ringfence.controller")
+QUIET_SECONDS = 60.0
+LONGEST_NOTE = 1024
+REMEMBERED = 10_000
+
+
+class Severity(StrEnum):
+    """The two types of Events."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+class Recorder:
+    """Sends Events as one reporting instance."""
+
+    def __init__(self, client: Client, instance: str) -> None:
+        self._client = client
+        self._instance = instance
+        self._lock = threading.Lock()
+        self._sent: dict[tuple[str, str], float] = {}
+
+    def tell(self, namespace: Namespace, reason: str, severity: Severity, note: str) -> None:
+        """Log it, and put an Event into the namespace."""
+        event(
+            LOG,
+            "namespace_event",
+            logging.WARNING if severity is Severity.WARNING else logging.INFO,
+            namespace=namespace.name,
+            reason=reason,
+            note=note,
+        )
+        if not self._due(namespace.uid, reason):
+            return
+        try:
+            self._client.create(
+                EVENTS, self._document(namespace, reason, severity, note), manager=FIELD_MANAGER
+            )
+        except RingfenceError as error:
+            event(LOG, "event_not_sent", logging.WARNING, problem=str(error))
+
+    def _due(self, uid: str, reason: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            last = self._sent.get((uid, reason))
+            if last is not None and now - last < QUIET_SECONDS:
+                return False
+            if len(self._sent) >= REMEMBERED:
+                self._sent.clear()
+            self._sent[uid, reason] = now
+            return True
+
+    def _document(
+        self, namespace: Namespace, reason: str, severity: Severity, note: str
+    ) -> Document:
+        return {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"name": f"ringfence-{token_hex(8)}", "namespace": namespace.name},
+            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": severity.value,
+            "reason": reason,
+            "action": "Synchronize",
+            "note": note[:LONGEST_NOTE],
+            "reportingController": "ringfence.io/controller",
+            "reportingInstance": self._instance,
+            "regarding": {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "name": namespace.name,
+                # The API wants the namespace of what an Event is about to be the Event's own.
+                "namespace": namespace.name,
+                "uid": namespace.uid,
+            },
+        }

@@ -1,0 +1,45 @@
+"""Options that webhook and controller share, and their listening sockets. Nothing heavy."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import click
+
+BACKLOG = 1024
+LARGEST_PORT = 65535
+EXISTING_FILE = click.Path(path_type=Path)
+
+
+def address(value: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every address)."""
+    host, colon, port = value.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > LARGEST_PORT:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8443")
+    if ":" in host and not bracketed:
+        raise click.BadParameter(f"{value!r}: write an IPv6 address in brackets, [::1]:8443")
+    return host, int(port)
+
+
+def bound(option: str, address: tuple[str, int]) -> socket.socket:
+    """A listening socket; a port in use is an error of the command."""
+    try:
+        return listen(*address)
+    except OSError as error:
+        problem = f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}"
+        raise click.BadParameter(f"{problem}; choose another", param_hint=option) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; an empty host is every address that there is."""
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+        )
+    wanted = host or "0.0.0.0"  # noqa: S104  # asked for by leaving the host out
+    family, *_, address = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG)

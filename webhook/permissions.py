@@ -1,0 +1,154 @@
+"""What the controller may do: its RBAC rules, and the look at the start whether it has them.
+
+One table. `ringfence controller rules` prints it as a ClusterRole and a Role; the controller asks
+the API server about each line by SelfSubjectAccessReview and names what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from generators.errors import MachineLacks
+from generators.kube.client import Client
+from generators.kube.documents import Document, mapping
+from generators.kube.resources import (
+    ACCESS_REVIEWS,
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+    CONFIG_MAPS,
+    EVENTS,
+    LEASES,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    SECRETS,
+    VALIDATING_WEBHOOKS,
+    Resource,
+)
+from webhook import registration
+from webhook.rotation import SECRET_NAME
+from webhook.settings import FIELD_MANAGER
+
+ROLE = "ringfence-controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of RBAC. `names` limits it to objects of these names."""
+
+    resource: Resource
+    verbs: tuple[str, ...]
+    why: str
+    names: tuple[str, ...] = ()
+
+    def document(self) -> Document:
+        """As in `rules` of a role."""
+        limited: Document = {"resourceNames": list(self.names)} if self.names else {}
+        return {
+            "apiGroups": [self.resource.group],
+            "resources": [self.resource.plural],
+            **limited,
+            "verbs": list(self.verbs),
+        }
+
+
+_FOLLOW = ("get", "list", "watch")
+_REGISTERED = (
+    (VALIDATING_WEBHOOKS, (registration.NAME,)),
+    (MUTATING_WEBHOOKS, (registration.NAME,)),
+    (ADMISSION_POLICIES, (registration.LABEL_POLICY, registration.NETWORK_POLICY)),
+    (ADMISSION_POLICY_BINDINGS, (registration.LABEL_POLICY, registration.NETWORK_POLICY)),
+)
+
+CLUSTER_RULES = (
+    Rule(NAMESPACES, (*_FOLLOW, "patch"), "labels of namespaces"),
+    Rule(
+        NETWORK_POLICIES,
+        (*_FOLLOW, "create", "patch", "update", "delete"),
+        "isolation policies",
+    ),
+    Rule(EVENTS, ("create",), "what happened to a namespace"),
+    *(Rule(resource, ("list", "watch", "create"), "admission") for resource, _ in _REGISTERED),
+    *(Rule(resource, ("get", "update"), "admission", names) for resource, names in _REGISTERED),
+)
+"""Needed in the whole cluster."""
+
+SYSTEM_RULES = (
+    Rule(CONFIG_MAPS, (*_FOLLOW, "create", "update"), "record, status"),
+    Rule(LEASES, ("get", "create", "update"), "one leader"),
+    Rule(SECRETS, ("create",), "certificates of the webhook"),
+    Rule(SECRETS, ("get", "update"), "certificates of the webhook", (SECRET_NAME,)),
+)
+"""Needed in the system namespace."""
+
+
+def missing(client: Client, namespace: str) -> Iterator[str]:
+    """What the API server would refuse, in words for whoever writes roles."""
+    for rules, home in ((CLUSTER_RULES, ""), (SYSTEM_RULES, namespace)):
+        for rule in rules:
+            for verb in rule.verbs:
+                if not all(_allowed(client, rule, verb, home, n) for n in rule.names or ("",)):
+                    where = f" in namespace {home}" if home else " in the cluster"
+                    named = f" named {', '.join(rule.names)}" if rule.names else ""
+                    yield f"{verb} {rule.resource}{named}{where} ({rule.why})"
+
+
+def check(client: Client, namespace: str) -> None:
+    """MachineLacks names every missing rule."""
+    found = list(missing(client, namespace))
+    if found:
+        how = f"add it to role {ROLE}; `ringfence controller rules` prints all that is needed"
+        raise MachineLacks(f"this identity may not: {'; '.join(found)}", how)
+
+
+def _allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) -> bool:
+    attributes: Document = {
+        "group": rule.resource.group,
+        "version": rule.resource.version,
+        "resource": rule.resource.plural,
+        "verb": verb,
+        **({"namespace": namespace} if namespace else {}),
+        **({"name": name} if name else {}),
+    }
+    review: Document = {
+        "apiVersion": ACCESS_REVIEWS.api_version,
+        "kind": ACCESS_REVIEWS.kind,
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = client.create(ACCESS_REVIEWS, review, manager=FIELD_MANAGER)
+    return mapping(answer, "status").get("allowed") is True
+
+
+def role_documents(namespace: str, account: str = ROLE) -> list[Document]:
+    """ServiceAccount, roles and bindings of a controller in `namespace`."""
+    rbac = "rbac.authorization.k8s.io"
+    subject: Document = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+
+    def role(kind: str, rules: tuple[Rule, ...], meta: Document) -> list[Document]:
+        reference = {"apiGroup": rbac, "kind": kind, "name": ROLE}
+        return [
+            {
+                "apiVersion": f"{rbac}/v1",
+                "kind": kind,
+                "metadata": {"name": ROLE} | meta,
+                "rules": [rule.document() for rule in rules],
+            },
+            {
+                "apiVersion": f"{rbac}/v1",
+                "kind": f"{kind}Binding",
+                "metadata": {"name": ROLE} | meta,
+                "roleRef": reference,
+                "subjects": [subject],
+            },
+        ]
+
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": account, "namespace": namespace},
+        },
+        *role("ClusterRole", CLUSTER_RULES, {}),
+        *role("Role", SYSTEM_RULES, {"namespace": namespace}),
+    ]

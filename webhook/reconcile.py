@@ -1,0 +1,260 @@
+"""One namespace brought to what it should be: record, label, policies, in the order that is safe.
+
+Called by the controller's workers, one key at a time, level-triggered: it looks at what is there
+and takes the next step; the change that it makes brings the key back. The order:
+
+    the namespace carries no tenant label     | it is as open as before: record, label, policies.
+                                              | Its own pods never lose each other on the way.
+    it carries one (the webhook's, or a lie)  | without a record it is in quarantine, which ends
+                                              | when its policies are live: label, policies, record.
+    it belongs to nobody any more             | label, record, policies
+
+Nothing is deleted before its replacement is there, and a terminating namespace is left alone: its
+policies must outlive its pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from generators.errors import InputError
+from generators.isolation import is_ours
+from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
+from generators.kube.documents import Document, mapping, meta_of, text
+from generators.kube.errors import Conflict, NotFound
+from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
+from generators.kube.store import Store
+from generators.manifests import parse_object, policy_document
+from generators.objects import Namespace, NetworkPolicy, Origin
+from generators.plan import Action, Change, plan, wanted_for
+from generators.tenancy import Finding, Ownership, ownership
+from generators.tenants.model import TenantConfig
+from webhook.events import Recorder, Severity
+from webhook.ledger import Ledger
+from webhook.settings import FIELD_MANAGER
+
+API = Origin("api-server")
+WARNINGS = frozenset({Finding.LABEL_SET_BACK, Finding.UNKNOWN_TENANT})
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a worker needs; `wrote` is told each write, `proven` vouches for a label."""
+
+    client: Client
+    namespaces: Store[Namespace]
+    policies: Store[NetworkPolicy]
+    ledger: Ledger
+    recorder: Recorder
+    proven: Callable[[Namespace], bool]
+    corrected: Callable[[str], None]
+    wrote: Callable[[str, str], None]
+
+
+class Reconciler:
+    """Takes steps for namespaces; safe for several threads on different keys."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._seen: set[tuple[str, str]] = set()
+        """Namespace UID and policy that this process has met: missing ones were deleted."""
+
+    def reconcile(self, config: TenantConfig, name: str) -> None:
+        """Take every step that can be taken now. KubeErrors leave it for another attempt."""
+        namespace = self._desk.namespaces.get(Key("", name))
+        self._forget_others(name, namespace)
+        if namespace is None or namespace.terminating:
+            return
+        recorded = self._desk.ledger.entry(namespace.uid)
+        decided = ownership(config, namespace, recorded, lambda: self._desk.proven(namespace))
+        if decided.held:
+            self._tell(namespace, decided)
+            return
+        entry = decided.entry(name)
+        labelled = config.label_key in namespace.labels
+        if entry is not None and entry != recorded and not labelled:
+            # Comes again once the record is written.
+            self._desk.ledger.submit(namespace.uid, entry)
+            return
+        changes = self._changes(config, namespace, decided)
+        for change in changes:
+            if change.kind == "Namespace" and change.action is Action.UPDATE:
+                self._label(config, namespace, change)
+                self._tell(namespace, decided)
+        if entry is None and recorded is not None:
+            self._desk.ledger.submit(namespace.uid, None)
+        for change in changes:
+            if change.kind == "NetworkPolicy":
+                self._policy(namespace, change)
+        if entry is not None and entry != recorded:
+            self._desk.ledger.submit(namespace.uid, entry)
+            if decided.finding is Finding.MOVED and not self._relabelled(changes):
+                self._tell(namespace, decided)
+
+    @staticmethod
+    def _relabelled(changes: tuple[Change, ...]) -> bool:
+        return any(c.kind == "Namespace" and c.action is Action.UPDATE for c in changes)
+
+    def _changes(
+        self, config: TenantConfig, namespace: Namespace, decided: Ownership
+    ) -> tuple[Change, ...]:
+        wanted = wanted_for(config, namespace, decided.assignment)
+        live = self._desk.policies.in_namespace(namespace.name).values()
+        return plan(wanted, {namespace.name: namespace}, live)
+
+    def _forget_others(self, name: str, namespace: Namespace | None) -> None:
+        """Remove the record of namespaces of this name that are no more."""
+        uid = "" if namespace is None else namespace.uid
+        stale = self._desk.ledger.uids(name) - {uid}
+        if not stale:
+            return
+        try:
+            live = meta_of(self._desk.client.get(NAMESPACES, name)).uid
+        except NotFound:
+            live = ""
+        for gone in stale - {live}:
+            self._desk.ledger.submit(gone, None)
+
+    # --- writes ---------------------------------------------------------------------------------
+
+    def _label(self, config: TenantConfig, namespace: Namespace, change: Change) -> None:
+        """Set the labels that differ, on exactly the namespace that was looked at."""
+        item = change.item
+        wanted = item.labels if isinstance(item, Namespace) else {}
+        labels: Document = {k: v for k, v in wanted.items() if namespace.labels.get(k) != v}
+        if config.label_key in namespace.labels and config.label_key not in wanted:
+            labels[config.label_key] = None
+        # A test on what was seen: a label that changed meanwhile is looked at again first.
+        tests = self._tests(config, namespace)
+        patch = [*tests, *_operations(namespace.labels, labels)]
+        self._desk.client.patch(
+            NAMESPACES, namespace.name, "", patch, kind=PatchKind.JSON, manager=FIELD_MANAGER
+        )
+        self._desk.wrote("Namespace", change.action.value)
+        self._desk.corrected(namespace.uid)
+
+    @staticmethod
+    def _tests(config: TenantConfig, namespace: Namespace) -> list[Document]:
+        tests: list[Document] = [{"op": "test", "path": "/metadata/uid", "value": namespace.uid}]
+        # What is absent tests equal to null; every namespace has a label, that of its name.
+        label = namespace.labels.get(config.label_key)
+        tests.append({"op": "test", "path": _pointer(config.label_key), "value": label})
+        return tests
+
+    def _policy(self, namespace: Namespace, change: Change) -> None:
+        met = (namespace.uid, change.name)
+        if change.action is Action.DELETE:
+            self._delete(change)
+            self._seen.discard(met)
+            return
+        known = met in self._seen
+        self._seen.add(met)
+        if not isinstance(change.item, NetworkPolicy):
+            return
+        if change.action is Action.KEEP:
+            return
+        document = policy_document(change.item)
+        if change.action is Action.CREATE:
+            try:
+                self._desk.client.apply(
+                    NETWORK_POLICIES, document, manager=FIELD_MANAGER, on_conflict=OnConflict.FAIL
+                )
+            except Conflict:
+                # One of that name is there, without our mark.
+                self._replace(namespace, document, change.because)
+                return
+            self._desk.wrote("NetworkPolicy", change.action.value)
+            if known:
+                self._warn(namespace, "PolicyRecreated", f"{change.name} was deleted; it is back")
+            return
+        self._replace(namespace, document, change.because)
+
+    def _replace(self, namespace: Namespace, document: Document, because: str) -> None:
+        """Put the whole object in place of the live one: apply would leave what others added."""
+        client, key = self._desk.client, meta_of(document).key
+        live = client.get(NETWORK_POLICIES, key.name, key.namespace)
+        ours = is_ours(meta_of(live).labels)
+        meta = dict(mapping(live, "metadata"))
+        meta |= {"labels": {**meta_of(live).labels, **meta_of(document).labels}}
+        client.update(NETWORK_POLICIES, document | {"metadata": meta}, manager=FIELD_MANAGER)
+        self._desk.wrote("NetworkPolicy", Action.UPDATE.value)
+        if not ours:
+            note = f"{key.name} was written by somebody else and is replaced: {because}"
+            self._warn(namespace, "PolicyTakenOver", note)
+        elif "drifted" in because:
+            self._warn(namespace, "PolicyRepaired", f"{key.name}: {because}")
+
+    def _delete(self, change: Change) -> None:
+        client = self._desk.client
+        try:
+            live = client.get(NETWORK_POLICIES, change.name, change.namespace)
+            meta = mapping(live, "metadata")
+            if not is_ours(meta_of(live).labels):
+                return
+            only = Preconditions(text(meta, "uid"), text(meta, "resourceVersion"))
+            client.delete(NETWORK_POLICIES, change.name, change.namespace, only_if=only)
+        except NotFound:
+            return
+        self._desk.wrote("NetworkPolicy", change.action.value)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def _tell(self, namespace: Namespace, decided: Ownership) -> None:
+        if decided.finding is None:
+            return
+        warn = decided.finding in WARNINGS
+        tenant = decided.assignment.tenant or "nobody"
+        note = f"belongs to {tenant}: {decided.assignment.reason}"
+        severity = Severity.WARNING if warn else Severity.NORMAL
+        self._desk.recorder.tell(namespace, decided.finding.value, severity, note)
+
+    def _warn(self, namespace: Namespace, reason: str, note: str) -> None:
+        self._desk.recorder.tell(namespace, reason, Severity.WARNING, note)
+
+
+def read_namespace(document: Document) -> Namespace:
+    """The namespace as decisions need it; everything else is forgotten."""
+    meta = meta_of(document)
+    phase = text(mapping(document, "status"), "phase")
+    terminating = meta.terminating or phase == "Terminating"
+    return Namespace(meta.key.name, meta.labels, uid=meta.uid, terminating=terminating, origin=API)
+
+
+class PolicyReader:
+    """Reads NetworkPolicies; those of one tenant have equal rules and share them in memory."""
+
+    def __init__(self) -> None:
+        self._shared: dict[object, object] = {}
+
+    def __call__(self, document: Document) -> NetworkPolicy | None:
+        """The policy, without annotations; None when it is not one that we can have written."""
+        try:
+            policy = parse_object(document, API)
+        except InputError:
+            return None
+        if not isinstance(policy, NetworkPolicy):
+            return None
+        ingress = self._shared.setdefault(policy.ingress, policy.ingress)
+        labels = self._shared.setdefault(tuple(sorted(policy.labels.items())), policy.labels)
+        return replace(
+            policy,
+            ingress=ingress if isinstance(ingress, tuple) else policy.ingress,
+            labels=labels if isinstance(labels, Mapping) else policy.labels,
+            annotations={},
+            uid="",
+        )
+
+
+def _operations(present: Mapping[str, str], labels: Document) -> list[Document]:
+    found: list[Document] = []
+    for key, value in labels.items():
+        if value is None:
+            found.append({"op": "remove", "path": _pointer(key)})
+        else:
+            found.append({"op": "add", "path": _pointer(key), "value": value})
+    return found
+
+
+def _pointer(key: str) -> str:
+    return "/metadata/labels/" + key.replace("~", "~0").replace("/", "~1")

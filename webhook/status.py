@@ -1,0 +1,95 @@
+"""ConfigMap `ringfence-status`: which tenant file is in force, and how far the cluster follows it.
+
+For people and scripts (`kubectl get configmap -n ringfence-system ringfence-status -o yaml`).
+Written by the leader when it says something new; it names no process, so that a restart with
+nothing to do writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from generators.kube.client import Client
+from generators.kube.documents import Document, resource_version_of, strings
+from generators.kube.errors import NotFound
+from generators.kube.resources import CONFIG_MAPS
+from generators.labels import MANAGED_BY, MANAGER
+from generators.record import RecordEntry
+from webhook.settings import FIELD_MANAGER
+
+STATUS_NAME = "ringfence-status"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is said; `problem` is why a newer tenant file is not in force."""
+
+    digest: str
+    synchronized: bool
+    """Every namespace has been brought to what the file in force says."""
+    tenants: Mapping[str, int]
+    namespaces: int
+    problem: str = ""
+
+    def data(self, generation: int) -> dict[str, str]:
+        """As ConfigMap data."""
+        return {
+            "configDigest": self.digest,
+            "configGeneration": str(generation),
+            "synchronized": "true" if self.synchronized else "false",
+            "namespaces": str(self.namespaces),
+            "tenants": orjson.dumps(dict(sorted(self.tenants.items()))).decode(),
+            "problem": self.problem,
+        }
+
+
+def count(entries: Iterable[RecordEntry]) -> Mapping[str, int]:
+    """Namespaces by tenant."""
+    return Counter(entry.tenant for entry in entries)
+
+
+class StatusPage:
+    """Writes the ConfigMap; one thread calls it."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._said: Status | None = None
+
+    def forget(self) -> None:
+        """Somebody else may have written it."""
+        self._said = None
+
+    def say(self, status: Status) -> None:
+        """Write it, unless that is what it says already."""
+        if status == self._said:
+            return
+        try:
+            live = self._client.get(CONFIG_MAPS, STATUS_NAME, self._namespace)
+        except NotFound:
+            self._client.create(
+                CONFIG_MAPS, self._document(status.data(1), ""), manager=FIELD_MANAGER
+            )
+        else:
+            before = strings(live, "data")
+            past = before.get("configGeneration", "0")
+            same = before.get("configDigest") == status.digest
+            data = status.data((int(past) if past.isdigit() else 0) + (not same))
+            if data != before:
+                document = self._document(data, resource_version_of(live))
+                self._client.update(CONFIG_MAPS, document, manager=FIELD_MANAGER)
+        self._said = status
+
+    def _document(self, data: dict[str, str], version: str) -> Document:
+        meta: Document = {
+            "name": STATUS_NAME,
+            "namespace": self._namespace,
+            "labels": {MANAGED_BY: MANAGER},
+        }
+        if version:
+            meta["resourceVersion"] = version
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
