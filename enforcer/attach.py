@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from enforcer import kernel
-from generators.errors import RingfenceError
+from generators.errors import MachineLacks, RingfenceError
 
 CLSACT_PARENT = 0xFFFFFFF1
 CLSACT_HANDLE = 0xFFFF0000
@@ -313,8 +314,8 @@ def forget(pin_path: Path, ifindex: int) -> None:
 
 def uninstall(pin_dir: Path) -> None:
     """Take all programs of `pin_dir` off this network namespace, and remove all pins."""
-    if not pin_dir.exists():
-        return
+    if os.geteuid() != 0:
+        raise MachineLacks("taking programs off needs root", "run this as root (sudo)")
     with _netlink() as netlink:
         interfaces = [message["index"] for message in netlink.get_links()]
     for ifindex in interfaces:
@@ -323,7 +324,8 @@ def uninstall(pin_dir: Path) -> None:
     for path in sorted(links.iterdir()) if links.is_dir() else ():
         if not path.is_dir():
             _remove_link(path)
-    shutil.rmtree(pin_dir)
+    if pin_dir.exists():
+        shutil.rmtree(pin_dir)
 
 
 def retire(pin_path: Path) -> None:

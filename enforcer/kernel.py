@@ -265,6 +265,11 @@ def _bpf(command: Command, attributes: ctypes.Structure, what: str) -> int:
     error = ctypes.get_errno()
     if error == errno.EPERM and os.geteuid() != 0:
         raise MachineLacks("eBPF needs root", "run this as root (sudo)")
+    if error == errno.EPERM:
+        raise MachineLacks(
+            "this kernel refuses bpf() to root here",
+            "give this container CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        )
     if error == errno.ENOSYS:
         raise MachineLacks(
             "this kernel has no bpf() system call", "boot a kernel with CONFIG_BPF_SYSCALL=y"
