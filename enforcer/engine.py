@@ -13,10 +13,11 @@ from enforcer.compile import compile_tables
 from enforcer.endpoints import is_local
 from enforcer.identity import Registry
 from enforcer.interpret import Packet, judge
-from enforcer.ports import PROTOCOLS
 from enforcer.tables import Dir, Tables
+from generators import reachability
 from generators.cluster import Cluster
-from generators.reachability import Evaluator, Question
+from generators.protocols import number
+from generators.reachability import Evaluator, Question, is_hairpin, worst
 from generators.verdicts import Cell, Judgement, Reason, Verdict
 
 NOT_ON_POD_NETWORK = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
@@ -51,13 +52,17 @@ def maps(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
     return answer(cluster, questions, judge)
 
 
+Place = tuple[int, int]
+"""Index of a question, and of its packet: to a Service there is one for each backend."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One direction of one question, at the pod whose side it is."""
+    """One direction of one packet, at the pod whose side it is."""
 
     node: str
     pod: str
-    number: int
+    place: Place
     packet: Packet
 
 
@@ -66,43 +71,52 @@ def answer(
 ) -> tuple[Cell, ...]:
     """The answers of any judge that reads tables; names of ends mean what the evaluator says."""
     listed = tuple(questions)
+    names = Evaluator(cluster)
+    packets = [names.packets(question) for question in listed]
     nodes = compile_nodes(cluster)
-    said: dict[tuple[int, Dir], Judgement] = {}
+    said: dict[tuple[Place, Dir], Judgement] = {}
     # Node by node and pod by pod, because a judge that fills real maps does not like to switch.
-    for asked in sorted(_asked(cluster, listed), key=lambda a: (a.node, a.pod)):
+    for asked in sorted(_asked(names, listed, packets), key=lambda a: (a.node, a.pod)):
         node = nodes[asked.node]
         found = judge_packet(node.tables, node.interfaces[asked.pod], asked.packet)
-        said[asked.number, asked.packet.direction] = found
+        said[asked.place, asked.packet.direction] = found
     return tuple(
-        _cell(
-            question,
-            said.get((number, Dir.EGRESS), NOT_ON_POD_NETWORK),
-            said.get((number, Dir.INGRESS), NOT_ON_POD_NETWORK),
+        worst(
+            _cell(
+                question,
+                said.get(((index, packet), Dir.EGRESS), NOT_ON_POD_NETWORK),
+                said.get(((index, packet), Dir.INGRESS), NOT_ON_POD_NETWORK),
+            )
+            for packet in range(len(packets[index]))
         )
-        for number, question in enumerate(listed)
+        for index, question in enumerate(listed)
     )
 
 
-def _asked(cluster: Cluster, questions: Sequence[Question]) -> Iterable[_Asked]:
-    names = Evaluator(cluster)
-    for number, question in enumerate(questions):
-        source = names.party(question.source, question.family)
-        destination = names.party(question.destination, question.family)
-        for direction, subject, peer in (
-            (Dir.EGRESS, source, destination),
-            (Dir.INGRESS, destination, source),
-        ):
-            if subject.pod is not None:
+def _asked(
+    names: Evaluator,
+    questions: Sequence[Question],
+    packets: Sequence[Sequence[reachability.Packet]],
+) -> Iterable[_Asked]:
+    for index, question in enumerate(questions):
+        for place, found in enumerate(packets[index]):
+            hairpin = is_hairpin(found)
+            for direction, subject, peer in (
+                (Dir.EGRESS, found.source, found.destination),
+                (Dir.INGRESS, found.destination, names.arriving(found).source),
+            ):
+                if subject.pod is None:
+                    continue
                 packet = Packet(
                     direction,
                     subject.address,
                     peer.address,
-                    PROTOCOLS[question.protocol],
-                    question.port,
+                    number(question.protocol, question.family),
+                    found.port,
                     # A node's address means the node itself here, not what hides behind it.
-                    from_socket=True,
+                    from_socket=not hairpin,
                 )
-                yield _Asked(subject.pod.node, subject.pod.key, number, packet)
+                yield _Asked(subject.pod.node, subject.pod.key, (index, place), packet)
 
 
 def _cell(question: Question, egress: Judgement, ingress: Judgement) -> Cell:

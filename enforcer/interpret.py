@@ -27,9 +27,12 @@ from enforcer.tables import (
     RangeKey,
     Tables,
 )
-from generators.addresses import contains, parse_network
+from generators.addresses import Family, contains, parse_network
+from generators.protocols import ICMP_NUMBERS, WITH_PORTS
 from generators.verdicts import Judgement, Reason, Verdict
 
+PROTO_ICMP = ICMP_NUMBERS[Family.IPV4]
+PROTO_ICMPV6 = ICMP_NUMBERS[Family.IPV6]
 NOBODY = AddressEntry(IDENTITY_UNKNOWN)
 ISOLATED: Mapping[Dir, EndpointFlag] = {
     Dir.INGRESS: EndpointFlag.ISOLATED_INGRESS,
@@ -102,7 +105,10 @@ def _policy(
     rule = _probe(tables, endpoint.group, [*peers, PEER_ANY], packet)
     isolating = tables.isolating[endpoint.group, packet.direction]
     if rule is None:
-        return Judgement(Verdict.DROPPED, Reason.POLICY_DENIED, None, isolating)
+        icmp = PROTO_ICMPV6 if ":" in packet.own else PROTO_ICMP
+        known = packet.protocol in (icmp, *WITH_PORTS.values())
+        reason = Reason.POLICY_DENIED if known else Reason.UNKNOWN_L4_PROTOCOL
+        return Judgement(Verdict.DROPPED, reason, None, isolating)
     return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, tables.rules[rule], isolating)
 
 

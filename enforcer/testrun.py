@@ -32,6 +32,8 @@ PROGRAMS = {Dir.INGRESS: "to_pod", Dir.EGRESS: "from_pod"}
 WALL = (DropReason.TENANT_WALL, DropReason.UNKNOWN_SENDER)
 CLIENT_PORT = 40000
 CONTINUE = -1
+ECHO_REQUESTS = {1: 8, 58: 128}
+"""Protocol number of ICMP -> type of its echo request."""
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 
 
@@ -131,4 +133,6 @@ def _transport(protocol: int, port: int) -> bytes:
         return ports + struct.pack("!IIBBHHH", 1, 0, 5 << 4, 0x02, 64240, 0, 0)
     if protocol == 17:
         return ports + struct.pack("!HH", 8, 0)
+    if protocol in ECHO_REQUESTS:
+        return struct.pack("!BBHHH", ECHO_REQUESTS[protocol], 0, 0, CLIENT_PORT, 1)
     return ports + struct.pack("!II", 0, 0) + struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65536, 1, 1, 1)

@@ -13,7 +13,16 @@ from dataclasses import dataclass, field, replace
 from generators.addresses import contains
 from generators.isolation import is_ours, isolation_policies
 from generators.manifests import Documents
-from generators.objects import NAME_LABEL, Namespace, NetworkPolicy, Node, Pod
+from generators.objects import (
+    NAME_LABEL,
+    EndpointSlice,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Pod,
+    Service,
+    ServiceKind,
+)
 from generators.pod_addresses import AddressPool
 from generators.record import read_record, tenants_of, unconfirmed
 from generators.tenants.assignment import assign_by_name
@@ -23,6 +32,8 @@ DEFAULT_POD_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 """Pod ranges where nothing names them; pods without `status` get their addresses here."""
 DEFAULT_NODE_CIDRS = ("172.18.0.0/16", "fd00:172:18::/64")
 """Where nodes that nobody gave an address get one, for the pods on their network."""
+DEFAULT_SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
+"""Where Services that nobody gave a ClusterIP get one."""
 
 _PENDING = "Pending"
 
@@ -35,6 +46,8 @@ class Cluster:
     pods: tuple[Pod, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
     nodes: tuple[Node, ...] = ()
+    services: tuple[Service, ...] = ()
+    slices: tuple[EndpointSlice, ...] = ()
     config: TenantConfig | None = None
     """The tenant file; None = no tenant wall, NetworkPolicies alone speak."""
     tenants: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -61,6 +74,8 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
         pods=_without_lost_addresses(pods, warnings),
         policies=tuple(sorted(policies, key=lambda p: (p.namespace, p.name))),
         nodes=nodes,
+        services=_with_cluster_ips(documents.services),
+        slices=documents.slices,
         config=config,
         tenants=tenants,
         pod_cidrs=pod_cidrs,
@@ -81,6 +96,8 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
         pods=_without_lost_addresses(documents.pods, warnings),
         policies=tuple(sorted(documents.policies, key=lambda p: (p.namespace, p.name))),
         nodes=nodes,
+        services=tuple(sorted(documents.services, key=lambda s: s.key)),
+        slices=documents.slices,
         config=config,
         tenants=tenants,
         pod_cidrs=_pod_cidrs(nodes),
@@ -150,7 +167,11 @@ def confirmed_namespaces(cluster: Cluster) -> Mapping[str, Namespace]:
 def declared_namespaces(documents: Documents) -> dict[str, Namespace]:
     """The namespaces that are declared or that objects use, by name in order."""
     found = {namespace.name: namespace for namespace in documents.namespaces}
-    users: tuple[Pod | NetworkPolicy, ...] = (*documents.pods, *documents.policies)
+    users: tuple[Pod | NetworkPolicy | Service, ...] = (
+        *documents.pods,
+        *documents.policies,
+        *documents.services,
+    )
     for item in users:
         if item.namespace not in found:
             labels = {NAME_LABEL: item.namespace}
@@ -229,6 +250,18 @@ def _addressed(
     return (
         tuple(given.get(pod.key, pod) for pod in pods),
         tuple(node for _, node in sorted(by_name.items())),
+    )
+
+
+def _with_cluster_ips(services: Iterable[Service]) -> tuple[Service, ...]:
+    """Services to be get addresses, as pods do."""
+    services = sorted(services, key=lambda s: s.key)
+    pool = AddressPool(DEFAULT_SERVICE_CIDRS, {ip for s in services for ip in s.cluster_ips})
+    return tuple(
+        replace(service, cluster_ips=pool.take(service.key))
+        if service.kind is ServiceKind.CLUSTER_IP and not service.cluster_ips
+        else service
+        for service in services
     )
 
 

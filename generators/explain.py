@@ -11,16 +11,20 @@ from dataclasses import dataclass
 
 from generators.manifests import Document, to_yaml
 from generators.objects import NAME_LABEL, Direction, NetworkPolicy, Peer, Pod, PolicyPort, Rule
+from generators.protocols import WITH_PORTS, port_text
 from generators.reachability import (
+    EXTERNAL_PREFIX,
     Entry,
     Evaluator,
     Packet,
     Party,
     Question,
+    Route,
     block_holds,
     named_port,
     port_matches,
     rule_name,
+    worst,
 )
 from generators.selectors import first_unmet, requirement_text, text
 from generators.tenants.assignment import assign_by_name
@@ -52,8 +56,18 @@ class RuleNote:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendNote:
+    """One backend of the Service that was called, and how the call fares with it."""
+
+    name: str
+    address: str
+    port: int
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
-    """One cell with all that led to it."""
+    """One cell with all that led to it; through a Service: as the worst backend fares."""
 
     cell: Cell
     source: EndNote
@@ -62,21 +76,34 @@ class Trace:
     egress: tuple[RuleNote, ...]
     ingress: tuple[RuleNote, ...]
     to_allow: tuple[str, ...]
+    service: str = ""
+    backends: tuple[BackendNote, ...] = ()
 
 
 def trace(evaluator: Evaluator, question: Question) -> Trace:
     """Explain the answer to one question."""
-    cell = evaluator.cell(question)
-    packet = evaluator.packet(question)
+    answers = [(evaluator.answer(question, p), p) for p in evaluator.packets(question)]
+    cell = worst(found for found, _ in answers)
+    packet = next(packet for found, packet in answers if found is cell)
+    arrived = evaluator.arriving(packet)
+    service = evaluator.service(question.destination)
+    called = service.key if service is not None and packet.route is Route.SERVICE else ""
     return Trace(
         cell=cell,
+        service=called,
+        backends=tuple(_backend(*pair) for pair in answers) if called else (),
         source=_end(evaluator, packet.source),
         destination=_end(evaluator, packet.destination),
-        wall=_wall(evaluator, packet, cell.ingress),
+        wall=_wall(evaluator, arrived, cell.ingress),
         egress=_rules(evaluator, Direction.EGRESS, packet.source.pod, packet, cell.egress),
-        ingress=_rules(evaluator, Direction.INGRESS, packet.destination.pod, packet, cell.ingress),
+        ingress=_rules(evaluator, Direction.INGRESS, packet.destination.pod, arrived, cell.ingress),
         to_allow=_to_allow(evaluator, packet, cell),
     )
+
+
+def _backend(cell: Cell, packet: Packet) -> BackendNote:
+    end = packet.destination
+    return BackendNote(end.name, end.address, packet.port, cell)
 
 
 def _end(evaluator: Evaluator, party: Party) -> EndNote:
@@ -86,6 +113,10 @@ def _end(evaluator: Evaluator, party: Party) -> EndNote:
             return EndNote(
                 party.name, party.address, f"address of node {party.node or '(unnamed)'}"
             )
+        service = evaluator.service(f"{EXTERNAL_PREFIX}{party.address}")
+        if service is not None:
+            what = f"ClusterIP of Service {service.key}, without a backend for this port"
+            return EndNote(party.name, party.address, what)
         return EndNote(party.name, party.address, "an address that is no pod's and no node's")
     what = "pod on its node's network" if pod.host_network else "pod"
     if pod.node:
@@ -149,7 +180,7 @@ def _why_kept_out(evaluator: Evaluator, packet: Packet, reason: Reason) -> str:
 
 
 def _port(packet: Packet) -> str:
-    return f"{packet.port}/{packet.protocol}"
+    return port_text(packet.port, packet.protocol)
 
 
 # Rules
@@ -182,7 +213,7 @@ def _rules(
 
 def _describe(rule: Rule) -> str:
     peers = " or ".join(_peer_text(item) for item in rule.peers) or "anybody"
-    ports = " or ".join(port_text(item) for item in rule.ports) or "any port"
+    ports = " or ".join(policy_port_text(item) for item in rule.ports) or "any port"
     return f"{peers}; {ports}"
 
 
@@ -236,7 +267,7 @@ def _peer_miss(evaluator: Evaluator, item: Peer, policy: NetworkPolicy, peer: Pa
     return f"pod {peer.name} has {has}, wanted {requirement_text(unmet)}"
 
 
-def port_text(item: PolicyPort) -> str:
+def policy_port_text(item: PolicyPort) -> str:
     """One item of `ports`, in a few words."""
     if item.port is None:
         return f"any {item.protocol} port"
@@ -249,14 +280,14 @@ def port_text(item: PolicyPort) -> str:
 def _port_miss(item: PolicyPort, packet: Packet) -> str:
     asked = _port(packet)
     if not isinstance(item.port, str):
-        return f"{asked} is not {port_text(item)}"
+        return f"{asked} is not {policy_port_text(item)}"
     owner = packet.destination.pod
     number = named_port(owner, item) if owner is not None else None
     if owner is None or number is None:
-        return f"{packet.destination.name} has no {port_text(item)}"
+        return f"{packet.destination.name} has no {policy_port_text(item)}"
     if number == packet.port:
-        return f"{port_text(item)} means nothing towards an ipBlock"
-    return f"{port_text(item)} is {number} on {packet.destination.name}"
+        return f"{policy_port_text(item)} means nothing towards an ipBlock"
+    return f"{policy_port_text(item)} is {number} on {packet.destination.name}"
 
 
 # What to add
@@ -269,10 +300,11 @@ def _to_allow(evaluator: Evaluator, packet: Packet, cell: Cell) -> tuple[str, ..
         hints.append(_policy_hint(evaluator, Direction.EGRESS, packet.source.pod, packet))
     if cell.ingress.verdict is Verdict.FORWARDED or packet.destination.pod is None:
         return tuple(hints)
-    if cell.ingress.reason is Reason.POLICY_DENIED:
-        hints.append(_policy_hint(evaluator, Direction.INGRESS, packet.destination.pod, packet))
+    arrived = evaluator.arriving(packet)
+    if cell.ingress.reason in (Reason.POLICY_DENIED, Reason.UNKNOWN_L4_PROTOCOL):
+        hints.append(_policy_hint(evaluator, Direction.INGRESS, packet.destination.pod, arrived))
     else:
-        hints.append(_wall_hint(evaluator, packet, packet.destination.pod, cell.ingress.reason))
+        hints.append(_wall_hint(evaluator, arrived, packet.destination.pod, cell.ingress.reason))
     return tuple(hints)
 
 
@@ -288,8 +320,10 @@ def _policy_hint(evaluator: Evaluator, direction: Direction, subject: Pod, packe
             home = {"matchLabels": {NAME_LABEL: peer.pod.namespace}}
             item = {"namespaceSelector": home, **item}
     key = "from" if direction is Direction.INGRESS else "to"
-    ports = [{"protocol": packet.protocol, "port": packet.port}]
-    rule = to_yaml([{direction.lower(): [{key: [item], "ports": ports}]}])
+    wanted: Document = {key: [item]}
+    if packet.protocol in WITH_PORTS:
+        wanted["ports"] = [{"protocol": packet.protocol, "port": packet.port}]
+    rule = to_yaml([{direction.lower(): [wanted]}])
     isolating = ", ".join(policy.key for policy in evaluator.isolating(direction, subject))
     return (
         f"to allow {direction.lower()}, add to {isolating} or to another NetworkPolicy of "
@@ -310,13 +344,15 @@ def _wall_hint(evaluator: Evaluator, packet: Packet, subject: Pod, reason: Reaso
         return "nothing to add: the address has to belong to a pod first"
     home = packet.source.pod.namespace if packet.source.pod else ""
     theirs = evaluator.cluster.tenants.get(home)
-    port = f"ports: [{{port: {packet.port}, protocol: {packet.protocol}}}]"
+    port = ""
+    if packet.protocol in WITH_PORTS:
+        port = f", ports: [{{port: {packet.port}, protocol: {packet.protocol}}}]"
     if theirs is None or ours is None:
         return (
             f"to allow it, let a tenant of {file} or `shared` name namespace {home}; "
             "what belongs to nobody may not enter a tenant"
         )
     return (
-        f"to allow it, both tenants consent in {file}: `allowFrom: [{{tenant: {theirs}, {port}}}]` "
-        f"at tenant {ours} and `allowTo: [{{tenant: {ours}, {port}}}]` at tenant {theirs}"
+        f"to allow it, both tenants consent in {file}: `allowFrom: [{{tenant: {theirs}{port}}}]` "
+        f"at tenant {ours} and `allowTo: [{{tenant: {ours}{port}}}]` at tenant {theirs}"
     )

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import click
 
+from generators.protocols import port_text
 from generators.verdicts import Cell, Judgement, Verdict
 
 _COLUMNS = 18
@@ -90,7 +91,7 @@ def _grids(cells: Iterable[Cell]) -> Iterator[tuple[str, Grid]]:
     by_port = []
     for (port, protocol), families in sorted(found.items()):
         for names, grid in _alike(sorted(families.items())):
-            by_port.append((f"{port}/{protocol}", (" and ".join(names), grid)))
+            by_port.append((port_text(port, protocol), (" and ".join(names), grid)))
     for ports, (family, grid) in _alike(by_port):
         yield f"{', '.join(ports)} ({family})", grid
 

@@ -14,7 +14,9 @@ from importlib.metadata import entry_points
 from generators.addresses import Family, family, parse_address
 from generators.cluster import Cluster, address_owners
 from generators.errors import RingfenceError
+from generators.protocols import NO_PORT, port_text, portless
 from generators.reachability import EXTERNAL_PREFIX, Question, evaluate
+from generators.services import SERVICE_PREFIX
 from generators.verdicts import Cell, Judgement
 
 ENGINES = "ringfence.engines"
@@ -33,21 +35,27 @@ class BadQuestion(RingfenceError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class PortProtocol:
-    """A destination port: `80/TCP`."""
+    """A destination port: `80/TCP`; or a protocol that has none, with port 0: `ICMP`, `IP/47`."""
 
     port: int
     protocol: str
 
     @classmethod
     def parse(cls, text: str) -> PortProtocol:
-        """`80/TCP`, `80` (TCP)."""
+        """`80/TCP`, `80` (TCP), `ICMP`, `IP/47`."""
+        alone = portless(text)
+        if alone is not None:
+            return cls(NO_PORT, alone)
         found = _PORT.fullmatch(text)
         if found is None or not 1 <= int(found[1]) <= _HIGHEST_PORT:
-            raise BadQuestion(f'"{text}" is no port; write PORT/TCP, PORT/UDP or PORT/SCTP')
+            raise BadQuestion(
+                f'"{text}" is no port; write PORT/TCP, PORT/UDP or PORT/SCTP, and of protocols '
+                "without ports ICMP, or IP/NUMBER for any other"
+            )
         return cls(int(found[1]), (found[2] or "TCP").upper())
 
     def __str__(self) -> str:
-        return f"{self.port}/{self.protocol}"
+        return port_text(self.port, self.protocol)
 
 
 def ends(cluster: Cluster) -> dict[str, frozenset[Family]]:
@@ -74,7 +82,12 @@ def external(address: str) -> str:
 
 
 def end_of(cluster: Cluster, name: str) -> tuple[str, frozenset[Family]]:
-    """The pod or address that a user means, with its families; BadQuestion when there is none."""
+    """The pod, Service or address that a user means, with its families.
+
+    BadQuestion when there is none.
+    """
+    if name.startswith(SERVICE_PREFIX) and name.count("/") > 1:
+        return name, _service_families(cluster, name)
     pods = ends(cluster)
     if name in pods:
         return name, pods[name]
@@ -86,6 +99,17 @@ def end_of(cluster: Cluster, name: str) -> tuple[str, frozenset[Family]]:
         address = external(name)
         return address, frozenset([family(address.removeprefix(EXTERNAL_PREFIX))])
     raise BadQuestion(f"there is no pod {name}; there are: {_some(pods)}")
+
+
+def _service_families(cluster: Cluster, name: str) -> frozenset[Family]:
+    services = {SERVICE_PREFIX + service.key: service for service in cluster.services}
+    if name not in services:
+        raise BadQuestion(f"there is no Service {name}; there are: {_some(services)}")
+    families = frozenset(family(ip) for ip in services[name].cluster_ips)
+    if not families:
+        kind = services[name].kind
+        raise BadQuestion(f"Service {name} has no ClusterIP ({kind}); ask about its pods")
+    return families
 
 
 def _some(pods: Iterable[str]) -> str:

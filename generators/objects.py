@@ -200,3 +200,76 @@ class ConfigMap:
     data: Labels = field(default_factory=dict, hash=False)
     labels: Labels = field(default_factory=dict, hash=False)
     origin: Origin = field(default=Origin(), compare=False)
+
+
+class ServiceKind(StrEnum):
+    """What a Service's name leads to; only the first kind has an address of its own."""
+
+    CLUSTER_IP = "ClusterIP"
+    HEADLESS = "None"
+    EXTERNAL_NAME = "ExternalName"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a Service, and the number or port name that it means on a backend."""
+
+    port: int
+    protocol: str = "TCP"
+    name: str = ""
+    target: int | str = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service; NodePort and LoadBalancer have a ClusterIP too. `selector` empty = none."""
+
+    namespace: str
+    name: str
+    kind: ServiceKind = ServiceKind.CLUSTER_IP
+    cluster_ips: tuple[str, ...] = ()
+    ports: tuple[ServicePort, ...] = ()
+    selector: Labels = field(default_factory=dict, hash=False)
+    origin: Origin = field(default=Origin(), compare=False)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, as users write it."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Readiness(StrEnum):
+    """Whether a backend gets connections: DRAINING only where no other is READY."""
+
+    READY = "ready"
+    DRAINING = "terminating and still serving"
+    NOT_READY = "not ready"
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEndpoint:
+    """One item of `endpoints`: a backend's addresses."""
+
+    addresses: tuple[str, ...]
+    readiness: Readiness = Readiness.READY
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePort:
+    """One item of a slice's `ports`, already a number on the backends."""
+
+    port: int
+    protocol: str = "TCP"
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """discovery.k8s.io/v1 EndpointSlice: some backends of the Service `service`."""
+
+    namespace: str
+    name: str
+    service: str
+    endpoints: tuple[SliceEndpoint, ...] = ()
+    ports: tuple[SlicePort, ...] = ()
+    origin: Origin = field(default=Origin(), compare=False)

@@ -11,6 +11,9 @@ written to be compared with the meaning of NetworkPolicy line by line, not to be
     5. no policy isolates the subject in this direction                NOT_ISOLATED
     6. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
 
+A packet to a Service is judged by its backends, because it reaches one of them: the answer is that
+of the backend that fares worst, as nobody knows which one it will be.
+
 The wall (mode strict; audit reports and goes on; overridable has none) lets in: own tenant, shared
 components, consented grants, and what comes from outside the cluster. An address of the pod ranges
 that is nobody's, and a node's address that is not the pod's own node (a masked source), cannot be
@@ -21,7 +24,7 @@ shared components, in every mode; in audit it too only reports.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from generators.addresses import Family, contains, family
@@ -32,8 +35,19 @@ from generators.cluster import (
     in_pod_range,
     quarantined,
 )
-from generators.objects import Direction, IPBlock, NetworkPolicy, Peer, Pod, PolicyPort, Rule
+from generators.objects import (
+    Direction,
+    IPBlock,
+    NetworkPolicy,
+    Peer,
+    Pod,
+    PolicyPort,
+    Rule,
+    Service,
+)
+from generators.protocols import is_unknown
 from generators.selectors import matches
+from generators.services import SERVICE_PREFIX, Backend, ServiceKey, service_map
 from generators.tenants.model import Mode, Port, Tenant
 from generators.verdicts import Cell, Judgement, Reason, Verdict
 
@@ -65,14 +79,22 @@ class Party:
     node: str | None = None
 
 
+class Route(Enum):
+    """How a packet got to the destination that it is judged by."""
+
+    DIRECT = "direct"
+    SERVICE = "by a Service"
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The opening packet of a connection."""
+    """The opening packet of a connection; by a Service: to one of its backends."""
 
     source: Party
     destination: Party
     protocol: str
     port: int
+    route: Route = Route.DIRECT
 
     def peer(self, direction: Direction) -> Party:
         """The other end, seen from the pod that a policy of this direction isolates."""
@@ -100,6 +122,7 @@ _NO_WALL = WallAnswer(Entry.NO_WALL)
 _NOT_ISOLATED = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
 _SELF = Judgement(Verdict.FORWARDED, Reason.SELF)
 _HOST = Judgement(Verdict.FORWARDED, Reason.HOST)
+_UNSPECIFIED = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - no socket binds here
 _WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 
 
@@ -112,6 +135,8 @@ class Evaluator:
         self.quarantined = quarantined(cluster)
         self.owners = address_owners(cluster.pods)
         self.pods = {pod.key: pod for pod in cluster.pods}
+        self.services = service_map(cluster.services, cluster.slices, cluster.pods)
+        self.virtual = {ip: service for service in cluster.services for ip in service.cluster_ips}
         self.node_addresses = {ip: node.name for node in cluster.nodes for ip in node.ips}
         for pod in cluster.pods:
             if pod.host_network and not pod.terminal:
@@ -119,7 +144,10 @@ class Evaluator:
 
     def cell(self, question: Question) -> Cell:
         """The answer to one question; LookupError when an end has no address of that family."""
-        packet = self.packet(question)
+        return worst(self.answer(question, packet) for packet in self.packets(question))
+
+    def answer(self, question: Question, packet: Packet) -> Cell:
+        """The answer as far as one of the question's packets goes."""
         egress, ingress = self.egress(packet), self.ingress(packet)
         verdicts = {egress.verdict, ingress.verdict}
         return Cell(
@@ -133,15 +161,49 @@ class Evaluator:
             ingress,
         )
 
-    def packet(self, question: Question) -> Packet:
-        """The packet that a question is about."""
+    def packets(self, question: Question) -> tuple[Packet, ...]:
+        """The packet that a question is about; to a Service one for each backend."""
         source = self.party(question.source, question.family)
         destination = self.party(question.destination, question.family)
-        return Packet(source, destination, question.protocol, question.port)
+        direct = Packet(source, destination, question.protocol, question.port)
+        backends = self.backends(direct)
+        if not backends:
+            return (direct,)
+        return tuple(
+            replace(
+                direct,
+                destination=self.at_address(self._name_of(backend.address), backend.address),
+                port=backend.port,
+                route=Route.SERVICE,
+            )
+            for backend in backends
+        )
+
+    def backends(self, packet: Packet) -> tuple[Backend, ...]:
+        """What is behind the destination, when it is a Service's; none of an address in use."""
+        destination = packet.destination
+        if destination.pod is not None or destination.node is not None:
+            return ()
+        key = ServiceKey(destination.address, packet.port, packet.protocol)
+        return self.services.get(key, ())
+
+    def service(self, name: str) -> Service | None:
+        """The Service that `svc/NS/NAME` or its ClusterIP names."""
+        for address in self.virtual:
+            found = self.virtual[address]
+            if name in (f"{SERVICE_PREFIX}{found.key}", f"{EXTERNAL_PREFIX}{address}"):
+                return found
+        return None
 
     def party(self, name: str, of: Family) -> Party:
-        """The end that `ns/pod` or `ip/ADDR` names."""
+        """The end that `ns/pod`, `svc/ns/service` or `ip/ADDR` names."""
         pod = self.pods.get(name)
+        if pod is None and name.startswith(SERVICE_PREFIX):
+            service = self.service(name)
+            for address in service.cluster_ips if service is not None else ():
+                if family(address) is of:
+                    return self.at_address(name, address)
+            raise LookupError(f"{name} has no {of} address")
         if pod is None:
             return self.at_address(name, name.removeprefix(EXTERNAL_PREFIX))
         for address in pod.ips:
@@ -153,10 +215,25 @@ class Evaluator:
                 return Party(name, address, pod=pod)
         raise LookupError(f"{name} has no {of} address")
 
+    def _name_of(self, address: str) -> str:
+        pod = self.owners.get(address)
+        return pod.key if pod is not None else f"{EXTERNAL_PREFIX}{address}"
+
     def at_address(self, name: str, address: str) -> Party:
         """Whoever has an address: a pod, a node, or somebody outside."""
         pod = self.owners.get(address)
         return Party(name, address, pod, self.node_addresses.get(address) if pod is None else None)
+
+    def arriving(self, packet: Packet) -> Packet:
+        """The packet as the destination sees it: a hairpin wears the address of the pod's node."""
+        pod = packet.destination.pod
+        if pod is None or not is_hairpin(packet):
+            return packet
+        of = family(packet.source.address)
+        own = (ip for ip, name in self.node_addresses.items() if name == pod.node)
+        address = next((ip for ip in own if family(ip) is of), _UNSPECIFIED[of])
+        source = Party(f"{EXTERNAL_PREFIX}{address}", address, node=pod.node)
+        return replace(packet, source=source)
 
     def egress(self, packet: Packet) -> Judgement:
         """The source's side."""
@@ -176,8 +253,9 @@ class Evaluator:
             return _NOT_ISOLATED
         if _same(packet):
             return _SELF
-        if _own_node(subject, packet.source):
+        if not is_hairpin(packet) and _own_node(subject, packet.source):
             return _HOST
+        packet = self.arriving(packet)
         judged = self._by_policies(Direction.INGRESS, subject, packet)
         wall = self.wall(subject, packet)
         if wall.entry is not Entry.KEPT_OUT:
@@ -280,7 +358,10 @@ class Evaluator:
         rules = self.matching_rules(direction, policies, packet)
         if rules:
             return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, rules[0], names)
-        return Judgement(Verdict.DROPPED, Reason.POLICY_DENIED, None, names)
+        reason = Reason.POLICY_DENIED
+        if is_unknown(packet.protocol):
+            reason = Reason.UNKNOWN_L4_PROTOCOL
+        return Judgement(Verdict.DROPPED, reason, None, names)
 
     def rule_matches(
         self, direction: Direction, policy: NetworkPolicy, rule: Rule, packet: Packet
@@ -360,8 +441,19 @@ def _wall_port(ports: tuple[Port, ...], packet: Packet) -> bool:
     )
 
 
+def worst(cells: Iterable[Cell]) -> Cell:
+    """The first cell of the worst verdict."""
+    return min(cells, key=lambda cell: _WORST_FIRST.index(cell.verdict))
+
+
+def is_hairpin(packet: Packet) -> bool:
+    """A pod that calls itself by a Service: it leaves the pod and comes back masqueraded."""
+    return packet.route is Route.SERVICE and packet.source.address == packet.destination.address
+
+
 def _same(packet: Packet) -> bool:
-    return packet.source.address == packet.destination.address
+    """A pod that calls its own address never leaves it, unless a Service leads it back."""
+    return packet.route is Route.DIRECT and packet.source.address == packet.destination.address
 
 
 def _own_node(pod: Pod, other: Party) -> bool:

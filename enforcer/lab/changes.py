@@ -74,9 +74,10 @@ def apply(store: Store, documents: Documents, gate: Gate) -> Report:
     ]
     for item in items:
         _apply_one(store, item, gate, report)
+    ignored: list[Object] = [*documents.config_maps, *documents.services, *documents.slices]
     report.warnings += [
-        f"{config_map.origin}: ConfigMap {config_map.name} means nothing in a lab, skipped"
-        for config_map in documents.config_maps
+        f"{item.origin}: {type(item).__name__} {item.name} means nothing in a lab, skipped"
+        for item in ignored
     ]
     return report
 

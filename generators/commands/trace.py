@@ -42,7 +42,12 @@ def trace(
     expect: str | None,
     output: Output,
 ) -> None:
-    """Explain whether SRC reaches DST: pods as NAMESPACE/POD, or addresses."""
+    """Explain whether SRC reaches DST.
+
+    SRC and DST are pods (NAMESPACE/POD) or addresses, DST may also be a Service
+    (svc/NAMESPACE/NAME or its ClusterIP). PORT/PROTO is 80/TCP, 53/UDP, 9/SCTP; protocols
+    without ports are ICMP, and IP/47 for any other number.
+    """
     from generators.explain import trace as explain
     from generators.matrix import PortProtocol, single_question
     from generators.reachability import Evaluator
@@ -61,7 +66,11 @@ def trace(
 
 def _lines(found: Trace) -> Iterator[str]:
     cell = found.cell
-    yield f"{cell.source} -> {cell.destination} {cell.port}/{cell.protocol} ({cell.family})"
+    from generators.protocols import port_text
+
+    asked = port_text(cell.port, cell.protocol)
+    yield f"{cell.source} -> {cell.destination} {asked} ({cell.family})"
+    yield from _service_lines(found)
     yield ""
     for title, end in (("Source", found.source), ("Destination", found.destination)):
         yield from _end_lines(title, end)
@@ -75,6 +84,16 @@ def _lines(found: Trace) -> Iterator[str]:
     for hint in found.to_allow:
         yield ""
         yield hint
+
+
+def _service_lines(found: Trace) -> Iterator[str]:
+    if not found.service:
+        return
+    yield ""
+    yield f"Service {found.service}: judged by its backends, below by the one that fares worst"
+    for backend in found.backends:
+        verdict = backend.cell.verdict.value
+        yield f"  {verdict:<9} {backend.name} at {backend.address} port {backend.port}"
 
 
 def _end_lines(title: str, end: EndNote) -> Iterator[str]:
@@ -116,7 +135,27 @@ def _document(found: Trace) -> dict[str, object]:
             "wall": found.wall,
             "ingress": [_note_document(note) for note in found.ingress],
         },
+        **({"service": _service_document(found)} if found.service else {}),
         "toAllow": list(found.to_allow),
+    }
+
+
+def _service_document(found: Trace) -> dict[str, object]:
+    from generators.matrix import judgement_document
+
+    return {
+        "name": found.service,
+        "backends": [
+            {
+                "name": backend.name,
+                "address": backend.address,
+                "port": backend.port,
+                "verdict": backend.cell.verdict.value,
+                "egress": judgement_document(backend.cell.egress),
+                "ingress": judgement_document(backend.cell.ingress),
+            }
+            for backend in found.backends
+        ],
     }
 
 

@@ -87,10 +87,11 @@ def _addresses(status: Cursor, plural: str, singular: str) -> tuple[str, ...]:
     single = status.child(singular)
     if single is not None and single.field.value != "":
         found.append(single)
-    return tuple(dict.fromkeys(text for at in found if (text := _address(at)) is not None))
+    return tuple(dict.fromkeys(text for at in found if (text := parse_address_at(at)) is not None))
 
 
-def _address(at: Cursor) -> str | None:
+def parse_address_at(at: Cursor) -> str | None:
+    """An address in canonical spelling; None after reporting anything else."""
     text = at.text()
     try:
         return str(parse_address(text))
@@ -127,7 +128,7 @@ def parse_node(root: Cursor, origin: Origin) -> Node:
     for item in status.children("addresses") if status is not None else []:
         address = item.child("address")
         if item.string("type") in _NODE_ADDRESSES and address is not None:
-            ips.append(_address(address))
+            ips.append(parse_address_at(address))
     return Node(
         name=meta.name,
         ips=tuple(dict.fromkeys(ip for ip in ips if ip is not None)),

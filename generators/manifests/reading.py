@@ -13,12 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generators.errors import InputError, Problem
-from generators.manifests import core, policies
+from generators.manifests import core, policies, services
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.source import MAX_BYTES, Field, documents, from_plain
-from generators.objects import ConfigMap, Namespace, NetworkPolicy, Node, Origin, Pod
+from generators.objects import (
+    ConfigMap,
+    EndpointSlice,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Origin,
+    Pod,
+    Service,
+)
 
-Object = Namespace | Pod | NetworkPolicy | Node | ConfigMap
+Object = Namespace | Pod | NetworkPolicy | Node | ConfigMap | Service | EndpointSlice
 
 STDIN = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -28,6 +37,8 @@ _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
     ("v1", "Pod"): core.parse_pod,
     ("v1", "Node"): core.parse_node,
     ("v1", "ConfigMap"): core.parse_config_map,
+    ("v1", "Service"): services.parse_service,
+    ("discovery.k8s.io/v1", "EndpointSlice"): services.parse_slice,
     (_NETWORKING, "NetworkPolicy"): policies.parse_policy,
 }
 _CLUSTER_SCOPED = (Namespace, Node)
@@ -42,6 +53,8 @@ class Documents:
     policies: tuple[NetworkPolicy, ...] = ()
     nodes: tuple[Node, ...] = ()
     config_maps: tuple[ConfigMap, ...] = ()
+    services: tuple[Service, ...] = ()
+    slices: tuple[EndpointSlice, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -86,6 +99,8 @@ class _Collection:
             policies=tuple(o for o in self.objects if isinstance(o, NetworkPolicy)),
             nodes=tuple(o for o in self.objects if isinstance(o, Node)),
             config_maps=tuple(o for o in self.objects if isinstance(o, ConfigMap)),
+            services=tuple(o for o in self.objects if isinstance(o, Service)),
+            slices=tuple(o for o in self.objects if isinstance(o, EndpointSlice)),
             warnings=tuple(
                 f"{self.first_skipped[kind]}: kind {kind} is not known here, skipped"
                 + (f" ({count} objects)" if count > 1 else "")

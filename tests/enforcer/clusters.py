@@ -27,8 +27,12 @@ from generators.objects import (
     Requirement,
     Rule,
     Selector,
+    Service,
+    ServicePort,
 )
-from generators.reachability import EXTERNAL_PREFIX, Evaluator, Question
+from generators.protocols import NO_PORT
+from generators.reachability import EXTERNAL_PREFIX, Evaluator, Question, is_hairpin
+from generators.services import SERVICE_PREFIX
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, Tenant, TenantConfig
 
 LABEL_KEY = "client"
@@ -46,6 +50,7 @@ EXTERNALS = (
     "fd09::2",
 )
 PROTOCOLS = ("TCP", "UDP", "SCTP")
+PORTLESS = ("ICMP", "IP/47")
 PORTS = (79, 80, 81, 82, 8080)
 BLOCKS = (
     IPBlock("0.0.0.0/0"),
@@ -141,6 +146,24 @@ pods = st.builds(
     phase=st.sampled_from(("Running", "Running", "Running", "Succeeded")),
     created=st.sampled_from(("", "2026-01-01T00:00:00Z")),
 )
+services = st.builds(
+    Service,
+    namespace=st.sampled_from(NAMESPACES),
+    name=st.sampled_from(("s1", "s2")),
+    cluster_ips=st.sampled_from((("10.96.0.1",), ("10.96.0.2", "fd96::2"), ("fd96::3",))),
+    ports=st.lists(
+        st.builds(
+            ServicePort,
+            st.sampled_from(PORTS),
+            protocols,
+            target=st.sampled_from(PORTS) | port_names,
+        ),
+        min_size=1,
+        max_size=2,
+        unique_by=lambda p: (p.port, p.protocol),
+    ).map(tuple),
+    selector=label_sets,
+)
 wall_ports = st.lists(
     st.one_of(
         st.builds(Port, protocols, st.sampled_from(PORTS)),
@@ -198,6 +221,11 @@ def clusters(draw: st.DrawFn) -> Cluster:
         pods=tuple(map(_placed, found)),
         policies=tuple(draw(st.lists(policies, min_size=2, max_size=6, unique_by=lambda p: p.key))),
         nodes=tuple(Node(name, ips) for name, ips in NODE_ADDRESSES.items()),
+        services=tuple(
+            draw(
+                st.lists(services, max_size=2, unique_by=(lambda s: s.key, lambda s: s.cluster_ips))
+            )
+        ),
         config=config,
         tenants=tenants if config else {},
         pod_cidrs=POD_CIDRS,
@@ -216,16 +244,28 @@ def questions(cluster: Cluster, ports: Iterable[int] = PORTS) -> tuple[Question,
     """Every ordered pair of pods and outside addresses, where both have the family."""
     ends = [pod.key for pod in cluster.pods if not pod.terminal]
     ends += [EXTERNAL_PREFIX + address for address in EXTERNALS]
+    ends += [SERVICE_PREFIX + service.key for service in cluster.services]
+    asked = [(protocol, port) for protocol in PROTOCOLS for port in ports]
+    asked += [(protocol, NO_PORT) for protocol in PORTLESS]
     evaluator = Evaluator(cluster)
-    return tuple(
+    found = (
         Question(source, destination, protocol, port, family)
         for family in Family
         for source in ends
         for destination in ends
         if _has(evaluator, source, family) and _has(evaluator, destination, family)
-        for protocol in PROTOCOLS
-        for port in ports
+        for protocol, port in asked
+        if not source.startswith(SERVICE_PREFIX)
     )
+    return tuple(question for question in found if not _returns(evaluator, question))
+
+
+def _returns(evaluator: Evaluator, question: Question) -> bool:
+    """Whether it is a pod that calls itself by a Service: what comes back is masked.
+
+    A masked source needs a packet without a socket, which test runs of the kernel cannot make.
+    """
+    return any(is_hairpin(packet) for packet in evaluator.packets(question))
 
 
 def _has(evaluator: Evaluator, end: str, family: Family) -> bool:

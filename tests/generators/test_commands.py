@@ -217,9 +217,9 @@ def test_a_bad_tenant_file_exits_with_1(ringfence: Run, example: list[str], tmp_
 
 def test_warnings_do_not_disturb_the_answer(ringfence: Run, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
-        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n---\n"
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n---\n"
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
     )
     done = ringfence("matrix", "-f", tmp_path, "--port", "80", "-o", "json")
     assert len(json.loads(done.stdout)["cells"]) == 2
-    assert "kind v1 Service is not known here, skipped" in done.stderr
+    assert "kind v1 Secret is not known here, skipped" in done.stderr

@@ -226,3 +226,50 @@ def test_text_that_is_not_utf8_is_refused_with_its_line() -> None:
 def test_any_bytes_are_read_or_refused_but_never_crash(data: bytes) -> None:
     with suppress(InputError):
         read_bytes(data, "in.yaml")
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "words"),
+    [
+        ("{ports: [{}]}", "spec.ports[0].port", "Required value"),
+        ("{ports: [{port: 0}]}", "spec.ports[0].port", "must be between 1 and 65535"),
+        ("{ports: [{port: web}]}", "spec.ports[0].port", "must be an integer"),
+        ("{ports: [{port: 80, protocol: ICMP}]}", "spec.ports[0].protocol", "Unsupported value"),
+        ("{ports: [{port: 80, targetPort: 70000}]}", "targetPort", "must be between 1 and 65535"),
+        ("{ports: [{port: 80, targetPort: Http}]}", "targetPort", "must contain only"),
+        ("{clusterIP: 10.96.0}", "spec.clusterIP", "must be a valid IP address"),
+        ("{clusterIPs: [10.96.0.1, x]}", "spec.clusterIPs[1]", "must be a valid IP address"),
+        ("{type: Cluster}", "spec.type", 'Unsupported value: "Cluster"'),
+        ("{selector: {a: -}}", "spec.selector.a", "a valid label must be"),
+    ],
+)
+def test_bad_services(spec: str, path: str, words: str) -> None:
+    head = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: x}\nspec: "
+    (found,) = problems(head + spec)
+    assert found.startswith("in.yaml:4: Service x/web: ")
+    assert path in found
+    assert words in found
+
+
+@pytest.mark.parametrize(
+    ("rest", "path", "words"),
+    [
+        ("endpoints: [{addresses: [10.0.0]}]", "addresses[0]", "must be a valid IP address"),
+        ("endpoints: [{addresses: [10.0.0.1], conditions: {ready: 1}}]", "ready", "a boolean"),
+        ("ports: [{port: 65536}]", "ports[0].port", "must be between 1 and 65535"),
+        ("ports: [{port: 80, protocol: XYZ}]", "ports[0].protocol", "Unsupported value"),
+    ],
+)
+def test_bad_endpoint_slices(rest: str, path: str, words: str) -> None:
+    head = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s}\n"
+    (found,) = problems(head + rest)
+    assert found.startswith("in.yaml:4: EndpointSlice s: ")
+    assert path in found
+    assert words in found
+
+
+def test_slices_of_names_and_of_every_port_have_nothing_to_say() -> None:
+    head = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s}\n"
+    names = "addressType: FQDN\nendpoints: [{addresses: [example.com]}]\nports: [{port: null}]"
+    (found,) = read_bytes((head + names).encode(), "f").slices
+    assert (found.endpoints, found.ports) == ((), ())

@@ -1,0 +1,59 @@
+"""Transport protocols by the names that questions and answers use, and their IANA numbers.
+
+Shared by all engines. NetworkPolicy knows TCP, UDP and SCTP; everything else has no ports and
+passes an isolated pod only by a rule without `ports`. `ICMP` is a ping: ICMPv4 or ICMPv6, whatever
+the cell's family is. `IP/47` is any other protocol by its number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from generators.addresses import Family
+
+WITH_PORTS: Mapping[str, int] = {"TCP": 6, "UDP": 17, "SCTP": 132}
+ICMP = "ICMP"
+ICMP_NUMBERS: Mapping[Family, int] = {Family.IPV4: 1, Family.IPV6: 58}
+NO_PORT = 0
+"""What a question says for a protocol without ports."""
+
+_NUMBERED = re.compile(r"IP/([0-9]{1,3})")
+_LAST = 255
+_PORTS_BY_NUMBER = {number: name for name, number in WITH_PORTS.items()}
+_HEADERS = frozenset({0, 43, 44, 51, 59, 60, 135, 139, 140})
+"""Extension headers of IPv6: what follows them is the protocol."""
+
+
+def portless(text: str) -> str | None:
+    """The protocol without ports that `ICMP` or `IP/47` names; None where it names none."""
+    name = text.upper()
+    if name == ICMP:
+        return ICMP
+    found = _NUMBERED.fullmatch(name)
+    if found is None:
+        return None
+    value = int(found[1])
+    if value in ICMP_NUMBERS.values():
+        return ICMP
+    known = value > _LAST or value in _HEADERS or value in _PORTS_BY_NUMBER
+    return None if known else f"IP/{value}"
+
+
+def number(protocol: str, of: Family) -> int:
+    """The IANA number of a protocol, as packets of the family carry it."""
+    if protocol == ICMP:
+        return ICMP_NUMBERS[of]
+    if protocol in WITH_PORTS:
+        return WITH_PORTS[protocol]
+    return int(protocol.removeprefix("IP/"))
+
+
+def is_unknown(protocol: str) -> bool:
+    """Whether it is neither one with ports nor ICMP: drops of it have a reason of their own."""
+    return protocol != ICMP and protocol not in WITH_PORTS
+
+
+def port_text(port: int, protocol: str) -> str:
+    """`80/TCP`; the protocol alone where it has no ports."""
+    return f"{port}/{protocol}" if protocol in WITH_PORTS else protocol
