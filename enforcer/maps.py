@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from enforcer import kernel, layout
+from enforcer.connections import Connection, has_ended, unpack
 from enforcer.tables import (
     AddressEntry,
     CidrEntry,
@@ -78,24 +79,6 @@ class Statistic:
     group: int
     packets: int
     octets: int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Connection:
-    """One tracked connection of an endpoint; `idle` in seconds."""
-
-    endpoint: int
-    protocol: int
-    local: str
-    local_port: int
-    remote: str
-    remote_port: int
-    opener: Dir
-    generation: int
-    rule: int
-    flags: int
-    reason: int
-    idle: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +304,24 @@ class Maps:
     def connections(self) -> tuple[Connection, ...]:
         """Every tracked connection, sorted; ended ones stay until they are pushed out or expire."""
         now = time.monotonic_ns()
-        return tuple(sorted(_connection(k, v, now) for k, v in self._dump("ct_map")))
+        return tuple(sorted(unpack(k, v, now) for k, v in self._dump("ct_map")))
+
+    def collect(self) -> int:
+        """Remove connections that have ended; how many are left. For every half minute or so.
+
+        An entry is read again right before it goes: a packet may have revived it meanwhile.
+        """
+        now = time.monotonic_ns()
+        tracked = self._dump("ct_map")
+        descriptor, size = self._handles["ct_map"].fd, self._info["ct_map"].value_size
+        left = len(tracked)
+        for key, value in tracked:
+            if not has_ended(key, value, now):
+                continue
+            latest = kernel.map_lookup(descriptor, key, size)
+            if latest is not None and has_ended(key, latest, now):
+                left -= kernel.map_delete(descriptor, key)
+        return left
 
     def forget(self, endpoints: Iterable[int]) -> None:
         """Drop connections and counts of endpoints that are gone, so that an id starts clean."""
@@ -335,22 +335,3 @@ class Maps:
         for key, _ in self._dump_per_cpu("stats_map"):
             if layout.StatsKey.from_buffer_copy(key).endpoint in gone:
                 kernel.map_delete(self._handles["stats_map"].fd, key)
-
-
-def _connection(key: bytes, value: bytes, now: int) -> Connection:
-    k = layout.ConnectionKey.from_buffer_copy(key)
-    v = layout.ConnectionValue.from_buffer_copy(value)
-    return Connection(
-        endpoint=k.endpoint,
-        protocol=k.protocol,
-        local=layout.unpack_address(bytes(k.local)),
-        local_port=k.local_port,
-        remote=layout.unpack_address(bytes(k.remote)),
-        remote_port=k.remote_port,
-        opener=Dir(v.opener),
-        generation=v.generation,
-        rule=v.rule,
-        flags=v.flags,
-        reason=v.reason,
-        idle=max(0, now - v.last) / 1e9,
-    )

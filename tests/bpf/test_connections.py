@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from enforcer import kernel, layout
+from enforcer.connections import Connection, ConnectionFlag
 from enforcer.flows import DropReason, EventFlag, ForwardReason
 from enforcer.tables import Dir, EndpointFlag, PolicyKey
 from tests.bpf.veth import (
@@ -35,7 +36,6 @@ from tests.bpf.veth import (
 
 pytestmark = pytest.mark.bpf
 
-ADOPTED = 16
 SECOND = 1_000_000_000
 
 
@@ -49,6 +49,10 @@ def age(veth: Veth, seconds: float) -> None:
             entry = layout.ConnectionValue.from_buffer_copy(value)
             entry.last = entry.last - int(seconds * SECOND)
             kernel.map_update(handle.fd, key, bytes(entry))
+
+
+def own_connections(veth: Veth) -> list[Connection]:
+    return [c for c in veth.maps.connections() if c.endpoint == veth.endpoint]
 
 
 def bump(veth: Veth, flags: EndpointFlag, policy: Mapping[PolicyKey, int] | None = None) -> None:
@@ -99,7 +103,7 @@ def test_echo_request_is_no_answer_to_an_echo_request(veth: Veth, family: int) -
 def test_echo_reply_that_nobody_asked_for_opens_nothing(veth: Veth, family: int) -> None:
     veth.configure(READY)
     assert veth.to_pod(ip(family, PEER, POD) / echo_reply(family)).passed
-    assert [c for c in veth.maps.connections() if c.endpoint == veth.endpoint] == []
+    assert own_connections(veth) == []
 
 
 def test_entry_of_one_endpoint_opens_no_other(veth: Veth, family: int) -> None:
@@ -116,7 +120,7 @@ def test_forgotten_endpoint_leaves_no_connection(veth: Veth, family: int) -> Non
     veth.configure(ISOLATED)
     assert veth.from_pod(ip(family, POD, PEER) / udp()).passed
     veth.maps.forget([veth.endpoint])
-    assert [c for c in veth.maps.connections() if c.endpoint == veth.endpoint] == []
+    assert own_connections(veth) == []
     back = ip(family, PEER, POD) / udp(port=40000, client_port=53)
     assert veth.to_pod(back).reason is DropReason.POLICY_DENIED
 
@@ -215,6 +219,17 @@ def test_entries_live_as_long_as_their_state_says(
     assert answer.passed is not late
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])
+def test_collecting_removes_what_has_ended(veth: Veth, family: int, late: bool) -> None:
+    veth.configure(READY)
+    assert veth.to_pod(ip(family, PEER, POD) / udp()).passed
+    age(veth, 62 if late else 58)
+    (entry,) = own_connections(veth)
+    assert entry.ended is late
+    veth.maps.collect()
+    assert bool(own_connections(veth)) is not late
+
+
 def test_new_syn_on_a_closed_connection_is_a_new_connection(veth: Veth, family: int) -> None:
     veth.configure(ISOLATED, inward((80, 6)))
     assert veth.to_pod(ip(family, PEER, POD) / tcp()).events
@@ -227,8 +242,11 @@ def test_mid_stream_answer_of_the_pods_own_connection_is_adopted(veth: Veth, fam
     answer = veth.to_pod(ip(family, PEER, POD) / tcp_back("A"))
     assert answer.reason is ForwardReason.REPLY
     assert EventFlag.MID_STREAM in answer.events[0].flags
-    (entry,) = [c for c in veth.maps.connections() if c.endpoint == veth.endpoint]
-    assert (entry.opener, entry.flags & ADOPTED) == (Dir.EGRESS, ADOPTED)
+    (entry,) = own_connections(veth)
+    assert (entry.opener, entry.flags) == (
+        Dir.EGRESS,
+        ConnectionFlag.REPLIED | ConnectionFlag.ADOPTED,
+    )
 
 
 def test_mid_stream_is_refused_where_the_pod_could_not_have_asked(veth: Veth, family: int) -> None:
@@ -275,4 +293,4 @@ def test_grace_ends_by_itself_and_rewriting_does_not_prolong_it(veth: Veth) -> N
 def test_pods_answers_to_its_node_open_nothing(veth: Veth, family: int) -> None:
     veth.configure(WALLED, OWN_TENANT)
     assert veth.from_pod(ip(family, POD, NODE) / tcp_back()).reason is ForwardReason.HOST
-    assert [c for c in veth.maps.connections() if c.endpoint == veth.endpoint] == []
+    assert own_connections(veth) == []

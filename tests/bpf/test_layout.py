@@ -7,10 +7,12 @@ import json
 import re
 import subprocess
 import sys
+from enum import IntFlag
 
 import pytest
 
 from enforcer import flows, layout, loader, maps
+from enforcer.connections import TIMEOUTS, ConnectionFlag
 from enforcer.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
@@ -114,14 +116,23 @@ def test_verdicts_are_numbered_alike() -> None:
         ("endpoint_flag", "EP_", EndpointFlag),
         ("address_flag", "ADDR_", AddressFlag),
         ("cidr_flag", "CIDR_", CidrFlag),
+        ("ct_flag", "CT_", ConnectionFlag),
         ("event_flag", "EVENT_", flows.EventFlag),
     ],
 )
-def test_flags_have_the_same_bits(name: str, prefix: str, flags: type[EndpointFlag]) -> None:
+def test_flags_have_the_same_bits(name: str, prefix: str, flags: type[IntFlag]) -> None:
     numbers = c_enum("layout.h", name)
     assert {n.removeprefix(prefix): v for n, v in numbers.items()} == {
         f.name: int(f) for f in flags
     }
+
+
+def test_connections_end_at_the_same_age() -> None:
+    text = (loader.source_dir() / "lib" / "conntrack.h").read_text()
+    told = re.findall(r"#define CT_TIMEOUT_(\w+) \((\d+) \* CT_SECOND\)", text)
+    seconds = {name: int(value) for name, value in told}
+    del seconds["FRAGMENT"]
+    assert seconds == TIMEOUTS
 
 
 def test_directions_identities_and_peers_are_numbered_alike() -> None:
