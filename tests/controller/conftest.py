@@ -1,0 +1,51 @@
+"""One guarded cluster for all tests that only add namespaces; faults get clusters of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from generators.errors import MachineLacks
+from tests.controller.cluster import Cluster, ControllerProcess, cluster, guarded
+from tests.testbed import build
+from tests.testbed.fixtures import pytest_collection_finish
+
+__all__ = ["pytest_collection_finish"]
+
+
+@pytest.fixture(scope="session")
+def programs() -> None:
+    """Skips where there is no API server to be had."""
+    try:
+        build.ensure(build.KUBERNETES, lambda _: None)
+    except MachineLacks as lack:
+        pytest.skip(f"testbed: {lack}")
+
+
+@pytest.fixture(scope="session")
+def deployment(
+    programs: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Cluster, ControllerProcess]]:
+    with guarded(tmp_path_factory.mktemp("guarded")) as running:
+        yield running
+
+
+@pytest.fixture
+def guarded_cluster(deployment: tuple[Cluster, ControllerProcess]) -> Cluster:
+    """Shared: webhook and controller run, admission is in force."""
+    return deployment[0]
+
+
+@pytest.fixture
+def fresh(programs: None, tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of its own, in which nothing of ours runs yet."""
+    with cluster(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def name(unique_name: Callable[[str], str]) -> Callable[[str], str]:
+    """`name("test01")` -> `n3f9a1c-test01`, which the tenant file claims for test01."""
+    return lambda tenant: f"{unique_name('n')}-{tenant}"
