@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from enforcer import attributes
 from generators.errors import MachineLacks, RingfenceError
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
-NAME_LENGTH = 16
 MAX_PROGRAMS_PER_HOOK = 64
 
 
@@ -59,140 +59,6 @@ class KernelError(RingfenceError):
         self.operation = operation
         self.errno = number
         super().__init__(f"{operation}: {os.strerror(number)} (errno {number})")
-
-
-class _Element(ctypes.Structure):
-    _fields_ = (
-        ("map_fd", ctypes.c_uint32),
-        ("_pad", ctypes.c_uint32),
-        ("key", ctypes.c_uint64),
-        ("value", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    )
-
-
-class _Batch(ctypes.Structure):
-    _fields_ = (
-        ("in_batch", ctypes.c_uint64),
-        ("out_batch", ctypes.c_uint64),
-        ("keys", ctypes.c_uint64),
-        ("values", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("map_fd", ctypes.c_uint32),
-        ("elem_flags", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    )
-
-
-class _Object(ctypes.Structure):
-    _fields_ = (
-        ("pathname", ctypes.c_uint64),
-        ("bpf_fd", ctypes.c_uint32),
-        ("file_flags", ctypes.c_uint32),
-    )
-
-
-class _Info(ctypes.Structure):
-    _fields_ = (
-        ("bpf_fd", ctypes.c_uint32),
-        ("info_len", ctypes.c_uint32),
-        ("info", ctypes.c_uint64),
-    )
-
-
-class _TestRun(ctypes.Structure):
-    _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("data_in", ctypes.c_uint64),
-        ("data_out", ctypes.c_uint64),
-        ("repeat", ctypes.c_uint32),
-        ("duration", ctypes.c_uint32),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_uint64),
-        ("ctx_out", ctypes.c_uint64),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-        ("_pad", ctypes.c_uint32),
-    )
-
-
-class _LinkCreate(ctypes.Structure):
-    _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("target_ifindex", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("relative_fd", ctypes.c_uint32),
-        ("_pad", ctypes.c_uint32),
-        ("expected_revision", ctypes.c_uint64),
-    )
-
-
-class _LinkUpdate(ctypes.Structure):
-    _fields_ = (
-        ("link_fd", ctypes.c_uint32),
-        ("new_prog_fd", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("old_prog_fd", ctypes.c_uint32),
-    )
-
-
-class _Query(ctypes.Structure):
-    _fields_ = (
-        ("target_ifindex", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("query_flags", ctypes.c_uint32),
-        ("attach_flags", ctypes.c_uint32),
-        ("prog_ids", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("_pad", ctypes.c_uint32),
-        ("prog_attach_flags", ctypes.c_uint64),
-        ("link_ids", ctypes.c_uint64),
-        ("link_attach_flags", ctypes.c_uint64),
-        ("revision", ctypes.c_uint64),
-    )
-
-
-class _MapInfo(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-        ("name", ctypes.c_char * NAME_LENGTH),
-    )
-
-
-class _ProgramInfo(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("tag", ctypes.c_uint8 * 8),
-        ("_lengths_and_pointers", ctypes.c_uint64 * 3),
-        ("load_time", ctypes.c_uint64),
-        ("created_by_uid", ctypes.c_uint32),
-        ("nr_map_ids", ctypes.c_uint32),
-        ("map_ids", ctypes.c_uint64),
-        ("name", ctypes.c_char * NAME_LENGTH),
-    )
-
-
-class _LinkInfo(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("prog_id", ctypes.c_uint32),
-        ("_pad", ctypes.c_uint32),
-        ("ifindex", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-    )
 
 
 class SkbContext(ctypes.Structure):
@@ -253,13 +119,11 @@ class TestRun:
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command: Command, attributes: ctypes.Structure, what: str) -> int:
+def _bpf(command: Command, request: ctypes.Structure, what: str) -> int:
     number = BPF_SYSCALL.get(platform.machine())
     if number is None:
         raise MachineLacks(f"no bpf() known for {platform.machine()}", "use x86_64 or aarch64")
-    result: int = _libc.syscall(
-        number, int(command), ctypes.byref(attributes), ctypes.sizeof(attributes)
-    )
+    result: int = _libc.syscall(number, int(command), ctypes.byref(request), ctypes.sizeof(request))
     if result >= 0:
         return result
     error = ctypes.get_errno()
@@ -309,37 +173,37 @@ class Handle:
 def pin(fd: int, path: Path) -> None:
     """Pin an object below the bpf filesystem; an existing path is an error."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    _bpf(Command.OBJ_PIN, _Object(pathname=_address(name), bpf_fd=fd), str(path))
+    _bpf(Command.OBJ_PIN, attributes.Object(pathname=_address(name), bpf_fd=fd), str(path))
 
 
 def open_pin(path: Path) -> Handle:
     """Open a pinned object."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    return Handle(_bpf(Command.OBJ_GET, _Object(pathname=_address(name)), str(path)))
+    return Handle(_bpf(Command.OBJ_GET, attributes.Object(pathname=_address(name)), str(path)))
 
 
 def _info(fd: int, info: ctypes.Structure, what: str) -> None:
-    request = _Info(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
+    request = attributes.Info(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
     _bpf(Command.OBJ_INFO, request, what)
 
 
 def map_info(fd: int) -> MapInfo:
     """Name, sizes and capacity of a map."""
-    raw = _MapInfo()
+    raw = attributes.MapInfo()
     _info(fd, raw, "map")
     return MapInfo(raw.name.decode(), raw.key_size, raw.value_size, raw.max_entries)
 
 
 def program_info(fd: int) -> ProgramInfo:
     """Id and name of a program."""
-    raw = _ProgramInfo()
+    raw = attributes.ProgramInfo()
     _info(fd, raw, "program")
     return ProgramInfo(raw.id, raw.name.decode())
 
 
 def link_info(fd: int) -> LinkInfo:
     """What a link connects."""
-    raw = _LinkInfo()
+    raw = attributes.LinkInfo()
     _info(fd, raw, "link")
     return LinkInfo(raw.id, raw.prog_id, raw.ifindex, raw.attach_type)
 
@@ -351,7 +215,7 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     try:
         _bpf(
             Command.MAP_LOOKUP,
-            _Element(map_fd=fd, key=_address(key_buffer), value=_address(value)),
+            attributes.Element(map_fd=fd, key=_address(key_buffer), value=_address(value)),
             "",
         )
     except KernelError as error:
@@ -365,7 +229,7 @@ def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Write one element."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     value_buffer = ctypes.create_string_buffer(value, len(value))
-    element = _Element(
+    element = attributes.Element(
         map_fd=fd, key=_address(key_buffer), value=_address(value_buffer), flags=flags
     )
     _bpf(Command.MAP_UPDATE, element, "")
@@ -375,7 +239,7 @@ def map_delete(fd: int, key: bytes) -> bool:
     """Delete one element; False if it was not there."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     try:
-        _bpf(Command.MAP_DELETE, _Element(map_fd=fd, key=_address(key_buffer)), "")
+        _bpf(Command.MAP_DELETE, attributes.Element(map_fd=fd, key=_address(key_buffer)), "")
     except KernelError as error:
         if error.errno == errno.ENOENT:
             return False
@@ -388,7 +252,7 @@ def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
     current: ctypes.Array[ctypes.c_char] | None = None
     while True:
         following = ctypes.create_string_buffer(key_size)
-        element = _Element(map_fd=fd, key=_address(current), value=_address(following))
+        element = attributes.Element(map_fd=fd, key=_address(current), value=_address(following))
         try:
             _bpf(Command.MAP_NEXT_KEY, element, "")
         except KernelError as error:
@@ -405,7 +269,9 @@ def map_update_batch(fd: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
         return
     keys = ctypes.create_string_buffer(b"".join(k for k, _ in entries))
     values = ctypes.create_string_buffer(b"".join(v for _, v in entries))
-    batch = _Batch(keys=_address(keys), values=_address(values), count=len(entries), map_fd=fd)
+    batch = attributes.Batch(
+        keys=_address(keys), values=_address(values), count=len(entries), map_fd=fd
+    )
     _bpf(Command.MAP_UPDATE_BATCH, batch, f"of {len(entries)} elements")
 
 
@@ -415,7 +281,7 @@ def map_delete_batch(fd: int, keys: Sequence[bytes]) -> None:
     while position < len(keys):
         rest = keys[position:]
         buffer = ctypes.create_string_buffer(b"".join(rest))
-        batch = _Batch(keys=_address(buffer), count=len(rest), map_fd=fd)
+        batch = attributes.Batch(keys=_address(buffer), count=len(rest), map_fd=fd)
         try:
             _bpf(Command.MAP_DELETE_BATCH, batch, f"of {len(rest)} elements")
         except KernelError as error:
@@ -437,7 +303,7 @@ def map_dump(fd: int, info: MapInfo, value_size: int | None = None) -> list[tupl
     while True:
         keys = ctypes.create_string_buffer(step * info.key_size)
         values = ctypes.create_string_buffer(step * size)
-        batch = _Batch(
+        batch = attributes.Batch(
             in_batch=0 if first else _address(cursor),
             out_batch=_address(cursor),
             keys=_address(keys),
@@ -477,7 +343,7 @@ def possible_cpus() -> int:
 def test_run(fd: int, frame: bytes, context: SkbContext, repeat: int = 1) -> TestRun:
     """Run a tc program on a frame; nothing is sent. `nanoseconds` is the mean of `repeat` runs."""
     data = ctypes.create_string_buffer(frame, len(frame))
-    attributes = _TestRun(
+    request = attributes.TestRun(
         prog_fd=fd,
         data_size_in=len(frame),
         data_in=_address(data),
@@ -485,43 +351,41 @@ def test_run(fd: int, frame: bytes, context: SkbContext, repeat: int = 1) -> Tes
         ctx_size_in=ctypes.sizeof(context),
         ctx_in=ctypes.addressof(context),
     )
-    _bpf(Command.PROG_TEST_RUN, attributes, f"on {len(frame)} bytes")
-    return TestRun(ctypes.c_int32(attributes.retval).value, attributes.duration)
+    _bpf(Command.PROG_TEST_RUN, request, f"on {len(frame)} bytes")
+    return TestRun(ctypes.c_int32(request.retval).value, request.duration)
 
 
 def link_create(program_fd: int, ifindex: int, hook: Hook) -> Handle:
     """Attach a program to an interface at the tail of its hook; the link is ours."""
-    attributes = _LinkCreate(prog_fd=program_fd, target_ifindex=ifindex, attach_type=int(hook))
-    return Handle(_bpf(Command.LINK_CREATE, attributes, f"{hook.name} on ifindex {ifindex}"))
+    request = attributes.LinkCreate(
+        prog_fd=program_fd, target_ifindex=ifindex, attach_type=int(hook)
+    )
+    return Handle(_bpf(Command.LINK_CREATE, request, f"{hook.name} on ifindex {ifindex}"))
 
 
 def link_update(link_fd: int, program_fd: int) -> None:
     """Replace the program of a link atomically. ENOLINK: the interface is gone."""
-    _bpf(Command.LINK_UPDATE, _LinkUpdate(link_fd=link_fd, new_prog_fd=program_fd), "")
+    _bpf(Command.LINK_UPDATE, attributes.LinkUpdate(link_fd=link_fd, new_prog_fd=program_fd), "")
 
 
 def link_detach(link_fd: int) -> None:
     """Take a link off its interface now, whoever still holds it."""
-
-    class _LinkDetach(ctypes.Structure):
-        _fields_ = (("link_fd", ctypes.c_uint32),)
-
-    _bpf(Command.LINK_DETACH, _LinkDetach(link_fd=link_fd), "")
+    _bpf(Command.LINK_DETACH, attributes.LinkDetach(link_fd=link_fd), "")
 
 
 def hook_programs(ifindex: int, hook: Hook) -> tuple[int, ...]:
     """Ids of all programs on a tcx hook of an interface, in their order."""
     ids = (ctypes.c_uint32 * MAX_PROGRAMS_PER_HOOK)()
-    attributes = _Query(
+    request = attributes.Query(
         target_ifindex=ifindex,
         attach_type=int(hook),
         prog_ids=ctypes.addressof(ids),
         count=MAX_PROGRAMS_PER_HOOK,
     )
     try:
-        _bpf(Command.PROG_QUERY, attributes, f"{hook.name} of ifindex {ifindex}")
+        _bpf(Command.PROG_QUERY, request, f"{hook.name} of ifindex {ifindex}")
     except KernelError as error:
         if error.errno in (errno.ENOENT, errno.EINVAL):  # nothing there, or no tcx in this kernel
             return ()
         raise
-    return tuple(ids[: attributes.count])
+    return tuple(ids[: request.count])

@@ -80,6 +80,12 @@ def configure_namespace(namespace: str) -> None:
     command("ip", "-n", namespace, "link", "set", "lo", "up")
 
 
+def give(namespace: str, interface: str, address: str) -> None:
+    """Add an address that can be used at once, not when the kernel has got round to it."""
+    words = (f"{address}/32",) if ":" not in address else (f"{address}/128", "nodad")
+    command("ip", "-n", namespace, "address", "add", *words, "dev", interface)
+
+
 @dataclass
 class Cluster:
     """One node with its pods, and the programs that wait to be attached."""
@@ -102,9 +108,8 @@ class Cluster:
         with inside(self.node):
             for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
                 Path(f"/proc/sys/net/{name}").write_text("1")
-        for family, address in NODE.items():
-            length = 32 if family == 4 else 128
-            command("ip", "-n", self.node, "address", "add", f"{address}/{length}", "dev", "lo")
+        for address in NODE.values():
+            give(self.node, "lo", address)
 
     def down(self) -> None:
         """Remove all namespaces; the veths go with them."""
@@ -123,9 +128,8 @@ class Cluster:
         )
         address = {4: f"10.9.0.{number}", 6: f"fd09::{number}"}
         self._address_node_side(interface, address)
-        for family, own in address.items():
-            length = 32 if family == 4 else 128
-            command("ip", "-n", namespace, "address", "add", f"{own}/{length}", "dev", "eth0")
+        for own in address.values():
+            give(namespace, "eth0", own)
         command("ip", "-n", namespace, "link", "set", "eth0", "up")
         _route_pod_side(namespace)
         with inside(self.node):

@@ -22,6 +22,7 @@ from tests.enforcer.datapath.pods import (
     calling,
     command,
     connected,
+    give,
     identity,
     inside,
     listen,
@@ -210,8 +211,7 @@ def test_forged_source_does_not_leave_the_pod(
 ) -> None:
     cluster.enforce({server.number: EndpointFlag(0)})
     forged = {4: "10.9.0.99", 6: "fd09::99"}[family]
-    length = 32 if family == 4 else 128
-    command("ip", "-n", server.namespace, "address", "add", f"{forged}/{length}", "dev", "eth0")
+    give(server.namespace, "eth0", forged)
     with inside(server.namespace):
         forger = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)
     with forger:
