@@ -20,7 +20,6 @@ from enforcer.attach import Mode
 from enforcer.flows import DropReason, FlowReader
 from enforcer.maps import Maps
 from enforcer.tables import Dir, EndpointFlag, PolicyKey
-from generators.verdicts import Verdict
 from tests.enforcer.datapath.pods import (
     PORT,
     Cluster,
@@ -71,7 +70,7 @@ def enforced(cluster: Cluster, client: Pod, server: Pod, events: FlowReader) -> 
         calling(client.namespace, 4, server.address[4]) as allowed,
         calling(client.namespace, 4, server.address[4], PORT + 1) as denied,
     ):
-        record = wait_for_event(events, lambda r: r.verdict is Verdict.DROPPED, "a drop")
+        record = wait_for_event(events, lambda r: r.destination_port == PORT + 1, "a drop")
         assert record.reason is DropReason.POLICY_DENIED
         return connected(allowed) and not connected(denied, timeout=0)
 
