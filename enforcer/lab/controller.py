@@ -36,9 +36,7 @@ def note_admission(
         store.tenants.pop(after.uid, None)
 
 
-def synchronize(
-    config: TenantConfig, store: Store, nodes: Sequence[Node] = ()
-) -> tuple[str, ...]:
+def synchronize(config: TenantConfig, store: Store, nodes: Sequence[Node] = ()) -> tuple[str, ...]:
     """Bring the store to what the tenant file wants; a line for each change, as kubectl says it."""
     namespaces = {namespace.name: namespace for namespace in store.namespaces}
     wanted: list[Wanted] = []

@@ -15,12 +15,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TypedDict
 
 from enforcer.lab.names import Places, Wire
-from enforcer.lab.processes import Process
+from enforcer.lab.processes import Process, boot_id
+from generators.errors import RingfenceError
 
 STATE_FILE = "state.json"
 VERSION = 1
+
+
+class BrokenLedger(RingfenceError):
+    """A ledger that this version did not write."""
+
+    exit_code = 1
 
 
 class Phase(StrEnum):
@@ -42,13 +50,15 @@ class Lock(StrEnum):
 class State:
     """What exists, or is about to.
 
-    `netns`: names below /run/netns; `wires`: pods whose network namespace is complete; `pins`: the
-    directory of pinned programs; `config`: the tenant file; `webhook`: its address, while there is
-    one.
+    `boot`: which boot of the machine it is from; `netns`: names below /run/netns; `wires`: pods
+    whose network namespace is complete; `pins`: the directory of pinned programs; `config`: the
+    tenant file, absolute; `directory`: where its user was, so that messages name the file as the
+    user did; `webhook`: its address, while there is one.
     """
 
     name: str
     phase: Phase
+    boot: str
     netns: tuple[str, ...] = ()
     wires: tuple[Wire, ...] = ()
     processes: tuple[Process, ...] = ()
@@ -60,6 +70,34 @@ class State:
     def process(self, name: str) -> Process | None:
         """The lab's process of that name."""
         return next((process for process in self.processes if process.name == name), None)
+
+
+class _Wire(TypedDict):
+    netns: str
+    interface: str
+    addresses: list[str]
+
+
+class _Process(TypedDict):
+    name: str
+    pid: int
+    started: int
+    boot: str
+
+
+class _Document(TypedDict):
+    """A state in its file."""
+
+    name: str
+    phase: str
+    boot: str
+    netns: list[str]
+    wires: list[_Wire]
+    processes: list[_Process]
+    pins: str
+    config: str | None
+    directory: str
+    webhook: str | None
 
 
 @dataclass(slots=True)
@@ -83,27 +121,40 @@ class Ledger:
 
 
 def load(places: Places) -> Ledger | None:
-    """The lab's ledger, or None when there is no such lab."""
+    """The lab's ledger, or None when there is no such lab.
+
+    What a boot of the machine ago was up is not any more: only its names may be left.
+    """
+    path = places.run / STATE_FILE
     try:
-        document = json.loads((places.run / STATE_FILE).read_bytes())
+        state = _state(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    return Ledger(
-        places,
-        State(
-            name=document["name"],
-            phase=Phase(document["phase"]),
-            netns=tuple(document["netns"]),
-            wires=tuple(
-                Wire(wire["netns"], wire["interface"], tuple(wire["addresses"]))
-                for wire in document["wires"]
-            ),
-            processes=tuple(Process(**process) for process in document["processes"]),
-            pins=document["pins"],
-            config=document["config"],
-            directory=document["directory"],
-            webhook=document["webhook"],
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenLedger(
+            f"{path} was not written by this version of Ringfence ({error!r}); "
+            f"end the lab with the version that made it, or remove by hand what it names"
+        ) from error
+    if state.boot != boot_id():
+        state = replace(state, phase=Phase.REMOVING)
+    return Ledger(places, state)
+
+
+def _state(document: _Document) -> State:
+    return State(
+        name=document["name"],
+        phase=Phase(document["phase"]),
+        boot=document["boot"],
+        netns=tuple(document["netns"]),
+        wires=tuple(
+            Wire(wire["netns"], wire["interface"], tuple(wire["addresses"]))
+            for wire in document["wires"]
         ),
+        processes=tuple(Process(**process) for process in document["processes"]),
+        pins=document["pins"],
+        config=document["config"],
+        directory=document["directory"],
+        webhook=document["webhook"],
     )
 
 

@@ -81,6 +81,7 @@ def begin(places: Places, config: Path | None) -> Ledger:
     state = State(
         name=places.name,
         phase=Phase.STARTING,
+        boot=processes.boot_id(),
         netns=(places.node_netns,),
         pins=str(places.pins),
         config=None if config is None else str(config.resolve()),

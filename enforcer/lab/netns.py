@@ -14,12 +14,19 @@ import os
 from collections.abc import Iterator
 
 from enforcer.lab.names import NETNS_ROOT
-from generators.errors import Refused
+from generators.errors import Refused, RingfenceError
 
 CLONE_NEWNET = 0x40000000
 MS_BIND, MS_REC, MS_SHARED = 0x1000, 0x4000, 1 << 20
 MNT_DETACH = 2
 CURRENT = "/proc/thread-self/ns/net"
+
+
+class Gone(RingfenceError):
+    """A network namespace that the lab needs was removed behind its back."""
+
+    exit_code = 1
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -78,8 +85,14 @@ def inside(name: str) -> Iterator[None]:
 
 def enter(name: str) -> None:
     """Move this thread into the named network namespace, for good."""
-    with _opened(str(NETNS_ROOT / name)) as target:
-        _check(_libc.setns(target, CLONE_NEWNET), "setns", name)
+    try:
+        with _opened(str(NETNS_ROOT / name)) as target:
+            _check(_libc.setns(target, CLONE_NEWNET), "setns", name)
+    except OSError as error:
+        raise Gone(
+            f"network namespace {name} is not there any more ({error.strerror}): somebody removed "
+            "it; end the lab with `ringfence lab down` and start it again"
+        ) from error
 
 
 def _prepare_root() -> None:

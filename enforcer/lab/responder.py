@@ -169,7 +169,7 @@ def _obey(server: socket.socket, responder: Responder) -> None:
                 )
                 for pod in pods
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RingfenceError) as error:
             channel.sendall(f"{error}\n".encode())
         else:
             channel.sendall(b"ok\n")

@@ -23,7 +23,7 @@ from enforcer.lab.controller import synchronize
 from enforcer.lab.converge import begin_empty, converge
 from enforcer.lab.ledger import Ledger, Lock, Phase
 from enforcer.lab.names import Places
-from enforcer.lab.pods import give_addresses, running
+from enforcer.lab.pods import give_addresses, nodes_of, running
 from enforcer.lab.store import Key, Store
 from generators.errors import Refused, RingfenceError
 from generators.manifests import Documents

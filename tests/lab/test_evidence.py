@@ -10,7 +10,12 @@ from enforcer.lab.evidence import Connection, Evidence, gather
 from generators.verdicts import Judgement, Reason, Verdict
 
 PROBE = Connection("TCP", "10.244.1.2", 40000, "10.244.1.3", 80)
-ALLOWED = {"verdict": "FORWARDED", "reason": "NOT_ISOLATED", "rule": None, "policies": []}
+ALLOWED: dict[str, object] = {
+    "verdict": "FORWARDED",
+    "reason": "NOT_ISOLATED",
+    "rule": None,
+    "policies": [],
+}
 WALL = {
     "verdict": "DROPPED",
     "reason": "TENANT_WALL",

@@ -10,13 +10,14 @@ import pytest
 
 from enforcer.lab import ledger as ledgers
 from enforcer.lab import names
-from enforcer.lab.ledger import Ledger, Lock, Phase, State
+from enforcer.lab.ledger import BrokenLedger, Ledger, Lock, Phase, State
 from enforcer.lab.names import Places, Wire
-from enforcer.lab.processes import Process
+from enforcer.lab.processes import Process, boot_id
 
 FULL = State(
     name="test",
     phase=Phase.UP,
+    boot=boot_id(),
     netns=("ringfence.test", "ringfence.test.a.b"),
     wires=(Wire("ringfence.test.a.b", "rf0123", ("10.244.1.2", "fd00::2")),),
     processes=(Process("webhook", 4711, 99, "boot"),),
@@ -41,6 +42,23 @@ def test_a_state_comes_back_as_it_was_written(lab: Places) -> None:
 
 def test_there_is_no_ledger_before_the_first_state(lab: Places) -> None:
     assert ledgers.load(lab) is None
+
+
+def test_what_was_up_before_the_machine_booted_is_remains(lab: Places) -> None:
+    Ledger(lab, FULL).update(replace(FULL, boot="another"))
+    loaded = ledgers.load(lab)
+    assert loaded is not None
+    assert loaded.state.phase is Phase.REMOVING
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x", "phase": "dancing"}'])
+def test_a_ledger_that_we_did_not_write_is_an_error_and_no_traceback(
+    lab: Places, text: str
+) -> None:
+    lab.run.mkdir()
+    (lab.run / "state.json").write_text(text)
+    with pytest.raises(BrokenLedger, match="remove by hand"):
+        ledgers.load(lab)
 
 
 def test_a_write_that_dies_leaves_the_old_state(

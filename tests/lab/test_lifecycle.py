@@ -140,6 +140,17 @@ def test_pins_that_are_not_ours_are_left_alone(new_lab: MakeLab) -> None:
         lab.places.pins.rmdir()
 
 
+def test_a_network_namespace_taken_away_is_told_and_down_still_works(new_lab: MakeLab) -> None:
+    lab = up(new_lab())
+    netns.remove(lab.places.pod_netns("app-test01", "web"))
+    done = lab("probe")
+    assert done.returncode == 1
+    assert "ringfence lab down" in done.stderr
+    assert "Traceback" not in done.stderr
+    lab.ok("down")
+    assert lab.traces() == []
+
+
 def test_a_bad_tenant_file_starts_nothing(new_lab: MakeLab, tmp_path: Path) -> None:
     bad = tmp_path / "tenants.yaml"
     bad.write_text("tenants: {")
