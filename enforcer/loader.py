@@ -133,8 +133,6 @@ def ensure_bpffs(path: Path) -> None:
         )
     if _is_bpffs():
         return
-    if os.geteuid() != 0:
-        raise MachineLacks("mounting the bpf filesystem needs root", "run this as root (sudo)")
     command = ["/bin/mount", "-t", "bpf", "bpf", str(BPF_FS)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -181,10 +179,15 @@ def _locked(pin_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def check_machine() -> None:
-    """Raise MachineLacks for the first thing that is missing here to load programs."""
+def check_root() -> None:
+    """Raise MachineLacks for everybody but root."""
     if os.geteuid() != 0:
         raise MachineLacks("eBPF needs root", "run this as root (sudo)")
+
+
+def check_machine() -> None:
+    """Raise MachineLacks for the first thing that is missing here to load programs."""
+    check_root()
     if importlib.util.find_spec("bcc") is None:
         raise MachineLacks("the Python module bcc is not installed", HOW_BCC)
     build = Path("/lib/modules") / platform.release() / "build"
@@ -197,11 +200,9 @@ def check_machine() -> None:
 
 def ensure_loaded(pin_dir: Path) -> Path:
     """The directory of pinned programs and maps for the present source; loads them if need be."""
+    check_root()  # before anything is made: the bpf filesystem lets everybody make directories
     ensure_bpffs(pin_dir)
-    try:
-        pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except PermissionError as error:
-        raise MachineLacks(f"cannot write {pin_dir}", "run this as root (sudo)") from error
+    pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(pin_dir):
         loaded = find_loaded(pin_dir)
         if loaded is not None:

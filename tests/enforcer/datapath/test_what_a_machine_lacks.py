@@ -34,6 +34,7 @@ def test_who_is_not_root_is_told_to_be() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.startswith("3: ")
     assert "root" in done.stderr
+    assert not Path("/sys/fs/bpf/ringfence-test-never").exists()
 
 
 def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
