@@ -11,28 +11,36 @@ The document of kind `Scenario` (which the command skips, with a warning) says w
         family: IPv4                                 if only one family behaves like this
     verdicts:                                        single cells, with the reason
       - {from: A, to: B, port: PORT/PROTO, verdict: V, reason: R, rule: RULE}
+    then:                                            what happens next, and what holds afterwards
+      - {what: WORDS, apply: [OBJECT, ...], delete: [KIND NS/NAME, ...], reaches: ..., ...}
+    realPackets: true                                also played by real packets in a lab
+    record: true                                     tenants by the record in ConfigMaps, nothing
+                                                     generated: what an enforcer sees
 
-Any engine can be asked for the cells of `questions()`.
+Any engine can be asked for the cells of a moment's questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
 import yaml
 
 from generators.addresses import Family
-from generators.cluster import Cluster, from_objects
-from generators.manifests import read
+from generators.cluster import Cluster, from_objects, from_record
+from generators.manifests import Documents, read, read_bytes
 from generators.matrix import PortProtocol, end_of, ends, external, single_question
-from generators.reachability import Question
+from generators.reachability import Evaluator, Question, is_hairpin
 from generators.tenants.load import load_tenants
+from generators.tenants.model import TenantConfig
 
 HERE = Path(__file__).parent
+KIND = "Scenario"
 _BUT = "everyone but "
+_CLUSTER_SCOPED = ("Namespace", "Node")
 
 # Functional syntax: `from` is a keyword.
 Reach = TypedDict(
@@ -51,11 +59,33 @@ ExpectedCell = TypedDict(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One file: the cluster, and what is expected of it."""
+class Step(TypedDict):
+    """One item of `then`."""
 
-    name: str
+    what: str
+    apply: NotRequired[list[dict[str, object]]]
+    delete: NotRequired[list[str]]
+    reaches: list[Reach]
+    verdicts: NotRequired[list[ExpectedCell]]
+
+
+class Said(TypedDict):
+    """The document of kind Scenario."""
+
+    externals: NotRequired[list[str]]
+    reaches: list[Reach]
+    verdicts: NotRequired[list[ExpectedCell]]
+    then: NotRequired[list[Step]]
+    realPackets: NotRequired[bool]
+    record: NotRequired[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The cluster at one point of a scenario, and what is expected of it."""
+
+    what: str
+    documents: Documents
     cluster: Cluster
     externals: tuple[str, ...]
     reaches: tuple[Reach, ...]
@@ -65,10 +95,13 @@ class Scenario:
         """Every question that the file answers, and whether the connection passes."""
         found: dict[Question, bool] = {}
         everyone = [*ends(self.cluster), *self.externals]
+        evaluator = Evaluator(self.cluster)
         for reach in self.reaches:
             allowed = self._sources(reach["from"], everyone) | {reach["to"]}
             for question in self._questions(reach, everyone):
-                found[question] = question.source in allowed
+                # What comes back to the caller itself is never part of pass and fail.
+                if not any(is_hairpin(packet) for packet in evaluator.packets(question)):
+                    found[question] = question.source in allowed
         return found
 
     def _questions(self, reach: Reach, everyone: list[str]) -> Iterator[Question]:
@@ -100,22 +133,89 @@ class Scenario:
         return single_question(self.cluster, cell["from"], cell["to"], wanted)
 
 
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One file: its first moment, and what happens next."""
+
+    path: Path
+    config: TenantConfig | None
+    said: Said
+    moments: tuple[Moment, ...]
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster at first."""
+        return self.moments[0].cluster
+
+
 def paths() -> list[Path]:
     """All scenario files."""
     return sorted(p for p in HERE.glob("*.yaml") if not p.name.endswith(".tenants.yaml"))
 
 
+def tenants_beside(path: Path) -> Path:
+    """Where a scenario's tenant file is."""
+    return path.with_suffix(".tenants.yaml")
+
+
+def said_in(path: Path) -> Said:
+    """What a file expects, without reading its objects."""
+    found = (d for d in yaml.safe_load_all(path.read_text()) if d["kind"] == KIND)
+    return cast("Said", next(found))
+
+
 def load(path: Path) -> Scenario:
     """Read one file, with the tenant file beside it if there is one."""
-    tenants = path.with_suffix(".tenants.yaml")
+    tenants = tenants_beside(path)
     config = load_tenants(tenants) if tenants.exists() else None
-    cluster = from_objects(read([str(path)]), config)
-    documents = yaml.safe_load_all(path.read_text())
-    said = next(d for d in documents if d["kind"] == "Scenario")
-    return Scenario(
-        name=path.stem,
-        cluster=cluster,
+    said = said_in(path)
+    documents = read([str(path)])
+    moments = [_moment(said, "at first", documents, config, said["reaches"], said.get("verdicts"))]
+    for step in said.get("then", []):
+        documents = changed(documents, step)
+        found = _moment(
+            said, step["what"], documents, config, step["reaches"], step.get("verdicts")
+        )
+        moments.append(found)
+    return Scenario(path, config, said, tuple(moments))
+
+
+def _moment(
+    said: Said,
+    what: str,
+    documents: Documents,
+    config: TenantConfig | None,
+    reaches: list[Reach],
+    verdicts: list[ExpectedCell] | None,
+) -> Moment:
+    make = from_record if said.get("record", False) else from_objects
+    return Moment(
+        what=what,
+        documents=documents,
+        cluster=make(documents, config),
         externals=tuple(external(address) for address in said.get("externals", [])),
-        reaches=tuple(cast("list[Reach]", said["reaches"])),
-        verdicts=tuple(cast("list[ExpectedCell]", said.get("verdicts", []))),
+        reaches=tuple(reaches),
+        verdicts=tuple(verdicts or ()),
     )
+
+
+def changed(documents: Documents, step: Step) -> Documents:
+    """The documents with a step's objects in place of their old ones, without those deleted."""
+    applied = read_bytes(yaml.safe_dump_all(step.get("apply", [])).encode(), step["what"])
+    gone = set(step.get("delete", []))
+    found = {}
+    for one in fields(Documents):
+        if one.name == "warnings":
+            continue
+        old = {_name(item): item for item in getattr(documents, one.name)}
+        new = {_name(item): item for item in getattr(applied, one.name)}
+        found[one.name] = tuple(item for key, item in {**old, **new}.items() if key not in gone)
+        gone -= old.keys()
+    assert not gone, f"the step deletes {gone}, which is not there"
+    return replace(documents, **found)
+
+
+def _name(item: object) -> str:
+    kind, name = type(item).__name__, getattr(item, "name", "")
+    home = "" if kind in _CLUSTER_SCOPED else f"{getattr(item, 'namespace', '')}/"
+    return f"{kind} {home}{name}"
