@@ -112,9 +112,9 @@ class Cluster:
             give(self.node, "lo", address)
 
     def down(self) -> None:
-        """Remove all namespaces; the veths go with them."""
-        for namespace in [p.namespace for p in self.pods] + [self.node]:
-            subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
+        """Remove all namespaces, also of a pod that was half made; the veths go with them."""
+        for path in Path("/run/netns").glob(f"rft-{self.tag}-*"):
+            command("ip", "netns", "delete", path.name)
 
     def pod(self) -> Pod:
         """Add a pod; nothing is attached to it."""
