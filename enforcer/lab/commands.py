@@ -160,7 +160,7 @@ def get(kind: str, object_name: str | None, output: str, lab: str) -> None:
 @click.option(
     "--expect",
     type=click.Choice(["FORWARDED", "DROPPED"]),
-    help="Exit with 1 if any connection fares otherwise.",
+    help="Exit with 1 if any connection fares otherwise, or there is none.",
 )
 @output_option
 @NAME
@@ -182,13 +182,15 @@ def probe(
             ledger, objects, ports, source, destination, silence=timeout
         )
     if skipped:
-        click.echo(f"warning: {skipped} questions over SCTP are not probed", err=True)
+        click.echo(
+            f"warning: {skipped} questions over neither TCP nor UDP are not probed", err=True
+        )
     if Output(output) is Output.TABLE:
         style = Style.COLOUR if on_terminal() else Style.PLAIN
         click.echo(probe.table(findings, style, sys.stdout.encoding), nl=False)
     else:
         click.echo(structured(probe.document(findings), Output(output)), nl=False)
-    if expect is not None and any(f.verdict.value != expect for f in findings):
+    if expect is not None and {finding.verdict.value for finding in findings} != {expect}:
         raise click.exceptions.Exit(1)
 
 

@@ -20,7 +20,7 @@ from enforcer.lab.store import Store
 from generators.addresses import Family, family
 from generators.cluster import from_objects
 from generators.grid import Style, grid_text
-from generators.matrix import PortProtocol, judgement_document, questions
+from generators.matrix import BadQuestion, PortProtocol, judgement_document, questions
 from generators.reachability import Question
 from generators.verdicts import Cell, Judgement, Reason, Verdict
 
@@ -145,9 +145,16 @@ def matrix(
     cluster = from_objects(documents(store))
     wanted = [PortProtocol.parse(port) for port in ports]
     asked = questions(cluster, wanted, (), source, destination)
+    pods = running(ledger.places, store)
+    strangers = {name for q in asked for name in (q.source, q.destination)}
+    strangers -= {item.pod.key for item in pods}
+    if strangers:
+        raise BadQuestion(
+            f"{min(strangers)} is no running pod of this lab, and the prober asks from pod to pod; "
+            "`ringfence lab exec NS/POD -- COMMAND` can try anything else"
+        )
     chosen = askable(asked)
-    witness = flow_witness(ledger.places)
-    findings = ask(running(ledger.places, store), chosen, witness, silence)
+    findings = ask(pods, chosen, flow_witness(ledger.places), silence)
     return tuple(findings), len(asked) - len(chosen)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from generators.cluster import from_objects
+from generators.manifests import read
 from generators.matrix import cell_document, questions
 from generators.reachability import evaluate
+from generators.tenants.load import load_tenants
 from tests.conftest import Run
 from tests.lab.conftest import Cell, Key, Lab, fresh
-from tests.scenarios import loader
 
 pytestmark = pytest.mark.bpf
 
+SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
 WALLS = ("tenant-wall-strict", "tenant-wall-audit", "tenant-wall-overridable")
 POLICIES = (
     "egress-and-ingress-both-decide",
@@ -34,7 +38,9 @@ def lab(ringfence: Run) -> Iterator[Lab]:
 
 
 def evaluated(name: str) -> dict[Key, dict[str, object]]:
-    cluster = loader.load(loader.HERE / f"{name}.yaml").cluster
+    tenants = SCENARIOS / f"{name}.tenants.yaml"
+    config = load_tenants(tenants) if tenants.exists() else None
+    cluster = from_objects(read([str(SCENARIOS / f"{name}.yaml")]), config)
     asked = [question for question in questions(cluster) if question.protocol != "SCTP"]
     return {
         (q.source, q.destination, q.protocol, q.port, q.family.value): cell_document(cell)
@@ -55,7 +61,7 @@ def agree(probed: dict[Key, Cell], expected: dict[Key, dict[str, object]]) -> No
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies_mean_to_packets_what_they_mean_to_the_evaluator(lab: Lab, name: str) -> None:
-    path = loader.HERE / f"{name}.yaml"
+    path = SCENARIOS / f"{name}.yaml"
     lab.ok("apply", "-f", path)
     try:
         agree(lab.probe(), evaluated(name))
@@ -73,6 +79,6 @@ def test_the_wall_means_to_packets_what_it_means_to_the_evaluator(
     ringfence: Run, name: str
 ) -> None:
     with fresh(ringfence) as lab:
-        lab.ok("up", "-f", loader.HERE / f"{name}.yaml")
-        lab.ok("apply", "-c", loader.HERE / f"{name}.tenants.yaml")
+        lab.ok("up", "-f", SCENARIOS / f"{name}.yaml")
+        lab.ok("apply", "-c", SCENARIOS / f"{name}.tenants.yaml")
         agree(lab.probe(), evaluated(name))

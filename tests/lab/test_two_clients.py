@@ -140,6 +140,22 @@ metadata: {name: app-test01, labels: {client: test02}}
     assert "client=test01" in two_clients.ok("get", "ns", "app-test01")
 
 
+@pytest.mark.parametrize(
+    ("port", "expected", "code"),
+    [
+        ("80/TCP", "DROPPED", 0),
+        ("80/TCP", "FORWARDED", 1),
+        ("80/SCTP", "DROPPED", 1),  # not probed, so nothing is proven
+    ],
+)
+def test_an_expectation_is_the_exit_code(
+    two_clients: Lab, port: str, expected: str, code: int
+) -> None:
+    pair = ("--from", "sandbox/visitor", "--to", "app-test01/web")
+    done = two_clients("probe", *pair, "--port", port, "--expect", expected)
+    assert done.returncode == code, done.stderr
+
+
 def test_a_lab_that_is_up_is_not_started_again(two_clients: Lab) -> None:
     done = two_clients("up", "-f", CLUSTER)
     assert done.returncode == 1
@@ -158,6 +174,7 @@ def test_a_bad_manifest_is_refused_before_anything_changes(two_clients: Lab) -> 
     "arguments",
     [
         ("probe", "--from", "nobody/here"),
+        ("probe", "--from", "203.0.113.5"),
         ("probe", "--port", "http"),
         ("get", "deployments"),
         ("delete", "pod"),
