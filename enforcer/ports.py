@@ -8,8 +8,10 @@ that the evaluator reports.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from enforcer.tables import PORT_ANY, PROTO_ANY
 
@@ -42,6 +44,9 @@ EVERYTHING = Span(PROTO_ANY, 0, PORTS - 1)
 Ranked = tuple[int, Span]
 """A rank and what its rule opens."""
 
+_Piece = tuple[int, int, int]
+"""First port, last port, and the rank that answers for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slots:
@@ -65,11 +70,12 @@ def slots(allowed: Sequence[Ranked]) -> Slots:
             exact[PORT_ANY, protocol] = wild
         fallback = _best(r for r in (wild, anything) if r is not None)
         ranges = [(r, s) for r, s in own if not s.whole and s.first != s.last]
-        for first, last, rank in _segments(ranges, fallback):
+        pieces = list(_segments(ranges, fallback))
+        for first, last, rank in pieces:
             for port, length in port_prefixes(first, last):
                 prefixes[port, length, protocol] = rank
         for rank, span in sorted(own):
-            broader = _at(span.first, ranges, fallback)
+            broader = _at(span.first, pieces, fallback)
             key = (span.first, protocol)
             if span.first == span.last and key not in exact and (broader is None or rank < broader):
                 exact[key] = rank
@@ -86,13 +92,21 @@ def port_prefixes(first: int, last: int) -> Iterable[tuple[int, int]]:
         first += size
 
 
-def _segments(ranges: Sequence[Ranked], fallback: int | None) -> Iterable[tuple[int, int, int]]:
+def _segments(ranges: Sequence[Ranked], fallback: int | None) -> Iterable[_Piece]:
     """Cut overlapping ranges into pieces of one answer; what `fallback` answers is left out."""
+    starting = sorted((span.first, rank, span.last) for rank, span in ranges)
     cuts = sorted({s.first for _, s in ranges} | {s.last + 1 for _, s in ranges})
-    open_first, open_rank = 0, None
+    begun: list[tuple[int, int]] = []
+    """A heap of (rank, last port) of the ranges that began; those that ended go when they top."""
+    position, open_first, open_rank = 0, 0, None
     for cut in cuts:
-        rank = _at(cut, ranges, fallback)
-        if rank == fallback:
+        while position < len(starting) and starting[position][0] == cut:
+            heappush(begun, starting[position][1:])
+            position += 1
+        while begun and begun[0][1] < cut:
+            heappop(begun)
+        rank = begun[0][0] if begun else None
+        if rank is not None and fallback is not None and rank >= fallback:
             rank = None
         if rank != open_rank:
             if open_rank is not None:
@@ -100,9 +114,12 @@ def _segments(ranges: Sequence[Ranked], fallback: int | None) -> Iterable[tuple[
             open_first, open_rank = cut, rank
 
 
-def _at(port: int, ranges: Iterable[Ranked], fallback: int | None) -> int | None:
-    hits = [rank for rank, span in ranges if span.first <= port <= span.last]
-    return _best([*hits, *([] if fallback is None else [fallback])])
+def _at(port: int, pieces: Sequence[_Piece], fallback: int | None) -> int | None:
+    """What answers for a port where it has no slot of its own."""
+    index = bisect_right(pieces, port, key=lambda piece: piece[0]) - 1
+    if index >= 0 and port <= pieces[index][1]:
+        return pieces[index][2]
+    return fallback
 
 
 def _best(ranks: Iterable[int]) -> int | None:
