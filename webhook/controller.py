@@ -162,6 +162,7 @@ class Controller:
             self._proven,
             self._guard.corrected,
             lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
+            self._queue.add_after,
         )
         self._reconciler = Reconciler(desk)
         if self._settings.target is not None:

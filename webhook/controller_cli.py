@@ -118,6 +118,13 @@ def controller() -> None:
     show_default=True,
     help="How long a new CA is registered before its certificate is served.",
 )
+@click.option(
+    "--lease-seconds",
+    type=click.FloatRange(min=1),
+    default=15.0,
+    show_default=True,
+    help="How long a leader that died keeps others from leading.",
+)
 def run(
     tenant_file: Path,
     kubeconfig: str | None,
@@ -130,6 +137,7 @@ def run(
     certificate_days: float,
     authority_days: float,
     propagate_seconds: float,
+    lease_seconds: float,
 ) -> None:
     """Synchronize the cluster until SIGTERM; one of several controllers leads.
 
@@ -143,6 +151,7 @@ def run(
 
     from generators import logs
     from generators.kube.client import Client
+    from generators.kube.lease import LeaseTiming
     from webhook import health
     from webhook.controller import Controller, ControllerSettings
     from webhook.rotation import Lifetimes
@@ -158,6 +167,7 @@ def run(
         certificate_dir,
         settle_seconds,
         Lifetimes(authority_days * DAYS, certificate_days * DAYS, propagate_seconds),
+        LeaseTiming(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5),
     )
     listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:

@@ -15,6 +15,7 @@ policies must outlive its pods.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,8 @@ from webhook.ledger import Ledger
 from webhook.settings import FIELD_MANAGER
 
 API = Origin("api-server")
+ECHO_SECONDS = 2.0
+"""The longest that a watch takes to bring back what was written, on a good day."""
 WARNINGS = frozenset({Finding.LABEL_SET_BACK, Finding.UNKNOWN_TENANT})
 
 
@@ -50,6 +53,8 @@ class Desk:
     proven: Callable[[Namespace], bool]
     corrected: Callable[[str], None]
     wrote: Callable[[str, str], None]
+    later: Callable[[str, float], None]
+    """Look at a namespace again after that many seconds."""
 
 
 class Reconciler:
@@ -59,6 +64,8 @@ class Reconciler:
         self._desk = desk
         self._seen: set[tuple[str, str]] = set()
         """Namespace UID and policy that this process has met: missing ones were deleted."""
+        self._echoes: dict[tuple[str, str, str], tuple[float, object]] = {}
+        """What was just written and has not come back by the watch: not to be written again."""
 
     def reconcile(self, config: TenantConfig, name: str) -> None:
         """Take every step that can be taken now. KubeErrors leave it for another attempt."""
@@ -77,7 +84,7 @@ class Reconciler:
             # Comes again once the record is written.
             self._desk.ledger.submit(namespace.uid, entry)
             return
-        changes = self._changes(config, namespace, decided)
+        changes = self._without_echoes(namespace, self._changes(config, namespace, decided))
         for change in changes:
             if change.kind == "Namespace" and change.action is Action.UPDATE:
                 self._label(config, namespace, change)
@@ -102,6 +109,29 @@ class Reconciler:
         wanted = wanted_for(config, namespace, decided.assignment)
         live = self._desk.policies.in_namespace(namespace.name).values()
         return plan(wanted, {namespace.name: namespace}, live)
+
+    def _without_echoes(
+        self, namespace: Namespace, changes: tuple[Change, ...]
+    ) -> tuple[Change, ...]:
+        """The changes that are not on their way already."""
+        kept = []
+        for change in changes:
+            key = (namespace.uid, change.kind, change.name)
+            if change.action is Action.KEEP:
+                self._echoes.pop(key, None)
+            written, item = self._echoes.get(key, (0.0, None))
+            if item is not None and item == change.item:
+                if time.monotonic() - written < ECHO_SECONDS:
+                    self._desk.later(namespace.name, ECHO_SECONDS)
+                    continue
+                del self._echoes[key]
+            kept.append(change)
+        return tuple(kept)
+
+    def _written(self, namespace: Namespace, change: Change) -> None:
+        self._desk.wrote(change.kind, change.action.value)
+        key = (namespace.uid, change.kind, change.name)
+        self._echoes[key] = (time.monotonic(), change.item)
 
     def _forget_others(self, name: str, namespace: Namespace | None) -> None:
         """Remove the record of namespaces of this name that are no more."""
@@ -131,7 +161,7 @@ class Reconciler:
         self._desk.client.patch(
             NAMESPACES, namespace.name, "", patch, kind=PatchKind.JSON, manager=FIELD_MANAGER
         )
-        self._desk.wrote("Namespace", change.action.value)
+        self._written(namespace, change)
         self._desk.corrected(namespace.uid)
 
     @staticmethod
@@ -162,15 +192,15 @@ class Reconciler:
                 )
             except Conflict:
                 # One of that name is there, without our mark.
-                self._replace(namespace, document, change.because)
+                self._replace(namespace, document, change)
                 return
-            self._desk.wrote("NetworkPolicy", change.action.value)
+            self._written(namespace, change)
             if known:
                 self._warn(namespace, "PolicyRecreated", f"{change.name} was deleted; it is back")
             return
-        self._replace(namespace, document, change.because)
+        self._replace(namespace, document, change)
 
-    def _replace(self, namespace: Namespace, document: Document, because: str) -> None:
+    def _replace(self, namespace: Namespace, document: Document, change: Change) -> None:
         """Put the whole object in place of the live one: apply would leave what others added."""
         client, key = self._desk.client, meta_of(document).key
         live = client.get(NETWORK_POLICIES, key.name, key.namespace)
@@ -178,12 +208,12 @@ class Reconciler:
         meta = dict(mapping(live, "metadata"))
         meta |= {"labels": {**meta_of(live).labels, **meta_of(document).labels}}
         client.update(NETWORK_POLICIES, document | {"metadata": meta}, manager=FIELD_MANAGER)
-        self._desk.wrote("NetworkPolicy", Action.UPDATE.value)
+        self._written(namespace, change)
         if not ours:
-            note = f"{key.name} was written by somebody else and is replaced: {because}"
+            note = f"{key.name} was written by somebody else and is replaced: {change.because}"
             self._warn(namespace, "PolicyTakenOver", note)
-        elif "drifted" in because:
-            self._warn(namespace, "PolicyRepaired", f"{key.name}: {because}")
+        elif "drifted" in change.because:
+            self._warn(namespace, "PolicyRepaired", f"{key.name}: {change.because}")
 
     def _delete(self, change: Change) -> None:
         client = self._desk.client
