@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.testbed.fixtures import api, pytest_collection_finish
+
+__all__ = ["api", "pytest_collection_finish"]
