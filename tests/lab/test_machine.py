@@ -15,6 +15,15 @@ from tests.lab.builders import CLUSTER
 NOBODY = 65534
 UP = ("lab", "up", "-f", str(CLUSTER))
 
+# Nobody, who may read everything: the checkout may well lie in root's home.
+AS_NOBODY = (
+    "setpriv",
+    f"--reuid={NOBODY}",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 
 
@@ -33,14 +42,13 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 @as_root
 @pytest.mark.parametrize("command", [UP, ("lab", "demo")], ids=["up", "demo"])
 def test_without_root_the_lab_says_so_and_offers_the_evaluator(command: tuple[str, ...]) -> None:
-    nobody = ("setpriv", f"--reuid={NOBODY}", "--clear-groups")
-    refused(run(*nobody, str(COMMAND), *command), "root", "sudo")
+    refused(run(*AS_NOBODY, str(COMMAND), *command), "root", "sudo")
 
 
 @as_root
 def test_looking_at_labs_needs_root_too() -> None:
     for command in ("status", "down", "probe"):
-        done = run("setpriv", f"--reuid={NOBODY}", "--clear-groups", str(COMMAND), "lab", command)
+        done = run(*AS_NOBODY, str(COMMAND), "lab", command)
         assert done.returncode == 3, done.stderr
 
 
