@@ -6,16 +6,15 @@ Kinds that decisions do not depend on are skipped, and named in a warning.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from generators.errors import InputError, Problem
 from generators.manifests import core, policies, services
 from generators.manifests.fields import Cursor, Report
-from generators.manifests.source import MAX_BYTES, Field, documents, from_plain
+from generators.manifests.files import Files
+from generators.manifests.source import Field, documents, from_plain
 from generators.objects import (
     ConfigMap,
     EndpointSlice,
@@ -29,8 +28,6 @@ from generators.objects import (
 
 Object = Namespace | Pod | NetworkPolicy | Node | ConfigMap | Service | EndpointSlice
 
-STDIN = "-"
-_SUFFIXES = (".yaml", ".yml", ".json")
 _NETWORKING = "networking.k8s.io/v1"
 _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
     ("v1", "Namespace"): core.parse_namespace,
@@ -67,7 +64,6 @@ class _Collection:
     skipped: Counter[str] = field(default_factory=Counter)
     first_skipped: dict[str, Origin] = field(default_factory=dict)
     places: dict[tuple[str, str, str], Origin] = field(default_factory=dict)
-    files: set[Path] = field(default_factory=set)
 
     def add(self, item: Object) -> None:
         """Take an object, unless it was given before."""
@@ -112,8 +108,9 @@ class _Collection:
 def read(paths: Sequence[str]) -> Documents:
     """Read files, directories (recursively) and `-`; InputError with every problem of them."""
     collection = _Collection()
+    files = Files(collection.problems)
     for path in paths:
-        for file, data in _contents(path, collection):
+        for file, data in files.contents(path):
             _read_file(data, file, collection)
     return collection.documents()
 
@@ -138,43 +135,6 @@ def parse_object(document: Mapping[str, object], origin: Origin) -> Object | Non
     if collection.problems:
         raise InputError(collection.problems)
     return collection.objects[0] if collection.objects else None
-
-
-def _contents(path: str, collection: _Collection) -> Iterable[tuple[str, bytes]]:
-    """(name, content) of every file that `path` stands for."""
-    if path == STDIN:
-        yield STDIN, sys.stdin.buffer.read(MAX_BYTES + 1)
-        return
-    where = Path(path)
-    try:
-        files = [where]
-        if where.is_dir():
-            files = sorted(p for p in where.rglob("*") if _is_manifest(p.relative_to(where), p))
-        for file in files:
-            if _seen(file, collection):
-                continue
-            with file.open("rb") as stream:
-                yield str(file), stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = Problem(path, 1, "", f"cannot be read: {reason}", "check the path")
-        collection.problems.append(problem)
-
-
-def _is_manifest(below: Path, file: Path) -> bool:
-    """Hidden files are left out: a mounted ConfigMap keeps its older contents in hidden folders."""
-    hidden = any(part.startswith(".") for part in below.parts)
-    return not hidden and file.suffix in _SUFFIXES and file.is_file()
-
-
-def _seen(file: Path, collection: _Collection) -> bool:
-    """Whether a file was read before: by its folder and again by its name."""
-    real = file.resolve()
-    if not real.is_file():
-        return False
-    before = real in collection.files
-    collection.files.add(real)
-    return before
 
 
 def _read_file(data: bytes, file: str, collection: _Collection) -> None:
