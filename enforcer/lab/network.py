@@ -140,13 +140,6 @@ def add_node_address(node: str, address: str) -> None:
         netlink.addr("replace", index=_index(netlink, "lo"), **_single(address))
 
 
-def interfaces(name: str) -> tuple[str, ...]:
-    """The interfaces in a network namespace."""
-    with netns.inside(name):
-        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
-    return tuple(sorted(line.partition(":")[0].strip() for line in lines))
-
-
 @contextmanager
 def _netlink(name: str) -> Iterator[Netlink]:
     """A netlink socket in the named network namespace, with this thread inside it."""
