@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 
 from generators.cluster import Cluster
 from generators.explain import Trace, trace
 from generators.matrix import PortProtocol, single_question
-from generators.reachability import Evaluator
+from generators.reachability import Evaluator, Packet, Question, worst
 from generators.verdicts import Reason, Verdict
 from tests.enforcer import clusters
-from tests.generators.builders import TENANTS, cluster, namespace, node, pod, policy
+from tests.generators.builders import TENANTS, cluster, documents, namespace, node, pod, policy
 
 WEB = "containers: [{ports: [{containerPort: 8080, name: web}]}]"
 
@@ -165,3 +167,45 @@ def test_any_cell_can_be_explained_and_the_notes_agree_with_it(of: Cluster) -> N
                 assert not any(note.matched for note in notes)
             assert all(note.why for note in notes)
         assert bool(found.to_allow) == (found.cell.verdict is not Verdict.FORWARDED)
+
+
+def followed(of: Cluster, question: Question, found: Trace) -> Cluster:
+    """The cluster after somebody has written every rule that the trace asks for."""
+    packet = worst_packet(Evaluator(of), question)
+    more = []
+    for hint in found.to_allow:
+        head, _, rule = hint.partition(":\n")
+        subject = (
+            packet.source.pod if head.startswith("to allow egress") else packet.destination.pod
+        )
+        if not rule or subject is None:
+            continue
+        body = rule.replace("\n", "\n  ")
+        direction = "Egress" if head.startswith("to allow egress") else "Ingress"
+        more.append(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
+            f"metadata: {{name: hint-{direction.lower()}, namespace: {subject.namespace}}}\n"
+            f"spec:\n  podSelector: {{}}\n  policyTypes: [{direction}]\n  {body}"
+        )
+    return replace(of, policies=(*of.policies, *documents(*more).policies) if more else of.policies)
+
+
+def worst_packet(evaluator: Evaluator, question: Question) -> Packet:
+    packets = evaluator.packets(question)
+    cells = [evaluator.answer(question, packet) for packet in packets]
+    return packets[cells.index(worst(cells))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(clusters.clusters())
+def test_whoever_follows_the_hints_of_a_trace_gets_through(of: Cluster) -> None:
+    evaluator = Evaluator(of)
+    by_policies = (Reason.POLICY_DENIED, Reason.UNKNOWN_L4_PROTOCOL)
+    for question in clusters.questions(of, ports=(80,)):
+        found = trace(evaluator, question)
+        denied = [j for j in (found.cell.egress, found.cell.ingress) if j.reason in by_policies]
+        if not denied or len(denied) != len(found.to_allow):
+            continue
+        packet = worst_packet(evaluator, question)
+        after = Evaluator(followed(of, question, found)).answer(question, packet)
+        assert after.verdict is not Verdict.DROPPED, found.to_allow

@@ -6,27 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from generators.cluster import from_objects
-from generators.manifests import read
+from generators.cluster import Cluster
 from generators.matrix import cell_document, questions
 from generators.reachability import evaluate
-from generators.tenants.load import load_tenants
 from tests.conftest import Run
 from tests.lab.conftest import Cell, Key, Lab, fresh
+from tests.scenarios import loader
 
 pytestmark = pytest.mark.bpf
 
-SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
-WALLS = ("tenant-wall-strict", "tenant-wall-audit", "tenant-wall-overridable")
-POLICIES = (
-    "egress-and-ingress-both-decide",
-    "ip-blocks",
-    "named-port-differs-by-pod",
-    "named-port-egress",
-    "recipe-07-from-some-pods-of-another-namespace",
-    "recipe-11-deny-egress-but-dns",
-)
+MARKED = [path for path in loader.paths() if loader.said_in(path).get("realPackets")]
+WALLS = [path for path in MARKED if loader.tenants_beside(path).exists()]
+POLICIES = [path for path in MARKED if path not in WALLS]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +30,7 @@ def lab(ringfence: Run) -> Iterator[Lab]:
         yield lab
 
 
-def evaluated(name: str) -> dict[Key, dict[str, object]]:
-    tenants = SCENARIOS / f"{name}.tenants.yaml"
-    config = load_tenants(tenants) if tenants.exists() else None
-    cluster = from_objects(read([str(SCENARIOS / f"{name}.yaml")]), config)
+def evaluated(cluster: Cluster) -> dict[Key, dict[str, object]]:
     asked = [question for question in questions(cluster) if question.protocol != "SCTP"]
     return {
         (q.source, q.destination, q.protocol, q.port, q.family.value): cell_document(cell)
@@ -59,12 +49,25 @@ def agree(probed: dict[Key, Cell], expected: dict[Key, dict[str, object]]) -> No
         assert cell == wanted
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_policies_mean_to_packets_what_they_mean_to_the_evaluator(lab: Lab, name: str) -> None:
-    path = SCENARIOS / f"{name}.yaml"
+def change(lab: Lab, step: loader.Step) -> None:
+    """Do what happens next as a user would."""
+    if objects := step.get("apply"):
+        lab.ok("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+    for item in step.get("delete", []):
+        lab.ok("delete", *item.split(" "))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_policies_mean_to_packets_what_they_mean_to_the_evaluator(lab: Lab, path: Path) -> None:
+    scenario = loader.load(path)
     lab.ok("apply", "-f", path)
     try:
-        agree(lab.probe(), evaluated(name))
+        agree(lab.probe(), evaluated(scenario.cluster))
+        steps = scenario.said.get("then", [])
+        for step, moment in zip(steps, scenario.moments[1:], strict=True):
+            change(lab, step)
+            agree(lab.probe(), evaluated(moment.cluster))
     finally:
         for namespace in {key.split("/")[0] for key in ends(lab)}:
             lab.ok("delete", "namespace", namespace)
@@ -74,11 +77,11 @@ def ends(lab: Lab) -> list[str]:
     return [f"{pod['namespace']}/{pod['name']}" for pod in lab.status()["pods"]]
 
 
-@pytest.mark.parametrize("name", WALLS)
+@pytest.mark.parametrize("path", WALLS, ids=lambda path: path.stem)
 def test_the_wall_means_to_packets_what_it_means_to_the_evaluator(
-    ringfence: Run, name: str
+    ringfence: Run, path: Path
 ) -> None:
     with fresh(ringfence) as lab:
-        lab.ok("up", "-f", SCENARIOS / f"{name}.yaml")
-        lab.ok("apply", "-c", SCENARIOS / f"{name}.tenants.yaml")
-        agree(lab.probe(), evaluated(name))
+        lab.ok("up", "-f", path)
+        lab.ok("apply", "-c", loader.tenants_beside(path))
+        agree(lab.probe(), evaluated(loader.load(path).cluster))
