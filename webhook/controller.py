@@ -29,13 +29,14 @@ from generators.kube.resources import (
     MUTATING_WEBHOOKS,
     NAMESPACES,
     NETWORK_POLICIES,
+    NODES,
     SELF_REVIEWS,
     VALIDATING_WEBHOOKS,
     Key,
 )
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
-from generators.objects import Namespace, NetworkPolicy
+from generators.objects import Namespace, NetworkPolicy, Node
 from generators.tenants.assignment import assign_by_name
 from webhook import permissions
 from webhook.admission_keeper import AdmissionKeeper, Where
@@ -43,7 +44,7 @@ from webhook.controller_metrics import ControllerMetrics, Moment
 from webhook.events import Recorder
 from webhook.guard import Guard, problem
 from webhook.ledger import Ledger
-from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace
+from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace, read_node
 from webhook.registration import Target, Wanted
 from webhook.reload import TenantFile
 from webhook.rotation import Lifetimes
@@ -58,7 +59,7 @@ STATUS_SECONDS = 1.0
 BUSY_SECONDS = 10.0
 OURS = f"{MANAGED_BY}={MANAGER}"
 
-AnyReflector = Reflector[Namespace] | Reflector[NetworkPolicy] | Reflector[str]
+AnyReflector = Reflector[Namespace] | Reflector[NetworkPolicy] | Reflector[Node] | Reflector[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Controller:
         self._wake = threading.Event()
         self._prepared = False
         self._synchronized_digest = ""
+        self._nodes_changed = False
         self._step_due = 0.0
         self._status_due = 0.0
         self._told_at = 0.0
@@ -117,6 +119,7 @@ class Controller:
             lambda key: self._queue.add(key.namespace),
             scope=Scope(labels=OURS),
         )
+        self._nodes: Reflector[Node] = Reflector(client, NODES, read_node, self._node)
         self._shards: Reflector[str] = Reflector(
             client,
             CONFIG_MAPS,
@@ -163,6 +166,7 @@ class Controller:
             self._guard.corrected,
             lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
             self._queue.add_after,
+            self._nodes.store,
         )
         self._reconciler = Reconciler(desk)
         if self._settings.target is not None:
@@ -195,7 +199,13 @@ class Controller:
 
     @property
     def _reflectors(self) -> tuple[AnyReflector, ...]:
-        return (self._namespaces, self._policies, self._shards, *self._admission_objects)
+        return (
+            self._namespaces,
+            self._policies,
+            self._nodes,
+            self._shards,
+            *self._admission_objects,
+        )
 
     def _introduce(self) -> str | None:
         """Who we are and whether that is enough; waits for an API server that is away."""
@@ -252,6 +262,9 @@ class Controller:
             self._prepared = False
         elif not self._prepared and all(r.synced for r in self._reflectors):
             self._prepare()
+        if self._nodes_changed:
+            self._nodes_changed = False
+            self._everything()
         if self._prepared:
             versions = {key.name: v for key, v in self._shards.store.snapshot().items()}
             self._ledger.follow(versions)
@@ -364,6 +377,10 @@ class Controller:
         what = "edited" if edited else "missing"
         self.metrics.reasserted.labels(want.resource.kind, what).inc()
         event(LOG, "admission_asserted", kind=want.resource.kind, object=want.name, was=what)
+
+    def _node(self, _: Key) -> None:
+        self._nodes_changed = True
+        self._wake.set()
 
     def _shard(self, _: Key) -> None:
         self._wake.set()

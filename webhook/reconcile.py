@@ -27,7 +27,7 @@ from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
 from generators.kube.store import Store
 from generators.manifests import parse_object, policy_document
-from generators.objects import Namespace, NetworkPolicy, Origin
+from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, plan, wanted_for
 from generators.tenancy import Finding, Ownership, ownership
 from generators.tenants.model import TenantConfig
@@ -55,6 +55,7 @@ class Desk:
     wrote: Callable[[str, str], None]
     later: Callable[[str, float], None]
     """Look at a namespace again after that many seconds."""
+    nodes: Store[Node]
 
 
 class Reconciler:
@@ -106,9 +107,17 @@ class Reconciler:
     def _changes(
         self, config: TenantConfig, namespace: Namespace, decided: Ownership
     ) -> tuple[Change, ...]:
-        wanted = wanted_for(config, namespace, decided.assignment)
+        nodes = self._nodes(config, decided.assignment.tenant)
+        wanted = wanted_for(config, namespace, decided.assignment, nodes)
         live = self._desk.policies.in_namespace(namespace.name).values()
         return plan(wanted, {namespace.name: namespace}, live)
+
+    def _nodes(self, config: TenantConfig, tenant: str | None) -> tuple[Node, ...]:
+        """The nodes, where the policies of a tenant name their addresses at all."""
+        masked = tenant is not None and config.tenants[tenant].allow_masked
+        if not masked and not any(component.host_network for component in config.shared):
+            return ()
+        return tuple(node for _, node in sorted(self._desk.nodes.snapshot().items()))
 
     def _without_echoes(
         self, namespace: Namespace, changes: tuple[Change, ...]
@@ -249,6 +258,14 @@ def read_namespace(document: Document) -> Namespace:
     phase = text(mapping(document, "status"), "phase")
     terminating = meta.terminating or phase == "Terminating"
     return Namespace(meta.key.name, meta.labels, uid=meta.uid, terminating=terminating, origin=API)
+
+
+def read_node(document: Document) -> Node:
+    """A node's addresses; its heartbeats change nothing here."""
+    node = parse_object(document, API)
+    if not isinstance(node, Node):
+        raise TypeError(f"{meta_of(document).key} is no Node")
+    return node
 
 
 class PolicyReader:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from generators.commands.inputs import files_option, load_config, required_config_option
+from generators.commands.inputs import (
+    kubeconfig_option,
+    load_config,
+    objects_option,
+    one_source,
+    required_config_option,
+)
 from generators.output import Output, output_option, structured, warn
 
 if TYPE_CHECKING:
@@ -65,22 +71,34 @@ def _applicable(item: Namespace | NetworkPolicy) -> Document:
 
 @click.command()
 @required_config_option
-@files_option
+@objects_option
+@kubeconfig_option
 @output_option
-def plan(config_file: Path, files: tuple[str, ...], output: Output) -> None:
-    """Print what would be created, updated, deleted or kept, and who wants it."""
+def plan(config_file: Path, files: tuple[str, ...], kubeconfig: str | None, output: Output) -> None:
+    """Print what would be created, updated, deleted or kept, and who wants it.
+
+    In a live cluster the record counts as the controller keeps it.
+    """
     from generators.cluster import declared_namespaces, known_nodes
     from generators.manifests import read
     from generators.plan import plan as make_plan
     from generators.plan import wanted_by_name
 
+    one_source(files, kubeconfig)
     config = load_config(config_file)
     if config is None:
         return
-    documents = read(files)
-    warn(documents.warnings)
-    namespaces = declared_namespaces(documents)
-    wanted = wanted_by_name(config, namespaces.values(), known_nodes(documents))
+    if kubeconfig is not None:
+        from generators.live import POLICY_INPUTS, read_live, wanted_live
+
+        documents = read_live(kubeconfig, POLICY_INPUTS)
+        namespaces = declared_namespaces(documents)
+        wanted = wanted_live(config, documents)
+    else:
+        documents = read(files)
+        warn(documents.warnings)
+        namespaces = declared_namespaces(documents)
+        wanted = wanted_by_name(config, namespaces.values(), known_nodes(documents))
     changes = make_plan(wanted, namespaces, documents.policies)
     if Output(output) is Output.TABLE:
         click.echo(_plan_text(changes), nl=False)

@@ -35,6 +35,25 @@ files_option = click.option(
     metavar="PATH",
     help="YAML or JSON file, directory, or - for standard input; may be repeated.",
 )
+objects_option = click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    metavar="PATH",
+    help="YAML or JSON file, directory, or - for standard input; may be repeated.",
+)
+kubeconfig_option = click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="Ask about the live cluster of this kubeconfig instead of files; nothing is written.",
+)
+
+
+def one_source(files: tuple[str, ...], kubeconfig: str | None) -> None:
+    """Refuse neither and both."""
+    if bool(files) == (kubeconfig is not None):
+        raise click.UsageError("give the objects with -f PATH, or a live cluster with --kubeconfig")
 
 
 def load_config(file: Path | None) -> TenantConfig | None:
@@ -46,13 +65,19 @@ def load_config(file: Path | None) -> TenantConfig | None:
     return load_tenants(file)
 
 
-def load_cluster(config_file: Path | None, files: tuple[str, ...]) -> Cluster:
-    """The cluster that the files describe; warnings go to stderr."""
+def load_cluster(
+    config_file: Path | None, files: tuple[str, ...], kubeconfig: str | None = None
+) -> Cluster:
+    """The cluster that the files describe, or a live one; warnings go to stderr."""
     from generators.cluster import from_objects
     from generators.manifests import read
     from generators.output import warn
 
     config = load_config(config_file)
+    if kubeconfig is not None:
+        from generators.live import cluster_under, read_live
+
+        return cluster_under(config, read_live(kubeconfig))
     cluster = from_objects(read(files), config)
     warn(cluster.warnings)
     return cluster

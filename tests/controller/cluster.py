@@ -22,7 +22,13 @@ from urllib.request import urlopen
 from generators.kube.client import Client, PatchKind, Scope
 from generators.kube.documents import Document, key_of, mapping, strings, text
 from generators.kube.errors import NotFound
-from generators.kube.resources import CONFIG_MAPS, EVENTS, NAMESPACES, NETWORK_POLICIES
+from generators.kube.resources import (
+    CONFIG_MAPS,
+    EVENTS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    SERVICE_ACCOUNTS,
+)
 from generators.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
@@ -238,6 +244,13 @@ class Cluster:
     def recorded(self, namespace: str) -> str | None:
         entry = self.record().get(self.uid(namespace))
         return None if entry is None else entry.tenant
+
+    def has_default_account(self, namespace: str) -> bool:
+        try:
+            self.admin.get(SERVICE_ACCOUNTS, "default", namespace)
+        except NotFound:
+            return False
+        return True
 
     def policy(self, namespace: str, name: str = POLICY) -> Document | None:
         try:

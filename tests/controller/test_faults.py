@@ -16,7 +16,7 @@ from generators.kube.client import Client
 from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.errors import KubeError
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Resource
-from tests.controller.cluster import COMMAND, KEY, SYSTEM, TENANTS, Cluster, holds_for
+from tests.controller.cluster import COMMAND, KEY, TENANTS, Cluster, holds_for
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -266,7 +266,7 @@ def test_wrong_options_are_refused_with_the_right_ones(fresh: Cluster) -> None:
         ("--webhook-url", "https://a:1", "--webhook-service", "a/b"): "not both",
     }
     for options, words in rows.items():
-        command: list[str | Path] = [COMMAND, "controller", "run", "-c", fresh.tenants, "--namespace", SYSTEM]
+        command: list[str | Path] = [COMMAND, "controller", "run", "-c", fresh.tenants]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 2, options
         assert words in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from generators.kube.client import Client, PatchKind
 from generators.kube.documents import Document, mapping, strings
 from generators.kube.errors import NotFound
-from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, SECRETS
+from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, NODES, SECRETS
 from generators.labels import MANAGED_BY
 from generators.objects import NAME_LABEL
 from tests.controller.cluster import KEY, POLICY, TENANTS, Cluster, holds_for
@@ -236,3 +236,29 @@ def test_a_namespace_named_in_no_file_is_not_touched(guarded_cluster: Cluster, n
     assert guarded_cluster.labels(namespace) == {"team": "x", NAME_LABEL: namespace}
     assert guarded_cluster.tenant(namespace) is None
     assert KEY not in guarded_cluster.labels(namespace)
+
+
+def test_addresses_of_nodes_follow_the_nodes(fresh: Cluster) -> None:
+    masked = TENANTS.replace("    labels: {cost", "    allowMasked: true\n    labels: {cost")
+    fresh.tenants.write_text(masked)
+    fresh.make("test01-a")
+    fresh.make("b-test02")
+    fresh.controller(webhook=False)
+    eventually(lambda: fresh.isolated("test01-a", "test01"), "isolated")
+    eventually(lambda: fresh.isolated("b-test02", "test02"), "isolated")
+    other = fresh.policy("b-test02")
+    node: Document = {"metadata": {"name": "worker"}}
+    fresh.admin.create(NODES, node, manager="test")
+    addresses: Document = {
+        "status": {"addresses": [{"type": "InternalIP", "address": "172.18.0.5"}]}
+    }
+    fresh.admin.patch(
+        *(NODES, "worker", "", addresses),
+        kind=PatchKind.MERGE,
+        manager="test",
+        subresource="status",
+    )
+    eventually(lambda: "172.18.0.5/32" in str(fresh.policy("test01-a")), "named in the policy")
+    fresh.admin.delete(NODES, "worker")
+    eventually(lambda: "172.18.0.5" not in str(fresh.policy("test01-a")), "gone with the node")
+    assert fresh.policy("b-test02") == other

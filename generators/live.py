@@ -1,0 +1,87 @@
+"""A live cluster for the offline questions: its objects read once, its tenants as recorded.
+
+`plan --kubeconfig` and `matrix --kubeconfig` ask what a tenant file would do to it. Nothing is
+written. What may surprise: who asked for a namespace is not to be seen any more, so the record and
+the name decide here; a label that the controller has not looked at yet proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from generators.cluster import Cluster, declared_namespaces, from_record, known_nodes
+from generators.isolation import is_ours
+from generators.kube.client import Client, Scope
+from generators.kube.resources import (
+    CONFIG_MAPS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from generators.manifests import Documents, parse_object
+from generators.objects import ConfigMap, Namespace, NetworkPolicy, Node, Origin, Pod, Service
+from generators.plan import Wanted, wanted_for
+from generators.record import RECORD_NAMESPACE, read_record
+from generators.tenancy import ownership
+from generators.tenants.model import TenantConfig
+
+API = Origin("api-server")
+POLICY_INPUTS = (NAMESPACES, NETWORK_POLICIES, NODES, CONFIG_MAPS)
+ALL_INPUTS = (*POLICY_INPUTS, PODS, SERVICES)
+
+
+def read_live(kubeconfig: str | None, resources: Iterable[Resource] = ALL_INPUTS) -> Documents:
+    """The objects of a cluster that decisions depend on."""
+    found: list[object] = []
+    with Client.connect(kubeconfig) as client:
+        for resource in resources:
+            home = RECORD_NAMESPACE if resource is CONFIG_MAPS else ""
+            for page in client.pages(resource, Scope(namespace=home)):
+                found += [parse_object(document, API) for document in page.items]
+    return Documents(
+        namespaces=tuple(o for o in found if isinstance(o, Namespace)),
+        pods=tuple(o for o in found if isinstance(o, Pod)),
+        policies=tuple(o for o in found if isinstance(o, NetworkPolicy)),
+        nodes=tuple(o for o in found if isinstance(o, Node)),
+        config_maps=tuple(o for o in found if isinstance(o, ConfigMap)),
+        services=tuple(o for o in found if isinstance(o, Service)),
+    )
+
+
+def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...]:
+    """What the controller would want of the cluster under this tenant file."""
+    record = read_record(documents.config_maps)
+    nodes = known_nodes(documents)
+    found: list[Wanted] = []
+    for namespace in declared_namespaces(documents).values():
+        if namespace.terminating:
+            continue
+        decided = ownership(config, namespace, record.get(namespace.uid), lambda: False)
+        found += wanted_for(config, namespace, decided.assignment, nodes)
+    return tuple(found)
+
+
+def cluster_under(config: TenantConfig | None, documents: Documents) -> Cluster:
+    """The cluster as it would be once the controller has followed this tenant file."""
+    if config is None:
+        return from_record(documents)
+    wanted = wanted_live(config, documents)
+    labelled = {w.item.name: w.item for w in wanted if isinstance(w.item, Namespace)}
+    policies = [w.item for w in wanted if isinstance(w.item, NetworkPolicy)]
+    generated = {policy.key for policy in policies}
+    kept = [p for p in documents.policies if not is_ours(p.labels) and p.key not in generated]
+    tenants = {
+        name: namespace.labels[config.label_key]
+        for name, namespace in labelled.items()
+        if config.label_key in namespace.labels
+    }
+    under = replace(
+        documents,
+        namespaces=tuple(labelled.get(n.name, n) for n in documents.namespaces),
+        policies=(*kept, *policies),
+    )
+    return replace(from_record(under, None), config=config, tenants=tenants)

@@ -1,0 +1,118 @@
+"""`plan` and `matrix` about a live cluster: what another tenant file would do to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from generators.kube.client import PatchKind
+from generators.kube.documents import Document
+from generators.kube.resources import PODS
+from tests.controller.cluster import TENANTS, Cluster, guarded
+from tests.controller.test_synchronization import versions
+from tests.testbed.waiting import eventually
+
+pytestmark = pytest.mark.cluster
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SPACES = {"a-test01": "10.0.0.1", "b-test02": "10.0.0.2", "annas": "10.0.0.3"}
+
+
+@pytest.fixture(scope="module")
+def lived_in(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two tenants with a pod in each namespace; one namespace is a tenant's by who made it."""
+    with guarded(tmp_path_factory.mktemp("lived-in")) as (made, _):
+        made.make("a-test01")
+        made.make("b-test02")
+        made.make("annas", made.as_user("anna", "team-test01"))
+        for namespace, address in SPACES.items():
+            eventually(partial(recorded, made, namespace), "recorded")
+            add_pod(made, namespace, address)
+        yield made
+
+
+def add_pod(cluster: Cluster, namespace: str, address: str) -> None:
+    port: Document = {"containerPort": 5432}
+    pod: Document = {
+        "metadata": {"name": "db", "namespace": namespace},
+        "spec": {
+            "containers": [{"name": "db", "image": "db", "ports": [port]}],
+            "automountServiceAccountToken": False,
+        },
+    }
+    eventually(lambda: cluster.has_default_account(namespace), "default ServiceAccount")
+    cluster.admin.create(PODS, pod, manager="test")
+    status: Document = {
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    }
+    cluster.admin.patch(
+        *(PODS, "db", namespace, status),
+        kind=PatchKind.STRATEGIC,
+        manager="test",
+        subresource="status",
+    )
+
+
+def test_a_plan_of_the_file_in_force_keeps_everything(lived_in: Cluster, ringfence: Run) -> None:
+    done = ringfence("plan", "-c", lived_in.tenants, *where(lived_in), "-o", "json")
+    assert done.returncode == 0, done.stderr
+    changes = json.loads(done.stdout)
+    assert {change["action"] for change in changes} == {"Keep"}
+    assert {c["name"] for c in changes if c["kind"] == "Namespace"} == set(SPACES)
+
+
+def test_a_plan_of_another_file_says_what_it_would_do_and_does_nothing(
+    lived_in: Cluster, ringfence: Run
+) -> None:
+    newer = lived_in.folder / "newer.yaml"
+    newer.write_text(TENANTS.replace('suffixes: ["-test02"]', "names: [c]"))
+    before = versions(lived_in.admin)
+    done = ringfence("plan", "-c", newer, *where(lived_in), "-o", "json")
+    found = {(c["action"], c["kind"], c["namespace"] or c["name"]) for c in json.loads(done.stdout)}
+    assert ("Update", "Namespace", "b-test02") in found
+    assert ("Delete", "NetworkPolicy", "b-test02") in found
+    # A member made it: no name has to claim it.
+    assert ("Keep", "Namespace", "annas") in found
+    assert versions(lived_in.admin) == before
+
+
+def where(cluster: Cluster) -> tuple[str, str]:
+    return "--kubeconfig", str(cluster.plane.kubeconfig())
+
+
+def verdicts(text: str) -> dict[tuple[str, str], str]:
+    return {(c["source"], c["destination"]): c["verdict"] for c in json.loads(text)["cells"]}
+
+
+def test_a_matrix_of_the_live_cluster_follows_the_record(lived_in: Cluster, ringfence: Run) -> None:
+    done = ringfence("matrix", "-c", lived_in.tenants, *where(lived_in), "-o", "json")
+    found = verdicts(done.stdout)
+    assert found["a-test01/db", "annas/db"] == "FORWARDED"
+    assert found["b-test02/db", "a-test01/db"] == "FORWARDED"
+    assert found["a-test01/db", "b-test02/db"] == "DROPPED"
+
+
+def test_a_matrix_shows_who_would_lose_and_gain_whom(lived_in: Cluster, ringfence: Run) -> None:
+    newer = lived_in.folder / "no-grant.yaml"
+    lines = TENANTS.splitlines(keepends=True)
+    newer.write_text("".join(line for line in lines if "allow" not in line))
+    former = ("--instead-of", lived_in.tenants)
+    done = ringfence("matrix", "-c", newer, *former, *where(lived_in), "-o", "json")
+    assert verdicts(done.stdout) == {
+        ("b-test02/db", "a-test01/db"): "DROPPED",
+        ("b-test02/db", "annas/db"): "DROPPED",
+    }
+
+
+@pytest.mark.parametrize("command", ["plan", "matrix"])
+def test_files_and_a_live_cluster_at_once_are_refused(ringfence: Run, command: str) -> None:
+    done = ringfence(command, "-c", "t.yaml", "-f", "x.yaml", "--kubeconfig", "y")
+    assert done.returncode == 2
+    assert "-f PATH, or a live cluster with --kubeconfig" in done.stderr
+
+
+def recorded(cluster: Cluster, namespace: str) -> bool:
+    return cluster.recorded(namespace) is not None
