@@ -76,6 +76,16 @@ def backends(*texts: str) -> list[str]:
             [],
             id="external name",
         ),
+        pytest.param(
+            [
+                WEB,
+                pod("x/web-2", "10.244.1.4", phase="Pending").replace("web-2}", "web}"),
+                pod("x/web-3", "10.244.1.5").replace("web-3}", "web}, deletionTimestamp: now"),
+                pod("x/web-4", "10.244.1.6", phase="Failed").replace("web-4}", "web}"),
+            ],
+            ["10.244.1.1:80"],
+            id="only running pods that stay",
+        ),
         pytest.param([WEB, endpoints("x/s", "web", "192.0.2.1")], ["192.0.2.1:8080"], id="slice"),
         pytest.param(
             [WEB, endpoints("x/s", "web", "192.0.2.1"), endpoints("x/t", "web", "10.244.1.3")],
@@ -269,6 +279,23 @@ def test_a_slice_that_points_at_another_tenant_does_not_pass_its_wall() -> None:
         tenants=TENANTS,
     )
     assert said(ask(of, "b-red/thief", "svc/b-red/mine")).endswith("ingress=TENANT_WALL")
+
+
+@pytest.mark.parametrize("claimed", ["10.244.1.1", "192.168.0.2"])
+def test_a_service_cannot_claim_the_address_of_a_pod_or_a_node(claimed: str) -> None:
+    of = cluster(
+        node("n", "192.168.0.2"),
+        *PODS,
+        service(
+            "y/thief", f"clusterIP: {claimed}, selector: {{app: other}}, ports: [{{port: 80}}]"
+        ),
+        policy(
+            "x/p", f"{DENY % ('client', 'Egress')}, egress: [{{to: [{{namespaceSelector: {{}}}}]}}]"
+        ),
+        policy("x/q", DENY % ("web", "Ingress")),
+    )
+    assert ask(of, "x/client", "y/other").verdict is Verdict.FORWARDED
+    assert ask(of, "x/client", f"ip/{claimed}").verdict is Verdict.DROPPED
 
 
 @pytest.mark.parametrize(
