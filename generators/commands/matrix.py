@@ -32,10 +32,21 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Print only cells whose verdict this tenant file would decide otherwise.",
 )
-@click.option("--port", "ports", multiple=True, metavar="PORT/PROTO", help="Ask only these.")
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="PORT/PROTO",
+    help="Ask only these: 80/TCP, 53/UDP, 9/SCTP, ICMP, IP/47. Default: all that pods declare.",
+)
 @click.option("--engine", default="evaluate", show_default=True, help="evaluate, maps or kernel.")
 @click.option("--from", "source", metavar="NS/POD", help="Only from this pod or address.")
-@click.option("--to", "destination", metavar="NS/POD", help="Only to this pod or address.")
+@click.option(
+    "--to",
+    "destination",
+    metavar="NS/POD",
+    help="Only to this pod, address or Service (svc/NS/NAME).",
+)
 @click.option("--external", "externals", multiple=True, metavar="ADDR", help="An address outside.")
 @output_option
 def matrix(
