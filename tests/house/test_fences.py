@@ -1,0 +1,58 @@
+"""One module imports each fenced library, also where it does so by name while it runs.
+
+import-linter proves the same for import statements; `import_module("bcc")` it cannot see.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FENCES = {
+    "bcc": ("enforcer/loader.py",),
+    "cerberus": ("generators/tenants/schema.py",),
+    "pyroute2": ("enforcer/attach.py", "enforcer/lab/network.py"),
+}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Top-level names of all that is imported, by statement or by `import_module`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name.partition(".")[0] for name in names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module.partition(".")[0]
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
+                args=[ast.Constant(value=str(module)), *_],
+            ):
+                yield module.partition(".")[0]
+
+
+@pytest.mark.parametrize("library", FENCES)
+def test_library_is_imported_by_its_own_module_only(checkout: Path, library: str) -> None:
+    packages = ("generators", "webhook", "enforcer")
+    importers = {
+        str(path.relative_to(checkout))
+        for package in packages
+        for path in (checkout / package).rglob("*.py")
+        if library in imported(ast.parse(path.read_text()))
+    }
+    assert importers == set(FENCES[library])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import bcc",
+        "from bcc.table import x",
+        "import_module('bcc')",
+        "i.import_module('bcc.libbcc')",
+    ],
+)
+def test_every_way_to_import_is_seen(line: str) -> None:
+    assert "bcc" in imported(ast.parse(line))
