@@ -73,17 +73,20 @@ static __always_inline int is_from_host(struct __sk_buff *skb, const struct pack
 }
 
 static __always_inline void ask(struct policy_question *question, const struct packet *packet,
-				enum direction direction, enum direction opener)
+				enum direction direction, const struct course *course)
 {
-	int by_remote = (direction == DIR_INGRESS) == (opener == DIR_INGRESS);
+	int by_remote = (direction == DIR_INGRESS) == (course->asked == DIR_INGRESS);
 
 	question->remote = direction == DIR_INGRESS ? packet->source : packet->destination;
 	question->port = 0;
 	if (packet->kind == PACKET_PORTS)
 		question->port = by_remote ? packet->destination_port : packet->source_port;
 	question->protocol = packet->protocol;
-	question->direction = opener;
+	question->direction = course->asked;
 	question->kind = packet->kind;
+	question->kept = course->kept;
+	question->kept_rule = course->kept_rule;
+	question->kept_group = course->kept_group;
 }
 
 /*
@@ -153,40 +156,56 @@ static __always_inline void note_answer(struct outcome *outcome, const struct po
 }
 
 /*
- * Put the question of the opener, and where that is refused but may be turned round, the other
- * one. Answers who opened, with the answer that counts in scratch->answer.
+ * Where the policies of an endpoint say so, what they let in goes on when they change. The tenant
+ * wall is asked again all the same, what was cut once is not mended, and a packet that begins a
+ * connection on the same ports is judged.
  */
-static __always_inline enum direction judge(struct scratch *scratch,
-					    const struct endpoint *endpoint,
-					    enum direction direction, enum direction opener,
-					    enum ct_state state)
+static __always_inline void keep(struct course *course, const struct endpoint *endpoint,
+				 const struct ct_value *entry)
 {
-	enum direction other = opener == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
-	enum direction asked = opener;
-	struct policy_answer *answer = &scratch->answer;
+	__u32 keeps = course->opener == DIR_INGRESS ? EP_KEEP_INGRESS : EP_KEEP_EGRESS;
+
+	if (!(endpoint->flags & keeps) || (entry->flags & CT_REFUSED))
+		return;
+	course->kept = entry->reason;
+	course->kept_rule = entry->rule;
+	course->kept_group = entry->group;
+}
+
+/*
+ * Put the question of the opener, and where that is refused but may be turned round, the other
+ * one. Leaves who opened in the course, with the answer that counts in scratch->answer.
+ */
+static __always_inline void judge(struct scratch *scratch, const struct endpoint *endpoint,
+				  enum direction direction)
+{
+	struct course *course = &scratch->course;
 	int attempt;
 
+	course->asked = course->opener;
 #pragma clang loop unroll(disable)
 	for (attempt = 0; attempt < 2; attempt++) {
-		ask(&scratch->question, &scratch->packet, direction, asked);
-		policy_judge(answer, endpoint, &scratch->question);
-		if (!verdict_is_drop(answer->reason))
-			return asked;
-		if (attempt || state != CT_NEW ||
-		    !may_be_answer(endpoint, &scratch->packet, answer->reason))
+		forget();
+		ask(&scratch->question, &scratch->packet, direction, course);
+		policy_judge(scratch, endpoint);
+		if (!verdict_is_drop(scratch->answer.reason)) {
+			course->opener = course->asked;
+			return;
+		}
+		if (attempt || course->state != CT_NEW ||
+		    !may_be_answer(endpoint, &scratch->packet, scratch->answer.reason))
 			break;
-		scratch->refused = *answer;
-		asked = other;
+		scratch->refused = scratch->answer;
+		course->asked = course->opener == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
 	}
-	if (asked != opener)
-		*answer = scratch->refused;
-	return opener;
+	forget();
+	if (course->asked != course->opener)
+		scratch->answer = scratch->refused;
 }
 
 /* The first packet of a connection, or one that belongs to none that is known. */
-static __always_inline enum reason begin(struct scratch *scratch, struct ct_key *key,
-					 const struct endpoint *endpoint, enum direction direction,
-					 enum direction opener)
+static __always_inline enum reason begin(struct scratch *scratch, const struct endpoint *endpoint,
+					 enum direction direction)
 {
 	const struct policy_answer *answer = &scratch->answer;
 	const struct packet *packet = &scratch->packet;
@@ -196,25 +215,34 @@ static __always_inline enum reason begin(struct scratch *scratch, struct ct_key 
 	scratch->outcome.news = 1;
 	if (packet->protocol == PROTOCOL_TCP && !ct_is_syn(packet))
 		scratch->outcome.flags |= EVENT_MID_STREAM;
-	return open_connection(key, packet, endpoint, answer, direction, opener);
+	return open_connection(&scratch->key, packet, endpoint, answer, direction,
+			       scratch->course.opener);
 }
 
 /* The policy changed since this connection was let in, and the opener's question was put again. */
-static __always_inline enum reason resume(struct scratch *scratch, struct ct_value *entry,
-					  const struct endpoint *endpoint, enum ct_state state)
+static __always_inline enum reason resume(struct scratch *scratch, const struct endpoint *endpoint)
 {
 	const struct policy_answer *answer = &scratch->answer;
+	struct ct_value *entry = ct_map.lookup(&scratch->key);
 
 	scratch->outcome.flags |= EVENT_REJUDGED;
-	if (verdict_is_drop(
-		    answer->reason)) /* the entry stays of its old generation: both ways stop */
+	if (!entry) /* pushed out meanwhile: the next packet begins anew */
 		return answer->reason;
+	if (verdict_is_drop(answer->reason)) {
+		/* The entry stays, of its old generation: both ways stop. */
+		if (!ct_starts(&scratch->packet))
+			entry->flags |= CT_REFUSED;
+		return answer->reason;
+	}
 	scratch->outcome.news = 1;
+	entry->flags &= ~(CT_REFUSED | CT_KEPT);
+	if (scratch->course.kept)
+		entry->flags |= CT_KEPT;
 	entry->rule = answer->rule;
 	entry->group = answer->group;
 	entry->reason = answer->reason;
 	entry->generation = endpoint->generation;
-	return state == CT_OPENER ? answer->reason : FORWARD_REPLY;
+	return scratch->course.state == CT_OPENER ? answer->reason : FORWARD_REPLY;
 }
 
 static __always_inline void touch(struct ct_value *entry, const struct packet *packet,
@@ -235,31 +263,35 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 {
 	const struct packet *packet = &scratch->packet;
 	struct outcome *outcome = &scratch->outcome;
-	enum direction opener = direction;
-	enum ct_state state = CT_NEW;
+	struct course *course = &scratch->course;
 	struct ct_value *entry = 0;
-	struct ct_key key = {};
 
-	ct_key_of(&key, endpoint->endpoint, packet, direction);
+	course->opener = direction;
+	course->state = CT_NEW;
+	course->kept = FORWARD_NONE;
+	ct_key_of(&scratch->key, endpoint->endpoint, packet, direction);
 	if (ct_is_tracked(packet))
-		entry = ct_map.lookup(&key);
+		entry = ct_map.lookup(&scratch->key);
 	if (entry)
-		state = ct_state_of(entry, packet, direction, ct_now());
-	if (entry && state != CT_NEW) {
-		touch(entry, packet, state);
-		opener = entry->opener ? DIR_EGRESS : DIR_INGRESS;
-		if (state == CT_REPLY)
+		course->state = ct_state_of(entry, packet, direction, ct_now());
+	if (entry && course->state != CT_NEW) {
+		touch(entry, packet, course->state);
+		course->opener = entry->opener ? DIR_EGRESS : DIR_INGRESS;
+		if (course->state == CT_REPLY)
 			outcome->flags |= EVENT_REPLY;
 		outcome->rule = entry->rule;
 		outcome->group = entry->group;
-		if (entry->generation == endpoint->generation)
-			return state == CT_OPENER ? entry->reason : FORWARD_REPLY;
+		if (entry->generation == endpoint->generation &&
+		    !((entry->flags & CT_KEPT) && ct_starts(packet)))
+			return course->state == CT_OPENER ? entry->reason : FORWARD_REPLY;
+		if (!ct_starts(packet))
+			keep(course, endpoint, entry);
 	}
-	opener = judge(scratch, endpoint, direction, opener, state);
+	judge(scratch, endpoint, direction);
 	note_answer(outcome, &scratch->answer, endpoint);
-	if (entry && state != CT_NEW)
-		return resume(scratch, entry, endpoint, state);
-	return begin(scratch, &key, endpoint, direction, opener);
+	if (course->state == CT_NEW)
+		return begin(scratch, endpoint, direction);
+	return resume(scratch, endpoint);
 }
 
 /* What cannot be read cannot be judged: refused where anything could have said no. */

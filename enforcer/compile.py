@@ -23,8 +23,10 @@ from enforcer.identity import (
     tenant_ids,
 )
 from enforcer.tables import (
+    FIRST_POD_IDENTITY,
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
+    SERVICE_BACKENDS,
     AddressEntry,
     AddressFlag,
     CidrEntry,
@@ -41,6 +43,7 @@ from generators.addresses import parse_network
 from generators.cluster import Cluster, address_owners
 from generators.objects import Direction, NetworkPolicy, Pod
 from generators.selectors import matches
+from generators.services import Backend, ServiceKey, service_map
 
 ISOLATED = {
     Dir.INGRESS: EndpointFlag.ISOLATED_INGRESS,
@@ -121,6 +124,7 @@ class _Compilation:
                 for peer, port, length, protocol, direction, rule in sorted(content.ranges)
             },
             cidrs=cidrs,
+            services=self._services(addresses),
             rules={number: str(name) for name, number in self.registry.rules.known.items()},
             isolating={
                 (group, direction): policies
@@ -168,6 +172,18 @@ class _Compilation:
         return {
             prefix: CidrEntry(cidr, CidrFlag.IN_CLUSTER if prefix in inside else CidrFlag(0))
             for prefix, cidr in self.world.prefixes.items()
+        }
+
+    def _services(
+        self, addresses: Mapping[str, AddressEntry]
+    ) -> Mapping[ServiceKey, tuple[Backend, ...]]:
+        """What a call meets. An address that somebody has is not a Service's."""
+        cluster = self.cluster
+        called = service_map(cluster.services, cluster.slices, cluster.pods)
+        return {
+            key: _kinds(backends, addresses)
+            for key, backends in called.items()
+            if key.address not in addresses
         }
 
     def _endpoints(self) -> Mapping[int, EndpointEntry]:
@@ -243,6 +259,19 @@ def _isolation(pods: Iterable[Pod], policies: Iterable[NetworkPolicy]) -> Mappin
             tuple(p for p in own if Direction.EGRESS in p.directions),
         )
     return found
+
+
+def _kinds(
+    backends: Iterable[Backend], addresses: Mapping[str, AddressEntry]
+) -> tuple[Backend, ...]:
+    """One backend for each way in which policies can see them; none where these are too many."""
+    found: dict[tuple[AddressEntry | str, int], Backend] = {}
+    for backend in backends:
+        entry = addresses.get(backend.address)
+        pod = entry is not None and entry.identity >= FIRST_POD_IDENTITY
+        # Blocks of addresses tell apart what no identity does: nodes, and whoever is outside.
+        found.setdefault((entry if entry and pod else backend.address, backend.port), backend)
+    return tuple(found.values()) if len(found) <= SERVICE_BACKENDS else ()
 
 
 def _vocabulary(isolations: Iterable[Isolation]) -> Vocabulary:

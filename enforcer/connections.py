@@ -24,6 +24,8 @@ class ConnectionFlag(IntFlag):
     FIN_REPLY = 4
     RST = 8
     ADOPTED = 16
+    REFUSED = 32
+    KEPT = 64
 
 
 TIMEOUTS = {

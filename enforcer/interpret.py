@@ -7,7 +7,7 @@ one and you change both. engine.py makes the engine `maps` of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enforcer.tables import (
     IDENTITY_HOST,
@@ -28,7 +28,8 @@ from enforcer.tables import (
     Tables,
 )
 from generators.addresses import Family, contains, parse_network
-from generators.protocols import ICMP_NUMBERS, WITH_PORTS
+from generators.protocols import ICMP_NUMBERS, PORT_PROTOCOLS, WITH_PORTS
+from generators.services import Backend, ServiceKey
 from generators.verdicts import Judgement, Reason, Verdict
 
 PROTO_ICMP = ICMP_NUMBERS[Family.IPV4]
@@ -56,9 +57,34 @@ class Packet:
 def judge(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
     """The verdict of the programs at one interface."""
     endpoint = tables.endpoints[ifindex]
-    peer = tables.addresses.get(packet.peer, NOBODY)
     if packet.peer == packet.own:
         return Judgement(Verdict.FORWARDED, Reason.SELF)
+    backends = _backends(tables, endpoint, packet)
+    if backends is None:
+        return _judge(tables, endpoint, packet)
+    answers = [
+        _judge(tables, endpoint, replace(packet, peer=b.address, port=b.port)) for b in backends
+    ]
+    if not answers:
+        policies = tables.isolating[endpoint.group, packet.direction]
+        return Judgement(Verdict.DROPPED, Reason.POLICY_DENIED, None, policies)
+    return next((a for a in answers if a.verdict is Verdict.DROPPED), answers[0])
+
+
+def _backends(
+    tables: Tables, endpoint: EndpointEntry, packet: Packet
+) -> tuple[Backend, ...] | None:
+    """What stands behind the Service that the packet calls; None where it calls none."""
+    if packet.direction is Dir.INGRESS or EndpointFlag.ISOLATED_EGRESS not in endpoint.flags:
+        return None
+    if packet.peer in tables.addresses or packet.protocol not in PORT_PROTOCOLS:
+        return None
+    key = ServiceKey(packet.peer, packet.port, PORT_PROTOCOLS[packet.protocol])
+    return tables.services.get(key)
+
+
+def _judge(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> Judgement:
+    peer = tables.addresses.get(packet.peer, NOBODY)
     if peer.identity == IDENTITY_HOST and (packet.direction is Dir.EGRESS or packet.from_socket):
         return Judgement(Verdict.FORWARDED, Reason.HOST)
     policy = _policy(tables, endpoint, peer, packet)

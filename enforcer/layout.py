@@ -10,6 +10,7 @@ import ctypes
 import socket
 
 from enforcer.tables import (
+    SERVICE_BACKENDS,
     AddressEntry,
     AddressFlag,
     CidrEntry,
@@ -20,6 +21,8 @@ from enforcer.tables import (
     PolicyKey,
     RangeKey,
 )
+from generators.protocols import PORT_PROTOCOLS, WITH_PORTS
+from generators.services import Backend, ServiceKey
 
 V4_PREFIX = bytes(10) + b"\xff\xff"
 UNSET = bytes(16)
@@ -103,6 +106,37 @@ class CidrValue(ctypes.Structure):
     """struct cidr_value."""
 
     _fields_ = (("cidr", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
+class Service(ctypes.Structure):
+    """struct service_key."""
+
+    _fields_ = (
+        ("address", Address),
+        ("port", ctypes.c_uint16.__ctype_be__),
+        ("protocol", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 5),
+    )
+
+
+class ServiceBackend(ctypes.Structure):
+    """struct service_backend."""
+
+    _fields_ = (
+        ("address", Address),
+        ("port", ctypes.c_uint16.__ctype_be__),
+        ("pad", ctypes.c_uint8 * 6),
+    )
+
+
+class ServiceValue(ctypes.Structure):
+    """struct service_value."""
+
+    _fields_ = (
+        ("count", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("backends", ServiceBackend * SERVICE_BACKENDS),
+    )
 
 
 class ConnectionKey(ctypes.Structure):
@@ -334,3 +368,40 @@ def pack_rule(rule: int) -> bytes:
 def unpack_rule(value: bytes) -> int:
     """The rule id of some bytes."""
     return int.from_bytes(value, "little")
+
+
+def pack_service(key: ServiceKey) -> bytes:
+    """The key of a virtual address and port."""
+    return bytes(
+        Service(
+            address=Address(*pack_address(key.address)),
+            port=key.port,
+            protocol=WITH_PORTS[key.protocol],
+        )
+    )
+
+
+def unpack_service(key: bytes) -> ServiceKey:
+    """The virtual address and port of some bytes."""
+    raw = Service.from_buffer_copy(key)
+    return ServiceKey(unpack_address(bytes(raw.address)), raw.port, PORT_PROTOCOLS[raw.protocol])
+
+
+def pack_backends(backends: tuple[Backend, ...]) -> bytes:
+    """The value of a Service; a Service without backends is closed."""
+    if len(backends) > SERVICE_BACKENDS:
+        raise ValueError(f"a Service has at most {SERVICE_BACKENDS} backends, not {len(backends)}")
+    value = ServiceValue(count=len(backends))
+    for slot, backend in zip(value.backends, backends, strict=False):
+        slot.address = Address(*pack_address(backend.address))
+        slot.port = backend.port
+    return bytes(value)
+
+
+def unpack_backends(value: bytes) -> tuple[Backend, ...]:
+    """The backends of some bytes."""
+    raw = ServiceValue.from_buffer_copy(value)
+    return tuple(
+        Backend(unpack_address(bytes(slot.address)), slot.port)
+        for slot in raw.backends[: raw.count]
+    )

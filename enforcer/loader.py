@@ -41,6 +41,7 @@ MAPS = (
     "cidr_map",
     "pol_map",
     "rng_map",
+    "svc_map",
     "ct_map",
     "frag_map",
     "stats_map",

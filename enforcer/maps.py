@@ -27,6 +27,7 @@ from enforcer.tables import (
     Tables,
 )
 from generators.errors import Refused
+from generators.services import Backend, ServiceKey
 
 GRACE_NANOSECONDS = 30 * 1_000_000_000
 LOST_COUNTERS = 2
@@ -38,6 +39,7 @@ class Table(StrEnum):
     POLICY = "pol_map"
     RANGES = "rng_map"
     CIDRS = "cidr_map"
+    SERVICES = "svc_map"
     ADDRESSES = "addr_map"
     ENDPOINTS = "ep_map"
 
@@ -46,13 +48,14 @@ CAPACITY: Mapping[Table, int] = {
     Table.POLICY: 65_536,
     Table.RANGES: 16_384,
     Table.CIDRS: 8_192,
+    Table.SERVICES: 16_384,
     Table.ADDRESSES: 131_072,
     Table.ENDPOINTS: 1_024,
 }
 """As in bpf/lib/maps.h; a test compares them with the loaded maps."""
 
-Key = int | str | PolicyKey | RangeKey
-Value = int | EndpointEntry | AddressEntry | CidrEntry
+Key = int | str | PolicyKey | RangeKey | ServiceKey
+Value = int | EndpointEntry | AddressEntry | CidrEntry | tuple[Backend, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def _contents(tables: Tables) -> dict[Table, dict[Key, Value]]:
         Table.POLICY: dict[Key, Value](tables.policy.items()),
         Table.RANGES: dict[Key, Value](tables.ranges.items()),
         Table.CIDRS: dict[Key, Value](tables.cidrs.items()),
+        Table.SERVICES: dict[Key, Value](tables.services.items()),
         Table.ADDRESSES: dict[Key, Value](tables.addresses.items()),
         Table.ENDPOINTS: dict[Key, Value](tables.endpoints.items()),
     }
@@ -119,6 +123,8 @@ def _order(key: Key) -> tuple[int, str, tuple[int, ...]]:
         return 0, key, ()
     if isinstance(key, PolicyKey):
         return key.group, "", (key.peer, key.port, key.protocol, key.direction)
+    if isinstance(key, ServiceKey):
+        return key.port, f"{key.address} {key.protocol}", ()
     return key.group, "", (key.peer, key.protocol, key.direction, key.port, key.length)
 
 
@@ -154,6 +160,8 @@ def _pack_key(table: Table, key: Key) -> bytes:
         return layout.pack_policy(key)
     if isinstance(key, RangeKey):
         return layout.pack_range(key)
+    if isinstance(key, ServiceKey):
+        return layout.pack_service(key)
     if isinstance(key, int):
         return key.to_bytes(4, "little")
     return layout.pack_cidr(key) if table is Table.CIDRS else layout.pack_address(key)
@@ -166,6 +174,8 @@ def _pack_value(value: Value) -> bytes:
         return layout.pack_address_entry(value)
     if isinstance(value, CidrEntry):
         return layout.pack_cidr_value(value)
+    if isinstance(value, tuple):
+        return layout.pack_backends(value)
     return layout.pack_endpoint(value)
 
 
@@ -231,6 +241,10 @@ class Maps:
             cidrs={
                 layout.unpack_cidr(k): layout.unpack_cidr_value(v)
                 for k, v in self._dump(Table.CIDRS)
+            },
+            services={
+                layout.unpack_service(k): layout.unpack_backends(v)
+                for k, v in self._dump(Table.SERVICES)
             },
         )
 

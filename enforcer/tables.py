@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
+from generators.services import Backend, ServiceKey
+
 PEER_ANY = 0
 PEER_TENANT = 1 << 30
 """`PEER_TENANT | tenant id`: every pod of the tenant."""
@@ -28,6 +30,9 @@ IDENTITY_HOST = 1
 """An address of this node: its own processes (a local socket proves it) or masked traffic."""
 IDENTITY_REMOTE_NODE = 6
 FIRST_POD_IDENTITY = 256
+
+SERVICE_BACKENDS = 16
+"""Kinds of backends of one Service port that fit into its map entry."""
 
 PORT_ANY = 0
 PROTO_ANY = 0
@@ -52,6 +57,8 @@ class EndpointFlag(IntFlag):
     USES_RANGE = 64  # the policy group or the wall has entries with a port range
     ALLOW_MASKED = 128  # the wall lets masked sources in
     GRACE = 256  # existed before us: mid-stream connections are adopted for a while
+    KEEP_INGRESS = 512  # open connections stay when the policy of the direction changes
+    KEEP_EGRESS = 1024
 
 
 class AddressFlag(IntFlag):
@@ -134,6 +141,10 @@ class Tables:
     """Port prefix -> rule id."""
     cidrs: Mapping[str, CidrEntry] = field(default_factory=dict)
     """By canonical prefix."""
+    services: Mapping[ServiceKey, tuple[Backend, ...]] = field(default_factory=dict)
+    """What isolated pods call -> the first backend, in order, of each kind that policies can tell
+    apart; all of them must be allowed. Without backends: more kinds than SERVICE_BACKENDS, closed.
+    """
     rules: Mapping[int, str] = field(default_factory=dict)
     """Rule id -> name as in verdicts.Judgement.rule."""
     isolating: Mapping[tuple[int, Dir], tuple[str, ...]] = field(default_factory=dict)

@@ -15,12 +15,14 @@ from dataclasses import replace
 from enforcer.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
+    SERVICE_BACKENDS,
     AddressEntry,
     PolicyKey,
     RangeKey,
     Tables,
 )
 from generators.addresses import parse_network
+from generators.services import Backend
 
 Translation = Mapping[int, int]
 """A peer that a group does not know -> the peer that it is to be treated as."""
@@ -52,7 +54,17 @@ def between(previous: Tables, desired: Tables, number: Number) -> Tables:
             **desired.ranges,
         },
         cidrs={**previous.cidrs, **desired.cidrs},
+        services={
+            **previous.services,
+            **{k: _both(previous.services.get(k, b), b) for k, b in desired.services.items()},
+        },
     )
+
+
+def _both(before: tuple[Backend, ...], after: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    """All must be allowed; closed where they do not fit, and where one of the two is."""
+    joined = tuple(dict.fromkeys((*before, *after))) if before and after else ()
+    return joined if len(joined) <= SERVICE_BACKENDS else ()
 
 
 def _moving(previous: Tables, desired: Tables, number: Number) -> Mapping[tuple[int, int], int]:

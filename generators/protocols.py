@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from generators.addresses import Family
 
 WITH_PORTS: Mapping[str, int] = {"TCP": 6, "UDP": 17, "SCTP": 132}
+PORT_PROTOCOLS: Mapping[int, str] = {number: name for name, number in WITH_PORTS.items()}
 ICMP = "ICMP"
 ICMP_NUMBERS: Mapping[Family, int] = {Family.IPV4: 1, Family.IPV6: 58}
 NO_PORT = 0
@@ -20,7 +21,6 @@ NO_PORT = 0
 
 _NUMBERED = re.compile(r"IP/([0-9]{1,3})")
 _LAST = 255
-_PORTS_BY_NUMBER = {number: name for name, number in WITH_PORTS.items()}
 _HEADERS = frozenset({0, 43, 44, 51, 59, 60, 135, 139, 140})
 """Extension headers of IPv6: what follows them is the protocol."""
 
@@ -36,7 +36,7 @@ def portless(text: str) -> str | None:
     value = int(found[1])
     if value in ICMP_NUMBERS.values():
         return ICMP
-    known = value > _LAST or value in _HEADERS or value in _PORTS_BY_NUMBER
+    known = value > _LAST or value in _HEADERS or value in PORT_PROTOCOLS
     return None if known else f"IP/{value}"
 
 

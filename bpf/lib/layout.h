@@ -18,6 +18,8 @@ enum endpoint_flag {
 	EP_USES_RANGE = 64,
 	EP_ALLOW_MASKED = 128,
 	EP_GRACE = 256,
+	EP_KEEP_INGRESS = 512,
+	EP_KEEP_EGRESS = 1024,
 };
 
 enum address_flag { ADDR_QUARANTINE = 1 };
@@ -99,6 +101,31 @@ struct cidr_value {
 };
 _Static_assert(sizeof(struct cidr_value) == 8, "struct cidr_value");
 
+/* What a pod calls: a virtual address and port. Its packets go on to a backend after our hook. */
+struct service_key {
+	struct address address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad[5];
+};
+_Static_assert(sizeof(struct service_key) == 24, "struct service_key");
+
+struct service_backend {
+	struct address address;
+	__be16 port;
+	__u8 pad[6];
+};
+_Static_assert(sizeof(struct service_backend) == 24, "struct service_backend");
+
+/* One backend for each way in which policies see backends; none: nobody may call it. */
+#define SERVICE_BACKENDS 16
+struct service_value {
+	__u32 count;
+	__u32 pad;
+	struct service_backend backends[SERVICE_BACKENDS];
+};
+_Static_assert(sizeof(struct service_value) == 392, "struct service_value");
+
 /*
  * One canonical orientation: the pod is `local`, whoever opened. ICMP echo keeps its identifier in
  * both ports; the ICMP type is never a port. The endpoint is in the key, so that an entry made at
@@ -121,6 +148,8 @@ enum ct_flag {
 	CT_FIN_REPLY = 4,
 	CT_RST = 8,
 	CT_ADOPTED = 16, /* first seen in mid-stream */
+	CT_REFUSED = 32, /* cut by a change of policies */
+	CT_KEPT = 64, /* goes on although policies changed */
 };
 
 struct ct_value {

@@ -11,6 +11,7 @@
 #define MAX_CIDRS 8192
 #define MAX_POLICY 65536
 #define MAX_RANGES 16384
+#define MAX_SERVICES 16384
 #define MAX_CONNECTIONS 262144
 #define MAX_FRAGMENTS 4096
 #define MAX_STATS 16384
@@ -25,12 +26,16 @@ struct scratch {
 	struct packet packet;
 	struct packet quoted;
 	struct outcome outcome;
+	struct ct_key key;
+	struct course course;
 	struct policy_question question;
+	struct policy_peer peer;
 	struct policy_answer answer;
+	struct policy_answer candidate;
 	struct policy_answer refused;
 };
 
-/* BPF_F_NO_PREALLOC, which an LPM trie must have. */
+/* BPF_F_NO_PREALLOC, which an LPM trie must have; large values take memory only as needed. */
 #define MAP_NO_PREALLOC 1
 
 BPF_TABLE("hash", __u32, struct endpoint, ep_map, MAX_ENDPOINTS);
@@ -38,6 +43,8 @@ BPF_TABLE("hash", struct address, struct address_value, addr_map, MAX_ADDRESSES)
 BPF_F_TABLE("lpm_trie", struct cidr_key, struct cidr_value, cidr_map, MAX_CIDRS, MAP_NO_PREALLOC);
 BPF_TABLE("hash", struct policy_key, struct rule_value, pol_map, MAX_POLICY);
 BPF_F_TABLE("lpm_trie", struct range_key, struct rule_value, rng_map, MAX_RANGES, MAP_NO_PREALLOC);
+BPF_F_TABLE("hash", struct service_key, struct service_value, svc_map, MAX_SERVICES,
+	    MAP_NO_PREALLOC);
 BPF_TABLE("lru_hash", struct ct_key, struct ct_value, ct_map, MAX_CONNECTIONS);
 BPF_TABLE("lru_hash", struct frag_key, struct frag_value, frag_map, MAX_FRAGMENTS);
 BPF_TABLE("percpu_hash", struct stats_key, struct stats_value, stats_map, MAX_STATS);

@@ -9,13 +9,6 @@
 #ifndef RINGFENCE_POLICY_H
 #define RINGFENCE_POLICY_H
 
-struct policy_peer {
-	__u32 identity;
-	__u32 tenant;
-	__u32 cidr;
-	__u32 in_cluster;
-};
-
 static __always_inline int policy_isolated(const struct endpoint *endpoint,
 					   enum direction direction)
 {
@@ -38,6 +31,7 @@ static __always_inline void policy_find_peer(struct policy_peer *peer, struct ad
 {
 	const struct address_value *known = addr_map.lookup(remote);
 
+	__builtin_memset(peer, 0, sizeof(*peer));
 	if (!known)
 		return;
 	peer->identity = known->identity;
@@ -60,71 +54,85 @@ static __always_inline void policy_find_cidr(struct policy_peer *peer, const str
 	peer->in_cluster = known->flags & CIDR_IN_CLUSTER;
 }
 
-static __always_inline __u32 policy_probe_peer(__u32 group, __u32 peer,
-					       const struct policy_question *question,
-					       int uses_range)
+/* One peer at every port that may mean the question's; the rule is left in peer->rule. */
+static __always_inline void policy_probe_peer(__u32 group, __u32 candidate,
+					      struct policy_peer *peer,
+					      const struct endpoint *endpoint,
+					      const struct policy_question *question)
 {
-	struct policy_key key = { .group = group, .peer = peer, .direction = question->direction };
-	struct range_key range = {};
-	const struct rule_value *hit;
+	struct policy_key key = {
+		.group = group,
+		.peer = candidate,
+		.port = question->port,
+		.protocol = question->protocol,
+		.direction = question->direction,
+	};
+	struct range_key range = {
+		.prefixlen = RANGE_KEY_BITS,
+		.group = group,
+		.peer = candidate,
+		.protocol = question->protocol,
+		.direction = question->direction,
+		.port = question->port,
+	};
+	const struct rule_value *hit = pol_map.lookup(&key);
 
-	key.protocol = question->protocol;
-	if (question->port) {
-		key.port = question->port;
-		hit = pol_map.lookup(&key);
-		if (hit)
-			return hit->rule;
-		key.port = 0;
-	}
-	if (question->port && uses_range) {
-		range.prefixlen = RANGE_KEY_BITS;
-		range.group = group;
-		range.peer = peer;
-		range.protocol = question->protocol;
-		range.direction = question->direction;
-		range.port = question->port;
+	if (hit)
+		peer->rule = hit->rule;
+	forget();
+	if (peer->rule)
+		return;
+	if (question->port && (endpoint->flags & EP_USES_RANGE)) {
 		hit = rng_map.lookup(&range);
 		if (hit)
-			return hit->rule;
+			peer->rule = hit->rule;
 	}
-	hit = pol_map.lookup(&key);
-	if (hit)
-		return hit->rule;
+	forget();
+	if (peer->rule)
+		return;
+	if (question->port) {
+		key.port = 0;
+		hit = pol_map.lookup(&key);
+		if (hit)
+			peer->rule = hit->rule;
+	}
+	forget();
+	if (peer->rule)
+		return;
+	key.port = 0;
 	key.protocol = PROTOCOL_ANY;
 	hit = pol_map.lookup(&key);
-	return hit ? hit->rule : 0;
+	if (hit)
+		peer->rule = hit->rule;
 }
 
 #define POLICY_WALL_PEERS 2
-#define POLICY_PEERS 4
 
 /*
  * The rule that lets in, or 0. The order of peers and ports is written down in enforcer/tables.py:
  * identity, tenant, CIDR, any. The wall knows only the first POLICY_WALL_PEERS kinds of peer.
  */
-static __always_inline __u32 policy_probe(__u32 group, const struct policy_peer *peer, int peers,
-					  const struct policy_question *question, int uses_range)
+static __always_inline __u32 policy_probe(__u32 group, struct policy_peer *peer, int peers,
+					  const struct endpoint *endpoint,
+					  const struct policy_question *question)
 {
-	__u32 candidate, rule;
 	int i;
 
+	peer->candidates[0] = peer->identity;
+	peer->candidates[1] = peer->tenant ? PEER_TENANT | peer->tenant : PEER_ANY;
+	peer->candidates[2] = peer->cidr ? PEER_CIDR | peer->cidr : PEER_ANY;
+	peer->candidates[3] = PEER_ANY;
+	peer->rule = 0;
+#pragma clang loop unroll(disable)
 	for (i = 0; i < POLICY_PEERS; i++) {
-		if (i >= peers)
+		forget();
+		if (i >= peers || peer->rule)
 			break;
-		candidate = PEER_ANY;
-		if (i == 0)
-			candidate = peer->identity;
-		else if (i == 1 && peer->tenant)
-			candidate = PEER_TENANT | peer->tenant;
-		else if (i == 2 && peer->cidr)
-			candidate = PEER_CIDR | peer->cidr;
-		if (candidate == PEER_ANY && i != POLICY_PEERS - 1)
-			continue;
-		rule = policy_probe_peer(group, candidate, question, uses_range);
-		if (rule)
-			return rule;
+		if (peer->candidates[i] != PEER_ANY || i == POLICY_PEERS - 1)
+			policy_probe_peer(group, peer->candidates[i], peer, endpoint, question);
 	}
-	return 0;
+	forget();
+	return peer->rule;
 }
 
 /*
@@ -133,7 +141,7 @@ static __always_inline __u32 policy_probe(__u32 group, const struct policy_peer 
  * not the wall's business.
  */
 static __always_inline enum reason policy_wall(const struct endpoint *endpoint,
-					       const struct policy_peer *peer,
+					       struct policy_peer *peer,
 					       const struct policy_question *question)
 {
 	int node = peer->identity == IDENTITY_HOST || peer->identity == IDENTITY_REMOTE_NODE;
@@ -142,24 +150,27 @@ static __always_inline enum reason policy_wall(const struct endpoint *endpoint,
 		return peer->in_cluster ? DROP_UNKNOWN_SENDER : FORWARD_NONE;
 	if (node && (endpoint->flags & EP_ALLOW_MASKED))
 		return FORWARD_NONE;
-	if (policy_probe(endpoint->wall, peer, POLICY_WALL_PEERS, question,
-			 endpoint->flags & EP_USES_RANGE))
+	if (policy_probe(endpoint->wall, peer, POLICY_WALL_PEERS, endpoint, question))
 		return FORWARD_NONE;
 	return node ? DROP_UNKNOWN_SENDER : DROP_TENANT_WALL;
 }
 
 static __always_inline void policy_rules(struct policy_answer *answer,
-					 const struct endpoint *endpoint,
-					 const struct policy_peer *peer,
+					 const struct endpoint *endpoint, struct policy_peer *peer,
 					 const struct policy_question *question)
 {
 	if (!policy_isolated(endpoint, question->direction)) {
 		answer->reason = FORWARD_NOT_ISOLATED;
 		return;
 	}
+	if (question->kept) {
+		answer->reason = question->kept;
+		answer->rule = question->kept_rule;
+		answer->group = question->kept_group;
+		return;
+	}
 	answer->group = endpoint->group;
-	answer->rule = policy_probe(endpoint->group, peer, POLICY_PEERS, question,
-				    endpoint->flags & EP_USES_RANGE);
+	answer->rule = policy_probe(endpoint->group, peer, POLICY_PEERS, endpoint, question);
 	if (answer->rule)
 		answer->reason = FORWARD_POLICY_ALLOWED;
 	else if (question->kind == PACKET_OTHER)
@@ -168,38 +179,114 @@ static __always_inline void policy_rules(struct policy_answer *answer,
 		answer->reason = DROP_POLICY_DENIED;
 }
 
-static __always_inline void policy_judge(struct policy_answer *answer,
-					 const struct endpoint *endpoint,
-					 struct policy_question *question)
+/* The wall's word, for ingress only. */
+static __always_inline enum reason policy_wall_reason(const struct endpoint *endpoint,
+						      struct policy_peer *peer,
+						      const struct policy_question *question)
+{
+	if (question->direction != DIR_INGRESS || !(endpoint->flags & EP_WALL))
+		return FORWARD_NONE;
+	return policy_wall(endpoint, peer, question);
+}
+
+static __always_inline void policy_judge_peer(struct policy_answer *answer,
+					      const struct endpoint *endpoint,
+					      struct policy_peer *peer,
+					      struct policy_question *question)
 {
 	int ingress = question->direction == DIR_INGRESS;
-	struct policy_peer peer = {};
-	enum reason wall = FORWARD_NONE;
+	enum reason wall;
 
-	policy_find_peer(&peer, &question->remote);
 	if ((endpoint->flags & EP_USES_CIDR) || (endpoint->flags & EP_WALL))
-		policy_find_cidr(&peer, &question->remote);
+		policy_find_cidr(peer, &question->remote);
 	if (!(endpoint->flags & EP_USES_CIDR))
-		peer.cidr = 0;
-	answer->identity = peer.identity;
-	answer->tenant = peer.tenant;
+		peer->cidr = 0;
+	answer->identity = peer->identity;
+	answer->tenant = peer->tenant;
 	answer->rule = 0;
 	answer->group = 0;
 	answer->audit = FORWARD_NONE;
-	answer->masked = ingress && peer.identity == IDENTITY_HOST;
-	if (!ingress && peer.identity == IDENTITY_HOST) {
+	answer->masked = ingress && peer->identity == IDENTITY_HOST;
+	if (!ingress && peer->identity == IDENTITY_HOST) {
 		answer->reason = FORWARD_HOST;
 		return;
 	}
-	if (ingress && (endpoint->flags & EP_WALL))
-		wall = policy_wall(endpoint, &peer, question);
+	wall = policy_wall_reason(endpoint, peer, question);
 	if (wall && !(endpoint->flags & EP_WALL_AUDIT)) {
 		answer->reason = wall;
 		answer->group = endpoint->wall;
 		return;
 	}
-	policy_rules(answer, endpoint, &peer, question);
+	policy_rules(answer, endpoint, peer, question);
 	answer->audit = wall;
+}
+
+/* Only what an isolated pod calls at an address that is nobody's can be a Service. */
+static __always_inline const struct service_value *policy_find_service(
+	const struct endpoint *endpoint, const struct policy_peer *peer,
+	const struct policy_question *question)
+{
+	struct service_key key = {};
+
+	if (question->direction != DIR_EGRESS || !(endpoint->flags & EP_ISOLATED_EGRESS) ||
+	    peer->identity != IDENTITY_UNKNOWN || !question->port)
+		return 0;
+	key.address = question->remote;
+	key.port = question->port;
+	key.protocol = question->protocol;
+	return svc_map.lookup(&key);
+}
+
+/*
+ * Which backend a call to a Service meets is decided behind our hook, so all of them must be
+ * allowed: the first that is refused speaks, else the first. One without backends is closed.
+ */
+static __always_inline void policy_judge_service(struct scratch *scratch,
+						 const struct endpoint *endpoint,
+						 const struct service_value *service)
+{
+	struct policy_question *question = &scratch->question;
+	struct policy_answer *candidate = &scratch->candidate;
+	__u32 i, index;
+
+	__builtin_memset(&scratch->answer, 0, sizeof(scratch->answer));
+	scratch->answer.group = endpoint->group;
+	scratch->answer.reason = DROP_POLICY_DENIED;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < SERVICE_BACKENDS; i++) {
+		forget();
+		if (i >= service->count)
+			break;
+		index = i;
+		asm volatile(""
+			     : "+r"(index)); /* else clang counts in a way that is not followed */
+		index &= SERVICE_BACKENDS - 1;
+		question->remote = service->backends[index].address;
+		question->port = service->backends[index].port;
+		policy_find_peer(&scratch->peer, &question->remote);
+		forget();
+		policy_judge_peer(candidate, endpoint, &scratch->peer, question);
+		forget();
+		if (!i || verdict_is_drop(candidate->reason))
+			scratch->answer = *candidate;
+		if (verdict_is_drop(candidate->reason))
+			break;
+	}
+}
+
+static __always_inline void policy_judge(struct scratch *scratch, const struct endpoint *endpoint)
+{
+	struct policy_question *question = &scratch->question;
+	const struct service_value *service;
+
+	policy_find_peer(&scratch->peer, &question->remote);
+	forget();
+	service = policy_find_service(endpoint, &scratch->peer, question);
+	if (service)
+		policy_judge_service(scratch, endpoint, service);
+	else
+		policy_judge_peer(&scratch->answer, endpoint, &scratch->peer, question);
+	forget();
 }
 
 #endif

@@ -14,6 +14,15 @@ enum direction {
 	DIR_EGRESS = 1, /* from the pod */
 };
 
+/*
+ * What was written to memory is read back from there, and is any number to the verifier: paths that
+ * differ only in such values are one path from here on.
+ */
+static __always_inline void forget(void)
+{
+	asm volatile("" ::: "memory");
+}
+
 struct address {
 	union {
 		__u8 bytes[16];

@@ -14,6 +14,31 @@ struct policy_question {
 	__u8 protocol;
 	__u8 direction; /* enum direction */
 	__u8 kind; /* enum packet_kind */
+	__u8 kept; /* enum reason by which NetworkPolicy let it in before; 0: ask it again */
+	__u32 kept_rule;
+	__u32 kept_group;
+};
+
+#define POLICY_PEERS 4
+
+/* How far the judgement of a connection has come. */
+struct course {
+	__u32 kept_rule;
+	__u32 kept_group;
+	__u8 kept; /* enum reason by which it may go on whatever NetworkPolicy says now; 0: ask */
+	__u8 state; /* enum ct_state */
+	__u8 opener; /* enum direction */
+	__u8 asked; /* enum direction of the question */
+};
+
+/* Who the question is about, as far as the maps know. */
+struct policy_peer {
+	__u32 identity;
+	__u32 tenant;
+	__u32 cidr;
+	__u32 in_cluster;
+	__u32 candidates[POLICY_PEERS];
+	__u32 rule;
 };
 
 struct policy_answer {

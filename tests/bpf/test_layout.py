@@ -20,6 +20,7 @@ from enforcer.tables import (
     PEER_ANY,
     PEER_CIDR,
     PEER_TENANT,
+    SERVICE_BACKENDS,
     AddressFlag,
     CidrFlag,
     Dir,
@@ -36,6 +37,9 @@ MIRRORS: dict[str, type[ctypes.Structure]] = {
     "rule_value": layout.Rule,
     "cidr_key": layout.Cidr,
     "cidr_value": layout.CidrValue,
+    "service_key": layout.Service,
+    "service_backend": layout.ServiceBackend,
+    "service_value": layout.ServiceValue,
     "ct_key": layout.ConnectionKey,
     "ct_value": layout.ConnectionValue,
     "stats_key": layout.StatsKey,
@@ -143,6 +147,7 @@ def test_directions_identities_and_peers_are_numbered_alike() -> None:
         "IDENTITY_REMOTE_NODE": IDENTITY_REMOTE_NODE,
     }
     text = (loader.source_dir() / "lib" / "layout.h").read_text()
+    assert f"#define SERVICE_BACKENDS {SERVICE_BACKENDS}\n" in text
     peers = dict(re.findall(r"#define (PEER_\w+) \(?(\d+)U(?: << 30\))?", text))
     assert {n: int(v) << 30 for n, v in peers.items()} == {
         "PEER_ANY": PEER_ANY,

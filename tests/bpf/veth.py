@@ -35,6 +35,7 @@ from enforcer.tables import (
     RangeKey,
     Tables,
 )
+from generators.services import Backend, ServiceKey
 
 LOOPBACK = 1
 """A test run wants an interface that exists; nothing is attached to it."""
@@ -165,6 +166,7 @@ class Veth:
         ranges: Mapping[RangeKey, int] | None = None,
         cidrs: Mapping[str, CidrEntry] | None = None,
         addresses: Mapping[str, AddressEntry] | None = None,
+        services: Mapping[ServiceKey, tuple[Backend, ...]] | None = None,
     ) -> None:
         """A pod with these flags and policy entries, two known neighbours and its node."""
         entry = EndpointEntry(
@@ -184,6 +186,7 @@ class Veth:
                 policy=policy or {},
                 ranges=ranges or {},
                 cidrs=cidrs or {},
+                services=services or {},
             )
         )
 

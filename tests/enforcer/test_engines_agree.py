@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from enforcer import testrun
-from enforcer.engine import Judge, answer, maps
+from enforcer.engine import Judge, answer, compile_nodes, maps
+from enforcer.interpret import Packet, judge
+from enforcer.tables import Dir
+from generators import reachability
+from generators.addresses import family
 from generators.cluster import Cluster
-from generators.reachability import evaluate
+from generators.protocols import WITH_PORTS
+from generators.reachability import Evaluator, Route, evaluate
+from generators.verdicts import Reason, Verdict
 from tests.enforcer.clusters import PORTS, clusters, questions
 
 
@@ -23,6 +30,53 @@ def test_compiled_entries_answer_every_question_as_the_evaluator_does(cluster: C
     answers = maps(cluster, asked)
     for wanted, found in zip(expected, answers, strict=True):
         assert found == wanted
+
+
+def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[reachability.Packet]]]:
+    """Every pod's call to every Service: as its node's programs see it, and at each backend."""
+    names = Evaluator(cluster)
+    for key in names.services:
+        called = names.at_address("called", key.address)
+        for pod in cluster.pods:
+            for address in pod.ips:
+                caller = names.at_address(pod.key, address)
+                if caller.pod is not pod or family(address) is not family(key.address):
+                    continue
+                question = reachability.Packet(caller, called, key.protocol, key.port)
+                found = [
+                    replace(
+                        question,
+                        destination=names.at_address("backend", backend.address),
+                        port=backend.port,
+                        route=Route.SERVICE,
+                    )
+                    for backend in names.backends(question)
+                ]
+                number = WITH_PORTS[key.protocol]
+                seen = Packet(Dir.EGRESS, address, key.address, number, key.port)
+                yield pod.key, seen, found or [question]
+
+
+def check_calls(cluster: Cluster, judge_packet: Judge) -> None:
+    """At the client's hook a Service is the first of its backends that is refused, or the first."""
+    names, nodes = Evaluator(cluster), compile_nodes(cluster)
+    for pod, seen, backends in calls(cluster):
+        answers = [names.egress(packet) for packet in backends]
+        wanted = next((a for a in answers if a.verdict is Verdict.DROPPED), answers[0])
+        node = nodes[names.pods[pod].node]
+        found = judge_packet(node.tables, node.interfaces[pod], seen)
+        # Nothing of an endpoint that is not isolated is looked up, so its own node goes unnamed.
+        unnamed = found.reason is Reason.NOT_ISOLATED and wanted.reason is Reason.HOST
+        assert found == wanted or unnamed, (pod, seen)
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(clusters())
+def test_a_call_to_a_service_is_judged_by_its_backends_before_one_is_chosen(
+    cluster: Cluster,
+) -> None:
+    check_calls(cluster, judge)
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +102,18 @@ def test_the_kernel_answers_every_question_as_the_evaluator_does(
     answers = answer(cluster, asked, kernel_judge)
     for wanted, found in zip(expected, answers, strict=True):
         assert found == wanted
+
+
+@pytest.mark.bpf
+@pytest.mark.timeout(300)
+@settings(
+    max_examples=50,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(cluster=clusters())
+def test_the_kernel_judges_a_call_to_a_service_by_its_backends(
+    kernel_judge: Judge, cluster: Cluster
+) -> None:
+    check_calls(cluster, kernel_judge)

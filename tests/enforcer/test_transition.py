@@ -42,11 +42,17 @@ def steps(previous: Tables, desired: Tables, registry: Registry) -> Iterator[Tab
         walls={**previous.walls, **desired.walls},
     )
     yield now
+    for key, backends in middle.services.items():
+        now = replace(now, services={**now.services, key: backends})
+        yield now
     for address, entry in middle.addresses.items():
         now = replace(now, addresses={**now.addresses, address: entry})
         yield now
     for ifindex, endpoint in desired.endpoints.items():
         now = replace(now, endpoints={**now.endpoints, ifindex: endpoint})
+        yield now
+    for key, backends in desired.services.items():
+        now = replace(now, services={**now.services, key: backends})
         yield now
     for address, entry in desired.addresses.items():
         now = replace(now, addresses={**now.addresses, address: entry})
@@ -59,6 +65,7 @@ def steps(previous: Tables, desired: Tables, registry: Registry) -> Iterator[Tab
 
 def packets(cluster: Cluster, address: str) -> Iterator[Packet]:
     peers = [a for p in cluster.pods for a in p.ips] + list(EXTERNALS)
+    peers += [a for s in cluster.services for a in s.cluster_ips]
     for peer in peers:
         if (":" in peer) == (":" in address):
             for direction in Dir:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from enforcer import layout
 from enforcer.maps import CAPACITY, Change, MapOverflow, Table, diff, refuse_overflow
 from enforcer.tables import (
+    SERVICE_BACKENDS,
     AddressEntry,
     CidrEntry,
     CidrFlag,
@@ -19,6 +20,7 @@ from enforcer.tables import (
     RangeKey,
     Tables,
 )
+from generators.services import Backend, ServiceKey
 
 
 def endpoint(group: int = 1, **addresses: tuple[str, ...]) -> EndpointEntry:
@@ -29,12 +31,14 @@ def policy(group: int) -> PolicyKey:
     return PolicyKey(group, 256, 80, 6, Dir.INGRESS)
 
 
+SHOP, BANK = ServiceKey("10.96.0.1", 80, "TCP"), ServiceKey("10.96.0.2", 80, "TCP")
 OLD = Tables(
     endpoints={3: endpoint(1), 4: endpoint(1)},
     addresses={"10.0.0.1": AddressEntry(256), "10.0.0.2": AddressEntry(257)},
     policy={policy(1): 11},
     ranges={RangeKey(1, 256, 6, Dir.INGRESS, 1024, 6): 12},
     cidrs={"10.0.0.0/8": CidrEntry(1)},
+    services={SHOP: (Backend("10.0.0.2", 8080),)},
 )
 NEW = Tables(
     endpoints={3: endpoint(2)},
@@ -42,6 +46,7 @@ NEW = Tables(
     policy={policy(2): 13},
     ranges={RangeKey(2, 256, 6, Dir.INGRESS, 1024, 6): 14},
     cidrs={"10.0.0.0/8": CidrEntry(1), "10.1.0.0/16": CidrEntry(2)},
+    services={BANK: (Backend("10.0.0.3", 8080),)},
 )
 
 
@@ -51,10 +56,12 @@ def test_what_a_new_group_needs_is_there_before_the_flip_and_the_old_goes_after(
         (Table.POLICY, False),
         (Table.RANGES, False),
         (Table.CIDRS, False),
+        (Table.SERVICES, False),
         (Table.ADDRESSES, False),
         (Table.ENDPOINTS, False),
         (Table.ENDPOINTS, True),
         (Table.ADDRESSES, True),
+        (Table.SERVICES, True),
         (Table.RANGES, True),
         (Table.POLICY, True),
     ]
@@ -71,6 +78,7 @@ def test_one_pod_elsewhere_is_one_write() -> None:
         policy=NEW.policy,
         ranges=NEW.ranges,
         cidrs=NEW.cidrs,
+        services=NEW.services,
     )
     assert diff(NEW, more) == (Change(Table.ADDRESSES, "10.0.0.9", AddressEntry(256)),)
 
@@ -153,3 +161,16 @@ def test_entries_survive_packing() -> None:
         assert layout.unpack_cidr_value(layout.pack_cidr_value(entry)) == entry
     whole = endpoint(ip4=("10.0.0.1",), ip6=("fd00::1",))
     assert layout.unpack_endpoint(layout.pack_endpoint(whole)) == whole
+
+
+@pytest.mark.parametrize("count", [0, 1, SERVICE_BACKENDS])
+def test_services_come_back_as_they_were_written(count: int) -> None:
+    key = ServiceKey("fd96::1", 443, "SCTP")
+    backends = tuple(Backend(f"10.0.0.{i}", 8000 + i) for i in range(1, count + 1))
+    assert layout.unpack_service(layout.pack_service(key)) == key
+    assert layout.unpack_backends(layout.pack_backends(backends)) == backends
+
+
+def test_more_backends_than_fit_are_never_cut_short() -> None:
+    with pytest.raises(ValueError, match="at most 16 backends, not 17"):
+        layout.pack_backends((Backend("10.0.0.1", 80),) * (SERVICE_BACKENDS + 1))
