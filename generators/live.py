@@ -15,6 +15,7 @@ from generators.isolation import is_ours
 from generators.kube.client import Client, Scope
 from generators.kube.resources import (
     CONFIG_MAPS,
+    ENDPOINT_SLICES,
     NAMESPACES,
     NETWORK_POLICIES,
     NODES,
@@ -23,7 +24,16 @@ from generators.kube.resources import (
     Resource,
 )
 from generators.manifests import Documents, parse_object
-from generators.objects import ConfigMap, Namespace, NetworkPolicy, Node, Origin, Pod, Service
+from generators.objects import (
+    ConfigMap,
+    EndpointSlice,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Origin,
+    Pod,
+    Service,
+)
 from generators.plan import Wanted, wanted_for
 from generators.record import RECORD_NAMESPACE, read_record
 from generators.tenancy import ownership
@@ -31,7 +41,7 @@ from generators.tenants.model import TenantConfig
 
 API = Origin("api-server")
 POLICY_INPUTS = (NAMESPACES, NETWORK_POLICIES, NODES, CONFIG_MAPS)
-ALL_INPUTS = (*POLICY_INPUTS, PODS, SERVICES)
+ALL_INPUTS = (*POLICY_INPUTS, PODS, SERVICES, ENDPOINT_SLICES)
 
 
 def read_live(kubeconfig: str | None, resources: Iterable[Resource] = ALL_INPUTS) -> Documents:
@@ -49,6 +59,7 @@ def read_live(kubeconfig: str | None, resources: Iterable[Resource] = ALL_INPUTS
         nodes=tuple(o for o in found if isinstance(o, Node)),
         config_maps=tuple(o for o in found if isinstance(o, ConfigMap)),
         services=tuple(o for o in found if isinstance(o, Service)),
+        slices=tuple(o for o in found if isinstance(o, EndpointSlice)),
     )
 
 

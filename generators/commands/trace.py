@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from generators.commands.inputs import config_option, files_option, load_cluster
+from generators.commands.inputs import (
+    config_option,
+    kubeconfig_option,
+    load_cluster,
+    objects_option,
+    one_source,
+)
 from generators.output import Output, output_option, structured
 
 if TYPE_CHECKING:
@@ -24,7 +30,8 @@ _VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
 @click.argument("destination", metavar="DST")
 @click.argument("port", metavar="PORT/PROTO")
 @config_option
-@files_option
+@objects_option
+@kubeconfig_option
 @click.option(
     "--family", type=click.Choice(["IPv4", "IPv6"]), help="Default: IPv4 if both have it."
 )
@@ -38,6 +45,7 @@ def trace(
     port: str,
     config_file: Path | None,
     files: tuple[str, ...],
+    kubeconfig: str | None,
     family: str | None,
     expect: str | None,
     output: Output,
@@ -52,7 +60,8 @@ def trace(
     from generators.matrix import PortProtocol, single_question
     from generators.reachability import Evaluator
 
-    cluster = load_cluster(config_file, files)
+    one_source(files, kubeconfig)
+    cluster = load_cluster(config_file, files, kubeconfig)
     question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
     found = explain(Evaluator(cluster), question)
     if Output(output) is Output.TABLE:
