@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from bench.measure import Comparison, Scale
 
-BENCHES = ("labels", "generation", "webhook", "traffic")
+BENCHES = ("labels", "generation", "webhook", "controller", "traffic")
 
 Bench = Callable[["Scale"], Iterable["Comparison"]]
 

@@ -14,12 +14,17 @@ from bench.measure import Comparison, Series, Unit, alternate
 from bench.report import markdown, quantity
 
 NEEDS_KERNEL = {"traffic"}
+NEEDS_API_SERVER = {"controller"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(b, marks=pytest.mark.bpf) if b in NEEDS_KERNEL else b for b in BENCHES],
-)
+def marked(name: str) -> object:
+    """A bench with what it needs."""
+    if name in NEEDS_API_SERVER:
+        return pytest.param(name, marks=[pytest.mark.cluster, pytest.mark.timeout(180)])
+    return pytest.param(name, marks=pytest.mark.bpf) if name in NEEDS_KERNEL else name
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in BENCHES])
 def test_bench_runs_and_saves_its_tables(checkout: Path, tmp_path: Path, name: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "bench", name, "--scale", "smoke", "--output", str(tmp_path)],
