@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from generators.errors import InputError
-from generators.isolation import is_ours
+from generators.isolation import POLICY_NAME, is_ours
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
 from generators.kube.documents import Document, mapping, meta_of, text
 from generators.kube.errors import Conflict, NotFound
@@ -154,6 +154,9 @@ class Reconciler:
             live = ""
         for gone in stale - {live}:
             self._desk.ledger.submit(gone, None)
+            self._seen.discard((gone, POLICY_NAME))
+            self._echoes.pop((gone, "Namespace", name), None)
+            self._echoes.pop((gone, "NetworkPolicy", POLICY_NAME), None)
 
     # --- writes ---------------------------------------------------------------------------------
 

@@ -1,0 +1,122 @@
+"""Whose an existing namespace is: record, label, name and proof in every combination that counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from generators.objects import Namespace
+from generators.record import Basis, RecordEntry, entry_text, parse_entry
+from generators.tenancy import Finding, Ownership, ownership
+from generators.tenants.load import parse_tenants
+from generators.tenants.model import TenantConfig
+
+TENANTS = b"""\
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+labelKey: client
+shared:
+  - name: ingress
+    namespaces: {names: [ingress]}
+tenants:
+  - name: one
+    namespaces: {suffixes: ["-one"]}
+    labels: {cost-centre: "1"}
+  - name: two
+    namespaces: {suffixes: ["-two"]}
+"""
+NAME, ADMISSION = Basis.NAME, Basis.ADMISSION
+SET_BACK, MOVED = Finding.LABEL_SET_BACK, Finding.MOVED
+UNKNOWN, GONE = Finding.UNKNOWN_TENANT, Finding.TENANT_GONE
+
+
+@pytest.fixture(scope="module")
+def config() -> TenantConfig:
+    return parse_tenants(TENANTS, "tenants.yaml")
+
+
+def decide(
+    config: TenantConfig,
+    name: str,
+    label: str | None,
+    recorded: tuple[str, Basis] | None,
+    proven: bool | None,
+) -> Ownership:
+    """`proven` None = nobody may ask."""
+
+    def ask() -> bool:
+        assert proven is not None, "asked without need"
+        return proven
+
+    labels = {} if label is None else {"client": label}
+    entry = None if recorded is None else RecordEntry(name, *recorded)
+    return ownership(config, Namespace(name, labels, uid="u"), entry, ask)
+
+
+ROWS = [
+    # name, label, record, proven -> tenant, basis, finding
+    pytest.param("a-one", None, None, None, "one", NAME, None, id="existed before"),
+    pytest.param("a", None, None, None, None, NAME, None, id="nobody's"),
+    pytest.param("a-one", "one", None, None, "one", NAME, None, id="labelled by its name"),
+    pytest.param("a", "one", None, True, "one", ADMISSION, None, id="a member's"),
+    pytest.param("a", "one", None, False, None, NAME, SET_BACK, id="forged"),
+    pytest.param("a-one", "two", None, True, "two", ADMISSION, None, id="an admin's choice"),
+    pytest.param("a-one", "two", None, False, "one", NAME, SET_BACK, id="forged against the name"),
+    pytest.param("a", "three", None, False, None, NAME, SET_BACK, id="forged unknown"),
+    pytest.param("a-one", "one", ("one", NAME), None, "one", NAME, None, id="in order"),
+    pytest.param("a", "one", ("one", ADMISSION), None, "one", ADMISSION, None, id="stays"),
+    pytest.param("a", "two", ("one", ADMISSION), True, "two", ADMISSION, MOVED, id="moved"),
+    pytest.param("a", "two", ("one", ADMISSION), False, "one", ADMISSION, SET_BACK, id="stolen"),
+    pytest.param("a", None, ("one", ADMISSION), True, None, NAME, MOVED, id="withdrawn"),
+    pytest.param("a", None, ("one", ADMISSION), False, "one", ADMISSION, None, id="label lost"),
+    pytest.param("a-one", None, ("one", NAME), None, "one", NAME, None, id="name's label lost"),
+    pytest.param("a-two", "one", ("one", NAME), None, "two", NAME, MOVED, id="the file moved it"),
+    pytest.param("a", "one", ("one", NAME), None, None, NAME, MOVED, id="the file let it go"),
+    pytest.param("a", "old", ("old", ADMISSION), None, None, NAME, GONE, id="tenant left the file"),
+    pytest.param("a-two", "old", ("old", NAME), None, "two", NAME, GONE, id="left for another"),
+    pytest.param("ingress", "one", None, None, None, NAME, SET_BACK, id="shared"),
+    pytest.param("kube-system", "one", ("one", ADMISSION), None, None, NAME, SET_BACK, id="system"),
+    pytest.param("kube-system", None, None, None, None, NAME, None, id="system in order"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "recorded", "proven", "tenant", "basis", "finding"), ROWS
+)
+def test_who_owns_a_namespace(
+    config: TenantConfig,
+    name: str,
+    label: str | None,
+    recorded: tuple[str, Basis] | None,
+    proven: bool | None,
+    tenant: str | None,
+    basis: Basis,
+    finding: Finding | None,
+) -> None:
+    found = decide(config, name, label, recorded, proven)
+    assert (found.assignment.tenant, found.basis, found.finding) == (tenant, basis, finding)
+    assert not found.held
+    expected = None if tenant is None else RecordEntry(name, tenant, basis)
+    assert found.entry(name) == expected
+
+
+def test_an_unknown_tenant_that_passed_admission_is_held(config: TenantConfig) -> None:
+    found = decide(config, "a", "three", None, True)
+    assert (found.held, found.finding) == (True, UNKNOWN)
+
+
+def test_a_decision_by_admission_carries_all_labels_of_the_tenant(config: TenantConfig) -> None:
+    found = decide(config, "a", "one", None, True)
+    assert found.assignment.labels == {"client": "one", "cost-centre": "1"}
+
+
+@pytest.mark.parametrize("basis", list(Basis))
+def test_an_entry_reads_back_as_it_was_written(basis: Basis) -> None:
+    entry = RecordEntry("a", "one", basis)
+    assert parse_entry(entry_text(entry)) == entry
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "1", '{"namespace":"a"}', '{"namespace":"a","tenant":"t","by":"me"}']
+)
+def test_what_is_no_entry_is_none(text: str) -> None:
+    assert parse_entry(text) is None
