@@ -21,7 +21,7 @@ lint: ## style, types, who imports whom
 	$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.[ch] bpf/lib/*.[ch])
 	$(BIN)/yamllint --strict $(SCENARIOS)
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/lint-imports --no-timings
+	$(BIN)/lint-imports
 
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test

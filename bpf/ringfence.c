@@ -90,14 +90,14 @@ static __always_inline void ask(struct policy_question *question, const struct p
 }
 
 /*
- * A packet without a known beginning may be the answer to what the pod opened before we knew it:
- * it is asked about the other way round too. The tenant wall yields to that only in the grace
- * period of endpoints older than us, and so do protocols whose packets do not show their place.
+ * A TCP segment without a known beginning may be the answer to what the pod opened before we knew
+ * it: it is asked about the other way round too. The tenant wall yields to that only in the grace
+ * period of endpoints older than us. A datagram does not show whether it answers: it never does.
  */
 static __always_inline int may_be_answer(const struct endpoint *endpoint,
 					 const struct packet *packet, enum reason refused)
 {
-	if (ct_starts(packet) || !ct_is_tracked(packet))
+	if (packet->protocol != PROTOCOL_TCP || ct_starts(packet) || !ct_is_tracked(packet))
 		return 0;
 	if ((endpoint->flags & EP_GRACE) && ct_now() < endpoint->grace_until)
 		return 1;

@@ -273,8 +273,13 @@ def test_grace_admits_answers_but_no_beginnings(veth: Veth, family: int) -> None
     veth.configure(WALLED | EndpointFlag.GRACE, OWN_TENANT)
     assert not veth.to_pod(ip(family, OTHER, POD) / tcp("S")).passed
     assert not veth.to_pod(ip(family, OTHER, POD) / echo(family)).passed
+    assert veth.to_pod(ip(family, OTHER, POD) / tcp_back("A")).reason is ForwardReason.REPLY
+
+
+def test_grace_admits_no_datagram_for_none_shows_that_it_answers(veth: Veth, family: int) -> None:
+    veth.configure(WALLED | EndpointFlag.GRACE, OWN_TENANT)
     back = ip(family, OTHER, POD) / udp(port=40000, client_port=53)
-    assert veth.to_pod(back).reason is ForwardReason.REPLY
+    assert veth.to_pod(back).reason is DropReason.TENANT_WALL
 
 
 def test_grace_ends_by_itself_and_rewriting_does_not_prolong_it(veth: Veth) -> None:
