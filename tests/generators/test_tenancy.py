@@ -1,4 +1,4 @@
-"""Whose an existing namespace is: record, label, name and proof in every combination that counts."""
+"""Whose an existing namespace is: record, label, name and proof, in every combination."""
 
 from __future__ import annotations
 
