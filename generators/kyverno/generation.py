@@ -1,0 +1,229 @@
+"""What a generate rule wants to exist for one trigger: finished objects with their owner's marks.
+
+Pure: whether they exist already, and what happens when trigger, policy or source change, is decided
+in `synchronize.py`. Every write passes the guard here; a loop (an object that would trigger the
+rule that makes it) is refused before it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from generators.kyverno.conditions import first_unmet
+from generators.kyverno.context import Scope
+from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
+from generators.kyverno.guard import Limits, check_write
+from generators.kyverno.matching import expanded, selector_pattern
+from generators.kyverno.model import Clone, CloneList, Data, Downstream, Generation, Policy, Rule
+from generators.kyverno.mutation import check_metadata, element_scope, elements_of
+from generators.kyverno.ownership import Owner, marked
+from generators.kyverno.requests import Request
+from generators.kyverno.values import (
+    CLUSTER_SCOPED,
+    Document,
+    ObjectKey,
+    ObjectKind,
+    Value,
+    copied,
+    key_of,
+    labels_of,
+    mapping,
+    split_api_version,
+    string,
+)
+from generators.kyverno.variables import fill
+from generators.manifests import names
+from generators.selectors import matches
+
+_LIVE_ONLY = (
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generateName",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+MAX_ITEMS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One object that should exist, and how closely it is to be kept."""
+
+    document: Document
+    owner: Owner
+    synchronize: bool
+    source: ObjectKey | None = None
+    server_side: bool = False
+
+    @property
+    def key(self) -> ObjectKey:
+        """Which object."""
+        return key_of(self.document)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What stays the same for all objects of one rule and trigger."""
+
+    policy: Policy
+    rule: Rule
+    action: Generation
+    request: Request
+    limits: Limits
+
+
+def wanted_objects(
+    policy: Policy, rule: Rule, action: Generation, request: Request, scope: Scope
+) -> tuple[Wanted, ...]:
+    """All objects that the rule makes for the trigger."""
+    run = _Run(policy, rule, action, request, scope.world.lookups.limits)
+    made: list[Wanted] = []
+    for number, downstream in enumerate(action.downstreams):
+        for item, inner in _items(downstream, scope, number):
+            made += _objects(run, downstream, inner, item)
+            if len(made) > MAX_ITEMS:
+                raise BadPatch(f"the rule generates more than {MAX_ITEMS} objects")
+    keys: set[ObjectKey] = set()
+    for wanted in made:
+        if wanted.key in keys:
+            raise BadPatch(f"the rule generates {wanted.key} twice")
+        keys.add(wanted.key)
+    return tuple(made)
+
+
+def _items(downstream: Downstream, scope: Scope, number: int) -> Iterator[tuple[str, Scope]]:
+    """The pattern once, or for each element whose preconditions hold."""
+    if downstream.list is None:
+        yield f"{number}", scope
+        return
+    for index, element in enumerate(elements_of(downstream.list, scope)):
+        inner = element_scope(scope, element, index, 0).with_entries(downstream.setting.context)
+        if not first_unmet(downstream.setting.preconditions, inner):
+            yield f"{number}.{_named(element, index)}", inner
+
+
+def _named(element: Value, index: int) -> str:
+    """A list that changes its order keeps its objects, where elements have names."""
+    if isinstance(element, str):
+        return element
+    return string(element, "name") or string(element, "key") or str(index)
+
+
+def _objects(run: _Run, downstream: Downstream, scope: Scope, item: str) -> Iterator[Wanted]:
+    target = fill(downstream.target, scope)
+    match downstream.source:
+        case Data(content):
+            body = fill(content, scope)
+            if not isinstance(body, dict):
+                raise BadPatch("data must be an object")
+            yield _finished(run, _addressed(run, body, target), item, None)
+        case Clone(source):
+            yield from _clone(run, target, fill(source, scope), scope, item)
+        case CloneList(fields):
+            yield from _clone_list(run, target, fill(fields, scope), scope, item)
+
+
+def _addressed(run: _Run, body: Document, target: Value) -> Document:
+    """The body under the kind, name and namespace that the rule gives it."""
+    group, version = split_api_version(string(target, "apiVersion"))
+    kind = string(target, "kind")
+    metadata: Document = dict(mapping(body, "metadata"))
+    metadata["name"] = string(target, "name")
+    namespace = string(target, "namespace")
+    if kind in CLUSTER_SCOPED:
+        metadata.pop("namespace", None)
+        if namespace:
+            raise BadPatch(f"{kind} belongs to no namespace; remove namespace {namespace}")
+    elif namespace:
+        metadata["namespace"] = namespace
+    elif run.policy.namespace:
+        metadata["namespace"] = run.policy.namespace
+    else:
+        raise BadPatch(f"{kind} {metadata['name']} has no namespace; its variable may be empty")
+    kept = {k: v for k, v in body.items() if k not in ("apiVersion", "kind", "metadata")}
+    address: Document = {
+        "apiVersion": f"{group}/{version}" if group else version,
+        "kind": kind,
+        "metadata": metadata,
+    }
+    return {**address, **kept}
+
+
+def _finished(run: _Run, document: Document, item: str, source: ObjectKey | None) -> Wanted:
+    key = key_of(document)
+    where = f"{key.kind.kind} {key.name!r}"
+    if (why := names.dns_subdomain(key.name)) is not None:
+        raise BadPatch(f"{where}: name {why}")
+    if key.namespace and (why := names.dns_label(key.namespace)) is not None:
+        raise BadPatch(f"{where}: namespace {key.namespace!r} {why}")
+    check_metadata(document)
+    trigger = run.request.key
+    if key == trigger:
+        raise NotAllowed(f"{key} would generate itself")
+    if key.kind == trigger.kind:
+        raise NotAllowed(
+            f"a rule that {key.kind.kind} triggers may not generate {key.kind.kind}: it would loop"
+        )
+    check_write(run.limits, run.policy.namespace, key)
+    owner = Owner(run.policy.key, run.rule.name, trigger, run.request.uid, item)
+    return Wanted(
+        document=marked(document, owner, source),
+        owner=owner,
+        synchronize=run.action.synchronize,
+        source=source,
+        server_side=run.policy.server_side,
+    )
+
+
+def _clone(run: _Run, target: Value, source: Value, scope: Scope, item: str) -> Iterator[Wanted]:
+    group, version = split_api_version(string(target, "apiVersion"))
+    kind = ObjectKind(group, version, string(target, "kind"))
+    origin = ObjectKey(kind, string(source, "namespace"), string(source, "name"))
+    found = scope.world.lookups.find(origin)
+    if found is None:
+        raise LookupFailed(f"the source {origin} is not there")
+    copy = _addressed(run, _bare(found), target)
+    if key_of(copy) != origin:
+        yield _finished(run, copy, item, origin)
+
+
+def _clone_list(
+    run: _Run, target: Value, fields: Value, scope: Scope, item: str
+) -> Iterator[Wanted]:
+    """Objects keep their names; those that are in the target's namespace already are left alone."""
+    kinds = mapping(fields).get("kinds")
+    home, goal = string(fields, "namespace"), string(target, "namespace")
+    selector = expanded(selector_pattern(mapping(fields, "selector")), {})
+    for text in kinds if isinstance(kinds, list) else []:
+        api_version, _, name = str(text).rpartition("/")
+        kind = ObjectKind(*split_api_version(api_version or "v1"), name)
+        for found in scope.world.lookups.list(kind, home):
+            origin = key_of(found)
+            if home == goal or not matches(selector, labels_of(found)):
+                continue
+            address: Value = {
+                "apiVersion": kind.api_version,
+                "kind": kind.kind,
+                "name": origin.name,
+                "namespace": goal,
+            }
+            copy = _addressed(run, _bare(found), address)
+            yield _finished(run, copy, f"{item}.{kind.kind}.{origin.name}", origin)
+
+
+def _bare(document: Document) -> Document:
+    """A source without what belongs to the live object only, and without owners elsewhere."""
+    result = copied(document)
+    metadata = {
+        key: value
+        for key, value in mapping(result, "metadata").items()
+        if key not in (*_LIVE_ONLY, "ownerReferences", "finalizers", "namespace")
+    }
+    result["metadata"] = metadata
+    result.pop("status", None)
+    return result

@@ -1,0 +1,144 @@
+"""What policies may read and write: one choke point for every lookup, and one for every write.
+
+A namespaced Policy reads and writes in its own namespace only, whatever its expressions say. API
+paths are read only where the operator's list allows it. Kinds are written only when they are on the
+list; namespaces that the operator protects get nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from generators.kyverno import wildcards
+from generators.kyverno.failures import NotAllowed
+from generators.kyverno.requests import Lookups
+from generators.kyverno.values import (
+    CLUSTER_SCOPED,
+    Document,
+    ObjectKey,
+    ObjectKind,
+    Value,
+    split_api_version,
+)
+
+DEFAULT_PATHS = (
+    "/api/v1/namespaces",
+    "/api/v1/namespaces/*",
+    "/apis/networking.k8s.io/v1/networkpolicies",
+    "/apis/networking.k8s.io/v1/namespaces/*/networkpolicies",
+)
+_NEVER = ("/secrets", "/token", "/proxy", "/exec", "/log")
+_RBAC = "rbac.authorization.k8s.io"
+DEFAULT_KINDS = frozenset(
+    {
+        ("", "Namespace"),
+        ("", "ConfigMap"),
+        ("", "ResourceQuota"),
+        ("", "LimitRange"),
+        ("", "ServiceAccount"),
+        ("networking.k8s.io", "NetworkPolicy"),
+        (_RBAC, "Role"),
+        (_RBAC, "RoleBinding"),
+        ("cilium.io", "CiliumNetworkPolicy"),
+        ("security.istio.io", "AuthorizationPolicy"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The operator's lists."""
+
+    kinds: frozenset[tuple[str, str]] | None = DEFAULT_KINDS
+    """(group, kind); None = every kind, which only offline commands use."""
+    paths: tuple[str, ...] = DEFAULT_PATHS
+    protected: frozenset[str] = frozenset(
+        {"kube-system", "kube-public", "kube-node-lease", "ringfence-system"}
+    )
+
+
+OFFLINE = Limits(kinds=None, paths=("*",), protected=frozenset())
+"""Nothing is written offline, so nothing needs to be held back."""
+
+
+def parse_kind(text: str) -> tuple[str, str]:
+    """`Secret`, `apps/v1/Deployment` or `apps/Deployment` of `--allow-kind`."""
+    before, _, kind = text.rpartition("/")
+    group, version = split_api_version(before)
+    is_version = version.startswith("v") and version[1:2].isdigit()
+    return (group, kind) if is_version else (before, kind)
+
+
+def check_write(limits: Limits, policy_namespace: str, key: ObjectKey) -> None:
+    """NotAllowed when a policy may not create, change or delete this object."""
+    kind = key.kind
+    cluster_scoped = kind.kind in CLUSTER_SCOPED
+    if limits.kinds is not None and (kind.group, kind.kind) not in limits.kinds:
+        allow = f"{kind.api_version}/{kind.kind}"
+        raise NotAllowed(f"policies may not write {kind.kind}; start with --allow-kind {allow}")
+    if policy_namespace and (cluster_scoped or key.namespace != policy_namespace):
+        raise NotAllowed(
+            f"a Policy of namespace {policy_namespace} may not write {key}; make it a ClusterPolicy"
+        )
+    home = key.name if kind.kind == "Namespace" else key.namespace
+    if home in limits.protected:
+        raise NotAllowed(f"namespace {home} is protected: {key} is not written")
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedLookups:
+    """Lookups of one policy. `namespace` is that of a namespaced Policy, else empty."""
+
+    inner: Lookups
+    limits: Limits
+    namespace: str = ""
+
+    def _inside(self, namespace: str, what: str) -> None:
+        if self.namespace and namespace != self.namespace:
+            raise NotAllowed(f"a Policy of namespace {self.namespace} may not read {what}")
+
+    def namespace_labels(self, namespace: str) -> Mapping[str, str]:
+        """Labels of a namespace."""
+        self._inside(namespace, f"Namespace {namespace}")
+        return self.inner.namespace_labels(namespace)
+
+    def find(self, key: ObjectKey) -> Document | None:
+        """One object."""
+        self._inside(key.namespace, str(key))
+        return self.inner.find(key)
+
+    def list(self, kind: ObjectKind, namespace: str) -> Sequence[Document]:
+        """All objects of a kind."""
+        if self.namespace:
+            self._inside(namespace or self.namespace, f"namespace {namespace}")
+            namespace = self.namespace
+        return self.inner.list(kind, namespace)
+
+    def get(self, path: str) -> Value:
+        """A GET of an allowed path."""
+        return self.inner.get(self.checked(path))
+
+    def checked(self, path: str) -> str:
+        """The path, when it may be read."""
+        clean = unquote(path.split("?", 1)[0]).rstrip("/")
+        odd = ".." in clean or "//" in clean or "#" in clean or "\\" in clean or "%" in clean
+        if odd or not clean.startswith("/") or not path.isprintable() or " " in path:
+            raise NotAllowed(f"{path!r} is no plain path of the API")
+        every = "*" in self.limits.paths
+        if not every and any(clean.endswith(end) or f"{end}/" in clean for end in _NEVER):
+            raise NotAllowed(f"policies never read {clean}")
+        if not any(_same_shape(allowed, clean) for allowed in self.limits.paths):
+            raise NotAllowed(f"policies may not read {clean}; the operator's list does not have it")
+        if self.namespace and f"/namespaces/{self.namespace}/" not in f"{clean}/":
+            raise NotAllowed(f"a Policy of namespace {self.namespace} may not read {clean}")
+        return path
+
+
+def _same_shape(allowed: str, path: str) -> bool:
+    """Stars stand for one part of the path; a lone star for every path."""
+    if allowed == "*":
+        return True
+    wanted, given = allowed.split("/"), path.split("/")
+    return len(wanted) == len(given) and all(map(wildcards.matches, wanted, given))

@@ -1,0 +1,207 @@
+"""Files -> policies, and files -> plain objects, for the offline commands and `--policies PATH`.
+
+A policy that is wrong does not keep the others from loading: its problems are handed back beside
+them. A file that is no YAML is one of the problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from generators.errors import InputError, Problem
+from generators.kyverno.model import Policy
+from generators.kyverno.parsing import API_VERSIONS, KINDS, parse_policy
+from generators.kyverno.values import Document, key_of, plain, string, value_of
+from generators.manifests.fields import Cursor, Report
+from generators.manifests.files import Files
+from generators.manifests.source import Field, documents, from_plain
+from generators.objects import Origin
+
+_OTHER_KINDS = {
+    "CleanupPolicy": "cleanup policies are not carried out",
+    "ClusterCleanupPolicy": "cleanup policies are not carried out",
+    "PolicyException": "policy exceptions are not supported",
+    "MutatingPolicy": "CEL policies are not supported yet",
+    "NamespacedMutatingPolicy": "CEL policies are not supported yet",
+    "GeneratingPolicy": "CEL policies are not supported yet",
+    "NamespacedGeneratingPolicy": "CEL policies are not supported yet",
+    "ValidatingPolicy": "validation is not carried out",
+    "NamespacedValidatingPolicy": "validation is not carried out",
+    "ImageValidatingPolicy": "image verification is not carried out",
+    "DeletingPolicy": "cleanup policies are not carried out",
+}
+_LEAVE = "leave it to Kyverno"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All policies that are right, and everything that is not."""
+
+    policies: tuple[Policy, ...]
+    problems: tuple[Problem, ...]
+    skipped: int = 0
+    """Documents that are no policies."""
+
+
+def load_policies(paths: Iterable[str]) -> Loaded:
+    """Read policy files; documents of other kinds are counted, never taken for policies."""
+    files = Files()
+    policies: list[Policy] = []
+    problems: list[Problem] = []
+    skipped = 0
+    for path in paths:
+        for file, data in files.contents(path):
+            loaded = policies_in(data, file)
+            policies += loaded.policies
+            problems += loaded.problems
+            skipped += loaded.skipped
+    problems += files.problems + _twice(policies)
+    return Loaded(tuple(policies), tuple(sorted(problems)), skipped)
+
+
+def _twice(policies: Sequence[Policy]) -> list[Problem]:
+    first: dict[str, Policy] = {}
+    problems = []
+    for policy in policies:
+        before = first.setdefault(policy.key, policy)
+        if before is not policy:
+            origin = policy.origin
+            what = f"policy {policy.key} is given twice, first at {before.origin}"
+            problems.append(Problem(origin.file, origin.line, "", what, "keep one"))
+    return problems
+
+
+def policies_in(data: bytes, file: str) -> Loaded:
+    """The policies of one file's content."""
+    policies: list[Policy] = []
+    problems: list[Problem] = []
+    skipped = 0
+    try:
+        for root in documents(data, file):
+            for item in _flat(root):
+                known = _read_policy(item, file, policies, problems)
+                skipped += 0 if known else 1
+    except InputError as error:
+        problems += error.problems
+    return Loaded(tuple(policies), tuple(problems), skipped)
+
+
+def policy_from(document: Mapping[str, object], origin: Origin) -> Policy:
+    """A policy as the API server sends it; InputError when it is wrong."""
+    policies: list[Policy] = []
+    problems: list[Problem] = []
+    try:
+        root = from_plain(document, origin.line)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            [Problem(origin.file, origin.line, "", str(error), "correct it")]
+        ) from None
+    if not _read_policy(root, origin.file, policies, problems):
+        problems.append(Problem(origin.file, origin.line, "", "is no policy", "leave it out"))
+    if problems:
+        raise InputError(problems)
+    return policies[0]
+
+
+def _flat(root: Field) -> Iterable[Field]:
+    """The document, or the items of a List."""
+    value = root.value
+    if isinstance(value, Mapping) and "items" in value and _text(value, "kind").endswith("List"):
+        items = value["items"].value
+        return items if isinstance(items, tuple) else ()
+    return (root,)
+
+
+def _text(value: Mapping[str, Field], key: str) -> str:
+    return value[key].text if key in value else ""
+
+
+def _read_policy(root: Field, file: str, policies: list[Policy], problems: list[Problem]) -> bool:
+    value = root.value
+    if not isinstance(value, Mapping):
+        what, fix = "not a Kubernetes object", "write apiVersion, kind and metadata"
+        problems.append(Problem(file, root.line, "", what, fix))
+        return True
+    api_version, kind = _text(value, "apiVersion"), _text(value, "kind")
+    group = api_version.partition("/")[0]
+    if kind in _OTHER_KINDS and group.endswith("kyverno.io"):
+        problems.append(Problem(file, root.line, kind, _OTHER_KINDS[kind], _LEAVE))
+        return True
+    if kind not in KINDS or group != "kyverno.io":
+        return False
+    if api_version not in API_VERSIONS:
+        what = f"apiVersion {api_version} is not supported"
+        problems.append(Problem(file, root.line, kind, what, f"write {API_VERSIONS[0]}"))
+        return True
+    report = Report(file, _subject(value, kind))
+    policy = parse_policy(Cursor(root, "", report), Origin(file, root.line))
+    problems += report.problems
+    if not report.problems:
+        policies.append(policy)
+    return True
+
+
+def _subject(value: Mapping[str, Field], kind: str) -> str:
+    meta = value["metadata"].value if "metadata" in value else None
+    name = _text(meta, "name") if isinstance(meta, Mapping) else ""
+    return f"{kind} {name}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An object of any kind, and where it was read."""
+
+    document: Document
+    origin: Origin
+
+
+def load_resources(paths: Iterable[str]) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
+    """Objects of all kinds, each once, and warnings about those that were given twice."""
+    files = Files()
+    found: list[Resource] = []
+    problems: list[Problem] = []
+    for path in paths:
+        for file, data in files.contents(path):
+            try:
+                for root in documents(data, file):
+                    found += _resources(root, file, problems)
+            except InputError as error:
+                problems += error.problems
+    problems += files.problems
+    if problems:
+        raise InputError(problems)
+    return _once(found)
+
+
+def _resources(root: Field, file: str, problems: list[Problem]) -> list[Resource]:
+    found = []
+    for item in _flat(root):
+        document = plain(item)
+        if not isinstance(document, dict) or not string(document, "kind"):
+            what, fix = "not a Kubernetes object", "write apiVersion, kind and metadata"
+            problems.append(Problem(file, item.line, "", what, fix))
+            continue
+        found.append(Resource(document, Origin(file, item.line)))
+    return found
+
+
+def _once(found: Sequence[Resource]) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
+    kept: dict[str, Resource] = {}
+    warnings = []
+    for resource in found:
+        key = f"{key_of(resource.document).kind} {key_of(resource.document)}"
+        if key in kept:
+            warnings.append(f"{resource.origin}: {key} is given twice; the first is used")
+        else:
+            kept[key] = resource
+    return tuple(kept.values()), tuple(warnings)
+
+
+def document_of(decoded: Mapping[str, object]) -> Document:
+    """A decoded JSON object as a document; InputError for what JSON cannot say."""
+    try:
+        value = value_of(decoded)
+    except TypeError as error:
+        raise InputError([Problem("request", 0, "", str(error), "correct it")]) from None
+    return value if isinstance(value, dict) else {}

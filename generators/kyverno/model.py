@@ -1,0 +1,366 @@
+"""Policies as values, free of syntax: match -> context -> preconditions -> patch or generate.
+
+`parsing.py` makes them of `ClusterPolicy` and `Policy`; another front end could make the same.
+Every part knows its `Place`; parts with variables are `Template`s that know the line of each value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from generators.kyverno.values import Path, Value, plain
+from generators.manifests.source import Field
+from generators.objects import Origin, Requirement
+
+
+class Operation(StrEnum):
+    """What a request does, as in AdmissionReviews."""
+
+    CREATE = "CREATE"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    CONNECT = "CONNECT"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a part of a policy was written."""
+
+    file: str
+    line: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A value that may hold variables and anchors, with the tree that knows its lines."""
+
+    place: Place
+    source: Field
+
+    @property
+    def value(self) -> Value:
+        """A fresh copy."""
+        return plain(self.source)
+
+    def place_of(self, path: Path) -> Place:
+        """Where the value at a path within the template was written."""
+        here, line = self.source, self.place.line
+        shown = self.place.path
+        for part in path:
+            shown += f"[{part}]" if isinstance(part, int) else f".{part}"
+            below = None
+            if isinstance(here.value, Mapping):
+                below = here.value.get(str(part))
+            elif isinstance(here.value, tuple) and isinstance(part, int) and part < len(here.value):
+                below = here.value[part]
+            if below is not None:
+                here, line = below, below.line
+        return Place(self.place.file, line, shown)
+
+
+@dataclass(frozen=True, slots=True)
+class KindPattern:
+    """One item of `kinds`; every part may hold wildcards, an empty subresource means the object."""
+
+    group: str
+    version: str
+    kind: str
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorPattern:
+    """A label selector whose `matchLabels` may hold wildcards in keys and values."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    requirements: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A User, Group or ServiceAccount."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One resource filter: what is given must all hold, of each list one item."""
+
+    place: Place
+    kinds: tuple[KindPattern, ...] = ()
+    operations: frozenset[Operation] | None = None
+    names: tuple[str, ...] = ()
+    name: str = ""
+    namespaces: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    selector: SelectorPattern | None = None
+    namespace_selector: SelectorPattern | None = None
+    subjects: tuple[Subject, ...] = ()
+    roles: tuple[str, ...] = ()
+    cluster_roles: tuple[str, ...] = ()
+
+
+class Combine(StrEnum):
+    """How several filters or conditions count together."""
+
+    ANY = "any"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A `match` or `exclude` block."""
+
+    combine: Combine
+    filters: tuple[Filter, ...]
+
+
+class ConditionOperator(StrEnum):
+    """How a condition compares its key with its value."""
+
+    EQUALS = "Equals"
+    NOT_EQUALS = "NotEquals"
+    ANY_IN = "AnyIn"
+    ALL_IN = "AllIn"
+    ANY_NOT_IN = "AnyNotIn"
+    ALL_NOT_IN = "AllNotIn"
+    IN = "In"
+    NOT_IN = "NotIn"
+    GREATER = "GreaterThan"
+    GREATER_OR_EQUAL = "GreaterThanOrEquals"
+    LESS = "LessThan"
+    LESS_OR_EQUAL = "LessThanOrEquals"
+    LONGER = "DurationGreaterThan"
+    LONGER_OR_EQUAL = "DurationGreaterThanOrEquals"
+    SHORTER = "DurationLessThan"
+    SHORTER_OR_EQUAL = "DurationLessThanOrEquals"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison of two templates."""
+
+    key: Template
+    operator: ConditionOperator
+    value: Template
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """`any` and `all` of a `preconditions` block; both must hold, an absent list does."""
+
+    any: tuple[Condition, ...] | None = None
+    all: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VariableEntry:
+    """A value, a query of it or of everything known so far, and what to take when it is missing."""
+
+    name: str
+    place: Place
+    value: Template | None = None
+    query: Template | None = None
+    default: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigMapEntry:
+    """A ConfigMap; its name and namespace may hold variables."""
+
+    name: str
+    place: Place
+    config_map: Template
+    namespace: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCallEntry:
+    """A GET of the API server, and a query of the answer."""
+
+    name: str
+    place: Place
+    path: Template
+    query: Template | None = None
+    default: Template | None = None
+
+
+ContextEntry: TypeAlias = VariableEntry | ConfigMapEntry | ApiCallEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What comes between match and action: context entries in order, then conditions."""
+
+    context: tuple[ContextEntry, ...] = ()
+    preconditions: Conditions = Conditions()
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """How an object is changed: one of the two forms, or patches for each element of a list."""
+
+    strategic: Template | None = None
+    json6902: Template | None = None
+    foreach: tuple[ForEachPatch, ...] = ()
+
+
+class Order(StrEnum):
+    """In which direction `foreach` goes through a list."""
+
+    ASCENDING = "Ascending"
+    DESCENDING = "Descending"
+
+
+@dataclass(frozen=True, slots=True)
+class ForEachPatch:
+    """A patch for each element of a list."""
+
+    place: Place
+    list: Template
+    setting: Setting
+    patch: Patch
+    order: Order | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Existing objects that a mutate rule changes instead of the trigger."""
+
+    place: Place
+    fields: Template
+    setting: Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A mutate rule. With targets it runs in the background; `existing`: also on policy changes."""
+
+    patch: Patch
+    targets: tuple[Target, ...] = ()
+    existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """Copy one object."""
+
+    source: Template
+
+
+@dataclass(frozen=True, slots=True)
+class CloneList:
+    """Copy all objects of some kinds in a namespace, or those that a selector picks."""
+
+    fields: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Write what the template says."""
+
+    content: Template
+
+
+Source: TypeAlias = Data | Clone | CloneList
+
+
+@dataclass(frozen=True, slots=True)
+class Downstream:
+    """What one pattern of a generate rule makes; the list of a `foreach` makes it many times."""
+
+    place: Place
+    target: Template
+    source: Source
+    list: Template | None = None
+    setting: Setting = Setting()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generate rule."""
+
+    downstreams: tuple[Downstream, ...]
+    synchronize: bool = False
+    existing: bool = False
+    orphan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A rule that is not carried out, and why; never silently."""
+
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reason:
+    """One thing outside the supported subset."""
+
+    place: Place
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}; {self.fix}"
+
+
+Action: TypeAlias = Mutation | Generation | Unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a policy."""
+
+    name: str
+    place: Place
+    match: Match
+    exclude: Match | None
+    setting: Setting
+    action: Action
+    skip_background: bool = True
+
+
+class ApplyRules(StrEnum):
+    """Whether rules after the first one that applied still run."""
+
+    ALL = "All"
+    ONE = "One"
+
+
+class FailurePolicy(StrEnum):
+    """What a request gets when a rule cannot be carried out."""
+
+    FAIL = "Fail"
+    IGNORE = "Ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A ClusterPolicy (no namespace) or a Policy, which acts in its own namespace only."""
+
+    name: str
+    namespace: str
+    rules: tuple[Rule, ...]
+    apply: ApplyRules = ApplyRules.ALL
+    failure: FailurePolicy = FailurePolicy.FAIL
+    admission: bool = True
+    background: bool = True
+    server_side: bool = False
+    origin: Origin = field(default=Origin(), compare=False)
+
+    @property
+    def key(self) -> str:
+        """`name` or `namespace/name`, as users and test files write it."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name

@@ -1,0 +1,218 @@
+"""Carries out the patches of a mutate rule on one object.
+
+The object that comes out is checked as far as is known here: a patch may not turn it into another
+object, nor write labels that no API server takes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from generators.errors import InputError
+from generators.kyverno import anchors, expressions, jsonpatches, merging
+from generators.kyverno.conditions import first_unmet
+from generators.kyverno.context import Scope
+from generators.kyverno.failures import BadExpression, BadPatch, UnresolvedVariable
+from generators.kyverno.model import ForEachPatch, Order, Patch, Template
+from generators.kyverno.values import Document, Value, key_of, mapping, plain, text
+from generators.kyverno.variables import fill, fill_text, substitute
+from generators.manifests import names
+from generators.manifests.source import documents
+
+MAX_ELEMENTS = 10_000
+_PLAIN = re.compile(r"[\w./@+-]*")
+
+
+class Nothing(Exception):
+    """The rule has nothing to do here; the message says why."""
+
+
+def patched(patch: Patch, document: Document, scope: Scope, root: str) -> Document:
+    """The object after the patch; `root` is the name under which the scope holds it."""
+    after = _patched(patch, document, scope, root, depth=0)
+    if after == document:
+        raise Nothing("the object is already as the rule wants it")
+    _check(document, after)
+    return after
+
+
+def _patched(patch: Patch, document: Document, scope: Scope, root: str, depth: int) -> Document:
+    if patch.strategic is not None:
+        return _strategic(patch.strategic, document, scope)
+    if patch.json6902 is not None:
+        return jsonpatches.apply(document, jsonpatches.parse(operations(patch.json6902, scope)))
+    skipped: list[str] = []
+    worked = False
+    for each in patch.foreach:
+        for inner in _elements(each, scope, document, root, depth):
+            try:
+                why = first_unmet(each.setting.preconditions, inner)
+                if why:
+                    raise Nothing(why)
+                seeing = _seeing(inner, document, root)
+                document = _patched(each.patch, document, seeing, root, depth + 1)
+                worked = True
+            except Nothing as nothing:
+                skipped.append(str(nothing))
+    if not worked:
+        raise Nothing(skipped[0] if skipped else "the list of foreach is empty")
+    return document
+
+
+def _strategic(template: Template, document: Document, scope: Scope) -> Document:
+    patch = fill(template, scope)
+    if not isinstance(patch, dict):
+        raise BadPatch("patchStrategicMerge is no object")
+    try:
+        return merging.merge(document, anchors.prepare(patch, document))
+    except anchors.Dropped as dropped:
+        raise Nothing(str(dropped)) from None
+
+
+def _seeing(scope: Scope, document: Document, root: str) -> Scope:
+    """The scope in which the object is as the patches before have left it."""
+    if root == "target":
+        return scope.with_values({"target": document})
+    request = scope.root("request")
+    body = dict(request) if isinstance(request, dict) else {}
+    return scope.with_values({"request": {**body, "object": document}})
+
+
+def _elements(
+    each: ForEachPatch, scope: Scope, document: Document, root: str, depth: int
+) -> Sequence[Scope]:
+    outer = _seeing(scope, document, root)
+    items = elements_of(each.list, outer)
+    numbered = list(enumerate(items))
+    if each.order is Order.DESCENDING:
+        numbered.reverse()
+    return [
+        element_scope(outer, item, index, depth).with_entries(each.setting.context)
+        for index, item in numbered
+    ]
+
+
+def element_scope(scope: Scope, item: Value, index: int, depth: int) -> Scope:
+    """`element` and `elementIndex`, and the same with the depth behind them."""
+    return scope.with_values(
+        {
+            "element": item,
+            "elementIndex": index,
+            f"element{depth}": item,
+            f"elementIndex{depth}": index,
+        }
+    )
+
+
+def elements_of(template: Template, scope: Scope) -> list[Value]:
+    """The elements of a `foreach`: an expression without braces, or a variable that is a list."""
+    given = template.value
+    braced = isinstance(given, str) and "{{" in given
+    found = fill(template, scope)
+    if isinstance(found, str) and not (braced and found.startswith(("[", "{"))):
+        found = expressions.evaluate(found, scope, scope.world.surroundings)
+    elif isinstance(found, str):
+        found = _decoded(found)
+    if isinstance(found, dict):
+        found = [{"key": key, "value": value} for key, value in found.items()]
+    if not isinstance(found, list):
+        raise BadExpression(f"the list of foreach is a {type(found).__name__}, not a list")
+    if len(found) > MAX_ELEMENTS:
+        raise BadExpression(f"the list of foreach has more than {MAX_ELEMENTS} elements")
+    return found
+
+
+def _decoded(listed: str) -> Value:
+    """A list that came out of a variable as JSON text."""
+    try:
+        read = list(documents(listed.encode(errors="replace"), "list"))
+    except InputError as error:
+        raise BadExpression(str(error)) from None
+    return plain(read[0]) if read else None
+
+
+def operations(template: Template, scope: Scope) -> Value:
+    """The operations of patchesJson6902, which is a list, or a text that holds one.
+
+    A text that is YAML before its variables are replaced is read first, so that no value can add
+    operations of its own. In one that is not (`value: {{ x }}`), values are written as JSON.
+    """
+    given = template.value
+    if not isinstance(given, str):
+        return fill(template, scope)
+    try:
+        read = list(documents(given.encode(errors="replace"), "patchesJson6902"))
+        listed = plain(read[0]) if read else []
+    except InputError:
+        listed = None
+    if isinstance(listed, list):
+        try:
+            return _as_text(listed, scope)
+        except UnresolvedVariable as error:
+            raise error.at(str(template.place)) from None
+    inlined = fill_text(template, _Inlined(scope))
+    try:
+        read = list(documents(inlined.encode(errors="replace"), "patchesJson6902"))
+    except InputError as error:
+        raise BadPatch(f"patchesJson6902 is no YAML: {error}") from None
+    return plain(read[0]) if read else []
+
+
+def _as_text(listed: Value, scope: Scope) -> Value:
+    """Variables inside a text stay text, as they would if the text were read afterwards."""
+    if isinstance(listed, dict):
+        return {text(substitute(k, scope)): _as_text(item, scope) for k, item in listed.items()}
+    if isinstance(listed, list):
+        return [_as_text(item, scope) for item in listed]
+    return text(substitute(listed, scope)) if isinstance(listed, str) else listed
+
+
+@dataclass(frozen=True, slots=True)
+class _Inlined:
+    """A scope whose texts can stand in YAML without changing what is around them."""
+
+    scope: Scope
+
+    def query(self, expression: str) -> Value:
+        value = self.scope.query(expression)
+        if isinstance(value, str) and not _PLAIN.fullmatch(value):
+            return json.dumps(value)
+        return value
+
+    def trusted(self, expression: str) -> bool:
+        return False
+
+    def current(self) -> str:
+        return self.scope.current()
+
+    def deleting(self) -> bool:
+        return self.scope.deleting()
+
+
+def _check(before: Document, after: Document) -> None:
+    """BadPatch for what an API server would refuse, or for another object than before."""
+    if key_of(before) != key_of(after):
+        raise BadPatch(f"the patch makes {key_of(after)} of {key_of(before)}")
+    check_metadata(after)
+
+
+def check_metadata(document: Document) -> None:
+    """BadPatch for labels and annotations that no API server takes."""
+    metadata = document.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise BadPatch("metadata must be an object")
+    for field in ("labels", "annotations"):
+        given = metadata.get(field)
+        if given is not None and not isinstance(given, dict):
+            raise BadPatch(f"metadata.{field} must be an object")
+        for key, value in mapping(metadata, field).items():
+            why = names.label_key(key)
+            if not isinstance(value, str):
+                why = f"{value!r:.80} is no string; quote it"
+            elif field == "labels" and why is None:
+                why = names.label_value(value)
+            if why is not None:
+                raise BadPatch(f"metadata.{field}.{key}: {why}")

@@ -1,0 +1,119 @@
+"""What a policy is asked about: one request, who makes it, and what can be read besides.
+
+`Request` is an admission request, or an existing object treated as one. `Lookups` is everything
+that engine and context may ask of the outside; the webhook, the controller and the offline commands
+each bring their own, and `guard.py` stands in front of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from generators.kyverno.model import Operation
+from generators.kyverno.values import (
+    Document,
+    ObjectKey,
+    ObjectKind,
+    Value,
+    annotations_of,
+    copy,
+    key_of,
+    labels_of,
+    mapping,
+)
+
+_ACCOUNT = "system:serviceaccount:"
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks. Roles are `namespace:name`, resolved from bindings by the caller."""
+
+    username: str = ""
+    groups: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    cluster_roles: tuple[str, ...] = ()
+    info: Mapping[str, Value] = field(default_factory=dict)
+    """`userInfo` as it came."""
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """(namespace, name) of a ServiceAccount; empty for anybody else."""
+        if not self.username.startswith(_ACCOUNT):
+            return "", ""
+        namespace, _, name = self.username[len(_ACCOUNT) :].partition(":")
+        return namespace, name
+
+    def user_info(self) -> Document:
+        """`request.userInfo`."""
+        if self.info:
+            return {key: copy(value) for key, value in self.info.items()}
+        return {"username": self.username, "groups": [*self.groups]}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; DELETE has no `resource`, CREATE no `old`, background work no `requester`."""
+
+    operation: Operation
+    resource: Document
+    old: Document
+    requester: Requester | None = None
+    subresource: str = ""
+    dry_run: bool = False
+    own: bool = False
+    """Made by Ringfence's own account: what `skipBackgroundRequests` skips."""
+
+    @property
+    def subject(self) -> Document:
+        """The object that rules are matched against."""
+        return self.resource or self.old
+
+    @property
+    def key(self) -> ObjectKey:
+        """Which object it is about."""
+        return key_of(self.subject)
+
+    @property
+    def kind(self) -> ObjectKind:
+        """Of the object."""
+        return self.key.kind
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of the object."""
+        return labels_of(self.subject)
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Of the object."""
+        return annotations_of(self.subject)
+
+    @property
+    def uid(self) -> str:
+        """Of the object; empty before the API server has given it one."""
+        uid = mapping(self.subject, "metadata").get("uid")
+        return uid if isinstance(uid, str) else ""
+
+
+def existing(document: Document) -> Request:
+    """An object that is there already, as background rules see it."""
+    return Request(Operation.CREATE, document, {})
+
+
+class Lookups(Protocol):
+    """Reads of the outside. Each raises LookupFailed when it cannot tell."""
+
+    def namespace_labels(self, namespace: str) -> Mapping[str, str]:
+        """Labels of a namespace."""
+
+    def find(self, key: ObjectKey) -> Document | None:
+        """One object; None when there is none."""
+
+    def list(self, kind: ObjectKind, namespace: str) -> Sequence[Document]:
+        """All objects of a kind; kind and namespace may hold wildcards, "" = all namespaces."""
+
+    def get(self, path: str) -> Value:
+        """The answer of the API server to a GET."""
