@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from enforcer.identity import Registry
 from enforcer.inputs import Manifests, Tenants, Watch
 from enforcer.maps import Maps, diff, refuse_overflow
 from enforcer.state import Board, State
-from enforcer.tables import Tables
+from enforcer.tables import SERVICE_BACKENDS, Tables
 from enforcer.transition import between
 from generators.cluster import Cluster, address_owners, from_record
 from generators.errors import Refused, RingfenceError
@@ -37,7 +38,10 @@ POLL_SECONDS = 0.05
 """Between two looks at the inputs' stamps."""
 RETRY_POLLS = 20
 """What failed is tried again, and interfaces that are gone are noticed, every so many polls."""
-
+COLLECT_SECONDS = 30.0
+"""Between two removals of connections that have ended."""
+OF_TABLES = ("datapath", "services")
+"""Sources of errors that go only when tables are written anew."""
 
 SIOCGIFFLAGS = 0x8913
 IFF_UP = 1
@@ -108,13 +112,16 @@ class Agent:
 
     def run(self, stop: Event) -> None:
         """Step until told to stop; what is in force stays in force."""
-        polls = 0
+        polls, collected = 0, time.monotonic()
         while not stop.wait(POLL_SECONDS if polls else 0):
             changed = self._watch.changed()
             if changed:
                 self._read()
             self.step(changed=changed, retry=polls % RETRY_POLLS == 0)
             polls += 1
+            if time.monotonic() - collected > COLLECT_SECONDS:
+                self._maps.collect()
+                collected = time.monotonic()
 
     def step(self, *, changed: bool, retry: bool) -> None:
         """Make the kernel agree with the last good inputs, if anything is new, and publish."""
@@ -137,6 +144,7 @@ class Agent:
         tables = self._board.state.tables
         try:
             tables = self._write(self._cluster, found)
+            errors |= _closed_services(tables)
         except RingfenceError as error:
             errors["datapath"] = str(error)
         unenforced = dict(found.missing)
@@ -223,7 +231,7 @@ class Agent:
             seen_manifests=manifests.digest,
             seen_config=tenants.digest,
             errors=self._errors
-            | {k: v for k, v in self._board.state.errors.items() if k == "datapath"},
+            | {k: v for k, v in self._board.state.errors.items() if k in OF_TABLES},
         )
 
     def _result(
@@ -276,6 +284,16 @@ def _cluster(manifests: Manifests | None, tenants: Tenants | None) -> Cluster | 
     if manifests is None or manifests.documents is None or tenants is None:
         return None
     return from_record(manifests.documents, tenants.config)
+
+
+def _closed_services(tables: Tables) -> dict[str, str]:
+    """An error about Services that no isolated pod of the node may call; none without them."""
+    closed = [f"{k.address}:{k.port}/{k.protocol}" for k, b in tables.services.items() if not b]
+    if not closed:
+        return {}
+    told = f"calls from isolated pods to {', '.join(sorted(closed))} are closed: policies tell "
+    told += f"more than {SERVICE_BACKENDS} kinds of backends apart there; use fewer kinds"
+    return {"services": told}
 
 
 def _ifindex(name: str) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from enforcer.blocks import BlockIndex, within
 from enforcer.endpoints import is_local
-from enforcer.groups import Group, Isolation, World, policy_group
+from enforcer.groups import DIRECTIONS, Group, Isolation, World, policy_group
 from enforcer.identity import (
     Classifier,
     PeerSelector,
@@ -41,10 +41,17 @@ from enforcer.tables import (
 from enforcer.walls import Tenancy, wall_of
 from generators.addresses import parse_network
 from generators.cluster import Cluster, address_owners
+from generators.isolation import is_ours
 from generators.objects import Direction, NetworkPolicy, Pod
 from generators.selectors import matches
 from generators.services import Backend, ServiceKey, service_map
 
+KEEP_ANNOTATION = "ringfence.io/keep-established"
+"""`"true"` on a namespace or on policies: open connections outlive changes of policies."""
+KEPT = {
+    Dir.INGRESS: EndpointFlag.KEEP_INGRESS,
+    Dir.EGRESS: EndpointFlag.KEEP_EGRESS,
+}
 ISOLATED = {
     Dir.INGRESS: EndpointFlag.ISOLATED_INGRESS,
     Dir.EGRESS: EndpointFlag.ISOLATED_EGRESS,
@@ -205,6 +212,7 @@ class _Compilation:
             wall_group = self._number(wall.group)
             if wall.group.ranges:
                 flags |= EndpointFlag.USES_RANGE
+        flags |= self._kept(pod)
         if ifindex in self.grace:
             flags |= EndpointFlag.GRACE
         ip4 = tuple(a for a in pod.ips if ":" not in a)
@@ -240,6 +248,18 @@ class _Compilation:
         if group.ranges:
             flags |= EndpointFlag.USES_RANGE
         return (self._number(group) if group.isolating else 0), flags
+
+    def _kept(self, pod: Pod) -> EndpointFlag:
+        """In which directions the pod keeps open connections: its namespace, or all policies of
+        users that isolate it, say so."""
+        flags = EndpointFlag(0)
+        everything = _wants_to_keep(self.cluster.namespaces[pod.namespace].annotations)
+        for direction in Direction:
+            isolating = self.isolation[pod.key].of(direction)
+            users = [p for p in isolating if not is_ours(p.labels)]
+            if everything or (users and all(_wants_to_keep(p.annotations) for p in users)):
+                flags |= KEPT[DIRECTIONS[direction]]
+        return flags
 
     def _number(self, group: Group) -> int:
         number = self.groups[group] = self.registry.groups.of(group)
@@ -299,6 +319,10 @@ def _port_numbers(isolation: Isolation, pod: Pod) -> Iterable[int | None]:
             for port in rule.ports:
                 if isinstance(port.port, str):
                     yield named_port(pod, port.port, port.protocol)
+
+
+def _wants_to_keep(annotations: Mapping[str, str]) -> bool:
+    return annotations.get(KEEP_ANNOTATION) == "true"
 
 
 def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> bool:

@@ -104,6 +104,7 @@ def entries(tables: Tables, table: Table) -> int:
         Table.POLICY: len(tables.policy),
         Table.RANGES: len(tables.ranges),
         Table.CIDRS: len(tables.cidrs),
+        Table.SERVICES: len(tables.services),
         Table.ADDRESSES: len(tables.addresses),
         Table.ENDPOINTS: len(tables.endpoints),
     }

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.compile import compile_tables
+from enforcer.compile import KEEP_ANNOTATION, compile_tables
 from enforcer.identity import Registry, tenant_ids
 from enforcer.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
     PEER_CIDR,
     PEER_TENANT,
+    SERVICE_BACKENDS,
     AddressFlag,
     CidrFlag,
     Dir,
@@ -21,9 +22,11 @@ from enforcer.tables import (
     Tables,
 )
 from generators.cluster import Cluster
+from generators.labels import MANAGED_BY, MANAGER
 from generators.objects import (
     ContainerPort,
     Direction,
+    EndpointSlice,
     IPBlock,
     Namespace,
     NetworkPolicy,
@@ -32,8 +35,13 @@ from generators.objects import (
     Pod,
     PolicyPort,
     Rule,
+    Service,
+    ServicePort,
+    SliceEndpoint,
+    SlicePort,
 )
 from generators.selectors import labels_selector
+from generators.services import Backend, ServiceKey
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, Tenant, TenantConfig
 
 WEB = Pod("app", "web", {"app": "web"}, ips=("10.0.0.1", "fd00::1"), node="here")
@@ -277,3 +285,75 @@ def test_directions_are_isolated_separately() -> None:
     endpoint = tables.endpoints[5]
     assert endpoint.flags == EndpointFlag.READY | EndpointFlag.ISOLATED_EGRESS
     assert tables.isolating == {(endpoint.group, Dir.EGRESS): ("app/p",)}
+
+
+def shop(*backends: str, address: str = "10.96.0.1") -> Cluster:
+    """A cluster with a Service whose EndpointSlice lists these addresses."""
+    found = tuple(SliceEndpoint((a,)) for a in backends)
+    return replace(
+        cluster(from_web(Rule((FROM_API,)))),
+        services=(Service("app", "shop", cluster_ips=(address,), ports=(ServicePort(80),)),),
+        slices=(EndpointSlice("app", "shop-1", "shop", found, (SlicePort(8080),)),),
+    )
+
+
+def backends_of(cluster: Cluster) -> Mapping[ServiceKey, tuple[Backend, ...]]:
+    return compile_tables(cluster, "here", INTERFACES, Registry()).services
+
+
+KEY = ServiceKey("10.96.0.1", 80, "TCP")
+
+
+def test_backends_that_policies_cannot_tell_apart_are_one() -> None:
+    more = Pod("app", "api-2", {"app": "api"}, ips=("10.0.0.4",), node="there")
+    asked = shop("10.0.0.2", "10.0.0.4", "10.0.0.3")
+    asked = replace(asked, pods=(*asked.pods, more))
+    assert backends_of(asked) == {KEY: (Backend("10.0.0.2", 8080), Backend("10.0.0.3", 8080))}
+
+
+def test_nodes_and_outside_addresses_are_each_their_own_kind() -> None:
+    outside = ("10.9.0.2", "192.0.2.1", "192.0.2.2")
+    assert [b.address for b in backends_of(shop(*outside))[KEY]] == list(outside)
+
+
+def test_service_with_more_kinds_of_backends_than_fit_is_closed() -> None:
+    addresses = [f"192.0.2.{i}" for i in range(1, SERVICE_BACKENDS + 2)]
+    assert len(backends_of(shop(*addresses[:-1]))[KEY]) == SERVICE_BACKENDS
+    assert backends_of(shop(*addresses)) == {KEY: ()}
+
+
+def test_address_of_a_pod_is_no_service() -> None:
+    assert backends_of(shop("10.0.0.2", address="10.0.0.3")) == {}
+
+
+KEEP = {KEEP_ANNOTATION: "true"}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "annotated", "kept"),
+    [
+        pytest.param({}, (), False, id="nobody says so"),
+        pytest.param(KEEP, (), True, id="the namespace"),
+        pytest.param({KEEP_ANNOTATION: "yes"}, (), False, id="another value"),
+        pytest.param({}, ("p", "q"), True, id="every policy"),
+        pytest.param({}, ("p",), False, id="one of two policies"),
+    ],
+)
+def test_open_connections_are_kept_where_the_namespace_or_all_policies_say_so(
+    namespace: Mapping[str, str], annotated: tuple[str, ...], kept: bool
+) -> None:
+    policies = [to_web(name=n) for n in ("p", "q")]
+    wished = [replace(p, annotations=KEEP if p.name in annotated else {}) for p in policies]
+    asked = cluster(*wished)
+    app = replace(asked.namespaces["app"], annotations=namespace)
+    asked = replace(asked, namespaces={**asked.namespaces, "app": app})
+    flags = compile_tables(asked, "here", INTERFACES, Registry()).endpoints[5].flags
+    assert (EndpointFlag.KEEP_INGRESS in flags) is kept
+
+
+def test_generated_policies_are_not_asked_for_the_wish() -> None:
+    generated = replace(to_web(name="tenant-isolation"), labels={MANAGED_BY: MANAGER})
+    wished = replace(to_web(), annotations=KEEP)
+    for policies, kept in (((generated, wished), True), ((generated,), False)):
+        tables = compile_tables(cluster(*policies), "here", INTERFACES, Registry())
+        assert (EndpointFlag.KEEP_INGRESS in tables.endpoints[5].flags) is kept
