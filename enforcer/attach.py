@@ -115,6 +115,11 @@ def _qdisc_mark(pin_dir: Path, ifindex: int) -> Path:
     return pin_dir / LINKS / f"{ifindex}-qdisc"
 
 
+def _filters_mark(pin_dir: Path, ifindex: int) -> Path:
+    """A directory that says that filters of ours were put on the interface, or were about to be."""
+    return pin_dir / LINKS / f"{ifindex}-filters"
+
+
 def _filter_name(pin_path: Path, hook: _Hook) -> str:
     return f"ringfence {pin_path}/{hook.program}"
 
@@ -134,7 +139,8 @@ def attach(pin_path: Path, interface: str | int, mode: Mode | None = None) -> Mo
             if mode is Mode.TCX or error.errno != errno.EINVAL:
                 raise AttachError(f"tcx on interface {interface}: {error}") from error
         else:
-            _remove_filters(pin_path.parent, ifindex)
+            if _filters_mark(pin_path.parent, ifindex).exists():  # netlink takes milliseconds
+                _remove_filters(pin_path.parent, ifindex)
             return Mode.TCX
     _attach_filters(pin_path, ifindex)
     _remove_links(pin_path.parent, ifindex)
@@ -166,6 +172,7 @@ def _update_link(path: Path, program_fd: int, ifindex: int) -> bool:
 
 
 def _attach_filters(pin_path: Path, ifindex: int) -> None:
+    _filters_mark(pin_path.parent, ifindex).mkdir(mode=0o700, exist_ok=True)
     with _netlink() as netlink:
         _ensure_qdisc(netlink, pin_path.parent, ifindex)
         for hook in HOOKS:
@@ -265,6 +272,8 @@ def _remove_filters(pin_dir: Path, ifindex: int) -> None:
             if len(present) == len(ours):
                 netlink.tc("del", "clsact", ifindex, CLSACT_HANDLE, parent=CLSACT_PARENT)
             mark.rmdir()
+    with suppress(FileNotFoundError):
+        _filters_mark(pin_dir, ifindex).rmdir()
 
 
 def _remove_links(pin_dir: Path, ifindex: int) -> None:
@@ -308,8 +317,9 @@ def detach(pin_path: Path, interface: str | int) -> None:
 def forget(pin_path: Path, ifindex: int) -> None:
     """Remove the pins that belong to an interface which is gone."""
     _remove_links(pin_path.parent, ifindex)
-    with suppress(FileNotFoundError):
-        _qdisc_mark(pin_path.parent, ifindex).rmdir()
+    for mark in (_qdisc_mark, _filters_mark):
+        with suppress(FileNotFoundError):
+            mark(pin_path.parent, ifindex).rmdir()
 
 
 def uninstall(pin_dir: Path) -> None:
