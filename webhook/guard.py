@@ -118,6 +118,8 @@ class Guard:
         self._written: Epoch | None = None
         self._candidate: tuple[str, int] | None = None
         self._refused_since = 0.0
+        self._looked_at = float("-inf")
+        self._covered = False
         self._exempt = frozenset(registration.exempt(namespace))
         self.state = GuardState.OFF
         self.probe = "not asked yet"
@@ -131,13 +133,20 @@ class Guard:
         Asks the API server now: who saw the label first and the configuration afterwards cannot
         miss that somebody switched admission off before setting the label.
         """
+        asked = time.monotonic()
         with self._lock:
             epoch = self._epoch
             if want is None or epoch is None or namespace.name in self._exempt:
                 return False
             if namespace.uid in epoch.unproven:
                 return False
-            return epoch.covers(registration.fetch(self._client, want)) is not None
+            # One answer serves all that wait: it was asked for after each of them had seen
+            # its label.
+            if self._looked_at <= asked:
+                began = time.monotonic()
+                live = registration.fetch(self._client, want)
+                self._looked_at, self._covered = began, epoch.covers(live) is not None
+            return self._covered
 
     def corrected(self, uid: str) -> None:
         """The label was set right: from now on it changes by admission only."""
@@ -158,6 +167,7 @@ class Guard:
         with self._lock:
             self._epoch = self._written = None
             self._candidate = None
+            self._looked_at = float("-inf")
             self.state = GuardState.OFF if want is None else GuardState.BROKEN
             if want is None:
                 return
@@ -198,6 +208,7 @@ class Guard:
             return float("inf")
 
     def _break(self) -> None:
+        self._looked_at = float("-inf")
         if self._epoch is not None:
             event(LOG, "admission_gap", logging.ERROR, uid=self._epoch.uid)
         self._epoch = None
