@@ -7,21 +7,19 @@ nodes is compiled once for each. Registered under the entry-point group `ringfen
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enforcer.compile import compile_tables
 from enforcer.endpoints import is_local
-from enforcer.identity import Registry
 from enforcer.interpret import Packet, judge
 from enforcer.tables import Dir, Tables
 from generators import reachability
 from generators.cluster import Cluster
 from generators.protocols import number
-from generators.reachability import Evaluator, Question, is_hairpin, worst
+from generators.reachability import Evaluator, Question, cell_of, worst
 from generators.verdicts import Cell, Judgement, Reason, Verdict
 
 NOT_ON_POD_NETWORK = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
-WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 
 Judge = Callable[[Tables, int, Packet], Judgement]
 """Tables of a node, the interface that is asked, the packet."""
@@ -44,7 +42,7 @@ def compile_nodes(cluster: Cluster) -> Mapping[str, CompiledNode]:
 def _compile_node(cluster: Cluster, node: str) -> CompiledNode:
     keys = sorted(pod.key for pod in cluster.pods if is_local(pod, node))
     interfaces = {key: index for index, key in enumerate(keys, start=1)}
-    return CompiledNode(compile_tables(cluster, node, interfaces, Registry()), interfaces)
+    return CompiledNode(compile_tables(cluster, node, interfaces), interfaces)
 
 
 def maps(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
@@ -81,13 +79,13 @@ def answer(
         found = judge_packet(node.tables, node.interfaces[asked.pod], asked.packet)
         said[asked.place, asked.packet.direction] = found
     return tuple(
-        worst(
-            _cell(
-                question,
-                said.get(((index, packet), Dir.EGRESS), NOT_ON_POD_NETWORK),
-                said.get(((index, packet), Dir.INGRESS), NOT_ON_POD_NETWORK),
-            )
-            for packet in range(len(packets[index]))
+        cell_of(
+            question,
+            said.get(((index, 0), Dir.EGRESS), NOT_ON_POD_NETWORK),
+            worst(
+                said.get(((index, packet), Dir.INGRESS), NOT_ON_POD_NETWORK)
+                for packet in range(len(packets[index]))
+            ),
         )
         for index, question in enumerate(listed)
     )
@@ -98,35 +96,39 @@ def _asked(
     questions: Sequence[Question],
     packets: Sequence[Sequence[reachability.Packet]],
 ) -> Iterable[_Asked]:
+    """The source's side is asked about what leaves it, a Service's address where one is called."""
     for index, question in enumerate(questions):
+        leaving = names.leaving(question)
+        if leaving.source.pod is not None:
+            yield _Asked(
+                leaving.source.pod.node,
+                leaving.source.pod.key,
+                (index, 0),
+                _packet(Dir.EGRESS, question, leaving),
+            )
         for place, found in enumerate(packets[index]):
-            hairpin = is_hairpin(found)
-            for direction, subject, peer in (
-                (Dir.EGRESS, found.source, found.destination),
-                (Dir.INGRESS, found.destination, names.arriving(found).source),
-            ):
-                if subject.pod is None:
-                    continue
-                packet = Packet(
-                    direction,
-                    subject.address,
-                    peer.address,
-                    number(question.protocol, question.family),
-                    found.port,
-                    # A node's address means the node itself here, not what hides behind it.
-                    from_socket=not hairpin,
+            if found.destination.pod is not None:
+                yield _Asked(
+                    found.destination.pod.node,
+                    found.destination.pod.key,
+                    (index, place),
+                    _arriving(names, question, found),
                 )
-                yield _Asked(subject.pod.node, subject.pod.key, (index, place), packet)
 
 
-def _cell(question: Question, egress: Judgement, ingress: Judgement) -> Cell:
-    return Cell(
-        question.source,
-        question.destination,
-        question.protocol,
-        question.port,
-        question.family,
-        next(v for v in WORST_FIRST if v in (egress.verdict, ingress.verdict)),
-        egress,
-        ingress,
+def _arriving(names: Evaluator, question: Question, found: reachability.Packet) -> Packet:
+    arrived = names.arriving(found)
+    # A node's address means the node itself here, unless the packet was masqueraded on the way.
+    return replace(_packet(Dir.INGRESS, question, arrived), from_socket=arrived is found)
+
+
+def _packet(direction: Dir, question: Question, found: reachability.Packet) -> Packet:
+    ingress = direction is Dir.INGRESS
+    own, peer = found.source.address, found.destination.address
+    return Packet(
+        direction,
+        peer if ingress else own,
+        own if ingress else peer,
+        number(question.protocol, question.family),
+        found.port,
     )

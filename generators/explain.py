@@ -24,7 +24,6 @@ from generators.reachability import (
     named_port,
     port_matches,
     rule_name,
-    worst,
 )
 from generators.selectors import first_unmet, requirement_text, text
 from generators.tenants.assignment import assign_by_name
@@ -83,9 +82,11 @@ class Trace:
 def trace(evaluator: Evaluator, question: Question) -> Trace:
     """Explain the answer to one question."""
     answers = [(evaluator.answer(question, p), p) for p in evaluator.packets(question)]
-    cell = worst(found for found, _ in answers)
-    packet = next(packet for found, packet in answers if found is cell)
-    arrived = evaluator.arriving(packet)
+    cell = evaluator.cell(question)
+    leaving = next(p for found, p in answers if found.egress == cell.egress)
+    entering = next(p for found, p in answers if found.ingress == cell.ingress)
+    packet = leaving if cell.egress.verdict is cell.verdict else entering
+    arrived = evaluator.arriving(entering)
     service = evaluator.service(question.destination)
     called = service.key if service is not None and packet.route is Route.SERVICE else ""
     return Trace(
@@ -95,9 +96,11 @@ def trace(evaluator: Evaluator, question: Question) -> Trace:
         source=_end(evaluator, packet.source),
         destination=_end(evaluator, packet.destination),
         wall=_wall(evaluator, arrived, cell.ingress),
-        egress=_rules(evaluator, Direction.EGRESS, packet.source.pod, packet, cell.egress),
-        ingress=_rules(evaluator, Direction.INGRESS, packet.destination.pod, arrived, cell.ingress),
-        to_allow=_to_allow(evaluator, packet, cell),
+        egress=_rules(evaluator, Direction.EGRESS, leaving.source.pod, leaving, cell.egress),
+        ingress=_rules(
+            evaluator, Direction.INGRESS, entering.destination.pod, arrived, cell.ingress
+        ),
+        to_allow=_to_allow(evaluator, leaving, arrived, cell),
     )
 
 
@@ -293,18 +296,20 @@ def _port_miss(item: PolicyPort, packet: Packet) -> str:
 # What to add
 
 
-def _to_allow(evaluator: Evaluator, packet: Packet, cell: Cell) -> tuple[str, ...]:
+def _to_allow(
+    evaluator: Evaluator, leaving: Packet, arrived: Packet, cell: Cell
+) -> tuple[str, ...]:
     """What somebody would have to write, for each direction that does not let through."""
     hints = []
-    if cell.egress.verdict is Verdict.DROPPED and packet.source.pod is not None:
-        hints.append(_policy_hint(evaluator, Direction.EGRESS, packet.source.pod, packet))
-    if cell.ingress.verdict is Verdict.FORWARDED or packet.destination.pod is None:
+    if cell.egress.verdict is Verdict.DROPPED and leaving.source.pod is not None:
+        hints.append(_policy_hint(evaluator, Direction.EGRESS, leaving.source.pod, leaving))
+    subject = arrived.destination.pod
+    if cell.ingress.verdict is Verdict.FORWARDED or subject is None:
         return tuple(hints)
-    arrived = evaluator.arriving(packet)
     if cell.ingress.reason in (Reason.POLICY_DENIED, Reason.UNKNOWN_L4_PROTOCOL):
-        hints.append(_policy_hint(evaluator, Direction.INGRESS, packet.destination.pod, arrived))
+        hints.append(_policy_hint(evaluator, Direction.INGRESS, subject, arrived))
     else:
-        hints.append(_wall_hint(evaluator, arrived, packet.destination.pod, cell.ingress.reason))
+        hints.append(_wall_hint(evaluator, arrived, subject, cell.ingress.reason))
     return tuple(hints)
 
 

@@ -11,8 +11,8 @@ written to be compared with the meaning of NetworkPolicy line by line, not to be
     5. no policy isolates the subject in this direction                NOT_ISOLATED
     6. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
 
-A packet to a Service is judged by its backends, because it reaches one of them: the answer is that
-of the backend that fares worst, as nobody knows which one it will be.
+A packet to a Service is judged by its backends, because it reaches one of them: each direction is
+that of the backend that fares worst in it, as nobody knows which one it will be.
 
 The wall (mode strict; audit reports and goes on; overridable has none) lets in: own tenant, shared
 components, consented grants, and what comes from outside the cluster. An address of the pod ranges
@@ -144,28 +144,17 @@ class Evaluator:
 
     def cell(self, question: Question) -> Cell:
         """The answer to one question; LookupError when an end has no address of that family."""
-        return worst(self.answer(question, packet) for packet in self.packets(question))
+        answers = [self.answer(question, packet) for packet in self.packets(question)]
+        egress = worst(answer.egress for answer in answers)
+        return cell_of(question, egress, worst(answer.ingress for answer in answers))
 
     def answer(self, question: Question, packet: Packet) -> Cell:
         """The answer as far as one of the question's packets goes."""
-        egress, ingress = self.egress(packet), self.ingress(packet)
-        verdicts = {egress.verdict, ingress.verdict}
-        return Cell(
-            question.source,
-            question.destination,
-            question.protocol,
-            question.port,
-            question.family,
-            next(verdict for verdict in _WORST_FIRST if verdict in verdicts),
-            egress,
-            ingress,
-        )
+        return cell_of(question, self.egress(packet), self.ingress(packet))
 
     def packets(self, question: Question) -> tuple[Packet, ...]:
         """The packet that a question is about; to a Service one for each backend."""
-        source = self.party(question.source, question.family)
-        destination = self.party(question.destination, question.family)
-        direct = Packet(source, destination, question.protocol, question.port)
+        direct = self.leaving(question)
         backends = self.backends(direct)
         if not backends:
             return (direct,)
@@ -178,6 +167,12 @@ class Evaluator:
             )
             for backend in backends
         )
+
+    def leaving(self, question: Question) -> Packet:
+        """The packet as it leaves its source: a Service is still a plain address."""
+        source = self.party(question.source, question.family)
+        destination = self.party(question.destination, question.family)
+        return Packet(source, destination, question.protocol, question.port)
 
     def backends(self, packet: Packet) -> tuple[Backend, ...]:
         """What is behind the destination, when it is a Service's; none of an address in use."""
@@ -242,6 +237,9 @@ class Evaluator:
             return _NOT_ISOLATED
         if _same(packet):
             return _SELF
+        if packet.route is Route.SERVICE and not self.isolating(Direction.EGRESS, subject):
+            # Nobody has to look behind the Service.
+            return _NOT_ISOLATED
         if _own_node(subject, packet.destination):
             return _HOST
         return self._by_policies(Direction.EGRESS, subject, packet)
@@ -441,9 +439,23 @@ def _wall_port(ports: tuple[Port, ...], packet: Packet) -> bool:
     )
 
 
-def worst(cells: Iterable[Cell]) -> Cell:
-    """The first cell of the worst verdict."""
-    return min(cells, key=lambda cell: _WORST_FIRST.index(cell.verdict))
+def worst(judgements: Iterable[Judgement]) -> Judgement:
+    """The first of the worst verdict."""
+    return min(judgements, key=lambda judgement: _WORST_FIRST.index(judgement.verdict))
+
+
+def cell_of(question: Question, egress: Judgement, ingress: Judgement) -> Cell:
+    """The answer that two directions make: as the worse of them fares."""
+    return Cell(
+        question.source,
+        question.destination,
+        question.protocol,
+        question.port,
+        question.family,
+        worst((egress, ingress)).verdict,
+        egress,
+        ingress,
+    )
 
 
 def is_hairpin(packet: Packet) -> bool:

@@ -236,6 +236,15 @@ def test_the_worst_backend_decides_because_nobody_knows_which_one_it_will_be() -
     )
 
 
+def test_each_direction_fares_as_with_its_worst_backend() -> None:
+    to_bad = f"{DENY % ('client', 'Egress')}, egress: [{{to: [{{podSelector: "
+    to_bad += "{matchLabels: {name: bad}}}]}]"
+    of = cluster(*PODS, *PAIR, TWO, CLOSE_BAD, policy("x/p", to_bad))
+    assert said(ask(of, "x/client", "svc/x/two")) == (
+        "DROPPED egress=POLICY_DENIED ingress=POLICY_DENIED"
+    )
+
+
 def test_a_trace_tells_of_each_backend() -> None:
     of = cluster(*PODS, *PAIR, TWO, CLOSE_BAD)
     question = single_question(of, "x/client", "svc/x/two", PortProtocol.parse("80"))
