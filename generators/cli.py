@@ -16,6 +16,7 @@ from generators.commands.generate import generate, plan
 from generators.commands.matrix import matrix
 from generators.commands.trace import trace
 from generators.errors import RingfenceError
+from generators.kyverno.cli import policy
 from generators.tenants.cli import tenants
 
 EXIT_INTERRUPTED = 130
@@ -26,7 +27,7 @@ def cli() -> None:
     """Commands of this package: pure, they need neither root nor a cluster."""
 
 
-for command in (tenants, generate, plan, matrix, trace):
+for command in (tenants, generate, plan, matrix, trace, policy):
     cli.add_command(command)
 
 

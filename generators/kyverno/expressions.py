@@ -111,6 +111,35 @@ def roots_of(expression: str) -> frozenset[str]:
     )
 
 
+def first_fields(expression: str) -> frozenset[str]:
+    """Names that an expression asks its roots for, as far as its form tells."""
+    found: set[str] = set()
+    stack = [_parsed(expression)]
+    while stack:
+        node = stack.pop()
+        if node["type"] == "field":
+            found.add(str(node["value"]))
+        elif node["type"] in _ON_A_VALUE:
+            stack += node["children"][:1]
+        elif node["type"] != "expref":
+            stack += [child for child in node["children"] if isinstance(child, dict)]
+    return frozenset(found)
+
+
+_ON_A_VALUE = frozenset(
+    {
+        "subexpression",
+        "index_expression",
+        "pipe",
+        "projection",
+        "value_projection",
+        "filter_projection",
+        "flatten",
+    }
+)
+"""Their first child sees the roots, the others what came out of it."""
+
+
 def _nodes(node: _Node) -> Iterator[_Node]:
     stack = [node]
     while stack:
