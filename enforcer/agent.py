@@ -20,14 +20,14 @@ from pathlib import Path
 from threading import Event
 
 from enforcer import attach, loader
-from enforcer.compile import compile_tables
+from enforcer.changes import Inputs as Wanted
+from enforcer.compile import Compiler
 from enforcer.endpoints import Found, find_interfaces
 from enforcer.identity import Registry
 from enforcer.inputs import Manifests, Tenants, Watch
-from enforcer.maps import Maps, diff, refuse_overflow
+from enforcer.maps import Maps
 from enforcer.state import Board, State
 from enforcer.tables import SERVICE_BACKENDS, Tables
-from enforcer.transition import between
 from generators.cluster import Cluster, address_owners, from_record
 from generators.errors import Refused, RingfenceError
 from generators.logs import event
@@ -100,11 +100,12 @@ class Agent:
         self._cluster: Cluster | None = None
         self._written: Cluster | None = None
         self._errors: dict[str, str] = {}
-        self._kernel = maps.read()
-        self._registry = Registry.following(self._kernel)
-        self._fresh = not self._kernel.endpoints
-        self._grace: frozenset[int] = frozenset()
-        self._interfaces = set(self._kernel.endpoints)
+        kernel = maps.read()
+        self._compiler = Compiler(settings.node, Registry.following(kernel))
+        self._unsure = True
+        """The kernel may hold something else than was last committed."""
+        self._fresh = not kernel.endpoints
+        self._interfaces = set(kernel.endpoints)
         self._found: Found | None = None
         self._attached: dict[int, str] = {}
         self._failed = False
@@ -139,7 +140,7 @@ class Agent:
         self._found, self._written = found, self._cluster
         if self._fresh:
             self._fresh = False
-            self._grace = frozenset(i for i in found.interfaces.values() if _is_up(i))
+            self._compiler.grace = frozenset(i for i in found.interfaces.values() if _is_up(i))
         errors = dict(self._errors)
         tables = self._board.state.tables
         try:
@@ -178,23 +179,22 @@ class Agent:
 
     def _write(self, cluster: Cluster, found: Found) -> Tables:
         """Compile and write; the tables that are now in force."""
-        before = self._board.state.tables if self._board.state.ready else self._kernel
-        desired = compile_tables(
-            cluster, self._settings.node, found.interfaces, self._registry, before, self._grace
-        )
-        middle = between(self._kernel, desired, self._registry.identities.of)
-        refuse_overflow(middle)
+        compiler = self._compiler
+        compiler.become(Wanted(cluster, found.interfaces))
+        if self._unsure:
+            compiler.resync(self._maps.read())
+            self._unsure = False
+        writes = compiler.plan()
+        gone = compiler.leaving()
         try:
-            for tables in (middle, desired):
-                self._maps.apply(diff(self._kernel, tables))
-                self._kernel = tables
+            self._maps.apply(writes)
         except RingfenceError:
-            self._kernel = self._maps.read()
+            self._unsure = True
             raise
-        gone = {e.endpoint for e in before.endpoints.values()}
-        gone -= {e.endpoint for e in desired.endpoints.values()}
+        compiler.commit()
         if gone:
             self._maps.forget(gone)
+        desired = compiler.tables()
         self._interfaces |= desired.endpoints.keys()
         return desired
 

@@ -1,49 +1,82 @@
 """Which `ipBlock`s hold an address or a smaller block, without asking each of them.
 
 The compiler asks for every pod address and every prefix. A block that holds something is among its
-ancestors, and there are only as many as different prefix lengths are in use.
+ancestors, and there are only as many as different prefix lengths are in use. Everything here is
+integers, because a hundred thousand addresses are asked about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network
+import socket
+from collections import Counter
+from dataclasses import dataclass
 
-from generators.addresses import Network, parse_network
 from generators.objects import IPBlock
+
+BITS = {4: 32, 6: 128}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Net:
+    """A block of canonical text as numbers: IP version, prefix length, leading bits."""
+
+    version: int
+    length: int
+    value: int
+
+    @classmethod
+    def of(cls, text: str) -> Net:
+        """The block or address that a canonical text means."""
+        address, slash, length = text.partition("/")
+        version, kind = (6, socket.AF_INET6) if ":" in address else (4, socket.AF_INET)
+        number = int.from_bytes(socket.inet_pton(kind, address))
+        bits = BITS[version]
+        taken = int(length) if slash else bits
+        return cls(version, taken, number >> (bits - taken))
+
+    def inside(self, outer: Net) -> bool:
+        """Whether all of it is inside `outer`; families never mix."""
+        return (
+            self.version == outer.version
+            and self.length >= outer.length
+            and self.value >> (self.length - outer.length) == outer.value
+        )
+
+    def shortened(self, length: int) -> Net:
+        """The block of that length around it."""
+        return Net(self.version, length, self.value >> (self.length - length))
 
 
 class BlockIndex:
     """The blocks in use, found by what they hold."""
 
-    def __init__(self, blocks: Iterable[IPBlock]) -> None:
-        self._blocks: dict[str, list[IPBlock]] = {}
-        lengths: dict[int, set[int]] = {4: set(), 6: set()}
-        for block in blocks:
-            self._blocks.setdefault(block.cidr, []).append(block)
-            for prefix in (block.cidr, *block.excepts):
-                network = parse_network(prefix)
-                lengths[network.version].add(network.prefixlen)
-        self._lengths = {version: sorted(found) for version, found in lengths.items()}
+    def __init__(self) -> None:
+        self._blocks: dict[Net, dict[IPBlock, frozenset[Net]]] = {}
+        self._lengths: dict[int, Counter[int]] = {4: Counter(), 6: Counter()}
 
-    def holding(self, network: Network) -> frozenset[IPBlock]:
-        """The blocks that hold the whole network and except no part around it."""
-        ancestors = {
-            str(network.supernet(new_prefix=length))
-            for length in self._lengths[network.version]
-            if length <= network.prefixlen
-        }
+    def add(self, block: IPBlock) -> None:
+        """Put a block into use."""
+        net, excepts = Net.of(block.cidr), frozenset(map(Net.of, block.excepts))
+        self._blocks.setdefault(net, {})[block] = excepts
+        self._lengths[net.version].update(n.length for n in (net, *excepts))
+
+    def remove(self, block: IPBlock) -> None:
+        """Take a block out of use."""
+        net = Net.of(block.cidr)
+        excepts = self._blocks[net].pop(block)
+        if not self._blocks[net]:
+            del self._blocks[net]
+        lengths = self._lengths[net.version]
+        lengths.subtract(n.length for n in (net, *excepts))
+        for gone in [length for length, count in lengths.items() if not count]:
+            del lengths[gone]
+
+    def holding(self, net: Net) -> frozenset[IPBlock]:
+        """The blocks that hold the whole of it and except no part around it."""
+        around = {net.shortened(n) for n in self._lengths[net.version] if n <= net.length}
         return frozenset(
             block
-            for cidr in ancestors & self._blocks.keys()
-            for block in self._blocks[cidr]
-            if ancestors.isdisjoint(block.excepts)
+            for outer in around & self._blocks.keys()
+            for block, excepts in self._blocks[outer].items()
+            if around.isdisjoint(excepts)
         )
-
-
-def within(network: Network, outer: str) -> bool:
-    """Whether the whole network is inside the block `outer`; families never mix."""
-    other = parse_network(outer)
-    if isinstance(network, IPv4Network):
-        return isinstance(other, IPv4Network) and network.subnet_of(other)
-    return isinstance(other, IPv6Network) and network.subnet_of(other)

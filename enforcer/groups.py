@@ -1,60 +1,126 @@
 """Policy groups: the rules that hold for an endpoint, as entries by peer and port.
 
-compile.py calls `policy_group` for each way in which policies combine on endpoints, walls.py uses
-`entries` for the tenant wall. What may surprise: a peer gets entries of its own only where some
-rule names it; then these hold all rules that match it, also those for any peer, so that the first
-hit is the first rule in policy order.
+The compiler asks a group's definition for the entries of one peer at a time, so that a new peer
+costs only its own entries. What may surprise: a peer gets entries of its own only where some rule
+names it; then these hold all rules that match it, also those for any peer, so that the first hit is
+the first rule in policy order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from enforcer.blocks import BlockIndex
-from enforcer.identity import PeerSelector, PodClass, named_port
+from enforcer.identity import PeerSelector, PodClass, PortName, Word, named_port
 from enforcer.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
-from enforcer.tables import PEER_ANY, PEER_CIDR, Dir
-from generators.addresses import parse_network
-from generators.objects import Direction, IPBlock, NetworkPolicy, Pod, PolicyPort, Rule
+from enforcer.tables import PEER_ANY, Dir, EndpointFlag, PolicyKey, RangeKey
+from generators.objects import (
+    ContainerPort,
+    Direction,
+    IPBlock,
+    NetworkPolicy,
+    PolicyPort,
+    Rule,
+)
 
 DIRECTIONS: Mapping[Direction, Dir] = {
     Direction.INGRESS: Dir.INGRESS,
     Direction.EGRESS: Dir.EGRESS,
 }
+ISOLATED: Mapping[Direction, EndpointFlag] = {
+    Direction.INGRESS: EndpointFlag.ISOLATED_INGRESS,
+    Direction.EGRESS: EndpointFlag.ISOLATED_EGRESS,
+}
 
 Number = Callable[[str], int]
 """Rule name -> rule id."""
 
+ExactSlot = tuple[int, int, Dir]
+"""(port, protocol, direction)"""
+RangeSlot = tuple[int, Dir, int, int]
+"""(protocol, direction, port, length)"""
+
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """The content of a policy group; equal content is one group."""
+class Bucket:
+    """All entries of one group for one peer: slot -> rule id. Nobody mutates it."""
 
-    policy: frozenset[tuple[int, int, int, Dir, int]] = frozenset()
-    """(peer, port, protocol, direction, rule id)"""
-    ranges: frozenset[tuple[int, int, int, int, Dir, int]] = frozenset()
-    """(peer, port, length, protocol, direction, rule id)"""
-    isolating: tuple[tuple[Dir, tuple[str, ...]], ...] = ()
-    """The policies that isolate in each isolated direction."""
-    wall: str = ""
-    """Of a tenant wall: the rule that a denial names."""
+    policy: Mapping[ExactSlot, int] = field(default_factory=dict)
+    ranges: Mapping[RangeSlot, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.policy or self.ranges)
+
+    def __or__(self, other: Bucket) -> Bucket:
+        """Entries of both; this one's rule where both have a slot."""
+        return Bucket({**other.policy, **self.policy}, {**other.ranges, **self.ranges})
+
+    def opens_all_of(self, other: Bucket) -> bool:
+        """Whether every slot of the other is here too."""
+        return other.policy.keys() <= self.policy.keys() and (
+            other.ranges.keys() <= self.ranges.keys()
+        )
+
+    def policy_entries(self, group: int, peer: int) -> Iterable[tuple[PolicyKey, int]]:
+        """As keys of the map."""
+        for (port, protocol, direction), rule in self.policy.items():
+            yield PolicyKey(group, peer, port, protocol, direction), rule
+
+    def range_entries(self, group: int, peer: int) -> Iterable[tuple[RangeKey, int]]:
+        """As keys of the map."""
+        for (protocol, direction, port, length), rule in self.ranges.items():
+            yield RangeKey(group, peer, protocol, direction, port, length), rule
+
+
+EMPTY = Bucket()
+
+
+class Definition(Protocol):
+    """What a group means, whoever the peers are; equal keys mean the same."""
 
     @property
-    def uses_cidr(self) -> bool:
-        """Whether an entry names a block of addresses."""
-        return any(peer >= PEER_CIDR for peer, *_ in (*self.policy, *self.ranges))
+    def key(self) -> object:
+        """Equal for equal meanings."""
+
+    @property
+    def words(self) -> frozenset[Word]:
+        """The words by which it names peers."""
+
+    @property
+    def needs(self) -> EndpointFlag:
+        """What its endpoints' programs have to look at."""
+
+    @property
+    def isolating(self) -> Mapping[Dir, tuple[str, ...]]:
+        """The policies that isolate, in each isolated direction."""
+
+    @property
+    def wall(self) -> str:
+        """Of a tenant wall: the rule that a denial names."""
+
+    def fixed(self) -> Mapping[int, Bucket]:
+        """Peers that are there whatever pods there are."""
+
+    def for_pods(self, pods: PodClass) -> Bucket:
+        """Entries of a class of pods; empty where no rule means them in particular."""
+
+    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
+        """Entries of the addresses that these blocks hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """The peers that rules can mean: classes of pods, and blocks of addresses."""
-
-    classes: Mapping[PodClass, int]
-    """Class -> identity."""
-    prefixes: Mapping[str, int]
-    """Block -> cidr id."""
-    blocks: BlockIndex
+def bucket(allowed: Sequence[Ranked], rules: Sequence[int], direction: Dir) -> Bucket:
+    """Entries of one direction for one peer, ranks being indexes into `rules`."""
+    if not allowed:
+        return EMPTY
+    found = slots(allowed)
+    return Bucket(
+        {(port, proto, direction): rules[rank] for (port, proto), rank in found.exact.items()},
+        {
+            (proto, direction, port, length): rules[rank]
+            for (port, length, proto), rank in found.prefixes.items()
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +134,15 @@ class Isolation:
         """Those of one direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
 
-    @property
-    def rules(self) -> Iterable[tuple[Direction, NetworkPolicy, Rule]]:
-        """Every rule that counts, in policy order."""
-        for direction in Direction:
-            for policy in self.of(direction):
-                for rule in policy.rules(direction):
-                    yield direction, policy, rule
+    def port_numbers(self, ports: Sequence[ContainerPort]) -> tuple[int | None, ...]:
+        """What the port names of ingress rules mean on a pod with these ports."""
+        return tuple(
+            named_port(ports, port.port, port.protocol)
+            for policy in self.ingress
+            for rule in policy.ingress
+            for port in rule.ports
+            if isinstance(port.port, str)
+        )
 
 
 def rule_name(policy: NetworkPolicy, direction: Direction, index: int) -> str:
@@ -82,143 +150,148 @@ def rule_name(policy: NetworkPolicy, direction: Direction, index: int) -> str:
     return f"{policy.key}#{direction.value.lower()}[{index}]"
 
 
-def policy_group(isolation: Isolation, endpoint: Pod, world: World, number: Number) -> Group:
-    """What the policies let in and out of an endpoint (its port names count for ingress)."""
-    policy: set[tuple[int, int, int, Dir, int]] = set()
-    ranges: set[tuple[int, int, int, int, Dir, int]] = set()
-    isolating: list[tuple[Dir, tuple[str, ...]]] = []
-    for direction in Direction:
-        policies = isolation.of(direction)
-        if not policies:
-            continue
-        isolating.append((DIRECTIONS[direction], tuple(p.key for p in policies)))
-        rules = [
-            _numbered(number(rule_name(p, direction, index)), p.namespace, rule)
-            for p in policies
-            for index, rule in enumerate(p.rules(direction))
+class PolicyGroup:
+    """The meaning of the policies that isolate an endpoint with these ports."""
+
+    wall = ""
+
+    def __init__(
+        self, key: object, isolation: Isolation, ports: Sequence[ContainerPort], number: Number
+    ) -> None:
+        self.key = key
+        self._sides = tuple(
+            _Side(direction, isolation.of(direction), ports, number)
+            for direction in Direction
+            if isolation.of(direction)
+        )
+        self.words = frozenset(word for side in self._sides for word in side.by_word)
+        self.isolating: Mapping[Dir, tuple[str, ...]] = {
+            side.dir: side.policies for side in self._sides
+        }
+        needs = EndpointFlag(0)
+        for side in self._sides:
+            needs |= side.needs
+        self.needs = needs
+
+    def fixed(self) -> Mapping[int, Bucket]:
+        """What anybody may do."""
+        anyone = _joined(bucket(side.anyone, side.rules, side.dir) for side in self._sides)
+        return {PEER_ANY: anyone} if anyone else {}
+
+    def for_pods(self, pods: PodClass) -> Bucket:
+        """For a class of pods; empty where no rule means these pods in particular."""
+        return _joined(
+            bucket(side.open_to_pods(pods), side.rules, side.dir) for side in self._sides
+        )
+
+    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
+        """For addresses that these blocks hold; empty where none of them is in a rule."""
+        return _joined(
+            bucket(side.open_to_block(held), side.rules, side.dir) for side in self._sides
+        )
+
+
+class _Side:
+    """One direction of a group: its rules, found by the words that they use."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        policies: Sequence[NetworkPolicy],
+        ports: Sequence[ContainerPort],
+        number: Number,
+    ) -> None:
+        self.dir = DIRECTIONS[direction]
+        self.policies = tuple(policy.key for policy in policies)
+        self.rules: list[int] = []
+        self.by_word: dict[Word, list[int]] = {}
+        self.anyone: list[Ranked] = []
+        self.needs = ISOLATED[direction]
+        self._spans: list[list[Span]] = []
+        self._names: list[frozenset[PortName]] = []
+        self._to_anyone: list[int] = []
+        for policy in policies:
+            for index, rule in enumerate(policy.rules(direction)):
+                self._add(number(rule_name(policy, direction, index)), policy, rule, ports)
+
+    def _add(
+        self, number: int, policy: NetworkPolicy, rule: Rule, ports: Sequence[ContainerPort]
+    ) -> None:
+        rank = len(self.rules)
+        self.rules.append(number)
+        spans = list(_numeric(rule, self.dir, ports))
+        names = _port_names(rule) if self.dir is Dir.EGRESS else frozenset()
+        self._spans.append(spans)
+        self._names.append(names)
+        if any(span.first != span.last and not span.whole for span in spans):
+            self.needs |= EndpointFlag.USES_RANGE
+        words: set[Word] = set()
+        for peer in rule.peers:
+            if peer.ip_block is not None:
+                words.add(peer.ip_block)
+                self.needs |= EndpointFlag.USES_CIDR
+            else:
+                words.add(PeerSelector.of(peer, policy.namespace))
+        if not rule.peers:
+            self._to_anyone.append(rank)
+            self.anyone += [(rank, span) for span in spans]
+        for word in words:
+            self.by_word.setdefault(word, []).append(rank)
+        for name in names:
+            # Pods that declare the name are a class of their own, whatever selects them.
+            self.by_word.setdefault(name, [])
+
+    def open_to_pods(self, pods: PodClass) -> Sequence[Ranked]:
+        selected = {rank for word in pods.selectors for rank in self.by_word.get(word, ())}
+        inside = {rank for word in pods.blocks for rank in self.by_word.get(word, ())}
+        particular = bool(selected or inside)
+        found: list[Ranked] = []
+        for rank in sorted({*selected, *inside, *self._to_anyone}):
+            found += [(rank, span) for span in self._spans[rank]]
+            if rank in selected or rank not in inside:
+                named = list(self._named_by_peer(rank, pods))
+                particular = particular or bool(named)
+                found += [(rank, span) for span in named]
+        return found if particular else []
+
+    def open_to_block(self, held: frozenset[IPBlock]) -> Sequence[Ranked]:
+        inside = {rank for block in held for rank in self.by_word.get(block, ())}
+        if not inside:
+            return []
+        return [
+            (rank, span)
+            for rank in sorted({*inside, *self._to_anyone})
+            for span in self._spans[rank]
         ]
-        opened = _openings(rules, direction, endpoint, world)
-        exact, prefixes = entries(opened, [r.number for r in rules], DIRECTIONS[direction])
-        policy |= exact
-        ranges |= prefixes
-    return Group(frozenset(policy), frozenset(ranges), tuple(isolating))
+
+    def _named_by_peer(self, rank: int, pods: PodClass) -> Iterable[Span]:
+        for name, protocol, number in pods.ports:
+            if PortName(name, protocol) in self._names[rank]:
+                yield Span(PROTOCOLS[protocol], number, number)
 
 
-def entries(
-    opened: Mapping[int, Sequence[Ranked]], rules: Sequence[int], direction: Dir
-) -> tuple[
-    set[tuple[int, int, int, Dir, int]],
-    set[tuple[int, int, int, int, Dir, int]],
-]:
-    """Entries of one direction: what is open to each peer, ranks being indexes into `rules`."""
-    policy: set[tuple[int, int, int, Dir, int]] = set()
-    ranges: set[tuple[int, int, int, int, Dir, int]] = set()
-    for peer, allowed in opened.items():
-        found = slots(allowed)
-        for (port, protocol), rank in found.exact.items():
-            policy.add((peer, port, protocol, direction, rules[rank]))
-        for (port, length, protocol), rank in found.prefixes.items():
-            ranges.add((peer, port, length, protocol, direction, rules[rank]))
-    return policy, ranges
+def _joined(buckets: Iterable[Bucket]) -> Bucket:
+    joined = EMPTY
+    for one in buckets:
+        joined = one | joined if joined else one
+    return joined
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbered:
-    """A rule with its id and what its peers are."""
-
-    number: int
-    rule: Rule
-    selectors: frozenset[PeerSelector]
-    blocks: frozenset[IPBlock]
+def _port_names(rule: Rule) -> frozenset[PortName]:
+    return frozenset(PortName(p.port, p.protocol) for p in rule.ports if isinstance(p.port, str))
 
 
-def _numbered(number: int, namespace: str, rule: Rule) -> _Numbered:
-    return _Numbered(
-        number,
-        rule,
-        frozenset(PeerSelector.of(p, namespace) for p in rule.peers if p.ip_block is None),
-        frozenset(p.ip_block for p in rule.peers if p.ip_block is not None),
-    )
-
-
-def _openings(
-    rules: Sequence[_Numbered], direction: Direction, endpoint: Pod, world: World
-) -> Mapping[int, Sequence[Ranked]]:
-    """What each peer may do. Peers that no rule names are answered by PEER_ANY."""
-    opened: dict[int, Sequence[Ranked]] = {}
-    for pod_class, identity in world.classes.items():
-        found = _open_to_pods(rules, direction, endpoint, pod_class)
-        if found:
-            opened[identity] = found
-    for prefix, cidr in world.prefixes.items():
-        held = world.blocks.holding(parse_network(prefix))
-        found = _open_to_block(rules, direction, endpoint, held)
-        if found:
-            opened[PEER_CIDR | cidr] = found
-    anyone = [
-        (rank, span)
-        for rank, r in enumerate(rules)
-        if not r.rule.peers
-        for span in _numeric(r.rule, direction, endpoint)
-    ]
-    if anyone:
-        opened[PEER_ANY] = anyone
-    return opened
-
-
-def _open_to_pods(
-    rules: Sequence[_Numbered], direction: Direction, endpoint: Pod, pods: PodClass
-) -> Sequence[Ranked]:
-    """For a class of pods; empty where no rule means these pods in particular."""
-    found: list[Ranked] = []
-    particular = False
-    for rank, r in enumerate(rules):
-        selected = not r.selectors.isdisjoint(pods.selectors)
-        if r.rule.peers and not selected and r.blocks.isdisjoint(pods.blocks):
-            continue
-        spans = list(_numeric(r.rule, direction, endpoint))
-        if direction is Direction.EGRESS and (selected or not r.rule.peers):
-            named = list(_named_by_peer(r.rule, pods))
-            particular = particular or bool(named)
-            spans += named
-        particular = particular or bool(r.rule.peers)
-        found += [(rank, span) for span in spans]
-    return found if particular else []
-
-
-def _open_to_block(
-    rules: Sequence[_Numbered], direction: Direction, endpoint: Pod, held: frozenset[IPBlock]
-) -> Sequence[Ranked]:
-    """For addresses that these blocks hold; empty where none of them is in a rule."""
-    found: list[Ranked] = []
-    particular = False
-    for rank, r in enumerate(rules):
-        inside = not r.blocks.isdisjoint(held)
-        if r.rule.peers and not inside:
-            continue
-        particular = particular or inside
-        found += [(rank, span) for span in _numeric(r.rule, direction, endpoint)]
-    return found if particular else []
-
-
-def _numeric(rule: Rule, direction: Direction, endpoint: Pod) -> Iterable[Span]:
+def _numeric(rule: Rule, direction: Dir, ports: Sequence[ContainerPort]) -> Iterable[Span]:
     """What a rule opens to every peer: names count only where the endpoint is asked."""
     if not rule.ports:
         yield EVERYTHING
     for port in rule.ports:
         if not isinstance(port.port, str):
             yield _span(port)
-        elif direction is Direction.INGRESS:
-            resolved = named_port(endpoint, port.port, port.protocol)
+        elif direction is Dir.INGRESS:
+            resolved = named_port(ports, port.port, port.protocol)
             if resolved is not None:
                 yield Span(PROTOCOLS[port.protocol], resolved, resolved)
-
-
-def _named_by_peer(rule: Rule, pods: PodClass) -> Iterable[Span]:
-    for port in rule.ports:
-        for name, protocol, number in pods.ports:
-            if (port.port, port.protocol) == (name, protocol):
-                yield Span(PROTOCOLS[protocol], number, number)
 
 
 def _span(port: PolicyPort) -> Span:

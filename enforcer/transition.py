@@ -1,140 +1,300 @@
-"""From the tables in force to the desired ones, so that no packet meets a mixture of both.
+"""From what is in force to what is wanted, in writes that no packet can meet a mixture of.
 
-The agent applies `between(previous, desired)` first and the desired tables second. What may
-surprise: the tables in between hold identities and entries that neither side has. Writing maps is
-many small steps, and a pod may move from one class to another while endpoints still have their old
-groups. So it first becomes a class of its own, "was A and will be B": old groups treat it as A and
-new ones as B. Blocks of addresses that only one side knows are bridged to the block around them.
+The agent applies `writes(ledger)` in order. A packet is judged by its endpoint and by its peer's
+address; where both change, one write comes first. So an address on the move gets an identity of its
+own, "was A and will be B": old groups treat it as A and new ones as B, and the endpoints are
+switched in between. Blocks of addresses that only one side knows are bridged to the block around.
+
+    entries, bridges -> blocks -> addresses on the move, or new ones -> services with both backends
+    -> switched endpoints -> addresses -> services -> other endpoints -> what is gone
+
+What may surprise: where only one endpoint or none is switched, nothing has to be bridged, so a pod
+that is added or relabelled is one write for each of its addresses. Endpoints whose connections are
+only to be judged again come after the addresses, or they would be judged by what is no longer true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from enforcer.blocks import Net
+from enforcer.groups import EMPTY, Bucket
+from enforcer.ledger import Ledger, Place
+from enforcer.maps import Change, Table
 from enforcer.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
+    PEER_TENANT,
+    PORT_ANY,
+    PROTO_ANY,
     SERVICE_BACKENDS,
     AddressEntry,
-    PolicyKey,
-    RangeKey,
-    Tables,
+    CidrEntry,
+    CidrFlag,
+    Dir,
+    EndpointEntry,
 )
-from generators.addresses import parse_network
-from generators.services import Backend
+from generators.services import Backend, ServiceKey
 
-Translation = Mapping[int, int]
-"""A peer that a group does not know -> the peer that it is to be treated as."""
+Fresh = Callable[[], int]
+"""A number that no identity ever had."""
 
-Number = Callable[[tuple[str, int, int]], int]
-"""A fresh identity for ("moving", from, to)."""
+Switch = tuple[EndpointEntry, EndpointEntry]
+Move = tuple[AddressEntry | None, AddressEntry | None]
+
+ENTERS_BY_ANY_PORT = Bucket({(PORT_ANY, PROTO_ANY, Dir.INGRESS): 0})
+"""An address outside the pod ranges that nobody had: the wall does not look at it."""
 
 
-def between(previous: Tables, desired: Tables, number: Number) -> Tables:
-    """Everything of both, endpoints as desired, and pods on the move under numbers of their own."""
-    moving = _moving(previous, desired, number)
-    old_groups = {g for e in previous.endpoints.values() for g in (e.group, e.wall)}
-    new_groups = {g for e in desired.endpoints.values() for g in (e.group, e.wall)}
-    to_old = {**_unknown_blocks(previous, desired), **{m: old for (old, _), m in moving.items()}}
-    to_new = {**_unknown_blocks(desired, previous), **{m: new for (_, new), m in moving.items()}}
-    return replace(
-        desired,
-        addresses={**desired.addresses, **_on_the_move(previous, desired, moving)},
-        policy={
-            **_bridge(previous.policy, old_groups, to_old),
-            **_bridge(desired.policy, new_groups, to_new),
-            **previous.policy,
-            **desired.policy,
-        },
-        ranges={
-            **_bridge_ranges(previous.ranges, old_groups, to_old),
-            **_bridge_ranges(desired.ranges, new_groups, to_new),
-            **previous.ranges,
-            **desired.ranges,
-        },
-        cidrs={**previous.cidrs, **desired.cidrs},
-        services={
-            **previous.services,
-            **{k: _both(previous.services.get(k, b), b) for k, b in desired.services.items()},
-        },
+def switched(ledger: Ledger) -> dict[int, Switch]:
+    """Endpoints that are judged by other groups or flags than before: (in force, wanted)."""
+    return {
+        ifindex: (old, new)
+        for ifindex, (old, new) in ledger.endpoints.changed().items()
+        if old is not None
+        and new is not None
+        and replace(old, generation=0) != replace(new, generation=0)
+    }
+
+
+def moved(ledger: Ledger) -> dict[str, Move]:
+    """Addresses of pods that mean another class than before."""
+    return {
+        address: (old, new)
+        for address, (old, new) in ledger.addresses.changed().items()
+        if (old is None or old.identity >= FIRST_POD_IDENTITY)
+        and (new is None or new.identity >= FIRST_POD_IDENTITY)
+    }
+
+
+def needs_bridges(switches: Mapping[int, Switch], moves: Iterable[str]) -> bool:
+    """Whether some address moves while the endpoint of another pod is switched."""
+    if len(switches) != 1:
+        return bool(switches) and any(True for _ in moves)
+    (pair,) = switches.values()
+    own = {address for entry in pair for address in (*entry.ip4, *entry.ip6)}
+    return not own.issuperset(moves)
+
+
+def conflicts(ledger: Ledger) -> list[int]:
+    """Groups that some endpoint leaves and another one enters, while addresses move.
+
+    An address on the move would have to be both to them; a new number for those that want the group
+    settles it.
+    """
+    switches = switched(ledger)
+    if not needs_bridges(switches, moved(ledger)):
+        return []
+    left = {group for old, _ in switches.values() for group in (old.group, old.wall)}
+    entered = {group for _, new in switches.values() for group in (new.group, new.wall)}
+    return sorted((left & entered) - {0})
+
+
+def writes(ledger: Ledger, fresh: Fresh) -> tuple[Change, ...]:
+    """All of them, in order."""
+    switches, moves = switched(ledger), moved(ledger)
+    bridges = _Bridges(ledger, switches)
+    bridges.blocks()
+    meanwhile: Mapping[str, AddressEntry] = {}
+    if needs_bridges(switches, moves):
+        meanwhile = bridges.addresses(moves, fresh)
+    services = ledger.services.changed()
+    buckets = ledger.buckets.changed()
+    cidrs = ledger.cidrs.changed()
+    addresses = ledger.addresses.changed()
+    endpoints = ledger.endpoints.changed()
+    return (
+        *_opened(buckets, bridges.made),
+        *(Change(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
+        *(Change(Table.ADDRESSES, a, entry) for a, entry in meanwhile.items()),
+        *_put({} if meanwhile else {a: p for a, p in addresses.items() if p[0] is None}),
+        *_joined(services),
+        *(Change(Table.ENDPOINTS, i, new) for i, (_, new) in switches.items()),
+        *_put(addresses if meanwhile else {a: p for a, p in addresses.items() if p[0]}),
+        *(Change(Table.SERVICES, k, new) for k, (_, new) in services.items() if new is not None),
+        *(
+            Change(Table.ADDRESSES, a, None)
+            for a, (old, new) in addresses.items()
+            if new is None and (old is not None or a in meanwhile)
+        ),
+        *(
+            Change(Table.ENDPOINTS, i, new)
+            for i, (_, new) in endpoints.items()
+            if new is not None and i not in switches
+        ),
+        *(Change(Table.ENDPOINTS, i, None) for i, (_, new) in endpoints.items() if new is None),
+        *(Change(Table.SERVICES, k, None) for k, (_, new) in services.items() if new is None),
+        *(Change(Table.CIDRS, p, None) for p, (_, new) in cidrs.items() if new is None),
+        *_closed(buckets, bridges.made),
     )
 
 
-def _both(before: tuple[Backend, ...], after: tuple[Backend, ...]) -> tuple[Backend, ...]:
-    """All must be allowed; closed where they do not fit, and where one of the two is."""
-    joined = tuple(dict.fromkeys((*before, *after))) if before and after else ()
-    return joined if len(joined) <= SERVICE_BACKENDS else ()
+def _put(addresses: Mapping[str, Move]) -> Iterable[Change]:
+    for address, (_, new) in addresses.items():
+        if new is not None:
+            yield Change(Table.ADDRESSES, address, new)
 
 
-def _moving(previous: Tables, desired: Tables, number: Number) -> Mapping[tuple[int, int], int]:
-    """(Identity before, identity after) of pods that change it -> their identity meanwhile."""
-    pairs = {
-        (before.identity, entry.identity)
-        for address, entry in desired.addresses.items()
-        if (before := previous.addresses.get(address)) is not None
-        and before.identity != entry.identity
-        and min(before.identity, entry.identity) >= FIRST_POD_IDENTITY
-    }
-    return {pair: number(("moving", *pair)) for pair in sorted(pairs)}
+def _joined(
+    services: Mapping[ServiceKey, tuple[tuple[Backend, ...] | None, tuple[Backend, ...] | None]],
+) -> Iterable[Change]:
+    """Services with the backends of both sides: all of them have to be allowed.
+
+    Closed where they do not fit, and where one of the two is.
+    """
+    for key, (old, new) in services.items():
+        if old is not None and new is not None:
+            joined = tuple(dict.fromkeys((*old, *new))) if old and new else ()
+            joined = joined if len(joined) <= SERVICE_BACKENDS else ()
+            if joined not in (old, new):
+                yield Change(Table.SERVICES, key, joined)
 
 
-def _on_the_move(
-    previous: Tables, desired: Tables, moving: Mapping[tuple[int, int], int]
-) -> Mapping[str, AddressEntry]:
-    found = {}
-    for address, entry in desired.addresses.items():
-        before = previous.addresses.get(address)
-        meanwhile = moving.get((before.identity, entry.identity)) if before is not None else None
-        if meanwhile is not None:
-            found[address] = replace(entry, identity=meanwhile)
-    return found
+def _opened(
+    buckets: Mapping[Place, tuple[Bucket | None, Bucket | None]], bridges: Mapping[Place, Bucket]
+) -> Iterable[Change]:
+    """Entries of policies to add; ranges after exact ports."""
+    wanted = [(place, old or EMPTY, new or EMPTY) for place, (old, new) in buckets.items()]
+    wanted += [(place, EMPTY, bucket) for place, bucket in bridges.items()]
+    for (group, peer), old, new in wanted:
+        for key, rule in new.policy_entries(group, peer):
+            if old.policy.get((key.port, key.protocol, key.direction)) != rule:
+                yield Change(Table.POLICY, key, rule)
+    for (group, peer), old, new in wanted:
+        for item, rule in new.range_entries(group, peer):
+            if old.ranges.get((item.protocol, item.direction, item.port, item.length)) != rule:
+                yield Change(Table.RANGES, item, rule)
 
 
-def _unknown_blocks(here: Tables, there: Tables) -> Translation:
-    """Blocks that only `there` knows -> the block that holds them `here`."""
-    ids = {entry.cidr for entry in here.cidrs.values()}
-    found: dict[int, int] = {}
-    for prefix, entry in there.cidrs.items():
-        outer = _longest(prefix, here.cidrs) if entry.cidr not in ids else None
-        if outer is not None:
-            found[PEER_CIDR | entry.cidr] = PEER_CIDR | here.cidrs[outer].cidr
-    return found
+def _closed(
+    buckets: Mapping[Place, tuple[Bucket | None, Bucket | None]], bridges: Mapping[Place, Bucket]
+) -> Iterable[Change]:
+    gone = [(place, old or EMPTY, new or EMPTY) for place, (old, new) in buckets.items()]
+    gone += [(place, bucket, EMPTY) for place, bucket in bridges.items()]
+    for (group, peer), old, new in gone:
+        for item, _ in old.range_entries(group, peer):
+            if (item.protocol, item.direction, item.port, item.length) not in new.ranges:
+                yield Change(Table.RANGES, item, None)
+    for (group, peer), old, new in gone:
+        for key, _ in old.policy_entries(group, peer):
+            if (key.port, key.protocol, key.direction) not in new.policy:
+                yield Change(Table.POLICY, key, None)
 
 
-def _longest(prefix: str, prefixes: Mapping[str, object]) -> str | None:
-    network = parse_network(prefix)
-    outer = (str(network.supernet(new_prefix=n)) for n in range(network.prefixlen - 1, -1, -1))
-    return next((text for text in outer if text in prefixes), None)
+@dataclass(slots=True)
+class _Bridges:
+    """Entries that are there during the switch only."""
+
+    ledger: Ledger
+    switches: Mapping[int, Switch]
+    made: dict[Place, Bucket] = field(default_factory=dict)
+
+    def blocks(self) -> None:
+        """Blocks that only one side knows, to the block around them on the other."""
+        changed = self.ledger.cidrs.changed()
+        if not changed:
+            return
+        before: dict[str, CidrEntry] = {}
+        for prefix in (*self.ledger.cidrs.now, *changed):
+            entry = self.ledger.cidrs.in_force(prefix)
+            if entry is not None:
+                before[prefix] = entry
+        for prefix, (old, new) in changed.items():
+            if new is not None and (old is None or old.cidr != new.cidr):
+                outer = old or _around(prefix, before)
+                for group in self._left:
+                    self._as(group, new, outer, old_side=True)
+            elif old is not None and new is None:
+                outer = _around(prefix, self.ledger.cidrs.now)
+                for group in self._entered:
+                    self._as(group, old, outer, old_side=False)
+
+    def addresses(self, moves: Mapping[str, Move], fresh: Fresh) -> Mapping[str, AddressEntry]:
+        """Who moves, under identities of their own."""
+        numbers: dict[tuple[object, ...], int] = {}
+        found: dict[str, AddressEntry] = {}
+        ranges = [
+            Net.of(prefix)
+            for prefix in {*self.ledger.cidrs.now, *self.ledger.cidrs.was}
+            for entry in (self.ledger.cidrs.in_force(prefix), self.ledger.cidrs.now.get(prefix))
+            if entry is not None and CidrFlag.IN_CLUSTER in entry.flags
+        ]
+        for address, (old, new) in moves.items():
+            inside = any(Net.of(address).inside(net) for net in ranges)
+            key = (old and (old.identity, old.tenant), new and (new.identity, new.tenant), inside)
+            if key not in numbers:
+                numbers[key] = fresh()
+                self._treat(numbers[key], old, new, inside=inside)
+            kept = (new or old or AddressEntry(0)).flags
+            found[address] = AddressEntry(numbers[key], 0, kept)
+        return found
+
+    def _treat(
+        self, number: int, old: AddressEntry | None, new: AddressEntry | None, *, inside: bool
+    ) -> None:
+        left = self._left
+        for group in left:
+            self._one(group, number, old, old_side=True, inside=inside)
+        for group in self._wanted - left:
+            self._one(group, number, new, old_side=False, inside=inside)
+
+    def _one(
+        self, group: int, number: int, entry: AddressEntry | None, *, old_side: bool, inside: bool
+    ) -> None:
+        if entry is None:
+            if group in self._walls and not inside:
+                self.made[group, number] = ENTERS_BY_ANY_PORT
+            return
+        found = self._bucket(group, entry.identity, old_side=old_side)
+        if entry.tenant:
+            found = found | self._bucket(group, PEER_TENANT | entry.tenant, old_side=old_side)
+        if found:
+            self.made[group, number] = found
+
+    def _as(self, group: int, block: CidrEntry, outer: CidrEntry | None, *, old_side: bool) -> None:
+        if outer is None:
+            return
+        peer, model = PEER_CIDR | block.cidr, PEER_CIDR | outer.cidr
+        if self._bucket(group, peer, old_side=True) or self._bucket(group, peer, old_side=False):
+            return  # a group that stays knows this block by itself
+        found = self._bucket(group, model, old_side=old_side)
+        if found:
+            self.made[group, peer] = found
+
+    def _bucket(self, group: int, peer: int, *, old_side: bool) -> Bucket:
+        buckets, place = self.ledger.buckets, (group, peer)
+        return (buckets.in_force(place) if old_side else buckets.now.get(place)) or EMPTY
+
+    @property
+    def _left(self) -> set[int]:
+        """Groups by which endpoints are judged until they are switched."""
+        return {g for old, _ in self.switches.values() for g in (old.group, old.wall)} - {0}
+
+    @property
+    def _entered(self) -> set[int]:
+        return {g for _, new in self.switches.values() for g in (new.group, new.wall)} - {0}
+
+    @property
+    def _wanted(self) -> set[int]:
+        return {g for e in self.ledger.endpoints.now.values() for g in (e.group, e.wall)} - {0}
+
+    @property
+    def _walls(self) -> set[int]:
+        olds = {old.wall for old, _ in self.switches.values()}
+        return olds | {entry.wall for entry in self.ledger.endpoints.now.values()}
 
 
-def _bridge(
-    policy: Mapping[PolicyKey, int], groups: set[int], peers: Translation
-) -> Mapping[PolicyKey, int]:
-    strangers = _by_model(peers)
-    return {
-        replace(key, peer=peer): rule
-        for key, rule in policy.items()
-        if key.group in groups
-        for peer in strangers.get(key.peer, ())
-    }
-
-
-def _bridge_ranges(
-    ranges: Mapping[RangeKey, int], groups: set[int], peers: Translation
-) -> Mapping[RangeKey, int]:
-    strangers = _by_model(peers)
-    return {
-        replace(key, peer=peer): rule
-        for key, rule in ranges.items()
-        if key.group in groups
-        for peer in strangers.get(key.peer, ())
-    }
-
-
-def _by_model(peers: Translation) -> Mapping[int, list[int]]:
-    """Known peer -> those that are to be treated as it."""
-    found: dict[int, list[int]] = {}
-    for peer, model in peers.items():
-        found.setdefault(model, []).append(peer)
-    return found
+def _around(prefix: str, entries: Mapping[str, CidrEntry]) -> CidrEntry | None:
+    """The longest of the blocks that hold this one and more."""
+    net = Net.of(prefix)
+    best: tuple[int, CidrEntry] | None = None
+    for other, entry in entries.items():
+        outer = Net.of(other)
+        if (
+            outer.length < net.length
+            and net.inside(outer)
+            and (best is None or best[0] < outer.length)
+        ):
+            best = (outer.length, entry)
+    return best[1] if best is not None else None

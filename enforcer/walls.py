@@ -1,6 +1,6 @@
 """The tenant wall as policy groups: who may enter a tenant before any NetworkPolicy is asked.
 
-compile.py builds one group for each tenant with endpoints here, and one for each namespace in
+The compiler makes one group for each tenant with endpoints here, and one for each namespace in
 quarantine. What may surprise: labels are made to agree with the record before any selector sees
 them, so a forged label selects nothing.
 """
@@ -8,153 +8,159 @@ them, so a forged label selects nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from enforcer.groups import Group, Number, entries
-from enforcer.identity import PodClass
+from enforcer.groups import EMPTY, Bucket, Number, bucket
+from enforcer.identity import PodClass, Quarantine, Shared, Word
 from enforcer.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port
 from enforcer.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, PEER_TENANT, Dir, EndpointFlag
 from generators.cluster import Cluster, confirmed_namespaces, quarantined
-from generators.objects import Namespace
+from generators.objects import NAME_LABEL, IPBlock, Labels, Namespace
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, TenantConfig
 
-NO_CONFIG = TenantConfig(mode=Mode.OVERRIDABLE)
 NODES = (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
 """What a masked source can be: an address of this node or of another one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tenancy:
-    """Who belongs to whom as the record says it."""
+class Home:
+    """What a namespace tells of its pods, with labels that agree with the record."""
 
-    config: TenantConfig
-    namespaces: Mapping[str, Namespace]
-    """With labels that agree with the record."""
-    tenants: Mapping[str, str]
-    quarantined: frozenset[str]
-    shared: Mapping[str, frozenset[str]]
-    """Namespace -> the shared components that live there."""
+    name: str
+    labels: Labels = field(default_factory=dict, hash=False)
+    tenant: str = ""
+    quarantined: bool = False
+    shared: frozenset[str] = frozenset()
+    """The shared components that live there."""
 
     @classmethod
-    def of(cls, cluster: Cluster) -> Tenancy:
+    def of(
+        cls, name: str, namespace: Namespace | None, tenant: str | None, config: TenantConfig | None
+    ) -> Home:
         """Without a tenant file there are no tenants, and no label is special."""
-        config = cluster.config
+        known = namespace or Namespace(name, {NAME_LABEL: name})
         if config is None:
-            return cls(NO_CONFIG, cluster.namespaces, {}, frozenset(), {})
-        shared: dict[str, frozenset[str]] = {}
-        for component in config.shared:
-            for name in component.namespaces:
-                shared[name] = shared.get(name, frozenset()) | {component.name}
+            return cls(name, known.labels)
+        alone = Cluster(
+            namespaces={name: known}, config=config, tenants={name: tenant} if tenant else {}
+        )
         return cls(
-            config, confirmed_namespaces(cluster), cluster.tenants, quarantined(cluster), shared
+            name,
+            confirmed_namespaces(alone)[name].labels,
+            tenant or "",
+            name in quarantined(alone),
+            frozenset(c.name for c in config.shared if name in c.namespaces),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Wall:
-    """The wall of one endpoint: the content of its group, and how strictly it is meant."""
-
-    group: Group
-    flags: EndpointFlag
-
-
-def wall_of(
-    namespace: str,
-    tenancy: Tenancy,
-    classes: Mapping[PodClass, int],
-    tenant_ids: Mapping[str, int],
-    number: Number,
-) -> Wall | None:
-    """The wall around the pods of a namespace; None where nothing but NetworkPolicies speaks."""
-    mode = tenancy.config.mode
+def wall_flags(home: Home, config: TenantConfig | None) -> EndpointFlag:
+    """Whether a wall is around the pods of a namespace, and how strictly it is meant."""
+    if config is None or not (home.quarantined or home.tenant):
+        return EndpointFlag(0)
+    if not home.quarantined and config.mode is Mode.OVERRIDABLE:
+        return EndpointFlag(0)
     flags = EndpointFlag.WALL
-    if mode is Mode.AUDIT:
+    if config.mode is Mode.AUDIT:
         flags |= EndpointFlag.WALL_AUDIT
-    if namespace in tenancy.quarantined:
-        return Wall(_quarantine(namespace, tenancy.config, classes, number), flags)
-    tenant = tenancy.tenants.get(namespace)
-    if tenant is None or mode is Mode.OVERRIDABLE:
-        return None
-    known = tenancy.config.tenants.get(tenant)
-    if known is not None and known.allow_masked:
+    known = config.tenants.get(home.tenant)
+    if not home.quarantined and known is not None and known.allow_masked:
         flags |= EndpointFlag.ALLOW_MASKED
-    return Wall(_tenant(tenant, tenancy.config, classes, tenant_ids, number), flags)
+    return flags
 
 
-def _tenant(
-    tenant: str,
-    config: TenantConfig,
-    classes: Mapping[PodClass, int],
-    tenant_ids: Mapping[str, int],
-    number: Number,
-) -> Group:
-    """Own tenant, shared components, consented grants: in this order of rules."""
-    grants = config.consented(tenant) if tenant in config.tenants else ()
-    prefix = f"tenant/{tenant}#"
-    rules = [f"{prefix}own"]
-    rules += [f"{prefix}shared[{c.name}]" for c in config.shared]
-    rules += [f"{prefix}allowFrom[{g.tenant}]" for g in grants]
-    opened = _shared(config.shared, classes)
-    for pods, identity in classes.items():
-        if identity in opened:
-            opened[identity] += _tenants(pods.tenant, tenant, grants, 1 + len(config.shared))
-    for other, number_of in tenant_ids.items():
-        found = _tenants(other, tenant, grants, 1 + len(config.shared))
-        if found:
-            opened[PEER_TENANT | number_of] = found
-    return _group(opened, rules, f"{prefix}wall", number)
+class WallGroup:
+    """Own tenant or quarantined namespace, shared components, consented grants: in this order."""
+
+    def __init__(
+        self, home: Home, config: TenantConfig, tenant_ids: Mapping[str, int], number: Number
+    ) -> None:
+        self.isolating: Mapping[Dir, tuple[str, ...]] = {}
+        self._home = home
+        self._components = config.shared
+        self._grants: tuple[Grant, ...] = ()
+        if not home.quarantined and home.tenant in config.tenants:
+            self._grants = config.consented(home.tenant)
+        self._ids = {
+            name: tenant_ids[name]
+            for name in (home.tenant, *(grant.tenant for grant in self._grants))
+            if name in tenant_ids and not home.quarantined
+        }
+        self._number = number
+        owner = f"quarantine/{home.name}" if home.quarantined else f"tenant/{home.tenant}"
+        self.wall = f"{owner}#wall"
+        self._names = [f"{owner}#own"]
+        self._names += [f"{owner}#shared[{c.name}]" for c in self._components]
+        self._names += [f"{owner}#allowFrom[{grant.tenant}]" for grant in self._grants]
+        words: set[Word] = {Shared(c.name) for c in self._components}
+        if home.quarantined:
+            words.add(Quarantine(home.name))
+        self.words = frozenset(words)
+        sides: tuple[SharedComponent | Grant, ...] = (*self._components, *self._grants)
+        spans = [span for side in sides for span in _spans(side)]
+        ranged = any(span.first != span.last and not span.whole for span in spans)
+        self.needs = EndpointFlag.USES_RANGE if ranged else EndpointFlag(0)
+
+    @property
+    def key(self) -> object:
+        """Equal for equal meanings."""
+        return (self.wall, self._components, self._grants, tuple(self._ids.items()))
+
+    def fixed(self) -> Mapping[int, Bucket]:
+        """Tenants as a whole, and nodes where a shared component uses their network."""
+        found = {
+            PEER_TENANT | number: self._bucket(self._tenants(name))
+            for name, number in self._ids.items()
+        }
+        masked = self._bucket(
+            [
+                (rank, span)
+                for rank, component in enumerate(self._components, start=1)
+                if component.host_network
+                for span in _spans(component)
+            ]
+        )
+        return found | (dict.fromkeys(NODES, masked) if masked else {})
+
+    def for_pods(self, pods: PodClass) -> Bucket:
+        """Shared components and, in quarantine, the namespace itself; tenants are in `fixed`."""
+        found = [
+            (rank, span)
+            for rank, component in enumerate(self._components, start=1)
+            if component.name in pods.shared
+            for span in _spans(component)
+        ]
+        if self._home.quarantined:
+            if pods.quarantine == self._home.name:
+                found.append((0, EVERYTHING))
+        elif found:
+            found += self._tenants(pods.tenant)
+        return self._bucket(found)
+
+    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
+        """The wall does not look at addresses."""
+        return EMPTY
+
+    def _tenants(self, source: str) -> list[Ranked]:
+        """What pods of tenant `source` may do."""
+        if source == self._home.tenant:
+            return [(0, EVERYTHING)]
+        first = 1 + len(self._components)
+        return [
+            (first + index, span)
+            for index, grant in enumerate(self._grants)
+            if grant.tenant == source
+            for span in _spans(grant)
+        ]
+
+    def _bucket(self, found: list[Ranked]) -> Bucket:
+        return bucket(found, [self._number(name) for name in self._names], Dir.INGRESS)
 
 
-def _tenants(source: str, tenant: str, grants: tuple[Grant, ...], first: int) -> list[Ranked]:
-    """What pods of tenant `source` may do in `tenant`; the grants' ranks begin at `first`."""
-    if source == tenant:
-        return [(0, EVERYTHING)]
-    return [
-        (first + index, span)
-        for index, grant in enumerate(grants)
-        if grant.tenant == source
-        for span in _spans(grant.ports)
-    ]
+def _spans(side: SharedComponent | Grant) -> list[Span]:
+    return [_span(port) for port in side.ports] or [EVERYTHING]
 
 
-def _shared(
-    components: tuple[SharedComponent, ...], classes: Mapping[PodClass, int]
-) -> dict[int, list[Ranked]]:
-    """What shared components may do, by identity; ranks begin at 1."""
-    opened: dict[int, list[Ranked]] = {}
-    for rank, component in enumerate(components, start=1):
-        peers = [i for pods, i in classes.items() if component.name in pods.shared]
-        if component.host_network:
-            peers += NODES
-        for peer in peers:
-            opened.setdefault(peer, []).extend((rank, s) for s in _spans(component.ports))
-    return opened
-
-
-def _quarantine(
-    namespace: str, config: TenantConfig, classes: Mapping[PodClass, int], number: Number
-) -> Group:
-    """A label without record: only the namespace itself and shared components may enter."""
-    prefix = f"quarantine/{namespace}#"
-    rules = [f"{prefix}own"] + [f"{prefix}shared[{c.name}]" for c in config.shared]
-    opened = _shared(config.shared, classes)
-    for pods, identity in classes.items():
-        if pods.quarantine == namespace:
-            opened.setdefault(identity, []).append((0, EVERYTHING))
-    return _group(opened, rules, f"{prefix}wall", number)
-
-
-def _group(opened: dict[int, list[Ranked]], rules: list[str], denial: str, number: Number) -> Group:
-    policy, ranges = entries(opened, [number(r) for r in rules], Dir.INGRESS)
-    return Group(frozenset(policy), frozenset(ranges), wall=denial)
-
-
-def _spans(ports: tuple[Port, ...]) -> list[Span]:
-    if not ports:
-        return [EVERYTHING]
-    return [
-        every_port(p.protocol)
-        if p.port is None
-        else Span(PROTOCOLS[p.protocol], p.port, p.end_port or p.port)
-        for p in ports
-    ]
+def _span(port: Port) -> Span:
+    if port.port is None:
+        return every_port(port.protocol)
+    return Span(PROTOCOLS[port.protocol], port.port, port.end_port or port.port)

@@ -218,7 +218,7 @@ def clusters(draw: st.DrawFn) -> Cluster:
     found = draw(st.lists(pods, min_size=3, max_size=6, unique_by=lambda p: p.key))
     return Cluster(
         namespaces=namespaces,
-        pods=tuple(map(_placed, found)),
+        pods=tuple(map(placed, found)),
         policies=tuple(draw(st.lists(policies, min_size=2, max_size=6, unique_by=lambda p: p.key))),
         nodes=tuple(Node(name, ips) for name, ips in NODE_ADDRESSES.items()),
         services=tuple(
@@ -232,7 +232,7 @@ def clusters(draw: st.DrawFn) -> Cluster:
     )
 
 
-def _placed(pod: Pod) -> Pod:
+def placed(pod: Pod) -> Pod:
     """On its node's network a pod has its node's addresses."""
     if not pod.host_network:
         return pod

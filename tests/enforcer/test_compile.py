@@ -7,8 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.compile import KEEP_ANNOTATION, compile_tables
+from enforcer.changes import (
+    Inputs,
+    InterfaceChange,
+    NamespaceChange,
+    PodChange,
+    PolicyChange,
+)
+from enforcer.compile import KEEP_ANNOTATION, Compiler, compile_tables
 from enforcer.identity import Registry, tenant_ids
+from enforcer.maps import Change, Table
 from enforcer.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
@@ -24,6 +32,7 @@ from enforcer.tables import (
 from generators.cluster import Cluster
 from generators.labels import MANAGED_BY, MANAGER
 from generators.objects import (
+    NAME_LABEL,
     ContainerPort,
     Direction,
     EndpointSlice,
@@ -54,12 +63,21 @@ INTERFACES = {"app/web": 5, "app/api": 6}
 def cluster(*policies: NetworkPolicy, pods: tuple[Pod, ...] = (WEB, API, OTHER)) -> Cluster:
     names = {pod.namespace for pod in pods}
     return Cluster(
-        namespaces={n: Namespace(n, {"kubernetes.io/metadata.name": n}) for n in sorted(names)},
+        namespaces={n: Namespace(n, {NAME_LABEL: n}) for n in sorted(names)},
         pods=pods,
         policies=policies,
         nodes=(Node("here", ("10.9.0.1",)), Node("there", ("10.9.0.2",))),
         pod_cidrs=("10.0.0.0/24", "fd00::/64"),
     )
+
+
+def in_force(given: Cluster) -> Compiler:
+    """A compiler whose tables the kernel holds."""
+    compiler = Compiler("here")
+    compiler.become(Inputs(given, INTERFACES))
+    compiler.plan()
+    compiler.commit()
+    return compiler
 
 
 def to_web(*rules: Rule, name: str = "p") -> NetworkPolicy:
@@ -144,12 +162,12 @@ CASES: Mapping[str, tuple[Cluster, set[str]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_policy_becomes_these_entries(case: str) -> None:
     given, expected = CASES[case]
-    assert readable(compile_tables(given, "here", INTERFACES, Registry())) == expected
+    assert readable(compile_tables(given, "here", INTERFACES)) == expected
 
 
 def test_two_runs_give_equal_tables() -> None:
     given = cluster(to_web(Rule((FROM_API,))), from_web(Rule()))
-    runs = [compile_tables(given, "here", INTERFACES, Registry()) for _ in range(2)]
+    runs = [compile_tables(given, "here", INTERFACES) for _ in range(2)]
     assert list(runs[0].policy.items()) == list(runs[1].policy.items())
     assert runs[0] == runs[1]
 
@@ -157,62 +175,92 @@ def test_two_runs_give_equal_tables() -> None:
 def test_nodes_and_pods_have_their_identities() -> None:
     host = Pod("app", "host", ips=("10.9.0.1",), node="here", host_network=True)
     done = replace(OTHER, name="done", ips=("10.0.0.9",), phase="Succeeded")
-    tables = compile_tables(
-        cluster(pods=(WEB, API, OTHER, host, done)), "here", INTERFACES, Registry()
-    )
+    tables = compile_tables(cluster(pods=(WEB, API, OTHER, host, done)), "here", INTERFACES)
     assert tables.addresses["10.9.0.1"].identity == IDENTITY_HOST
     assert tables.addresses["10.9.0.2"].identity == IDENTITY_REMOTE_NODE
     assert "10.0.0.9" not in tables.addresses
     assert tables.cidrs["10.0.0.0/24"].flags == CidrFlag.IN_CLUSTER
 
 
-class TestRecompiling:
+class TestChanging:
     def test_a_new_pod_of_a_known_kind_changes_one_address(self) -> None:
-        registry = Registry()
         given = cluster(to_web(Rule((FROM_API,))))
-        before = compile_tables(given, "here", INTERFACES, registry)
-        more = replace(given, pods=(*given.pods, replace(API, name="api-2", ips=("10.0.0.7",))))
-        after = compile_tables(more, "here", INTERFACES, registry, before)
-        assert after == replace(
-            before,
-            addresses={**before.addresses, "10.0.0.7": before.addresses["10.0.0.2"]},
+        compiler = in_force(given)
+        before = compiler.tables()
+        more = replace(API, name="api-2", ips=("10.0.0.7",))
+        compiler.apply([PodChange(more.key, more)])
+        entry = before.addresses["10.0.0.2"]
+        assert compiler.plan() == (Change(Table.ADDRESSES, "10.0.0.7", entry),)
+        assert compiler.tables() == replace(
+            before, addresses={**before.addresses, "10.0.0.7": entry}
         )
 
+    def test_a_pod_that_becomes_another_known_kind_is_one_write_and_reopens_nothing(self) -> None:
+        compiler = in_force(cluster(to_web(Rule((FROM_API,))), pods=(WEB, API, OTHER)))
+        near = replace(WEB, name="near", ips=("10.0.0.7",), node="there")
+        compiler.apply([PodChange(near.key, near)])
+        compiler.plan()
+        compiler.commit()
+        near = replace(near, labels=API.labels)
+        compiler.apply([PodChange(near.key, near)])
+        entry = compiler.tables().addresses["10.0.0.2"]
+        assert compiler.plan() == (Change(Table.ADDRESSES, "10.0.0.7", entry),)
+
     def test_a_changed_policy_is_a_new_group_and_generation_for_its_pods_only(self) -> None:
-        registry = Registry()
-        before = compile_tables(cluster(to_web()), "here", INTERFACES, registry)
-        after = compile_tables(cluster(to_web(Rule())), "here", INTERFACES, registry, before)
+        compiler = in_force(cluster(to_web()))
+        before = compiler.tables()
+        compiler.apply([PolicyChange("app/p", to_web(Rule()))])
+        compiler.plan()
+        after = compiler.tables()
         web, api = after.endpoints[5], after.endpoints[6]
         assert web.group not in {k.group for k in before.policy} | {before.endpoints[5].group}
         assert web.generation == before.endpoints[5].generation + 1
         assert api == before.endpoints[6]
 
-    def test_a_lost_address_makes_every_connection_be_judged_again(self) -> None:
-        registry = Registry()
-        before = compile_tables(cluster(to_web()), "here", INTERFACES, registry)
-        fewer = compile_tables(
-            cluster(to_web(), pods=(WEB, API)), "here", INTERFACES, registry, before
-        )
-        assert {e.generation for e in fewer.endpoints.values()} == {2}
+    def test_only_what_a_policy_says_makes_a_new_group(self) -> None:
+        compiler = in_force(cluster(to_web(Rule())))
+        compiler.apply([PolicyChange("app/p", replace(to_web(Rule()), labels={"team": "x"}))])
+        assert compiler.plan() == ()
+
+    def test_connections_of_who_let_a_lost_address_in_are_judged_again(self) -> None:
+        compiler = in_force(cluster(to_web(Rule((FROM_API,)))))
+        compiler.apply([PodChange(OTHER.key, None)])
+        assert compiler.plan() == (Change(Table.ADDRESSES, "10.0.0.3", None),)
+        compiler.commit()
+        compiler.apply([PodChange(API.key, None), InterfaceChange(API.key, None)])
+        compiler.plan()
+        assert compiler.tables().endpoints[5].generation == 2
+
+    def test_connections_are_judged_again_after_the_address_is_gone_not_before(self) -> None:
+        compiler = in_force(cluster(to_web(Rule((FROM_API,)))))
+        compiler.apply([PodChange(API.key, replace(API, labels={}))])
+        tables = [w.table for w in compiler.plan() if w.table in (Table.ADDRESSES, Table.ENDPOINTS)]
+        assert tables == [Table.ADDRESSES, Table.ENDPOINTS]
 
     def test_equal_policies_share_a_group(self) -> None:
         everyone = NetworkPolicy("app", "p", ingress=(Rule(),))
-        tables = compile_tables(cluster(everyone), "here", INTERFACES, Registry())
+        tables = compile_tables(cluster(everyone), "here", INTERFACES)
         assert tables.endpoints[5].group == tables.endpoints[6].group
 
     def test_after_a_restart_no_number_means_something_else_than_in_the_kernel(self) -> None:
         given = cluster(to_web(Rule((FROM_API,))), pods=(WEB, API, OTHER))
-        kernel = compile_tables(given, "here", INTERFACES, Registry())
-        again = compile_tables(
-            replace(given, pods=(API, OTHER, replace(WEB, labels={"app": "new"}))),
-            "here",
-            INTERFACES,
-            Registry.following(kernel),
-            kernel,
-        )
+        kernel = compile_tables(given, "here", INTERFACES)
+        changed = replace(given, pods=(API, OTHER, replace(WEB, labels={"app": "new"})))
+        compiler = Compiler("here", Registry.following(kernel))
+        compiler.become(Inputs(changed, INTERFACES))
+        again = compiler.tables()
         old = {e.identity for e in kernel.addresses.values() if e.identity >= 256}
         assert old.isdisjoint(e.identity for e in again.addresses.values())
         assert again.endpoints[6].endpoint == kernel.endpoints[6].endpoint
+
+    def test_a_policy_outlives_its_deletion_while_its_namespace_terminates(self) -> None:
+        compiler = in_force(cluster(to_web()))
+        dying = Namespace("app", {NAME_LABEL: "app"}, terminating=True)
+        compiler.apply([PolicyChange("app/p", None), NamespaceChange("app", dying)])
+        assert compiler.plan() == ()
+        compiler.apply([PodChange(WEB.key, None), PodChange(API.key, None)])
+        assert compiler.tables().policy == {}
+        assert compiler.tables().endpoints == {}
 
 
 T1 = Tenant("t1", allow_from=(Grant("t2", (Port("TCP", 5432),)),))
@@ -235,7 +283,7 @@ def walled(mode: Mode, labels: Mapping[str, str] | None = None) -> Cluster:
 
 class TestWall:
     def test_it_lets_in_own_tenant_shared_components_and_grants(self) -> None:
-        tables = compile_tables(walled(Mode.STRICT), "here", INTERFACES, Registry())
+        tables = compile_tables(walled(Mode.STRICT), "here", INTERFACES)
         ids = tenant_ids(["t1", "t2"])
         edge = tables.addresses["10.0.0.8"].identity
         wall = tables.endpoints[5].wall
@@ -261,13 +309,13 @@ class TestWall:
         ids=lambda v: str(v),
     )
     def test_the_mode_says_how_it_acts(self, mode: Mode, flags: EndpointFlag) -> None:
-        tables = compile_tables(walled(mode), "here", INTERFACES, Registry())
+        tables = compile_tables(walled(mode), "here", INTERFACES)
         assert tables.endpoints[5].flags == flags
 
     @pytest.mark.parametrize("mode", Mode)
     def test_a_label_without_record_is_walled_in_whatever_the_mode(self, mode: Mode) -> None:
         given = walled(mode, labels={"client": "t1"})
-        tables = compile_tables(given, "here", {**INTERFACES, "other/x": 7}, Registry())
+        tables = compile_tables(given, "here", {**INTERFACES, "other/x": 7})
         address, endpoint = tables.addresses["10.0.0.3"], tables.endpoints[7]
         assert (address.tenant, address.flags) == (0, AddressFlag.QUARANTINE)
         assert tables.walls[endpoint.wall] == "quarantine/other#wall"
@@ -281,7 +329,7 @@ def test_tenant_ids_depend_on_the_name_alone_and_fit_beside_the_tenant_bit() -> 
 
 
 def test_directions_are_isolated_separately() -> None:
-    tables = compile_tables(cluster(from_web()), "here", INTERFACES, Registry())
+    tables = compile_tables(cluster(from_web()), "here", INTERFACES)
     endpoint = tables.endpoints[5]
     assert endpoint.flags == EndpointFlag.READY | EndpointFlag.ISOLATED_EGRESS
     assert tables.isolating == {(endpoint.group, Dir.EGRESS): ("app/p",)}
@@ -298,7 +346,7 @@ def shop(*backends: str, address: str = "10.96.0.1") -> Cluster:
 
 
 def backends_of(cluster: Cluster) -> Mapping[ServiceKey, tuple[Backend, ...]]:
-    return compile_tables(cluster, "here", INTERFACES, Registry()).services
+    return compile_tables(cluster, "here", INTERFACES).services
 
 
 KEY = ServiceKey("10.96.0.1", 80, "TCP")
@@ -347,7 +395,7 @@ def test_open_connections_are_kept_where_the_namespace_or_all_policies_say_so(
     asked = cluster(*wished)
     app = replace(asked.namespaces["app"], annotations=namespace)
     asked = replace(asked, namespaces={**asked.namespaces, "app": app})
-    flags = compile_tables(asked, "here", INTERFACES, Registry()).endpoints[5].flags
+    flags = compile_tables(asked, "here", INTERFACES).endpoints[5].flags
     assert (EndpointFlag.KEEP_INGRESS in flags) is kept
 
 
@@ -355,5 +403,5 @@ def test_generated_policies_are_not_asked_for_the_wish() -> None:
     generated = replace(to_web(name="tenant-isolation"), labels={MANAGED_BY: MANAGER})
     wished = replace(to_web(), annotations=KEEP)
     for policies, kept in (((generated, wished), True), ((generated,), False)):
-        tables = compile_tables(cluster(*policies), "here", INTERFACES, Registry())
+        tables = compile_tables(cluster(*policies), "here", INTERFACES)
         assert (EndpointFlag.KEEP_INGRESS in tables.endpoints[5].flags) is kept

@@ -1,0 +1,95 @@
+"""Whether the maps have room for the next writes, counted before the first of them.
+
+What may surprise: for a moment the maps hold both the old and the new entries, so a change needs
+more room than its result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from enforcer.groups import EMPTY
+from enforcer.ledger import Ledger
+from enforcer.maps import CAPACITY, Change, MapOverflow, Table
+from enforcer.tables import AddressEntry, CidrEntry, EndpointEntry, PolicyKey, RangeKey
+from generators.errors import Refused
+from generators.services import ServiceKey
+
+
+class PolicyOverflow(MapOverflow):
+    """A map has no room for the policies; the error names the one that needs most of it."""
+
+    def __init__(self, table: Table, needed: int, limit: int, policy: str, entries: int) -> None:
+        self.table, self.needed, self.limit = table, needed, limit
+        self.policy, self.entries = policy, entries
+        Refused.__init__(
+            self,
+            f"map {table.value} ({table.name.lower()}) would need {needed} entries and holds "
+            f"{limit}; nothing was changed, what was in force stays: NetworkPolicy {policy} needs "
+            f"most of them, {entries}: name fewer peers, ports or blocks in it",
+        )
+
+
+def peaks(ledger: Ledger, writes: Iterable[Change]) -> Mapping[Table, int]:
+    """The most entries that each map will hold on the way."""
+    found = _in_force(ledger)
+    seen: set[tuple[Table, object]] = set()
+    for write in writes:
+        key = (write.table, write.key)
+        if write.value is not None and key not in seen:
+            seen.add(key)
+            found[write.table] += not _holds(ledger, write)
+    return found
+
+
+def refuse_overflow(
+    ledger: Ledger,
+    writes: Iterable[Change],
+    shares: Callable[[Table], Counter[str]],
+    capacity: Mapping[Table, int] = CAPACITY,
+) -> None:
+    """Raise MapOverflow where a map would overflow. `shares`: entries of each policy, by map."""
+    for table, needed in peaks(ledger, writes).items():
+        if needed <= capacity[table]:
+            continue
+        for policy, entries in shares(table).most_common(1):
+            raise PolicyOverflow(table, needed, capacity[table], policy, entries)
+        raise MapOverflow(table, needed, capacity[table])
+
+
+def _in_force(ledger: Ledger) -> dict[Table, int]:
+    """How many entries each map holds now."""
+    exact, ranged = ledger.exact, ledger.ranged
+    for old, new in ledger.buckets.changed().values():
+        exact += len((old or EMPTY).policy) - len((new or EMPTY).policy)
+        ranged += len((old or EMPTY).ranges) - len((new or EMPTY).ranges)
+    return {
+        Table.POLICY: exact,
+        Table.RANGES: ranged,
+        Table.CIDRS: ledger.cidrs.count_in_force(),
+        Table.SERVICES: ledger.services.count_in_force(),
+        Table.ADDRESSES: ledger.addresses.count_in_force(),
+        Table.ENDPOINTS: ledger.endpoints.count_in_force(),
+    }
+
+
+def _holds(ledger: Ledger, write: Change) -> bool:
+    """Whether the kernel has an entry with this key."""
+    key = write.key
+    if isinstance(key, PolicyKey):
+        bucket = ledger.buckets.in_force((key.group, key.peer)) or EMPTY
+        return (key.port, key.protocol, key.direction) in bucket.policy
+    if isinstance(key, RangeKey):
+        bucket = ledger.buckets.in_force((key.group, key.peer)) or EMPTY
+        return (key.protocol, key.direction, key.port, key.length) in bucket.ranges
+    if isinstance(key, ServiceKey):
+        return ledger.services.in_force(key) is not None
+    found: AddressEntry | CidrEntry | EndpointEntry | None
+    if isinstance(key, int):
+        found = ledger.endpoints.in_force(key)
+    elif write.table is Table.CIDRS:
+        found = ledger.cidrs.in_force(key)
+    else:
+        found = ledger.addresses.in_force(key)
+    return found is not None

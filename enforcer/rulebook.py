@@ -1,0 +1,199 @@
+"""Which policies there are, which of them isolate a pod, and which groups that puts into use.
+
+Kept by the compiler. What may surprise: a policy that is deleted while its namespace terminates
+stays until the namespace's last pod on this node is gone; namespaces are emptied in any order, and
+a pod that outlives its policy must not be open for its last minute.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from enforcer.groups import Definition, Isolation
+from enforcer.identity import Numbering, Word
+from generators.objects import Direction, NetworkPolicy, Pod
+from generators.selectors import matches
+
+
+class Rulebook:
+    """All policies, by namespace."""
+
+    def __init__(self) -> None:
+        self._policies: dict[str, dict[str, NetworkPolicy]] = {}
+        self._versions: dict[str, int] = {}
+        self._latest = 0
+        self._held: dict[str, dict[str, None]] = {}
+        """Namespace -> its policies that are gone but still hold."""
+
+    def put(self, policy: NetworkPolicy) -> None:
+        """A policy is there, or says something else."""
+        near = self._policies.setdefault(policy.namespace, {})
+        old = near.get(policy.key)
+        if old is None or _meaning(old) != _meaning(policy):
+            self._latest += 1
+            self._versions[policy.key] = self._latest
+        near[policy.key] = policy
+        self._held.get(policy.namespace, {}).pop(policy.key, None)
+
+    def remove(self, key: str, *, hold: bool) -> None:
+        """A policy is gone; `hold`: it is to be kept until `release`."""
+        namespace = key.partition("/")[0]
+        if key not in self._policies.get(namespace, {}):
+            return
+        if hold:
+            self._held.setdefault(namespace, {})[key] = None
+            return
+        self._held.get(namespace, {}).pop(key, None)
+        del self._policies[namespace][key]
+        del self._versions[key]
+
+    def holding(self) -> Iterable[str]:
+        """Namespaces with policies that are kept."""
+        return tuple(self._held)
+
+    def release(self, namespace: str) -> None:
+        """Nobody is left to be kept safe."""
+        for key in self._held.pop(namespace, {}):
+            del self._policies[namespace][key]
+            del self._versions[key]
+
+    def isolation(self, pod: Pod) -> Isolation:
+        """The policies that select a pod, in name order."""
+        near = self._policies.get(pod.namespace, {})
+        own = sorted(
+            (p for p in near.values() if matches(p.pod_selector, pod.labels)), key=lambda p: p.key
+        )
+        return Isolation(
+            tuple(p for p in own if Direction.INGRESS in p.directions),
+            tuple(p for p in own if Direction.EGRESS in p.directions),
+        )
+
+    def in_use(self, pods: Iterable[Pod]) -> Iterable[NetworkPolicy]:
+        """The policies that isolate some of these pods."""
+        found: dict[str, NetworkPolicy] = {}
+        for pod in pods:
+            isolation = self.isolation(pod)
+            found.update({p.key: p for p in (*isolation.ingress, *isolation.egress)})
+        return found.values()
+
+    def meaning(self, isolation: Isolation, pod: Pod) -> object:
+        """Equal for endpoints that share a group."""
+        return (
+            tuple((p.key, self._versions[p.key]) for p in isolation.ingress),
+            tuple((p.key, self._versions[p.key]) for p in isolation.egress),
+            isolation.port_numbers(pod.ports),
+        )
+
+
+def _meaning(policy: NetworkPolicy) -> object:
+    return policy.directions, policy.ingress, policy.egress
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """A definition in use, under a number; `users` are local pods."""
+
+    number: int
+    key: object
+    definition: Definition
+    users: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Turnover:
+    """Groups and words that came into use or went out of it."""
+
+    added: list[Group] = field(default_factory=list)
+    removed: list[Group] = field(default_factory=list)
+    new_words: list[Word] = field(default_factory=list)
+    old_words: list[Word] = field(default_factory=list)
+
+
+class Groups:
+    """The groups in use, and the words that they name peers by."""
+
+    def __init__(self, numbers: Numbering) -> None:
+        self.by_number: dict[int, Group] = {}
+        self._numbers = numbers
+        self._by_key: dict[object, Group] = {}
+        self._by_word: dict[Word, dict[Group, None]] = {}
+        self._of: dict[tuple[str, str], Group] = {}
+        self._fresh: dict[Group, None] = {}
+        self._left: dict[Group, None] = {}
+
+    def enter(self, pod: str, side: str, key: object, make: Callable[[], Definition]) -> Group:
+        """The group of this key, for a pod that may have had another one on this side."""
+        group = self._by_key.get(key)
+        if group is None:
+            group = Group(self._numbers.fresh(), key, make())
+            self._by_key[key] = self.by_number[group.number] = group
+            self._fresh[group] = None
+        old = self._of.get((pod, side))
+        if old is not group:
+            self.leave(pod, side)
+            self._of[pod, side] = group
+            group.users[pod] = None
+        return group
+
+    def leave(self, pod: str, side: str) -> None:
+        """The pod is in no group of this side any more."""
+        old = self._of.pop((pod, side), None)
+        if old is not None:
+            del old.users[pod]
+            self._left[old] = None
+
+    def using(self, words: Iterable[Word]) -> Iterable[Group]:
+        """The groups that use some of these words."""
+        return dict.fromkeys(group for word in words for group in self._by_word.get(word, ()))
+
+    def turnover(self) -> Turnover:
+        """What changed since the last time."""
+        found = Turnover()
+        before: dict[Word, bool] = {}
+        gone = [group for group in self._left if not group.users]
+        for group in (*self._fresh, *gone):
+            for word in sorted(group.definition.words, key=repr):
+                before.setdefault(word, word in self._by_word)
+        for group in self._fresh:
+            for word in group.definition.words:
+                self._by_word.setdefault(word, {})[group] = None
+            found.added.append(group)
+        for group in gone:
+            del self._by_key[group.key], self.by_number[group.number]
+            for word in group.definition.words:
+                del self._by_word[word][group]
+                if not self._by_word[word]:
+                    del self._by_word[word]
+            found.removed.append(group)
+        found.added = [group for group in found.added if group.users]
+        for word, known in before.items():
+            if known and word not in self._by_word:
+                found.old_words.append(word)
+            elif not known and word in self._by_word:
+                found.new_words.append(word)
+        self._fresh, self._left = {}, {}
+        return found
+
+    def renumber(self, number: int) -> Group:
+        """Give a group another number; its entries are the caller's business."""
+        group = self.by_number.pop(number)
+        group.number = self._numbers.fresh()
+        self.by_number[group.number] = group
+        return group
+
+
+def blocks_of(policies: Iterable[NetworkPolicy]) -> Counter[str]:
+    """Policy -> how many prefixes its blocks are cut into."""
+    found: Counter[str] = Counter()
+    for policy in policies:
+        blocks = {
+            peer.ip_block
+            for direction in Direction
+            for rule in policy.rules(direction)
+            for peer in rule.peers
+            if peer.ip_block is not None
+        }
+        found[policy.key] += len({p for b in blocks for p in (b.cidr, *b.excepts)})
+    return found
