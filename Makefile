@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test bench testbed lock clean
+.PHONY: help setup demo lint test fuzz bench testbed lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -26,6 +26,12 @@ lint: ## style, types, who imports whom
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test
 	$(BIN)/pytest $(if $(PYTEST),$(PYTEST),--cov)
+
+fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
+	@tools/setup.sh test
+	@end=$$(($$(date +%s) + $(or $(SECONDS),60))); while [ $$(date +%s) -lt $$end ]; do \
+		$(BIN)/pytest --quiet --exitfirst $$(grep --recursive --files-with-matches 'hypothesis import' tests --include='test_*.py') || exit 1; \
+	done
 
 bench: setup ## speed and memory beside a baseline (ONLY=name for one)
 	@$(BIN)/python -m bench $(ONLY)

@@ -192,13 +192,24 @@ class Veth:
 
     def to_pod(self, packet: Packet | bytes) -> Answer:
         """Send a packet towards the pod."""
-        return self._send(Dir.INGRESS, packet)
+        return self.send(Dir.INGRESS, packet)
 
     def from_pod(self, packet: Packet | bytes) -> Answer:
         """Let the pod send a packet."""
-        return self._send(Dir.EGRESS, packet)
+        return self.send(Dir.EGRESS, packet)
 
-    def _send(self, direction: Dir, packet: Packet | bytes) -> Answer:
+    def tables(self) -> Tables:
+        """What the kernel holds, with names for rules and groups that the interpreter asks for."""
+        held = self.maps.read()
+        rules = {*held.policy.values(), *held.ranges.values()}
+        return replace(
+            held,
+            rules={rule: str(rule) for rule in rules},
+            isolating={(GROUP, direction): () for direction in Dir},
+        )
+
+    def send(self, direction: Dir, packet: Packet | bytes) -> Answer:
+        """A packet or a frame, one way or the other."""
         frame = packet if isinstance(packet, bytes) else ethernet(packet)
         before = self._counts(direction)
         context = kernel.SkbContext(ifindex=LOOPBACK)
