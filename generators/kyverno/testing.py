@@ -206,7 +206,7 @@ class _Test:
         there = [key for key in present if _is_named(key, wanted.kind, name)]
         if not there:
             return self.case(wanted, name, "not found", False, "the object is in no file")
-        results = [r for r in _results(wanted, applied) if _about(r, wanted.kind, name)]
+        results = _about(_results(wanted, applied), wanted.kind, name)
         if not results:
             return self.case(wanted, name, _EXCLUDED, True, "the rule does not apply to it")
         result = _weightiest(results)
@@ -273,10 +273,10 @@ def _is_named(key: ObjectKey, kind: str, name: str) -> bool:
     return key.name == bare and (not slash or key.namespace == namespace)
 
 
-def _about(result: RuleResult, kind: str, name: str) -> bool:
-    """A rule with targets is asked about by trigger or by target."""
-    keys = (result.resource, result.target) if result.target is not None else (result.resource,)
-    return any(_is_named(key, kind, name) for key in keys)
+def _about(results: Sequence[RuleResult], kind: str, name: str) -> list[RuleResult]:
+    """Results on that object as a target, else as the trigger."""
+    targets = [r for r in results if r.target is not None and _is_named(r.target, kind, name)]
+    return targets or [r for r in results if _is_named(r.resource, kind, name)]
 
 
 def _results(wanted: Expectation, applied: Applied) -> list[RuleResult]:

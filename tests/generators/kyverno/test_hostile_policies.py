@@ -1,0 +1,192 @@
+"""Whatever a policy or an object holds: no crash, no hang, the same answer twice."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from generators.kyverno.engine import applicability, generate, mutate, mutate_existing
+from generators.kyverno.failures import RuleFailure
+from generators.kyverno.lint import lint
+from generators.kyverno.loading import Loaded, policies_in
+from generators.kyverno.values import Value
+from tests.generators.kyverno.policies import create, environment, ns, thing
+
+WORDS = st.sampled_from(
+    [
+        "",
+        "*",
+        "a",
+        "a-*",
+        "Namespace",
+        "v1",
+        "shop",
+        "{{ request.object.metadata.name }}",
+        "{{ request.object }}",
+        "{{ element }}",
+        "{{ @ }}",
+        "{{ c.data.x }}",
+        "{{ random('[a-z]*') }}",
+        "{{ {{ a }} }}",
+        "{{",
+        "}}",
+        "\\{{ a }}",
+        "$(a)",
+        "$(./../name)",
+        "(name)",
+        "+(a)",
+        "<(name)",
+        "^(a)",
+        "X(a)",
+        "!a",
+        "1-10",
+        ">1",
+        "a|b&c",
+        "/metadata/labels/a",
+        "request.object.metadata",
+        "- {op: add, path: /metadata/labels/a, value: '{{ a }}'}",
+        "{{ a || 'b' }}",
+        "$patch",
+        "delete",
+        "{{ request.object.metadata.labels | items(@, 'k', 'v') }}",
+        "Equals",
+        "AnyIn",
+    ]
+)
+JSON: st.SearchStrategy[Value] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | WORDS
+    | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=10,
+)
+PATCHES = st.fixed_dictionaries(
+    {"patchStrategicMerge": st.dictionaries(WORDS, JSON, max_size=3)}
+) | (st.fixed_dictionaries({"patchesJson6902": WORDS | JSON}))
+FILTERS = st.fixed_dictionaries(
+    {"kinds": st.lists(WORDS | st.just("Namespace"), min_size=1, max_size=2)},
+    optional={
+        "names": st.lists(WORDS, max_size=2),
+        "selector": st.fixed_dictionaries(
+            {"matchLabels": st.dictionaries(WORDS, WORDS, max_size=2)}
+        ),
+    },
+)
+ACTIONS = st.one_of(
+    PATCHES.map(lambda patch: {"mutate": patch}),
+    st.tuples(JSON, PATCHES).map(
+        lambda pair: {"mutate": {"foreach": [{"list": pair[0], **pair[1]}]}}
+    ),
+    st.tuples(WORDS, PATCHES).map(
+        lambda pair: {
+            "mutate": {
+                "targets": [{"apiVersion": "v1", "kind": "Namespace", "name": pair[0]}],
+                **pair[1],
+            }
+        }
+    ),
+    st.fixed_dictionaries({"kind": WORDS, "name": WORDS, "namespace": WORDS, "data": JSON}).map(
+        lambda body: {"generate": {"apiVersion": "v1", **body}}
+    ),
+)
+RULES = st.builds(
+    lambda one, action, key, value, context: {
+        "name": "r",
+        "match": {"any": [{"resources": one}]},
+        "preconditions": {"any": [{"key": key, "operator": "AnyIn", "value": value}]},
+        "context": [{"name": "a", "variable": {"value": context}}],
+        **action,
+    },
+    FILTERS,
+    ACTIONS,
+    JSON,
+    JSON,
+    JSON,
+)
+OBJECTS = st.builds(
+    lambda labels, annotations: {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": labels, "annotations": annotations},
+    },
+    st.dictionaries(WORDS, WORDS, max_size=3),
+    JSON,
+)
+
+
+def read(*rules: object) -> Loaded:
+    document = {
+        "apiVersion": "kyverno.io/v1",
+        "kind": "ClusterPolicy",
+        "metadata": {"name": "p"},
+        "spec": {"rules": rules},
+    }
+    return policies_in(json.dumps(document).encode(), "p.json")
+
+
+@settings(max_examples=300, deadline=None)
+@given(RULES, OBJECTS)
+def test_any_rule_on_any_object_ends_in_the_same_results_twice(
+    rule: object, document: dict[str, object]
+) -> None:
+    loaded = read(rule)
+    lint(loaded)
+    request = create(cast("dict[str, Value]", document))
+    cluster = environment([request.resource, ns("other"), thing("ConfigMap", "shop", "c")])
+    first = [
+        mutate(loaded.policies, request, cluster),
+        mutate_existing(loaded.policies, request, cluster),
+        generate(loaded.policies, request, cluster),
+    ]
+    second = [
+        mutate(loaded.policies, request, cluster),
+        mutate_existing(loaded.policies, request, cluster),
+        generate(loaded.policies, request, cluster),
+    ]
+    assert first == second
+    for policy in loaded.policies:
+        for one in policy.rules:
+            try:
+                applicability(policy, one, request, cluster)
+            except RuleFailure:
+                continue
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON)
+def test_any_document_is_a_policy_or_a_list_of_problems(body: Value) -> None:
+    document = {
+        "apiVersion": "kyverno.io/v1",
+        "kind": "ClusterPolicy",
+        "metadata": {"name": "p"},
+        "spec": body,
+    }
+    loaded = policies_in(json.dumps(document).encode(), "p.json")
+    assert bool(loaded.policies) is not bool(loaded.problems)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["match", "exclude", "context", "preconditions", "mutate", "generate", "name"]
+        ),
+        JSON,
+        max_size=7,
+    )
+)
+def test_any_rule_is_read_or_refused(rule: dict[str, Value]) -> None:
+    loaded = read(rule)
+    assert bool(loaded.policies) is not bool(loaded.problems)
+    lint(loaded)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    lint(policies_in(data, "p.yaml"))
