@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from bench.measure import Comparison, Scale
 
-BENCHES = ("labels", "generation", "webhook", "controller", "traffic")
+BENCHES = ("labels", "generation", "compilation", "webhook", "controller", "traffic", "verdict")
 
 Bench = Callable[["Scale"], Iterable["Comparison"]]
 

@@ -52,9 +52,8 @@ class Layer(Generic[K, V]):
 
     def count_in_force(self) -> int:
         """How many entries the kernel holds."""
-        gained = sum(old is None for old, _ in self.changed().values())
-        lost = sum(new is None for _, new in self.changed().values())
-        return len(self.now) - gained + lost
+        pairs = self.changed().values()
+        return len(self.now) + sum((new is None) - (old is None) for old, new in pairs)
 
     def resync(self, kernel: Mapping[K, V]) -> None:
         """Learn what the kernel holds."""
