@@ -24,7 +24,15 @@ from enforcer.interpret import Packet, judge
 from enforcer.maps import Change, Table
 from enforcer.tables import FIRST_POD_IDENTITY, PEER_CIDR, PEER_TENANT, Dir, EndpointEntry, Tables
 from generators.cluster import Cluster
-from generators.objects import NetworkPolicy, Node, Pod
+from generators.objects import (
+    EndpointSlice,
+    NetworkPolicy,
+    Node,
+    Pod,
+    Service,
+    SliceEndpoint,
+    SlicePort,
+)
 from generators.reachability import evaluate
 from generators.tenants.model import TenantConfig
 from generators.verdicts import Judgement, Verdict
@@ -41,6 +49,7 @@ from tests.enforcer.clusters import (
     pods,
     policies,
     questions,
+    services,
 )
 
 NODE = "here"
@@ -86,12 +95,35 @@ class Gone:
     key: str
 
 
-Event = Restart | Labels | Claim | Terminating | Gone | Pod | NetworkPolicy | TenantConfig | None
+Event = (
+    Restart
+    | Labels
+    | Claim
+    | Terminating
+    | Gone
+    | Pod
+    | NetworkPolicy
+    | Service
+    | EndpointSlice
+    | TenantConfig
+    | None
+)
 
 local_pods = pods.map(lambda p: placed(replace(p, node=p.node or NODE)))
 policy_keys = st.builds(
     "{}/{}".format, st.sampled_from(NAMESPACES), st.sampled_from(("p1", "p2", "p3"))
 )
+slices = st.builds(
+    EndpointSlice,
+    namespace=st.sampled_from(NAMESPACES),
+    name=st.just(""),
+    service=st.sampled_from(("s1", "s2")),
+    endpoints=st.lists(
+        st.builds(SliceEndpoint, st.sampled_from((("10.0.0.1",), ("10.0.0.2",), ("192.0.2.1",)))),
+        max_size=2,
+    ).map(tuple),
+    ports=st.just((SlicePort(80), SlicePort(81, "UDP"))),
+).map(lambda found: replace(found, name=found.service))
 tenants = st.sampled_from((None, "t1", "t2", "gone"))
 events = st.one_of(
     local_pods,
@@ -103,6 +135,9 @@ events = st.one_of(
     st.builds(Terminating, st.sampled_from(NAMESPACES), st.booleans()),
     st.builds(Gone, st.sampled_from(KEYS)),
     st.builds(Gone, policy_keys),
+    services,
+    slices,
+    st.builds(Gone, st.sampled_from(("n1/s1", "n1/s2", "n2/s1", "n2/s2"))),
     configs(),
     st.just(Restart()),
     st.none(),
@@ -120,6 +155,8 @@ class World:
         self.policies = {policy.key: policy for policy in cluster.policies}
         self.config = cluster.config
         self.tenants = dict(cluster.tenants)
+        self.services = {service.key: service for service in cluster.services}
+        self.slices: dict[str, EndpointSlice] = {}
 
     def happen(self, event: Event) -> None:
         match event:
@@ -127,11 +164,21 @@ class World:
                 self.pods[event.key] = event
             case NetworkPolicy():
                 self.policies[event.key] = event
+            case Service():
+                virtual = {a for s in self.services.values() for a in s.cluster_ips}
+                old = self.services.get(event.key)
+                taken = virtual - set(old.cluster_ips if old is not None else ())
+                if taken.isdisjoint(event.cluster_ips):
+                    self.services[event.key] = event
+            case EndpointSlice():
+                self.slices[f"{event.namespace}/{event.name}"] = event
             case TenantConfig() | None:
                 self.config = event
             case Gone(key):
                 self.pods.pop(key, None)
                 self.policies.pop(key, None)
+                self.services.pop(key, None)
+                self.slices.pop(key, None)
             case Labels(of, labels) if of in self.pods:
                 self.pods[of] = replace(self.pods[of], labels=labels)
             case Labels(of, labels) if of in self.namespaces:
@@ -155,6 +202,8 @@ class World:
             pods=tuple(self.pods.values()),
             policies=tuple(self.policies.values()),
             nodes=NODES,
+            services=tuple(self.services.values()),
+            slices=tuple(self.slices.values()),
             config=self.config,
             tenants=dict(self.tenants) if self.config else {},
             pod_cidrs=POD_CIDRS,
@@ -182,6 +231,7 @@ def written(tables: Tables, change: Change) -> Tables:
         Table.POLICY: "policy",
         Table.RANGES: "ranges",
         Table.CIDRS: "cidrs",
+        Table.SERVICES: "services",
         Table.ADDRESSES: "addresses",
         Table.ENDPOINTS: "endpoints",
     }[change.table]
@@ -224,6 +274,7 @@ def meaning(tables: Tables) -> object:
             a: (peers.get(e.identity, e.identity), e.tenant, e.flags)
             for a, e in tables.addresses.items()
         },
+        tables.services,
         {prefix: entry.flags for prefix, entry in tables.cidrs.items()},
         sum(map(len, contents.values())),
     )
@@ -248,7 +299,8 @@ def is_open(tables: Tables, ifindex: int, packet: Packet) -> bool:
 
 def settled_flows(before: Tables, after: Tables) -> list[tuple[int, Packet, bool]]:
     """What endpoints that are there before and after answer both times: (packet, open)."""
-    peers = sorted({*before.addresses, *after.addresses, *EXTERNALS})
+    called = {key.address for key in (*before.services, *after.services)}
+    peers = sorted({*before.addresses, *after.addresses, *called, *EXTERNALS})
     found = []
     for ifindex, endpoint in after.endpoints.items():
         old = before.endpoints.get(ifindex)
@@ -301,7 +353,7 @@ class Enforcement:
             for ifindex, packet, expected in flows:
                 assert is_open(moment, ifindex, packet) == expected, (change, packet)
         self.compiler.commit()
-        for name in ("endpoints", "addresses", "policy", "ranges", "cidrs"):
+        for name in ("endpoints", "addresses", "policy", "ranges", "cidrs", "services"):
             assert getattr(moment, name) == getattr(desired, name), name
         self.maps = desired
 
