@@ -62,7 +62,7 @@ JSON: st.SearchStrategy[Value] = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | WORDS
-    | st.text(max_size=6),
+    | st.text("ab1{}'`|@.[]()&*$\\\n", max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=10,
 )
@@ -70,20 +70,31 @@ PATCHES = st.fixed_dictionaries(
     {"patchStrategicMerge": st.dictionaries(WORDS, JSON, max_size=3)}
 ) | (st.fixed_dictionaries({"patchesJson6902": WORDS | JSON}))
 FILTERS = st.fixed_dictionaries(
-    {"kinds": st.lists(WORDS | st.just("Namespace"), min_size=1, max_size=2)},
+    {"kinds": st.just(["Namespace", "*/a"])},
     optional={
-        "names": st.lists(WORDS, max_size=2),
+        "names": st.lists(WORDS, max_size=2).map(lambda names: ["shop", *names]),
         "selector": st.fixed_dictionaries(
             {"matchLabels": st.dictionaries(WORDS, WORDS, max_size=2)}
         ),
     },
 )
+LABELS = st.dictionaries(WORDS, WORDS | JSON, max_size=3)
+LISTS = st.sampled_from(
+    ["`[1, {}]`", "request.object.metadata.labels.a | [@]", "keys(request.object)", "split(a, '')"]
+)
+DATA = st.fixed_dictionaries(
+    {}, optional={"metadata": st.fixed_dictionaries({"labels": LABELS}), "data": JSON}
+)
+NAMES = st.sampled_from(["shop", "c", "{{ request.object.metadata.name }}-{{ a }}"]) | WORDS
 ACTIONS = st.one_of(
     PATCHES.map(lambda patch: {"mutate": patch}),
-    st.tuples(JSON, PATCHES).map(
+    LABELS.map(
+        lambda labels: {"mutate": {"patchStrategicMerge": {"metadata": {"labels": labels}}}}
+    ),
+    st.tuples(LISTS | JSON.filter(bool), PATCHES).map(
         lambda pair: {"mutate": {"foreach": [{"list": pair[0], **pair[1]}]}}
     ),
-    st.tuples(WORDS, PATCHES).map(
+    st.tuples(st.just("*") | WORDS, PATCHES).map(
         lambda pair: {
             "mutate": {
                 "targets": [{"apiVersion": "v1", "kind": "Namespace", "name": pair[0]}],
@@ -91,16 +102,21 @@ ACTIONS = st.one_of(
             }
         }
     ),
-    st.fixed_dictionaries({"kind": WORDS, "name": WORDS, "namespace": WORDS, "data": JSON}).map(
-        lambda body: {"generate": {"apiVersion": "v1", **body}}
-    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("ConfigMap"), "name": NAMES, "namespace": NAMES, "data": DATA}
+    ).map(lambda body: {"generate": {"apiVersion": "v1", **body}}),
 )
 RULES = st.builds(
     lambda one, action, key, value, context: {
         "name": "r",
         "match": {"any": [{"resources": one}]},
-        "preconditions": {"any": [{"key": key, "operator": "AnyIn", "value": value}]},
-        "context": [{"name": "a", "variable": {"value": context}}],
+        "preconditions": {
+            "any": [
+                {"key": key, "operator": "AnyIn", "value": value},
+                {"key": "a", "operator": "Equals", "value": "a"},
+            ]
+        },
+        "context": [{"name": "a", "variable": {"value": context or ""}}],
         **action,
     },
     FILTERS,
