@@ -4,6 +4,7 @@ python -m bench.stream serve PORT               takes bytes, or echoes them; pri
                                                 it listens
 python -m bench.stream send HOST PORT SECONDS   prints the bits per second that arrived
 python -m bench.stream ask HOST PORT COUNT      prints the seconds of each request and answer
+python -m bench.stream connect HOST PORT COUNT  prints the seconds of each connection that asks once
 """
 
 from __future__ import annotations
@@ -70,6 +71,18 @@ def ask(host: str, port: int, count: int) -> list[float]:
     return samples
 
 
+def connect(host: str, port: int, count: int) -> list[float]:
+    """Seconds of each connection that is opened, asked one byte and closed."""
+    samples = []
+    for _ in range(count):
+        start = time.perf_counter()
+        with _connected(host, port, ECHO) as connection:
+            connection.sendall(ECHO)
+            connection.recv(1)
+        samples.append(time.perf_counter() - start)
+    return samples
+
+
 def _connected(host: str, port: int, mode: bytes) -> socket.socket:
     connection = socket.create_connection((host, port), timeout=TIMEOUT_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -86,6 +99,8 @@ def main() -> None:
             print(json.dumps([send(host, int(port), float(seconds))]))
         case ["ask", host, port, count]:
             print(json.dumps(ask(host, int(port), int(count))))
+        case ["connect", host, port, count]:
+            print(json.dumps(connect(host, int(port), int(count))))
         case _:
             sys.exit(__doc__)
 

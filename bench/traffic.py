@@ -60,7 +60,7 @@ class Node:
 
 
 def run(scale: Scale) -> Iterator[Comparison]:
-    """A stream of bytes, and requests of one byte, over IPv4 and IPv6."""
+    """A stream of bytes, requests of one byte, and connections for one, over IPv4 and IPv6."""
     machine.check()
     with ExitStack() as stack:
         nodes = {
@@ -73,6 +73,7 @@ def run(scale: Scale) -> Iterator[Comparison]:
         for family, address in zip(("IPv4", "IPv6"), ADDRESSES[SERVER], strict=True):
             yield _stream(scale, nodes, family, address)
             yield _requests(scale, nodes, family, address)
+            yield _connections(scale, nodes, family, address)
 
 
 def _stream(scale: Scale, nodes: dict[str, Node], family: str, address: str) -> Comparison:
@@ -86,6 +87,17 @@ def _requests(scale: Scale, nodes: dict[str, Node], family: str, address: str) -
     turns = {name: _turn(node, "ask", address, count) for name, node in nodes.items()}
     return _compare(
         f"TCP request and response of one byte, {family}", turns, scale.of(10, 1), Unit.SECONDS
+    )
+
+
+def _connections(scale: Scale, nodes: dict[str, Node], family: str, address: str) -> Comparison:
+    count = str(scale.of(500, 5))
+    turns = {name: _turn(node, "connect", address, count) for name, node in nodes.items()}
+    return _compare(
+        f"TCP connect, request, response and close, {family}",
+        turns,
+        scale.of(10, 1),
+        Unit.SECONDS,
     )
 
 
