@@ -22,6 +22,7 @@ from threading import Event
 from enforcer import attach, loader
 from enforcer.changes import Inputs as Wanted
 from enforcer.compile import Compiler
+from enforcer.counts import Counts
 from enforcer.endpoints import Found, find_interfaces
 from enforcer.identity import Registry
 from enforcer.inputs import Manifests, Tenants, Watch
@@ -89,9 +90,12 @@ def exclusive(settings: Settings) -> Iterator[None]:
 class Agent:
     """One node's enforcement; `step` does what there is to do."""
 
-    def __init__(self, settings: Settings, maps: Maps, pins: Path, board: Board) -> None:
+    def __init__(
+        self, settings: Settings, maps: Maps, counts: Counts, pins: Path, board: Board
+    ) -> None:
         self._settings = settings
         self._maps = maps
+        self._counts = counts
         self._pins = pins
         self._board = board
         self._watch = Watch(settings.manifests, settings.config)
@@ -193,7 +197,7 @@ class Agent:
             raise
         compiler.commit()
         if gone:
-            self._maps.forget(gone)
+            self._counts.forget(gone)
         desired = compiler.tables()
         self._interfaces |= desired.endpoints.keys()
         return desired

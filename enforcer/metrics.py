@@ -1,7 +1,8 @@
 """Prometheus metrics of the agent, made at each scrape from state and kernel counters.
 
 Names have Cilium's tails, so that dashboards carry over. What may surprise: packet counts are the
-kernel's own and survive a restart of the agent; endpoints that are gone keep their share in them.
+kernel's own and survive a restart of the agent; endpoints that are gone keep their share in them
+until then (counts.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from enforcer.counts import Counts
 from enforcer.feed import Feed
 from enforcer.flows import DropReason, reason_of
 from enforcer.maps import CAPACITY, Maps, Table
@@ -28,8 +30,9 @@ DROPPED = 1
 class AgentCollector:
     """Collects for prometheus_client; nothing is counted twice."""
 
-    def __init__(self, board: Board, maps: Maps, feed: Feed) -> None:
+    def __init__(self, board: Board, maps: Maps, counts: Counts, feed: Feed) -> None:
         self._board = board
+        self._counts = counts
         self._maps = maps
         self._feed = feed
 
@@ -65,14 +68,15 @@ class AgentCollector:
         packets: Counter[tuple[str, str]] = Counter()
         octets: Counter[tuple[str, str]] = Counter()
         passed: Counter[str] = Counter()
-        for item in self._maps.statistics():
+        totals = self._counts.totals()
+        for item in totals.packets:
             direction = item.direction.name
             reason = reason_of(item.reason)
             if item.verdict == DROPPED and isinstance(reason, DropReason):
-                packets[reason.name, direction] += item.packets
-                octets[reason.name, direction] += item.octets
+                packets[reason.name, direction] += totals.packets[item]
+                octets[reason.name, direction] += totals.octets[item]
             else:
-                passed[direction] += item.packets
+                passed[direction] += totals.packets[item]
         labels = ["reason", "direction"]
         drops = CounterMetricFamily(f"{PREFIX}_drop_count", "Packets dropped.", labels=labels)
         lost = CounterMetricFamily(f"{PREFIX}_drop_bytes", "Bytes dropped.", labels=labels)

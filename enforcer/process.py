@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from enforcer import loader, metrics
 from enforcer.agent import Agent, Settings, exclusive
 from enforcer.control import Server
+from enforcer.counts import Counts
 from enforcer.feed import Feed
 from enforcer.flows import FlowReader
 from enforcer.maps import Maps
@@ -33,10 +34,11 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         reader = stack.enter_context(FlowReader.open(pins))
         board = Board()
         feed = Feed(board, settings.node)
-        agent = Agent(settings, maps, pins, board)
+        counts = Counts(maps)
+        agent = Agent(settings, maps, counts, pins, board)
         server = Server(settings.run_dir, Service(settings, board, feed, maps).respond)
         if scraped_at is not None:
-            metrics.serve(metrics.AgentCollector(board, maps, feed), *scraped_at)
+            metrics.serve(metrics.AgentCollector(board, maps, counts, feed), *scraped_at)
         reading = threading.Thread(target=feed.run, args=(reader, stop))
         reading.start()
         stack.callback(reading.join)
