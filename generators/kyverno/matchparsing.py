@@ -16,7 +16,7 @@ from generators.kyverno.wildcards import has_wildcard
 from generators.manifests.fields import Cursor
 from generators.objects import Operator, Requirement
 
-_RESOURCES = (
+RESOURCES = (
     "kinds",
     "name",
     "names",
@@ -26,7 +26,7 @@ _RESOURCES = (
     "namespaceSelector",
     "operations",
 )
-_USERS = ("subjects", "roles", "clusterRoles")
+USERS = ("subjects", "roles", "clusterRoles")
 _SUBJECT_KINDS = ("User", "Group", "ServiceAccount")
 
 
@@ -35,7 +35,7 @@ def parse_match(block: Cursor, file: str, required: bool = False) -> Match:
     given = [c for c in Combine if block.child(c.value) is not None]
     if not given:
         return _single(block, file, required)
-    block.only(*(c.value for c in Combine), *(("resources",) if required else ()), *_USERS)
+    block.only(*(c.value for c in Combine), *(("resources",) if required else ()), *USERS)
     if len(given) > 1:
         block.fail("any and all stand side by side", "write one of them")
     combine = given[0]
@@ -45,7 +45,7 @@ def parse_match(block: Cursor, file: str, required: bool = False) -> Match:
 
 def _single(block: Cursor, file: str, required: bool) -> Match:
     bare = block.child("resources") is not None or any(
-        block.child(key) is not None for key in _USERS
+        block.child(key) is not None for key in USERS
     )
     if bare:
         return Match(Combine.ALL, (_filter(block, file),))
@@ -55,7 +55,7 @@ def _single(block: Cursor, file: str, required: bool) -> Match:
 
 
 def _filter(cursor: Cursor, file: str) -> Filter:
-    cursor.only("resources", *_USERS)
+    cursor.only("resources", *USERS)
     place = Place(file, cursor.line, cursor.path)
     subjects = tuple(_subject(item) for item in cursor.children("subjects"))
     roles = tuple(item.text() for item in cursor.children("roles"))
@@ -65,7 +65,7 @@ def _filter(cursor: Cursor, file: str) -> Filter:
         if not (clusters or subjects or roles):
             cursor.fail("an empty filter", "write resources, subjects, roles or clusterRoles")
         return Filter(place, subjects=subjects, roles=roles, cluster_roles=clusters)
-    resources.only(*_RESOURCES)
+    resources.only(*RESOURCES)
     return Filter(
         place=place,
         kinds=tuple(kind_pattern(item.text()) for item in resources.children("kinds")),

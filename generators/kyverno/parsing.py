@@ -57,7 +57,7 @@ _OTHER_ACTIONS = {
     "validate": "validate rules are not carried out",
     "verifyImages": "image verification is not carried out",
 }
-_SPEC = (
+SPEC = (
     "admission",
     "applyRules",
     "background",
@@ -74,7 +74,7 @@ _SPEC = (
     "webhookConfiguration",
     "webhookTimeoutSeconds",
 )
-_RULE = (
+RULE = (
     "name",
     "match",
     "exclude",
@@ -91,6 +91,21 @@ _RULE = (
 )
 _DOWNSTREAM = ("apiVersion", "kind", "name", "namespace", "uid")
 _SOURCES = ("data", "clone", "cloneList")
+MUTATE = (
+    "patchStrategicMerge",
+    "patchesJson6902",
+    "foreach",
+    "targets",
+    "mutateExistingOnPolicyUpdate",
+)
+GENERATE = (
+    "synchronize",
+    "generateExisting",
+    "orphanDownstreamOnPolicyDelete",
+    "foreach",
+    *_DOWNSTREAM,
+    *_SOURCES,
+)
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -124,7 +139,7 @@ def parse_policy(root: Cursor, origin: Origin) -> Policy:
     if spec is None:
         root.fail("Required value: spec", "write rules")
         return Policy(name, namespace, (), origin=origin)
-    spec.only(*_SPEC)
+    spec.only(*SPEC)
     return Policy(
         name=name,
         namespace=namespace,
@@ -184,7 +199,7 @@ def _rules(spec: Cursor, file: str) -> tuple[Rule, ...]:
 
 
 def _rule(cursor: Cursor, spec: Cursor, file: str) -> Rule:
-    cursor.only(*_RULE)
+    cursor.only(*RULE)
     notes = _Rule(file)
     name = _name(cursor)
     if not name or len(name) > 63:
@@ -328,13 +343,7 @@ def _condition(cursor: Cursor, notes: _Rule) -> Condition:
 
 
 def _mutation(cursor: Cursor, spec: Cursor, notes: _Rule) -> Mutation:
-    cursor.only(
-        "patchStrategicMerge",
-        "patchesJson6902",
-        "foreach",
-        "targets",
-        "mutateExistingOnPolicyUpdate",
-    )
+    cursor.only(*MUTATE)
     targets = tuple(_target(item, notes) for item in cursor.children("targets"))
     existing = _either(cursor, spec, "mutateExistingOnPolicyUpdate", ())
     if existing and not targets:
@@ -406,8 +415,7 @@ def _picked(cursor: Cursor, keys: tuple[str, ...]) -> Field:
 
 
 def _generation(cursor: Cursor, spec: Cursor, notes: _Rule) -> Generation:
-    switches = ("synchronize", "generateExisting", "orphanDownstreamOnPolicyDelete")
-    cursor.only(*switches, "foreach", *_DOWNSTREAM, *_SOURCES)
+    cursor.only(*GENERATE)
     each = cursor.children("foreach")
     if each:
         downstreams = tuple(_downstream(item, notes, looped=True) for item in each)

@@ -41,7 +41,7 @@ from generators.kyverno.values import (
 )
 
 FILE_NAME = "kyverno-test.yaml"
-_IGNORED = ("exceptions", "context", "clusterResources", "paramResources", "jsonPayload", "checks")
+IGNORED = ("exceptions", "context", "clusterResources", "paramResources", "jsonPayload", "checks")
 _EXCLUDED = "excluded"
 
 
@@ -135,7 +135,7 @@ class _Test:
         self.file = file
         self.document = document
         self.warnings = warnings
-        for key in _IGNORED:
+        for key in IGNORED:
             if document.get(key):
                 warnings.append(f"{file}: {key} is not supported, and not looked at")
 

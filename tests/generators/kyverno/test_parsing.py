@@ -75,6 +75,16 @@ def test_switches_of_a_policy() -> None:
     assert policy.server_side
 
 
+def test_what_is_about_upstreams_webhook_is_ignored() -> None:
+    head = "spec:\n  schemaValidation: false\n  webhookTimeoutSeconds: 5\n  emitWarning: true\n"
+    text = GOOD.replace("spec:\n", head).replace(
+        "    match:", "    reportProperties: {a: b}\n    match:", 1
+    )
+    loaded = load(text)
+    assert loaded.problems == ()
+    assert lint(loaded) == ()
+
+
 def test_the_rules_switch_wins_over_the_policys() -> None:
     body = """\
     apiVersion: kyverno.io/v2beta1
