@@ -28,6 +28,7 @@ packages() {
 	[ "$scope" != python ] || return 0
 	echo python3-bpfcc iproute2 nftables
 	[ -e "/lib/modules/$(uname -r)/build" ] || echo "linux-headers-$(dpkg --print-architecture)"
+	[ "$scope" != test ] || echo curl # the README's section "In a cluster" asks the webhook with it
 }
 
 missing_packages() {
