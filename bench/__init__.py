@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from bench.measure import Comparison, Scale
 
-BENCHES = ("labels", "generation", "compilation", "webhook", "controller", "traffic", "verdict")
+BENCHES = (
+    "labels",
+    "generation",
+    "compilation",
+    "webhook",
+    "controller",
+    "traffic",
+    "verdict",
+    "cut",
+)
 
 Bench = Callable[["Scale"], Iterable["Comparison"]]
 

@@ -5,6 +5,7 @@ python -m bench.stream serve PORT               takes bytes, or echoes them; pri
 python -m bench.stream send HOST PORT SECONDS   prints the bits per second that arrived
 python -m bench.stream ask HOST PORT COUNT      prints the seconds of each request and answer
 python -m bench.stream connect HOST PORT COUNT  prints the seconds of each connection that asks once
+python -m bench.stream pulse HOST PORT          asks until no answer comes; prints when the last did
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ SINK, ECHO = b"S", b"E"
 CHUNK = 1 << 20
 COUNT_BYTES = 8
 TIMEOUT_SECONDS = 20
+SILENCE_SECONDS = 1
 
 
 def serve(port: int) -> None:
@@ -83,6 +85,22 @@ def connect(host: str, port: int, count: int) -> list[float]:
     return samples
 
 
+def pulse(host: str, port: int) -> float:
+    """When, on the monotonic clock, the last answer came; prints a line after the first."""
+    with _connected(host, port, ECHO) as connection:
+        connection.settimeout(SILENCE_SECONDS)
+        last = 0.0
+        try:
+            while True:
+                connection.sendall(ECHO)
+                connection.recv(1)
+                if not last:
+                    print("open", flush=True)
+                last = time.monotonic()
+        except TimeoutError:
+            return last
+
+
 def _connected(host: str, port: int, mode: bytes) -> socket.socket:
     connection = socket.create_connection((host, port), timeout=TIMEOUT_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -101,6 +119,8 @@ def main() -> None:
             print(json.dumps(ask(host, int(port), int(count))))
         case ["connect", host, port, count]:
             print(json.dumps(connect(host, int(port), int(count))))
+        case ["pulse", host, port]:
+            print(json.dumps(pulse(host, int(port))))
         case _:
             sys.exit(__doc__)
 

@@ -65,11 +65,11 @@ def run(scale: Scale) -> Iterator[Comparison]:
     with ExitStack() as stack:
         nodes = {
             "no programs": stack.enter_context(_plain()),
-            "Ringfence": stack.enter_context(_enforced()),
+            "Ringfence": stack.enter_context(enforced()),
             "nftables": stack.enter_context(_filtered()),
         }
         for node in nodes.values():
-            stack.enter_context(_server(node))
+            stack.enter_context(serving(node))
         for family, address in zip(("IPv4", "IPv6"), ADDRESSES[SERVER], strict=True):
             yield _stream(scale, nodes, family, address)
             yield _requests(scale, nodes, family, address)
@@ -121,7 +121,8 @@ def _inside(name: str) -> list[str]:
 
 
 @contextmanager
-def _server(node: Node) -> Iterator[None]:
+def serving(node: Node) -> Iterator[None]:
+    """The other end of the traffic, in its pod."""
     command = node.command(SERVER, "serve", str(PORT))
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
@@ -186,24 +187,25 @@ table inet ringfence {{
 
 
 @contextmanager
-def _enforced() -> Iterator[Node]:
+def enforced() -> Iterator[Node]:
     """The same pods in a real lab, with the webhook's label, the policies and the programs."""
     node = Node(Places(f"bench-{token_hex(3)}"))
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as folder:
         tenants, objects = Path(folder, "tenants.yaml"), Path(folder, "objects.json")
         tenants.write_text(TENANTS)
         objects.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": _objects()}))
-        _lab("up", node.places, "-c", str(tenants), "-f", str(objects))
+        lab("up", node.places, "-c", str(tenants), "-f", str(objects))
         try:
             # A lab that enforces nothing would be the fastest of all.
-            if lacking := json.loads(_lab("status", node.places, "-o", "json"))["notEnforced"]:
+            if lacking := json.loads(lab("status", node.places, "-o", "json"))["notEnforced"]:
                 raise RuntimeError(f"not enforced: {lacking}")
             yield node
         finally:
-            _lab("down", node.places)
+            lab("down", node.places)
 
 
-def _lab(verb: str, places: Places, *arguments: str) -> bytes:
+def lab(verb: str, places: Places, *arguments: str) -> bytes:
+    """Run `ringfence lab VERB`; what it printed."""
     command = [str(RINGFENCE), "lab", verb, "--name", places.name, *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
