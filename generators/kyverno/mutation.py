@@ -196,11 +196,14 @@ def _check(before: Document, after: Document) -> None:
     """BadPatch for what an API server would refuse, or for another object than before."""
     if key_of(before) != key_of(after):
         raise BadPatch(f"the patch makes {key_of(after)} of {key_of(before)}")
-    check_metadata(after)
+    check_metadata(after, before)
 
 
-def check_metadata(document: Document) -> None:
-    """BadPatch for labels and annotations that no API server takes."""
+def check_metadata(document: Document, known: Document | None = None) -> None:
+    """BadPatch for labels and annotations that no API server takes; `known` ones are not looked at.
+
+    An object that a tenant made keeps its faults: the API server judges them, not the policy.
+    """
     metadata = document.get("metadata", {})
     if not isinstance(metadata, dict):
         raise BadPatch("metadata must be an object")
@@ -208,7 +211,10 @@ def check_metadata(document: Document) -> None:
         given = metadata.get(field)
         if given is not None and not isinstance(given, dict):
             raise BadPatch(f"metadata.{field} must be an object")
+        before = mapping(known, "metadata", field)
         for key, value in mapping(metadata, field).items():
+            if key in before and before[key] == value:
+                continue
             why = names.label_key(key)
             if not isinstance(value, str):
                 why = f"{value!r:.80} is no string; quote it"

@@ -65,16 +65,16 @@ class Request:
     dry_run: bool = False
     own: bool = False
     """Made by Ringfence's own account: what `skipBackgroundRequests` skips."""
+    key: ObjectKey = field(init=False, compare=False)
+    """Which object it is about; every rule asks for it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of(self.subject))
 
     @property
     def subject(self) -> Document:
         """The object that rules are matched against."""
         return self.resource or self.old
-
-    @property
-    def key(self) -> ObjectKey:
-        """Which object it is about."""
-        return key_of(self.subject)
 
     @property
     def kind(self) -> ObjectKind:

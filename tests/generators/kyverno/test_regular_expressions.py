@@ -57,7 +57,20 @@ def test_syntax(pattern: str, text: str, found: bool) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        *("(", ")", "[", "a**", "*a", r"\1", "(?=a)", "(?<!a)b", "a{9999}", r"\q", "[z-a]"),
+        *(
+            "(",
+            ")",
+            "[",
+            "a**",
+            "*a",
+            r"\1",
+            "(?=a)",
+            "(?<!a)b",
+            "a{9999}",
+            r"\q",
+            "[z-a]",
+            "(?U)a+",
+        ),
         "(" * 200,
         "x" * 3000,
         "((a{100}){100}){100}",
