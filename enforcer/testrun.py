@@ -7,6 +7,7 @@ so a masked source from the pod's own node cannot be asked about here.
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import count
+from pathlib import Path
 from secrets import token_hex
 
 from enforcer import kernel, loader
@@ -37,6 +39,10 @@ ECHO_REQUESTS = {1: 8, 58: 128}
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 
 
+PINS = "ringfence-matrix-"
+"""What directories of pins begin with; the process that made them follows."""
+
+
 class NoEvent(RingfenceError):
     """The programs judged a frame and did not say why: ours to repair."""
 
@@ -50,7 +56,8 @@ def engine(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
 @contextmanager
 def loaded() -> Iterator[Judge]:
     """The programs, freshly loaded, as a judge of packets; nothing of them is left afterwards."""
-    directory = loader.BPF_FS / f"ringfence-matrix-{token_hex(4)}"
+    _sweep()
+    directory = loader.BPF_FS / f"{PINS}{os.getpid()}-{token_hex(4)}"
     try:
         pins = loader.ensure_loaded(directory)
         with Maps.open(pins) as maps, FlowReader.open(pins) as reader, ExitStack() as stack:
@@ -61,6 +68,14 @@ def loaded() -> Iterator[Judge]:
             yield _Kernel(maps, reader, programs)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the pins of runs that were killed: nothing else would ever find them."""
+    for left in loader.BPF_FS.glob(f"{PINS}*-*"):
+        owner = left.name.removeprefix(PINS).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class _Kernel:
