@@ -14,6 +14,7 @@ import json
 import socket
 import sys
 import time
+from contextlib import suppress
 
 SINK, ECHO = b"S", b"E"
 CHUNK = 1 << 20
@@ -28,7 +29,8 @@ def serve(port: int) -> None:
     print("listening", flush=True)
     while True:
         connection, _ = server.accept()
-        with connection:
+        # A connection that was cut ends with an error, and the next one is waiting.
+        with connection, suppress(TimeoutError, ConnectionError):
             connection.settimeout(TIMEOUT_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if connection.recv(1) == SINK:
@@ -88,17 +90,17 @@ def connect(host: str, port: int, count: int) -> list[float]:
 def pulse(host: str, port: int) -> float:
     """When, on the monotonic clock, the last answer came; prints a line after the first."""
     with _connected(host, port, ECHO) as connection:
+        connection.sendall(ECHO)
+        connection.recv(1)  # patient: the other end may still be busy with the one before
+        print("open", flush=True)
         connection.settimeout(SILENCE_SECONDS)
-        last = 0.0
-        try:
+        last = time.monotonic()
+        with suppress(TimeoutError):
             while True:
                 connection.sendall(ECHO)
                 connection.recv(1)
-                if not last:
-                    print("open", flush=True)
                 last = time.monotonic()
-        except TimeoutError:
-            return last
+        return last
 
 
 def _connected(host: str, port: int, mode: bytes) -> socket.socket:
