@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from generators.errors import InputError
 from generators.kyverno.engine import applicability, generate, mutate, mutate_existing
 from generators.kyverno.failures import RuleFailure
 from generators.kyverno.lint import lint
 from generators.kyverno.loading import Loaded, policies_in
+from generators.kyverno.testing import Selector, find_files, run_files
 from generators.kyverno.values import Value
 from tests.generators.kyverno.policies import create, environment, ns, thing
 
@@ -206,3 +211,62 @@ def test_any_rule_is_read_or_refused(rule: dict[str, Value]) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     lint(policies_in(data, "p.yaml"))
+
+
+FIELDS = st.sampled_from(
+    ["policies", "resources", "targetResources", "variables", "values", "userinfo", "results"]
+)
+INSIDE = JSON.filter(lambda value: not {"/", ".."} & set(re.findall(r"/|\.\.", json.dumps(value))))
+"""Nothing that leads out of the test's own folder."""
+EXPECTATIONS = st.dictionaries(
+    st.sampled_from(["policy", "rule", "kind", "resources", "result", "patchedResources"]),
+    INSIDE | st.sampled_from(["p", "r", "policy.json", "namespaces.json"]),
+    max_size=6,
+)
+GIVEN = st.dictionaries(
+    st.sampled_from(["globalValues", "policies", "namespaceSelector", "rules"]), JSON, max_size=3
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(FIELDS, INSIDE, max_size=3),
+    st.lists(EXPECTATIONS, max_size=2),
+    GIVEN,
+    RULES,
+    OBJECTS,
+)
+def test_any_test_file_is_judged_or_refused(
+    body: dict[str, Value],
+    results: list[dict[str, Value]],
+    values: dict[str, Value],
+    rule: object,
+    document: object,
+) -> None:
+    test = {
+        "kind": "Test",
+        "policies": ["policy.json"],
+        "resources": ["namespaces.json"],
+        "values": values,
+        "results": results,
+        **body,
+    }
+    policy = {
+        "apiVersion": "kyverno.io/v1",
+        "kind": "ClusterPolicy",
+        "metadata": {"name": "p"},
+        "spec": {"rules": [rule]},
+    }
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, content in (
+            ("kyverno-test.yaml", test),
+            ("policy.json", policy),
+            ("namespaces.json", document),
+        ):
+            (folder / file).write_text(json.dumps(content))
+        try:
+            report = run_files(find_files([name]), Selector())
+        except InputError:
+            return
+        assert all(case.message for case in report.cases)
