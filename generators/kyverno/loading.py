@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from generators.errors import InputError, Problem
 from generators.kyverno.model import Policy
 from generators.kyverno.parsing import API_VERSIONS, KINDS, parse_policy
-from generators.kyverno.values import Document, key_of, plain, string, value_of
+from generators.kyverno.values import Document, key_of, plain, string
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
 from generators.manifests.source import Field, documents, from_plain
@@ -196,12 +196,3 @@ def _once(found: Sequence[Resource]) -> tuple[tuple[Resource, ...], tuple[str, .
         else:
             kept[key] = resource
     return tuple(kept.values()), tuple(warnings)
-
-
-def document_of(decoded: Mapping[str, object]) -> Document:
-    """A decoded JSON object as a document; InputError for what JSON cannot say."""
-    try:
-        value = value_of(decoded)
-    except TypeError as error:
-        raise InputError([Problem("request", 0, "", str(error), "correct it")]) from None
-    return value if isinstance(value, dict) else {}

@@ -17,7 +17,6 @@ from generators.kyverno.values import (
     copied,
     labels_of,
     mapping,
-    string,
 )
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL, RULE_LABEL
 
@@ -117,8 +116,3 @@ def is_marked_by(document: Document, policy: str, rule: str) -> bool:
         and given.get(POLICY_LABEL) == policy_label(policy)
         and given.get(RULE_LABEL) == label_text(rule)
     )
-
-
-def source_of(document: Document) -> str:
-    """What a clone was copied from; empty for other objects."""
-    return string(document, "metadata", "annotations", SOURCE_ANNOTATION)
