@@ -21,6 +21,7 @@ BENCHES = (
     "controller",
     "traffic",
     "verdict",
+    "rulesets",
     "cut",
 )
 

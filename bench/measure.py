@@ -58,6 +58,8 @@ class Comparison:
     title: str
     series: tuple[Series, ...]
     aim: str = ""
+    absent: tuple[str, ...] = ()
+    """Subjects that could not run here, each with the reason."""
 
     def ratio(self, series: Series) -> float:
         """Median of a series in medians of the baseline."""

@@ -40,7 +40,8 @@ def markdown(comparison: Comparison) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     aim = f"\nAim: {comparison.aim}\n" if comparison.aim else ""
-    return f"### {comparison.title}\n{aim}\n" + "\n".join(lines) + "\n"
+    absent = "".join(f"\nNo figures for {reason}\n" for reason in comparison.absent)
+    return f"### {comparison.title}\n{aim}\n" + "\n".join(lines) + "\n" + absent
 
 
 def _row(comparison: Comparison, series: Series, notes: Sequence[str]) -> list[str]:

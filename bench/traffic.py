@@ -56,7 +56,7 @@ class Node:
 
     def command(self, pod: str, *arguments: str) -> list[str]:
         """A command line that runs one end of the traffic in a pod."""
-        return [*_inside(self.wire(pod).netns), sys.executable, "-m", "bench.stream", *arguments]
+        return [*inside(self.wire(pod).netns), sys.executable, "-m", "bench.stream", *arguments]
 
 
 def run(scale: Scale) -> Iterator[Comparison]:
@@ -64,7 +64,7 @@ def run(scale: Scale) -> Iterator[Comparison]:
     machine.check()
     with ExitStack() as stack:
         nodes = {
-            "no programs": stack.enter_context(_plain()),
+            "no programs": stack.enter_context(plain()),
             "Ringfence": stack.enter_context(enforced()),
             "nftables": stack.enter_context(_filtered()),
         }
@@ -116,7 +116,8 @@ def _turn(node: Node, verb: str, address: str, amount: str) -> Turn:
     return turn
 
 
-def _inside(name: str) -> list[str]:
+def inside(name: str) -> list[str]:
+    """What to put before a command line that shall run in a network namespace."""
     return ["nsenter", f"--net={NETNS_ROOT / name}"]
 
 
@@ -135,7 +136,7 @@ def serving(node: Node) -> Iterator[None]:
 
 
 @contextmanager
-def _plain() -> Iterator[Node]:
+def plain() -> Iterator[Node]:
     """Both pods and nothing between them."""
     node = Node(Places(f"bench-{token_hex(3)}"))
     names = [node.places.node_netns, *(node.wire(pod).netns for pod in ADDRESSES)]
@@ -155,9 +156,9 @@ def _plain() -> Iterator[Node]:
 @contextmanager
 def _filtered() -> Iterator[Node]:
     """The same, with rules in the node that say what Ringfence says for this tenant."""
-    with _plain() as node:
+    with plain() as node:
         rules = _ruleset(node)
-        command = [*_inside(node.places.node_netns), "nft", "-f", "-"]
+        command = [*inside(node.places.node_netns), "nft", "-f", "-"]
         subprocess.run(command, input=rules.encode(), check=True)
         yield node
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from secrets import token_hex
 
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
@@ -34,7 +35,8 @@ EMPTY = bytes.fromhex("b7000000000000009500000000000000")
 NANOSECOND = 1e-9
 TCP_FLAGS, ACK = 14 + 20 + 13, 0x10
 CLIENT_PORT = slice(14 + 20, 14 + 22)
-NODE, CLIENT, SERVER = "node", "10.0.0.2", "10.0.0.1"
+NODE, CLIENT, SERVER = "node", "client", "server"
+CLIENT_ADDRESS, SERVER_ADDRESS = "10.0.0.2", "10.0.0.1"
 AIM = "flat: within 15 % from the fewest policies to the most"
 
 
@@ -49,7 +51,7 @@ class Node:
 
     def opening(self) -> bytes:
         """The client's SYN."""
-        return frame(Packet(Dir.INGRESS, SERVER, CLIENT, 6, self.port))
+        return frame(Packet(Dir.INGRESS, SERVER_ADDRESS, CLIENT_ADDRESS, 6, self.port))
 
 
 def run(scale: Scale) -> Iterator[Comparison]:
@@ -108,37 +110,53 @@ def _singly(program: int, node: Node, flows: int) -> Turn:
 
 @contextmanager
 def _node(policies: int) -> Iterator[Node]:
+    interfaces = {f"app/{SERVER}": LOOPBACK}
+    tables = tables_of(
+        policies, "TCP", {SERVER: SERVER_ADDRESS, CLIENT: CLIENT_ADDRESS}, interfaces
+    )
+    with (
+        loaded(tables) as pins,
+        FlowReader.open(pins) as reader,
+        kernel.open_pin(pins / "to_pod") as program,
+    ):
+        yield Node(program.fd, reader, policies // 2)
+
+
+@contextmanager
+def loaded(tables: Tables) -> Iterator[Path]:
+    """Where programs and maps of their own are pinned, filled with these tables."""
     directory = loader.BPF_FS / f"ringfence-bench-{token_hex(4)}"
     try:
         pins = loader.ensure_loaded(directory)
-        with Maps.open(pins) as maps, FlowReader.open(pins) as reader:
-            maps.apply(diff(Tables(), _tables(policies)))
-            with kernel.open_pin(pins / "to_pod") as program:
-                yield Node(program.fd, reader, policies // 2)
+        with Maps.open(pins) as maps:
+            maps.apply(diff(Tables(), tables))
+        yield pins
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _tables(policies: int) -> Tables:
-    """One pod, and policies that each open one more port of it to the client."""
-    client = Peer(pod_selector=labels_selector({"app": "client"}))
+def tables_of(
+    policies: int, protocol: str, addresses: Mapping[str, str], interfaces: Mapping[str, int]
+) -> Tables:
+    """Two pods, and policies that each open one more port of the server to the client."""
+    client = Peer(pod_selector=labels_selector({"app": CLIENT}))
     cluster = Cluster(
         namespaces={"app": Namespace("app")},
         pods=(
-            Pod("app", "server", {"app": "server"}, ips=(SERVER,), node=NODE),
-            Pod("app", "client", {"app": "client"}, ips=(CLIENT,), node=NODE),
+            Pod("app", SERVER, {"app": SERVER}, ips=(addresses[SERVER],), node=NODE),
+            Pod("app", CLIENT, {"app": CLIENT}, ips=(addresses[CLIENT],), node=NODE),
         ),
         policies=tuple(
             NetworkPolicy(
                 "app",
                 f"p{port:05}",
-                labels_selector({"app": "server"}),
-                ingress=(Rule((client,), (PolicyPort("TCP", port),)),),
+                labels_selector({"app": SERVER}),
+                ingress=(Rule((client,), (PolicyPort(protocol, port),)),),
             )
             for port in range(1, policies + 1)
         ),
     )
-    return compile_tables(cluster, NODE, {"app/server": LOOPBACK})
+    return compile_tables(cluster, NODE, interfaces)
 
 
 class _ProgramLoad(ctypes.Structure):

@@ -13,7 +13,7 @@ from bench import BENCHES
 from bench.measure import Comparison, Series, Unit, alternate
 from bench.report import markdown, quantity
 
-NEEDS_KERNEL = {"traffic", "verdict", "cut"}
+NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut"}
 NEEDS_API_SERVER = {"controller"}
 
 
@@ -62,6 +62,12 @@ def test_table_compares_medians_with_the_baseline() -> None:
         ["slow", "4 ms", "6 ms", "3", "baseline", ""],
         ["fast", "2 ms", "3 ms", "3", "0.50", "1 MB"],
     ]
+
+
+def test_table_says_who_is_missing_and_why() -> None:
+    there = Series("there", Unit.SECONDS, (0.001,))
+    table = markdown(Comparison("One", (there,), absent=("gone: is not installed",)))
+    assert table.endswith("\nNo figures for gone: is not installed\n")
 
 
 @pytest.mark.parametrize(("unit", "expected"), [(Unit.SECONDS, 99.0), (Unit.BITS_PER_SECOND, 2.0)])
