@@ -33,7 +33,8 @@ fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 		$(BIN)/pytest --quiet --exitfirst $$(grep --recursive --files-with-matches 'hypothesis import' tests --include='test_*.py') || exit 1; \
 	done
 
-bench: setup ## speed and memory beside a baseline (ONLY=name for one)
+bench: ## speed and memory beside a baseline (ONLY=name for one)
+	@tools/setup.sh bench
 	@$(BIN)/python -m bench $(ONLY)
 
 testbed: ## a real API server for trying things out; prints its kubeconfig, Ctrl-C ends it

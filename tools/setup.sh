@@ -4,7 +4,8 @@
 #
 #   tools/setup.sh            all of it
 #   tools/setup.sh python     only what pure commands and linters need: Python and .venv
-#   tools/setup.sh test       all of it, and a Go toolchain for the tests' API server
+#   tools/setup.sh test       all of it, and curl and a Go toolchain for the tests' API server
+#   tools/setup.sh bench      the same, and iptables to compare with
 #
 # Exit 3: something is missing that only root can install; the message says what and how. What can be
 # done without root is done all the same.
@@ -28,7 +29,10 @@ packages() {
 	[ "$scope" != python ] || return 0
 	echo python3-bpfcc iproute2 nftables
 	[ -e "/lib/modules/$(uname -r)/build" ] || echo "linux-headers-$(dpkg --print-architecture)"
-	[ "$scope" != test ] || echo curl # the README's section "In a cluster" asks the webhook with it
+	case $scope in
+	test) echo curl ;; # the README's section "In a cluster" asks the webhook with it
+	bench) echo curl iptables ;;
+	esac
 }
 
 missing_packages() {
@@ -129,7 +133,7 @@ if [ "$scope" != python ]; then
 fi
 if "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
 	make_environment
-	[ "$scope" != test ] || install_go
+	case $scope in test | bench) install_go ;; esac
 else
 	lacking+=("Python 3.11 or newer with venv as $python")
 fi
