@@ -7,7 +7,7 @@ request with a 500 (RFC 6902, section 4.1), so an object without labels gets the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypedDict
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -27,21 +27,35 @@ class AddLabels(TypedDict):
     value: str | dict[str, str]
 
 
-def label_patch(labels: Mapping[str, str] | None, wanted: Mapping[str, str]) -> list[AddLabels]:
-    """The JSON Patch that makes an object with `labels` carry `wanted` as well.
+class RemoveLabel(TypedDict):
+    """One operation of the patch; the label is there."""
+
+    op: str
+    path: str
+
+
+def label_patch(
+    labels: Mapping[str, str] | None, wanted: Mapping[str, str], unwanted: Collection[str] = ()
+) -> list[AddLabels | RemoveLabel]:
+    """The JSON Patch that makes an object with `labels` carry `wanted` too, and not `unwanted`.
 
     None = the object has no labels map. Empty when nothing changes; other labels stay untouched.
     """
     present = labels or {}
+    removed: list[RemoveLabel] = [
+        {"op": "remove", "path": f"/metadata/labels/{_escaped(key)}"}
+        for key in sorted(unwanted)
+        if key in present and key not in wanted
+    ]
     missing = {key: wanted[key] for key in sorted(wanted) if present.get(key) != wanted[key]}
-    if not missing:
-        return []
-    if not present:
-        return [{"op": "add", "path": "/metadata/labels", "value": missing}]
-    return [
+    if missing and not present:
+        whole: AddLabels = {"op": "add", "path": "/metadata/labels", "value": missing}
+        return [whole]
+    added: list[AddLabels] = [
         {"op": "add", "path": f"/metadata/labels/{_escaped(key)}", "value": value}
         for key, value in missing.items()
     ]
+    return [*removed, *added]
 
 
 def _escaped(key: str) -> str:

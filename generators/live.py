@@ -72,7 +72,7 @@ def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...
         if namespace.terminating:
             continue
         decided = ownership(config, namespace, record.get(namespace.uid), lambda: False)
-        found += wanted_for(config, namespace, decided.assignment, nodes)
+        found += wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ its pods).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -52,14 +52,20 @@ def wanted_for(
     namespace: Namespace,
     assignment: Assignment,
     nodes: Sequence[Node] = (),
+    left_behind: Collection[str] = (),
 ) -> tuple[Wanted, ...]:
-    """What a tenant's namespace should be and hold; for others only that no label lies."""
-    labels = {k: v for k, v in namespace.labels.items() if k != config.label_key}
+    """What a tenant's namespace should be and hold; for others only that no label lies.
+
+    `left_behind`: labels of a former tenant, which go.
+    """
+    gone = {config.label_key, *left_behind}
+    labels = {k: v for k, v in namespace.labels.items() if k not in gone}
     labelled = replace(namespace, labels=dict(sorted({**labels, **assignment.labels}.items())))
     tenant = assignment.tenant
     if tenant is None:
         if config.label_key not in namespace.labels:
-            return ()
+            former = f"{assignment.reason}; labels of its former tenant go"
+            return (Wanted(labelled, former),) if left_behind else ()
         return (Wanted(labelled, f"{assignment.reason}; its label {config.label_key} is no proof"),)
     because = f"tenant {tenant} ({config.file}:{config.tenants[tenant].line})"
     return (

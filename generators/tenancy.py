@@ -11,18 +11,21 @@ is only asked where the answer matters.
     another tenant of the file   | that tenant          | set back to what record or name say
     a tenant that is not in file | held as it is        | set back
     none, though recorded        | the name decides     | set again
+
+A namespace that changes its tenant also loses the further labels that its former tenant's entry
+set (`left_behind`); the record is what knows the former tenant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from generators.objects import Namespace
 from generators.record import Basis, RecordEntry
 from generators.tenants.assignment import Assignment, Outcome, assign_by_name
-from generators.tenants.model import TenantConfig
+from generators.tenants.model import Tenant, TenantConfig
 
 
 class Finding(StrEnum):
@@ -43,6 +46,8 @@ class Ownership:
     finding: Finding | None = None
     held: bool = False
     """Nothing is to be written: the label waits in quarantine for a newer tenant file."""
+    left_behind: frozenset[str] = frozenset()
+    """Keys of labels that go, because the former tenant's entry set them."""
 
     def entry(self, namespace: str) -> RecordEntry | None:
         """What the record should say."""
@@ -57,6 +62,32 @@ def ownership(
     proven: Callable[[], bool],
 ) -> Ownership:
     """Decide; `proven` tells whether the label, as it is, passed the webhook."""
+    decided = _decide(config, namespace, recorded, proven)
+    now = decided.assignment.tenant
+    if recorded is None or decided.held or now == recorded.tenant:
+        return decided
+    former, latter = config.tenants.get(recorded.tenant), config.tenants.get(now or "")
+    return replace(decided, left_behind=left_behind(namespace.labels, former, latter))
+
+
+def left_behind(
+    labels: Mapping[str, str], former: Tenant | None, latter: Tenant | None
+) -> frozenset[str]:
+    """Which of the labels the former tenant's entry set and the latter's does not.
+
+    A label of another value was set by somebody else, and stays.
+    """
+    theirs = {} if former is None else former.labels
+    kept = {} if latter is None else latter.labels
+    return frozenset(k for k, v in theirs.items() if labels.get(k) == v and k not in kept)
+
+
+def _decide(
+    config: TenantConfig,
+    namespace: Namespace,
+    recorded: RecordEntry | None,
+    proven: Callable[[], bool],
+) -> Ownership:
     named = assign_by_name(config, namespace.name)
     label = namespace.labels.get(config.label_key)
     if named.outcome is Outcome.RESERVED:

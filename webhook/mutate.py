@@ -1,13 +1,16 @@
 """The mutating decision: which labels a namespace gets while it is created or updated.
 
-Pure. It only ever adds what the tenant file says, on namespaces, on CREATE and UPDATE. It never
-repairs what the request itself changes: a patch would hide the attempt from validate.py, which
-judges the object afterwards.
+Pure. It adds what the tenant file says, on namespaces, on CREATE and UPDATE; where an admin moves a
+namespace, it also removes what the former tenant's entry set. It never repairs what the request
+itself changes: a patch would hide the attempt from validate.py, which judges the object afterwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from generators.labels import label_patch
+from generators.tenancy import left_behind
 from generators.tenants.assignment import assign, is_admin, reserved
 from generators.tenants.model import TenantConfig
 from webhook.review import Decision, Denial, Malformed, Operation, Review, labels_of
@@ -41,6 +44,8 @@ def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
 def _update(config: TenantConfig, review: Review, before: Labels, after: Labels) -> Decision:
     key = config.label_key
     if before.get(key) != after.get(key):
+        if is_admin(config, review.requester) and not reserved(config, review.name):
+            return _move(config, before, after)
         return Decision(f"the request changes label {key}; the validating webhook judges that")
     if owner := reserved(config, review.name):
         return Decision(f"{owner}; left as it is")
@@ -59,7 +64,22 @@ def _update(config: TenantConfig, review: Review, before: Labels, after: Labels)
     return _patched(name, why, after, untouched)
 
 
-def _patched(tenant: str | None, why: str, labels: Labels, wanted: Labels) -> Decision:
-    patch = tuple(label_patch(labels, wanted)) if wanted else ()
+def _move(config: TenantConfig, before: Labels, after: Labels) -> Decision:
+    """An admin's choice of another tenant. Whose a namespace without label is, the controller
+    finds out."""
+    former = config.tenants.get(before.get(config.label_key, ""))
+    latter = config.tenants.get(after.get(config.label_key, ""))
+    if latter is None:
+        return Decision(f"an admin withdraws label {config.label_key} or names an unknown tenant")
+    same = {k: v for k, v in after.items() if before.get(k) == v}
+    wanted = {k: v for k, v in latter.labels.items() if before.get(k) == after.get(k)}
+    gone = left_behind(same, former, latter)
+    return _patched(latter.name, "an admin moves the namespace", after, wanted, gone)
+
+
+def _patched(
+    tenant: str | None, why: str, labels: Labels, wanted: Labels, gone: Collection[str] = ()
+) -> Decision:
+    patch = tuple(label_patch(labels, wanted, gone))
     audit = {"tenant": tenant, "because": why} if tenant is not None and patch else {}
     return Decision(why, tenant=tenant, patch=patch, audit=audit)

@@ -28,7 +28,7 @@ from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
 from generators.kube.store import Store
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
-from generators.plan import Action, Change, plan, wanted_for
+from generators.plan import Action, Change, Wanted, plan, wanted_for
 from generators.tenancy import Finding, Ownership, ownership
 from generators.tenants.model import TenantConfig
 from webhook.events import Recorder, Severity
@@ -82,13 +82,15 @@ class Reconciler:
         entry = decided.entry(name)
         labelled = config.label_key in namespace.labels
         if entry is not None and entry != recorded and not labelled:
-            # Comes again once the record is written.
+            # Comes again once the record is written, which then has forgotten the former tenant.
+            self._strip(config, namespace, decided)
             self._desk.ledger.submit(namespace.uid, entry)
             return
         changes = self._without_echoes(namespace, self._changes(config, namespace, decided))
         for change in changes:
             if change.kind == "Namespace" and change.action is Action.UPDATE:
                 self._label(config, namespace, change)
+                self._desk.corrected(namespace.uid)
                 self._tell(namespace, decided)
         if entry is None and recorded is not None:
             self._desk.ledger.submit(namespace.uid, None)
@@ -108,7 +110,7 @@ class Reconciler:
         self, config: TenantConfig, namespace: Namespace, decided: Ownership
     ) -> tuple[Change, ...]:
         nodes = self._nodes(config, decided.assignment.tenant)
-        wanted = wanted_for(config, namespace, decided.assignment, nodes)
+        wanted = wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
         live = self._desk.policies.in_namespace(namespace.name).values()
         return plan(wanted, {namespace.name: namespace}, live)
 
@@ -163,25 +165,36 @@ class Reconciler:
     def _label(self, config: TenantConfig, namespace: Namespace, change: Change) -> None:
         """Set the labels that differ, on exactly the namespace that was looked at."""
         item = change.item
-        wanted = item.labels if isinstance(item, Namespace) else {}
+        if not isinstance(item, Namespace):
+            return
+        wanted = item.labels
         labels: Document = {k: v for k, v in wanted.items() if namespace.labels.get(k) != v}
-        if config.label_key in namespace.labels and config.label_key not in wanted:
-            labels[config.label_key] = None
+        gone = sorted(namespace.labels.keys() - wanted.keys())
+        labels |= dict.fromkeys(gone)
         # A test on what was seen: a label that changed meanwhile is looked at again first.
-        tests = self._tests(config, namespace)
+        tests = self._tests(config, namespace, gone)
         patch = [*tests, *_operations(namespace.labels, labels)]
         self._desk.client.patch(
             NAMESPACES, namespace.name, "", patch, kind=PatchKind.JSON, manager=FIELD_MANAGER
         )
         self._written(namespace, change)
-        self._desk.corrected(namespace.uid)
+
+    def _strip(self, config: TenantConfig, namespace: Namespace, decided: Ownership) -> None:
+        """Remove what the former tenant left behind, and nothing else."""
+        if not decided.left_behind:
+            return
+        kept = {k: v for k, v in namespace.labels.items() if k not in decided.left_behind}
+        bare = Wanted(replace(namespace, labels=kept), "labels of its former tenant go")
+        changes = plan([bare], {namespace.name: namespace}, ())
+        for change in self._without_echoes(namespace, changes):
+            self._label(config, namespace, change)
 
     @staticmethod
-    def _tests(config: TenantConfig, namespace: Namespace) -> list[Document]:
+    def _tests(config: TenantConfig, namespace: Namespace, gone: list[str]) -> list[Document]:
         tests: list[Document] = [{"op": "test", "path": "/metadata/uid", "value": namespace.uid}]
         # What is absent tests equal to null; every namespace has a label, that of its name.
-        label = namespace.labels.get(config.label_key)
-        tests.append({"op": "test", "path": _pointer(config.label_key), "value": label})
+        for key in dict.fromkeys([config.label_key, *gone]):
+            tests.append({"op": "test", "path": _pointer(key), "value": namespace.labels.get(key)})
         return tests
 
     def _policy(self, namespace: Namespace, change: Change) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -74,6 +75,51 @@ def test_an_admin_gives_a_namespace_away_moves_it_and_takes_it_back(
     eventually(lambda: "TenantChanged" in guarded_cluster.reasons(namespace), "told")
     guarded_cluster.label(namespace, None, petra)
     eventually(lambda: guarded_cluster.nobodys(namespace), "taken back")
+
+
+def test_a_moved_namespace_loses_what_its_former_tenant_set(
+    guarded_cluster: Cluster, name: Name
+) -> None:
+    namespace = name("plain")
+    petra = guarded_cluster.as_user("petra", "platform-team")
+    guarded_cluster.make(namespace, petra, labels={"app": "shop"})
+    guarded_cluster.label(namespace, "test01", petra)
+    eventually(lambda: guarded_cluster.isolated(namespace, "test01"), "given away")
+    assert guarded_cluster.labels(namespace)["cost-centre"] == "4711"
+    guarded_cluster.label(namespace, "test02", petra)
+    # The webhook has done it already.
+    assert "cost-centre" not in guarded_cluster.labels(namespace)
+    assert guarded_cluster.labels(namespace)["app"] == "shop"
+    eventually(lambda: guarded_cluster.isolated(namespace, "test02"), "moved")
+    guarded_cluster.label(namespace, "test01", petra)
+    eventually(lambda: guarded_cluster.isolated(namespace, "test01"), "moved back")
+    guarded_cluster.label(namespace, None, petra)
+    eventually(lambda: guarded_cluster.nobodys(namespace), "taken back")
+    eventually(lambda: "cost-centre" not in guarded_cluster.labels(namespace), "by the controller")
+    assert guarded_cluster.labels(namespace)["app"] == "shop"
+
+
+def test_a_namespace_that_another_file_moves_loses_what_its_former_tenant_set(
+    fresh: Cluster,
+) -> None:
+    controller = fresh.controller(webhook=False)
+    names = ("legacy-shop", "unlabelled")
+    claim = "names: [legacy-shop, unlabelled]"
+    first = TENANTS.replace("names: [legacy-shop]", claim)
+    fresh.tenants.write_text(first)
+    for namespace in names:
+        fresh.make(namespace)
+        eventually(partial(fresh.isolated, namespace, "test01"), "test01's")
+        assert fresh.labels(namespace)["cost-centre"] == "4711"
+    assert controller.terminate() == 0
+    fresh.label("unlabelled", None)
+    moved = first.replace(claim + ", ", "")
+    moved = moved.replace('{suffixes: ["-test02"]}', f'{{{claim}, suffixes: ["-test02"]}}')
+    fresh.tenants.write_text(moved)
+    fresh.controller(webhook=False)
+    for namespace in names:
+        eventually(partial(fresh.isolated, namespace, "test02"), "test02's")
+        assert "cost-centre" not in fresh.labels(namespace)
 
 
 def test_an_admin_may_contradict_the_name_and_it_lasts(

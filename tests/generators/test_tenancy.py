@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from generators.objects import Namespace
+from generators.plan import wanted_for
 from generators.record import Basis, RecordEntry, entry_text, parse_entry
-from generators.tenancy import Finding, Ownership, ownership
+from generators.tenancy import Finding, Ownership, left_behind, ownership
 from generators.tenants.load import parse_tenants
-from generators.tenants.model import TenantConfig
+from generators.tenants.model import Tenant, TenantConfig
 
 TENANTS = b"""\
 apiVersion: ringfence.io/v1alpha1
@@ -107,6 +108,64 @@ def test_an_unknown_tenant_that_passed_admission_is_held(config: TenantConfig) -
 def test_a_decision_by_admission_carries_all_labels_of_the_tenant(config: TenantConfig) -> None:
     found = decide(config, "a", "one", None, True)
     assert found.assignment.labels == {"client": "one", "cost-centre": "1"}
+
+
+THREE = {"cost-centre": "1", "team": "a"}
+LEFT = [
+    # labels, former's, latter's -> what goes
+    pytest.param({"cost-centre": "1", "team": "a", "x": "y"}, THREE, {}, set(THREE), id="all"),
+    pytest.param(THREE, THREE, {"team": "b"}, {"cost-centre"}, id="the latter sets one"),
+    pytest.param({"cost-centre": "2", "team": "a"}, THREE, {}, {"team"}, id="another value stays"),
+    pytest.param({"x": "y"}, THREE, {}, set(), id="none there"),
+    pytest.param(THREE, None, {}, set(), id="the former left the file"),
+    pytest.param(THREE, THREE, None, set(THREE), id="nobody's from now on"),
+]
+
+
+@pytest.mark.parametrize(("labels", "former", "latter", "expected"), LEFT)
+def test_what_a_former_tenant_left_behind(
+    labels: dict[str, str],
+    former: dict[str, str] | None,
+    latter: dict[str, str] | None,
+    expected: set[str],
+) -> None:
+    before = None if former is None else Tenant("one", labels=former)
+    after = None if latter is None else Tenant("two", labels=latter)
+    assert left_behind(labels, before, after) == expected
+
+
+CENTRE = {"cost-centre": "1", "app": "x"}
+CHANGES = [
+    # name, labels, record -> labels that are wanted; None = nothing is
+    pytest.param("a", {"client": "two"}, ("one", ADMISSION), {"client": "two"}, id="moved"),
+    pytest.param("a-two", {"client": "one"}, ("one", NAME), {"client": "two"}, id="by the file"),
+    pytest.param("a", {}, ("one", ADMISSION), {}, id="withdrawn"),
+    pytest.param("ingress", {"client": "one"}, ("one", NAME), {}, id="shared from now on"),
+]
+
+
+@pytest.mark.parametrize(("name", "label", "recorded", "expected"), CHANGES)
+def test_a_namespace_that_changes_its_tenant_loses_the_formers_labels(
+    config: TenantConfig,
+    name: str,
+    label: dict[str, str],
+    recorded: tuple[str, Basis],
+    expected: dict[str, str],
+) -> None:
+    namespace = Namespace(name, CENTRE | label, uid="u")
+    decided = ownership(config, namespace, RecordEntry(name, *recorded), lambda: True)
+    assert decided.left_behind == {"cost-centre"}
+    wanted = wanted_for(config, namespace, decided.assignment, (), decided.left_behind)
+    assert isinstance(wanted[0].item, Namespace)
+    assert wanted[0].item.labels == {"app": "x"} | expected
+
+
+@pytest.mark.parametrize("recorded", [None, RecordEntry("a", "one", ADMISSION)])
+def test_without_a_change_nothing_is_left_behind(
+    config: TenantConfig, recorded: RecordEntry | None
+) -> None:
+    namespace = Namespace("a", CENTRE | {"client": "one"}, uid="u")
+    assert ownership(config, namespace, recorded, lambda: True).left_behind == frozenset()
 
 
 @pytest.mark.parametrize("basis", list(Basis))

@@ -335,6 +335,29 @@ def test_an_exclusion_label_does_not_carry_a_change_through(config: TenantConfig
     assert not validate.decide(config, review).allowed
 
 
+MOVES: list[tuple[str, dict[str, str], dict[str, str], dict[str, str]]] = [
+    ("the former's labels go", FULL | {"a": "b"}, FULL | {"a": "b"} | T2, T2 | {"a": "b"}),
+    ("the latter's come", T2 | {"a": "b"}, T1 | {"a": "b"}, FULL | {"a": "b"}),
+    ("another value stays", WRONG, WRONG | T2, WRONG | T2),
+    ("what the admin sets stays", WRONG, FULL | T2, FULL | T2),
+    ("an unknown tenant changes nothing", FULL, FULL | {KEY: "nix"}, FULL | {KEY: "nix"}),
+    ("given to its first tenant", {"a": "b"}, {"a": "b"} | T1, FULL | {"a": "b"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"), [row[1:] for row in MOVES], ids=[row[0] for row in MOVES]
+)
+def test_an_admins_move_takes_the_labels_of_the_tenant_along(
+    config: TenantConfig, old: dict[str, str], new: dict[str, str], expected: dict[str, str]
+) -> None:
+    before, after = ns("anything", old), ns("anything", new)
+    decision = mutate.decide(config, update(before, after, PLATFORM))
+    assert labels(patched(after, decision)) == expected
+    for nobody in (ONE, ROBOT):
+        assert mutate.decide(config, update(before, after, nobody)).patch == ()
+
+
 class TestRepair:
     def repaired(
         self, config: TenantConfig, name: str, kept: dict[str, str] | None, by: Requester

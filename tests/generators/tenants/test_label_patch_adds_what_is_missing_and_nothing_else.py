@@ -42,6 +42,35 @@ def test_patch(labels: Labels | None, wanted: Labels, patch: list[AddLabels]) ->
     assert label_patch(labels, wanted) == patch
 
 
+REMOVALS: dict[str, tuple[Labels | None, Labels, set[str], list[object]]] = {
+    "one of two": (
+        {"a/b": "1", "x": "y"},
+        {},
+        {"a/b"},
+        [{"op": "remove", "path": f"{WHOLE}/a~1b"}],
+    ),
+    "not there": ({"x": "y"}, {}, {"a"}, []),
+    "no labels map": (None, {}, {"a"}, []),
+    "wanted after all": ({"a": "1"}, {"a": "1"}, {"a"}, []),
+    "one goes, one comes": (
+        {"a": "1"},
+        {"b": "2"},
+        {"a"},
+        [
+            {"op": "remove", "path": f"{WHOLE}/a"},
+            {"op": "add", "path": f"{WHOLE}/b", "value": "2"},
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("labels", "wanted", "unwanted", "patch"), REMOVALS.values(), ids=REMOVALS)
+def test_unwanted_labels_go(
+    labels: Labels | None, wanted: Labels, unwanted: set[str], patch: list[object]
+) -> None:
+    assert label_patch(labels, wanted, unwanted) == patch
+
+
 LABELS = st.dictionaries(st.text("ab/~.-", min_size=1, max_size=5), st.text("xy", max_size=2))
 
 
