@@ -4,8 +4,8 @@
 
 The controller keeps the result in a Secret, registers the bundle and writes the files. A leaf is
 never served before its CA has been in the registered bundle for a while; `trusted` says which CAs
-have. What cannot be used (a key of another certificate, a leaf for other hosts) is replaced at
-once, because nothing can be lost any more.
+have. What cannot be used (a key of another certificate, a leaf for other hosts, one that was made
+while the clock was ahead) is replaced at once, because nothing can be lost any more.
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ def next_step(
     key = _private_key(_bytes(data, "ca.key"))
     if not authorities or key is None or not _belongs(key, authorities[0]):
         return _afresh(authorities, hosts, now, lifetimes, "no CA with its key")
+    if authorities[0].not_valid_before_utc > now:
+        return _afresh(authorities, hosts, now, lifetimes, "the CA is not valid yet")
     leaf = Leaf(_bytes(data, "tls.crt"), _bytes(data, "tls.key"))
     kept = Kept(authorities, key, leaf)
     if defect := _defect(kept, hosts, now):
@@ -183,6 +185,8 @@ def _defect(kept: Kept, hosts: tuple[str, ...], now: datetime) -> str:
         return f"the certificate is not for {', '.join(hosts)}"
     if certificate.not_valid_after_utc <= now:
         return "the certificate has expired"
+    if certificate.not_valid_before_utc > now:
+        return "the certificate is not valid yet"
     if not any(_signed(certificate, authority) for authority in kept.authorities):
         return "no CA of the bundle signed the certificate"
     return ""

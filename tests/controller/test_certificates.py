@@ -126,8 +126,22 @@ def test_a_clock_that_jumps_ahead_switches_no_leaf_that_is_not_trusted_yet(first
     assert older.why == ""
 
 
-def test_a_clock_that_jumps_back_changes_nothing(first: Step) -> None:
-    assert step(first.kept.data(), -400).why == ""
+def test_a_clock_that_is_an_hour_behind_changes_nothing(first: Step) -> None:
+    assert step(first.kept.data(), -1 / 24).why == ""
+
+
+def test_what_was_made_while_the_clock_was_ahead_is_replaced_at_once(first: Step) -> None:
+    """No API server takes a certificate that is not valid yet: nothing can be lost."""
+    back = step(first.kept.data(), -9, untrusted)
+    assert back.why == "the CA is not valid yet"
+    assert issuer_is_newest(back)
+    assert back.kept.certificate.not_valid_before_utc == NOW - timedelta(days=9) - CLOCK_SKEW
+    assert back.kept.authorities[1:] == first.kept.authorities
+    assert step(back.kept.data(), -9, untrusted).why == ""
+    renewed = step(first.kept.data(), 41)
+    leaf = step(renewed.kept.data(), 32, untrusted)
+    assert leaf.why == "the certificate is not valid yet"
+    assert leaf.kept.authorities == first.kept.authorities
 
 
 def test_other_hosts_need_another_leaf(first: Step) -> None:
@@ -227,6 +241,34 @@ def test_a_secret_that_is_wrong_is_replaced_and_admission_goes_on(fresh: Cluster
         spoil(fresh)
         eventually(partial(replaced, fresh, served), spoil.__name__, 30)
         eventually(lambda: admitted(fresh), f"admission after {spoil.__name__}")
+    assert controller.ready()
+
+
+def made_when_the_clock_said(cluster: Cluster, now: datetime) -> None:
+    """What a controller under that clock would have left."""
+    data = next_step({}, ("127.0.0.1",), now, Lifetimes(), untrusted).kept.data()
+    cluster.admin.update(SECRETS, secret(cluster) | {"data": data}, manager="test")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("days", [90, -90], ids=["back", "ahead"])
+def test_after_a_jump_of_the_clock_admission_goes_on(fresh: Cluster, days: int) -> None:
+    """Nothing can move the wall clock for one process: time namespaces leave it alone, and it
+    belongs to the whole machine. But a process learns of a jump only from what it reads that was
+    dated before it, and that is the Secret alone; leadership and waiting go by the steady clock.
+    So the clock stays and the dates jump, below a controller and an API server that run.
+    """
+    controller = fresh.controller()
+    fresh.webhook()
+    eventually(controller.in_force, "in force")
+    made_when_the_clock_said(fresh, datetime.now(UTC) + timedelta(days=days))
+    why = "not valid yet" if days > 0 else "expired"
+    renewed = "certificates_renewed"
+    eventually(lambda: any(why in str(e["why"]) for e in controller.events(renewed)), why, 30)
+    eventually(lambda: admitted(fresh), "admission")
+    served = x509.load_pem_x509_certificate((fresh.certificates / "tls.crt").read_bytes())
+    assert served.not_valid_before_utc < datetime.now(UTC) < served.not_valid_after_utc
     assert controller.ready()
 
 
