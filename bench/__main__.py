@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from bench.measure import Comparison, Scale
 from bench.report import markdown, save
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
 def main() -> None:
@@ -24,6 +27,8 @@ def main() -> None:
         parser.error(
             f"no bench is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}"
         )
+    # Labs and servers end with the blocks that started them, also when the bench is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED_BY_SIGTERM))
     found: list[Comparison] = []
     for name in arguments.names or BENCHES:
         print(f"## {name}\n", flush=True)
