@@ -1,7 +1,7 @@
-"""`python -m tests.testbed up | build | helm`: the testbed for a person.
+"""`python -m tests.testbed up | build | helm | helm3`: the testbed for a person.
 
 `up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
-makes its programs; `helm` prints the folder of helm, after building it where none is installed.
+makes its programs; `helm` and `helm3` print the folder of that helm, built where none is installed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from generators.errors import RingfenceError
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
+
+PRODUCTS = {"build": build.KUBERNETES, "helm": build.HELM, "helm3": build.HELM3}
 
 
 def _say(line: str) -> None:
@@ -45,14 +47,14 @@ def main() -> int:
     up = commands.add_parser("up", help="run a control plane until Ctrl-C")
     up.add_argument("--kubeconfig", type=Path, help="also write the admin's kubeconfig here")
     commands.add_parser("build", help="find or build the control plane's programs")
-    commands.add_parser("helm", help="find or build helm")
+    commands.add_parser("helm", help="find or build helm 4")
+    commands.add_parser("helm3", help="find or build helm 3")
     chosen = parser.parse_args()
     try:
         if chosen.command == "up":
             _up(chosen.kubeconfig)
         else:
-            product = build.KUBERNETES if chosen.command == "build" else build.HELM
-            print(build.ensure(product, _say))
+            print(build.ensure(PRODUCTS[chosen.command], _say))
     except RingfenceError as error:
         _say(str(error))
         return error.exit_code

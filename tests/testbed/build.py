@@ -80,6 +80,8 @@ KUBERNETES = Product(
     f"-s -w {_version_flags(kubernetes_release())}",
 )
 HELM = Product("helm", "helm.sh/helm/v4/cmd/helm", ("helm",))
+HELM3 = Product("helm3", "helm.sh/helm/v3/cmd/helm", ("helm",))
+HELM_MAJORS = {HELM: "v4", HELM3: "v3"}
 
 
 def cache_root() -> Path:
@@ -110,7 +112,8 @@ def find(product: Product) -> Path | None:
                 "unset it and the testbed builds its own",
             )
         return Path(assets)
-    if product is HELM and (installed := shutil.which("helm")):
+    installed = shutil.which("helm") if product in HELM_MAJORS else None
+    if installed and _helm_major(installed) == HELM_MAJORS[product]:
         return Path(installed).parent
     folder = cache_folder(product)
     return folder if all((folder / name).exists() for name in product.names) else None
@@ -140,6 +143,13 @@ def find_go() -> Path:
         "`make setup` installs one; or point KUBEBUILDER_ASSETS to a folder with etcd, "
         "kube-apiserver and kubectl",
     )
+
+
+def _helm_major(helm: str) -> str:
+    """`v3` or `v4`; charts must install under both, so one never stands in for the other."""
+    command = [helm, "version", "--template", "{{.Version}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.partition(".")[0]
 
 
 def _go_version(go: Path) -> tuple[int, int]:
