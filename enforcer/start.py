@@ -13,7 +13,6 @@ from enum import StrEnum
 from enforcer.attachments import Attachment
 from enforcer.tables import EndpointEntry, EndpointFlag
 
-
 NONE = EndpointFlag(0)
 
 
