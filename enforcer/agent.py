@@ -27,11 +27,13 @@ from enforcer.endpoints import Found, find_interfaces
 from enforcer.identity import Registry
 from enforcer.inputs import Manifests, Tenants, Watch
 from enforcer.maps import Maps
+from enforcer.start import StartMode
 from enforcer.state import Board, State
 from enforcer.tables import SERVICE_BACKENDS, Tables
 from generators.cluster import Cluster, address_owners, from_record
 from generators.errors import Refused, RingfenceError
 from generators.logs import event
+from generators.record import RECORD_NAMESPACE
 
 log = logging.getLogger("ringfence.enforcer")
 
@@ -50,13 +52,23 @@ IFF_UP = 1
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an agent was started."""
+    """How an agent was started; objects come from `manifests` or from an API server."""
 
     node: str
-    manifests: Path
+    manifests: Path | None
     config: Path | None
     pin_dir: Path
     run_dir: Path
+    kubeconfig: Path | None = None
+    """None: KUBECONFIG, then the pod's ServiceAccount."""
+    start_mode: StartMode = StartMode.STRICT
+    cni_conf_dir: Path | None = None
+    """Where the node's CNI configuration is; None: nothing is installed there."""
+    cni_bin_dir: Path | None = None
+    audit_seconds: float = 600.0
+    """Between two comparisons of the kernel's maps with the wanted ones."""
+    system_namespace: str = RECORD_NAMESPACE
+    """Where the controller keeps its record."""
 
 
 class Busy(Refused):
@@ -98,6 +110,8 @@ class Agent:
         self._counts = counts
         self._pins = pins
         self._board = board
+        if settings.manifests is None:
+            raise Refused("objects come from --manifests DIR")
         self._watch = Watch(settings.manifests, settings.config)
         self._seen = (Manifests(), Tenants())
         self._good: tuple[Manifests | None, Tenants | None] = (None, None)

@@ -1,7 +1,9 @@
 """What the agent tells others: one frozen value, replaced as a whole after each step.
 
 The agent's loop publishes it, the control socket and the metrics read it without locks; whoever
-waits for an input to be in force waits on `Board`.
+waits for an input to be in force waits on `Board`. What may surprise: mappings that grow with the
+cluster are live views, not copies, so that publishing costs the same on a node of any cluster; an
+older state shows what is in force now. Views may be read from every thread.
 """
 
 from __future__ import annotations
@@ -11,9 +13,48 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from enforcer.delays import Delays
 from enforcer.tables import Tables
-from generators.objects import Namespace, Pod
+from generators.objects import Namespace, NetworkPolicy, Pod
 from generators.tenants.model import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How one input of the agent is doing."""
+
+    kind: str
+    """`pods`, `networkpolicies`, ... as the API names them; `manifests`, `config` for files."""
+    synced: bool = False
+    """It has been read completely once."""
+    connected: bool = False
+    """Changes arrive at once; False while the API server is away."""
+    forbidden: bool = False
+    """The API server refuses to tell: what is known is getting old."""
+    objects: int = 0
+    last_event: float | None = None
+    """When it last said anything, by `time.monotonic`."""
+    events: Mapping[str, int] = field(default_factory=dict)
+    """Changes taken in since the start: by `update` and `delete`."""
+    relists: Mapping[str, int] = field(default_factory=dict)
+    """How often everything was read anew, by reason."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Attempts that failed, by kind of error."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Objects that make no sense, with the reason; a closed stand-in holds in their place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What the comparisons of the kernel's maps with the wanted ones found."""
+
+    runs: int = 0
+    corrections: int = 0
+    """Entries that were set right, of all runs."""
+    drift: Mapping[str, int] = field(default_factory=dict)
+    """Entries that were wrong in the last run, by map; empty when all were right."""
+    at: float | None = None
+    """When the last run ended, by `time.monotonic`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +84,15 @@ class State:
     """How the programs hang on each interface: tcx or clsact."""
     unenforced: Mapping[str, str] = field(default_factory=dict)
     """Local pods that are not under enforcement, with the reason."""
+    policies: Mapping[str, NetworkPolicy] = field(default_factory=dict)
+    """NetworkPolicies of the cluster by `namespace/name`, those kept for dying pods included."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """By kind; always as of now, not as of this state."""
+    audit: Audit = Audit()
+    delays: Delays = field(default_factory=Delays)
+    """From a change to the datapath; the same object in every state."""
+    in_force: Mapping[str, int] = field(default_factory=dict)
+    """Local pods that are fully enforced, `namespace/pod` -> ifindex of the interface."""
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,62 @@
+"""How long changes take from the agent's input to the datapath, as histograms that only grow.
+
+The agent's loop observes, the metrics read. Kept here and not in prometheus_client, so that the
+loop works without it and nothing is registered globally.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+BOUNDS = (
+    *(0.0005, 0.001, 0.002, 0.005),
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 30.0),
+)
+"""Upper bounds of the buckets in seconds; what is longer counts in the sum only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Observations so far."""
+
+    buckets: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    """How many fell below each bound and above the one before; the last: above all of them."""
+    seconds: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """All observations."""
+        return sum(self.buckets)
+
+
+@dataclass(slots=True)
+class _Running:
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    seconds: float = 0.0
+
+
+class Delays:
+    """A histogram for each name, e.g. the source of the change."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[str, _Running] = {}
+
+    def observe(self, name: str, seconds: float) -> None:
+        """One change took so long."""
+        with self._lock:
+            found = self._running.setdefault(name, _Running())
+            found.buckets[bisect_left(BOUNDS, seconds)] += 1
+            found.seconds += seconds
+
+    def read(self) -> Mapping[str, Histogram]:
+        """All of them, by name."""
+        with self._lock:
+            return {
+                name: Histogram(tuple(found.buckets), found.seconds)
+                for name, found in sorted(self._running.items())
+            }
