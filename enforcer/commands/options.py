@@ -1,0 +1,41 @@
+"""Options that several commands of the node side share, and how they ask the agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from enforcer.control import DEFAULT_RUN_DIR, Answer
+from generators.errors import RingfenceError
+
+DEFAULT_PIN_DIR = Path("/sys/fs/bpf/ringfence")
+
+run_dir_option = click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_RUN_DIR,
+    show_default=True,
+    help="Where the agent's control socket is.",
+)
+pin_dir_option = click.option(
+    "--pin-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_PIN_DIR,
+    show_default=True,
+    help="Where programs and maps are pinned, on a bpf filesystem.",
+)
+
+
+class Usage(RingfenceError):
+    """An option is missing or cannot be honoured."""
+
+
+def ask(run_dir: Path, request: dict[str, object]) -> Answer:
+    """The agent's one answer; its refusal ends the command."""
+    from enforcer import control
+
+    answer = control.ask(run_dir, request)
+    if answer.get("error"):
+        raise Usage(str(answer["error"]))
+    return answer
