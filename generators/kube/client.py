@@ -149,6 +149,10 @@ class Client:
         """One object."""
         return self._send(Request("GET", resource.path(namespace, name)))
 
+    def read(self, path: str, query: Mapping[str, str] | None = None) -> Document:
+        """The answer to a GET of any path, such as those of discovery."""
+        return self._send(Request("GET", path, query or {}))
+
     def list_all(self, resource: Resource, scope: Scope = EVERYTHING) -> list[Document]:
         """All objects, as of one moment."""
         return [item for page in self.pages(resource, scope) for item in page.items]
@@ -236,8 +240,12 @@ class Client:
         *,
         only_if: Preconditions | None = None,
         propagation: Propagation = Propagation.BACKGROUND,
+        grace_seconds: int | None = None,
     ) -> None:
-        """Remove an object; Conflict when it is not the one of the preconditions."""
+        """Remove an object; Conflict when it is not the one of the preconditions.
+
+        `grace_seconds` of a Pod: 0 says that it runs nowhere any more.
+        """
         options: Document = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -245,6 +253,8 @@ class Client:
         }
         if only_if is not None and (wanted := only_if.document()):
             options["preconditions"] = wanted
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
         self._write("DELETE", resource.path(namespace, name), {}, options)
 
     # --- inside ---------------------------------------------------------------------------------
