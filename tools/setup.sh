@@ -27,7 +27,7 @@ as_root() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
 packages() {
 	echo python3 python3-venv
 	[ "$scope" != python ] || return 0
-	echo python3-bpfcc iproute2 nftables
+	echo python3-bpfcc iproute2 nftables gcc libc6-dev
 	[ -e "/lib/modules/$(uname -r)/build" ] || echo "linux-headers-$(dpkg --print-architecture)"
 	case $scope in
 	test) echo curl ;; # the README's section "In a cluster" asks the webhook with it
@@ -121,6 +121,11 @@ install_go() {
 	fi
 }
 
+# Nodes have no Python, so the CNI plugin is a C program; it lies beside its source.
+build_plugin() {
+	"$venv/bin/python" -m enforcer.cni.build >/dev/null || lacking+=("the CNI plugin (see above)")
+}
+
 pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"; }
 
 # One at a time: the others wait here and then find nothing missing.
@@ -133,6 +138,9 @@ if [ "$scope" != python ]; then
 fi
 if "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
 	make_environment
+	if [ "$scope" != python ] && command -v gcc >/dev/null; then
+		build_plugin
+	fi
 	case $scope in test | bench) install_go ;; esac
 else
 	lacking+=("Python 3.11 or newer with venv as $python")

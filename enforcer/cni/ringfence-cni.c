@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The chained CNI plugin (CNI 0.3.1 to 1.1.0): what the container runtime runs, last in the chain,
+ * when it makes or removes a pod. It hands environment, configuration and the pod's network
+ * namespace to the agent's socket and prints the answer; every decision is the agent's. Only when
+ * no agent answers in time it decides itself: pods of the namespaces that the agent left written
+ * down as strict are refused, all others pass as if it were not there.
+ *
+ * It is C because nodes have no Python, and static because they have no common C library. The
+ * runtime starts it for each pod: it reads, asks, prints and ends.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "scan.h"
+
+#define INPUT_LIMIT (1 << 20)
+#define ANSWER_LIMIT (1 << 20)
+#define DEFAULT_SOCKET "/run/ringfence/cni.sock"
+#define DEFAULT_NAMESPACES "/etc/cni/net.d/ringfence-namespaces"
+#define NEWEST "1.1.0"
+#define DEFAULT_TIMEOUT 10
+#define LONGEST_TIMEOUT 300
+#define ANSWER_GRACE 5 /* seconds that an agent has beyond the time that it was given to wait */
+#define RETRY_MS 50
+
+/* Error codes of the CNI specification. */
+enum code {
+	BAD_VERSION = 1,
+	BAD_ENVIRONMENT = 4,
+	IO_FAILURE = 5,
+	BAD_CONTENT = 6,
+	BAD_CONFIG = 7,
+	TRY_AGAIN = 11,
+	NOT_AVAILABLE = 50,
+};
+
+static const char *const SUPPORTED[] = { "0.3.1", "0.4.0", "1.0.0", "1.1.0" };
+static const char *const PASSED_ON[] = { "CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS",
+					 "CNI_IFNAME", "CNI_ARGS" };
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static struct {
+	char input[INPUT_LIMIT];
+	size_t length;
+	char answer[ANSWER_LIMIT];
+	size_t answered;
+	char socket[108]; /* as much as an address has room for */
+	char namespaces[4096];
+	int timeout;
+} plugin;
+
+static char spoken[16] = NEWEST; /* the version of our answers */
+
+static void print_escaped(const char *text)
+{
+	for (; *text; text++) {
+		unsigned char now = *text;
+
+		if (now == '"' || now == '\\')
+			printf("\\%c", now);
+		else if (now < 0x20 || now == 0x7f)
+			printf("\\u%04x", now);
+		else
+			putchar(now);
+	}
+}
+
+/* Prints an error as the specification wants it, and ends. */
+static void __attribute__((noreturn, format(printf, 3, 4))) fail(enum code code,
+								 const char *message,
+								 const char *format, ...)
+{
+	char details[1024];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(details, sizeof(details), format, arguments);
+	va_end(arguments);
+	printf("{\"cniVersion\":\"%s\",\"code\":%d,\"msg\":\"", spoken, code);
+	print_escaped(message);
+	printf("\",\"details\":\"");
+	print_escaped(details);
+	printf("\"}\n");
+	fflush(stdout);
+	_exit(1);
+}
+
+static const char *variable(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value ? value : "";
+}
+
+static void read_input(void)
+{
+	ssize_t got;
+
+	while ((got = read(0, plugin.input + plugin.length, INPUT_LIMIT - plugin.length)) != 0) {
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			fail(IO_FAILURE, "cannot read the network configuration", "%s",
+			     strerror(errno));
+		plugin.length += got;
+		if (plugin.length == INPUT_LIMIT)
+			fail(BAD_CONTENT, "the network configuration is too long",
+			     "more than %d bytes", INPUT_LIMIT);
+	}
+}
+
+static struct span member(const char *name)
+{
+	return scan_find(plugin.input, plugin.length, name);
+}
+
+static int is_supported(const char *version)
+{
+	for (size_t i = 0; i < COUNT(SUPPORTED); i++)
+		if (!strcmp(version, SUPPORTED[i]))
+			return 1;
+	return 0;
+}
+
+static void print_version(void)
+{
+	printf("{\"cniVersion\":\"%s\",\"supportedVersions\":[", spoken);
+	for (size_t i = 0; i < COUNT(SUPPORTED); i++)
+		printf("%s\"%s\"", i ? "," : "", SUPPORTED[i]);
+	printf("]}\n");
+}
+
+/* The version that the runtime speaks: ours to answer in, or an error in the newest one. */
+static void read_version(int is_question)
+{
+	struct span found = member("cniVersion");
+	char version[sizeof(spoken)] = "0.1.0"; /* what configurations without one mean */
+
+	if (found.at && !scan_copy(found, version, sizeof(version)))
+		fail(BAD_CONTENT, "cniVersion cannot be read", "%.*s", (int)found.length, found.at);
+	if (is_supported(version))
+		strcpy(spoken, version);
+	else if (!is_question)
+		fail(BAD_VERSION, "this CNI version is not supported",
+		     "cniVersion %s; ringfence-cni speaks 0.3.1 to " NEWEST, version);
+}
+
+static void read_settings(void)
+{
+	struct span timeout = member("timeoutSeconds");
+	char number[8] = "";
+
+	if (!scan_copy(member("socket"), plugin.socket, sizeof(plugin.socket)))
+		strcpy(plugin.socket, DEFAULT_SOCKET);
+	if (!scan_copy(member("namespaces"), plugin.namespaces, sizeof(plugin.namespaces)))
+		strcpy(plugin.namespaces, DEFAULT_NAMESPACES);
+	plugin.timeout = DEFAULT_TIMEOUT;
+	if (!timeout.at)
+		return;
+	if (timeout.length < sizeof(number))
+		memcpy(number, timeout.at, timeout.length);
+	plugin.timeout = atoi(number);
+	if (plugin.timeout < 1 || plugin.timeout > LONGEST_TIMEOUT)
+		fail(BAD_CONFIG, "timeoutSeconds of ringfence-cni is not usable",
+		     "%.*s; write a number from 1 to %d", (int)timeout.length, timeout.at,
+		     LONGEST_TIMEOUT);
+}
+
+static long long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static int send_all(int connection, const char *text, size_t length)
+{
+	while (length) {
+		ssize_t sent = send(connection, text, length, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return 0;
+		text += sent;
+		length -= sent;
+	}
+	return 1;
+}
+
+/* The first byte, with the descriptor of the pod's network namespace where there is one. */
+static int send_greeting(int connection)
+{
+	const char *path = variable("CNI_NETNS");
+	int netns = *path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec greeting = { .iov_base = "1", .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &greeting, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	if (netns >= 0) {
+		message.msg_control = control.room;
+		message.msg_controllen = sizeof(control.room);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &netns, sizeof(int));
+	}
+	sent = sendmsg(connection, &message, MSG_NOSIGNAL);
+	if (netns >= 0)
+		close(netns);
+	return sent == 1;
+}
+
+static int send_request(int connection)
+{
+	if (!send_greeting(connection))
+		return 0;
+	for (size_t i = 0; i < COUNT(PASSED_ON); i++) {
+		const char *value = variable(PASSED_ON[i]);
+
+		if (!send_all(connection, PASSED_ON[i], strlen(PASSED_ON[i])) ||
+		    !send_all(connection, "=", 1) || !send_all(connection, value, strlen(value)) ||
+		    !send_all(connection, "\n", 1))
+			return 0;
+	}
+	return send_all(connection, "\n", 1) && send_all(connection, plugin.input, plugin.length) &&
+	       !shutdown(connection, SHUT_WR);
+}
+
+/* Everything up to the end of the connection; 0 if it does not come before the deadline. */
+static int read_answer(int connection, long long deadline)
+{
+	plugin.answered = 0;
+	while (plugin.answered < ANSWER_LIMIT - 1) {
+		struct pollfd waiting = { .fd = connection, .events = POLLIN };
+		long long left = deadline - now_ms();
+		ssize_t got;
+
+		if (left <= 0 || poll(&waiting, 1, (int)left) <= 0)
+			return 0;
+		got = read(connection, plugin.answer + plugin.answered,
+			   ANSWER_LIMIT - 1 - plugin.answered);
+		if (got < 0 && errno != EINTR)
+			return 0;
+		if (got == 0)
+			break;
+		plugin.answered += got > 0 ? got : 0;
+	}
+	plugin.answer[plugin.answered] = 0;
+	return plugin.answered > 0;
+}
+
+static int ask_once(long long deadline)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int answered;
+
+	memcpy(address.sun_path, plugin.socket, strlen(plugin.socket) + 1);
+	if (connection < 0)
+		return 0;
+	answered = !connect(connection, (struct sockaddr *)&address, sizeof(address)) &&
+		   send_request(connection) && read_answer(connection, deadline);
+	close(connection);
+	return answered;
+}
+
+/* 1 if an agent answered; one that goes away in the middle is asked again. */
+static int ask(int patience)
+{
+	long long start = now_ms(), last = start + (patience + ANSWER_GRACE) * 1000LL;
+	struct timespec pause = { .tv_nsec = RETRY_MS * 1000000L };
+
+	do {
+		if (ask_once(last))
+			return 1;
+		if (patience)
+			nanosleep(&pause, NULL);
+	} while (now_ms() - start < patience * 1000LL);
+	return 0;
+}
+
+static void print_previous(void)
+{
+	struct span previous = member("prevResult");
+
+	if (!previous.at)
+		fail(BAD_CONFIG, "there is no prevResult",
+		     "ringfence-cni makes no network: it has to come after a plugin that does");
+	fwrite(previous.at, 1, previous.length, stdout);
+	putchar('\n');
+}
+
+/* "0 previous", "0 nothing", "1 text" and what is to be printed. */
+static int repeat_answer(void)
+{
+	char *text = strchr(plugin.answer, '\n');
+
+	if (!text || (plugin.answer[0] != '0' && plugin.answer[0] != '1') ||
+	    plugin.answer[1] != ' ')
+		fail(IO_FAILURE, "the agent's answer is not understood",
+		     "are ringfence-cni and the agent of one version?");
+	*text++ = 0;
+	if (!strcmp(plugin.answer + 2, "previous"))
+		print_previous();
+	else
+		fputs(text, stdout);
+	return plugin.answer[0] - '0';
+}
+
+/* The value of K8S_POD_NAMESPACE in CNI_ARGS (K=V;K=V); empty for what is no pod. */
+static void pod_namespace(char *target, size_t size)
+{
+	static const char name[] = "K8S_POD_NAMESPACE=";
+	const char *at = variable("CNI_ARGS");
+
+	*target = 0;
+	while (at) {
+		size_t length = strcspn(at, ";");
+
+		if (!strncmp(at, name, sizeof(name) - 1)) {
+			length -= sizeof(name) - 1;
+			if (length >= size)
+				fail(BAD_ENVIRONMENT, "CNI_ARGS cannot be read",
+				     "K8S_POD_NAMESPACE is longer than %zu bytes", size - 1);
+			memcpy(target, at + sizeof(name) - 1, length);
+			target[length] = 0;
+		}
+		at = strchr(at, ';');
+		at = at ? at + 1 : NULL;
+	}
+}
+
+/* What the agent wrote down: "NAMESPACE strict" or "NAMESPACE open" a line, "*" for all others. */
+static int is_strict(const char *namespace)
+{
+	FILE *file = fopen(plugin.namespaces, "re");
+	char line[512], name[256], word[16];
+	int others = 1, strict = -1;
+
+	if (!file)
+		return 1; /* no agent has ever known: nothing is let through */
+	while (strict < 0 && fgets(line, sizeof(line), file)) {
+		if (line[0] == '#' || sscanf(line, "%255s %15s", name, word) != 2)
+			continue;
+		if (!strcmp(name, "*"))
+			others = strcmp(word, "open") != 0;
+		else if (!strcmp(name, namespace))
+			strict = strcmp(word, "open") != 0;
+	}
+	fclose(file);
+	return strict < 0 ? others : strict;
+}
+
+static int add_without_agent(void)
+{
+	char namespace[256];
+
+	pod_namespace(namespace, sizeof(namespace));
+	if (*namespace && is_strict(namespace))
+		fail(TRY_AGAIN, "ringfence: no agent answers on this node",
+		     "namespace %s has a strict tenant, or may have one (%s), and its pods start "
+		     "only when their policy is in force; nothing answered on %s in %d s: is the "
+		     "ringfence agent running?",
+		     namespace, plugin.namespaces, plugin.socket, plugin.timeout);
+	print_previous();
+	return 0;
+}
+
+static int without_agent(const char *command)
+{
+	if (!strcmp(command, "ADD"))
+		return add_without_agent();
+	if (!strcmp(command, "DEL"))
+		return 0; /* the agent notices that the interface is gone */
+	fail(strcmp(command, "STATUS") ? TRY_AGAIN : NOT_AVAILABLE,
+	     "ringfence: no agent answers on this node",
+	     "nothing answered on %s: is the ringfence agent running?", plugin.socket);
+}
+
+static void check_environment(const char *command)
+{
+	static const char *const known[] = { "ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION" };
+
+	for (size_t i = 0; i < COUNT(PASSED_ON); i++)
+		if (strchr(variable(PASSED_ON[i]), '\n'))
+			fail(BAD_ENVIRONMENT, "the environment cannot be passed on",
+			     "%s has more than one line", PASSED_ON[i]);
+	for (size_t i = 0; i < COUNT(known); i++)
+		if (!strcmp(command, known[i]))
+			return;
+	fail(BAD_ENVIRONMENT, "CNI_COMMAND is not known",
+	     "\"%s\"; container runtimes run ringfence-cni with ADD, DEL, CHECK, GC, STATUS or "
+	     "VERSION",
+	     command);
+}
+
+int main(void)
+{
+	const char *command = variable("CNI_COMMAND");
+	int is_question = !strcmp(command, "VERSION");
+
+	check_environment(command);
+	read_input();
+	read_version(is_question);
+	if (is_question) {
+		print_version();
+		return 0;
+	}
+	read_settings();
+	if (ask(strcmp(command, "ADD") ? 0 : plugin.timeout))
+		return repeat_answer();
+	return without_agent(command);
+}
