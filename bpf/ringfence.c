@@ -139,6 +139,11 @@ static __always_inline enum reason open_connection(struct ct_key *key, const str
 	return state == CT_OPENER ? answer->reason : FORWARD_REPLY;
 }
 
+static __always_inline int audit_is_the_walls(enum reason reason)
+{
+	return reason == DROP_TENANT_WALL || reason == DROP_UNKNOWN_SENDER;
+}
+
 static __always_inline void note_answer(struct outcome *outcome, const struct policy_answer *answer,
 					const struct endpoint *endpoint)
 {
@@ -149,7 +154,8 @@ static __always_inline void note_answer(struct outcome *outcome, const struct po
 	outcome->audit = answer->audit;
 	if (answer->audit && !verdict_is_drop(answer->reason)) {
 		outcome->rule = 0;
-		outcome->group = endpoint->wall;
+		outcome->group =
+			audit_is_the_walls(answer->audit) ? endpoint->wall : endpoint->group;
 	}
 	if (answer->masked)
 		outcome->flags |= EVENT_MASKED;
@@ -295,7 +301,8 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 }
 
 /* What cannot be read cannot be judged: refused where anything could have said no. */
-static __always_inline enum reason judge_unreadable(const struct endpoint *endpoint,
+static __always_inline enum reason judge_unreadable(struct outcome *outcome,
+						    const struct endpoint *endpoint,
 						    enum direction direction, enum reason reason)
 {
 	int confined = policy_confined(endpoint, direction);
@@ -303,7 +310,12 @@ static __always_inline enum reason judge_unreadable(const struct endpoint *endpo
 	if (reason == DROP_UNSUPPORTED_L2_PROTOCOL || reason == DROP_UNSUPPORTED_L3_PROTOCOL)
 		confined = policy_confined(endpoint, DIR_INGRESS) ||
 			   policy_confined(endpoint, DIR_EGRESS);
-	return confined ? reason : FORWARD_NOT_ISOLATED;
+	if (!confined)
+		return FORWARD_NOT_ISOLATED;
+	if (!(endpoint->flags & EP_AUDIT))
+		return reason;
+	outcome->audit = reason;
+	return FORWARD_NOT_ISOLATED;
 }
 
 static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch *scratch,
@@ -336,7 +348,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 	if (!verdict_is_drop(reason) && packet->fragment)
 		reason = track_fragment(endpoint->endpoint, packet, direction);
 	if (verdict_is_drop(reason))
-		return judge_unreadable(endpoint, direction, reason);
+		return judge_unreadable(outcome, endpoint, direction, reason);
 	if (packet->kind == PACKET_ICMP_ERROR) {
 		reason = track_icmp_error(skb, endpoint, scratch, direction);
 		if (reason == FORWARD_RELATED)

@@ -34,6 +34,7 @@ from generators.verdicts import Judgement, Reason, Verdict
 
 PROTO_ICMP = ICMP_NUMBERS[Family.IPV4]
 PROTO_ICMPV6 = ICMP_NUMBERS[Family.IPV6]
+WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 NOBODY = AddressEntry(IDENTITY_UNKNOWN)
 ISOLATED: Mapping[Dir, EndpointFlag] = {
     Dir.INGRESS: EndpointFlag.ISOLATED_INGRESS,
@@ -67,8 +68,8 @@ def judge(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
     ]
     if not answers:
         policies = tables.isolating[endpoint.group, packet.direction]
-        return Judgement(Verdict.DROPPED, Reason.POLICY_DENIED, None, policies)
-    return next((a for a in answers if a.verdict is Verdict.DROPPED), answers[0])
+        return _denied(endpoint, Reason.POLICY_DENIED, policies)
+    return min(answers, key=lambda answer: WORST_FIRST.index(answer.verdict))
 
 
 def _backends(
@@ -94,9 +95,9 @@ def _judge(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> Judgement
     rule = tables.walls[endpoint.wall]
     if EndpointFlag.WALL_AUDIT not in endpoint.flags:
         return Judgement(Verdict.DROPPED, refused, rule, policy.policies)
-    if policy.verdict is Verdict.FORWARDED:
-        return Judgement(Verdict.AUDIT, refused, rule, policy.policies)
-    return policy
+    if policy.verdict is Verdict.DROPPED:
+        return policy
+    return Judgement(Verdict.AUDIT, refused, rule, policy.policies)
 
 
 def _wall(
@@ -134,8 +135,14 @@ def _policy(
         icmp = PROTO_ICMPV6 if ":" in packet.own else PROTO_ICMP
         known = packet.protocol in (icmp, *WITH_PORTS.values())
         reason = Reason.POLICY_DENIED if known else Reason.UNKNOWN_L4_PROTOCOL
-        return Judgement(Verdict.DROPPED, reason, None, isolating)
+        return _denied(endpoint, reason, isolating)
     return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, tables.rules[rule], isolating)
+
+
+def _denied(endpoint: EndpointEntry, reason: Reason, policies: tuple[str, ...]) -> Judgement:
+    """What no rule lets pass."""
+    verdict = Verdict.AUDIT if EndpointFlag.AUDIT in endpoint.flags else Verdict.DROPPED
+    return Judgement(verdict, reason, None, policies)
 
 
 def _probe(tables: Tables, group: int, peers: Iterable[int], packet: Packet) -> int | None:

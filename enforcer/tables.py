@@ -59,6 +59,7 @@ class EndpointFlag(IntFlag):
     GRACE = 256  # existed before us: mid-stream connections are adopted for a while
     KEEP_INGRESS = 512  # open connections stay when the policy of the direction changes
     KEEP_EGRESS = 1024
+    AUDIT = 2048  # a denial by NetworkPolicies is reported with verdict AUDIT and passes
 
 
 class AddressFlag(IntFlag):

@@ -14,7 +14,7 @@ from enforcer.groups import EMPTY, Bucket, Number, bucket
 from enforcer.identity import PodClass, Quarantine, Shared, Word
 from enforcer.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port
 from enforcer.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, PEER_TENANT, Dir, EndpointFlag
-from generators.cluster import Cluster, confirmed_namespaces, quarantined
+from generators.cluster import Cluster, audited, confirmed_namespaces, quarantined
 from generators.objects import NAME_LABEL, IPBlock, Labels, Namespace
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, TenantConfig
 
@@ -32,6 +32,8 @@ class Home:
     quarantined: bool = False
     shared: frozenset[str] = frozenset()
     """The shared components that live there."""
+    audited: bool = False
+    """What would be dropped of its pods' traffic is only reported."""
 
     @classmethod
     def of(
@@ -39,28 +41,31 @@ class Home:
     ) -> Home:
         """Without a tenant file there are no tenants, and no label is special."""
         known = namespace or Namespace(name, {NAME_LABEL: name})
-        if config is None:
-            return cls(name, known.labels)
         alone = Cluster(
             namespaces={name: known}, config=config, tenants={name: tenant} if tenant else {}
         )
+        is_audited = name in audited(alone)
+        if config is None:
+            return cls(name, known.labels, audited=is_audited)
         return cls(
             name,
             confirmed_namespaces(alone)[name].labels,
             tenant or "",
             name in quarantined(alone),
             frozenset(c.name for c in config.shared if name in c.namespaces),
+            is_audited,
         )
 
 
 def wall_flags(home: Home, config: TenantConfig | None) -> EndpointFlag:
-    """Whether a wall is around the pods of a namespace, and how strictly it is meant."""
+    """Whether a wall is around the pods of a namespace, and how strictly all is meant."""
+    flags = EndpointFlag.AUDIT if home.audited else EndpointFlag(0)
     if config is None or not (home.quarantined or home.tenant):
-        return EndpointFlag(0)
+        return flags
     if not home.quarantined and config.mode is Mode.OVERRIDABLE:
-        return EndpointFlag(0)
-    flags = EndpointFlag.WALL
-    if config.mode is Mode.AUDIT:
+        return flags
+    flags |= EndpointFlag.WALL
+    if config.mode is Mode.AUDIT or home.audited:
         flags |= EndpointFlag.WALL_AUDIT
     known = config.tenants.get(home.tenant)
     if not home.quarantined and known is not None and known.allow_masked:

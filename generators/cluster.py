@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from generators.addresses import contains
 from generators.isolation import is_ours, isolation_policies
+from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.manifests import Documents
 from generators.objects import (
     NAME_LABEL,
@@ -148,6 +149,16 @@ def quarantined(cluster: Cluster) -> frozenset[str]:
     if cluster.config is None:
         return frozenset()
     return unconfirmed(cluster.namespaces.values(), cluster.tenants, cluster.config)
+
+
+def audited(cluster: Cluster) -> frozenset[str]:
+    """Namespaces whose drops are only reported; one in quarantine cannot ask for that."""
+    asking = {
+        name
+        for name, namespace in cluster.namespaces.items()
+        if namespace.annotations.get(MODE_ANNOTATION) == AUDIT_MODE
+    }
+    return frozenset(asking - quarantined(cluster)) if asking else frozenset()
 
 
 def confirmed_namespaces(cluster: Cluster) -> Mapping[str, Namespace]:

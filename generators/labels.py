@@ -15,6 +15,10 @@ MANAGER = "ringfence"
 POLICY_LABEL = "ringfence.io/policy"
 RULE_LABEL = "ringfence.io/rule"
 
+MODE_ANNOTATION = "ringfence.io/mode"
+"""On a namespace; `audit`: what would be dropped of its pods' traffic is reported and passes."""
+AUDIT_MODE = "audit"
+
 OWN_KEYS = frozenset({MANAGED_BY, POLICY_LABEL, RULE_LABEL})
 """Keys that mark generated objects; no tenant file may use them for something else."""
 

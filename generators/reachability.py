@@ -19,6 +19,10 @@ components, consented grants, and what comes from outside the cluster. An addres
 that is nobody's, and a node's address that is not the pod's own node (a masked source), cannot be
 named and stay outside. A namespace in quarantine has a wall of its own that knows only itself and
 shared components, in every mode; in audit it too only reports.
+
+A namespace with annotation ringfence.io/mode: audit is judged in the same order, but what its pods'
+wall and policies would drop is reported with verdict AUDIT and passes. One in quarantine is not
+heard.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from generators.addresses import Family, contains, family
 from generators.cluster import (
     Cluster,
     address_owners,
+    audited,
     confirmed_namespaces,
     in_pod_range,
     quarantined,
@@ -133,6 +138,7 @@ class Evaluator:
         self.cluster = cluster
         self.namespaces = confirmed_namespaces(cluster)
         self.quarantined = quarantined(cluster)
+        self.audited = audited(cluster)
         self.owners = address_owners(cluster.pods)
         self.pods = {pod.key: pod for pod in cluster.pods}
         self.services = service_map(cluster.services, cluster.slices, cluster.pods)
@@ -242,7 +248,7 @@ class Evaluator:
             return _NOT_ISOLATED
         if _own_node(subject, packet.destination):
             return _HOST
-        return self._by_policies(Direction.EGRESS, subject, packet)
+        return self._meant(subject, self._by_policies(Direction.EGRESS, subject, packet))
 
     def ingress(self, packet: Packet) -> Judgement:
         """The destination's side: the tenant wall, then its policies."""
@@ -257,11 +263,18 @@ class Evaluator:
         judged = self._by_policies(Direction.INGRESS, subject, packet)
         wall = self.wall(subject, packet)
         if wall.entry is not Entry.KEPT_OUT:
-            return judged
+            return self._meant(subject, judged)
+        kept_out = Judgement(Verdict.DROPPED, wall.reason, wall.rule, judged.policies)
         if self.mode is not Mode.AUDIT:
-            return Judgement(Verdict.DROPPED, wall.reason, wall.rule, judged.policies)
-        if judged.verdict is Verdict.FORWARDED:
-            return Judgement(Verdict.AUDIT, wall.reason, wall.rule, judged.policies)
+            return self._meant(subject, kept_out)
+        if judged.verdict is Verdict.FORWARDED or subject.namespace in self.audited:
+            return replace(kept_out, verdict=Verdict.AUDIT)
+        return judged
+
+    def _meant(self, subject: Pod, judged: Judgement) -> Judgement:
+        """The verdict on a pod; in a namespace under audit a drop is only reported."""
+        if judged.verdict is Verdict.DROPPED and subject.namespace in self.audited:
+            return replace(judged, verdict=Verdict.AUDIT)
         return judged
 
     # The tenant wall

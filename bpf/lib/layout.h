@@ -20,6 +20,7 @@ enum endpoint_flag {
 	EP_GRACE = 256,
 	EP_KEEP_INGRESS = 512,
 	EP_KEEP_EGRESS = 1024,
+	EP_AUDIT = 2048,
 };
 
 enum address_flag { ADDR_QUARANTINE = 1 };

@@ -274,6 +274,17 @@ static __always_inline void policy_judge_service(struct scratch *scratch,
 	}
 }
 
+/* In a namespace under audit a denial by policies is only reported; the wall's was first. */
+static __always_inline void policy_audit(struct policy_answer *answer,
+					 const struct endpoint *endpoint)
+{
+	if (!(endpoint->flags & EP_AUDIT) || !verdict_is_drop(answer->reason))
+		return;
+	if (!answer->audit)
+		answer->audit = answer->reason;
+	answer->reason = FORWARD_NOT_ISOLATED;
+}
+
 static __always_inline void policy_judge(struct scratch *scratch, const struct endpoint *endpoint)
 {
 	struct policy_question *question = &scratch->question;
@@ -286,6 +297,8 @@ static __always_inline void policy_judge(struct scratch *scratch, const struct e
 		policy_judge_service(scratch, endpoint, service);
 	else
 		policy_judge_peer(&scratch->answer, endpoint, &scratch->peer, question);
+	forget();
+	policy_audit(&scratch->answer, endpoint);
 	forget();
 }
 

@@ -153,3 +153,41 @@ def test_audit_does_not_soften_policies(veth: Veth, family: int) -> None:
     answer = veth.to_pod(ip(family, OTHER, POD) / tcp())
     assert answer.reason is DropReason.POLICY_DENIED
     assert answer.events[0].group == GROUP
+
+
+AUDITED = EndpointFlag.AUDIT | EndpointFlag.WALL_AUDIT
+
+
+def test_namespace_under_audit_reports_what_its_policies_would_drop(
+    veth: Veth, family: int
+) -> None:
+    both = EndpointFlag.ISOLATED_INGRESS | EndpointFlag.ISOLATED_EGRESS
+    veth.configure(EndpointFlag.READY | AUDITED | both, {})
+    for answer in (
+        veth.to_pod(ip(family, OTHER, POD) / tcp()),
+        veth.from_pod(ip(family, POD, OTHER) / tcp()),
+    ):
+        assert answer.passed
+        event = answer.events[0]
+        assert (event.verdict, event.reason, event.group, event.rule) == (
+            Verdict.AUDIT,
+            DropReason.POLICY_DENIED,
+            GROUP,
+            0,
+        )
+
+
+def test_of_wall_and_policies_the_wall_is_reported(veth: Veth, family: int) -> None:
+    veth.configure(WALLED | AUDITED | EndpointFlag.ISOLATED_INGRESS, OWN_TENANT)
+    answer = veth.to_pod(ip(family, OTHER, POD) / tcp())
+    assert answer.passed
+    assert (answer.events[0].reason, answer.events[0].group) == (DropReason.TENANT_WALL, WALL)
+
+
+def test_audit_ends_with_the_flag_also_for_open_connections(veth: Veth, family: int) -> None:
+    isolated = EndpointFlag.READY | EndpointFlag.ISOLATED_INGRESS
+    veth.configure(isolated | AUDITED, {})
+    assert veth.to_pod(ip(family, OTHER, POD) / tcp()).passed
+    veth.generation += 1
+    veth.configure(isolated, {})
+    assert not veth.to_pod(ip(family, OTHER, POD) / tcp("A")).passed

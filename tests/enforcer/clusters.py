@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from generators.addresses import Family
 from generators.cluster import Cluster
+from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.objects import (
     NAME_LABEL,
     ContainerPort,
@@ -209,7 +210,10 @@ def clusters(draw: st.DrawFn) -> Cluster:
     for name in NAMESPACES:
         labels = {NAME_LABEL: name, **draw(label_sets)}
         claim = draw(st.sampled_from((None, "t1", "t2")))
-        namespaces[name] = Namespace(name, labels | ({LABEL_KEY: claim} if claim else {}))
+        asks = draw(st.sampled_from(({}, {}, {MODE_ANNOTATION: AUDIT_MODE})))
+        namespaces[name] = Namespace(
+            name, labels | ({LABEL_KEY: claim} if claim else {}), annotations=asks
+        )
     tenants = {
         name: tenant
         for name in NAMESPACES

@@ -17,7 +17,7 @@ from generators.addresses import family
 from generators.cluster import Cluster
 from generators.protocols import WITH_PORTS
 from generators.reachability import Evaluator, Route, evaluate
-from generators.verdicts import Reason, Verdict
+from generators.verdicts import Reason
 from tests.enforcer.clusters import PORTS, clusters, questions
 
 
@@ -58,11 +58,11 @@ def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[reachability
 
 
 def check_calls(cluster: Cluster, judge_packet: Judge) -> None:
-    """At the client's hook a Service is the first of its backends that is refused, or the first."""
+    """At the client's hook a Service is the first of its backends that fares worst."""
     names, nodes = Evaluator(cluster), compile_nodes(cluster)
     for pod, seen, backends in calls(cluster):
         answers = [names.egress(packet) for packet in backends]
-        wanted = next((a for a in answers if a.verdict is Verdict.DROPPED), answers[0])
+        wanted = reachability.worst(answers)
         node = nodes[names.pods[pod].node]
         found = judge_packet(node.tables, node.interfaces[pod], seen)
         # Nothing of an endpoint that is not isolated is looked up, so its own node goes unnamed.
