@@ -1,0 +1,282 @@
+"""Interfaces of the node and what is behind them, asked of the kernel by raw netlink.
+
+The CNI server asks which interface of the node a pod's network namespace hangs on, the watcher
+hears of new interfaces, the agent asks for the interface of a pod that no CNI call told of. Plain
+sockets: this is in the path of every pod that starts, and pyroute2 takes longer to import than a
+pod to start. What may surprise: nothing here ever enters another network namespace; the kernel
+answers for one by the id under which it knows it.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWNSID, RTM_GETNSID = 88, 90
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
+NESTED_MASK = 0x3FFF
+
+IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 3, 5, 18, 37, 46
+IFLA_INFO_KIND = 1
+IFA_ADDRESS, IFA_LOCAL, IFA_TARGET_NETNSID = 1, 2, 10
+RTA_DST, RTA_OIF = 1, 4
+NETNSA_NSID, NETNSA_FD = 1, 3
+RTNLGRP_LINK = 1
+SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
+SCOPE_LINK = 253
+
+HEADER = struct.Struct("=IHHII")
+ATTRIBUTE = struct.Struct("=HH")
+IFINFO = struct.Struct("=BxHiII")
+IFADDR = struct.Struct("=BBBBi")
+ROUTE_SIZE, NSID_SIZE = 12, 4
+RECEIVE = 1 << 18
+UNKNOWN = -1
+VETH = "veth"
+
+Attributes = Mapping[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of this network namespace."""
+
+    ifindex: int
+    name: str
+    kind: str = ""
+    """As `ip -d link` says it: veth, bridge, ...; empty for hardware."""
+    peer: int = 0
+    """The ifindex of the other end, in its own network namespace."""
+    netns: int | None = None
+    """The id under which ours knows the network namespace of the other end; None: the same."""
+
+
+class Netlink:
+    """One route netlink socket; not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        # Without it the kernel ignores in a dump that another network namespace is meant.
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def links(self) -> list[Link]:
+        """Every interface of this network namespace."""
+        messages = self._ask(RTM_GETLINK, NLM_F_DUMP, IFINFO.pack(0, 0, 0, 0, 0))
+        return [parse_link(body) for kind, body in messages if kind == RTM_NEWLINK]
+
+    def link(self, ifindex: int) -> Link | None:
+        """One interface; None if there is no such one."""
+        return self._one_link(IFINFO.pack(0, 0, ifindex, 0, 0))
+
+    def host_side(self, netns: int, name: str) -> Link | None:
+        """The interface of this network namespace whose peer is `name` in the one of a descriptor.
+
+        None if that one has no veth of that name, or one that leads elsewhere.
+        """
+        number = self._id_of(netns)
+        if number == UNKNOWN:
+            self.links()  # gives an id to every network namespace that a veth of ours leads to
+            number = self._id_of(netns)
+        if number == UNKNOWN:
+            return None
+        wanted = _attribute(IFLA_TARGET_NETNSID, struct.pack("=i", number))
+        wanted += _attribute(IFLA_IFNAME, os.fsencode(name) + b"\0")
+        inner = self._one_link(IFINFO.pack(0, 0, 0, 0, 0) + wanted)
+        if inner is None or inner.kind != VETH:
+            return None
+        outer = self.link(inner.peer)
+        if outer is None or (outer.kind, outer.peer, outer.netns) != (VETH, inner.ifindex, number):
+            return None
+        return outer
+
+    def addresses_behind(self, link: Link) -> frozenset[str]:
+        """The addresses that the other end of a veth has, but for link-local ones."""
+        if link.netns is None:
+            return frozenset()
+        body = IFADDR.pack(0, 0, 0, 0, 0)
+        body += _attribute(IFA_TARGET_NETNSID, struct.pack("=i", link.netns))
+        try:
+            messages = self._ask(RTM_GETADDR, NLM_F_DUMP, body)
+        except OSError:  # the other network namespace has just gone
+            return frozenset()
+        return frozenset(
+            address
+            for kind, found in messages
+            if kind == RTM_NEWADDR and (address := _address_on(found, link.peer))
+        )
+
+    def route_to(self, address: str) -> int | None:
+        """The interface that packets to an address leave by; None where they go nowhere."""
+        parsed = ipaddress.ip_address(address)
+        family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+        body = struct.pack("=BB10x", family, parsed.max_prefixlen)
+        body += _attribute(RTA_DST, parsed.packed)
+        try:
+            messages = self._ask(RTM_GETROUTE, 0, body)
+        except OSError:
+            return None
+        for kind, found in messages:
+            interface = _attributes(found[ROUTE_SIZE:]).get(RTA_OIF)
+            if kind == RTM_NEWROUTE and interface is not None:
+                return int.from_bytes(interface, "little")
+        return None
+
+    def _id_of(self, netns: int) -> int:
+        body = bytes(NSID_SIZE) + _attribute(NETNSA_FD, struct.pack("=I", netns))
+        for kind, found in self._ask(RTM_GETNSID, 0, body):
+            if kind == RTM_NEWNSID:
+                raw = _attributes(found[NSID_SIZE:])[NETNSA_NSID]
+                return int.from_bytes(raw, "little", signed=True)
+        return UNKNOWN
+
+    def _one_link(self, body: bytes) -> Link | None:
+        try:
+            messages = self._ask(RTM_GETLINK, 0, body)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return next((parse_link(body) for kind, body in messages if kind == RTM_NEWLINK), None)
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[tuple[int, bytes]]:
+        """Send a request and return the messages of the answer; OSError where it is refused."""
+        self._sequence += 1
+        header = HEADER.pack(
+            HEADER.size + len(body), kind, NLM_F_REQUEST | flags, self._sequence, 0
+        )
+        self._socket.send(header + body)
+        found: list[tuple[int, bytes]] = []
+        while True:
+            for number, sequence, answer in split(self._socket.recv(RECEIVE)):
+                if sequence != self._sequence:
+                    continue
+                if number == NLMSG_ERROR:
+                    raise _refusal(answer)
+                if number == NLMSG_DONE:
+                    return found
+                found.append((number, answer))
+            if found and flags != NLM_F_DUMP:
+                return found
+
+
+@contextmanager
+def netlink() -> Iterator[Netlink]:
+    """A socket for a few questions."""
+    opened = Netlink()
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def listen() -> socket.socket:
+    """A socket that hears of every interface that appears or changes here; see `heard`."""
+    opened = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+    )
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE * 4)
+    opened.bind((0, 1 << (RTNLGRP_LINK - 1)))
+    return opened
+
+
+def heard(data: bytes) -> list[Link]:
+    """The interfaces that a datagram of `listen` tells of."""
+    return [parse_link(body) for kind, _, body in split(data) if kind == RTM_NEWLINK]
+
+
+def interfaces_of(addresses: Iterable[str], pods: Iterable[Link]) -> Mapping[str, int]:
+    """The interface behind which each address is, of those that can be pods' (`pods`).
+
+    By the node's routes, which only its administrator writes; for what is routed to none of them,
+    a bridge say, by the addresses that the other ends have. A pod may give itself addresses, so an
+    address that two of them have is nobody's.
+    """
+    candidates = {link.ifindex: link for link in pods}
+    found: dict[str, int] = {}
+    with netlink() as asked:
+        for address in addresses:
+            interface = asked.route_to(address)
+            if interface in candidates:
+                found[address] = candidates[interface].ifindex
+        missing = [address for address in addresses if address not in found]
+        if not missing:
+            return found
+        holders: dict[str, list[int]] = {}
+        for ifindex, link in candidates.items():
+            for address in asked.addresses_behind(link):
+                holders.setdefault(address, []).append(ifindex)
+    return found | {a: holders[a][0] for a in missing if len(holders.get(a, ())) == 1}
+
+
+def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, sequence number and body of each message of a datagram."""
+    at = 0
+    while at + HEADER.size <= len(data):
+        length, kind, _, sequence, _ = HEADER.unpack_from(data, at)
+        if length < HEADER.size:
+            return
+        yield kind, sequence, data[at + HEADER.size : at + length]
+        at += (length + 3) & ~3
+
+
+def parse_link(body: bytes) -> Link:
+    """The interface that a link message describes."""
+    _, _, ifindex, _, _ = IFINFO.unpack_from(body)
+    found = _attributes(body[IFINFO.size :])
+    kind = _attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
+    netns = found.get(IFLA_LINK_NETNSID)
+    return Link(
+        ifindex,
+        os.fsdecode(found.get(IFLA_IFNAME, b"").rstrip(b"\0")),
+        os.fsdecode(kind.rstrip(b"\0")),
+        int.from_bytes(found.get(IFLA_LINK, b""), "little"),
+        int.from_bytes(netns, "little", signed=True) if netns is not None else None,
+    )
+
+
+def _address_on(body: bytes, ifindex: int) -> str:
+    _, _, _, scope, index = IFADDR.unpack_from(body)
+    found = _attributes(body[IFADDR.size :])
+    raw = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
+    if index != ifindex or scope >= SCOPE_LINK or raw is None:
+        return ""
+    return str(ipaddress.ip_address(raw))
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    length = ATTRIBUTE.size + len(value)
+    return ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    at = 0
+    while at + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        if length < ATTRIBUTE.size:
+            break
+        found[kind & NESTED_MASK] = data[at + ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def _refusal(body: bytes) -> OSError:
+    code = -int.from_bytes(body[:4], "little", signed=True)
+    return OSError(code, os.strerror(code))
