@@ -97,6 +97,8 @@ class ReflectorStats:
     """By kind of error, as in `generators.kube.errors`."""
     unreadable: Mapping[Key, str]
     """Objects that `reduce` could not make sense of; an earlier value of them stays."""
+    last_error: str = ""
+    """What ended the last attempt, as `watch_errors` names it; empty while connected."""
 
 
 @dataclass(slots=True)
@@ -138,6 +140,7 @@ class Reflector(Generic[T]):
         self._bookmarks = False
         self._connected = False
         self._forbidden = False
+        self._last_error = ""
         self._last_event = time.monotonic()
         self._next_resync = self._last_event + self._pick(self._timing.resync)
         self._synced = threading.Event()
@@ -182,6 +185,7 @@ class Reflector(Generic[T]):
             relists=dict(self._relists),
             watch_errors=dict(self._errors),
             unreadable=dict(self._unreadable),
+            last_error=self._last_error,
         )
 
     # --- the thread -----------------------------------------------------------------------------
@@ -216,7 +220,7 @@ class Reflector(Generic[T]):
             self._watch = watch
         with watch:
             watch.open(silence)
-            self._connected, self._forbidden = True, False
+            self._connected, self._forbidden, self._last_error = True, False, ""
             self._last_event = time.monotonic()
             streamed = self._resource_version is None
             session = _Session[T](self._last_event, {} if streamed else None)
@@ -354,7 +358,8 @@ class Reflector(Generic[T]):
         return delay
 
     def _learn(self, error: Exception) -> None:
-        self._errors[type(error).__name__] += 1
+        self._last_error = type(error).__name__
+        self._errors[self._last_error] += 1
         self._forbidden = isinstance(error, Forbidden)
         if isinstance(error, Gone):
             self._resource_version = None

@@ -55,6 +55,7 @@ _ADMISSION = "admissionregistration.k8s.io"
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 PODS = Resource("", "v1", "pods", "Pod")
+BINDINGS = Resource("", "v1", "bindings", "Binding")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 SECRETS = Resource("", "v1", "secrets", "Secret")
 SERVICES = Resource("", "v1", "services", "Service")
@@ -96,4 +97,16 @@ ACCESS_REVIEWS = Resource(
 )
 SELF_REVIEWS = Resource(
     "authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False
+)
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+CLUSTER_POLICIES = Resource(
+    "kyverno.io", "v1", "clusterpolicies", "ClusterPolicy", namespaced=False
+)
+POLICIES = Resource("kyverno.io", "v1", "policies", "Policy")
+CUSTOM_RESOURCES = Resource(
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    namespaced=False,
 )

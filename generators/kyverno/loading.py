@@ -44,6 +44,11 @@ class Loaded:
     """Documents that are no policies."""
 
 
+def is_left_to_kyverno(problem: Problem) -> bool:
+    """Whether the problem is a document of another kind, which is no mistake of its author."""
+    return problem.fix == _LEAVE
+
+
 def load_policies(paths: Iterable[str]) -> Loaded:
     """Read policy files; documents of other kinds are counted, never taken for policies."""
     files = Files()

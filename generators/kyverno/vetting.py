@@ -1,0 +1,155 @@
+"""What can be told of a policy before it runs: rules that would act with more rights than they may.
+
+Called by whoever takes policies into force, and by the webhook when somebody writes one. A rule
+that is refused becomes `Unsupported` with the reasons, so that it is named and never runs; the
+policy's other rules go on. What only shows when variables are filled in, the guard stops then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from generators.kyverno.failures import NotAllowed
+from generators.kyverno.guard import Limits, check_write
+from generators.kyverno.matching import kind_matches
+from generators.kyverno.model import (
+    Clone,
+    CloneList,
+    Downstream,
+    KindPattern,
+    Mutation,
+    Place,
+    Policy,
+    Reason,
+    Rule,
+    Unsupported,
+)
+from generators.kyverno.values import (
+    CLUSTER_SCOPED,
+    ObjectKey,
+    ObjectKind,
+    Value,
+    mapping,
+    split_api_version,
+    string,
+)
+from generators.kyverno.wildcards import has_wildcard
+
+_VARIABLES = ("{{", "$(")
+
+
+@dataclass(frozen=True, slots=True)
+class Vetted:
+    """The policy without the rules that may not run, and why they may not."""
+
+    policy: Policy
+    refused: tuple[tuple[Rule, tuple[Reason, ...]], ...]
+
+
+def vetted(policy: Policy, limits: Limits) -> Vetted:
+    """Refuse what the operator's lists or the policy's own namespace forbid."""
+    rules: list[Rule] = []
+    refused = []
+    for rule in policy.rules:
+        reasons = tuple(reasons_against(policy, rule, limits))
+        if reasons:
+            refused.append((rule, reasons))
+            rule = replace(rule, action=Unsupported(reasons))
+        rules.append(rule)
+    return Vetted(replace(policy, rules=tuple(rules)), tuple(refused))
+
+
+def reasons_against(policy: Policy, rule: Rule, limits: Limits) -> Iterator[Reason]:
+    """Why a rule may not run; nothing for a rule that may."""
+    action = rule.action
+    if isinstance(action, Unsupported):
+        return
+    yield from _selects(policy, rule)
+    if isinstance(action, Mutation):
+        for target in action.targets:
+            fields = target.fields.value
+            yield from _written(policy, target.place, _kind(fields), fields, limits)
+    else:
+        for downstream in action.downstreams:
+            yield from _downstream(policy, rule, downstream, limits)
+
+
+def _selects(policy: Policy, rule: Rule) -> Iterator[Reason]:
+    """A filter without kinds would have every request of the cluster sent to the webhook."""
+    for one in rule.match.filters:
+        if not one.kinds:
+            yield Reason(one.place, "no kinds are given", "name the kinds that the rule is about")
+        for pattern in one.kinds:
+            if policy.namespace and pattern.kind in CLUSTER_SCOPED:
+                what = f"{pattern.kind} is in no namespace, and a Policy acts in its own only"
+                yield Reason(one.place, what, "make it a ClusterPolicy")
+
+
+def _downstream(
+    policy: Policy, rule: Rule, downstream: Downstream, limits: Limits
+) -> Iterator[Reason]:
+    target, place = downstream.target.value, downstream.place
+    match downstream.source:
+        case CloneList(fields):
+            found = mapping(fields.value).get("kinds")
+            kinds = [_listed_kind(str(item)) for item in found] if isinstance(found, list) else []
+            yield from _read(policy, place, fields.value)
+        case Clone(source):
+            kinds = [_kind(target)]
+            yield from _read(policy, place, source.value)
+        case _:
+            kinds = [_kind(target)]
+    for kind in kinds:
+        yield from _written(policy, place, kind, target, limits)
+        if any(_triggers(pattern, kind) for one in rule.match.filters for pattern in one.kinds):
+            what = f"a rule that {kind.kind} triggers may not generate {kind.kind}: it would loop"
+            yield Reason(place, what, "match another kind")
+
+
+def _triggers(pattern: KindPattern, kind: ObjectKind) -> bool:
+    """Whether the rule names this kind; one that matches all kinds may still make some of them."""
+    return not has_wildcard(pattern.kind) and kind_matches(pattern, kind)
+
+
+def _written(
+    policy: Policy, place: Place, kind: ObjectKind, target: Value, limits: Limits
+) -> Iterator[Reason]:
+    """Asks the guard about what is known already; what holds variables is taken to be allowed."""
+    if _open(kind.kind) or _open(kind.api_version):
+        return
+    namespace = string(target, "namespace")
+    if _open(namespace) or (not namespace and kind.kind not in CLUSTER_SCOPED):
+        namespace = policy.namespace
+    if kind.kind in CLUSTER_SCOPED:
+        namespace = ""
+    name = string(target, "name")
+    key = ObjectKey(kind, namespace, "" if _open(name) else name)
+    try:
+        check_write(limits, policy.namespace, key)
+    except NotAllowed as refusal:
+        what, _, fix = str(refusal).partition("; ")
+        yield Reason(place, what, fix or "choose another namespace")
+
+
+def _read(policy: Policy, place: Place, source: Value) -> Iterator[Reason]:
+    namespace = string(source, "namespace")
+    if policy.namespace and namespace and not _open(namespace) and namespace != policy.namespace:
+        what = f"a Policy of namespace {policy.namespace} may not read namespace {namespace}"
+        yield Reason(place, what, "make it a ClusterPolicy")
+
+
+def _kind(target: Value) -> ObjectKind:
+    group, version = split_api_version(string(target, "apiVersion"))
+    return ObjectKind(group, version, string(target, "kind"))
+
+
+def _listed_kind(text: str) -> ObjectKind:
+    """An item of `cloneList.kinds`: `v1/Secret`."""
+    api_version, _, kind = text.rpartition("/")
+    return ObjectKind(*split_api_version(api_version or "v1"), kind)
+
+
+def _open(text: str) -> bool:
+    """Whether a text is not known before variables and wildcards are."""
+    return any(mark in text for mark in _VARIABLES) or has_wildcard(text)
