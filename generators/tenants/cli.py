@@ -36,6 +36,16 @@ def check(context: click.Context, file: Path) -> None:
         context.exit(EXIT_NO)
 
 
+@tenants.command()
+def schema() -> None:
+    """Print the shape of the tenant file as JSON Schema, for editors and charts."""
+    import json
+
+    from generators.tenants.jsonschema import tenant_file_schema
+
+    click.echo(json.dumps(tenant_file_schema(), indent=2))
+
+
 def _labels(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> object:
     labels: dict[str, str] = {}
     for pair in given:
