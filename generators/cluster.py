@@ -65,7 +65,7 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
     policies = documents.policies
     tenants: dict[str, str] = {}
     nodes = known_nodes(documents)
-    pod_cidrs = _pod_cidrs(nodes)
+    pod_cidrs = pod_ranges(nodes)
     pods, nodes = _addressed(documents.pods, nodes, pod_cidrs)
     if config is not None:
         namespaces, tenants = label_namespaces(namespaces, config, warnings)
@@ -101,7 +101,7 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
         slices=documents.slices,
         config=config,
         tenants=tenants,
-        pod_cidrs=_pod_cidrs(nodes),
+        pod_cidrs=pod_ranges(nodes),
         warnings=tuple(warnings),
     )
 
@@ -231,7 +231,8 @@ def known_nodes(documents: Documents) -> tuple[Node, ...]:
     return tuple(node for _, node in sorted(nodes.items()))
 
 
-def _pod_cidrs(nodes: Iterable[Node]) -> tuple[str, ...]:
+def pod_ranges(nodes: Iterable[Node]) -> tuple[str, ...]:
+    """The ranges that pods get addresses from, as far as nodes say."""
     named = dict.fromkeys(cidr for node in nodes for cidr in node.pod_cidrs)
     return tuple(named) or DEFAULT_POD_CIDRS
 

@@ -102,13 +102,13 @@ def read_record(config_maps: Iterable[ConfigMap]) -> Mapping[str, RecordEntry]:
 
 def is_shard(config_map: ConfigMap) -> bool:
     """Whether a ConfigMap is a shard of the record."""
-    name = config_map.name.removeprefix(RECORD_PREFIX)
-    return (
-        config_map.namespace == RECORD_NAMESPACE
-        and name != config_map.name
-        and len(name) == 1
-        and name in SHARDS
-    )
+    return config_map.namespace == RECORD_NAMESPACE and is_shard_name(config_map.name)
+
+
+def is_shard_name(text: str) -> bool:
+    """Whether a ConfigMap of the system namespace with that name is a shard."""
+    name = text.removeprefix(RECORD_PREFIX)
+    return name != text and len(name) == 1 and name in SHARDS
 
 
 def parse_entry(text: str) -> RecordEntry | None:

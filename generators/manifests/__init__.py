@@ -3,7 +3,7 @@
 `read` takes users' files, `parse_object` what an API server sends, `to_yaml` writes.
 """
 
-from generators.manifests.reading import Documents, Object, parse_object, read, read_bytes
+from generators.manifests.reading import Documents, Object, merge, parse_object, read, read_bytes
 from generators.manifests.writing import (
     Document,
     namespace_document,
@@ -17,6 +17,7 @@ __all__ = [
     "Document",
     "Documents",
     "Object",
+    "merge",
     "namespace_document",
     "parse_object",
     "pod_document",

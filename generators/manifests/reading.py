@@ -7,8 +7,9 @@ Kinds that decisions do not depend on are skipped, and named in a warning.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from generators.errors import InputError, Problem
 from generators.manifests import core, policies, services
@@ -120,6 +121,21 @@ def read_bytes(data: bytes, file: str) -> Documents:
     collection = _Collection()
     _read_file(data, file, collection)
     return collection.documents()
+
+
+def merge(parts: Iterable[Documents]) -> Documents:
+    """What several files hold together; InputError where an object is given twice."""
+    collection = _Collection()
+    warnings: list[str] = []
+    for part in parts:
+        kinds: tuple[Iterable[Object], ...] = (
+            *(part.namespaces, part.pods, part.policies, part.nodes),
+            *(part.config_maps, part.services, part.slices),
+        )
+        for item in chain.from_iterable(kinds):
+            collection.add(item)
+        warnings += part.warnings
+    return replace(collection.documents(), warnings=tuple(warnings))
 
 
 def parse_object(document: Mapping[str, object], origin: Origin) -> Object | None:

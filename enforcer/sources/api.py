@@ -1,0 +1,261 @@
+"""The objects of a cluster from its API server: a reflector for each resource, one queue of keys.
+
+A reflector's thread says that a key changed and nothing more; `take` reads the values as they are
+then, so that any number of events about one object are one change. What may surprise: while the API
+server is away, or refuses, everything stays as it was; `sources` and `health` say so. A namespace's
+tenant is in the record under its UID, so a namespace that was made anew has none until it is
+recorded again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from enforcer.changes import (
+    ConfigChange,
+    InputChange,
+    NamespaceChange,
+    NodesChange,
+    PodChange,
+    PolicyChange,
+    RecordChange,
+    ServiceChange,
+    SliceChange,
+)
+from enforcer.sources.readers import PodReader, Problems, Reader
+from enforcer.sources.record import Record
+from enforcer.sources.supply import Health, Seen, Taken
+from enforcer.sources.tenants import TenantFile
+from enforcer.state import Source
+from generators.cluster import pod_ranges
+from generators.kube.client import EVERYTHING, Client, Scope
+from generators.kube.documents import Document
+from generators.kube.reflector import Reflector, Timing
+from generators.kube.resources import (
+    CONFIG_MAPS,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    PODS,
+    SERVICES,
+    Key,
+    Resource,
+)
+from generators.labels import MANAGED_BY, MANAGER
+from generators.objects import (
+    ConfigMap,
+    EndpointSlice,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Pod,
+    Service,
+)
+from generators.record import is_shard_name
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Kind(Generic[T]):
+    """One resource: its copy, the keys of it that changed, and what it counts."""
+
+    reflector: Reflector[T]
+    problems: Problems
+    dirty: dict[Key, None] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+
+    def values(self, keys: Iterable[Key]) -> Iterator[tuple[Key, T | None]]:
+        """What is there now under these keys."""
+        for key in keys:
+            value = self.reflector.store.get(key)
+            self.events["delete" if value is None else "update"] += 1
+            if value is None:
+                self.problems.clear(key)
+            yield key, value
+
+    def source(self) -> Source:
+        """How it is doing."""
+        stats = self.reflector.stats()
+        return Source(
+            kind=stats.resource,
+            synced=stats.synced,
+            connected=stats.connected,
+            forbidden=stats.forbidden,
+            objects=stats.objects,
+            last_event=time.monotonic() - stats.last_event_age,
+            events=dict(self.events),
+            relists=stats.relists,
+            failures=stats.watch_errors,
+            unreadable={
+                **{str(key): why for key, why in stats.unreadable.items()},
+                **self.problems.read(),
+            },
+        )
+
+
+AnyKind = (
+    _Kind[Namespace]
+    | _Kind[ConfigMap]
+    | _Kind[Node]
+    | _Kind[NetworkPolicy]
+    | _Kind[Service]
+    | _Kind[EndpointSlice]
+    | _Kind[Pod]
+)
+
+
+class ApiSupply:
+    """See `Supply`; `client` is the agent's identity."""
+
+    def __init__(
+        self,
+        client: Client,
+        node: str,
+        tenants: TenantFile,
+        system_namespace: str,
+        timing: Timing | None = None,
+    ) -> None:
+        self._client = client
+        self._timing = timing
+        self._tenants = tenants
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._ready = False
+        self._fresh_config = True
+        self._told_nodes = False
+        self._record = Record()
+        of = Reader
+        problems = [Problems() for _ in range(7)]
+        record = Scope(namespace=system_namespace, labels=f"{MANAGED_BY}={MANAGER}")
+        self._namespaces = self._kind(NAMESPACES, of(problems[0]).namespace, problems[0])
+        self._shards = self._kind(CONFIG_MAPS, of(problems[1]).config_map, problems[1], record)
+        self._nodes = self._kind(NODES, of(problems[2]).node, problems[2])
+        self._policies = self._kind(NETWORK_POLICIES, of(problems[3]).policy, problems[3])
+        self._services = self._kind(SERVICES, of(problems[4]).service, problems[4])
+        self._slices = self._kind(ENDPOINT_SLICES, of(problems[5]).slice, problems[5])
+        self._pods = self._kind(PODS, PodReader(node, problems[6]), problems[6])
+
+    def _kind(
+        self,
+        resource: Resource,
+        reduce: Callable[[Document], T | None],
+        problems: Problems,
+        scope: Scope = EVERYTHING,
+    ) -> _Kind[T]:
+        dirty: dict[Key, None] = {}
+
+        def changed(key: Key) -> None:
+            with self._lock:
+                dirty[key] = None
+                if self._since is None:
+                    self._since = time.monotonic()
+            self._wake()
+
+        reflector = Reflector(
+            self._client, resource, reduce, changed, scope=scope, timing=self._timing
+        )
+        return _Kind(reflector, problems, dirty)
+
+    # --- for the agent --------------------------------------------------------------------------
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Follow everything from now on."""
+        self._wake = wake
+        for kind in self._kinds:
+            kind.reflector.start()
+
+    def stop(self) -> None:
+        """End the reflectors."""
+        for kind in self._kinds:
+            kind.reflector.stop()
+        self._client.close()
+
+    def take(self) -> Taken:
+        """See `Supply`."""
+        self._fresh_config = self._tenants.read() or self._fresh_config
+        if not self._ready:
+            self._ready = self._tenants.settled and all(k.reflector.synced for k in self._kinds)
+        if not self._ready:
+            return Taken()
+        with self._lock:
+            since, self._since = self._since, None
+            keys = [tuple(kind.dirty) for kind in self._kinds]
+            for kind in self._kinds:
+                kind.dirty.clear()
+        return Taken(tuple(self._changes(keys)), since)
+
+    def health(self) -> Health:
+        """See `Supply`."""
+        found = {"config": self._tenants.error} if self._tenants.error else {}
+        for kind in self._kinds:
+            stats = kind.reflector.stats()
+            name = stats.resource
+            if stats.forbidden:
+                found[name] = (
+                    f"the API server refuses to show {name} ({self._client.origin}): what is known "
+                    "of them stays in force; give the agent's identity list and watch"
+                )
+            elif broken := kind.source().unreadable:
+                found[name] = "; ".join(f"{key}: {why}" for key, why in broken.items())
+        if self._record.unreadable:
+            bad = sorted(self._record.unreadable.items())
+            found["record"] = "; ".join(f"{name}: {why}" for name, why in bad)
+        return Health(Seen(config=self._tenants.digest), found)
+
+    def sources(self) -> Mapping[str, Callable[[], Source]]:
+        """See `Supply`."""
+        found: dict[str, Callable[[], Source]] = {}
+        for kind in self._kinds:
+            found[kind.reflector.stats().resource] = kind.source
+        if self._tenants.path is not None:
+            found["config"] = self._tenants.source
+        return found
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    @property
+    def _kinds(self) -> tuple[AnyKind, ...]:
+        return (
+            self._namespaces,
+            self._shards,
+            self._nodes,
+            self._policies,
+            self._services,
+            self._slices,
+            self._pods,
+        )
+
+    def _changes(self, keys: list[tuple[Key, ...]]) -> Iterator[InputChange]:
+        namespaces, shards, nodes, policies, services, slices, pods = keys
+        if self._fresh_config:
+            self._fresh_config = False
+            yield ConfigChange(self._tenants.config)
+        for key, namespace in self._namespaces.values(namespaces):
+            self._record.put_namespace(key.name, namespace)
+            yield NamespaceChange(key.name, namespace)
+        for key, shard in self._shards.values(shards):
+            if is_shard_name(key.name):
+                self._record.put_shard(key.name, shard)
+        if self._tenants.path is not None:
+            for name, tenant in self._record.changes():
+                yield RecordChange(name, tenant)
+        if dict(self._nodes.values(nodes)) or not self._told_nodes:
+            self._told_nodes = True
+            known = [node for _, node in sorted(self._nodes.reflector.store.snapshot().items())]
+            yield NodesChange(tuple(known), pod_ranges(known))
+        for key, policy in self._policies.values(policies):
+            yield PolicyChange(str(key), policy)
+        for key, service in self._services.values(services):
+            yield ServiceChange(str(key), service)
+        for key, found in self._slices.values(slices):
+            yield SliceChange(str(key), found)
+        for key, pod in self._pods.values(pods):
+            yield PodChange(str(key), pod)

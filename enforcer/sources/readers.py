@@ -1,0 +1,263 @@
+"""API objects -> the small values that the agent keeps of them.
+
+The reflectors call these for each event. What may surprise: pods are read by hand, because there
+are a hundred thousand of them, and equal label sets and ports are one object in memory; nothing
+here refuses an object. One that makes no sense becomes a stand-in that is closed: a policy that
+lets nobody in, a pod without what cannot be read. `Problems` has the reason until it is gone.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from generators.addresses import parse_address
+from generators.errors import InputError
+from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text
+from generators.kube.resources import Key
+from generators.manifests import parse_object
+from generators.objects import (
+    ConfigMap,
+    ContainerPort,
+    Direction,
+    EndpointSlice,
+    Labels,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Origin,
+    Pod,
+    Service,
+)
+
+API = Origin("api-server")
+OUR_ANNOTATIONS = "ringfence.io/"
+T = TypeVar("T", Namespace, NetworkPolicy, Node, Service, EndpointSlice, ConfigMap)
+H = TypeVar("H", bound=Hashable)
+
+
+class Problems:
+    """Objects of one kind that could not be read, with the reason."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._why: dict[str, str] = {}
+
+    def note(self, key: Key, why: str) -> None:
+        """The object makes no sense."""
+        with self._lock:
+            self._why[str(key)] = why
+
+    def clear(self, key: Key) -> None:
+        """The object is sound, or gone."""
+        if self._why:
+            with self._lock:
+                self._why.pop(str(key), None)
+
+    def read(self) -> Mapping[str, str]:
+        """All of them."""
+        with self._lock:
+            return dict(sorted(self._why.items()))
+
+
+class Shared:
+    """Equal values as one object. What was dropped for room is merely not shared any more."""
+
+    ROOM = 65_536
+
+    def __init__(self) -> None:
+        self._values: dict[object, object] = {}
+
+    def one(self, value: H) -> H:
+        """The first value that was equal to this one."""
+        if len(self._values) >= self.ROOM:
+            self._values.clear()
+        found = self._values.setdefault((type(value), value), value)
+        return found if isinstance(found, type(value)) else value
+
+    def labels(self, labels: dict[str, str]) -> Labels:
+        """The same for a mapping, which nobody changes."""
+        if len(self._values) >= self.ROOM:
+            self._values.clear()
+        found = self._values.setdefault(frozenset(labels.items()), labels)
+        return found if isinstance(found, dict) else labels
+
+
+class PodReader:
+    """Pods, reduced to what a peer or an endpoint is judged by."""
+
+    def __init__(self, node: str, problems: Problems) -> None:
+        self._node = node
+        self._problems = problems
+        self._shared = Shared()
+
+    def __call__(self, document: Document) -> Pod | None:
+        """The pod; None when it can be nobody's peer and is not of this node."""
+        meta, spec = mapping(document, "metadata"), mapping(document, "spec")
+        status = mapping(document, "status")
+        key = key_of(document)
+        node = sys.intern(text(spec, "nodeName"))
+        host = spec.get("hostNetwork") is True
+        if host and node != self._node:
+            self._problems.clear(key)
+            return None
+        wrong: list[str] = []
+        pod = Pod(
+            namespace=key.namespace,
+            name=key.name,
+            labels=self._shared.labels(strings(meta, "labels")),
+            annotations=self._annotations(meta) if node == self._node else _NONE,
+            ips=self._addresses(status, wrong),
+            ports=self._shared.one(_ports(spec)),
+            node=node,
+            host_network=host,
+            phase=sys.intern(text(status, "phase") or "Pending"),
+            terminating="deletionTimestamp" in meta,
+            uid=text(meta, "uid") if node == self._node else "",
+            created=self._shared.one(text(meta, "creationTimestamp")),
+            origin=API,
+        )
+        if wrong:
+            self._problems.note(key, "; ".join(wrong))
+        else:
+            self._problems.clear(key)
+        return pod
+
+    def _annotations(self, meta: Mapping[str, object]) -> Labels:
+        found = {k: v for k, v in strings(meta, "annotations").items() if _is_ours(k)}
+        return self._shared.labels(found)
+
+    def _addresses(self, status: Mapping[str, object], wrong: list[str]) -> tuple[str, ...]:
+        listed = [text(item, "ip") for item in mappings(status, "podIPs")]
+        listed.append(text(status, "podIP"))
+        found: dict[str, None] = {}
+        for address in listed:
+            if not address:
+                continue
+            try:
+                found[_canonical(address)] = None
+            except ValueError:
+                wrong.append(f"{address} is no address")
+        return tuple(found)
+
+
+_NONE: Labels = {}
+
+
+def _canonical(address: str) -> str:
+    """The spelling of addresses.py; what is spelled so already goes the short way."""
+    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        if ("." in address) is (kind is socket.AF_INET) and (
+            socket.inet_ntop(kind, socket.inet_pton(kind, address)) == address
+        ):
+            return address
+    except OSError:
+        pass
+    return str(parse_address(address))
+
+
+def _is_ours(annotation: str) -> bool:
+    return annotation.startswith(OUR_ANNOTATIONS)
+
+
+def _ports(spec: Mapping[str, object]) -> tuple[ContainerPort, ...]:
+    """As manifests/core.py reads them: containers, then sidecars."""
+    found = []
+    sidecars = [c for c in mappings(spec, "initContainers") if c.get("restartPolicy") == "Always"]
+    for container in (*mappings(spec, "containers"), *sidecars):
+        for item in mappings(container, "ports"):
+            number = integer(item, "containerPort")
+            if number is not None:
+                protocol = sys.intern(text(item, "protocol") or "TCP")
+                found.append(ContainerPort(number, protocol, sys.intern(text(item, "name"))))
+    return tuple(found)
+
+
+class Reader:
+    """Other kinds, by the manifest reader, without what decisions do not depend on."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._shared = Shared()
+
+    def namespace(self, document: Document) -> Namespace:
+        """A namespace."""
+        found = self._parse(document, Namespace, "status")
+        if found is None:
+            key = key_of(document)
+            return Namespace(key.name, uid=text(mapping(document, "metadata"), "uid"), origin=API)
+        return replace(found, labels=self._shared.labels(dict(found.labels)))
+
+    def node(self, document: Document) -> Node | None:
+        """A node's addresses and pod ranges; its heartbeats change nothing here."""
+        whole = mapping(document, "status")
+        addresses = {"addresses": whole.get("addresses")}
+        return self._parse({**document, "status": addresses}, Node, "spec", "status")
+
+    def policy(self, document: Document) -> NetworkPolicy:
+        """A policy; one that makes no sense lets nobody in or out, and selects as widely as told.
+
+        Policies with equal rules share them: those of one tenant are all alike.
+        """
+        found = self._parse(document, NetworkPolicy, "spec")
+        if found is None:
+            return self._closed(document)
+        return replace(
+            found,
+            ingress=self._shared.one(found.ingress),
+            egress=self._shared.one(found.egress),
+            labels=self._shared.labels(dict(found.labels)),
+        )
+
+    def service(self, document: Document) -> Service | None:
+        """A Service; one that makes no sense is none, and what it would lead to is not opened."""
+        return self._parse(document, Service, "spec")
+
+    def slice(self, document: Document) -> EndpointSlice | None:
+        """An EndpointSlice."""
+        return self._parse(document, EndpointSlice, "addressType", "endpoints", "ports")
+
+    def config_map(self, document: Document) -> ConfigMap | None:
+        """A shard of the record."""
+        return self._parse(document, ConfigMap, "data")
+
+    def _closed(self, document: Document) -> NetworkPolicy:
+        key, spec = key_of(document), mapping(document, "spec")
+        selecting = {"podSelector": spec.get("podSelector"), "policyTypes": spec.get("policyTypes")}
+        try:
+            known = parse_object({**document, "spec": selecting}, API)
+        except InputError:
+            known = None
+        everyone = NetworkPolicy(key.namespace, key.name, directions=frozenset(Direction))
+        return known if isinstance(known, NetworkPolicy) else replace(everyone, origin=API)
+
+    def _parse(self, document: Document, kind: type[T], *parts: str) -> T | None:
+        key = key_of(document)
+        try:
+            found = parse_object(_trimmed(document, parts), API)
+        except InputError as error:
+            self._problems.note(key, "; ".join(f"{p.path}: {p.what}" for p in error.problems))
+            return None
+        self._problems.clear(key)
+        return found if isinstance(found, kind) else None
+
+
+_METADATA = ("name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp")
+
+
+def _trimmed(document: Document, parts: tuple[str, ...]) -> Document:
+    meta = mapping(document, "metadata")
+    kept: Document = {name: meta[name] for name in _METADATA if name in meta}
+    ours = {k: v for k, v in strings(meta, "annotations").items() if _is_ours(k)}
+    if ours:
+        kept["annotations"] = ours
+    found: Document = {"metadata": kept}
+    for name in ("apiVersion", "kind", *parts):
+        if name in document:
+            found[name] = document[name]
+    return found

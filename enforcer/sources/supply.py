@@ -1,0 +1,60 @@
+"""What the agent asks of a source of changes, whatever is behind it.
+
+The agent calls `start`, waits until `ready`, and takes `changes` whenever it is woken. What may
+surprise: nothing at all is given out before everything has been read once, so that an agent that
+has just begun never takes half a cluster for the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from enforcer.changes import InputChange
+from enforcer.state import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What happened since the last time somebody asked."""
+
+    changes: tuple[InputChange, ...] = ()
+    since: float | None = None
+    """When the oldest of it was noticed, by `time.monotonic`; None where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Digests of files that were last looked at, good or bad; None: there are none."""
+
+    manifests: str | None = None
+    config: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a supply is doing."""
+
+    seen: Seen = Seen()
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """What was refused of its inputs, by kind; the last good ones stay."""
+
+
+class Supply(Protocol):
+    """A source of changes."""
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Begin; `wake` is called from any thread whenever `take` may have something."""
+
+    def stop(self) -> None:
+        """End its threads."""
+
+    def take(self) -> Taken:
+        """What happened; nothing before all of it has been read once."""
+
+    def health(self) -> Health:
+        """How it is doing now."""
+
+    def sources(self) -> Mapping[str, Callable[[], Source]]:
+        """Each of its inputs by kind; ask for it when it is needed."""

@@ -1,0 +1,66 @@
+"""The tenant file of an agent, read again when it changes; the last good one stays.
+
+Both supplies have one. What may surprise: a file that was never good means that nothing is ready,
+an agent must not take the wall away because somebody mistyped a line while it was being restarted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from enforcer.state import Source
+from generators.errors import RingfenceError
+from generators.tenants.document import MAX_BYTES
+from generators.tenants.load import parse_tenants
+from generators.tenants.model import TenantConfig
+
+
+class TenantFile:
+    """`read` looks at the file; `config` is the last good one, `error` what is wrong now."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.config: TenantConfig | None = None
+        self.digest: str | None = None
+        """Of what was last looked at, good or bad."""
+        self.error = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether a good file has been read, or none is used."""
+        return self.path is None or self.config is not None
+
+    def read(self) -> bool:
+        """Look at the file; whether it is another one than before."""
+        if self.path is None:
+            return False
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            return self._refuse("", f"{self.path}:1: cannot be read: {error.strerror}; check it")
+        digest = hashlib.sha256(data).hexdigest()
+        if digest == self.digest:
+            return False
+        try:
+            self.config = parse_tenants(data, str(self.path))
+        except RingfenceError as error:
+            return self._refuse(digest, str(error))
+        self.digest, self.error = digest, ""
+        return True
+
+    def source(self) -> Source:
+        """How it is doing."""
+        return Source(
+            kind="config",
+            synced=self.config is not None,
+            connected=not self.error,
+            objects=len(self.config.tenants) if self.config is not None else 0,
+            unreadable={str(self.path): self.error} if self.error else {},
+        )
+
+    def _refuse(self, digest: str, why: str) -> bool:
+        changed = (digest, why) != (self.digest, self.error)
+        self.digest, self.error = digest, why
+        return changed
