@@ -14,8 +14,9 @@ from dataclasses import replace
 from enforcer import control
 from enforcer.lab import netns, network
 from enforcer.lab.ledger import Ledger, write_atomically
-from enforcer.lab.lifecycle import ENFORCER, LabFailed, away, start_processes
+from enforcer.lab.lifecycle import ENFORCER, start_processes
 from enforcer.lab.names import Wire
+from enforcer.lab.parts import LabFailed, away
 from enforcer.lab.pods import MANIFEST_FILE, Running, manifest, running
 from enforcer.lab.responder import announce
 from enforcer.lab.store import Store

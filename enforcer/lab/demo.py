@@ -23,8 +23,7 @@ from typing import IO
 
 from rich.console import Console
 
-from enforcer.lab import lifecycle, machine, session
-from enforcer.lab.lifecycle import LabFailed
+from enforcer.lab import machine, parts, session
 from enforcer.lab.names import DEFAULT_LAB, Places
 
 WIDTH = 100
@@ -56,9 +55,9 @@ class Stage:
         """Print a `ringfence` command, run it, and insist on its exit code."""
         line = shlex.join(("ringfence", *arguments))
         self.prompt(line if stdin is None else f"echo {shlex.quote(stdin)} |\n    {line}")
-        done = subprocess.run(lifecycle.ringfence(*arguments), input=stdin, text=True, check=False)
+        done = subprocess.run(parts.ringfence(*arguments), input=stdin, text=True, check=False)
         if done.returncode != expect:
-            raise LabFailed(f"`{line}` ended with {done.returncode}, the demo needs {expect}")
+            raise parts.LabFailed(f"`{line}` ended with {done.returncode}, the demo needs {expect}")
 
     def prompt(self, line: str) -> None:
         """A command as one would type it; never wrapped, so that it can be copied."""
@@ -187,14 +186,14 @@ def _kill(stage: Stage) -> None:
 @contextmanager
 def _background(*arguments: str) -> Iterator[IO[bytes]]:
     """The output of a `ringfence` command that talks to the agent, once it is connected to it."""
-    command = lifecycle.ringfence(*arguments)
+    command = parts.ringfence(*arguments)
     with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
         try:
             deadline = time.monotonic() + CONNECT_SECONDS
             while not _has_socket(process.pid) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             if process.stdout is None:
-                raise LabFailed("the monitor has no output")
+                raise parts.LabFailed("the monitor has no output")
             yield process.stdout
         finally:
             process.kill()

@@ -39,6 +39,14 @@ class Phase(StrEnum):
     REMOVING = "removing"
 
 
+class Backing(StrEnum):
+    """Where a lab's objects are: in a file of its own, on its own API server, on another's."""
+
+    FILES = "files"
+    OWN_API = "own API server"
+    JOINED_API = "joined API server"
+
+
 class Lock(StrEnum):
     """SHARED for commands that only look, EXCLUSIVE for those that change the lab."""
 
@@ -53,7 +61,7 @@ class State:
     `boot`: which boot of the machine it is from; `netns`: names below /run/netns; `wires`: pods
     whose network namespace is complete; `pins`: the directory of pinned programs; `config`: the
     tenant file, absolute; `directory`: where its user was, so that messages name the file as the
-    user did; `webhook`: its address, while there is one.
+    user did; `webhook`: its address, while there is one; `nodes`: how many hollow nodes it has.
     """
 
     name: str
@@ -66,6 +74,8 @@ class State:
     config: str | None = None
     directory: str = "/"
     webhook: str | None = None
+    backing: Backing = Backing.FILES
+    nodes: int = 0
 
     def process(self, name: str) -> Process | None:
         """The lab's process of that name."""
@@ -98,6 +108,8 @@ class _Document(TypedDict):
     config: str | None
     directory: str
     webhook: str | None
+    backing: str
+    nodes: int
 
 
 @dataclass(slots=True)
@@ -155,6 +167,8 @@ def _state(document: _Document) -> State:
         config=document["config"],
         directory=document["directory"],
         webhook=document["webhook"],
+        backing=Backing(document["backing"]),
+        nodes=document["nodes"],
     )
 
 

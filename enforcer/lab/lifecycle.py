@@ -12,7 +12,6 @@ import functools
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,30 +19,35 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from enforcer import control
 from enforcer.lab import ledger as ledgers
 from enforcer.lab import netns, processes
-from enforcer.lab.ledger import STATE_FILE, Ledger, Lock, Phase, State
+from enforcer.lab.api import bringup, journal
+from enforcer.lab.api.topology import hollow_nodes
+from enforcer.lab.ledger import STATE_FILE, Backing, Ledger, Lock, Phase, State
 from enforcer.lab.names import NETNS_ROOT, NODE, Places
+from enforcer.lab.parts import (
+    POLL_SECONDS,
+    READY_SECONDS,
+    LabFailed,
+    agent_answers,
+    alive,
+    as_given,
+    failure,
+    module,
+    ringfence,
+    start,
+    wait,
+)
 from enforcer.lab.processes import Process
-from generators.errors import Refused, RingfenceError
+from generators.errors import Refused
 
 WEBHOOK = "webhook"
 ENFORCER = "enforcer"
 RESPONDER = "responder"
-READY_SECONDS = 60.0
-POLL_SECONDS = 0.02
-LOG_TAIL = 4000
 
 
 class NoSuchLab(Refused):
     """There is no lab of that name."""
-
-
-class LabFailed(RingfenceError):
-    """A part of the lab does not do what it should."""
-
-    exit_code = 1
 
 
 @contextlib.contextmanager
@@ -74,26 +78,39 @@ def clean_remains(places: Places) -> bool:
         return True
 
 
-def begin(places: Places, config: Path | None) -> Ledger:
-    """A ledger for a new lab, with the node's network namespace; the caller holds the lock."""
+def begin(
+    places: Places, config: Path | None, backing: Backing = Backing.FILES, nodes: int = 0
+) -> Ledger:
+    """A ledger for a new lab, with the network namespaces of its nodes; the caller holds the
+    lock.
+    """
     refuse_foreign(places)
+    hollow = tuple(hollow_nodes(places, nodes))
     places.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = State(
         name=places.name,
         phase=Phase.STARTING,
         boot=processes.boot_id(),
-        netns=(places.node_netns,),
+        netns=(places.fabric_netns, *(node.places.netns for node in hollow))
+        if hollow
+        else (places.node_netns,),
         pins=str(places.pins),
         config=None if config is None else str(config.resolve()),
         directory=str(Path.cwd()),
+        backing=backing,
+        nodes=nodes,
     )
     ledger = Ledger(places, state)
     ledger.update(state)
     from enforcer.lab import network
 
-    netns.create(places.node_netns)
-    network.prepare_node(places.node_netns)
-    places.manifests.mkdir(exist_ok=True)
+    for name in state.netns:
+        netns.create(name)
+    if hollow:
+        network.connect_nodes(places.fabric_netns, hollow)
+    else:
+        network.prepare_node(places.node_netns)
+        places.manifests.mkdir(exist_ok=True)
     return ledger
 
 
@@ -119,14 +136,16 @@ def clean(ledger: Ledger) -> None:
     state = ledger.state
     if state.phase is not Phase.REMOVING:
         ledger.update(replace(state, phase=Phase.REMOVING))
-    paths = [NETNS_ROOT / name for name in state.netns]
-    processes.end([*state.processes, *processes.inside_netns(paths)])
+    processes.end(state.processes)
+    # Only now nobody makes pods any more.
+    made = (*state.netns, *_pods_of_kubelets(ledger.places))
+    processes.end(processes.inside_netns(NETNS_ROOT / name for name in made))
     shutil.rmtree(state.pins, ignore_errors=True)
-    for name in reversed(state.netns):
+    for name in reversed(made):
         netns.remove(name)
     left = [
         *(f"process {p.pid} ({p.name})" for p in state.processes if p.alive),
-        *(f"network namespace {name}" for name in state.netns if netns.exists(name)),
+        *(f"network namespace {name}" for name in made if netns.exists(name)),
         *([f"pins in {state.pins}"] if Path(state.pins).exists() else []),
     ]
     if left:
@@ -137,30 +156,29 @@ def clean(ledger: Ledger) -> None:
 def start_processes(ledger: Ledger) -> None:
     """Start what should run and does not, and wait until all of it answers."""
     places, state = ledger.places, ledger.state
+    if state.backing is not Backing.FILES:
+        bringup.start_processes(ledger)
+        return
     waits: list[tuple[Process, Callable[[], bool]]] = []
-    if not _alive(ledger, ENFORCER):
+    if not alive(ledger, ENFORCER):
         with netns.inside(places.node_netns):
-            enforcer = _start(ledger, ENFORCER, ringfence(*_enforcer_arguments(ledger)))
-        waits.append((enforcer, lambda: agent_answers(places)))
-    if not _alive(ledger, RESPONDER):
+            enforcer = start(ledger, ENFORCER, ringfence(*_enforcer_arguments(ledger)))
+        waits.append((enforcer, lambda: agent_answers(places.enforcer_run)))
+    if not alive(ledger, RESPONDER):
         socket = places.responder_socket
         socket.unlink(missing_ok=True)
-        command = (sys.executable, "-m", "enforcer.lab.responder", str(socket))
-        waits.append((_start(ledger, RESPONDER, command), socket.exists))
-    if state.config is not None and not _alive(ledger, WEBHOOK):
+        command = module("enforcer.lab.responder", str(socket))
+        waits.append((start(ledger, RESPONDER, command), socket.exists))
+    if state.config is not None and not alive(ledger, WEBHOOK):
         waits.append(_start_webhook(ledger, state.config))
     for process, ready in waits:
-        _wait(places, process, ready)
-
-
-def away(ledger: Ledger, name: str) -> LabFailed:
-    """The error for a process that should answer and does not, with the end of its log."""
-    process = ledger.state.process(name)
-    return LabFailed(f"there is no {name}") if process is None else _failure(ledger.places, process)
+        wait(places, process, ready)
 
 
 def expected(ledger: Ledger) -> tuple[str, ...]:
     """The processes that this lab should have."""
+    if ledger.state.backing is not Backing.FILES:
+        return bringup.expected(ledger.state, ledger.places)
     return (ENFORCER, RESPONDER, *((WEBHOOK,) if ledger.state.config is not None else ()))
 
 
@@ -170,36 +188,12 @@ def wait_for_config(ledger: Ledger, digest: str) -> None:
     if process is not None and url is not None:
         address = url.removeprefix("https://")
         ready = functools.partial(_webhook_ready, ledger.places, address, digest)
-        _wait(ledger.places, process, ready)
-
-
-def stop(ledger: Ledger, name: str) -> None:
-    """End one of the lab's processes."""
-    process = ledger.state.process(name)
-    if process is not None:
-        processes.end([process])
-
-
-def ringfence(*arguments: str) -> tuple[str, ...]:
-    """The command line of a `ringfence` process of this very installation."""
-    script = Path(sys.executable).with_name("ringfence")
-    if script.exists():
-        return (str(script), *arguments)
-    return (sys.executable, "-c", "from generators.cli import main; main()", *arguments)
-
-
-def agent_answers(places: Places) -> bool:
-    """Whether the agent answers on its control socket."""
-    try:
-        control.ask(places.enforcer_run, {"command": "status"})
-    except (OSError, RingfenceError):
-        return False
-    return True
+        wait(ledger.places, process, ready)
 
 
 def _enforcer_arguments(ledger: Ledger) -> tuple[str, ...]:
     places, config = ledger.places, ledger.state.config
-    file = () if config is None else ("-c", _as_given(ledger.state, config))
+    file = () if config is None else ("-c", as_given(ledger.state, config))
     return (
         *("enforcer", "run", "--node-name", NODE),
         *("--manifests", str(places.manifests)),
@@ -216,17 +210,17 @@ def _start_webhook(ledger: Ledger, config: str) -> tuple[Process, Callable[[], b
             *("webhook", "certificates", "--directory", str(places.certificates)),
             *("--host", "127.0.0.1"),
         )
-        certificates = _start(ledger, "certificates", command)
+        certificates = start(ledger, "certificates", command)
         _wait_for_end(places, certificates)
     log = places.log(WEBHOOK)
     begun = log.stat().st_size if log.exists() else 0
     command = ringfence(
-        *("webhook", "serve", "-c", _as_given(ledger.state, config)),
+        *("webhook", "serve", "-c", as_given(ledger.state, config)),
         *("--listen", "127.0.0.1:0", "--drain-seconds", "0"),
         *("--tls-cert", str(places.certificates / "tls.crt")),
         *("--tls-key", str(places.certificates / "tls.key")),
     )
-    process = _start(ledger, WEBHOOK, command)
+    process = start(ledger, WEBHOOK, command)
 
     def ready() -> bool:
         address = _listening(log, begun)
@@ -263,43 +257,19 @@ def _webhook_ready(places: Places, address: str, config: str = "") -> bool:
         return False
 
 
-def _start(ledger: Ledger, name: str, command: tuple[str, ...]) -> Process:
-    log, directory = ledger.places.log(name), Path(ledger.state.directory)
-    return processes.start(name, command, log, ledger.set_process, directory)
-
-
-def _as_given(state: State, config: str) -> str:
-    """The tenant file relative to where its user was: messages are for that person."""
-    path, directory = Path(config), Path(state.directory)
-    return str(path.relative_to(directory)) if path.is_relative_to(directory) else config
-
-
-def _alive(ledger: Ledger, name: str) -> bool:
-    process = ledger.state.process(name)
-    return process is not None and process.alive
-
-
-def _wait(places: Places, process: Process, ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while not ready():
-        if not process.alive or time.monotonic() > deadline:
-            raise _failure(places, process)
-        time.sleep(POLL_SECONDS)
-
-
 def _wait_for_end(places: Places, process: Process) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while process.alive and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     if not (places.certificates / "tls.key").exists():
-        raise _failure(places, process)
+        raise failure(places, process)
 
 
-def _failure(places: Places, process: Process) -> LabFailed:
-    log = places.log(process.name)
-    tail = log.read_bytes()[-LOG_TAIL:].decode(errors="replace").strip() if log.exists() else ""
-    what = "does not answer" if process.alive else "ended"
-    return LabFailed(f"the lab's {process.name} {what}; it said:\n{tail or '(nothing)'}")
+def _pods_of_kubelets(places: Places) -> Iterator[str]:
+    """Network namespaces that hollow kubelets have made, or were about to."""
+    for path in sorted(places.run.glob("pods-*.json")):
+        for sandbox in journal.read(path).values():
+            yield sandbox.netns
 
 
 def _remove_run_directory(places: Places) -> None:

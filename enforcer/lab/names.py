@@ -2,6 +2,8 @@
 again by name.
 
     ringfence.LAB                  network namespace of the node: routes, veths, programs, agent
+    ringfence.LAB.LAB-1            the same of a hollow node, where a lab runs on an API server
+    ringfence.LAB.fabric           the bridge between hollow nodes
     ringfence.LAB.NAMESPACE.POD    network namespace of one pod
     rfXXXXXXXXXXXX                 host-side veth of one pod (a hash: names end at 15 characters)
     /run/ringfence/lab/LAB         run directory: ledger, objects, manifests, logs, sockets
@@ -40,6 +42,22 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 class BadName(RingfenceError):
     """A lab or pod name that cannot be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlaces:
+    """Where one node of a lab keeps its things, and what its processes are called."""
+
+    name: str
+    netns: str
+    pins: Path
+    enforcer_run: Path
+    responder_socket: Path
+    journal: Path
+    """What the hollow kubelet has made; unused by the node of a lab without API server."""
+    enforcer: str
+    responder: str
+    kubelet: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,43 @@ class Places:
     def node_netns(self) -> str:
         """The node's network namespace."""
         return f"ringfence.{self.name}"
+
+    @property
+    def plane(self) -> Path:
+        """Data, certificates and ports of the lab's own API server."""
+        return self.run / "api-server"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """An admin's kubeconfig of the lab's API server."""
+        return self.run / "kubeconfig"
+
+    @property
+    def inside_kubeconfig(self) -> Path:
+        """The same API server as seen from inside a node."""
+        return self.run / "kubeconfig-inside"
+
+    @property
+    def fabric_netns(self) -> str:
+        """The network namespace of the bridge between hollow nodes."""
+        return f"{self.node_netns}.fabric"
+
+    def node(self, name: str) -> NodePlaces:
+        """The places of one node: the only one of a lab from files, or a hollow one."""
+        if name == NODE:
+            only = (self.node_netns, self.pins, self.enforcer_run, self.responder_socket)
+            return NodePlaces(name, *only, Path(), "enforcer", "responder", "kubelet")
+        return NodePlaces(
+            name=name,
+            netns=f"{self.node_netns}.{name}",
+            pins=self.pins / name,
+            enforcer_run=self.run / f"enforcer-{name}",
+            responder_socket=self.run / f"responder-{name}.sock",
+            journal=self.run / f"pods-{name}.json",
+            enforcer=f"enforcer-{name}",
+            responder=f"responder-{name}",
+            kubelet=f"kubelet-{name}",
+        )
 
     def pod_netns(self, namespace: str, pod: str) -> str:
         """The pod's network namespace; a name too long for a file gets a hash for its tail."""

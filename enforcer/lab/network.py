@@ -19,9 +19,12 @@ from typing import Protocol, cast
 import pyroute2  # type: ignore[import-untyped]  # no type information upstream: see Netlink
 
 from enforcer.lab import netns
+from enforcer.lab.api.topology import HollowNode
 from enforcer.lab.names import GATEWAYS, NETNS_ROOT, NODE_ADDRESSES, Wire, mac
 
 POD_INTERFACE = "eth0"
+UPLINK = "uplink"
+BRIDGE = "fabric"
 IFA_F_NODAD = 0x02
 SYSCTLS = (
     ("ipv6/conf/all/disable_ipv6", "0"),
@@ -64,7 +67,7 @@ class Netlink(Protocol):
         """Close the socket."""
 
 
-def prepare_node(node: str) -> None:
+def prepare_node(node: str, addresses: Sequence[str] = NODE_ADDRESSES) -> None:
     """Make a fresh network namespace a node: forwarding, both families, its own addresses on the
     loopback.
     """
@@ -72,8 +75,50 @@ def prepare_node(node: str) -> None:
         _write_sysctls(NODE_SYSCTLS)
         loopback = _index(netlink, "lo")
         netlink.link("set", index=loopback, state="up")
-        for address in NODE_ADDRESSES:
+        for address in addresses:
             netlink.addr("add", index=loopback, **_single(address))
+
+
+def connect_nodes(fabric: str, nodes: Sequence[HollowNode]) -> None:
+    """Make fresh network namespaces nodes on one switch, each with a way to the others' pods."""
+    _prepare_fabric(fabric)
+    for node in nodes:
+        prepare_node(node.places.netns, ())
+        _plug_in(fabric, node.places.netns, node.port, node.interfaces)
+    for node in nodes:
+        for other in nodes:
+            if other is not node:
+                for cidr, address in zip(other.pod_cidrs, other.addresses, strict=True):
+                    _route_to(node.places.netns, cidr, address)
+
+
+def _prepare_fabric(fabric: str) -> None:
+    with _netlink(fabric) as netlink:
+        _write_sysctls(SYSCTLS)
+        netlink.link("add", ifname=BRIDGE, kind="bridge")
+        netlink.link("set", index=_index(netlink, BRIDGE), state="up")
+
+
+def _plug_in(fabric: str, node: str, port: str, addresses: Sequence[str]) -> None:
+    """Connect a node to the switch; `addresses` are the node's own, with their prefix length."""
+    with _opened(node) as target, _netlink(fabric) as netlink:
+        peer = {"ifname": UPLINK, "net_ns_fd": target, "address": mac(f"uplink {port}")}
+        netlink.link("add", ifname=port, kind="veth", peer=peer)
+        index = _index(netlink, port)
+        netlink.link("set", index=index, master=_index(netlink, BRIDGE))
+        netlink.link("set", index=index, state="up")
+    with _netlink(node) as netlink:
+        index = _index(netlink, UPLINK)
+        for address in addresses:
+            own, _, length = address.partition("/")
+            netlink.addr("add", index=index, **(_single(own) | {"prefixlen": int(length)}))
+        netlink.link("set", index=index, state="up")
+
+
+def _route_to(node: str, prefix: str, gateway: str) -> None:
+    """Lead a range of addresses to another node. Again is fine."""
+    with _netlink(node) as netlink:
+        netlink.route("replace", dst=prefix, gateway=gateway, oif=_index(netlink, UPLINK))
 
 
 def add_pod(node: str, wire: Wire) -> None:

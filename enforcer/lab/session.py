@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from enforcer.lab import ledger as ledgers
-from enforcer.lab import lifecycle, machine, netns, store
+from enforcer.lab import lifecycle, machine, netns, parts, store
 from enforcer.lab.admission import Requester, Webhook
 from enforcer.lab.changes import Gate, Report, keys_of
 from enforcer.lab.changes import apply as apply_documents
@@ -62,7 +62,7 @@ def apply(
     with lifecycle.open_lab(places, Lock.EXCLUSIVE) as ledger:
         if config is not None and ledger.state.config != str(config.resolve()):
             for name in (lifecycle.ENFORCER, lifecycle.WEBHOOK):
-                lifecycle.stop(ledger, name)
+                parts.stop(ledger, name)
             ledger.update(
                 replace(ledger.state, config=str(config.resolve()), directory=str(Path.cwd()))
             )

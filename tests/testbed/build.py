@@ -1,17 +1,14 @@
 """The programs of the testbed: found, or built once from published Go modules and cached.
 
-Asked by `plane.py` and `__main__.py`. Looked up in this order: `$KUBEBUILDER_ASSETS`, the cache, a
-Go toolchain. The cache lies outside the checkout, under the hash of what goes into the build, so a
-clean clone finds it again. A cold build takes minutes and about 3 GiB of memory; it runs niced and
-shows how far it is.
+Asked by `plane.py` and `__main__.py`. Looked up in this order: `$KUBEBUILDER_ASSETS`, the cache
+(both by the lab's own rules, enforcer/lab/api/assets.py), a Go toolchain. A cold build takes
+minutes and about 3 GiB of memory; it runs niced and shows how far it is.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -19,12 +16,33 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from enforcer.lab.api.assets import (
+    Product,
+    cache_folder,
+    cache_root,
+    cached,
+    kubernetes,
+    kubernetes_release,
+    named_by_environment,
+)
 from generators.errors import MachineLacks, RingfenceError
 
-SOURCES = Path(__file__).with_name("go")
+__all__ = [
+    "HELM",
+    "HELM3",
+    "KUBERNETES",
+    "BuildFailed",
+    "Product",
+    "cache_folder",
+    "cache_root",
+    "ensure",
+    "find",
+    "find_go",
+    "kubernetes_release",
+]
+
 GO_NEEDED = (1, 26)
 PROGRESS_SECONDS = 10.0
 
@@ -35,88 +53,21 @@ class BuildFailed(RingfenceError):
     """The Go toolchain refused; carries the end of what it said."""
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One Go module below `go/`, the binary that it gives and the names it is called by."""
-
-    module: str
-    package: str
-    names: tuple[str, ...]
-    ldflags: str = "-s -w"
-
-    @property
-    def folder(self) -> Path:
-        """Where its go.mod is."""
-        return SOURCES / self.module
-
-
-def _version_flags(release: str) -> str:
-    """Without these the API server calls itself v0.0.0-master; clients that check it fail."""
-    major, minor, _ = release.lstrip("v").split(".")
-    values = {
-        "gitVersion": release,
-        "gitMajor": major,
-        "gitMinor": minor,
-        "gitTreeState": "clean",
-        "gitCommit": "published",
-        "buildDate": "1970-01-01T00:00:00Z",
-    }
-    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-    return " ".join(f"-X {p}.{key}={value}" for p in packages for key, value in values.items())
-
-
-def kubernetes_release() -> str:
-    """The release that go.mod requires, e.g. `v1.36.3`."""
-    text = (SOURCES / "kubernetes" / "go.mod").read_text()
-    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)$", text, re.MULTILINE)
-    assert found is not None, "go.mod requires k8s.io/kubernetes"
-    return found.group(1)
-
-
-KUBERNETES = Product(
-    "kubernetes",
-    ".",
-    ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"),
-    f"-s -w {_version_flags(kubernetes_release())}",
-)
+KUBERNETES = kubernetes()
 HELM = Product("helm", "helm.sh/helm/v4/cmd/helm", ("helm",))
 HELM3 = Product("helm3", "helm.sh/helm/v3/cmd/helm", ("helm",))
+HUBBLE = Product("hubble", "github.com/cilium/cilium/hubble", ("hubble",))
 HELM_MAJORS = {HELM: "v4", HELM3: "v3"}
-
-
-def cache_root() -> Path:
-    """`$XDG_CACHE_HOME/ringfence/testbed`."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "ringfence" / "testbed"
-
-
-def cache_folder(product: Product) -> Path:
-    """Where the product of exactly these sources and flags lies, built or not."""
-    digest = hashlib.sha256(f"{platform.machine()} {product.package} {product.ldflags}".encode())
-    for path in sorted(product.folder.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache_root() / f"{product.module}-{digest.hexdigest()[:16]}"
 
 
 def find(product: Product) -> Path | None:
     """The folder with the product's programs, None when it would have to be built."""
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    if product is KUBERNETES and assets:
-        # Such folders come without a controller-manager; the plane then runs without one.
-        missing = [
-            n for n in ("etcd", "kube-apiserver", "kubectl") if not (Path(assets) / n).exists()
-        ]
-        if missing:
-            raise MachineLacks(
-                f"KUBEBUILDER_ASSETS={assets} has no {', '.join(missing)}",
-                "unset it and the testbed builds its own",
-            )
-        return Path(assets)
+    if product is KUBERNETES and (assets := named_by_environment()):
+        return assets
     installed = shutil.which("helm") if product in HELM_MAJORS else None
     if installed and _helm_major(installed) == HELM_MAJORS[product]:
         return Path(installed).parent
-    folder = cache_folder(product)
-    return folder if all((folder / name).exists() for name in product.names) else None
+    return cached(product)
 
 
 def ensure(product: Product, say: Say) -> Path:

@@ -19,7 +19,6 @@ import io
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import tempfile
 import time
@@ -28,13 +27,13 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Self
 
+from enforcer.lab.api.pki import Authority
+from enforcer.lab.api.plane import ADMINS, Plane, Ports, certificate_credentials
 from tests.testbed import build
-from tests.testbed.pki import Authority, KeyPair, new_key, private_pem, public_pem
-from tests.testbed.processes import Child, free_ports
+from tests.testbed.processes import Child
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
-ADMINS = ("system:masters",)
 START_ATTEMPTS = 3
 FOLDER_PREFIX = "ringfence-plane-"
 CLAIM = "claim"
@@ -70,10 +69,9 @@ class ControlPlane:
         self._say = say
         self._folder = Path()
         self._claim: IO[str] = io.StringIO()
-        self._binaries = Path()
+        self._plane = Plane(Path(), Path(), Ports(0, 0, 0, 0))
         self._authority = Authority("ringfence-testbed")
         self._children: dict[str, Child] = {}
-        self._ports = dict.fromkeys(("etcd", "etcd-peer", "apiserver", "controller-manager"), 0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -86,10 +84,10 @@ class ControlPlane:
 
     def start(self) -> None:
         """Returns when the API server is ready and, with controllers, makes ServiceAccounts."""
-        self._binaries = build.ensure(build.KUBERNETES, self._say)
+        binaries = build.ensure(build.KUBERNETES, self._say)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
-                self._start_once()
+                self._start_once(binaries)
             except PlaneFailed:
                 self.stop()
                 # A port can be taken between looking and using; all else fails again.
@@ -101,18 +99,18 @@ class ControlPlane:
             else:
                 return
 
-    def _start_once(self) -> None:
+    def _start_once(self, binaries: Path) -> None:
         _sweep()
         self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         self._claim = (self._folder / CLAIM).open("w")
         fcntl.flock(self._claim, fcntl.LOCK_EX)
-        self._ports = dict(zip(self._ports, free_ports(len(self._ports)), strict=True))
-        self._write_certificates()
-        self._start_etcd()
+        self._plane = Plane(self._folder, binaries, Ports.free())
+        self._plane.write_certificates(self._authority)
+        self._spawn("etcd", self._plane.etcd())
         self.start_apiserver()
         if self._controllers is Controllers.RUN:
             self._start_controller_manager()
-            self._wait("default ServiceAccount", self._has_default_service_account)
+            self._wait("default ServiceAccount", self._plane.has_default_service_account)
 
     def stop(self) -> None:
         """Kill every program by pid and remove the data."""
@@ -130,8 +128,8 @@ class ControlPlane:
 
     def start_apiserver(self) -> None:
         """Start it on the port that it had before, and wait until it is ready."""
-        self._spawn("kube-apiserver", self._apiserver_command())
-        self._wait("kube-apiserver", self._ready)
+        self._spawn("kube-apiserver", self._plane.apiserver(*self._apiserver_flags))
+        self._wait("kube-apiserver", self._plane.ready)
 
     def child(self, name: str) -> Child:
         """The running program of that name, e.g. to pause it."""
@@ -152,12 +150,12 @@ class ControlPlane:
     @property
     def url(self) -> str:
         """Where the API server listens."""
-        return f"https://127.0.0.1:{self._ports['apiserver']}"
+        return self._plane.url
 
     @property
     def port(self) -> int:
         """The API server's port on loopback."""
-        return self._ports["apiserver"]
+        return self._plane.ports.apiserver
 
     @property
     def ca(self) -> bytes:
@@ -175,13 +173,13 @@ class ControlPlane:
         path = self._folder / f"kubeconfig-{digest}"
         if not path.exists():
             pair = self._authority.client(user, groups)
-            self._write_kubeconfig(path, user, _certificate_credentials(pair))
+            self._plane.write_kubeconfig(path, user, certificate_credentials(pair))
         return path
 
     def token_kubeconfig(self, token: str, *, name: str = "token") -> Path:
         """A kubeconfig with a bearer token."""
         path = self._folder / f"kubeconfig-token-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
-        self._write_kubeconfig(path, name, {"token": token})
+        self._plane.write_kubeconfig(path, name, {"token": token})
         return path
 
     def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
@@ -216,7 +214,7 @@ class ControlPlane:
         """The same for calls that are expected to be refused."""
         config = self.kubeconfig(user, groups)
         return subprocess.run(
-            [self._binaries / "kubectl", f"--kubeconfig={config}", *arguments],
+            [self._plane.binaries / "kubectl", f"--kubeconfig={config}", *arguments],
             # Its discovery cache would otherwise land in the home folder, by ports that come again.
             env=os.environ | {"KUBECACHEDIR": str(self._folder / "kubectl-cache")},
             input=stdin,
@@ -237,126 +235,14 @@ class ControlPlane:
     def _spawn(self, name: str, command: Sequence[str | Path]) -> None:
         self._children[name] = Child(name, command, self._folder / f"{name}.log")
 
-    def _start_etcd(self) -> None:
-        client = f"http://127.0.0.1:{self._ports['etcd']}"
-        peer = f"http://127.0.0.1:{self._ports['etcd-peer']}"
-        self._spawn(
-            "etcd",
-            [
-                self._binaries / "etcd",
-                "--name=testbed",
-                f"--data-dir={self._folder / 'etcd'}",
-                f"--listen-client-urls={client}",
-                f"--advertise-client-urls={client}",
-                f"--listen-peer-urls={peer}",
-                f"--initial-advertise-peer-urls={peer}",
-                f"--initial-cluster=testbed={peer}",
-                # Data that nobody keeps need not reach the disk.
-                "--unsafe-no-fsync",
-                "--log-level=warn",
-            ],
-        )
-
-    def _apiserver_command(self) -> list[str | Path]:
-        return [
-            self._binaries / "kube-apiserver",
-            f"--etcd-servers=http://127.0.0.1:{self._ports['etcd']}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            f"--secure-port={self._ports['apiserver']}",
-            # Loopback is no address for an Endpoints object; nobody needs `kubernetes.default`.
-            "--endpoint-reconciler-type=none",
-            f"--cert-dir={self._folder}",
-            f"--tls-cert-file={self._pem('apiserver.crt')}",
-            f"--tls-private-key-file={self._pem('apiserver.key')}",
-            f"--client-ca-file={self._pem('ca.crt')}",
-            "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-signing-key-file={self._pem('service-accounts.key')}",
-            f"--service-account-key-file={self._pem('service-accounts.pub')}",
-            f"--requestheader-client-ca-file={self._pem('front-proxy-ca.crt')}",
-            "--requestheader-allowed-names=front-proxy",
-            "--requestheader-username-headers=X-Remote-User",
-            "--requestheader-group-headers=X-Remote-Group",
-            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-            f"--proxy-client-cert-file={self._pem('front-proxy.crt')}",
-            f"--proxy-client-key-file={self._pem('front-proxy.key')}",
-            # Hollow nodes have no node-lifecycle controller that would take the taint away again.
-            "--disable-admission-plugins=TaintNodesByCondition",
-            "--profiling=false",
-            *self._apiserver_flags,
-        ]
-
     def _start_controller_manager(self) -> None:
-        program = self._binaries / "kube-controller-manager"
-        if not program.exists():
+        if not (self._plane.binaries / "kube-controller-manager").exists():
             raise PlaneFailed(
-                f"{self._binaries} has no kube-controller-manager: start the plane with "
+                f"{self._plane.binaries} has no kube-controller-manager: start the plane with "
                 "Controllers.LEAVE_OUT, or unset KUBEBUILDER_ASSETS"
             )
         config = self.kubeconfig("system:kube-controller-manager", ())
-        self._spawn(
-            "kube-controller-manager",
-            [
-                program,
-                f"--kubeconfig={config}",
-                f"--authentication-kubeconfig={config}",
-                f"--authorization-kubeconfig={config}",
-                "--bind-address=127.0.0.1",
-                f"--secure-port={self._ports['controller-manager']}",
-                f"--cert-dir={self._folder}",
-                "--leader-elect=false",
-                # Its own identity may do next to nothing; each controller has a role of its own.
-                "--use-service-account-credentials=true",
-                f"--service-account-private-key-file={self._pem('service-accounts.key')}",
-                f"--root-ca-file={self._pem('ca.crt')}",
-                # node-lifecycle marks the pods of hollow nodes NotReady in a race with them.
-                "--controllers=*,-node-lifecycle-controller",
-                "--kube-api-qps=500",
-                "--kube-api-burst=1000",
-            ],
-        )
-
-    # --- files ----------------------------------------------------------------------------------
-
-    def _pem(self, name: str) -> Path:
-        return self._folder / name
-
-    def _write_certificates(self) -> None:
-        front = Authority("ringfence-testbed-front-proxy")
-        names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
-        pairs = {
-            "apiserver": self._authority.server(
-                "kube-apiserver", names, ["127.0.0.1", "10.96.0.1"]
-            ),
-            "front-proxy": front.client("front-proxy"),
-        }
-        accounts = new_key()
-        files = {
-            "ca.crt": self._authority.certificate,
-            "front-proxy-ca.crt": front.certificate,
-            "service-accounts.key": private_pem(accounts),
-            "service-accounts.pub": public_pem(accounts),
-        }
-        for name, pair in pairs.items():
-            files |= {f"{name}.crt": pair.certificate, f"{name}.key": pair.key}
-        for name, content in files.items():
-            self._pem(name).write_bytes(content)
-
-    def _write_kubeconfig(self, path: Path, user: str, credentials: dict[str, str]) -> None:
-        # JSON is YAML: every reader of kubeconfigs takes it.
-        cluster = {"server": self.url, "certificate-authority-data": _base64(self.ca)}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "testbed", "cluster": cluster}],
-            "users": [{"name": user, "user": credentials}],
-            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user}}],
-            "current-context": "testbed",
-        }
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(config, indent=1))
+        self._spawn("kube-controller-manager", self._plane.controller_manager(config))
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -371,34 +257,9 @@ class ControlPlane:
                 raise PlaneFailed(f"{what} not ready after {READY_SECONDS:.0f} s:\n{words}")
             time.sleep(POLL_SECONDS)
 
-    def _ready(self) -> bool:
-        return self._get("/readyz") == http.HTTPStatus.OK
-
-    def _has_default_service_account(self) -> bool:
-        path = "/api/v1/namespaces/default/serviceaccounts/default"
-        return self._get(path) == http.HTTPStatus.OK
-
-    def _get(self, path: str) -> int:
-        """The status of a GET as an admin; 0 while nobody answers."""
-        context = ssl.create_default_context(cadata=self.ca.decode())
-        pem = self._pem("admin.pem")
-        if not pem.exists():
-            pair = self._authority.client("admin", ADMINS)
-            pem.write_bytes(pair.certificate + pair.key)
-        context.load_cert_chain(pem)
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self._ports["apiserver"], timeout=5, context=context
-        )
-        with contextlib.closing(connection):
-            try:
-                connection.request("GET", path)
-                return connection.getresponse().status
-            except (OSError, http.client.HTTPException):
-                return 0
-
     def _etcd(self, path: str, body: dict[str, object]) -> dict[str, object]:
         """etcd speaks JSON beside gRPC."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._ports["etcd"], timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self._plane.ports.etcd, timeout=10)
         with contextlib.closing(connection):
             connection.request("POST", path, json.dumps(body))
             response = connection.getresponse()
@@ -413,14 +274,3 @@ def _sweep() -> None:
         with contextlib.suppress(OSError), claim.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(claim.parent, ignore_errors=True)
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _certificate_credentials(pair: KeyPair) -> dict[str, str]:
-    return {
-        "client-certificate-data": _base64(pair.certificate),
-        "client-key-data": _base64(pair.key),
-    }

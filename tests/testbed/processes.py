@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
+
+from enforcer.lab.api.plane import free_ports
+
+__all__ = ["Child", "free_ports"]
 
 
 class Child:
@@ -65,12 +68,3 @@ class Child:
     def last_words(self, lines: int = 15) -> str:
         """The end of its log, for error messages."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that were free a moment ago; all held at once so that they differ."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

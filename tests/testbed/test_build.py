@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.lab.api import assets
 from generators.errors import MachineLacks
 from tests.testbed import build
 
@@ -42,7 +43,7 @@ def test_other_sources_are_another_build(tmp_path: Path, monkeypatch: pytest.Mon
     changed.mkdir(parents=True)
     for path in build.HELM.folder.iterdir():
         (changed / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(build, "SOURCES", tmp_path / "go")
+    monkeypatch.setattr(assets, "SOURCES", tmp_path / "go")
     assert build.cache_folder(build.HELM) == before
     (changed / "go.mod").write_text((changed / "go.mod").read_text() + "\n// changed\n")
     assert build.cache_folder(build.HELM) != before
@@ -50,9 +51,9 @@ def test_other_sources_are_another_build(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_kubebuilder_assets_beat_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _programs(build.cache_folder(build.KUBERNETES), *build.KUBERNETES.names)
-    assets = _programs(tmp_path / "assets", "etcd", "kube-apiserver", "kubectl")
-    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(assets))
-    assert build.find(build.KUBERNETES) == assets
+    folder = _programs(tmp_path / "assets", "etcd", "kube-apiserver", "kubectl")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(folder))
+    assert build.find(build.KUBERNETES) == folder
 
 
 def test_incomplete_assets_are_named_and_not_passed_over(
@@ -88,7 +89,7 @@ def test_a_build_that_fails_says_what_the_compiler_said(
     broken.mkdir(parents=True)
     (broken / "go.mod").write_text("module broken\n\ngo 1.26.0\n")
     (broken / "main.go").write_text("package main\n\nfunc main() { nonsense }\n")
-    monkeypatch.setattr(build, "SOURCES", tmp_path / "go")
+    monkeypatch.setattr(assets, "SOURCES", tmp_path / "go")
     product = build.Product("broken", ".", ("broken",))
     with pytest.raises(build.BuildFailed, match="undefined: nonsense"):
         build.ensure(product, lambda _: None)
@@ -105,7 +106,7 @@ def test_a_build_gives_one_binary_under_all_its_names(
     (source / "main.go").write_text(
         'package main\n\nimport "os"\n\nfunc main() { println(os.Args[0]) }\n'
     )
-    monkeypatch.setattr(build, "SOURCES", tmp_path / "go")
+    monkeypatch.setattr(assets, "SOURCES", tmp_path / "go")
     said: list[str] = []
     folder = build.ensure(build.Product("small", ".", ("one", "two")), said.append)
     done = subprocess.run([folder / "two"], capture_output=True, text=True, check=True)

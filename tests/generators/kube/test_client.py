@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.lab.api.pki import Authority
 from generators.kube.client import (
     Client,
     DryRun,
@@ -40,7 +41,6 @@ from generators.kube.resources import (
     Resource,
 )
 from tests.generators.kube.proxy import FaultProxy, refusal
-from tests.testbed.pki import Authority
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
 

@@ -1,7 +1,7 @@
-"""A throw-away certificate authority: everything that proves an identity to a test's API server.
+"""A throw-away certificate authority: everything that proves an identity to a lab's API server.
 
-Used by `plane.py`. ECDSA P-256 throughout: a key takes a millisecond, where RSA would take longer
-than all the rest of the start.
+Used by `plane.py` and the tests' control planes. ECDSA P-256 throughout: a key takes a millisecond,
+where RSA would take longer than all the rest of the start.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-LIFETIME = datetime.timedelta(days=2)
+LIFETIME = datetime.timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)

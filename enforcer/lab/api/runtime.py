@@ -1,0 +1,82 @@
+"""Pods' network on a hollow node: made, connected, taken down, as the journal says.
+
+The kubelet's workers call it; every step may be repeated after a crash. A sandbox is connected
+only when the agent enforces its pod, so no pod is ever open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from enforcer import control
+from enforcer.lab import netns, network
+from enforcer.lab.api.journal import Journal, Sandbox, Stage
+from enforcer.lab.api.topology import HollowNode
+from enforcer.lab.names import Places
+from generators.errors import RingfenceError
+from generators.objects import Pod
+
+
+class Runtime:
+    """The sandboxes of one node."""
+
+    def __init__(self, places: Places, node: HollowNode, journal: Journal) -> None:
+        self._places = places
+        self._node = node
+        self._journal = journal
+
+    def plan(self, pod: Pod) -> Sandbox:
+        """Give a pod its names and addresses; nothing is made yet."""
+
+        def make(host: int) -> Sandbox:
+            return Sandbox(
+                key=pod.key,
+                uid=pod.uid,
+                host=host,
+                netns=self._places.pod_netns(pod.namespace, pod.name),
+                interface=self._places.interface(pod.namespace, pod.name),
+                addresses=self._node.pod_addresses(host),
+            )
+
+        return self._journal.plan(make)
+
+    def wire(self, sandbox: Sandbox) -> Sandbox:
+        """Make network namespace and veth, links down; what a crash left half done goes first."""
+        self._remove(sandbox)
+        netns.create(sandbox.netns)
+        network.add_pod(self._node.places.netns, sandbox.wire)
+        return self._journal.reach(sandbox, Stage.WIRED)
+
+    def connect(self, sandbox: Sandbox) -> Sandbox:
+        """Let packets flow."""
+        network.connect_pod(self._node.places.netns, sandbox.wire)
+        return self._journal.reach(sandbox, Stage.CONNECTED)
+
+    def tear_down(self, sandbox: Sandbox) -> None:
+        """Nothing of it stays; again is fine."""
+        self._remove(sandbox)
+        self._journal.forget(sandbox.key)
+
+    def _remove(self, sandbox: Sandbox) -> None:
+        network.remove_pod(self._node.places.netns, sandbox.interface)
+        netns.remove(sandbox.netns)
+
+
+def enforced_by(run_dir: Path) -> Callable[[Pod], bool]:
+    """Whether the agent says that a pod's policy is in force; false while it does not answer."""
+
+    def enforced(pod: Pod) -> bool:
+        try:
+            answer = control.ask(run_dir, {"command": "endpoints"})
+        except RingfenceError:
+            return False
+        listed = answer.get("endpoints")
+        return any(
+            (entry["namespace"], entry["pod"], entry["status"])
+            == (pod.namespace, pod.name, "ready")
+            and set(pod.ips) & {entry["ipv4"], entry["ipv6"]}
+            for entry in (listed if isinstance(listed, list) else ())
+        )
+
+    return enforced

@@ -1,0 +1,182 @@
+"""Pods as the hollow kubelet sees them, and what it tells the API server about them. Pure.
+
+A pod runs as soon as its network does: there are no images to pull and no containers to start, so
+all of its containers are ready from the first moment. Pods of Jobs are nobody's here: nothing in a
+network namespace would ever complete them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enforcer.endpoints import INTERFACE_ANNOTATION
+from enforcer.lab.api.topology import HollowNode
+from enforcer.lab.responder import TYPES, Site
+from generators.kube.documents import Document, mapping, mappings, text
+from generators.manifests import parse_object
+from generators.objects import Origin, Pod
+
+CAPACITY = {"cpu": "8", "memory": "16Gi", "pods": "250", "ephemeral-storage": "100Gi"}
+LAB_LABEL = "ringfence.io/lab"
+VERSION = "v0.0.0-ringfence-lab"
+_ORIGIN = Origin("api-server", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a container status repeats of its container."""
+
+    name: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A pod that is bound to a node; `ready` when its status says what we would say."""
+
+    pod: Pod
+    containers: tuple[Container, ...]
+    started: str
+    ready: bool
+
+    @property
+    def leaves(self) -> bool:
+        """Whether nothing of it should run any more."""
+        return self.pod.terminating or self.pod.terminal
+
+
+def assigned(document: Document) -> Assigned | None:
+    """A pod from the API server; None for what a hollow node does not run."""
+    if owned_by_job(document):
+        return None
+    item = parse_object(document, _ORIGIN)
+    if not isinstance(item, Pod):
+        raise TypeError(f"no Pod: {document.get('kind')}")
+    containers = mappings(mapping(document, "spec"), "containers")
+    status = mapping(document, "status")
+    ready = any(
+        text(c, "type") == "Ready" and text(c, "status") == "True"
+        for c in mappings(status, "conditions")
+    )
+    return Assigned(
+        item,
+        tuple(Container(text(c, "name"), text(c, "image")) for c in containers),
+        text(status, "startTime"),
+        ready and item.phase == "Running" and bool(item.ips),
+    )
+
+
+def owned_by_job(document: Document) -> bool:
+    """Whether a Job made the pod."""
+    owners = mappings(mapping(document, "metadata"), "ownerReferences")
+    return any(text(owner, "kind") == "Job" for owner in owners)
+
+
+def site(pod: Pod, netns: str) -> Site:
+    """Where and on which ports a pod answers."""
+    ports = {(port.protocol, port.port) for port in pod.ports if port.protocol in TYPES}
+    return Site(pod.key, netns, tuple(sorted(ports)))
+
+
+def interface_patch(pod: Pod, interface: str) -> Document:
+    """Tells the agent the pod's interface, where no CNI plugin does."""
+    return {"metadata": {"uid": pod.uid, "annotations": {INTERFACE_ANNOTATION: interface}}}
+
+
+def addressed_patch(pod: Pod, node: HollowNode, addresses: tuple[str, ...]) -> Document:
+    """The status of a pod that has addresses and waits for its policy."""
+    return _status(pod, {"phase": "Pending", **_ips(node, addresses)})
+
+
+def running_patch(
+    item: Assigned, node: HollowNode, addresses: tuple[str, ...], now: str
+) -> Document:
+    """The status of a pod that runs."""
+    started = item.started or now
+    kinds = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
+    return _status(
+        item.pod,
+        {
+            "phase": "Running",
+            "startTime": started,
+            "conditions": [
+                {"type": kind, "status": "True", "lastTransitionTime": started} for kind in kinds
+            ],
+            "containerStatuses": [
+                _container(c, item.pod.uid, started) for c in sorted_containers(item)
+            ],
+            **_ips(node, addresses),
+        },
+    )
+
+
+def sorted_containers(item: Assigned) -> list[Container]:
+    """In the order in which a kubelet reports them."""
+    return sorted(item.containers, key=lambda container: container.name)
+
+
+def node_document(node: HollowNode, lab: str) -> Document:
+    """The Node that the kubelet registers."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": node.name,
+            "labels": {
+                LAB_LABEL: lab,
+                "kubernetes.io/hostname": node.name,
+                "kubernetes.io/os": "linux",
+                "node.kubernetes.io/hollow": "true",
+            },
+        },
+        "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs)},
+    }
+
+
+def node_status(node: HollowNode, now: str) -> Document:
+    """The status of a node that is ready."""
+    addresses = [{"type": "InternalIP", "address": ip} for ip in node.addresses]
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "pods are network namespaces here",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }
+    return {
+        "status": {
+            "addresses": [*addresses, {"type": "Hostname", "address": node.name}],
+            "capacity": CAPACITY,
+            "allocatable": CAPACITY,
+            "conditions": [ready],
+            "nodeInfo": {"kubeletVersion": VERSION, "operatingSystem": "linux"},
+        }
+    }
+
+
+def _status(pod: Pod, status: Document) -> Document:
+    # The API server refuses a patch whose uid is not the object's: another pod of that name.
+    return {"metadata": {"uid": pod.uid}, "status": status}
+
+
+def _ips(node: HollowNode, addresses: tuple[str, ...]) -> Document:
+    return {
+        "hostIP": node.addresses[0],
+        "hostIPs": [{"ip": ip} for ip in node.addresses],
+        "podIP": addresses[0],
+        "podIPs": [{"ip": ip} for ip in addresses],
+    }
+
+
+def _container(container: Container, uid: str, started: str) -> Document:
+    return {
+        "name": container.name,
+        "image": container.image,
+        "imageID": "",
+        "containerID": f"lab://{uid}/{container.name}",
+        "ready": True,
+        "started": True,
+        "restartCount": 0,
+        "state": {"running": {"startedAt": started}},
+    }
