@@ -274,6 +274,8 @@ class Agent:
             tenants=cluster.tenants,
             nodes={ip: node.name for node in cluster.nodes for ip in node.ips},
             mode=cluster.config.mode if cluster.config is not None else None,
+            config=cluster.config,
+            cluster=lambda: cluster,
             attached=dict(self._attached),
             unenforced=unenforced,
         )

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from enforcer.delays import Delays
 from enforcer.tables import Tables
+from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod
-from generators.tenants.model import Mode
+from generators.tenants.model import Mode, TenantConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,10 @@ class State:
     """From a change to the datapath; the same object in every state."""
     in_force: Mapping[str, int] = field(default_factory=dict)
     """Local pods that are fully enforced, `namespace/pod` -> ifindex of the interface."""
+    config: TenantConfig | None = None
+    """The tenant file in force; lines of the file travel with its values."""
+    cluster: Callable[[], Cluster | None] = field(default=lambda: None, compare=False)
+    """The objects that all of it was made from, put together when somebody asks: takes time."""
 
     @property
     def ready(self) -> bool:
