@@ -21,7 +21,7 @@ from generators.kyverno.context import Clock, Scope, World, chooser, scope_for, 
 from generators.kyverno.failures import RuleFailure
 from generators.kyverno.functions import Surroundings
 from generators.kyverno.generation import Wanted, wanted_objects
-from generators.kyverno.guard import GuardedLookups, Limits, check_write
+from generators.kyverno.guard import GuardedLookups, Limits, check_change, check_write
 from generators.kyverno.matching import mismatch, selector_mismatch, selector_pattern
 from generators.kyverno.model import (
     ApplyRules,
@@ -189,7 +189,9 @@ def _mutated(case: _Case, action: Mutation) -> tuple[RuleResult, Document | None
         scope = case.scope()
         if (unfit := case.unfit(scope)) is not None:
             return unfit, None
-        after = mutation.patched(action.patch, case.request.resource, scope, "request.object")
+        before = case.request.resource
+        after = mutation.patched(action.patch, before, scope, "request.object")
+        check_change(case.environment.limits, before, after)
     except Nothing as nothing:
         return case.result(Outcome.SKIP, str(nothing)), None
     except _FAILURES as failure:
@@ -286,6 +288,7 @@ def _target_change(
             skipped = case.result(Outcome.SKIP, f"preconditions: {why}", key)
             return TargetChange(skipped, document, None)
         after = mutation.patched(action.patch, document, inner, "target")
+        check_change(case.environment.limits, document, after)
     except Nothing as nothing:
         return TargetChange(case.result(Outcome.SKIP, str(nothing), key), document, None)
     except _FAILURES as failure:

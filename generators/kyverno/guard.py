@@ -20,6 +20,9 @@ from generators.kyverno.values import (
     ObjectKey,
     ObjectKind,
     Value,
+    equal,
+    key_of,
+    mapping,
     split_api_version,
 )
 
@@ -30,6 +33,7 @@ DEFAULT_PATHS = (
     "/apis/networking.k8s.io/v1/namespaces/*/networkpolicies",
 )
 _NEVER = ("/secrets", "/token", "/proxy", "/exec", "/log")
+_NAMESPACE = ObjectKind("", "v1", "Namespace")
 _RBAC = "rbac.authorization.k8s.io"
 DEFAULT_KINDS = frozenset(
     {
@@ -85,6 +89,23 @@ def check_write(limits: Limits, policy_namespace: str, key: ObjectKey) -> None:
     home = key.name if kind.kind == "Namespace" else key.namespace
     if home in limits.protected:
         raise NotAllowed(f"namespace {home} is protected: {key} is not written")
+
+
+def check_change(limits: Limits, before: Document, after: Document) -> None:
+    """NotAllowed for what policies may not change of an object that they may write.
+
+    Of a Namespace they change labels and annotations; anything else of it decides over its life.
+    """
+    if limits.kinds is None or key_of(after).kind != _NAMESPACE:
+        return
+    if not equal(_without_notes(before), _without_notes(after)):
+        raise NotAllowed("policies change only labels and annotations of a Namespace")
+
+
+def _without_notes(document: Document) -> Document:
+    meta = mapping(document, "metadata")
+    kept = {key: value for key, value in meta.items() if key not in ("labels", "annotations")}
+    return {**document, "metadata": kept}
 
 
 @dataclass(frozen=True, slots=True)
