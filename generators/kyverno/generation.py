@@ -9,15 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Scope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.matching import expanded, selector_pattern
-from generators.kyverno.model import Clone, CloneList, Data, Downstream, Generation, Policy, Rule
+from generators.kyverno.model import (
+    Clone,
+    CloneList,
+    Data,
+    Downstream,
+    Generation,
+    Policy,
+    Rule,
+    Source,
+    Template,
+)
 from generators.kyverno.mutation import check_metadata, element_scope, elements_of
-from generators.kyverno.ownership import Owner, marked
+from generators.kyverno.ownership import Mark, Owner, marked
 from generators.kyverno.requests import Request
 from generators.kyverno.values import (
     CLUSTER_SCOPED,
@@ -25,6 +36,7 @@ from generators.kyverno.values import (
     ObjectKey,
     ObjectKind,
     Value,
+    compact,
     copied,
     key_of,
     labels_of,
@@ -55,15 +67,28 @@ class Wanted:
     """One object that should exist, and how closely it is to be kept."""
 
     document: Document
-    owner: Owner
-    synchronize: bool
-    source: ObjectKey | None = None
+    mark: Mark
     server_side: bool = False
 
     @property
     def key(self) -> ObjectKey:
         """Which object."""
         return key_of(self.document)
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is."""
+        return self.mark.owner
+
+    @property
+    def synchronize(self) -> bool:
+        """Whether it is kept as it should be."""
+        return self.mark.synchronize
+
+    @property
+    def source(self) -> ObjectKey | None:
+        """What it is a copy of."""
+        return self.mark.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +195,35 @@ def _finished(run: _Run, document: Document, item: str, source: ObjectKey | None
             f"a rule that {key.kind.kind} triggers may not generate {key.kind.kind}: it would loop"
         )
     check_write(run.limits, run.policy.namespace, key)
-    owner = Owner(run.policy.key, run.rule.name, trigger, run.request.uid, item)
-    return Wanted(
-        document=marked(document, owner, source),
-        owner=owner,
+    mark = Mark(
+        Owner(run.policy.key, run.rule.name, trigger, run.request.uid, item),
         synchronize=run.action.synchronize,
+        orphan=run.action.orphan,
         source=source,
-        server_side=run.policy.server_side,
+        pattern=pattern_digest(run.action) if source is not None else "",
     )
+    return Wanted(marked(document, mark), mark, run.policy.server_side)
+
+
+def pattern_digest(action: Generation) -> str:
+    """Changes with what the rule generates and from where, not with its switches."""
+    whole = sha256()
+    for downstream in action.downstreams:
+        parts: list[Value] = [downstream.target.value, _template(downstream.source).value]
+        if downstream.list is not None:
+            parts.append(downstream.list.value)
+        whole.update(compact(parts).encode(errors="replace"))
+    return whole.hexdigest()[:16]
+
+
+def _template(source: Source) -> Template:
+    match source:
+        case Data(content):
+            return content
+        case Clone(template):
+            return template
+        case CloneList(fields):
+            return fields
 
 
 def _clone(run: _Run, target: Value, source: Value, scope: Scope, item: str) -> Iterator[Wanted]:

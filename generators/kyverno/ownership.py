@@ -1,22 +1,30 @@
 """Marks on generated objects: who made them, for which trigger, by which rule and pattern.
 
-They tell one rule's objects from another's, so that an edited rule collects exactly what it made.
-Label values end at 63 characters: longer ones are cut and hashed, the full text is in annotations.
+They tell one rule's objects from another's, so that an edited rule collects exactly what it made,
+also when it was edited while nobody looked: everything that the matrix of changes asks about an
+object is written on it. Label values end at 63 characters: longer ones are cut and hashed, the full
+text is in annotations. What may surprise: only objects that are kept in step say `managed-by`; one
+that was made once belongs to whoever edits it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+
+import orjson
 
 from generators.kyverno.values import (
     Document,
     ObjectKey,
+    ObjectKind,
     Value,
     annotations_of,
     copied,
     labels_of,
     mapping,
+    split_api_version,
 )
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL, RULE_LABEL
 
@@ -26,6 +34,9 @@ POLICY_ANNOTATION = "ringfence.io/policy"
 RULE_ANNOTATION = "ringfence.io/rule"
 TRIGGER_ANNOTATION = "ringfence.io/trigger"
 SOURCE_ANNOTATION = "ringfence.io/source"
+MARK_ANNOTATION = "ringfence.io/generated"
+KYVERNO = "kyverno."
+"""How the policy label begins on what policies generate."""
 MAX_LABEL = 63
 _HASH = 10
 
@@ -41,6 +52,19 @@ class Owner:
     item: str
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An owner, and what has to be known of its rule when the rule itself is gone."""
+
+    owner: Owner
+    synchronize: bool = False
+    orphan: bool = False
+    source: ObjectKey | None = None
+    """What it is a copy of; None for `data`."""
+    pattern: str = ""
+    """Digest of the pattern that made a copy: a changed rule leaves it as it is."""
+
+
 def label_text(text: str) -> str:
     """A label value for any text: readable, at most 63 characters, unlike that of other texts."""
     clean = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "." for c in text)
@@ -53,35 +77,90 @@ def label_text(text: str) -> str:
 
 def policy_label(policy: str) -> str:
     """Value of the policy label: `kyverno.` tells it from what the tenant file generates."""
-    return label_text(f"kyverno.{policy.replace('/', '.')}")
+    return label_text(f"{KYVERNO}{policy.replace('/', '.')}")
 
 
-def labels(owner: Owner) -> dict[str, str]:
+def labels(mark: Mark) -> dict[str, str]:
     """The labels that find an owner's objects again."""
+    owner = mark.owner
     trigger = f"{owner.trigger}/{owner.trigger_uid}"
-    return {
-        MANAGED_BY: MANAGER,
+    found = {
         POLICY_LABEL: policy_label(owner.policy),
         RULE_LABEL: label_text(owner.rule),
         TRIGGER_LABEL: sha256(trigger.encode()).hexdigest()[:32],
         ITEM_LABEL: label_text(owner.item),
     }
+    return {MANAGED_BY: MANAGER, **found} if mark.synchronize else found
 
 
-def marked(document: Document, owner: Owner, source: ObjectKey | None) -> Document:
-    """The object with its owner's marks, which win over labels of the same name."""
-    result = copied(document)
-    metadata = dict(mapping(result, "metadata"))
-    notes = {
+def notes(mark: Mark) -> dict[str, str]:
+    """The marks in full: three for people, one for the controller."""
+    owner = mark.owner
+    texts = {
         POLICY_ANNOTATION: owner.policy,
         RULE_ANNOTATION: owner.rule,
         TRIGGER_ANNOTATION: str(owner.trigger),
+        MARK_ANNOTATION: _written(mark),
     }
-    if source is not None:
-        notes[SOURCE_ANNOTATION] = str(source)
+    if mark.source is not None:
+        texts[SOURCE_ANNOTATION] = str(mark.source)
+    return texts
+
+
+def _written(mark: Mark) -> str:
+    fields: dict[str, object] = {
+        "trigger": [*_parts(mark.owner.trigger), mark.owner.trigger_uid],
+        "item": mark.owner.item,
+        "synchronize": mark.synchronize,
+    }
+    if mark.orphan:
+        fields["orphan"] = True
+    if mark.source is not None:
+        fields |= {"source": [*_parts(mark.source)], "pattern": mark.pattern}
+    return orjson.dumps(fields).decode()
+
+
+def _parts(key: ObjectKey) -> tuple[str, str, str, str]:
+    return key.kind.api_version, key.kind.kind, key.namespace, key.name
+
+
+def mark_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Mark | None:
+    """The mark of an object; None when no policy made it, or somebody garbled what it says."""
+    if not labels.get(POLICY_LABEL, "").startswith(KYVERNO):
+        return None
+    try:
+        fields = orjson.loads(annotations.get(MARK_ANNOTATION, ""))
+        *trigger, uid = fields["trigger"]
+        source = fields.get("source")
+        return Mark(
+            owner=Owner(
+                policy=annotations[POLICY_ANNOTATION],
+                rule=annotations[RULE_ANNOTATION],
+                trigger=_key(trigger),
+                trigger_uid=str(uid),
+                item=str(fields["item"]),
+            ),
+            synchronize=fields["synchronize"] is True,
+            orphan=fields.get("orphan") is True,
+            source=_key(source) if source is not None else None,
+            pattern=str(fields.get("pattern", "")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _key(parts: list[object]) -> ObjectKey:
+    api_version, kind, namespace, name = map(str, parts)
+    return ObjectKey(ObjectKind(*split_api_version(api_version), kind), namespace, name)
+
+
+def marked(document: Document, mark: Mark) -> Document:
+    """The object with its owner's marks, which win over labels of the same name."""
+    result = copied(document)
+    metadata = dict(mapping(result, "metadata"))
     wanted: list[tuple[str, dict[str, str]]] = [
-        ("labels", {**labels_of(result), **labels(owner)}),
-        ("annotations", {**annotations_of(result), **notes}),
+        ("labels", {**labels_of(result), **labels(mark)}),
+        ("annotations", {**annotations_of(result), **notes(mark)}),
     ]
     for field, texts in wanted:
         sorted_texts: dict[str, Value] = {key: texts[key] for key in sorted(texts)}
@@ -111,8 +190,6 @@ def unmarked(document: Document) -> Document:
 def is_marked_by(document: Document, policy: str, rule: str) -> bool:
     """Whether a rule made this object."""
     given = labels_of(document)
-    return (
-        given.get(MANAGED_BY) == MANAGER
-        and given.get(POLICY_LABEL) == policy_label(policy)
-        and given.get(RULE_LABEL) == label_text(rule)
+    return given.get(POLICY_LABEL) == policy_label(policy) and given.get(RULE_LABEL) == label_text(
+        rule
     )
