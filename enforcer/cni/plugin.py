@@ -1,0 +1,183 @@
+"""What the agent answers to CNI calls: ADD returns when the pod's policy is in force.
+
+The programs go on the pod's interface first: they let nothing through until the endpoint is
+written. Then the attachment is noted, which wakes the agent's loop, and the call waits for it.
+What may surprise: only pods of strict namespaces are refused when something does not work. Any
+other pod starts all the same, and what holds for it meanwhile is the start mode's business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer import attach, links
+from enforcer.attachments import Attachment, Attachments
+from enforcer.cni.call import Call, CallRefused, Code, Command, Sandbox, nothing, previous
+from enforcer.start import StartMode
+from enforcer.state import Board, State
+from generators.errors import RingfenceError
+from generators.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """The agent's side of the CNI plugin."""
+
+    pins: Path
+    board: Board
+    attachments: Attachments
+    mode: StartMode
+    is_strict: Callable[[str], bool]
+    """Whether pods of a namespace may only start under enforcement."""
+
+    def answer(self, call: Call, netns: int | None) -> bytes:
+        """The answer to one call; raises CallRefused."""
+        match call.command:
+            case Command.ADD:
+                return self._add(call, netns)
+            case Command.DEL:
+                return self._delete(call)
+            case Command.CHECK:
+                return self._check(call)
+            case Command.GC:
+                gone = self.attachments.retain(call.valid_containers)
+                event(log, "cni_collected", attachments=len(gone))
+                return nothing()
+            case Command.STATUS:
+                return self._status()
+
+    def _add(self, call: Call, netns: int | None) -> bytes:
+        addresses = call.addresses
+        if call.sandbox is None:
+            return previous()
+        strict = self.is_strict(call.sandbox.namespace)
+        try:
+            interface = _host_side(call, netns)
+            self._enforce(call, call.sandbox, interface, addresses, strict=strict)
+        except RingfenceError as error:
+            told = {"pod": call.sandbox.key, "error": str(error)}
+            event(log, "cni_add_unenforced", logging.WARNING, refused=strict, **told)
+            if strict:
+                raise CallRefused(
+                    Code.TRY_AGAIN,
+                    f"ringfence: the policy of pod {call.sandbox.key} is not in force",
+                    str(error),
+                ) from error
+        return previous()
+
+    def _enforce(
+        self,
+        call: Call,
+        sandbox: Sandbox,
+        interface: int,
+        addresses: tuple[str, ...],
+        *,
+        strict: bool,
+    ) -> None:
+        """Close the interface, tell the agent of it, and wait until it is open for the right."""
+        if strict or self.mode is not StartMode.OPEN:
+            attach.attach(self.pins, interface)
+        attachment = Attachment(
+            call.container, sandbox.namespace, sandbox.pod, sandbox.uid, interface, addresses
+        )
+        self.attachments.put(attachment)
+        state = self.board.wait(lambda now: in_force(now, attachment), call.seconds)
+        if state is None:
+            raise NotYet(attachment, self.board.state, call.seconds)
+        event(log, "cni_added", pod=attachment.key, container=call.container, ifindex=interface)
+
+    def _delete(self, call: Call) -> bytes:
+        gone = self.attachments.remove(call.container)
+        if gone is not None:
+            event(log, "cni_deleted", pod=gone.key, container=call.container)
+        return nothing()
+
+    def _check(self, call: Call) -> bytes:
+        known = [a for a in self.attachments.snapshot() if a.container == call.container]
+        if call.sandbox is None:
+            return nothing()
+        if not known:
+            raise _broken(call.sandbox, f"container {call.container} was never added")
+        attachment = known[0]
+        try:
+            attached = attach.attached(self.pins, attachment.ifindex)
+        except RingfenceError as error:
+            raise _broken(call.sandbox, str(error)) from error
+        if attached is None:
+            raise _broken(call.sandbox, f"the programs are not on ifindex {attachment.ifindex}")
+        if not in_force(self.board.state, attachment):
+            raise _broken(call.sandbox, str(NotYet(attachment, self.board.state, 0)))
+        return nothing()
+
+    def _status(self) -> bytes:
+        state = self.board.state
+        if state.ready:
+            return nothing()
+        raise CallRefused(
+            Code.NOT_AVAILABLE,
+            "ringfence: the agent knows no policies yet",
+            "; ".join(error for _, error in sorted(state.errors.items())) or "it has just begun",
+        )
+
+
+class NotYet(RingfenceError):
+    """The agent has not brought an attachment into force in time."""
+
+    exit_code = 1
+
+    def __init__(self, attachment: Attachment, state: State, seconds: float) -> None:
+        reason = state.unenforced.get(attachment.key)
+        if reason is None:
+            heard = any(pod.key == attachment.key for pod in state.pods.values())
+            reason = "another pod of that name is" if heard else "the agent has not heard of it"
+        faults = "; ".join(error for _, error in sorted(state.errors.items()))
+        super().__init__(
+            f"pod {attachment.key} (uid {attachment.uid or 'unknown'}) on ifindex "
+            f"{attachment.ifindex} is not enforced after {seconds:g} s: {reason}"
+            + (f"; {faults}" if faults else "")
+        )
+
+
+class NoInterface(RingfenceError):
+    """The pod does not hang on a veth of this node."""
+
+    exit_code = 1
+
+
+def in_force(state: State, attachment: Attachment) -> bool:
+    """Whether the policy of just this pod holds on just this interface."""
+    pod = state.pods.get(attachment.ifindex)
+    entry = state.tables.endpoints.get(attachment.ifindex)
+    if pod is None or entry is None or attachment.key in state.unenforced:
+        return False
+    same = not pod.uid or not attachment.uid or pod.uid == attachment.uid
+    return same and pod.key == attachment.key and {*attachment.ips} <= {*entry.ip4, *entry.ip6}
+
+
+def _host_side(call: Call, netns: int | None) -> int:
+    """The host-side interface: by the pod's network namespace, else by the result before us."""
+    with links.netlink() as asked:
+        found = asked.host_side(netns, call.interface) if netns is not None else None
+        if found is not None:
+            return found.ifindex
+        named = [link for link in asked.links() if link.name in call.host_interfaces]
+    veths = [link.ifindex for link in named if link.kind == links.VETH and link.netns is not None]
+    if netns is not None or len(veths) != 1:
+        kinds = ", ".join(f"{link.name} ({link.kind or 'hardware'})" for link in named)
+        raise NoInterface(
+            f"{call.interface} of container {call.container} does not lead to a veth of this "
+            f"node (prevResult names {kinds or 'no interface of the node'}); ringfence enforces "
+            "pods behind veths"
+        )
+    return veths[0]
+
+
+def _broken(sandbox: Sandbox, why: str) -> CallRefused:
+    return CallRefused(
+        Code.NOT_ENFORCED, f"ringfence: the policy of pod {sandbox.key} is not in force", why
+    )
