@@ -25,7 +25,7 @@ from generators.kube.resources import (
     VALIDATING_WEBHOOKS,
     Resource,
 )
-from generators.labels import MANAGED_BY, MANAGER
+from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.objects import NAME_LABEL
 from generators.tenants.assignment import MASTERS
 from generators.tenants.model import TenantConfig
@@ -143,8 +143,9 @@ def policies(config: TenantConfig, controller: str) -> tuple[Wanted, ...]:
             ("now", f"object.metadata.?labels[?{_cel(config.label_key)}]"),
         ],
         "variables.trusted || (variables.was.hasValue() == variables.now.hasValue()"
-        " && variables.was.orValue('') == variables.now.orValue(''))",
-        f"only admins of the tenant file may change label {config.label_key} of a namespace",
+        f" && variables.was.orValue('') == variables.now.orValue('') && {_same_mode()})",
+        f"only admins of the tenant file may change label {config.label_key} or annotation"
+        f" {MODE_ANNOTATION} of a namespace",
     )
     rule = _rule("networking.k8s.io", ("networkpolicies",), ("CREATE", "UPDATE", "DELETE"), True)
     generated = _policy(
@@ -251,9 +252,15 @@ def _labels_change() -> Document:
     """Namespaces must be able to terminate while the webhook is away."""
     unchanged = (
         "request.operation == 'UPDATE' && "
-        "object.metadata.?labels.orValue({}) == oldObject.metadata.?labels.orValue({})"
+        "object.metadata.?labels.orValue({}) == oldObject.metadata.?labels.orValue({}) && "
+        f"{_same_mode()}"
     )
     return {"name": "labels-change", "expression": f"!({unchanged})"}
+
+
+def _same_mode() -> str:
+    mode = f"metadata.?annotations[?{_cel(MODE_ANNOTATION)}].orValue('')"
+    return f"object.{mode} == oldObject.{mode}"
 
 
 def _not_by_controller(controller: str) -> Document:

@@ -110,15 +110,24 @@ class Malformed(ValueError):
 
 def labels_of(subject: JSONObject | None) -> dict[str, str]:
     """The labels of an object under review; none where there is no object."""
+    return _strings_of(subject, "labels")
+
+
+def annotations_of(subject: JSONObject | None) -> dict[str, str]:
+    """The annotations of an object under review; none where there is no object."""
+    return _strings_of(subject, "annotations")
+
+
+def _strings_of(subject: JSONObject | None, field: str) -> dict[str, str]:
     metadata = {} if subject is None else subject.get("metadata")
     if not isinstance(metadata, dict):
         raise Malformed("metadata must be an object; send the whole object")
-    labels = metadata.get("labels")
-    if labels is None:
+    found = metadata.get(field)
+    if found is None:
         return {}
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise Malformed("metadata.labels must be a map of strings; quote numbers and booleans")
-    return dict(labels)
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise Malformed(f"metadata.{field} must be a map of strings; quote numbers and booleans")
+    return dict(found)
 
 
 class Denial(Enum):

@@ -8,7 +8,7 @@ lock the namespace for its repair.
 
 from __future__ import annotations
 
-from generators.labels import MANAGED_BY, MANAGER
+from generators.labels import AUDIT_MODE, MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.tenants.assignment import (
     Requester,
     assign,
@@ -17,7 +17,15 @@ from generators.tenants.assignment import (
     reserved,
 )
 from generators.tenants.model import Tenant, TenantConfig
-from webhook.review import Decision, Denial, Malformed, Operation, Review, labels_of
+from webhook.review import (
+    Decision,
+    Denial,
+    Malformed,
+    Operation,
+    Review,
+    annotations_of,
+    labels_of,
+)
 from webhook.settings import DEFAULT_CONTROLLER
 
 CLEANERS = frozenset(
@@ -42,6 +50,8 @@ def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTR
             return _network_policy(config, review, controller, before, after)
         if not review.is_namespace:
             return Decision("not a kind that Ringfence protects")
+        if refused := _mode(config, review, controller):
+            return refused
         if review.operation is Operation.CREATE:
             return _create(config, review, after)
         if review.operation is Operation.UPDATE:
@@ -50,6 +60,22 @@ def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTR
     except Malformed as error:
         return Decision(str(error), Denial.INVALID)
     return Decision(f"{review.operation} changes nobody's tenant")
+
+
+def _mode(config: TenantConfig, review: Review, controller: str) -> Decision | None:
+    """A namespace under audit is open: only admins may ask for that, or end it."""
+    was = annotations_of(review.old_object).get(MODE_ANNOTATION)
+    now = annotations_of(review.object).get(MODE_ANNOTATION)
+    if review.operation not in (Operation.CREATE, Operation.UPDATE) or was == now:
+        return None
+    attempt = f'namespace "{review.name}": annotation {MODE_ANNOTATION}'
+    if now not in (None, AUDIT_MODE):
+        fix = f"write {AUDIT_MODE}, or leave the annotation out"
+        return Decision(f"{attempt}: there is no mode {now}; {fix}", Denial.INVALID)
+    if _trusted(config, review.requester, controller):
+        return None
+    why = f"only admins of {config.file} may change whether a namespace is only audited"
+    return Decision(f"{attempt} is refused: {why}; ask an admin", Denial.FORBIDDEN)
 
 
 def _trusted(config: TenantConfig, requester: Requester, controller: str) -> bool:

@@ -19,6 +19,7 @@ from generators.kube.resources import (
     VALIDATING_WEBHOOKS,
     Resource,
 )
+from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from tests.controller.cluster import POLICY, Cluster, ControllerProcess, guarded
 from tests.controller.requests import relabel_finalize, relabel_status
 from tests.testbed.waiting import eventually
@@ -198,7 +199,12 @@ def fake_policy(client: Client, namespace: str) -> None:
     client.create(NETWORK_POLICIES, {"metadata": meta, "spec": {"podSelector": {}}}, manager="test")
 
 
-ATTEMPTS = [relabel, unlabel, relabel_status, relabel_finalize]
+def put_under_audit(client: Client, namespace: str) -> None:
+    patch: Document = {"metadata": {"annotations": {MODE_ANNOTATION: AUDIT_MODE}}}
+    client.patch(NAMESPACES, namespace, "", patch, kind=PatchKind.MERGE, manager="test")
+
+
+ATTEMPTS = [relabel, unlabel, relabel_status, relabel_finalize, put_under_audit]
 ON_POLICIES = [edit_policy, delete_policy, fake_policy]
 
 

@@ -13,7 +13,7 @@ from generators.kube.client import Client, DryRun, PatchKind
 from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.errors import BadRequest, Forbidden, Invalid, KubeError
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, SERVICE_ACCOUNTS
-from generators.labels import MANAGED_BY, MANAGER
+from generators.labels import AUDIT_MODE, MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.objects import NAME_LABEL
 from tests.controller import requests
 from tests.controller.cluster import POLICY, Cluster, holds_for
@@ -142,6 +142,27 @@ def retried(attempt: Attempt, client: Client, namespace: str) -> None:
         return True
 
     eventually(done, "no conflict")
+
+
+@pytest.mark.parametrize("subresource", ["", "status"])
+def test_only_an_admin_puts_a_namespace_under_audit(
+    guarded_cluster: Cluster, annas: str, anna: Client, petra: Client, subresource: str
+) -> None:
+    def attempt(client: Client, _: str) -> None:
+        patch: Document = {"metadata": {"annotations": {MODE_ANNOTATION: AUDIT_MODE}}}
+        client.patch(
+            NAMESPACES,
+            annas,
+            "",
+            patch,
+            kind=PatchKind.MERGE,
+            manager="test",
+            subresource=subresource,
+        )
+
+    with pytest.raises(Forbidden, match=MODE_ANNOTATION):
+        attempt(anna, annas)
+    retried(attempt, petra, annas)
 
 
 def test_other_labels_of_a_namespace_stay_the_members(

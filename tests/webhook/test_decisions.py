@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from generators.labels import MANAGED_BY, MANAGER
+from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.tenants.assignment import Requester
 from generators.tenants.model import TenantConfig, Unassigned
 from tests.webhook.reviews import (
@@ -300,6 +300,46 @@ def test_another_controller_user_may_be_named(config: TenantConfig) -> None:
     assert validate.decide(config, review, controller=ROBOT.username).allowed
     mine = update(ns("anything"), ns("anything", T1), CONTROLLER)
     assert not validate.decide(config, mine, controller=ROBOT.username).allowed
+
+
+def under(mode: str | None, name: str = "app-test01") -> JSONObject:
+    """A namespace of test01 with that mode."""
+    subject = ns(name, FULL)
+    metadata = subject["metadata"]
+    assert isinstance(metadata, dict)
+    return subject | {"metadata": metadata | {"annotations": mode and {MODE_ANNOTATION: mode}}}
+
+
+@pytest.mark.parametrize("subresource", SUBRESOURCES, ids=lambda s: f"namespaces/{s}".rstrip("/"))
+@pytest.mark.parametrize(("was", "now"), [(None, "audit"), ("audit", None)], ids=["on", "off"])
+@pytest.mark.parametrize(
+    ("by", "allowed"),
+    [(ONE, False), (ROBOT, False), (PLATFORM, True), (ROOT, True), (CONTROLLER, True)],
+    ids=["member", "robot", "admin", "root", "controller"],
+)
+def test_only_admins_decide_whether_a_namespace_is_only_audited(
+    config: TenantConfig,
+    was: str | None,
+    now: str | None,
+    by: Requester,
+    allowed: bool,
+    subresource: str,
+) -> None:
+    review = update(under(was), under(now), by, subresource)
+    assert validate.decide(config, review).allowed is allowed
+
+
+def test_a_member_makes_no_namespace_under_audit(config: TenantConfig) -> None:
+    assert not validate.decide(config, create(under("audit"), ONE)).allowed
+    assert validate.decide(config, create(under("audit"), PLATFORM)).allowed
+
+
+def test_a_mode_that_does_not_exist_is_refused_by_name(config: TenantConfig) -> None:
+    decision = validate.decide(config, update(under(None), under("adit"), PLATFORM))
+    assert decision.message == (
+        'namespace "app-test01": annotation ringfence.io/mode: there is no mode adit; '
+        "write audit, or leave the annotation out"
+    )
 
 
 HARMLESS: list[tuple[str, str, dict[str, str] | None, dict[str, str] | None]] = [
