@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from webhook.controller_cli import controller
+from webhook.install_cli import forget, unregister, verify
+from webhook.namespace_cli import namespace
 from webhook.options import EXISTING_FILE, address, bound
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
 
@@ -20,6 +22,9 @@ def cli() -> None:
 
 
 cli.add_command(controller)
+for command in (verify, unregister, forget):
+    controller.add_command(command)
+cli.add_command(namespace)
 
 
 @cli.group()

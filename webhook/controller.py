@@ -48,11 +48,10 @@ from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace, re
 from webhook.registration import Target, Wanted
 from webhook.reload import TenantFile
 from webhook.rotation import Lifetimes
-from webhook.settings import FIELD_MANAGER
+from webhook.settings import FIELD_MANAGER, LEASE_NAME
 from webhook.status import Status, StatusPage, count
 
 LOG = logging.getLogger("ringfence.controller")
-LEASE_NAME = "ringfence-controller"
 WORKERS = 8
 TURN_SECONDS = 0.5
 STATUS_SECONDS = 1.0

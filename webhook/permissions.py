@@ -55,7 +55,7 @@ class Rule:
 
 
 _FOLLOW = ("get", "list", "watch")
-_REGISTERED = (
+REGISTERED: tuple[tuple[Resource, tuple[str, ...]], ...] = (
     (VALIDATING_WEBHOOKS, (registration.NAME,)),
     (MUTATING_WEBHOOKS, (registration.NAME,)),
     (ADMISSION_POLICIES, (registration.LABEL_POLICY, registration.NETWORK_POLICY)),
@@ -71,8 +71,8 @@ CLUSTER_RULES = (
     ),
     Rule(NODES, _FOLLOW, "addresses of shared components on their nodes' network"),
     Rule(EVENTS, ("create",), "what happened to a namespace"),
-    *(Rule(resource, ("list", "watch", "create"), "admission") for resource, _ in _REGISTERED),
-    *(Rule(resource, ("get", "update"), "admission", names) for resource, names in _REGISTERED),
+    *(Rule(resource, ("list", "watch", "create"), "admission") for resource, _ in REGISTERED),
+    *(Rule(resource, ("get", "update"), "admission", names) for resource, names in REGISTERED),
 )
 """Needed in the whole cluster."""
 

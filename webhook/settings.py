@@ -8,6 +8,9 @@ from pathlib import Path
 DEFAULT_CONTROLLER = "system:serviceaccount:ringfence-system:ringfence-controller"
 """Who writes generated objects, and the labels of namespaces that existed before."""
 
+LEASE_NAME = "ringfence-controller"
+"""Whoever holds it writes."""
+
 FIELD_MANAGER = "ringfence"
 """Who Ringfence is to the API server's field ownership."""
 

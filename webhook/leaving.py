@@ -1,0 +1,142 @@
+"""Takes Ringfence out of an API server: admission first, and later what the controller kept.
+
+Called by `ringfence controller unregister` and `forget`, which the chart runs before and after it
+removes the workloads. The surprise: a running controller would put its admission objects back, so
+`unregister` first takes the controllers' Lease; they stand by until it has expired.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from generators.kube.client import Client, Scope
+from generators.kube.documents import Document, integer, key_of, mapping, text
+from generators.kube.errors import Conflict, NotFound, Unavailable
+from generators.kube.resources import CONFIG_MAPS, LEASES, NETWORK_POLICIES, SECRETS, Resource
+from generators.labels import MANAGED_BY, MANAGER
+from generators.record import RECORD_PREFIX, SHARDS
+from webhook.guard import GUARD_NAME
+from webhook.permissions import REGISTERED, Rule
+from webhook.rotation import SECRET_NAME
+from webhook.settings import FIELD_MANAGER, LEASE_NAME
+from webhook.status import STATUS_NAME
+
+HOLDER = "ringfence-uninstall"
+STAND_BY_SECONDS = 300
+"""How long controllers stand by; long enough for their pods to end."""
+LONGEST_WAIT = 60.0
+RETRY_SECONDS = 1.0
+OURS = f"{MANAGED_BY}={MANAGER}"
+RECORD = tuple(RECORD_PREFIX + name for name in SHARDS)
+
+UNREGISTER_RULES = tuple(
+    Rule(resource, ("delete",), "admission goes before the pods that answer for it", names)
+    for resource, names in REGISTERED
+)
+"""Needed in the whole cluster."""
+UNREGISTER_SYSTEM_RULES = (
+    Rule(LEASES, ("create",), "no controller has led yet"),
+    Rule(LEASES, ("get", "update"), "controllers stand by", (LEASE_NAME,)),
+)
+FORGET_SYSTEM_RULES = (
+    Rule(LEASES, ("delete",), "the next install leads at once", (LEASE_NAME,)),
+    Rule(CONFIG_MAPS, ("delete",), "status, guard", (GUARD_NAME, STATUS_NAME)),
+    Rule(SECRETS, ("delete",), "certificates of the webhook", (SECRET_NAME,)),
+)
+FORGET_ISOLATION_RULES = (Rule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),)
+"""Needed in the whole cluster with `--isolation`."""
+FORGET_ISOLATION_SYSTEM_RULES = (Rule(CONFIG_MAPS, ("delete",), "record of tenants", RECORD),)
+
+Say = Callable[[str], None]
+
+
+def unregister(client: Client, namespace: str, say: Say) -> None:
+    """Remove our admission objects, and see to it that no controller makes them again."""
+    led_for = _take_lease(client, namespace)
+    _remove_admission(client, say)
+    if led_for:
+        # By then the last leader knows, by its own clock, that it leads no more.
+        time.sleep(min(led_for, LONGEST_WAIT))
+        _remove_admission(client, say)
+
+
+def forget(client: Client, namespace: str, say: Say, *, isolation: bool) -> None:
+    """Remove what the controller kept; `isolation`: its NetworkPolicies and the record too."""
+    for resource, name in _kept(isolation):
+        _remove(client, resource, name, namespace, say)
+    if isolation:
+        for document in client.list_all(NETWORK_POLICIES, Scope(labels=OURS)):
+            key = key_of(document)
+            _remove(client, NETWORK_POLICIES, key.name, key.namespace, say)
+    _remove(client, LEASES, LEASE_NAME, namespace, say)
+
+
+def patiently(seconds: float, attempt: Callable[[], None]) -> None:
+    """Run `attempt` again while the API server is away, for so long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return attempt()
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(RETRY_SECONDS)
+
+
+def _kept(isolation: bool) -> Iterator[tuple[Resource, str]]:
+    yield CONFIG_MAPS, STATUS_NAME
+    yield CONFIG_MAPS, GUARD_NAME
+    yield SECRETS, SECRET_NAME
+    if isolation:
+        yield from ((CONFIG_MAPS, name) for name in RECORD)
+
+
+def _take_lease(client: Client, namespace: str) -> int:
+    """Seconds that its last holder may still believe to lead; 0 when there is none."""
+    while True:
+        try:
+            try:
+                lease = client.get(LEASES, LEASE_NAME, namespace)
+            except NotFound:
+                client.create(LEASES, _lease({}, namespace), manager=FIELD_MANAGER)
+                return 0
+            client.update(LEASES, _lease(lease, namespace), manager=FIELD_MANAGER)
+        except Conflict:
+            continue
+        spec = mapping(lease, "spec")
+        if text(spec, "holderIdentity") in ("", HOLDER):
+            return 0
+        return integer(spec, "leaseDurationSeconds") or 0
+
+
+def _lease(live: Document, namespace: str) -> Document:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {
+        **mapping(live, "spec"),
+        "holderIdentity": HOLDER,
+        "leaseDurationSeconds": STAND_BY_SECONDS,
+        "acquireTime": now,
+        "renewTime": now,
+    }
+    return {
+        "apiVersion": LEASES.api_version,
+        "kind": LEASES.kind,
+        "metadata": {**mapping(live, "metadata"), "name": LEASE_NAME, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+def _remove_admission(client: Client, say: Say) -> None:
+    for resource, names in REGISTERED:
+        for name in names:
+            _remove(client, resource, name, "", say)
+
+
+def _remove(client: Client, resource: Resource, name: str, namespace: str, say: Say) -> None:
+    try:
+        client.delete(resource, name, namespace)
+    except NotFound:
+        return
+    say(f"{resource}/{name} deleted")

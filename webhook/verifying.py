@@ -1,0 +1,76 @@
+"""Whether an installation does what it should: the lines of `ringfence controller verify`.
+
+`[+]` is good, `[-]` is not. Reads only what the controller writes down: its status, the epoch of
+admission, and the objects that it registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from generators.kube.client import Client
+from generators.kube.documents import Document, mapping, strings
+from generators.kube.errors import NotFound
+from generators.kube.resources import CONFIG_MAPS, VALIDATING_WEBHOOKS, Resource
+from generators.labels import MANAGED_BY, MANAGER
+from webhook import registration
+from webhook.guard import GUARD_NAME, Epoch
+from webhook.permissions import REGISTERED, Rule
+from webhook.status import STATUS_NAME
+
+RULES = tuple(Rule(resource, ("get",), "admission", names) for resource, names in REGISTERED)
+"""Needed in the whole cluster."""
+SYSTEM_RULES = (Rule(CONFIG_MAPS, ("get",), "status, guard", (GUARD_NAME, STATUS_NAME)),)
+"""Needed in the system namespace."""
+
+
+def findings(client: Client, namespace: str, digest: str) -> list[str]:
+    """All checks; `digest` is the SHA-256 of the tenant file that should be in force."""
+    return [*_status(client, namespace, digest), *_registered(client), _epoch(client, namespace)]
+
+
+def _status(client: Client, namespace: str, digest: str) -> Iterator[str]:
+    found = _get(client, CONFIG_MAPS, STATUS_NAME, namespace)
+    if found is None:
+        yield f"[-]status: no controller has written ConfigMap {namespace}/{STATUS_NAME} yet"
+        return
+    status = strings(found, "data")
+    if problem := status.get("problem"):
+        yield f"[-]tenant file: a newer one is refused: {problem}"
+    elif status.get("configDigest") != digest:
+        yield "[-]tenant file: another one is in force than this"
+    else:
+        yield "[+]tenant file: this one is in force"
+    if status.get("synchronized") == "true":
+        yield f"[+]namespaces: all {status.get('namespaces', '')} follow it"
+    else:
+        yield "[-]namespaces: not all of them follow it yet"
+
+
+def _registered(client: Client) -> Iterator[str]:
+    for resource, names in REGISTERED:
+        for name in names:
+            live = _get(client, resource, name)
+            if live is None:
+                yield f"[-]{resource.kind} {name}: is missing"
+            elif strings(mapping(live, "metadata"), "labels").get(MANAGED_BY) != MANAGER:
+                yield f"[-]{resource.kind} {name}: is not Ringfence's"
+            else:
+                yield f"[+]{resource.kind} {name}"
+
+
+def _epoch(client: Client, namespace: str) -> str:
+    """Whether labels that pass admission are believed."""
+    found = _get(client, CONFIG_MAPS, GUARD_NAME, namespace)
+    epoch = None if found is None else Epoch.parse(strings(found, "data"))
+    live = _get(client, VALIDATING_WEBHOOKS, registration.NAME)
+    if epoch is None or epoch.covers(live) is None:
+        return "[-]admission: not in force without a gap"
+    return "[+]admission: in force"
+
+
+def _get(client: Client, resource: Resource, name: str, namespace: str = "") -> Document | None:
+    try:
+        return client.get(resource, name, namespace)
+    except NotFound:
+        return None
