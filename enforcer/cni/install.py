@@ -1,0 +1,197 @@
+"""Our plugin on the node: its program among the others, its entry last in the node's configuration.
+
+The agent installs it at its start and keeps it there, because CNIs write their configuration anew
+when they are updated; `ringfence enforcer uninstall` takes both away. Every file is replaced by a
+rename: a runtime reads the old one or the new one. What may surprise: a `.conf` is not changed but
+set aside under a name that runtimes do not read, and comes back at the end.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer.cni import build, conflist
+from enforcer.cni.conflist import BadConflist, Entry
+from enforcer.cni.namespaces import FILE as NAMESPACES
+from enforcer.cni.server import SOCKET
+from enforcer.sources.inotify import FolderWatch
+from generators.errors import RingfenceError
+from generators.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+
+ASIDE = ".before-ringfence"
+UNFINISHED = ".ringfence-new"
+LOOK_SECONDS = 5.0
+"""At the latest so often: a directory that was replaced as a whole tells nobody."""
+DEFAULT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the plugin of one agent lives; the runtime sees the same paths."""
+
+    conf_dir: Path
+    bin_dir: Path
+    run_dir: Path
+
+    @property
+    def program(self) -> Path:
+        """The plugin's program."""
+        return self.bin_dir / build.PLUGIN
+
+    @property
+    def namespaces(self) -> Path:
+        """What the plugin reads when no agent answers."""
+        return self.conf_dir / NAMESPACES
+
+    def entry(self, seconds: int = DEFAULT_SECONDS) -> Entry:
+        """Our entry in the configuration."""
+        return Entry(str(self.run_dir / SOCKET), str(self.namespaces), seconds)
+
+
+class Unwritable(RingfenceError):
+    """A directory of the node's CNI cannot be written."""
+
+    exit_code = 1
+
+
+def install_program(places: Places) -> None:
+    """Have our program in the node's plugin directory, of this very version."""
+    built = build.find()
+    try:
+        places.bin_dir.mkdir(parents=True, exist_ok=True)
+        if places.program.exists() and filecmp.cmp(built, places.program, shallow=False):
+            return
+        unfinished = places.bin_dir / f".{build.PLUGIN}{UNFINISHED}"
+        shutil.copyfile(built, unfinished)
+        unfinished.chmod(0o755)
+        unfinished.replace(places.program)
+    except OSError as error:
+        raise Unwritable(f"the CNI plugin cannot be installed: {error}") from error
+    event(log, "cni_program_installed", path=str(places.program))
+
+
+def join(places: Places, entry: Entry) -> Path | None:
+    """Have our entry last in the configuration that runtimes use; the file that was changed."""
+    try:
+        name = conflist.choose(p.name for p in places.conf_dir.iterdir() if p.is_file())
+        if name is None:
+            return None
+        path = places.conf_dir / name
+        text = _read(path)
+        wanted = conflist.add(text, entry, str(path))
+        if wanted == text:
+            return None
+        target = path.with_name(conflist.list_name(name))
+        if target != path:
+            _refuse_foreign(target, entry)
+        _replace(target, wanted, path)
+        if target != path:
+            path.replace(path.with_name(path.name + ASIDE))
+    except OSError as error:
+        raise Unwritable(f"the CNI configuration cannot be changed: {error}") from error
+    event(log, "cni_joined", path=str(target))
+    return target
+
+
+def leave(places: Places) -> None:
+    """Take our entry out of every configuration, bring back what was set aside, and remove the
+    program unless another agent's entry still names it.
+    """
+    entry = places.entry()
+    used = False
+    for path in sorted(places.conf_dir.glob(f"*{conflist.LIST_SUFFIX}")):
+        text = _read(path)
+        try:
+            without = conflist.remove(text, entry.socket, str(path))
+        except BadConflist:
+            continue  # never read by a runtime, so never ours
+        used = used or f'"{conflist.PLUGIN_TYPE}"' in without
+        if without != text and not _bring_back(path, without):
+            _replace(path, without, path)
+    for leftover in (places.namespaces, *places.conf_dir.glob(f"*{UNFINISHED}")):
+        leftover.unlink(missing_ok=True)
+    if not used:
+        places.program.unlink(missing_ok=True)
+
+
+def _bring_back(path: Path, without: str) -> bool:
+    """Undo the change from a single configuration to a list, unless the list was changed since."""
+    for suffix in conflist.SINGLE_SUFFIXES:
+        single = path.with_suffix(suffix)
+        aside = single.with_name(single.name + ASIDE)
+        if not aside.exists():
+            continue
+        if conflist.is_list_of(without, _read(aside)):
+            aside.replace(single)
+            path.unlink()
+            return True
+        aside.unlink()
+    return False
+
+
+def _refuse_foreign(target: Path, entry: Entry) -> None:
+    if target.exists() and f'"{conflist.PLUGIN_TYPE}"' not in _read(target):
+        raise BadConflist(
+            f"{target} exists beside the single configuration of that name; remove the one that "
+            "is not used"
+        )
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", errors="surrogateescape")
+
+
+def _replace(path: Path, text: str, like: Path) -> None:
+    unfinished = path.with_name(path.name + UNFINISHED)
+    unfinished.write_bytes(text.encode("utf-8", errors="surrogateescape"))
+    shutil.copymode(like, unfinished)
+    unfinished.replace(path)
+
+
+class Keeper:
+    """Keeps our entry in the configuration; a thread of the agent's process."""
+
+    def __init__(self, places: Places, seconds: int = DEFAULT_SECONDS) -> None:
+        self._places = places
+        self._entry = places.entry(seconds)
+        self._changed = threading.Event()
+        self._watch = FolderWatch(flat=[places.conf_dir])
+        self._failure = ""
+
+    def start(self) -> None:
+        """Install the program, then join; raises what makes that impossible."""
+        self._places.conf_dir.mkdir(parents=True, exist_ok=True)
+        install_program(self._places)
+        self.keep()
+        self._watch.start(self._changed.set)
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep it there until told to stop."""
+        while not stop.is_set():
+            if self._changed.wait(LOOK_SECONDS):
+                self._changed.clear()
+            if not stop.is_set():
+                self.keep()
+        self._watch.stop()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._changed.set()
+
+    def keep(self) -> None:
+        """Join again if somebody wrote the configuration anew; a failure is told once."""
+        try:
+            join(self._places, self._entry)
+            failure = ""
+        except RingfenceError as error:
+            failure = str(error)
+        if failure and failure != self._failure:
+            event(log, "cni_not_joined", logging.ERROR, error=failure)
+        self._failure = failure
