@@ -55,7 +55,14 @@ class BuildFailed(RingfenceError):
 
 KUBERNETES = kubernetes()
 HELM = Product("helm", "helm.sh/helm/v4/cmd/helm", ("helm",))
-HELM3 = Product("helm3", "helm.sh/helm/v3/cmd/helm", ("helm",))
+HELM3 = Product(
+    "helm3",
+    "helm.sh/helm/v3/cmd/helm",
+    ("helm",),
+    # Without these it takes every cluster that it does not ask for Kubernetes 1.20.
+    "-s -w -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1"
+    " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
+)
 HUBBLE = Product("hubble", "github.com/cilium/cilium/hubble", ("hubble",))
 HELM_MAJORS = {HELM: "v4", HELM3: "v3"}
 
