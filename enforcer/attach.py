@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, cast
 
-from enforcer import kernel
+from enforcer import kernel, upgrade
 from generators.errors import MachineLacks, RingfenceError
 
 CLSACT_PARENT = 0xFFFFFFF1
@@ -342,4 +342,6 @@ def retire(pin_path: Path) -> None:
     """Remove the pins of other versions once every interface runs the programs of `pin_path`."""
     for other in sorted(pin_path.parent.iterdir()):
         if other != pin_path and other.name != LINKS and other.is_dir():
+            with suppress(kernel.KernelError):  # a half-loaded version has nothing to give
+                upgrade.take_connections(other, pin_path)
             shutil.rmtree(other)

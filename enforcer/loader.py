@@ -10,7 +10,6 @@ pins of the last good one in force.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import fcntl
 import hashlib
 import importlib
@@ -28,7 +27,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Protocol, cast
 
-from enforcer import kernel, layout
+from enforcer import kernel, upgrade
 from generators.errors import MachineLacks, RingfenceError
 
 log = logging.getLogger(__name__)
@@ -209,37 +208,15 @@ def ensure_loaded(pin_dir: Path) -> Path:
         if loaded is not None:
             return loaded
         check_machine()
-        older = [p for p in pin_dir.glob("v*") if (p / "ct_map").exists()]
+        older = [p for p in pin_dir.glob("v*") if (p / "meta_map").exists()]
         _run_loader(pin_dir)
         loaded = find_loaded(pin_dir)
         if loaded is not None:
             for path in sorted(set(older) - {loaded}):
-                _carry_connections(path, loaded)
+                upgrade.take_over(path, loaded)
     if loaded is None:
         raise LoadError(f"the loader left no usable pins below {pin_dir}; see its log")
     return loaded
-
-
-def _carry_connections(old: Path, new: Path) -> None:
-    """Take over what older programs track, so that replies still pass after an upgrade.
-
-    The entries are marked as of no generation: each is judged again by the new tables.
-    """
-    with kernel.open_pin(old / "ct_map") as source, kernel.open_pin(new / "ct_map") as target:
-        info = kernel.map_info(source.fd)
-        if (info.key_size, info.value_size) != (
-            ctypes.sizeof(layout.ConnectionKey),
-            ctypes.sizeof(layout.ConnectionValue),
-        ):
-            log.warning("connections_not_carried path=%s reason=layout", old)
-            return
-        carried = []
-        for key, value in kernel.map_dump(source.fd, info):
-            entry = layout.ConnectionValue.from_buffer_copy(value)
-            entry.generation = entry.rule = entry.group = 0
-            carried.append((key, bytes(entry)))
-        kernel.map_update_batch(target.fd, carried)
-    log.info("connections_carried path=%s count=%d", old, len(carried))
 
 
 def _run_loader(pin_dir: Path) -> None:

@@ -2,8 +2,9 @@
 /*
  * What lies in the maps, byte by byte. The meanings are written down in enforcer/tables.py.
  *
- * Update also: the ctypes mirrors in enforcer/maps.py and enforcer/flows.py (a test compares every
- * offset). A change here changes the hash of the pin directory, so old pins are never misread.
+ * Update also: the ctypes mirrors in enforcer/layout.py (a test compares every offset). A change
+ * here changes the hash of the pin directory, so old pins are never misread. What an upgrade takes
+ * over, struct endpoint and struct ct_value, only ever grows at its end (enforcer/upgrade.py).
  */
 #ifndef RINGFENCE_LAYOUT_H
 #define RINGFENCE_LAYOUT_H
