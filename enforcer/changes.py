@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from enforcer.attachments import Attachment
 from generators.cluster import Cluster
 from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service
 from generators.tenants.model import TenantConfig
@@ -89,6 +90,14 @@ class InterfaceChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrivalChange:
+    """A sandbox of a pod that is not known yet; None: it is gone, or the pod is known."""
+
+    pod: str
+    attachment: Attachment | None
+
+
+@dataclass(frozen=True, slots=True)
 class OrderChange:
     """Pods as they were given: the later one gets an address that two claim, all else equal."""
 
@@ -105,6 +114,7 @@ InputChange = (
     | ConfigChange
     | NodesChange
     | InterfaceChange
+    | ArrivalChange
     | OrderChange
 )
 

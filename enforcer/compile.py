@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from enforcer import capacity, transition
+from enforcer import capacity, generations, transition
 from enforcer.calls import Calls
 from enforcer.changes import (
+    ArrivalChange,
     ConfigChange,
     InputChange,
     Inputs,
@@ -33,42 +34,32 @@ from enforcer.changes import (
     between,
 )
 from enforcer.endpoints import is_local
-from enforcer.groups import EMPTY, PolicyGroup
+from enforcer.groupnames import GroupNames, RuleNames, TenantNames
+from enforcer.groups import EMPTY
 from enforcer.identity import Registry, tenant_ids
 from enforcer.ledger import Ledger
 from enforcer.maps import CAPACITY, Change, Table
+from enforcer.placement import Known, Placement
 from enforcer.population import Population, Settled
 from enforcer.prefixes import Prefixes
 from enforcer.rulebook import Group, Groups, Rulebook, Turnover, blocks_of
+from enforcer.start import StartMode
 from enforcer.tables import (
-    FIRST_POD_IDENTITY,
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
     PEER_CIDR,
-    PEER_TENANT,
     AddressEntry,
     AddressFlag,
-    EndpointEntry,
-    EndpointFlag,
     Tables,
 )
-from enforcer.walls import Home, WallGroup, wall_flags
+from enforcer.views import ExactEntries, InForce, Live, Nested, RangeEntries
+from enforcer.walls import Home
 from generators.cluster import Cluster
-from generators.isolation import is_ours
-from generators.objects import Direction, EndpointSlice, IPBlock, Namespace, Node, Pod
-from generators.tenants.model import TenantConfig
+from generators.objects import EndpointSlice, IPBlock, NetworkPolicy, Node, Pod
 
 T = TypeVar("T")
-
-POLICY, WALL = "policy", "wall"
-"""The two groups of an endpoint."""
-UNKNOWN = AddressEntry(0)
-KEEP_ANNOTATION = "ringfence.io/keep-established"
-"""`"true"` on a namespace or on policies: open connections outlive changes of policies."""
-KEPT: Mapping[Direction, EndpointFlag] = {
-    Direction.INGRESS: EndpointFlag.KEEP_INGRESS,
-    Direction.EGRESS: EndpointFlag.KEEP_EGRESS,
-}
+RULES_KEPT = 8192
+"""So many rules keep their numbers, whether they are in use or not."""
 
 
 def compile_tables(
@@ -92,34 +83,30 @@ class Compiler:
         registry: Registry | None = None,
         grace: frozenset[int] = frozenset(),
         limits: Mapping[Table, int] = CAPACITY,
+        start_mode: StartMode = StartMode.STRICT,
     ) -> None:
-        self.grace = grace
         self.ledger = Ledger()
-        self._node = node
+        self.known = Known(node, grace, start_mode)
         self._limits = limits
         self._registry = registry or Registry()
         self._inputs = Inputs(Cluster(pod_cidrs=()), {})
-        self._namespaces: dict[str, Namespace] = {}
-        self._record: dict[str, str] = {}
-        self._config: TenantConfig | None = None
-        self._pods: dict[str, Pod] = {}
         self._by_namespace: dict[str, dict[str, None]] = {}
         """Local pods by namespace."""
         self._everybody: dict[str, dict[str, None]] = {}
         """All pods by namespace."""
-        self._interfaces: dict[str, int] = {}
-        self._homes: dict[str, Home] = {}
         self._nodes: dict[str, AddressEntry] = {}
         self._pod_cidrs: tuple[str, ...] = ()
-        self._tenant_ids: Mapping[str, int] = {}
         self._rulebook = Rulebook()
         self._groups = Groups(self._registry.groups)
         self._population = Population(self._registry.identities)
         self._prefixes = Prefixes(self._population.holding, self._registry.cidrs)
         self._calls = Calls(self._pods_of)
         self._slices: dict[str, EndpointSlice] = {}
-        self._placed: dict[str, int] = {}
-        """Local pod -> the interface that its endpoint is filed under."""
+        self._placement = Placement(
+            self.known, self._rulebook, self._groups, self._registry, self.ledger
+        )
+        self._names = GroupNames()
+        self._rules_worth_a_look = RULES_KEPT
         self._rejudge_all = False
 
     # What happened
@@ -140,8 +127,9 @@ class Compiler:
         self._move_homes(batch)
         self._release(batch)
         for key in batch.local:
-            self._place(key)
+            self._placement.place(key, anew=key in batch.anew)
         turnover = self._groups.turnover()
+        self._names.follow(turnover)
         self._population.set_words(turnover.new_words, turnover.old_words)
         self._move_pods(batch)
         words = frozenset((*turnover.new_words, *turnover.old_words))
@@ -154,9 +142,11 @@ class Compiler:
 
     def plan(self) -> tuple[Change, ...]:
         """The writes that bring all of it into force, in order; MapOverflow if there is no room."""
-        for number in transition.conflicts(self.ledger):
-            self._renumber(number)
-        self._stamp()
+        ledger, groups, placed = self.ledger, self._groups, self._placement.placed
+        for number in transition.conflicts(ledger):
+            self._names.put(generations.renumber(ledger, groups, placed, number))
+            self._names.drop(number)
+        generations.stamp(ledger, groups, placed, everybody=self._rejudge_all)
         writes = transition.writes(self.ledger, self._registry.identities.fresh)
         capacity.refuse_overflow(self.ledger, writes, self._shares, self._limits)
         return writes
@@ -171,6 +161,7 @@ class Compiler:
         """The last plan is in force."""
         self.ledger.commit()
         self._rejudge_all = False
+        self._forget_rules()
 
     def resync(self, kernel: Tables) -> None:
         """Learn what is in force: at the start, and after a write that failed."""
@@ -194,8 +185,32 @@ class Compiler:
                 for direction, policies in group.definition.isolating.items()
             },
             walls={n: group.definition.wall for n, group in groups if group.definition.wall},
-            tenants={number: name for name, number in self._tenant_ids.items()},
+            tenants={number: name for name, number in self.known.tenant_ids.items()},
         )
+
+    def view(self) -> Tables:
+        """The same as `tables`, as the kernel holds it, without copies: always as of now."""
+        ledger = self.ledger
+        return Tables(
+            endpoints=InForce(ledger.endpoints),
+            addresses=InForce(ledger.addresses),
+            policy=ExactEntries(ledger),
+            ranges=RangeEntries(ledger),
+            cidrs=InForce(ledger.cidrs),
+            services=InForce(ledger.services),
+            rules=RuleNames(self._registry.rules),
+            isolating=Live(self._names.isolating),
+            walls=Live(self._names.walls),
+            tenants=TenantNames(lambda: self.known.tenant_ids),
+        )
+
+    def owners(self) -> Mapping[str, Pod]:
+        """Whose each pod address is; always as of now."""
+        return Live(self._population.owners)
+
+    def policies(self) -> Mapping[str, NetworkPolicy]:
+        """All policies, those included that are kept for dying pods; always as of now."""
+        return Nested(self._rulebook.policies)
 
     # Inputs
 
@@ -205,15 +220,15 @@ class Compiler:
             case PodChange(key, pod):
                 self._take_pod(key, pod, batch)
             case PolicyChange(key, None):
-                namespace = self._namespaces.get(key.partition("/")[0])
-                hold = namespace is not None and namespace.terminating
+                namespace = self.known.namespaces.get(key.partition("/")[0])
+                hold = namespace is None or namespace.terminating
                 self._rulebook.remove(key, hold=hold)
                 batch.look_at(self._by_namespace.get(key.partition("/")[0], ()))
             case PolicyChange(_, policy) if policy is not None:
                 self._rulebook.put(policy)
                 batch.look_at(self._by_namespace.get(policy.namespace, ()))
             case NamespaceChange(name, namespace):
-                _put(self._namespaces, name, namespace)
+                _put(self.known.namespaces, name, namespace)
                 batch.look_at(self._by_namespace.get(name, ()))
                 batch.homes[name] = None
             case ServiceChange(key, service):
@@ -222,75 +237,83 @@ class Compiler:
                 self._calls.put_slice(key, found, self._slices.get(key))
                 _put(self._slices, key, found)
             case RecordChange(name, tenant):
-                _put(self._record, name, tenant)
+                _put(self.known.record, name, tenant)
                 batch.homes[name] = None
                 batch.tenants = True
             case ConfigChange(config):
-                self._config = config
+                self.known.config = config
                 batch.tenants = True
-                batch.homes.update(dict.fromkeys(self._homes))
-                batch.look_at(self._interfaces)
+                batch.homes.update(dict.fromkeys(self.known.homes))
+                batch.look_at(self.known.interfaces)
             case NodesChange(nodes, pod_cidrs):
                 batch.nodes = nodes
                 if pod_cidrs != self._pod_cidrs:
-                    self._rejudge_all = self._rejudge_all or bool(self._pods)
+                    self._rejudge_all = self._rejudge_all or bool(self.known.pods)
                     self._pod_cidrs = pod_cidrs
             case InterfaceChange(key, ifindex):
-                _put(self._interfaces, key, ifindex)
+                _put(self.known.interfaces, key, ifindex)
+                batch.local[key] = None
+            case ArrivalChange(key, attachment):
+                _put(self.known.arrivals, key, attachment)
                 batch.local[key] = None
             case OrderChange(pods):
                 batch.order = pods
 
     def _take_pod(self, key: str, pod: Pod | None, batch: _Batch) -> None:
-        old = self._pods.get(key)
+        old = self.known.pods.get(key)
         batch.pods.setdefault(key, old)
-        _put(self._pods, key, pod)
+        _put(self.known.pods, key, pod)
         namespace = key.partition("/")[0]
         _list(self._everybody, namespace, key, listed=pod is not None)
-        here = pod is not None and is_local(pod, self._node)
+        here = pod is not None and is_local(pod, self.known.node)
         _list(self._by_namespace, namespace, key, listed=here)
         self._calls.touch_namespace(namespace)
-        if namespace not in self._homes:
+        if namespace not in self.known.homes:
             batch.homes[namespace] = None
-        if any(p is not None and is_local(p, self._node) for p in (old, pod)):
+        if any(p is not None and is_local(p, self.known.node) for p in (old, pod)):
             batch.local[key] = None
+            if old is not None and pod is not None and old.uid != pod.uid:
+                batch.anew[key] = None
 
     def _pods_of(self, namespace: str) -> Iterable[Pod]:
-        return (self._pods[key] for key in self._everybody.get(namespace, ()))
+        return (self.known.pods[key] for key in self._everybody.get(namespace, ()))
 
     def _name_tenants(self, batch: _Batch) -> None:
         """Numbers for the tenants; a hash that two names share may change one, however rarely."""
         if not batch.tenants:
             return
-        known = self._config.tenants if self._config is not None else ()
-        numbers = tenant_ids([*self._record.values(), *known])
-        renamed = any(numbers.get(n, number) != number for n, number in self._tenant_ids.items())
+        known = self.known.config.tenants if self.known.config is not None else ()
+        numbers = tenant_ids([*self.known.record.values(), *known])
+        renamed = any(
+            numbers.get(n, number) != number for n, number in self.known.tenant_ids.items()
+        )
         batch.all_addresses = batch.all_addresses or renamed
-        self._tenant_ids = numbers
+        self.known.tenant_ids = numbers
         # A wall names the tenants that it lets in by their numbers.
-        batch.look_at(self._interfaces)
+        batch.look_at(self.known.interfaces)
 
     def _move_homes(self, batch: _Batch) -> None:
         for name in batch.homes:
-            namespace, tenant = self._namespaces.get(name), self._record.get(name)
-            home = Home.of(name, namespace, tenant, self._config)
-            if self._homes.get(name) == home:
+            namespace, tenant = self.known.namespaces.get(name), self.known.record.get(name)
+            home = Home.of(name, namespace, tenant, self.known.config)
+            if self.known.homes.get(name) == home:
                 continue
-            self._homes[name] = home
+            self.known.homes[name] = home
             self._population.set_home(home)
             batch.look_at(self._by_namespace.get(name, ()))
 
     def _release(self, batch: _Batch) -> None:
         """Policies that were kept for pods which are gone now."""
         for name in self._rulebook.holding():
-            namespace = self._namespaces.get(name)
-            if namespace is None or not namespace.terminating or name not in self._by_namespace:
+            namespace = self.known.namespaces.get(name)
+            alive = namespace is not None and not namespace.terminating
+            if alive or name not in self._by_namespace:
                 self._rulebook.release(name)
                 batch.look_at(self._by_namespace.get(name, ()))
 
     def _move_pods(self, batch: _Batch) -> None:
         for key, old in batch.pods.items():
-            new = self._pods.get(key)
+            new = self.known.pods.get(key)
             if _as_peer(old) == _as_peer(new):
                 continue
             if old is not None:
@@ -304,83 +327,17 @@ class Compiler:
         """Namespaces that are gone and empty."""
         touched = dict.fromkeys((*batch.homes, *(k.partition("/")[0] for k in batch.pods)))
         for name in touched:
-            if name in self._namespaces or name in self._record or name not in self._homes:
+            if (
+                name in self.known.namespaces
+                or name in self.known.record
+                or name not in self.known.homes
+            ):
                 continue
             if self._population.is_empty(name):
                 self._population.drop_home(name)
-                del self._homes[name]
+                del self.known.homes[name]
 
     # Outputs
-
-    def _place(self, key: str) -> None:
-        """The endpoint of a pod of this node, and the groups that hold for it."""
-        pod, ifindex = self._pods.get(key), self._interfaces.get(key)
-        placed = self._placed.pop(key, None)
-        if placed is not None and placed != ifindex and placed not in self._placed.values():
-            self.ledger.endpoints.put(placed, None)
-        if pod is None or ifindex is None or not is_local(pod, self._node):
-            self._groups.leave(key, POLICY)
-            self._groups.leave(key, WALL)
-            if placed is not None and placed not in self._placed.values():
-                self.ledger.endpoints.put(placed, None)
-            return
-        self._placed[key] = ifindex
-        policy, wall = self._policy_of(pod), self._wall_of(pod)
-        home = self._homes[pod.namespace]
-        flags = EndpointFlag.READY | wall_flags(home, self._config)
-        for group in (policy, wall):
-            flags |= group.definition.needs if group is not None else EndpointFlag(0)
-        flags |= self._kept(pod)
-        if ifindex in self.grace:
-            flags |= EndpointFlag.GRACE
-        ip4 = tuple(a for a in pod.ips if ":" not in a)
-        ip6 = tuple(a for a in pod.ips if ":" in a)
-        before = self.ledger.endpoints.now.get(ifindex)
-        entry = EndpointEntry(
-            endpoint=self._registry.endpoints.of((ifindex, ip4, ip6)),
-            group=policy.number if policy is not None else 0,
-            wall=wall.number if wall is not None else 0,
-            tenant=self._tenant_ids.get(home.tenant, 0),
-            generation=before.generation if before is not None else 1,
-            flags=flags,
-            ip4=ip4,
-            ip6=ip6,
-        )
-        self.ledger.endpoints.put(ifindex, entry)
-
-    def _kept(self, pod: Pod) -> EndpointFlag:
-        """In which directions the pod keeps open connections, whatever policies change.
-
-        Its namespace says so, or all policies of users that isolate it do.
-        """
-        flags = EndpointFlag(0)
-        namespace = self._namespaces.get(pod.namespace)
-        everything = namespace is not None and _wants_to_keep(namespace.annotations)
-        isolation = self._rulebook.isolation(pod)
-        for direction, flag in KEPT.items():
-            users = [p for p in isolation.of(direction) if not is_ours(p.labels)]
-            if everything or (users and all(_wants_to_keep(p.annotations) for p in users)):
-                flags |= flag
-        return flags
-
-    def _policy_of(self, pod: Pod) -> Group | None:
-        isolation = self._rulebook.isolation(pod)
-        if not (isolation.ingress or isolation.egress):
-            self._groups.leave(pod.key, POLICY)
-            return None
-        key = self._rulebook.meaning(isolation, pod)
-        number = self._registry.rules.of
-        return self._groups.enter(
-            pod.key, POLICY, key, lambda: PolicyGroup(key, isolation, pod.ports, number)
-        )
-
-    def _wall_of(self, pod: Pod) -> Group | None:
-        home, config = self._homes[pod.namespace], self._config
-        if config is None or EndpointFlag.WALL not in wall_flags(home, config):
-            self._groups.leave(pod.key, WALL)
-            return None
-        wall = WallGroup(home, config, self._tenant_ids, self._registry.rules.of)
-        return self._groups.enter(pod.key, WALL, wall.key, lambda: wall)
 
     def _fill(self, turnover: Turnover, settled: Settled) -> None:
         """The entries of groups, for peers and groups that came or went."""
@@ -433,7 +390,7 @@ class Compiler:
     def _write_addresses(self, settled: Settled, batch: _Batch) -> None:
         changed: dict[str, None] = dict.fromkeys(settled.addresses)
         if batch.nodes is not None:
-            before, self._nodes = self._nodes, _node_addresses(batch.nodes, self._node)
+            before, self._nodes = self._nodes, _node_addresses(batch.nodes, self.known.node)
             changed.update(dict.fromkeys((*before, *self._nodes)))
         if batch.all_addresses:
             changed.update(dict.fromkeys(self._population.owners))
@@ -453,78 +410,30 @@ class Compiler:
             return None
         return AddressEntry(
             identity.number,
-            self._tenant_ids.get(identity.pods.tenant, 0),
+            self.known.tenant_ids.get(identity.pods.tenant, 0),
             AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0),
         )
 
-    # Before a plan
-
-    def _renumber(self, number: int) -> None:
-        """A new number for a group, so that who had it and who gets it are judged apart."""
-        peers = tuple(self.ledger.peers_of.get(number, ()))
-        group = self._groups.renumber(number)
-        for peer in peers:
-            bucket = self.ledger.buckets.now[number, peer]
-            self.ledger.put_bucket(number, peer, EMPTY)
-            self.ledger.put_bucket(group.number, peer, bucket)
-        for key in group.users:
-            ifindex = self._interfaces[key]
-            entry = self.ledger.endpoints.now[ifindex]
-            if entry.group == number:
-                entry = replace(entry, group=group.number)
-            if entry.wall == number:
-                entry = replace(entry, wall=group.number)
-            self.ledger.endpoints.put(ifindex, entry)
-
-    def _stamp(self) -> None:
-        """Generations: the next one where connections have to be judged again."""
-        endpoints = self.ledger.endpoints
-        again = self._rejudged()
-        for ifindex in dict.fromkeys((*endpoints.was, *again)):
-            old, new = endpoints.in_force(ifindex), endpoints.now.get(ifindex)
-            if new is None:
-                continue
-            generation = 1
-            if old is not None and old.endpoint == new.endpoint:
-                same = replace(new, generation=old.generation) == old and ifindex not in again
-                generation = old.generation if same else old.generation + 1
-            endpoints.put(ifindex, replace(new, generation=generation))
-
-    def _rejudged(self) -> dict[int, None]:
-        """Endpoints that may have let in, or let out to, somebody who is somebody else now."""
-        changed = self.ledger.addresses.changed().values()
-        pairs = dict.fromkeys((old, new or UNKNOWN) for old, new in changed if old is not None)
-        special = any(old.identity < FIRST_POD_IDENTITY for old, _ in pairs)
-        if self._rejudge_all or special:
-            return dict.fromkeys(self.ledger.endpoints.now)
-        if not pairs:
-            return {}
-        groups_was: dict[int, dict[int, None]] = {}
-        for group, peer in self.ledger.buckets.was:
-            groups_was.setdefault(peer, {})[group] = None
-        found: dict[int, None] = {}
-        for old, new in pairs:
-            for peer in _peers(old):
-                for number in (*self.ledger.groups_of.get(peer, ()), *groups_was.get(peer, ())):
-                    using = self._groups.by_number.get(number)
-                    if using is not None and self._loses(number, old, new):
-                        found.update(dict.fromkeys(self._interfaces[k] for k in using.users))
-        return found
-
-    def _loses(self, group: int, old: AddressEntry, new: AddressEntry) -> bool:
-        """Whether a group opens less to who an address is now."""
-        opened, open_now = EMPTY, EMPTY
-        for peer in _peers(old):
-            opened = opened | (self.ledger.buckets.in_force((group, peer)) or EMPTY)
-        for peer in _peers(new):
-            open_now = open_now | self.ledger.buckets.now.get((group, peer), EMPTY)
-        return not open_now.opens_all_of(opened)
+    def _forget_rules(self) -> None:
+        """Rules of policies that have been gone for long; they would only become more."""
+        known = self._registry.rules.known
+        if len(known) <= self._rules_worth_a_look:
+            return
+        used = {r for b in self.ledger.buckets.now.values() for r in b.policy.values()}
+        used |= {r for b in self.ledger.buckets.now.values() for r in b.ranges.values()}
+        for name in [name for name, number in known.items() if number not in used]:
+            self._registry.rules.forget(name)
+        self._rules_worth_a_look = 2 * len(known) + RULES_KEPT
 
     def _shares(self, table: Table) -> Counter[str]:
         """How many entries of a map each policy needs."""
         found: Counter[str] = Counter()
         if table is Table.CIDRS:
-            return blocks_of(self._rulebook.in_use(self._pods[key] for key in self._placed))
+            return blocks_of(
+                self._rulebook.in_use(
+                    self.known.pods[key] for key in self._placement.placed if key in self.known.pods
+                )
+            )
         if table not in (Table.POLICY, Table.RANGES):
             return found
         names = {number: str(name) for name, number in self._registry.rules.known.items()}
@@ -539,6 +448,8 @@ class _Batch:
     """What has to be looked at because of some changes."""
 
     local: dict[str, None] = field(default_factory=dict)
+    anew: dict[str, None] = field(default_factory=dict)
+    """Those of them that are another pod of the same name."""
     homes: dict[str, None] = field(default_factory=dict)
     pods: dict[str, Pod | None] = field(default_factory=dict)
     """Pods that changed, as they were before."""
@@ -568,19 +479,11 @@ def _list(index: dict[str, dict[str, None]], namespace: str, key: str, *, listed
             del index[namespace]
 
 
-def _wants_to_keep(annotations: Mapping[str, str]) -> bool:
-    return annotations.get(KEEP_ANNOTATION) == "true"
-
-
 def _as_peer(pod: Pod | None) -> object:
     """All that others can tell of a pod."""
     if pod is None or pod.host_network or pod.terminal:
         return None
     return pod.labels, pod.ips, pod.ports, pod.created
-
-
-def _peers(entry: AddressEntry) -> tuple[int, ...]:
-    return (entry.identity, PEER_TENANT | entry.tenant) if entry.tenant else (entry.identity,)
 
 
 def _node_addresses(nodes: Iterable[Node], own: str) -> dict[str, AddressEntry]:

@@ -1,15 +1,17 @@
-"""How long changes take from the agent's input to the datapath, as histograms that only grow.
+"""How long changes take from the agent's input to the datapath, and what the agent did.
 
-The agent's loop observes, the metrics read. Kept here and not in prometheus_client, so that the
-loop works without it and nothing is registered globally.
+The agent's threads observe and count, the metrics read; everything only grows. Kept here and not in
+prometheus_client, so that the loop works without it and nothing is registered globally.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 BOUNDS = (
     *(0.0005, 0.001, 0.002, 0.005),
@@ -60,3 +62,31 @@ class Delays:
                 name: Histogram(tuple(found.buckets), found.seconds)
                 for name, found in sorted(self._running.items())
             }
+
+
+class Work(NamedTuple):
+    """One kind of work: what, on what, and how it ended."""
+
+    action: str
+    """`regeneration` of endpoints, `map` operations, `gc` of connections."""
+    on: str = ""
+    operation: str = ""
+    outcome: str = "success"
+
+
+class Tally:
+    """How much of each kind of work was done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._done: Counter[Work] = Counter()
+
+    def add(self, work: Work, amount: int = 1) -> None:
+        """So much more was done."""
+        with self._lock:
+            self._done[work] += amount
+
+    def read(self) -> Mapping[Work, int]:
+        """All of it."""
+        with self._lock:
+            return dict(sorted(self._done.items()))

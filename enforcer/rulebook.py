@@ -21,7 +21,7 @@ class Rulebook:
     """All policies, by namespace."""
 
     def __init__(self) -> None:
-        self._policies: dict[str, dict[str, NetworkPolicy]] = {}
+        self.policies: dict[str, dict[str, NetworkPolicy]] = {}
         self._versions: dict[str, int] = {}
         self._latest = 0
         self._held: dict[str, dict[str, None]] = {}
@@ -29,7 +29,7 @@ class Rulebook:
 
     def put(self, policy: NetworkPolicy) -> None:
         """A policy is there, or says something else."""
-        near = self._policies.setdefault(policy.namespace, {})
+        near = self.policies.setdefault(policy.namespace, {})
         old = near.get(policy.key)
         if old is None or _meaning(old) != _meaning(policy):
             self._latest += 1
@@ -40,13 +40,13 @@ class Rulebook:
     def remove(self, key: str, *, hold: bool) -> None:
         """A policy is gone; `hold`: it is to be kept until `release`."""
         namespace = key.partition("/")[0]
-        if key not in self._policies.get(namespace, {}):
+        if key not in self.policies.get(namespace, {}):
             return
         if hold:
             self._held.setdefault(namespace, {})[key] = None
             return
         self._held.get(namespace, {}).pop(key, None)
-        del self._policies[namespace][key]
+        del self.policies[namespace][key]
         del self._versions[key]
 
     def holding(self) -> Iterable[str]:
@@ -56,12 +56,12 @@ class Rulebook:
     def release(self, namespace: str) -> None:
         """Nobody is left to be kept safe."""
         for key in self._held.pop(namespace, {}):
-            del self._policies[namespace][key]
+            del self.policies[namespace][key]
             del self._versions[key]
 
     def isolation(self, pod: Pod) -> Isolation:
         """The policies that select a pod, in name order."""
-        near = self._policies.get(pod.namespace, {})
+        near = self.policies.get(pod.namespace, {})
         own = sorted(
             (p for p in near.values() if matches(p.pod_selector, pod.labels)), key=lambda p: p.key
         )

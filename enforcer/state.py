@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from enforcer.delays import Delays
+from enforcer.delays import Delays, Tally
 from enforcer.tables import Tables
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod
@@ -92,6 +92,8 @@ class State:
     audit: Audit = Audit()
     delays: Delays = field(default_factory=Delays)
     """From a change to the datapath; the same object in every state."""
+    tally: Tally = field(default_factory=Tally)
+    """What the agent has done so far; the same object in every state."""
     in_force: Mapping[str, int] = field(default_factory=dict)
     """Local pods that are fully enforced, `namespace/pod` -> ifindex of the interface."""
     config: TenantConfig | None = None

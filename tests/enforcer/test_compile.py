@@ -14,9 +14,10 @@ from enforcer.changes import (
     PodChange,
     PolicyChange,
 )
-from enforcer.compile import KEEP_ANNOTATION, Compiler, compile_tables
+from enforcer.compile import Compiler, compile_tables
 from enforcer.identity import Registry, tenant_ids
 from enforcer.maps import Change, Table
+from enforcer.placement import KEEP_ANNOTATION
 from enforcer.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,

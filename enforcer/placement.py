@@ -1,0 +1,191 @@
+"""Endpoints of local pods: the groups that hold for each, and the entry of its interface.
+
+The compiler calls `place` for every local pod that something happened to. What may surprise: a pod
+that has an interface already and is not known yet (CNI was faster than the API server) gets what
+the start mode grants until it is known; and a pod that was made anew under the same name is another
+endpoint, even behind the same interface, so that nothing of the old one's connections is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enforcer.attachments import Attachment
+from enforcer.endpoints import is_local
+from enforcer.groups import PolicyGroup
+from enforcer.identity import Registry
+from enforcer.ledger import Ledger
+from enforcer.rulebook import Group, Groups, Rulebook
+from enforcer.start import Ground, StartMode, provisional
+from enforcer.tables import EndpointEntry, EndpointFlag
+from enforcer.walls import Home, WallGroup, wall_flags
+from generators.isolation import is_ours
+from generators.objects import Direction, Namespace, Pod
+from generators.tenants.model import TenantConfig
+
+POLICY, WALL = "policy", "wall"
+"""The two groups of an endpoint."""
+KEEP_ANNOTATION = "ringfence.io/keep-established"
+"""`"true"` on a namespace or on policies: open connections outlive changes of policies."""
+KEPT: Mapping[Direction, EndpointFlag] = {
+    Direction.INGRESS: EndpointFlag.KEEP_INGRESS,
+    Direction.EGRESS: EndpointFlag.KEEP_EGRESS,
+}
+NONE = EndpointFlag(0)
+
+
+@dataclass(slots=True)
+class Known:
+    """The inputs as they are now; the compiler writes them."""
+
+    node: str
+    grace: frozenset[int] = frozenset()
+    start_mode: StartMode = StartMode.STRICT
+    config: TenantConfig | None = None
+    namespaces: dict[str, Namespace] = field(default_factory=dict)
+    record: dict[str, str] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    interfaces: dict[str, int] = field(default_factory=dict)
+    arrivals: dict[str, Attachment] = field(default_factory=dict)
+    """Sandboxes of pods that are not known yet."""
+    homes: dict[str, Home] = field(default_factory=dict)
+    tenant_ids: Mapping[str, int] = field(default_factory=dict)
+
+
+class Placement:
+    """The endpoints in the ledger."""
+
+    def __init__(
+        self, known: Known, rulebook: Rulebook, groups: Groups, registry: Registry, ledger: Ledger
+    ) -> None:
+        self.placed: dict[str, int] = {}
+        """Local pod -> the interface that its endpoint is filed under."""
+        self._known = known
+        self._rulebook = rulebook
+        self._groups = groups
+        self._registry = registry
+        self._ledger = ledger
+
+    def place(self, key: str, *, anew: bool = False) -> None:
+        """The endpoint of a pod of this node; `anew`: it is another pod than before."""
+        before = self.placed.pop(key, None)
+        ifindex, entry = self._entry(key, anew=anew)
+        if entry is None or ifindex is None:
+            self._groups.leave(key, POLICY)
+            self._groups.leave(key, WALL)
+        if before is not None and (entry is None or before != ifindex):
+            self._vacate(before)
+        if entry is not None and ifindex is not None:
+            self.placed[key] = ifindex
+            self._succeed(ifindex, entry)
+            self._ledger.endpoints.put(ifindex, entry)
+
+    def _succeed(self, ifindex: int, entry: EndpointEntry) -> None:
+        """Free the number of an endpoint whose place another one takes."""
+        old = self._ledger.endpoints.now.get(ifindex)
+        if old is not None and old.endpoint != entry.endpoint:
+            name = (ifindex, old.ip4, old.ip6)
+            if self._registry.endpoints.known.get(name) == old.endpoint:
+                self._registry.endpoints.forget(name)
+
+    def _vacate(self, ifindex: int) -> None:
+        if ifindex in self.placed.values():
+            return
+        entry = self._ledger.endpoints.now.get(ifindex)
+        if entry is not None:
+            self._registry.endpoints.forget((ifindex, entry.ip4, entry.ip6))
+            self._ledger.endpoints.put(ifindex, None)
+
+    def _entry(self, key: str, *, anew: bool) -> tuple[int | None, EndpointEntry | None]:
+        known = self._known
+        pod, ifindex = known.pods.get(key), known.interfaces.get(key)
+        if pod is None and key in known.arrivals:
+            arrival = known.arrivals[key]
+            return arrival.ifindex, self._provisional(key, arrival)
+        if pod is None or ifindex is None or not is_local(pod, known.node):
+            return None, None
+        policy, wall = self._policy_of(pod), self._wall_of(pod)
+        home = known.homes[pod.namespace]
+        flags = EndpointFlag.READY | wall_flags(home, known.config)
+        for group in (policy, wall):
+            flags |= group.definition.needs if group is not None else NONE
+        flags |= self._kept(pod)
+        if ifindex in known.grace:
+            flags |= EndpointFlag.GRACE
+        ip4 = tuple(a for a in pod.ips if ":" not in a)
+        ip6 = tuple(a for a in pod.ips if ":" in a)
+        if anew:
+            self._registry.endpoints.forget((ifindex, ip4, ip6))
+        before = self._ledger.endpoints.now.get(ifindex)
+        return ifindex, EndpointEntry(
+            endpoint=self._registry.endpoints.of((ifindex, ip4, ip6)),
+            group=policy.number if policy is not None else 0,
+            wall=wall.number if wall is not None else 0,
+            tenant=known.tenant_ids.get(home.tenant, 0),
+            generation=before.generation if before is not None else 1,
+            flags=flags,
+            ip4=ip4,
+            ip6=ip6,
+        )
+
+    def _provisional(self, key: str, arrival: Attachment) -> EndpointEntry | None:
+        """What the start mode grants to a pod of which only the interface is known."""
+        known, ground = self._known, None
+        home = known.homes.get(arrival.namespace)
+        self._groups.leave(key, POLICY)
+        if home is None or arrival.namespace not in known.namespaces:
+            self._groups.leave(key, WALL)
+        else:
+            wall = self._wall(key, home)
+            needs = wall.definition.needs if wall is not None else NONE
+            ip4 = tuple(a for a in arrival.ips if ":" not in a)
+            ip6 = tuple(a for a in arrival.ips if ":" in a)
+            ground = Ground(
+                endpoint=self._registry.endpoints.of((arrival.ifindex, ip4, ip6)),
+                tenant=known.tenant_ids.get(home.tenant, 0),
+                wall=wall.number if wall is not None else 0,
+                flags=wall_flags(home, known.config) | needs,
+            )
+        return provisional(arrival, ground, known.start_mode)
+
+    def _kept(self, pod: Pod) -> EndpointFlag:
+        """In which directions the pod keeps open connections, whatever policies change.
+
+        Its namespace says so, or all policies of users that isolate it do.
+        """
+        flags = NONE
+        namespace = self._known.namespaces.get(pod.namespace)
+        everything = namespace is not None and _wants_to_keep(namespace.annotations)
+        isolation = self._rulebook.isolation(pod)
+        for direction, flag in KEPT.items():
+            users = [p for p in isolation.of(direction) if not is_ours(p.labels)]
+            if everything or (users and all(_wants_to_keep(p.annotations) for p in users)):
+                flags |= flag
+        return flags
+
+    def _policy_of(self, pod: Pod) -> Group | None:
+        isolation = self._rulebook.isolation(pod)
+        if not (isolation.ingress or isolation.egress):
+            self._groups.leave(pod.key, POLICY)
+            return None
+        key = self._rulebook.meaning(isolation, pod)
+        number = self._registry.rules.of
+        return self._groups.enter(
+            pod.key, POLICY, key, lambda: PolicyGroup(key, isolation, pod.ports, number)
+        )
+
+    def _wall_of(self, pod: Pod) -> Group | None:
+        return self._wall(pod.key, self._known.homes[pod.namespace])
+
+    def _wall(self, key: str, home: Home) -> Group | None:
+        config = self._known.config
+        if config is None or EndpointFlag.WALL not in wall_flags(home, config):
+            self._groups.leave(key, WALL)
+            return None
+        wall = WallGroup(home, config, self._known.tenant_ids, self._registry.rules.of)
+        return self._groups.enter(key, WALL, wall.key, lambda: wall)
+
+
+def _wants_to_keep(annotations: Mapping[str, str]) -> bool:
+    return annotations.get(KEEP_ANNOTATION) == "true"
