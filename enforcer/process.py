@@ -9,6 +9,8 @@ from contextlib import ExitStack
 
 from enforcer import loader, metrics
 from enforcer.agent import Agent, Settings, exclusive
+from enforcer.attachments import Attachments
+from enforcer.cni.running import running as answering_cni
 from enforcer.control import Server
 from enforcer.counts import Counts
 from enforcer.feed import Feed
@@ -33,7 +35,7 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         maps = stack.enter_context(Maps.open(pins))
         reader = stack.enter_context(FlowReader.open(pins))
         board = Board()
-        feed = Feed(board, settings.node)
+        feed = Feed(board, settings.node, lambda: maps.lost().events)
         counts = Counts(maps)
         agent = Agent(settings, maps, counts, pins, board)
         server = Server(settings.run_dir, Service(settings, board, feed, maps).respond)
@@ -45,6 +47,7 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         stack.callback(stop.set)
         server.start()
         stack.callback(server.stop)
+        stack.enter_context(answering_cni(settings, pins, board, Attachments(settings.run_dir)))
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)
         logs.event(log, "agent_stopped", revision=board.state.revision)

@@ -167,7 +167,6 @@ class Keeper:
 
     def start(self) -> None:
         """Install the program, then join; raises what makes that impossible."""
-        self._places.conf_dir.mkdir(parents=True, exist_ok=True)
         install_program(self._places)
         self.keep()
         self._watch.start(self._changed.set)

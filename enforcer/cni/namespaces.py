@@ -17,17 +17,14 @@ import logging
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from enforcer.state import Board, State
 from enforcer.tables import EndpointFlag
 from enforcer.walls import Home, wall_flags
-from generators.errors import RingfenceError
 from generators.logs import event
 from generators.objects import Namespace
-from generators.tenants.load import load_tenants
 from generators.tenants.model import Mode, TenantConfig
 
 log = logging.getLogger("ringfence.enforcer")
@@ -64,73 +61,90 @@ def render(others: Start, starts: Mapping[str, Start]) -> str:
     return HEADER + "\n".join(lines) + "\n"
 
 
-@dataclass(slots=True)
+def parse(page: str) -> Mapping[str, Start]:
+    """What a file says, the others among it; lines that make no sense say nothing."""
+    words = [line.split() for line in page.splitlines() if not line.startswith("#")]
+    known = {str(start): start for start in Start}
+    return {w[0]: known[w[1]] for w in words if len(w) == 2 and w[1] in known}
+
+
 class Strictness:
     """Answers for one namespace at a time, from what the agent last published."""
 
-    board: Board
-    config_path: Path | None
-    _seen: str | None = field(default=None, init=False)
-    _config: TenantConfig | None = field(default=None, init=False)
+    def __init__(self, board: Board, *, configured: bool) -> None:
+        self._board = board
+        self._configured = configured
+        """There is a tenant file, whether it is good or not."""
+        self._restored: Mapping[str, Start] = {}
+        self._held: dict[str, tuple[Namespace | None, str | None, TenantConfig | None, Start]] = {}
+
+    def restore(self, page: str) -> None:
+        """What an earlier agent knew holds until this one knows better."""
+        self._restored = parse(page)
 
     def is_strict(self, name: str) -> bool:
         """Whether pods of a namespace may only start under enforcement."""
-        state = self.board.state
+        state = self._board.state
+        if not state.ready and self._restored:
+            return self._restored.get(name, self._restored.get(OTHERS)) is not Start.OPEN
         if name not in state.namespaces and name not in state.tenants:
-            return self.others() is Start.STRICT
+            return self._others(state) is Start.STRICT
         return self._start_of(name, state) is Start.STRICT
 
     def page(self) -> str | None:
         """What the file should say; None while too little is known to say anything new."""
-        state = self.board.state
+        state = self._board.state
         if not state.ready:
             return None
         names = {*state.namespaces, *state.tenants}
-        return render(self.others(), {n: self._start_of(n, state) for n in names})
+        self._held = {name: held for name, held in self._held.items() if name in names}
+        return render(self._others(state), {n: self._start_of(n, state) for n in names})
 
-    def config(self, state: State) -> TenantConfig | None:
-        """The last good tenant file."""
-        path = self.config_path
-        if path is not None and (self._config is None or state.seen_config != self._seen):
-            with suppress(RingfenceError):  # the agent tells; the last good one holds
-                self._config = load_tenants(path)
-            self._seen = state.seen_config
-        return self._config
+    def first_page(self) -> str:
+        """What it should say when nothing was ever known here."""
+        return render(Start.STRICT if self._configured else Start.OPEN, {})
 
-    def others(self) -> Start:
+    def _others(self, state: State) -> Start:
         """For namespaces that nothing is known of; a file that was never good is no permission."""
-        config = self.config(self.board.state)
-        if config is None:
-            return Start.OPEN if self.config_path is None else Start.STRICT
-        return Start.STRICT if config.mode is Mode.STRICT else Start.OPEN
+        if state.config is None:
+            return Start.STRICT if self._configured else Start.OPEN
+        return Start.STRICT if state.config.mode is Mode.STRICT else Start.OPEN
 
     def _start_of(self, name: str, state: State) -> Start:
-        config = self.config(state)
-        return start_of(name, state.namespaces.get(name), state.tenants.get(name), config)
+        namespace, tenant = state.namespaces.get(name), state.tenants.get(name)
+        held = self._held.get(name)
+        if held is not None and held[0] is namespace and held[1:3] == (tenant, state.config):
+            return held[3]
+        start = start_of(name, namespace, tenant, state.config)
+        self._held[name] = (namespace, tenant, state.config, start)
+        return start
 
 
 class Keeper:
     """Writes the file whenever the answers change; a thread of the agent's process."""
 
-    def __init__(self, path: Path, strictness: Strictness) -> None:
+    def __init__(self, path: Path, strictness: Strictness, board: Board) -> None:
         self._path = path
         self._strictness = strictness
+        self._board = board
         self._written = ""
 
-    def begin(self) -> None:
-        """Before anything is known: what an earlier agent wrote holds, else the file's default."""
-        if self._path.exists():
+    def start(self) -> None:
+        """Before anything is known: what an earlier agent wrote holds."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
             self._written = self._path.read_text(errors="replace")
-            return
-        self._write(render(self._strictness.others(), {}))
+        if self._written:
+            self._strictness.restore(self._written)
+        else:
+            self._write(self._strictness.first_page())
 
     def run(self, stop: threading.Event) -> None:
         """Keep the file until told to stop."""
-        board = self._strictness.board
         seen: State | None = None
         while not stop.wait(SETTLE_SECONDS):
-            if board.state is not seen:
-                seen = board.state
+            if self._board.state is not seen:
+                seen = self._board.state
                 self.keep()
 
     def keep(self) -> None:
@@ -140,7 +154,7 @@ class Keeper:
             self._write(page)
 
     def _write(self, page: str) -> None:
-        unfinished = self._path.with_suffix(".new")
+        unfinished = self._path.with_name(f".{self._path.name}.new")
         try:
             unfinished.write_text(page)
             unfinished.replace(self._path)

@@ -1,7 +1,8 @@
 """What the agent answers to CNI calls: ADD returns when the pod's policy is in force.
 
 The programs go on the pod's interface first: they let nothing through until the endpoint is
-written. Then the attachment is noted, which wakes the agent's loop, and the call waits for it.
+written. Then the attachment is noted, which wakes the agent's loop, and the call waits for it: for
+the policy in start mode strict, for the tenant wall in tenant-default, for nothing in open.
 What may surprise: only pods of strict namespaces are refused when something does not work. Any
 other pod starts all the same, and what holds for it meanwhile is the start mode's business.
 """
@@ -86,7 +87,10 @@ class Plugin:
             call.container, sandbox.namespace, sandbox.pod, sandbox.uid, interface, addresses
         )
         self.attachments.put(attachment)
-        state = self.board.wait(lambda now: in_force(now, attachment), call.seconds)
+        if self.mode is StartMode.OPEN:
+            return
+        enough = in_force if self.mode is StartMode.STRICT else is_guarded
+        state = self.board.wait(lambda now: enough(now, attachment), call.seconds)
         if state is None:
             raise NotYet(attachment, self.board.state, call.seconds)
         event(log, "cni_added", pod=attachment.key, container=call.container, ifindex=interface)
@@ -157,6 +161,19 @@ def in_force(state: State, attachment: Attachment) -> bool:
         return False
     same = not pod.uid or not attachment.uid or pod.uid == attachment.uid
     return same and pod.key == attachment.key and {*attachment.ips} <= {*entry.ip4, *entry.ip6}
+
+
+def is_guarded(state: State, attachment: Attachment) -> bool:
+    """Whether the policy holds, or what the start mode grants until the pod is known."""
+    if in_force(state, attachment):
+        return True
+    entry = state.tables.endpoints.get(attachment.ifindex)
+    return (
+        entry is not None
+        and attachment.ifindex not in state.pods
+        and attachment.key not in state.unenforced
+        and {*attachment.ips} <= {*entry.ip4, *entry.ip6}
+    )
 
 
 def _host_side(call: Call, netns: int | None) -> int:

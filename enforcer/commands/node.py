@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from enforcer.commands.options import Usage, pin_dir_option, run_dir_option
+from enforcer.commands.options import (
+    Usage,
+    cni_bin_dir_option,
+    cni_conf_dir_option,
+    pin_dir_option,
+    run_dir_option,
+)
+from enforcer.start import StartMode
 
 
 @click.group()
@@ -29,11 +36,13 @@ def enforcer() -> None:
 @run_dir_option
 @click.option(
     "--start-mode",
-    type=click.Choice(["strict"]),
-    default="strict",
+    type=click.Choice([str(mode) for mode in StartMode]),
+    default=str(StartMode.STRICT),
     show_default=True,
-    help="What a pod may do before its policy is known: nothing.",
+    help="What a pod may do before its policy is known: nothing, what its tenant may, anything.",
 )
+@cni_conf_dir_option
+@cni_bin_dir_option
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Serve Prometheus metrics here.")
 def run_agent(
     node_name: str,
@@ -43,6 +52,8 @@ def run_agent(
     pin_dir: Path,
     run_dir: Path,
     start_mode: str,
+    cni_conf_dir: Path | None,
+    cni_bin_dir: Path | None,
     metrics_listen: str | None,
 ) -> None:
     """Enforce the policies of this node's pods until SIGTERM; they stay in force afterwards."""
@@ -52,7 +63,17 @@ def run_agent(
     from enforcer.agent import Settings
     from enforcer.process import run
 
-    run(Settings(node_name, manifests, config, pin_dir, run_dir), scraped_at)
+    settings = Settings(
+        node_name,
+        manifests,
+        config,
+        pin_dir,
+        run_dir,
+        start_mode=StartMode(start_mode),
+        cni_conf_dir=cni_conf_dir,
+        cni_bin_dir=cni_bin_dir,
+    )
+    run(settings, scraped_at)
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -64,8 +85,19 @@ def _address(text: str) -> tuple[str, int]:
 
 @enforcer.command()
 @pin_dir_option
-def uninstall(pin_dir: Path) -> None:
-    """Detach everything that is pinned below --pin-dir, and remove the pins: enforcement ends."""
+@run_dir_option
+@cni_conf_dir_option
+@cni_bin_dir_option
+def uninstall(
+    pin_dir: Path, run_dir: Path, cni_conf_dir: Path | None, cni_bin_dir: Path | None
+) -> None:
+    """Take the CNI plugin from the node, detach everything that is pinned below --pin-dir, and
+    remove the pins: enforcement ends.
+    """
     from enforcer import attach
+    from enforcer.cni import install, running
 
+    places = running.places(cni_conf_dir, cni_bin_dir, run_dir)
+    if places is not None:
+        install.leave(places)
     attach.uninstall(pin_dir)

@@ -25,6 +25,16 @@ pin_dir_option = click.option(
     show_default=True,
     help="Where programs and maps are pinned, on a bpf filesystem.",
 )
+cni_conf_dir_option = click.option(
+    "--cni-conf-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The node's CNI configuration, where our plugin is kept last; /etc/cni/net.d as a rule.",
+)
+cni_bin_dir_option = click.option(
+    "--cni-bin-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the node's CNI plugins are, to put ours among them; /opt/cni/bin as a rule.",
+)
 
 
 class Usage(RingfenceError):

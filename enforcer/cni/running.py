@@ -1,0 +1,75 @@
+"""The CNI side of the agent's process, put together: socket, configuration, namespaces.
+
+What may surprise: the socket is always there, so that whoever runs the plugin itself needs no
+directories; only the node's configuration and the file of namespaces do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from enforcer.agent import Settings
+from enforcer.attachments import Attachments
+from enforcer.cni import install, namespaces
+from enforcer.cni.plugin import Plugin
+from enforcer.cni.server import Server
+from enforcer.state import Board
+from generators.errors import RingfenceError
+
+
+class HalfPlaces(RingfenceError):
+    """Only one of the plugin's two directories was given."""
+
+    exit_code = 2
+
+    def __init__(self) -> None:
+        super().__init__("--cni-conf-dir and --cni-bin-dir go together; give both, or neither")
+
+
+def places(conf_dir: Path | None, bin_dir: Path | None, run_dir: Path) -> install.Places | None:
+    """The plugin's places on the node; None without directories. One alone is an error."""
+    if conf_dir is None and bin_dir is None:
+        return None
+    if conf_dir is None or bin_dir is None:
+        raise HalfPlaces
+    return install.Places(conf_dir.absolute(), bin_dir.absolute(), run_dir.absolute())
+
+
+@contextmanager
+def running(
+    settings: Settings, pins: Path, board: Board, attachments: Attachments
+) -> Iterator[None]:
+    """Answer CNI calls, and keep the plugin on the node, until the block ends."""
+    strictness = namespaces.Strictness(board, configured=settings.config is not None)
+    plugin = Plugin(pins, board, attachments, settings.start_mode, strictness.is_strict)
+    found = places(settings.cni_conf_dir, settings.cni_bin_dir, settings.run_dir)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        server = Server(settings.run_dir, plugin.answer)
+        server.start()
+        stack.callback(server.stop)
+        if found is not None:
+            joined = install.Keeper(found)
+            written = namespaces.Keeper(found.namespaces, strictness, board)
+            written.start()  # first: what it writes is asked for as soon as the plugin is there
+            joined.start()
+            for run, wake in ((joined.run, joined.wake), (written.run, None)):
+                _start(stack, stop, run, wake)
+        yield
+
+
+def _start(
+    stack: ExitStack,
+    stop: threading.Event,
+    run: Callable[[threading.Event], None],
+    wake: Callable[[], None] | None,
+) -> None:
+    thread = threading.Thread(target=run, args=(stop,), daemon=True)
+    thread.start()
+    stack.callback(thread.join)
+    if wake is not None:
+        stack.callback(wake)
+    stack.callback(stop.set)
