@@ -61,6 +61,8 @@ class Held:
     uid: str = ""
     """Of the object in the cluster; empty for files."""
     generation: int = 0
+    since: int = field(default=0, compare=False)
+    """resourceVersion of the object when it was first seen like this; 0 for files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +303,7 @@ class PolicyBook:
 
 
 def _held(each: PolicyObject, policy: Policy) -> Held:
-    return Held(policy, Source.CLUSTER, each.fingerprint, each.uid, each.generation)
+    return Held(policy, Source.CLUSTER, each.fingerprint, each.uid, each.generation, each.since)
 
 
 def _refused(held: Held, rule: str, reason: str) -> Refused:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -38,6 +38,8 @@ class PolicyObject:
     policy: Policy | None
     """What is in force of it: as it is now, or as it was before it became unreadable."""
     problem: str = ""
+    since: int = field(default=0, compare=False)
+    """resourceVersion when it was first seen like this."""
 
 
 class PolicyReader:
@@ -73,7 +75,16 @@ class PolicyReader:
             problem = str(error)
             same = before is not None and before.uid == meta.uid
             policy = before.policy if before is not None and same else None
-        made = PolicyObject(str(meta.key), meta.uid, meta.generation, fingerprint, policy, problem)
+        version = meta.resource_version
+        made = PolicyObject(
+            str(meta.key),
+            meta.uid,
+            meta.generation,
+            fingerprint,
+            policy,
+            problem,
+            int(version) if version.isdigit() else 0,
+        )
         self._known[meta.key] = made
         return made
 
