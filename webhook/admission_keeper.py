@@ -6,10 +6,11 @@ step: certificates into the Secret, their CAs into both webhook configurations, 
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from generators.tenants.model import TenantConfig
 from webhook import registration
 from webhook.certificates import write_files
 from webhook.guard import Guard
+from webhook.issued import NotIssued, Overlap, read_issued
 from webhook.registration import Target, Wanted
-from webhook.rotation import SECRET_NAME, Kept, Lifetimes, fingerprint, next_step, read
+from webhook.rotation import SECRET_NAME, Kept, Lifetimes, Served, fingerprint, next_step, read
 from webhook.settings import FIELD_MANAGER
 
 LOG = logging.getLogger("ringfence.controller")
@@ -40,6 +42,8 @@ class Where:
     namespace: str
     directory: Path | None
     lifetimes: Lifetimes
+    issued_secret: str = ""
+    """Where somebody else keeps the certificates; empty when we make them."""
 
 
 class AdmissionKeeper:
@@ -62,14 +66,15 @@ class AdmissionKeeper:
         self._renewed = renewed
         self._registered: dict[str, float] = {}
         self._filed = b""
-        self.kept: Kept | None = None
+        self._overlap = Overlap()
+        self.kept: Served | None = None
         self.validating: Wanted | None = None
 
     def step(
         self, config: TenantConfig, doubtful: Callable[[Iterable[Document]], frozenset[str]]
     ) -> float:
         """Bring everything to what it should be; seconds until the next step is due."""
-        kept = self._rotate()
+        kept = self._adopt() if self._where.issued_secret else self._rotate()
         validating, mutating = self._wanted(kept)
         self.validating = validating
         due = self._guard.step(validating, config.label_key, doubtful, self._reasserted)
@@ -82,8 +87,7 @@ class AdmissionKeeper:
 
     def resume(self, label_key: str) -> None:
         """Leading begins: take over what another leader left."""
-        data, _ = self._secret()
-        kept = read(data)
+        kept = self._read()
         self.validating = None if kept is None else self._wanted(kept)[0]
         self._registered = {}
         probe = (
@@ -97,8 +101,7 @@ class AdmissionKeeper:
     def files(self) -> None:
         """Write the files when the Secret has changed; every replica has its own."""
         directory = self._where.directory
-        data, _ = self._secret()
-        kept = read(data)
+        kept = self._read()
         if kept is None:
             return
         self.kept = kept
@@ -107,16 +110,39 @@ class AdmissionKeeper:
             write_files(directory, kept.bundle, kept.leaf)
             self._filed = whole
 
-    def _wanted(self, kept: Kept) -> tuple[Wanted, Wanted]:
+    def _wanted(self, kept: Served) -> tuple[Wanted, Wanted]:
         where = self._where
         return registration.webhooks(where.target, kept.bundle, self._controller, where.namespace)
+
+    def _read(self) -> Served | None:
+        if not self._where.issued_secret:
+            return read(self._secret()[0])
+        try:
+            return self._issued()
+        except NotIssued:
+            return None
+
+    def _adopt(self) -> Served:
+        """Take what somebody else has made; NotIssued until then."""
+        self.kept = self._issued()
+        self.files()
+        return self.kept
+
+    def _issued(self) -> Served:
+        """What their Secret holds, with the CAs that left it a moment ago."""
+        where = self._where
+        name = f"{where.namespace}/{where.issued_secret}"
+        found = read_issued(self._secret()[0], where.target.hosts, datetime.now(UTC), name)
+        grace = where.lifetimes.propagate
+        self._overlap = self._overlap.seen(found.authorities, time.monotonic(), grace)
+        return replace(found, authorities=self._overlap.authorities)
 
     def _rotate(self) -> Kept:
         where = self._where
         data, version = self._secret()
         if self.kept is not None and not data.get("ca.crt"):
             # Webhooks still serve what was lost, and must stay trusted.
-            data = {**data, "ca.crt": self.kept.data()["ca.crt"]}
+            data = {**data, "ca.crt": base64.b64encode(self.kept.bundle).decode("ascii")}
         step = next_step(
             data, where.target.hosts, datetime.now(UTC), where.lifetimes, self._trusted
         )
@@ -135,7 +161,8 @@ class AdmissionKeeper:
 
     def _secret(self) -> tuple[Mapping[str, str], str]:
         try:
-            document = self._client.get(SECRETS, SECRET_NAME, self._where.namespace)
+            name = self._where.issued_secret or SECRET_NAME
+            document = self._client.get(SECRETS, name, self._where.namespace)
         except NotFound:
             return {}, ""
         return strings(document, "data"), resource_version_of(document)

@@ -73,6 +73,8 @@ class ControllerSettings:
     settle_seconds: float = 5.0
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     lease: LeaseTiming = field(default_factory=LeaseTiming)
+    issued_secret: str = ""
+    """Where somebody else keeps the webhook's certificates."""
 
 
 class Controller:
@@ -190,7 +192,13 @@ class Controller:
         return AdmissionKeeper(
             self._fenced,
             self._guard,
-            Where(target, settings.namespace, settings.certificate_directory, settings.lifetimes),
+            Where(
+                target,
+                settings.namespace,
+                settings.certificate_directory,
+                settings.lifetimes,
+                settings.issued_secret,
+            ),
             user,
             self._reasserted,
             lambda why: self.metrics.renewals.labels(why).inc(),
@@ -210,7 +218,9 @@ class Controller:
         """Who we are and whether that is enough; waits for an API server that is away."""
         while not self._stopping.is_set():
             try:
-                permissions.check(self._client, self._settings.namespace)
+                permissions.check(
+                    self._client, self._settings.namespace, self._settings.issued_secret
+                )
                 review: Document = {
                     "apiVersion": SELF_REVIEWS.api_version,
                     "kind": SELF_REVIEWS.kind,

@@ -78,6 +78,12 @@ def controller() -> None:
     help="Also keep tls.crt, tls.key and ca.crt here, for a webhook outside the cluster.",
 )
 @click.option(
+    "--certificate-secret",
+    default="",
+    metavar="NAME",
+    help="Somebody else keeps tls.crt, tls.key and ca.crt in this Secret; make none.",
+)
+@click.option(
     "--metrics-listen",
     type=address,
     metavar="HOST:PORT",
@@ -131,6 +137,7 @@ def run(
     webhook_url: str | None,
     webhook_service: tuple[str, str, int] | None,
     certificate_dir: Path | None,
+    certificate_secret: str,
     metrics_listen: tuple[str, int] | None,
     namespace: str,
     settle_seconds: float,
@@ -168,6 +175,7 @@ def run(
         settle_seconds,
         Lifetimes(authority_days * DAYS, certificate_days * DAYS, propagate_seconds),
         LeaseTiming(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5),
+        certificate_secret,
     )
     listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:
@@ -200,9 +208,15 @@ def _target(url: str | None, service: tuple[str, str, int] | None) -> Target | N
     metavar="NAME",
     help="The controller's own namespace.",
 )
-def rules(namespace: str) -> None:
+@click.option(
+    "--certificate-secret",
+    default="",
+    metavar="NAME",
+    help="As for `run`: the Secret that somebody else keeps.",
+)
+def rules(namespace: str, certificate_secret: str) -> None:
     """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
     from generators.manifests import to_yaml
     from webhook.permissions import role_documents
 
-    click.echo(to_yaml(role_documents(namespace)), nl=False)
+    click.echo(to_yaml(role_documents(namespace, issued_secret=certificate_secret)), nl=False)

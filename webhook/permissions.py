@@ -76,18 +76,26 @@ CLUSTER_RULES = (
 )
 """Needed in the whole cluster."""
 
-SYSTEM_RULES = (
-    Rule(CONFIG_MAPS, (*_FOLLOW, "create", "update"), "record, status"),
-    Rule(LEASES, ("get", "create", "update"), "one leader"),
-    Rule(SECRETS, ("create",), "certificates of the webhook"),
-    Rule(SECRETS, ("get", "update"), "certificates of the webhook", (SECRET_NAME,)),
-)
-"""Needed in the system namespace."""
+
+def system_rules(issued_secret: str = "") -> tuple[Rule, ...]:
+    """Needed in the system namespace; `issued_secret`: somebody else keeps the certificates."""
+    why = "certificates of the webhook"
+    certificates = (
+        Rule(SECRETS, ("create",), why),
+        Rule(SECRETS, ("get", "update"), why, (SECRET_NAME,)),
+    )
+    if issued_secret:
+        certificates = (Rule(SECRETS, ("get",), why, (issued_secret,)),)
+    return (
+        Rule(CONFIG_MAPS, (*_FOLLOW, "create", "update"), "record, status"),
+        Rule(LEASES, ("get", "create", "update"), "one leader"),
+        *certificates,
+    )
 
 
-def missing(client: Client, namespace: str) -> Iterator[str]:
+def missing(client: Client, namespace: str, issued_secret: str = "") -> Iterator[str]:
     """What the API server would refuse, in words for whoever writes roles."""
-    for rules, home in ((CLUSTER_RULES, ""), (SYSTEM_RULES, namespace)):
+    for rules, home in ((CLUSTER_RULES, ""), (system_rules(issued_secret), namespace)):
         for rule in rules:
             for verb in rule.verbs:
                 if not all(_allowed(client, rule, verb, home, n) for n in rule.names or ("",)):
@@ -96,9 +104,9 @@ def missing(client: Client, namespace: str) -> Iterator[str]:
                     yield f"{verb} {rule.resource}{named}{where} ({rule.why})"
 
 
-def check(client: Client, namespace: str) -> None:
+def check(client: Client, namespace: str, issued_secret: str = "") -> None:
     """MachineLacks names every missing rule."""
-    found = list(missing(client, namespace))
+    found = list(missing(client, namespace, issued_secret))
     if found:
         how = f"add it to role {ROLE}; `ringfence controller rules` prints all that is needed"
         raise MachineLacks(f"this identity may not: {'; '.join(found)}", how)
@@ -122,7 +130,7 @@ def _allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) -
     return mapping(answer, "status").get("allowed") is True
 
 
-def role_documents(namespace: str, account: str = ROLE) -> list[Document]:
+def role_documents(namespace: str, account: str = ROLE, issued_secret: str = "") -> list[Document]:
     """ServiceAccount, roles and bindings of a controller in `namespace`."""
     rbac = "rbac.authorization.k8s.io"
     subject: Document = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
@@ -152,5 +160,5 @@ def role_documents(namespace: str, account: str = ROLE) -> list[Document]:
             "metadata": {"name": account, "namespace": namespace},
         },
         *role("ClusterRole", CLUSTER_RULES, {}),
-        *role("Role", SYSTEM_RULES, {"namespace": namespace}),
+        *role("Role", system_rules(issued_secret), {"namespace": namespace}),
     ]

@@ -38,11 +38,10 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What the Secret holds. `authorities`: newest first; the first is the one that `key` is of."""
+class Served:
+    """What webhooks serve, and the CAs that are to be trusted for it, newest first."""
 
     authorities: tuple[x509.Certificate, ...]
-    key: ec.EllipticCurvePrivateKey
     leaf: Leaf
 
     @property
@@ -52,14 +51,21 @@ class Kept:
         return b"".join(authority.public_bytes(pem) for authority in self.authorities)
 
     @property
-    def newest(self) -> str:
-        """Fingerprint of the CA that signs from now on."""
-        return fingerprint(self.authorities[0])
-
-    @property
     def certificate(self) -> x509.Certificate:
         """The leaf."""
         return x509.load_pem_x509_certificate(self.leaf.certificate)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Served):
+    """What our own Secret holds: also the key of the first of `authorities`."""
+
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def newest(self) -> str:
+        """Fingerprint of the CA that signs from now on."""
+        return fingerprint(self.authorities[0])
 
     def data(self) -> dict[str, str]:
         """As `data` of a Secret."""
@@ -97,7 +103,7 @@ def read(data: Mapping[str, str]) -> Kept | None:
     leaf = Leaf(_bytes(data, "tls.crt"), _bytes(data, "tls.key"))
     if not authorities or key is None:
         return None
-    kept = Kept(authorities, key, leaf)
+    kept = Kept(authorities, leaf, key)
     serving = _private_key(leaf.key)
     try:
         sound = serving is not None and _belongs(serving, kept.certificate)
@@ -121,7 +127,7 @@ def next_step(
     if authorities[0].not_valid_before_utc > now:
         return _afresh(authorities, hosts, now, lifetimes, "the CA is not valid yet")
     leaf = Leaf(_bytes(data, "tls.crt"), _bytes(data, "tls.key"))
-    kept = Kept(authorities, key, leaf)
+    kept = Kept(authorities, leaf, key)
     if defect := _defect(kept, hosts, now):
         return _reissue(kept, hosts, now, lifetimes, defect)
     pending = not _signed(kept.certificate, authorities[0])
@@ -147,7 +153,7 @@ def _afresh(
     """A new CA at once; webhooks that still serve a leaf of another one stay trusted."""
     authority = new_authority(now, lifetimes.authority / _DAY)
     leaf = issue(authority, hosts, now, _leaf_days(authority.certificate, now, lifetimes))
-    return Step(Kept((authority.certificate, *others), authority.key, leaf), why)
+    return Step(Kept((authority.certificate, *others), leaf, authority.key), why)
 
 
 def _reissue(
