@@ -12,7 +12,7 @@ import click
 from webhook.controller_cli import controller
 from webhook.install_cli import forget, unregister, verify
 from webhook.namespace_cli import namespace
-from webhook.options import EXISTING_FILE, address, bound
+from webhook.options import EXISTING_FILE, address, bound, policy_sources
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
 
 
@@ -67,6 +67,25 @@ def webhook() -> None:
     help="Who may write generated NetworkPolicies and tenant labels beside admins.",
 )
 @click.option(
+    "--policies",
+    multiple=True,
+    callback=policy_sources,
+    metavar="PATH|cluster",
+    help="Kyverno policies: files, folders, or those of the API server; may be repeated.",
+)
+@click.option(
+    "--allow-kind",
+    "allowed_kinds",
+    multiple=True,
+    metavar="KIND",
+    help="A kind that policies may write beside the usual ones; as for the controller.",
+)
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="The API server, for policies; without it KUBECONFIG, then the pod's ServiceAccount.",
+)
+@click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
     default=DRAIN_SECONDS,
@@ -87,10 +106,15 @@ def serve(
     tls_key: Path,
     metrics_listen: tuple[str, int] | None,
     controller_user: str,
+    policies: tuple[str, ...],
+    allowed_kinds: tuple[str, ...],
+    kubeconfig: str | None,
     drain_seconds: float,
     request_seconds: float,
 ) -> None:
     """Answer AdmissionReviews on /mutate and /validate; GET /livez, /readyz; logs on stderr.
+
+    With --policies also on /mutate-policies/fail, /mutate-policies/ignore and /validate-policies.
 
     A tenant file or certificate that is wrong at the start ends the command; one that becomes wrong
     later is refused and the last good one stays.
@@ -100,7 +124,15 @@ def serve(
     from webhook.state import load_state
 
     settings = Settings(
-        tenant_file, tls_cert, tls_key, controller_user, drain_seconds, request_seconds
+        tenant_file,
+        tls_cert,
+        tls_key,
+        controller_user,
+        drain_seconds,
+        request_seconds,
+        policies,
+        kubeconfig,
+        allowed_kinds,
     )
     state = load_state(settings)
     listener = bound("--listen", listen)

@@ -41,6 +41,11 @@ class Major(Enum):
         return "--atomic" if self is Major.V3 else "--rollback-on-failure"
 
 
+def said(done: Done) -> str:
+    """All its words; helm 4 prints a hook's output as a log message, in escaped quotes."""
+    return (done.stdout + done.stderr).replace('\\"', '"').replace("\\n", "\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Helm:
     """One helm, as one user of one API server; without an API server only for templates."""

@@ -1,0 +1,105 @@
+"""Install, upgrade, rollback, test and uninstall by real helms; hooks run with real rights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.charts.helm import Done, Helm, said
+from tests.charts.namespace.conftest import CHART, Team
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+NO_PODS = ("--set", "web.replicas=0")
+POLICY = "shop-ringfence-namespace"
+
+
+def test_a_team_s_chart_labels_its_namespace_from_install_to_uninstall(
+    helm: Helm, team: Team, umbrella: Path
+) -> None:
+    helm = helm.at(team.plane)
+    before = team.labels
+
+    def run(*words: str | Path) -> str:
+        return helm.run(*words, namespace=team.namespace)
+
+    run("install", "shop", umbrella, *NO_PODS, "--wait", "--timeout", "60s")
+    assert team.labels == before | {"client": "test01"}
+    assert team.managers("client") == {"ringfence-shop"}
+    by_label = {"namespaceSelector": {"matchLabels": {"client": "test01"}}}
+    expression = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["ingress"]}
+    by_name = {"namespaceSelector": {"matchExpressions": [expression]}}
+    assert team.policy(POLICY) == {
+        "podSelector": {},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [by_label, by_name]}],
+    }
+    lasting = {f"networkpolicy/{POLICY}", "deployment/shop-web"}
+    assert {o for o in team.objects() if not o.startswith("secret/")} == lasting
+
+    assert "Phase:          Succeeded" in run("test", "shop")
+
+    other = ("--set", "ringfence-namespace.labels.client=test02")
+    run("upgrade", "shop", umbrella, *NO_PODS, *other, "--wait", "--timeout", "60s")
+    assert team.labels["client"] == "test02"
+
+    run("rollback", "shop", "1", "--wait", "--timeout", "60s")
+    assert team.labels["client"] == "test01"
+
+    run("uninstall", "shop", "--wait", "--timeout", "60s")
+    assert team.labels == before
+    assert team.objects() == set()
+
+
+def test_a_label_that_an_upgrade_names_no_more_goes(helm4: Helm, team: Team) -> None:
+    helm = helm4.at(team.plane)
+    before = team.labels
+    revisions: list[dict[str, str]] = [{"client": "test01", "stage": "x"}, {"stage": "x"}, {}]
+    for labels in revisions:
+        words = ["upgrade", "--install", "shop", str(CHART), "--reset-values"]
+        helm.run(*words, *helm.values({"labels": labels}), namespace=team.namespace)
+        assert team.labels == before | labels
+
+
+def test_two_releases_keep_their_label_until_the_last_is_gone(helm4: Helm, team: Team) -> None:
+    helm = helm4.at(team.plane)
+    wanted = helm.values({"labels": {"client": "test01"}})
+    for release in ("first", "second"):
+        helm.run("install", release, CHART, *wanted, namespace=team.namespace)
+    assert team.managers("client") == {"ringfence-first", "ringfence-second"}
+    helm.run("uninstall", "first", namespace=team.namespace)
+    assert team.labels["client"] == "test01"
+    helm.run("uninstall", "second", namespace=team.namespace)
+    assert "client" not in team.labels
+    assert team.objects() == set()
+
+
+def test_two_releases_that_want_different_values_are_both_named(helm: Helm, team: Team) -> None:
+    helm = helm.at(team.plane)
+
+    def install(release: str, value: str) -> Done:
+        wanted = helm.values({"labels": {"client": value}})
+        return helm.attempt("install", release, CHART, *wanted, namespace=team.namespace)
+
+    assert install("first", "test01").returncode == 0
+    refused = install("second", "test02")
+    assert refused.returncode == 1
+    assert (
+        'release "second" wants client=test02, but release "first" has set client=test01'
+        in said(refused)
+    )
+    assert team.labels["client"] == "test01"
+
+
+def test_an_install_that_fails_is_taken_back_with_its_label(
+    helm: Helm, team: Team, umbrella: Path
+) -> None:
+    helm = helm.at(team.plane)
+    before = team.labels
+    # Its pods find no node here, so it never becomes ready.
+    words = ["--wait", "--timeout", "4s", helm.major.undo_on_failure]
+    failed = helm.attempt("install", "shop", umbrella, *words, namespace=team.namespace)
+    assert failed.returncode == 1
+    assert team.labels == before
+    assert {o for o in team.objects() if not o.startswith("pod/shop-web")} == set()
