@@ -47,6 +47,9 @@ AS_GROUP = click.option(
 )
 
 
+HOLLOW_NODES = 2
+
+
 @click.group()
 def lab() -> None:
     """Pods as network namespaces on this machine, with the real programs on real packets."""
@@ -55,18 +58,42 @@ def lab() -> None:
 @lab.command()
 @CONFIG
 @FILES
+@click.option("--api-server", is_flag=True, help="Keep the objects on a real API server.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Join this API server instead of starting one.",
+)
+@click.option("--nodes", type=int, metavar="N", help="How many hollow nodes  [default: 2]")
 @NAME
-def up(config: Path | None, paths: tuple[str, ...], lab: str) -> None:
+def up(
+    config: Path | None,
+    paths: tuple[str, ...],
+    api_server: bool,
+    kubeconfig: Path | None,
+    nodes: int | None,
+    lab: str,
+) -> None:
     """Start a lab: the webhook, the enforcer, and the objects in PATH as running pods."""
-    from enforcer.lab import machine, session
+    from enforcer.lab import session
     from enforcer.lab.admission import Requester
-    from generators.manifests import read
 
     where = places(lab)
-    machine.check()
-    report = session.up(where, config, read(paths), Requester())
+    if api_server or kubeconfig is not None:
+        from enforcer.lab.api import session as api
+
+        wish = api.Wish(kubeconfig, HOLLOW_NODES if nodes is None else nodes)
+        report = api.up(where, config, wish, paths)
+        click.echo(where.kubeconfig)
+        hint = f"`export KUBECONFIG={where.kubeconfig}`, or `ringfence lab kubectl{_option(where)}`"
+    elif nodes is not None:
+        raise click.UsageError("--nodes needs --api-server or --kubeconfig FILE")
+    else:
+        report = session.up(where, config, paths, Requester())
+        hint = f"`ringfence lab probe{_option(where)}`"
     _print(report)
-    click.echo(f'lab "{lab}" is up: `ringfence lab probe{_option(where)}`', err=True)
+    click.echo(f'lab "{lab}" is up: {hint}', err=True)
     _finish(report)
 
 
@@ -85,11 +112,10 @@ def apply(
 ) -> None:
     """Create or change objects, as `kubectl apply` would; returns when that is in force."""
     from enforcer.lab import session
-    from generators.manifests import read
 
     if not paths and config is None:
         raise click.UsageError("nothing to apply: give -f PATH, or -c FILE to turn Ringfence on")
-    report = session.apply(places(lab), config, read(paths), _requester(user, groups))
+    report = session.apply(places(lab), config, paths, _requester(user, groups))
     _print(report)
     _finish(report)
 
@@ -109,13 +135,10 @@ def delete(
 ) -> None:
     """Delete the objects in PATH, or KIND NAME; a namespace goes with all that is in it."""
     from enforcer.lab import session
-    from enforcer.lab.changes import named
-    from generators.manifests import read
 
     if bool(paths) == bool(what) or len(what) == 1:
         raise click.UsageError("give either -f PATH or KIND [NS/]NAME")
-    keys = [named(what[0], name) for name in what[1:]]
-    report = session.delete(places(lab), keys, read(paths), _requester(user, groups))
+    report = session.delete(places(lab), what, paths, _requester(user, groups))
     _print(report)
     _finish(report)
 
@@ -132,8 +155,8 @@ def get(kind: str, object_name: str | None, output: str, lab: str) -> None:
     from generators.manifests import to_yaml
 
     found = kind_of(kind)
-    with session.looking(places(lab)) as (_, objects):
-        documents = show.select(objects, found, object_name)
+    with session.looking(places(lab)) as view:
+        documents = show.select(view.store, found, object_name)
     one = object_name is not None and not object_name.endswith("/")
     if Output(output) is Output.TABLE:
         text = show.table(found, documents)
@@ -177,10 +200,8 @@ def probe(
     from enforcer.lab import probe, session
     from generators.grid import Style
 
-    with session.looking(places(lab)) as (ledger, objects):
-        findings, skipped = probe.matrix(
-            ledger, objects, ports, source, destination, silence=timeout
-        )
+    with session.looking(places(lab)) as view:
+        findings, skipped = probe.matrix(view, ports, source, destination, silence=timeout)
     if skipped:
         click.echo(
             f"warning: {skipped} questions over neither TCP nor UDP are not probed", err=True
@@ -207,6 +228,17 @@ def execute(pod: str, command: tuple[str, ...], lab: str) -> None:
     session.execute(places(lab), namespace, name, command)
 
 
+@lab.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@NAME
+def kubectl(arguments: tuple[str, ...], lab: str) -> None:
+    """Run kubectl as an admin of the lab's API server: `lab kubectl -- get pods --watch`."""
+    from enforcer.lab import session
+
+    sys.stdout.flush()
+    session.kubectl(places(lab), arguments)
+
+
 @lab.command()
 @output_option
 @NAME
@@ -215,8 +247,8 @@ def status(output: str, lab: str) -> None:
     from enforcer.lab import session
     from enforcer.lab import status as state
 
-    with session.looking(places(lab)) as (ledger, objects):
-        document = state.document(ledger, objects)
+    with session.looking(places(lab)) as view:
+        document = state.document(view)
     if Output(output) is Output.TABLE:
         click.echo(state.table(document), nl=False)
     else:

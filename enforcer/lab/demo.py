@@ -165,8 +165,8 @@ def _attempt(stage: Stage) -> None:
 
 
 def _kill(stage: Stage) -> None:
-    with session.looking(stage.places) as (ledger, _):
-        pids = [str(process.pid) for process in ledger.state.processes if process.alive]
+    with session.looking(stage.places) as view:
+        pids = [str(process.pid) for process in view.ledger.state.processes if process.alive]
     stage.chapter(
         "6. Kill every Ringfence process",
         "The programs stay in the kernel: the clients are still apart.",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 
 from enforcer import control
-from enforcer.lab.names import Places
 from generators.errors import RingfenceError
 from generators.verdicts import Judgement, Reason, Verdict
 
@@ -51,17 +52,16 @@ Witness = Callable[[Sequence[Connection]], Mapping[Connection, Evidence]]
 _WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 
 
-def flow_witness(places: Places) -> Witness:
-    """A witness that asks the lab's agent; when that does not run, nothing is known."""
+def flow_witness(run_dirs: Sequence[Path]) -> Witness:
+    """A witness that asks the nodes' agents; of one that does not run, nothing is known."""
 
     def witness(connections: Sequence[Connection]) -> Mapping[Connection, Evidence]:
         wanted = frozenset(connections)
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            try:
-                answers = control.stream(places.enforcer_run, {"command": "flows", "last": FLOWS})
-                found = gather(answers, wanted)
-            except RingfenceError:
+            answers = [flows for run_dir in run_dirs if (flows := _flows(run_dir)) is not None]
+            found = gather(chain.from_iterable(answers), wanted)
+            if not answers:
                 return {}
             complete = len(found) == len(wanted) and all(e.complete for e in found.values())
             if complete or time.monotonic() > deadline:
@@ -69,6 +69,14 @@ def flow_witness(places: Places) -> Witness:
             time.sleep(POLL_SECONDS)
 
     return witness
+
+
+def _flows(run_dir: Path) -> list[control.Answer] | None:
+    """What an agent remembers; None where none answers."""
+    try:
+        return list(control.stream(run_dir, {"command": "flows", "last": FLOWS}))
+    except RingfenceError:
+        return None
 
 
 def gather(

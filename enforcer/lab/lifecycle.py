@@ -65,6 +65,20 @@ def open_lab(places: Places, lock: Lock) -> Iterator[Ledger]:
         yield ledger
 
 
+def make_room(places: Places) -> None:
+    """Remove the remains of a lab of that name; one that is alive is not touched."""
+    ledger = ledgers.load(places)
+    if ledger is None:
+        return
+    running = [process for process in ledger.state.processes if process.alive]
+    if ledger.state.phase is Phase.UP and len(running) == len(expected(ledger)):
+        raise Refused(
+            f'lab "{places.name}" is up already; change it with `ringfence lab apply`, or end it '
+            "with `ringfence lab down`"
+        )
+    clean(ledger)
+
+
 def clean_remains(places: Places) -> bool:
     """Remove what a killed command left behind; False when there was nothing to do."""
     ledger = ledgers.load(places)
@@ -137,6 +151,8 @@ def clean(ledger: Ledger) -> None:
     if state.phase is not Phase.REMOVING:
         ledger.update(replace(state, phase=Phase.REMOVING))
     processes.end(state.processes)
+    if state.backing is Backing.JOINED_API:
+        bringup.leave(ledger)
     # Only now nobody makes pods any more.
     made = (*state.netns, *_pods_of_kubelets(ledger.places))
     processes.end(processes.inside_netns(NETNS_ROOT / name for name in made))

@@ -37,11 +37,17 @@ class Running:
     pod: Pod
     netns: str
     wire: Wire | None
+    node: str = NODE
 
     def site(self) -> Site:
         """Where and on which ports it answers."""
-        ports = {(port.protocol, port.port) for port in self.pod.ports if port.protocol in TYPES}
-        return Site(self.pod.key, self.netns, tuple(sorted(ports)))
+        return site(self.pod, self.netns)
+
+
+def site(pod: Pod, netns: str) -> Site:
+    """Where and on which ports a pod answers."""
+    ports = {(port.protocol, port.port) for port in pod.ports if port.protocol in TYPES}
+    return Site(pod.key, netns, tuple(sorted(ports)))
 
 
 def documents(store: Store) -> Documents:

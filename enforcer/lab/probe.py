@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from enforcer.lab import prober
 from enforcer.lab.evidence import Connection, Evidence, Witness, flow_witness
-from enforcer.lab.ledger import Ledger
-from enforcer.lab.pods import Running, documents, running
+from enforcer.lab.pods import Running
 from enforcer.lab.prober import SILENCE_SECONDS, Outcome, Probe
 from enforcer.lab.responder import TYPES
-from enforcer.lab.store import Store
+from enforcer.lab.view import View
 from generators.addresses import Family, family
 from generators.cluster import from_objects
 from generators.grid import Style, grid_text
@@ -134,18 +133,17 @@ def _is_self(question: Question) -> bool:
 
 
 def matrix(
-    ledger: Ledger,
-    store: Store,
+    view: View,
     ports: Sequence[str] = (),
     source: str | None = None,
     destination: str | None = None,
     silence: float = SILENCE_SECONDS,
 ) -> tuple[tuple[Finding, ...], int]:
     """Answers to the questions of `ringfence matrix`, and how many the prober cannot ask."""
-    cluster = from_objects(documents(store))
+    cluster = from_objects(view.documents)
     wanted = [PortProtocol.parse(port) for port in ports]
     asked = questions(cluster, wanted, (), source, destination)
-    pods = running(ledger.places, store)
+    pods = view.pods
     strangers = {name for q in asked for name in (q.source, q.destination)}
     strangers -= {item.pod.key for item in pods}
     if strangers:
@@ -154,7 +152,8 @@ def matrix(
             "`ringfence lab exec NS/POD -- COMMAND` can try anything else"
         )
     chosen = askable(asked)
-    findings = ask(pods, chosen, flow_witness(ledger.places), silence)
+    agents = [home.places.enforcer_run for home in view.homes]
+    findings = ask(pods, chosen, flow_witness(agents), silence)
     return tuple(findings), len(asked) - len(chosen)
 
 

@@ -16,29 +16,33 @@ from typing import NoReturn
 from enforcer.lab import ledger as ledgers
 from enforcer.lab import lifecycle, machine, netns, parts, store
 from enforcer.lab.admission import Requester, Webhook
-from enforcer.lab.changes import Gate, Report, keys_of
+from enforcer.lab.api import session as api
+from enforcer.lab.api import users
+from enforcer.lab.changes import Gate, Report, keys_of, named
 from enforcer.lab.changes import apply as apply_documents
 from enforcer.lab.changes import delete as delete_objects
 from enforcer.lab.controller import synchronize
 from enforcer.lab.converge import begin_empty, converge
-from enforcer.lab.ledger import Ledger, Lock, Phase
+from enforcer.lab.ledger import Backing, Ledger, Lock, Phase
 from enforcer.lab.names import Places
-from enforcer.lab.pods import give_addresses, nodes_of, running
-from enforcer.lab.store import Key, Store
+from enforcer.lab.pods import give_addresses, nodes_of
+from enforcer.lab.store import Store
+from enforcer.lab.view import View, look
 from generators.errors import Refused, RingfenceError
-from generators.manifests import Documents
+from generators.manifests import Documents, read
 from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
 
 Edit = Callable[[Store, Gate], Report]
 
 
-def up(places: Places, config: Path | None, documents: Documents, requester: Requester) -> Report:
+def up(places: Places, config: Path | None, paths: Sequence[str], requester: Requester) -> Report:
     """Start a lab with these objects in it; whatever goes wrong, nothing stays behind."""
     machine.check()
+    documents = read(paths)
     digest = None if config is None else load_tenants(config).digest
     with ledgers.locked(places, Lock.EXCLUSIVE):
-        _make_room(places)
+        lifecycle.make_room(places)
         try:
             ledger = lifecycle.begin(places, config)
             begin_empty(ledger, digest)
@@ -53,13 +57,16 @@ def up(places: Places, config: Path | None, documents: Documents, requester: Req
 
 
 def apply(
-    places: Places, config: Path | None, documents: Documents, requester: Requester
+    places: Places, config: Path | None, paths: Sequence[str], requester: Requester
 ) -> Report:
     """Apply objects to a running lab; with a tenant file, put that in force first."""
     machine.check_root()
     if config is not None:
         load_tenants(config)
+    documents = _read_ours(places, paths)
     with lifecycle.open_lab(places, Lock.EXCLUSIVE) as ledger:
+        if ledger.state.backing is not Backing.FILES:
+            return api.apply(ledger, config, paths, requester)
         if config is not None and ledger.state.config != str(config.resolve()):
             for name in (lifecycle.ENFORCER, lifecycle.WEBHOOK):
                 parts.stop(ledger, name)
@@ -71,13 +78,15 @@ def apply(
 
 
 def delete(
-    places: Places, keys: Sequence[Key], documents: Documents, requester: Requester
+    places: Places, what: Sequence[str], paths: Sequence[str], requester: Requester
 ) -> Report:
-    """Delete the objects of the documents and those named by key."""
+    """Delete the objects in the files, or those named by `KIND [NS/]NAME...`."""
     machine.check_root()
-    sources = keys_of(documents)
-    wanted = [*sources, *keys]
+    sources = keys_of(_read_ours(places, paths))
     with lifecycle.open_lab(places, Lock.EXCLUSIVE) as ledger:
+        if ledger.state.backing is not Backing.FILES:
+            return api.delete(ledger, what, paths, requester)
+        wanted = [*sources, *(named(what[0], name) for name in what[1:])]
         lifecycle.start_processes(ledger)
         return _edit(ledger, requester, lambda s, gate: delete_objects(s, wanted, gate, sources))
 
@@ -96,17 +105,17 @@ def down(places: Places) -> bool:
 
 
 @contextlib.contextmanager
-def looking(places: Places) -> Iterator[tuple[Ledger, Store]]:
-    """A lab that nobody changes meanwhile, and its objects."""
+def looking(places: Places) -> Iterator[View]:
+    """A lab that none of our commands changes meanwhile."""
     machine.check_root()
     with lifecycle.open_lab(places, Lock.SHARED) as ledger:
-        yield ledger, store.load(places.run)
+        yield look(ledger)
 
 
 def execute(places: Places, namespace: str, pod: str, command: Sequence[str]) -> NoReturn:
     """Become `command` inside the pod's network namespace; its exit code is ours."""
-    with looking(places) as (_, objects):
-        found = [r for r in running(places, objects) if r.pod.key == f"{namespace}/{pod}"]
+    with looking(places) as view:
+        found = [item for item in view.pods if item.pod.key == f"{namespace}/{pod}"]
     if not found:
         raise Refused(f'Error from server (NotFound): pods "{namespace}/{pod}" not found')
     netns.enter(found[0].netns)
@@ -116,24 +125,31 @@ def execute(places: Places, namespace: str, pod: str, command: Sequence[str]) ->
         raise CommandFailed(f"{command[0]}: {error.strerror}") from error
 
 
+def kubectl(places: Places, arguments: Sequence[str]) -> NoReturn:
+    """Become kubectl for the lab's API server."""
+    machine.check_root()
+    with lifecycle.open_lab(places, Lock.SHARED) as ledger:
+        if ledger.state.backing is Backing.FILES:
+            raise Refused(
+                f'lab "{places.name}" has no API server; start one that has with '
+                "`ringfence lab up --api-server`"
+            )
+    program = str(users.kubectl())
+    os.execve(program, [program, *arguments], users.environment(places))  # noqa: S606  as given
+
+
 class CommandFailed(RingfenceError):
     """The command for `exec` could not be started; the shell's code for that."""
 
     exit_code = 127
 
 
-def _make_room(places: Places) -> None:
-    """Remove the remains of a lab of that name; one that is alive is not touched."""
+def _read_ours(places: Places, paths: Sequence[str]) -> Documents:
+    """The files, where this lab keeps the objects itself; kubectl reads them for an API server."""
     ledger = ledgers.load(places)
-    if ledger is None:
-        return
-    running = [process for process in ledger.state.processes if process.alive]
-    if ledger.state.phase is Phase.UP and len(running) == len(lifecycle.expected(ledger)):
-        raise Refused(
-            f'lab "{places.name}" is up already; change it with `ringfence lab apply`, or end it '
-            "with `ringfence lab down`"
-        )
-    lifecycle.clean(ledger)
+    if ledger is not None and ledger.state.backing is not Backing.FILES:
+        return Documents()
+    return read(paths)
 
 
 def _edit(ledger: Ledger, requester: Requester, edit: Edit) -> Report:

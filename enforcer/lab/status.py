@@ -7,7 +7,7 @@ runs, knows more about the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,14 @@ from typing import TypedDict
 from enforcer import attach, control, loader
 from enforcer.kernel import KernelError
 from enforcer.lab import netns
-from enforcer.lab.ledger import Ledger
-from enforcer.lab.lifecycle import ENFORCER, expected
-from enforcer.lab.names import NODE, Places, Wire
-from enforcer.lab.pods import Running, documents, node_of, running
+from enforcer.lab.ledger import Backing
+from enforcer.lab.lifecycle import expected
+from enforcer.lab.names import NodePlaces, Wire
+from enforcer.lab.pods import Running
 from enforcer.lab.show import NONE, columns
-from enforcer.lab.store import Store
+from enforcer.lab.view import Home, View
 from enforcer.maps import Maps
 from enforcer.tables import EndpointEntry, EndpointFlag
-from generators.cluster import from_objects
 from generators.errors import RingfenceError
 
 HOST_NETWORK = "it is on the node's network, where no policy reaches it"
@@ -51,7 +50,7 @@ class PodStatus(TypedDict):
 
 
 class NodeStatus(TypedDict):
-    """The lab's node."""
+    """A node of the lab; `node` is the first of `nodes`."""
 
     name: str
     networkNamespace: str
@@ -69,7 +68,9 @@ class Status(TypedDict):
     pinDirectory: str
     processes: list[ProcessStatus]
     notRunning: list[str]
+    kubeconfig: str | None
     node: NodeStatus
+    nodes: list[NodeStatus]
     pods: list[PodStatus]
     notEnforced: list[str]
 
@@ -82,16 +83,15 @@ class _Kernel:
     endpoints: Mapping[int, EndpointEntry]
 
 
-def document(ledger: Ledger, store: Store) -> Status:
+def document(view: View) -> Status:
     """The state of a lab."""
-    places, state = ledger.places, ledger.state
-    pods = running(places, store)
-    node = node_of(from_objects(documents(store)), pods)
+    ledger, places, state = view.ledger, view.ledger.places, view.ledger.state
     alive = [process for process in state.processes if process.alive]
     shown = [process for process in alive if process.name in expected(ledger)]
-    told = _told(places) if any(p.name == ENFORCER for p in shown) else {}
-    with _in_kernel(places) as loaded:
-        statuses = [_pod(item, loaded, told) for item in pods]
+    running = {process.name for process in shown}
+    statuses = [status for home in view.homes for status in _pods(view, home, running)]
+    statuses.sort(key=lambda status: (status["namespace"], status["name"]))
+    nodes = [_node(home) for home in view.homes]
     return {
         "name": places.name,
         "config": state.config,
@@ -100,12 +100,9 @@ def document(ledger: Ledger, store: Store) -> Status:
         "pinDirectory": str(places.pins),
         "processes": [{"name": process.name, "pid": process.pid} for process in shown],
         "notRunning": sorted(set(expected(ledger)) - {process.name for process in shown}),
-        "node": {
-            "name": NODE,
-            "networkNamespace": places.node_netns,
-            "addresses": list(node.ips),
-            "podCIDRs": list(node.pod_cidrs),
-        },
+        "kubeconfig": None if state.backing is Backing.FILES else str(places.kubeconfig),
+        "node": nodes[0],
+        "nodes": nodes,
         "pods": statuses,
         "notEnforced": [
             f"{pod['namespace']}/{pod['name']}: {pod['reason']}"
@@ -124,10 +121,11 @@ def table(status: Status) -> str:
             ("lab", status["name"]),
             ("processes", ", ".join([*processes, *missing])),
             ("tenant file", status["config"] or NONE),
-            (
-                "node",
-                f"{status['node']['networkNamespace']} {' '.join(status['node']['addresses'])}",
+            *(
+                ("node", f"{node['networkNamespace']} {' '.join(node['addresses'])}")
+                for node in status["nodes"]
             ),
+            *([("kubeconfig", status["kubeconfig"])] if status["kubeconfig"] else []),
             ("pins", status["pinDirectory"]),
         ]
     )
@@ -143,6 +141,23 @@ def table(status: Status) -> str:
     pods = columns([("POD", "INTERFACE", "ADDRESSES", "ENFORCED"), *rows])
     problems = "".join(f"not enforced: {line}\n" for line in status["notEnforced"])
     return f"{head}\n{pods}{problems}"
+
+
+def _node(home: Home) -> NodeStatus:
+    return {
+        "name": home.node.name,
+        "networkNamespace": home.places.netns,
+        "addresses": list(home.node.ips),
+        "podCIDRs": list(home.node.pod_cidrs),
+    }
+
+
+def _pods(view: View, home: Home, running: Collection[str]) -> list[PodStatus]:
+    """The pods of one node."""
+    items = [item for item in view.pods if item.node == home.node.name]
+    told = _told(home.places) if home.places.enforcer in running else {}
+    with _in_kernel(home.places) as loaded:
+        return [_pod(item, loaded, told) for item in items]
 
 
 def _pod(item: Running, loaded: _Kernel | None, told: Mapping[str, str]) -> PodStatus:
@@ -177,13 +192,13 @@ def _lack(wire: Wire, loaded: _Kernel | None) -> str:
 
 
 @contextmanager
-def _in_kernel(places: Places) -> Iterator[_Kernel | None]:
-    """What the lab's pins hold, with this thread in the node's network namespace."""
-    with netns.inside(places.node_netns):
+def _in_kernel(places: NodePlaces) -> Iterator[_Kernel | None]:
+    """What a node's pins hold, with this thread in the node's network namespace."""
+    with netns.inside(places.netns):
         yield _loaded(places)
 
 
-def _loaded(places: Places) -> _Kernel | None:
+def _loaded(places: NodePlaces) -> _Kernel | None:
     try:
         pins = loader.find_loaded(places.pins)
         if pins is None:
@@ -194,7 +209,7 @@ def _loaded(places: Places) -> _Kernel | None:
         return None
 
 
-def _told(places: Places) -> Mapping[str, str]:
+def _told(places: NodePlaces) -> Mapping[str, str]:
     """What the agent says about pods that it does not enforce."""
     try:
         answer = control.ask(places.enforcer_run, {"command": "status"})

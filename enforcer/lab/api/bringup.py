@@ -10,6 +10,7 @@ is started again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from enforcer.lab.ledger import Backing, Ledger, State, write_atomically
 from enforcer.lab.names import Places
 from enforcer.lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from enforcer.lab.processes import Process
+from generators.errors import RingfenceError
+from generators.kube.client import Client, Scope
+from generators.kube.documents import key_of
+from generators.kube.errors import NotFound
+from generators.kube.resources import NODES, PODS, Key, Resource
 
 UPLINK = "uplink"
 
@@ -41,6 +47,27 @@ def start_processes(ledger: Ledger) -> None:
         waits += _start_node(ledger, node)
     for process, ready in waits:
         wait(ledger.places, process, ready)
+
+
+def leave(ledger: Ledger) -> None:
+    """Take the nodes and their pods out of an API server that lives on, if it still answers."""
+    if not ledger.places.kubeconfig.exists():
+        return
+    names = [node.name for node in hollow_nodes(ledger.places, ledger.state.nodes)]
+    kubeconfig_file = str(ledger.places.kubeconfig)
+    with (
+        contextlib.suppress(RingfenceError),
+        Client.connect(kubeconfig_file, user_agent="ringfence-lab") as client,
+    ):
+        for name in names:
+            for document in client.list_all(PODS, Scope(fields=f"spec.nodeName={name}")):
+                _remove(client, PODS, key_of(document))
+            _remove(client, NODES, Key("", name))
+
+
+def _remove(client: Client, resource: Resource, key: Key) -> None:
+    with contextlib.suppress(NotFound):
+        client.delete(resource, key.name, key.namespace, grace_seconds=0)
 
 
 def _names(state: State, places: Places) -> Iterator[str]:

@@ -34,6 +34,13 @@ def target(path: Path) -> Target:
     return _target(path, cluster)
 
 
+def absolute(path: Path) -> bytes:
+    """The same kubeconfig for any folder."""
+    config, _ = _load(path)
+    _make_absolute(config, path.resolve().parent)
+    return json.dumps(config, indent=1).encode()
+
+
 def inside(path: Path) -> bytes:
     """The kubeconfig for a node's processes."""
     config, cluster = _load(path)

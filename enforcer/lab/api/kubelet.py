@@ -33,9 +33,9 @@ from enforcer.lab.api.workload import (
     node_document,
     node_status,
     running_patch,
-    site,
 )
 from enforcer.lab.names import Places, places
+from enforcer.lab.pods import site
 from enforcer.lab.responder import ResponderFailed, Site, announce
 from generators import logs
 from generators.errors import RingfenceError

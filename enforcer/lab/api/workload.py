@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from enforcer.endpoints import INTERFACE_ANNOTATION
 from enforcer.lab.api.topology import HollowNode
-from enforcer.lab.responder import TYPES, Site
 from generators.kube.documents import Document, mapping, mappings, text
 from generators.manifests import parse_object
 from generators.objects import Origin, Pod
@@ -70,12 +69,6 @@ def owned_by_job(document: Document) -> bool:
     """Whether a Job made the pod."""
     owners = mappings(mapping(document, "metadata"), "ownerReferences")
     return any(text(owner, "kind") == "Job" for owner in owners)
-
-
-def site(pod: Pod, netns: str) -> Site:
-    """Where and on which ports a pod answers."""
-    ports = {(port.protocol, port.port) for port in pod.ports if port.protocol in TYPES}
-    return Site(pod.key, netns, tuple(sorted(ports)))
 
 
 def interface_patch(pod: Pod, interface: str) -> Document:

@@ -1,0 +1,102 @@
+"""The lab's commands where the objects are on an API server: `up`, `apply`, `delete`.
+
+enforcer/lab/session.py hands them over; what only looks (`get`, `probe`, `exec`, `status`) is the
+same for every lab, and so is `down`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from enforcer.lab import ledger as ledgers
+from enforcer.lab import lifecycle, machine
+from enforcer.lab.admission import Requester
+from enforcer.lab.api import assets, control_plane, kubeconfig, users
+from enforcer.lab.api.topology import MOST_NODES
+from enforcer.lab.changes import Report
+from enforcer.lab.ledger import Backing, Ledger, Lock, Phase, write_atomically
+from enforcer.lab.names import Places
+from generators.errors import Refused
+from generators.tenants.load import load_tenants
+from generators.tenants.model import TenantConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What kind of lab: on a `kubeconfig`'s API server, or on its own; with so many nodes."""
+
+    kubeconfig: Path | None
+    nodes: int
+
+    @property
+    def backing(self) -> Backing:
+        """Whose API server it is."""
+        return Backing.OWN_API if self.kubeconfig is None else Backing.JOINED_API
+
+
+def up(places: Places, config: Path | None, wish: Wish, paths: Sequence[str]) -> Report:
+    """Start a lab on an API server; whatever goes wrong, nothing stays behind."""
+    machine.check()
+    if not 1 <= wish.nodes <= MOST_NODES:
+        raise Refused(f"a lab has 1 to {MOST_NODES} nodes, not {wish.nodes}")
+    if wish.kubeconfig is None:
+        assets.control_plane()
+    else:
+        kubeconfig.target(wish.kubeconfig)
+    tenants = None if config is None else load_tenants(config)
+    with ledgers.locked(places, Lock.EXCLUSIVE):
+        lifecycle.make_room(places)
+        try:
+            ledger = lifecycle.begin(places, config, wish.backing, wish.nodes)
+            if wish.kubeconfig is None:
+                control_plane.prepare(places)
+            else:
+                write_atomically(places.kubeconfig, kubeconfig.absolute(wish.kubeconfig))
+                places.kubeconfig.chmod(0o600)
+            lifecycle.start_processes(ledger)
+            ledger.update(replace(ledger.state, phase=Phase.UP))
+        except BaseException:
+            remains = ledgers.load(places)
+            if remains is not None:
+                lifecycle.clean(remains)
+            raise
+        return _apply(ledger, tenants, paths, Requester()) if paths else Report()
+
+
+def apply(
+    ledger: Ledger, config: Path | None, paths: Sequence[str], requester: Requester
+) -> Report:
+    """Apply to a running lab."""
+    if config is not None and str(config.resolve()) != ledger.state.config:
+        raise Refused(
+            f"the processes of this lab follow {ledger.state.config or 'no tenant file'}; change "
+            "that file and they read it again, or start a lab with another one"
+        )
+    lifecycle.start_processes(ledger)
+    return _apply(ledger, _tenants(ledger), paths, requester) if paths else Report()
+
+
+def delete(
+    ledger: Ledger, what: Sequence[str], paths: Sequence[str], requester: Requester
+) -> Report:
+    """Delete from a running lab."""
+    lifecycle.start_processes(ledger)
+    report = users.delete(ledger.places, what, paths, requester)
+    users.settle(ledger.places, _tenants(ledger))
+    return report
+
+
+def _apply(
+    ledger: Ledger, tenants: TenantConfig | None, paths: Sequence[str], requester: Requester
+) -> Report:
+    report = users.apply(ledger.places, paths, requester)
+    users.settle(ledger.places, tenants)
+    return report
+
+
+def _tenants(ledger: Ledger) -> TenantConfig | None:
+    """The tenant file where somebody generates from it: a controller on our own API server."""
+    own = ledger.state.backing is Backing.OWN_API
+    return load_tenants(Path(ledger.state.config)) if own and ledger.state.config else None
