@@ -1,0 +1,252 @@
+"""Whatever happens to the agent: no packet of a good connection is lost, no stranger's enters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from enforcer import control
+from tests.enforcer.faults.traffic import Traffic, unharmed
+from tests.enforcer.node import Document, Node, deny_ingress, stop
+from tests.testbed.waiting import eventually
+
+pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("generators", "enforcer", "bpf")
+GRACE = "/* monotonic clock; counts only with EP_GRACE */"
+REASON = "/* enum reason of the opener direction */"
+MAIN = "from generators.cli import main; main()"
+
+
+def opened_to(number: int) -> Document:
+    """A NetworkPolicy for the isolated pod, which opens a port that nobody uses."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "changing", "namespace": "t1"},
+        "spec": {
+            "podSelector": {},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"ports": [{"port": 20000 + number}]}],
+        },
+    }
+
+
+def isolated(node: Node, number: int = 0) -> tuple[Document, ...]:
+    return (*node.pods(), deny_ingress("t1"), opened_to(number))
+
+
+def in_force(node: Node, agent: subprocess.Popen[bytes], number: int = 0) -> None:
+    """Return when the agent enforces the pods and that policy."""
+    answer = node.wait(node.write(*isolated(node, number)), agent)
+    assert answer.get("error") is None
+    assert answer["notEnforced"] == []
+
+
+def entries(node: Node) -> object:
+    """How full each map is."""
+    return control.ask(node.run_dir, {"command": "status"})["maps"]
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+def test_restart(node: Node, family: int) -> None:
+    agent = node.start()
+    in_force(node, agent)
+    with Traffic(node, family).started() as traffic:
+        for _ in range(3):
+            assert stop(agent) == 0
+            traffic.wait_for_more(50)
+            agent = node.start()
+            in_force(node, agent)
+    assert unharmed(traffic.tally), traffic.tally
+
+
+def test_kill_in_the_middle_of_policy_changes(node: Node) -> None:
+    agent = node.start()
+    in_force(node, agent)
+    with Traffic(node).started() as traffic:
+        for number in range(1, 5):
+            node.write(*isolated(node, number))
+            traffic.wait_for_more(number)  # a moment that differs from round to round
+            assert stop(agent, signal.SIGKILL) == -signal.SIGKILL
+            agent = node.start()
+            in_force(node, agent, number)
+    assert unharmed(traffic.tally), traffic.tally
+
+
+def test_a_thousand_policy_changes_a_minute(node: Node) -> None:
+    """A hundred of them here, as fast as they come; the maps are no fuller afterwards."""
+    agent = node.start()
+    in_force(node, agent)
+    before = entries(node)
+    with Traffic(node).started() as traffic:
+        for number in range(1, 100):
+            node.write(*isolated(node, number))
+            traffic.wait_for_more(1)
+        in_force(node, agent)
+    assert unharmed(traffic.tally), traffic.tally
+    assert entries(node) == before
+
+
+def test_node_that_has_rebooted(node: Node) -> None:
+    """Nothing is pinned any more, the run directory is still there."""
+    agent = node.start()
+    in_force(node, agent)
+    assert stop(agent, signal.SIGKILL) == -signal.SIGKILL
+    shutil.rmtree(node.pin_dir)
+    eventually(lambda: node.reaches("t3/c", "t1/a"), "the pins were all that enforced")
+    agent = node.start()
+    in_force(node, agent)
+    assert not node.reaches("t3/c", "t1/a")
+    assert node.reaches("t1/a", "t2/b")
+
+
+# --- another version ----------------------------------------------------------------------------
+
+
+def another_version(directory: Path) -> Path:
+    """A copy of the product whose maps are laid out in another way: two structs have grown."""
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, directory / package, ignore=ignored)
+    rewrite(
+        directory / "bpf/lib/layout.h",
+        (f"__u64 grace_until; {GRACE}", f"__u64 grace_until; {GRACE} __u64 spare;"),
+        ("sizeof(struct endpoint) == 64", "sizeof(struct endpoint) == 72"),
+        (f"__u8 reason; {REASON}\n\t__u8 pad;", "__u8 reason; __u8 pad; __u64 spare;"),
+        ("sizeof(struct ct_value) == 24", "sizeof(struct ct_value) == 32"),
+    )
+    spare = '        ("spare", ctypes.c_uint64),\n'
+    reason = '        ("reason", ctypes.c_uint8),\n        ("pad", ctypes.c_uint8),\n'
+    grace = '        ("grace_until", ctypes.c_uint64),\n'
+    rewrite(directory / "enforcer/layout.py", (grace, grace + spare), (reason, reason + spare))
+    return directory
+
+
+def rewrite(path: Path, *changes: tuple[str, str]) -> None:
+    text = path.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def start_version(node: Node, directory: Path, *more: str) -> subprocess.Popen[bytes]:
+    """The agent of a copy of the product."""
+    arguments = node.arguments(*more)
+    at = next(i for i, argument in enumerate(arguments) if argument.endswith("/ringfence"))
+    arguments[at : at + 1] = [sys.executable, "-c", MAIN]
+    environment = {**os.environ, "PYTHONPATH": str(directory)}
+    with (node.directory / "agent.log").open("ab") as log:
+        process = subprocess.Popen(arguments, stderr=log, cwd=directory, env=environment)
+    node.processes.append(process)
+    return process
+
+
+@pytest.mark.parametrize("grown", ["the new", "the old"])
+def test_upgrade_to_another_layout(
+    node: Node, tmp_path_factory: pytest.TempPathFactory, grown: str
+) -> None:
+    """And back: a downgrade is an upgrade to something older."""
+    versions = [ROOT, another_version(tmp_path_factory.mktemp("version"))]
+    old, new = versions if grown == "the new" else reversed(versions)
+    agent = start_version(node, old)
+    in_force(node, agent)
+    (pins,) = versions_pinned(node)
+    with Traffic(node).started() as traffic:
+        assert stop(agent) == 0
+        agent = start_version(node, new)
+        in_force(node, agent)
+        traffic.wait_for_more(100)
+    assert unharmed(traffic.tally), traffic.tally
+    (pinned,) = versions_pinned(node)
+    assert pinned != pins
+
+
+def versions_pinned(node: Node) -> list[str]:
+    return sorted(path.name for path in node.pin_dir.glob("v*"))
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "says"),
+    [
+        pytest.param("this is not C;", "loading the programs failed", id="compiler"),
+        pytest.param("for (;;) ct_now();", "loading the programs failed", id="verifier"),
+        pytest.param("", "bcc", id="no bcc"),
+    ],
+)
+def test_upgrade_that_does_not_load(
+    node: Node, tmp_path_factory: pytest.TempPathFactory, spoiled: str, says: str
+) -> None:
+    """The agent of the new version ends and says why; the programs of the old one stay."""
+    agent = start_version(node, ROOT)
+    in_force(node, agent)
+    pinned = versions_pinned(node)
+    directory = another_version(tmp_path_factory.mktemp("version"))
+    if spoiled:
+        to_pod = "int to_pod(struct __sk_buff *skb)\n{\n"
+        rewrite(directory / "bpf/ringfence.c", (to_pod, to_pod + spoiled))
+    else:
+        (directory / "bcc.py").write_text("raise ImportError('there is no bcc here')\n")
+    with Traffic(node).started() as traffic:
+        assert stop(agent) == 0
+        failed = start_version(node, directory)
+        assert failed.wait(timeout=120) != 0
+    assert unharmed(traffic.tally), traffic.tally
+    assert says in (node.directory / "agent.log").read_text()
+    assert versions_pinned(node) == pinned
+
+
+def fill(directory: Path) -> None:
+    """Write until nothing more fits."""
+    available = os.statvfs(directory)
+    with (directory / "rubbish").open("wb", buffering=0) as rubbish:
+        rubbish.write(bytes(available.f_bavail * available.f_bsize))
+    assert os.statvfs(directory).f_bavail == 0
+
+
+def test_full_disk(node: Node) -> None:
+    """The run directory takes nothing any more: what is enforced does not depend on it."""
+    node.run_dir.mkdir(mode=0o700)
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=16k,mode=700", "tmpfs", str(node.run_dir)]
+    subprocess.run(mounted, check=True)
+    try:
+        agent = node.start()
+        in_force(node, agent)
+        fill(node.run_dir)
+        with Traffic(node).started() as traffic:
+            in_force(node, agent, 1)
+            assert stop(agent) == 0
+            agent = node.start()
+            in_force(node, agent, 2)
+        assert unharmed(traffic.tally), traffic.tally
+        stop(agent)
+    finally:
+        subprocess.run(["umount", str(node.run_dir)], check=True)
+
+
+def test_full_map(node: Node) -> None:
+    """What does not fit is refused as a whole; what was in force goes on."""
+    agent = node.start()
+    in_force(node, agent)
+    blocks = [{"ipBlock": {"cidr": f"10.{n // 256}.{n % 256}.0/24"}} for n in range(20000)]
+    huge = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "huge", "namespace": "t1"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": blocks}]},
+    }
+    with Traffic(node).started() as traffic:
+        answer = node.wait(node.write(*isolated(node), huge), agent)
+        assert "cidr_map" in str(answer["error"])
+        assert "t1/huge" in str(answer["error"])
+        traffic.wait_for_more(100)
+        in_force(node, agent, 1)
+    assert unharmed(traffic.tally), traffic.tally
