@@ -1,8 +1,11 @@
-"""The node agent: inputs -> cluster -> tables -> kernel, again after every change.
+"""The node agent: changes -> tables -> kernel, one batch after the other.
 
-`ringfence enforcer run` starts it. What may surprise: it never detaches anything when it ends, and
-whatever goes wrong (a bad file, a full map) leaves the last good tables in force. A pod whose
-tables cannot be written still gets the programs: without endpoint state they let nothing through.
+`ringfence enforcer run` starts it. The loop sleeps until something happens, takes in all that has
+happened by then and writes it: a lone change waits for nobody, and what happens during a write is
+the next batch. What may surprise: it never detaches anything when it ends, nothing is written
+before every input has been read once, and whatever goes wrong (a bad file, a full map, an API
+server that is away) leaves the last good tables in force. A pod whose tables cannot be written
+still gets the programs: without endpoint state they let nothing through.
 """
 
 from __future__ import annotations
@@ -10,44 +13,50 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import socket
-import struct
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
 from enforcer import attach, loader
-from enforcer.changes import Inputs as Wanted
+from enforcer.attachments import Attachments
+from enforcer.changes import (
+    ArrivalChange,
+    InputChange,
+    InterfaceChange,
+    NamespaceChange,
+    NodesChange,
+    PodChange,
+    PolicyChange,
+    ServiceChange,
+    SliceChange,
+)
+from enforcer.collector import Collector
 from enforcer.compile import Compiler
-from enforcer.counts import Counts
-from enforcer.endpoints import Found, find_interfaces
 from enforcer.identity import Registry
-from enforcer.inputs import Manifests, Tenants, Watch
 from enforcer.maps import Maps
+from enforcer.programs import Programs, is_up
+from enforcer.remembered import Remembered
+from enforcer.residents import Residents
+from enforcer.sources.supply import Supply, Taken
 from enforcer.start import StartMode
 from enforcer.state import Board, State
-from enforcer.tables import SERVICE_BACKENDS, Tables
-from generators.cluster import Cluster, address_owners, from_record
+from enforcer.views import Computed, Live
+from enforcer.writer import Kernel, Writer
 from generators.errors import Refused, RingfenceError
 from generators.logs import event
+from generators.objects import Pod
 from generators.record import RECORD_NAMESPACE
 
 log = logging.getLogger("ringfence.enforcer")
 
-POLL_SECONDS = 0.05
-"""Between two looks at the inputs' stamps."""
-RETRY_POLLS = 20
-"""What failed is tried again, and interfaces that are gone are noticed, every so many polls."""
-COLLECT_SECONDS = 30.0
-"""Between two removals of connections that have ended."""
-OF_TABLES = ("datapath", "services")
-"""Sources of errors that go only when tables are written anew."""
-
-SIOCGIFFLAGS = 0x8913
-IFF_UP = 1
+TICK_SECONDS = 1.0
+"""What failed is tried again, and interfaces that are gone are noticed, every so often."""
+ROUTINE = (PodChange, ServiceChange, SliceChange)
+"""Changes that happen all day and are not worth a line of the log each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,245 +108,263 @@ def exclusive(settings: Settings) -> Iterator[None]:
         yield
 
 
-class Agent:
-    """One node's enforcement; `step` does what there is to do."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an agent works with."""
 
-    def __init__(
-        self, settings: Settings, maps: Maps, counts: Counts, pins: Path, board: Board
-    ) -> None:
+    supply: Supply
+    maps: Maps
+    pins: Path
+    board: Board
+    attachments: Attachments
+    collector: Collector
+
+
+class Agent:
+    """One node's enforcement; `run` in one thread, `wake` from any."""
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
         self._settings = settings
-        self._maps = maps
-        self._counts = counts
-        self._pins = pins
-        self._board = board
-        if settings.manifests is None:
-            raise Refused("objects come from --manifests DIR")
-        self._watch = Watch(settings.manifests, settings.config)
-        self._seen = (Manifests(), Tenants())
-        self._good: tuple[Manifests | None, Tenants | None] = (None, None)
-        self._cluster: Cluster | None = None
-        self._written: Cluster | None = None
-        self._errors: dict[str, str] = {}
-        kernel = maps.read()
-        self._compiler = Compiler(settings.node, Registry.following(kernel))
-        self._unsure = True
-        """The kernel may hold something else than was last committed."""
+        self._parts = parts
+        self._woken = threading.Event()
+        self._tick_at = 0.0
+        kernel = parts.maps.read()
         self._fresh = not kernel.endpoints
-        self._interfaces = set(kernel.endpoints)
-        self._found: Found | None = None
-        self._attached: dict[int, str] = {}
-        self._failed = False
-        self._retired = False
+        self._compiler = Compiler(
+            settings.node, Registry.following(kernel), start_mode=settings.start_mode
+        )
+        self._residents = Residents(settings.node)
+        self._programs = Programs(parts.pins, kernel.endpoints)
+        self._remembered = Remembered(settings.run_dir)
+        self._unenforced: dict[str, str] = {}
+        self._in_force: dict[str, int] = {}
+        self._pods: dict[int, Pod] = {}
+        """Local pods by interface."""
+        self._state = self._first_state()
+        self._writer = Writer(
+            self._compiler,
+            Kernel(parts.maps.read, parts.maps.apply),
+            self._state.tally,
+            parts.collector.forget,
+        )
+        self._began = False
+        self._attachments_changed = True
+        self._waiting_since: float | None = None
+        self._datapath_error = ""
+        self._audit_at = time.monotonic() + settings.audit_seconds
+
+    def _first_state(self) -> State:
+        """With views of all that changes."""
+        compiler, before = self._compiler, self._parts.board.state
+        return replace(
+            before,
+            tables=compiler.view(),
+            pods=Live(self._pods),
+            owners=compiler.owners(),
+            namespaces=Live(compiler.known.namespaces),
+            tenants=Live(compiler.known.record),
+            policies=compiler.policies(),
+            attached=self._programs.attached,
+            in_force=Live(self._in_force),
+            sources=Computed(self._parts.supply.sources()),
+            cluster=compiler.cluster,
+        )
+
+    def wake(self) -> None:
+        """Have the loop look at everything."""
+        self._woken.set()
 
     def run(self, stop: Event) -> None:
-        """Step until told to stop; what is in force stays in force."""
-        polls, collected = 0, time.monotonic()
-        while not stop.wait(POLL_SECONDS if polls else 0):
-            changed = self._watch.changed()
-            if changed:
-                self._read()
-            self.step(changed=changed, retry=polls % RETRY_POLLS == 0)
-            polls += 1
-            if time.monotonic() - collected > COLLECT_SECONDS:
-                self._maps.collect()
-                collected = time.monotonic()
+        """Work until told to stop (and woken); what is in force stays in force."""
+        self._parts.attachments.subscribe(self._attached)
+        self._parts.collector.start()
+        self._parts.supply.start(self.wake)
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                self._turn()
+                self._woken.wait(max(0.0, self._tick_at - time.monotonic()))
+        finally:
+            self._parts.supply.stop()
+            self._parts.collector.stop()
+            self._remembered.save(self._compiler.neighbourhood())
 
-    def step(self, *, changed: bool, retry: bool) -> None:
-        """Make the kernel agree with the last good inputs, if anything is new, and publish."""
-        if self._cluster is None:
-            self._show(self._unchanged())
+    def _attached(self) -> None:
+        self._attachments_changed = True
+        self._woken.set()
+
+    # --- one turn -------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        tick = time.monotonic() >= self._tick_at
+        if tick:
+            self._tick_at = time.monotonic() + TICK_SECONDS
+        taken = self._parts.supply.take()
+        if not self._began and not taken.changes:
+            self._publish()
             return
-        if retry:
-            self._forget_interfaces()
-        found = find_interfaces(self._cluster.pods, self._settings.node, _ifindex)
-        same = self._cluster is self._written and found == self._found
-        if same and not (retry and self._failed):
-            if changed:
-                self._show(self._unchanged())
+        changes = tuple(self._local(taken, tick=tick))
+        self._begin(changes)
+        if self._waiting_since is None:
+            self._waiting_since = taken.since
+        failed = bool(self._datapath_error)
+        if changes:
+            self._compiler.apply(changes)
+        if changes or (failed and tick):
+            self._write(changes)
+        if tick or failed != bool(self._datapath_error):
+            everybody = (self._residents.pods, self._in_force, self._unenforced)
+            self._settle(dict.fromkeys(key for keys in everybody for key in keys))
+            self._retire()
+        else:
+            self._settle(_touched(changes))
+        self._publish()
+        if tick:
+            self._keep_house()
+
+    def _local(self, taken: Taken, *, tick: bool) -> Iterator[InputChange]:
+        """What happened, as it is on this node."""
+        changes: Iterable[InputChange] = taken.changes
+        if not self._began:
+            changes = self._remembered.outlived(changes)
+        if self._attachments_changed:
+            # First the flag: what comes meanwhile is looked at in the next turn.
+            self._attachments_changed = False
+            yield from self._residents.attach(self._parts.attachments.snapshot())
+        yield from self._residents.follow(changes)
+        if tick:
+            yield from self._residents.look_again()
+
+    def _begin(self, changes: Iterable[InputChange]) -> None:
+        """Before the first of all writes."""
+        if self._began:
             return
-        self._found, self._written = found, self._cluster
+        self._began = True
         if self._fresh:
-            self._fresh = False
-            self._compiler.grace = frozenset(i for i in found.interfaces.values() if _is_up(i))
-        errors = dict(self._errors)
-        tables = self._board.state.tables
+            found = self._residents.interfaces.values()
+            self._compiler.known.grace = frozenset(i for i in found if is_up(i))
+        event(log, "inputs_read", changes=sum(1 for _ in changes))
+
+    def _write(self, changes: tuple[InputChange, ...]) -> None:
+        """Bring it into force; a failure leaves it to be tried again."""
+        began = time.monotonic()
         try:
-            tables = self._write(self._cluster, found)
-            errors |= _closed_services(tables)
+            writes = self._writer.write()
         except RingfenceError as error:
-            errors["datapath"] = str(error)
-        unenforced = dict(found.missing)
-        for key, ifindex in found.interfaces.items():
-            problem = self._attach(ifindex)
-            if problem or ifindex not in tables.endpoints:
-                unenforced[key] = problem or "closed: its policy could not be written, see errors"
-        self._failed = "datapath" in errors or unenforced.keys() != found.missing.keys()
-        self._retire(unenforced)
-        self._show(self._result(self._cluster, found, tables, errors, unenforced))
-
-    def _read(self) -> None:
-        """Look at the inputs; what is bad is reported, and the last good one kept."""
-        manifests, tenants = self._seen = self._watch.manifests(), self._watch.tenants()
-        errors = {
-            source: str(error)
-            for source, error in (("manifests", manifests.error), ("config", tenants.error))
-            if error is not None
-        }
-        good = (
-            manifests if manifests.documents is not None else self._good[0],
-            tenants if tenants.error is None else self._good[1],
-        )
-        try:
-            if good != self._good:
-                self._cluster = _cluster(*good) or self._cluster
-                self._good = good
-        except RingfenceError as error:
-            errors["manifests"] = str(error)
-        self._errors = errors
-
-    def _write(self, cluster: Cluster, found: Found) -> Tables:
-        """Compile and write; the tables that are now in force."""
-        compiler = self._compiler
-        compiler.become(Wanted(cluster, found.interfaces))
-        if self._unsure:
-            compiler.resync(self._maps.read())
-            self._unsure = False
-        writes = compiler.plan()
-        gone = compiler.leaving()
-        try:
-            self._maps.apply(writes)
-        except RingfenceError:
-            self._unsure = True
-            raise
-        compiler.commit()
-        if gone:
-            self._counts.forget(gone)
-        desired = compiler.tables()
-        self._interfaces |= desired.endpoints.keys()
-        return desired
-
-    def _attach(self, ifindex: int) -> str:
-        """Put the programs on an interface once; why that failed, or nothing."""
-        if ifindex in self._attached:
-            return ""
-        try:
-            self._attached[ifindex] = str(attach.attach(self._pins, ifindex))
-        except RingfenceError as error:
-            event(log, "attach_failed", logging.ERROR, ifindex=ifindex, error=str(error))
-            return str(error)
-        event(log, "attached", ifindex=ifindex, mode=self._attached[ifindex])
-        return ""
-
-    def _forget_interfaces(self) -> None:
-        """Remove the pins of interfaces that are gone; one that is still there stays closed."""
-        for ifindex in [i for i in self._interfaces | self._attached.keys() if not _exists(i)]:
-            attach.forget(self._pins, ifindex)
-            self._attached.pop(ifindex, None)
-            self._interfaces.discard(ifindex)
-
-    def _retire(self, unenforced: Mapping[str, str]) -> None:
-        """Drop the pins of older programs as soon as nothing runs them any more."""
-        if not self._retired and not unenforced:
-            attach.retire(self._pins)
-            self._retired = True
-
-    def _unchanged(self) -> State:
-        """What is in force stays as it is; only the inputs that were looked at are others."""
-        manifests, tenants = self._seen
-        return replace(
-            self._board.state,
-            seen_manifests=manifests.digest,
-            seen_config=tenants.digest,
-            errors=self._errors
-            | {k: v for k, v in self._board.state.errors.items() if k in OF_TABLES},
-        )
-
-    def _result(
-        self,
-        cluster: Cluster,
-        found: Found,
-        tables: Tables,
-        errors: Mapping[str, str],
-        unenforced: Mapping[str, str],
-    ) -> State:
-        manifests, tenants = self._seen
-        local = {pod.key: pod for pod in cluster.pods if pod.key in found.interfaces}
-        return State(
-            revision=self._board.state.revision + (0 if "datapath" in errors else 1),
-            seen_manifests=manifests.digest,
-            seen_config=tenants.digest,
-            errors=errors,
-            tables=tables,
-            pods={ifindex: local[key] for key, ifindex in found.interfaces.items()},
-            owners=address_owners(cluster.pods),
-            namespaces=cluster.namespaces,
-            tenants=cluster.tenants,
-            nodes={ip: node.name for node in cluster.nodes for ip in node.ips},
-            mode=cluster.config.mode if cluster.config is not None else None,
-            config=cluster.config,
-            cluster=lambda: cluster,
-            attached=dict(self._attached),
-            unenforced=unenforced,
-        )
-
-    def _show(self, state: State) -> None:
-        before = self._board.state
-        if state == before:
+            self._datapath_error = str(error)
             return
-        if state.errors != before.errors:
-            for source, error in sorted(state.errors.items()):
-                event(log, "input_refused", logging.ERROR, source=source, error=error)
-        if state.revision != before.revision:
-            event(
-                log,
-                "policy_in_force",
-                revision=state.revision,
-                endpoints=len(state.tables.endpoints),
-                entries=len(state.tables.policy) + len(state.tables.ranges),
-                unenforced=len(state.unenforced),
+        now = time.monotonic()
+        self._datapath_error = ""
+        delays = self._state.delays
+        delays.observe("write", now - began)
+        if self._waiting_since is not None:
+            delays.observe(
+                "manifests" if self._settings.manifests else "k8s", now - self._waiting_since
             )
-        self._board.publish(state)
+            self._waiting_since = None
+        self._state = replace(self._state, revision=self._state.revision + 1)
+        for change in changes:
+            if isinstance(change, NodesChange):
+                nodes = {ip: node.name for node in change.nodes for ip in node.ips}
+                self._state = replace(self._state, nodes=nodes)
+            elif self._is_remembered(change):
+                self._remembered.touch()
+        if not all(isinstance(change, ROUTINE) for change in changes):
+            self._tell(writes)
 
-
-def _cluster(manifests: Manifests | None, tenants: Tenants | None) -> Cluster | None:
-    """The cluster that good inputs describe; None while one of them is missing."""
-    if manifests is None or manifests.documents is None or tenants is None:
-        return None
-    return from_record(manifests.documents, tenants.config)
-
-
-def _closed_services(tables: Tables) -> dict[str, str]:
-    """An error about Services that no isolated pod of the node may call; none without them."""
-    closed = [f"{k.address}:{k.port}/{k.protocol}" for k, b in tables.services.items() if not b]
-    if not closed:
-        return {}
-    told = f"calls from isolated pods to {', '.join(sorted(closed))} are closed: policies tell "
-    told += f"more than {SERVICE_BACKENDS} kinds of backends apart there; use fewer kinds"
-    return {"services": told}
-
-
-def _ifindex(name: str) -> int | None:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        return None
-
-
-def _is_up(ifindex: int) -> bool:
-    """Whether the link is up: then its pod may have connections from before us."""
-    try:
-        name = socket.if_indextoname(ifindex).encode()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-            answer = fcntl.ioctl(asked, SIOCGIFFLAGS, struct.pack("16sH14x", name, 0))
-    except OSError:
+    def _is_remembered(self, change: InputChange) -> bool:
+        match change:
+            case PolicyChange(key, _) | InterfaceChange(key, _):
+                return self._compiler.is_inhabited(key.partition("/")[0])
+            case NamespaceChange(name, _):
+                return self._compiler.is_inhabited(name)
         return False
-    flags: int = struct.unpack("16sH14x", answer)[1]
-    return bool(flags & IFF_UP)
+
+    def _settle(self, pods: Iterable[str]) -> None:
+        """Programs on the interfaces of these pods, and what is to be said of them."""
+        for key in pods:
+            ifindex = self._residents.interfaces.get(key)
+            before = self._in_force.pop(key, None)
+            problem = self._residents.missing.get(key, "")
+            if before is not None and before != ifindex and self._is_of(before, key):
+                del self._pods[before]
+            if ifindex is not None:
+                self._pods[ifindex] = self._compiler.known.pods[key]
+                problem = self._programs.put_on(ifindex)
+                if not problem and ifindex not in self._state.tables.endpoints:
+                    problem = "closed: its policy could not be written, see errors"
+                if not problem:
+                    self._in_force[key] = ifindex
+            self._unenforced.pop(key, None)
+            if problem:
+                self._unenforced[key] = problem
+
+    def _is_of(self, ifindex: int, key: str) -> bool:
+        pod = self._pods.get(ifindex)
+        return pod is not None and pod.key == key
+
+    def _retire(self) -> None:
+        if not self._unenforced and not self._datapath_error:
+            self._programs.retire_old()
+
+    def _keep_house(self) -> None:
+        """Once a tick, and never before what happened is in force."""
+        self._programs.forget_gone(self._residents.present())
+        self._remembered.save(self._compiler.neighbourhood())
+        if time.monotonic() < self._audit_at:
+            return
+        try:
+            self._writer.audit()
+        except RingfenceError as error:
+            self._datapath_error = str(error)
+        audited = self._writer.audited
+        if audited.drift:
+            event(log, "drift_corrected", logging.ERROR, **audited.drift)
+        self._audit_at = time.monotonic() + self._settings.audit_seconds
+        self._publish()
+
+    # --- what is told ---------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        health = self._parts.supply.health()
+        errors = dict(health.errors)
+        if self._datapath_error:
+            errors["datapath"] = self._datapath_error
+        errors |= self._writer.errors()
+        config = self._compiler.known.config
+        self._state = replace(
+            self._state,
+            seen_manifests=health.seen.manifests,
+            seen_config=health.seen.config,
+            errors=errors,
+            mode=config.mode if config is not None else None,
+            config=config,
+            unenforced=dict(self._unenforced),
+            audit=self._writer.audited,
+        )
+        before = self._parts.board.state
+        if self._state == before:
+            return
+        if errors != before.errors:
+            for source, error in sorted(errors.items()):
+                event(log, "input_refused", logging.ERROR, source=source, error=error)
+        self._parts.board.publish(self._state)
+
+    def _tell(self, writes: int) -> None:
+        event(
+            log,
+            "policy_in_force",
+            revision=self._state.revision,
+            endpoints=len(self._state.tables.endpoints),
+            writes=writes,
+        )
 
 
-def _exists(ifindex: int) -> bool:
-    try:
-        socket.if_indextoname(ifindex)
-    except OSError:
-        return False
-    return True
+def _touched(changes: Iterable[InputChange]) -> Mapping[str, None]:
+    """The pods whose own place may be another one now."""
+    found: dict[str, None] = {}
+    for change in changes:
+        match change:
+            case PodChange(key, _) | InterfaceChange(key, _) | ArrivalChange(key, _):
+                found[key] = None
+    return found

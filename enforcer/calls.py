@@ -43,6 +43,10 @@ class Calls:
         self._known.setdefault(key, _Known()).service = service
         self._dirty[key] = None
 
+    def services(self) -> Iterable[Service]:
+        """All of them, as of now."""
+        return [known.service for known in list(self._known.values()) if known.service is not None]
+
     def put_slice(self, key: str, found: EndpointSlice | None, old: EndpointSlice | None) -> None:
         """An EndpointSlice is there, or gone."""
         for item in (old, found):

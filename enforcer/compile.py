@@ -55,7 +55,7 @@ from enforcer.tables import (
 from enforcer.views import ExactEntries, InForce, Live, Nested, RangeEntries
 from enforcer.walls import Home
 from generators.cluster import Cluster
-from generators.objects import EndpointSlice, IPBlock, NetworkPolicy, Node, Pod
+from generators.objects import EndpointSlice, IPBlock, Namespace, NetworkPolicy, Node, Pod
 
 T = TypeVar("T")
 RULES_KEPT = 8192
@@ -95,6 +95,7 @@ class Compiler:
         self._everybody: dict[str, dict[str, None]] = {}
         """All pods by namespace."""
         self._nodes: dict[str, AddressEntry] = {}
+        self._all_nodes: tuple[Node, ...] = ()
         self._pod_cidrs: tuple[str, ...] = ()
         self._rulebook = Rulebook()
         self._groups = Groups(self._registry.groups)
@@ -150,6 +151,13 @@ class Compiler:
         writes = transition.writes(self.ledger, self._registry.identities.fresh)
         capacity.refuse_overflow(self.ledger, writes, self._shares, self._limits)
         return writes
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is wanted that is not in force yet."""
+        ledger = self.ledger
+        layers = (ledger.endpoints, ledger.addresses, ledger.cidrs, ledger.services, ledger.buckets)
+        return any(layer.was for layer in layers)
 
     def leaving(self) -> frozenset[int]:
         """Ids of endpoints that the plan removes."""
@@ -212,6 +220,31 @@ class Compiler:
         """All policies, those included that are kept for dying pods; always as of now."""
         return Nested(self._rulebook.policies)
 
+    def is_inhabited(self, namespace: str) -> bool:
+        """Whether there are pods of a namespace on this node."""
+        return namespace in self._by_namespace
+
+    def neighbourhood(self) -> Iterable[tuple[Namespace, Iterable[NetworkPolicy]]]:
+        """The namespaces with pods on this node, and their policies."""
+        for name in sorted(self._by_namespace):
+            if name in self.known.namespaces:
+                yield self.known.namespaces[name], self._rulebook.policies.get(name, {}).values()
+
+    def cluster(self) -> Cluster:
+        """The inputs as one value; takes time to put together."""
+        known = self.known
+        return Cluster(
+            namespaces=dict(known.namespaces),
+            pods=tuple(list(known.pods.values())),
+            policies=tuple(self.policies().values()),
+            nodes=self._all_nodes,
+            services=tuple(self._calls.services()),
+            slices=tuple(list(self._slices.values())),
+            config=known.config,
+            tenants=dict(known.record),
+            pod_cidrs=self._pod_cidrs,
+        )
+
     # Inputs
 
     def _take(self, change: InputChange, batch: _Batch) -> None:
@@ -246,7 +279,7 @@ class Compiler:
                 batch.homes.update(dict.fromkeys(self.known.homes))
                 batch.look_at(self.known.interfaces)
             case NodesChange(nodes, pod_cidrs):
-                batch.nodes = nodes
+                batch.nodes = self._all_nodes = nodes
                 if pod_cidrs != self._pod_cidrs:
                     self._rejudge_all = self._rejudge_all or bool(self.known.pods)
                     self._pod_cidrs = pod_cidrs

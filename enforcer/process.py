@@ -8,15 +8,17 @@ import threading
 from contextlib import ExitStack
 
 from enforcer import loader, metrics
-from enforcer.agent import Agent, Settings, exclusive
+from enforcer.agent import Agent, Parts, Settings, exclusive
 from enforcer.attachments import Attachments
 from enforcer.cni.running import running as answering_cni
+from enforcer.collector import Collector
 from enforcer.control import Server
 from enforcer.counts import Counts
 from enforcer.feed import Feed
 from enforcer.flows import FlowReader
 from enforcer.maps import Maps
 from enforcer.service import Service
+from enforcer.sources.open import open_supply
 from enforcer.state import Board
 from generators import logs
 
@@ -27,8 +29,6 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
     """Enforce until SIGTERM or SIGINT; what is in force then stays in force."""
     logs.configure()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         stack.enter_context(exclusive(settings))
         pins = loader.ensure_loaded(settings.pin_dir)
@@ -37,7 +37,32 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         board = Board()
         feed = Feed(board, settings.node, lambda: maps.lost().events)
         counts = Counts(maps)
-        agent = Agent(settings, maps, counts, pins, board)
+        told = board.state
+        attachments = Attachments(settings.run_dir)
+        agent = Agent(
+            settings,
+            Parts(
+                open_supply(
+                    settings.node,
+                    settings.config,
+                    settings.manifests,
+                    settings.kubeconfig,
+                    settings.system_namespace,
+                ),
+                maps,
+                pins,
+                board,
+                attachments,
+                Collector(maps.collect, counts.forget, told.tally, told.delays),
+            ),
+        )
+
+        def end(*_: object) -> None:
+            stop.set()
+            agent.wake()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
         server = Server(settings.run_dir, Service(settings, board, feed, maps).respond)
         if scraped_at is not None:
             metrics.serve(metrics.AgentCollector(board, maps, counts, feed), *scraped_at)
@@ -47,7 +72,7 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         stack.callback(stop.set)
         server.start()
         stack.callback(server.stop)
-        stack.enter_context(answering_cni(settings, pins, board, Attachments(settings.run_dir)))
+        stack.enter_context(answering_cni(settings, pins, board, attachments))
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)
         logs.event(log, "agent_stopped", revision=board.state.revision)

@@ -31,7 +31,17 @@ def enforcer() -> None:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Directory of YAML or JSON manifests to enforce; watched.",
 )
-@click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), hidden=True)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The API server to follow; without it and --manifests: KUBECONFIG, then the pod's own.",
+)
+@click.option(
+    "--system-namespace",
+    default="ringfence-system",
+    show_default=True,
+    help="Where the controller keeps the record of tenants.",
+)
 @pin_dir_option
 @run_dir_option
 @click.option(
@@ -43,22 +53,31 @@ def enforcer() -> None:
 )
 @cni_conf_dir_option
 @cni_bin_dir_option
+@click.option(
+    "--audit-seconds",
+    type=click.FloatRange(min=1),
+    default=600,
+    show_default=True,
+    help="How often the kernel's maps are compared with what they should hold.",
+)
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Serve Prometheus metrics here.")
 def run_agent(
     node_name: str,
     config: Path | None,
     manifests: Path | None,
     kubeconfig: Path | None,
+    system_namespace: str,
     pin_dir: Path,
     run_dir: Path,
     start_mode: str,
     cni_conf_dir: Path | None,
     cni_bin_dir: Path | None,
+    audit_seconds: float,
     metrics_listen: str | None,
 ) -> None:
     """Enforce the policies of this node's pods until SIGTERM; they stay in force afterwards."""
-    if kubeconfig is not None or manifests is None:
-        raise Usage("only manifests on disk can be enforced so far; give --manifests DIR")
+    if kubeconfig is not None and manifests is not None:
+        raise Usage("objects come from --manifests or from --kubeconfig; give one of them")
     scraped_at = _address(metrics_listen) if metrics_listen else None
     from enforcer.agent import Settings
     from enforcer.process import run
@@ -69,6 +88,9 @@ def run_agent(
         config,
         pin_dir,
         run_dir,
+        kubeconfig=kubeconfig,
+        system_namespace=system_namespace,
+        audit_seconds=audit_seconds,
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,
         cni_bin_dir=cni_bin_dir,

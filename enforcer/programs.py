@@ -1,0 +1,80 @@
+"""The programs on the interfaces of local pods, as one agent keeps them there.
+
+The agent's loop asks for one interface at a time. What may surprise: an interface that is gone only
+loses its pin, and pins of older programs go as soon as nothing runs them any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import socket
+import struct
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from enforcer import attach
+from enforcer.views import Live
+from generators.errors import RingfenceError
+from generators.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+
+SIOCGIFFLAGS = 0x8913
+IFF_UP = 1
+
+
+class Programs:
+    """What is attached where; `known`: interfaces that the kernel holds endpoints of."""
+
+    def __init__(self, pins: Path, known: Iterable[int]) -> None:
+        self._pins = pins
+        self._known = set(known)
+        self._attached: dict[int, str] = {}
+        self._problems: dict[int, str] = {}
+        self._retired = False
+        self.attached = Live(self._attached)
+        """How the programs hang on each interface: tcx or clsact."""
+
+    def put_on(self, ifindex: int) -> str:
+        """Put the programs on an interface once; why that failed, or nothing."""
+        if ifindex in self._attached:
+            return ""
+        try:
+            self._attached[ifindex] = str(attach.attach(self._pins, ifindex))
+        except RingfenceError as error:
+            problem = str(error)
+            if self._problems.get(ifindex) != problem:
+                event(log, "attach_failed", logging.ERROR, ifindex=ifindex, error=problem)
+            self._problems[ifindex] = problem
+            return problem
+        self._problems.pop(ifindex, None)
+        self._known.add(ifindex)
+        event(log, "attached", ifindex=ifindex, mode=self._attached[ifindex])
+        return ""
+
+    def forget_gone(self, present: Collection[int]) -> None:
+        """Remove the pins of interfaces that are gone; one that is still there stays closed."""
+        for ifindex in [i for i in self._known if i not in present]:
+            attach.forget(self._pins, ifindex)
+            self._attached.pop(ifindex, None)
+            self._problems.pop(ifindex, None)
+            self._known.discard(ifindex)
+
+    def retire_old(self) -> None:
+        """Everything runs these programs: drop the pins of older ones."""
+        if not self._retired:
+            attach.retire(self._pins)
+            self._retired = True
+
+
+def is_up(ifindex: int) -> bool:
+    """Whether the link is up: then its pod may have connections from before us."""
+    try:
+        name = socket.if_indextoname(ifindex).encode()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            answer = fcntl.ioctl(asked, SIOCGIFFLAGS, struct.pack("16sH14x", name, 0))
+    except OSError:
+        return False
+    flags: int = struct.unpack("16sH14x", answer)[1]
+    return bool(flags & IFF_UP)

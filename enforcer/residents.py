@@ -1,0 +1,163 @@
+"""The pods of this node, and the interface behind which each of them is.
+
+The agent sends every change through here: local pods get the addresses that CNI gave them while the
+API server does not know them yet, and interfaces become changes of their own. Who says where a pod
+is: its attachment (the latest of the same UID), else its annotation, which manifests and the lab
+use. What may surprise: an attachment of a pod that nobody knows yet is an arrival, which the start
+mode decides about; and the interface of an attachment is its pod's, whoever had it before.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from enforcer.attachments import Attachment
+from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
+from enforcer.endpoints import INTERFACE_ANNOTATION, is_local
+from generators.objects import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The interfaces of the agent's network namespace."""
+
+    by_name: Mapping[str, int]
+    numbers: frozenset[int]
+
+
+def links() -> Links:
+    """All of them, with one question to the kernel."""
+    by_name = {name: number for number, name in socket.if_nameindex()}
+    return Links(by_name, frozenset(by_name.values()))
+
+
+class Residents:
+    """See the module; everything here is called by the agent's loop alone."""
+
+    def __init__(self, node: str, ask: Callable[[], Links] = links) -> None:
+        self._node = node
+        self._ask = ask
+        self.pods: dict[str, Pod] = {}
+        """Local pods on the pod network, as their source has them."""
+        self.interfaces: dict[str, int] = {}
+        self.missing: dict[str, str] = {}
+        """Local pods without interface, and why."""
+        self._attachments: dict[str, tuple[Attachment, ...]] = {}
+        self._arrivals: dict[str, Attachment] = {}
+        self._holder: dict[int, str] = {}
+        """Interface -> the pod that has it."""
+
+    def follow(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
+        """The same changes, as they are on this node."""
+        present: Links | None = None
+        for change in changes:
+            if not isinstance(change, PodChange) or not self._concerns(change):
+                yield change
+                continue
+            if present is None:
+                present = self._ask()
+            if change.pod is not None and is_local(change.pod, self._node):
+                self.pods[change.key] = change.pod
+                yield PodChange(change.key, self._addressed(change.pod))
+            else:
+                self.pods.pop(change.key, None)
+                yield change
+            yield from self._settle(change.key, present)
+
+    def attach(self, attachments: Iterable[Attachment]) -> Iterator[InputChange]:
+        """All attachments as they are now."""
+        found: dict[str, tuple[Attachment, ...]] = {}
+        for attachment in attachments:
+            found[attachment.key] = (*found.get(attachment.key, ()), attachment)
+        before, self._attachments = self._attachments, found
+        changed = [k for k in {**before, **found} if before.get(k) != found.get(k)]
+        if not changed:
+            return
+        present = self._ask()
+        for key in changed:
+            pod = self.pods.get(key)
+            if pod is not None and not pod.ips:
+                yield PodChange(key, self._addressed(pod))
+            yield from self._settle(key, present)
+
+    def look_again(self) -> Iterator[InputChange]:
+        """Interfaces came and went, and nobody said so."""
+        present = self._ask()
+        for key in list(self.pods):
+            yield from self._settle(key, present)
+
+    def present(self) -> frozenset[int]:
+        """The interfaces that are there now."""
+        return self._ask().numbers
+
+    def _concerns(self, change: PodChange) -> bool:
+        return change.key in self.pods or (
+            change.pod is not None and is_local(change.pod, self._node)
+        )
+
+    def _attachment(self, pod: Pod) -> Attachment | None:
+        """The latest that is this pod's and not that of one with the same name."""
+        own = (
+            found
+            for found in reversed(self._attachments.get(pod.key, ()))
+            if not found.uid or not pod.uid or found.uid == pod.uid
+        )
+        return next(own, None)
+
+    def _addressed(self, pod: Pod) -> Pod:
+        attachment = self._attachment(pod)
+        return pod if pod.ips or attachment is None else replace(pod, ips=attachment.ips)
+
+    def _settle(self, key: str, present: Links) -> Iterator[InputChange]:
+        """What became of the interface of one pod."""
+        pod = self.pods.get(key)
+        index, why = (None, "") if pod is None else self._find(pod, present)
+        yield from self._arrival(key, pod)
+        self.missing.pop(key, None)
+        if why:
+            self.missing[key] = why
+        before = self.interfaces.get(key)
+        if before == index:
+            return
+        if before is not None:
+            del self.interfaces[key]
+            del self._holder[before]
+        if index is not None:
+            loser = self._holder.get(index)
+            if loser is not None:
+                del self.interfaces[loser]
+                self.missing[loser] = f"its interface is that of {key} now"
+                yield InterfaceChange(loser, None)
+            self.interfaces[key] = index
+            self._holder[index] = key
+        yield InterfaceChange(key, index)
+
+    def _find(self, pod: Pod, present: Links) -> tuple[int | None, str]:
+        attachment = self._attachment(pod)
+        if attachment is not None:
+            if attachment.ifindex in present.numbers:
+                return attachment.ifindex, ""
+            return None, f"its interface {attachment.ifindex} is gone"
+        name = pod.annotations.get(INTERFACE_ANNOTATION, "")
+        if not name:
+            return None, f"no interface known: neither CNI nor {INTERFACE_ANNOTATION} tells it"
+        index = present.by_name.get(name)
+        if index is None:
+            return None, f"no interface {name} in the agent's network namespace"
+        holder = self._holder.get(index, pod.key)
+        if holder != pod.key:
+            return None, f"interface {name} is already that of {holder}"
+        return index, ""
+
+    def _arrival(self, key: str, pod: Pod | None) -> Iterator[InputChange]:
+        found = self._attachments.get(key, ()) if pod is None else ()
+        latest = found[-1] if found else None
+        if self._arrivals.get(key) == latest:
+            return
+        if latest is None:
+            del self._arrivals[key]
+        else:
+            self._arrivals[key] = latest
+        yield ArrivalChange(key, latest)
