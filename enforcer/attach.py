@@ -14,6 +14,7 @@ import importlib
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ ETH_P_ALL = 0x0003
 FILTER_PRIORITY = 1
 FILTER_HANDLE = 0x5246
 LINKS = "links"
+
+_alone = threading.Lock()
+"""The agent's loop and its CNI calls may mean the same interface."""
 
 
 class Mode(StrEnum):
@@ -132,12 +136,17 @@ def attach(pin_path: Path, interface: str | int, mode: Mode | None = None) -> Mo
     """
     ifindex = _ifindex(interface)
     (pin_path.parent / LINKS).mkdir(mode=0o700, exist_ok=True)
+    with _alone:
+        return _attach(pin_path, ifindex, mode)
+
+
+def _attach(pin_path: Path, ifindex: int, mode: Mode | None) -> Mode:
     if mode is not Mode.CLSACT:
         try:
             _attach_links(pin_path, ifindex)
         except kernel.KernelError as error:
             if mode is Mode.TCX or error.errno != errno.EINVAL:
-                raise AttachError(f"tcx on interface {interface}: {error}") from error
+                raise AttachError(f"tcx on ifindex {ifindex}: {error}") from error
         else:
             if _filters_mark(pin_path.parent, ifindex).exists():  # netlink takes milliseconds
                 _remove_filters(pin_path.parent, ifindex)
@@ -316,10 +325,11 @@ def detach(pin_path: Path, interface: str | int) -> None:
 
 def forget(pin_path: Path, ifindex: int) -> None:
     """Remove the pins that belong to an interface which is gone."""
-    _remove_links(pin_path.parent, ifindex)
-    for mark in (_qdisc_mark, _filters_mark):
-        with suppress(FileNotFoundError):
-            mark(pin_path.parent, ifindex).rmdir()
+    with _alone:
+        _remove_links(pin_path.parent, ifindex)
+        for mark in (_qdisc_mark, _filters_mark):
+            with suppress(FileNotFoundError):
+                mark(pin_path.parent, ifindex).rmdir()
 
 
 def uninstall(pin_dir: Path) -> None:
