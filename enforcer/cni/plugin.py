@@ -156,24 +156,24 @@ class NoInterface(RingfenceError):
 def in_force(state: State, attachment: Attachment) -> bool:
     """Whether the policy of just this pod holds on just this interface."""
     pod = state.pods.get(attachment.ifindex)
-    entry = state.tables.endpoints.get(attachment.ifindex)
-    if pod is None or entry is None or attachment.key in state.unenforced:
+    if pod is None or state.in_force.get(attachment.key) != attachment.ifindex:
         return False
     same = not pod.uid or not attachment.uid or pod.uid == attachment.uid
-    return same and pod.key == attachment.key and {*attachment.ips} <= {*entry.ip4, *entry.ip6}
+    return same and _holds(state, attachment)
 
 
 def is_guarded(state: State, attachment: Attachment) -> bool:
     """Whether the policy holds, or what the start mode grants until the pod is known."""
     if in_force(state, attachment):
         return True
+    known = attachment.ifindex in state.pods or attachment.key in state.unenforced
+    return not known and _holds(state, attachment)
+
+
+def _holds(state: State, attachment: Attachment) -> bool:
+    """Whether the kernel has an endpoint with these addresses there."""
     entry = state.tables.endpoints.get(attachment.ifindex)
-    return (
-        entry is not None
-        and attachment.ifindex not in state.pods
-        and attachment.key not in state.unenforced
-        and {*attachment.ips} <= {*entry.ip4, *entry.ip6}
-    )
+    return entry is not None and {*attachment.ips} <= {*entry.ip4, *entry.ip6}
 
 
 def _host_side(call: Call, netns: int | None) -> int:

@@ -49,7 +49,6 @@ class Runtime:
         uid: str = "",
         netns: str = "",
         previous: Config | None = None,
-        **config: object,
     ) -> Result:
         """One call; `pod` is `namespace/name`, `previous` the result of the plugins before."""
         environment = {
@@ -73,7 +72,6 @@ class Runtime:
             "namespaces": str(self.namespaces),
             "timeoutSeconds": self.seconds,
             **self.more,
-            **config,
         }
         if previous is not None:
             conf["prevResult"] = previous

@@ -1,0 +1,97 @@
+"""Closes new interfaces of pods as they appear, for CNIs that write their configuration anew or
+bypass it: the second line behind the CNI plugin.
+
+A thread of the agent's process. It hears of every new interface from the kernel, puts the programs
+on what looks like the host side of a pod (without an endpoint they let nothing through), and wakes
+the agent, which finds out whose it is. What may surprise: this is fast, not strict: packets may
+pass in the time between the interface and the programs. Interfaces that are there when the agent
+begins are never closed by it: a pod that works is not cut off because the agent is late.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from enforcer import attach, links
+from enforcer.links import Link
+from enforcer.start import StartMode
+from generators.errors import RingfenceError
+from generators.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+
+USUAL_NAMES = ("veth*", "cali*", "eni*", "lxc*", "azv*", "gke*")
+"""What CNIs call the host side of a pod."""
+STOP_SECONDS = 0.5
+"""How soon the thread notices that it is to end."""
+
+
+def looks_like_pod(link: Link, patterns: Sequence[str]) -> bool:
+    """Whether an interface is a veth into another network namespace, with one of these names."""
+    leads_away = link.kind == links.VETH and link.netns is not None
+    return leads_away and any(fnmatchcase(link.name, pattern) for pattern in patterns)
+
+
+class Watcher:
+    """Listens from the moment it is made; `run` attaches."""
+
+    def __init__(
+        self, pins: Path, mode: StartMode, patterns: Sequence[str], changed: Callable[[], None]
+    ) -> None:
+        self._pins = pins
+        self._mode = mode
+        self._patterns = tuple(patterns)
+        self._changed = changed
+        self._socket = links.listen()
+        with links.netlink() as asked:
+            self._seen = {link.ifindex for link in asked.links()}
+
+    def run(self, stop: threading.Event) -> None:
+        """Attach to what appears until told to stop."""
+        with self._socket:
+            while not stop.is_set():
+                readable, _, _ = select.select([self._socket], [], [], STOP_SECONDS)
+                if readable:
+                    self.take(_heard(self._socket))
+
+    def take(self, found: Iterable[Link]) -> None:
+        """Close those that are new and look like a pod's; others are looked at again when they
+        change: a veth may be moved to its network namespace, or renamed, after it was made.
+        """
+        new = [
+            link
+            for link in found
+            if link.ifindex not in self._seen and looks_like_pod(link, self._patterns)
+        ]
+        for link in {link.ifindex: link for link in new}.values():
+            self._seen.add(link.ifindex)
+            if self._mode is not StartMode.OPEN:
+                self._close(link)
+        if new:
+            self._changed()
+
+    def _close(self, link: Link) -> None:
+        try:
+            attach.attach(self._pins, link.ifindex)
+        except RingfenceError as error:
+            event(log, "interface_not_closed", logging.ERROR, name=link.name, error=str(error))
+            return
+        event(log, "interface_closed", name=link.name, ifindex=link.ifindex)
+
+
+def _heard(listening: socket.socket) -> list[Link]:
+    """What the kernel tells; everything there is where it told more than the socket could hold."""
+    try:
+        return links.heard(listening.recv(links.RECEIVE))
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
+    with links.netlink() as asked:
+        return asked.links()

@@ -1,0 +1,235 @@
+"""A node whose agent keeps the CNI plugin, and a runtime that makes sandboxes on it.
+
+The network is made as a main plugin does it: network namespace, veth, addresses, routes, links up;
+then the chained plugin is run with that result, as a runtime runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
+
+from enforcer import attach, control
+from enforcer.attachments import Attachment, Attachments
+from enforcer.cni import install
+from enforcer.lab import netns, network
+from enforcer.lab.names import NETNS_ROOT, Wire
+from generators.record import RecordEntry, record_documents
+from tests.cni.runtime import Result, Runtime, result
+
+NODE_NAME = "here"
+PORT = 8080
+DEADLINE = 30.0
+CONFLIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}'
+CONFIG = """\
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+mode: strict
+tenants:
+  - name: t1
+    namespaces: {names: [t1]}
+  - name: t2
+    namespaces: {names: [t2]}
+"""
+Document = Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Node:
+    """See `started` for its life."""
+
+    directory: Path
+    name: str = field(default_factory=lambda: f"rfn-{token_hex(3)}")
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    wires: list[Wire] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def pin_dir(self) -> Path:
+        return Path("/sys/fs/bpf") / self.name
+
+    @property
+    def run_dir(self) -> Path:
+        return self.directory / "run"
+
+    @property
+    def manifests(self) -> Path:
+        return self.directory / "manifests"
+
+    @property
+    def places(self) -> install.Places:
+        return install.Places(self.directory / "net.d", self.directory / "bin", self.run_dir)
+
+    @property
+    def conflist(self) -> Path:
+        return self.places.conf_dir / "10-net.conflist"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "agent.log").read_text()
+
+    def runtime(self, seconds: int = 20) -> Runtime:
+        return Runtime(self.run_dir / "cni.sock", self.places.namespaces, seconds)
+
+    def build(self) -> None:
+        for folder in (self.manifests, self.places.conf_dir):
+            folder.mkdir(parents=True)
+        self.conflist.write_text(CONFLIST)
+        (self.directory / "tenants.yaml").write_text(CONFIG)
+        netns.create(self.name)
+        network.prepare_node(self.name)
+
+    def remove(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        if self.pin_dir.exists():
+            with netns.inside(self.name):
+                attach.uninstall(self.pin_dir)
+        for wire in self.wires:
+            netns.remove(wire.netns)
+        netns.remove(self.name)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def command(self, *arguments: str) -> list[str]:
+        """An `enforcer` command on this node."""
+        program = str(Path(sys.executable).with_name("ringfence"))
+        inside = ["nsenter", f"--net={NETNS_ROOT / self.name}", "--", program, "enforcer"]
+        dirs = [f"--pin-dir={self.pin_dir}", f"--run-dir={self.run_dir}"]
+        dirs += [f"--cni-conf-dir={self.places.conf_dir}", f"--cni-bin-dir={self.places.bin_dir}"]
+        return [*inside, arguments[0], *dirs, *arguments[1:]]
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        """The agent, once it has read its inputs."""
+        command = self.command(
+            *("run", f"--node-name={NODE_NAME}", f"--manifests={self.manifests}"),
+            *(f"--config={self.directory / 'tenants.yaml'}", *more),
+        )
+        with (self.directory / "agent.log").open("ab") as log:
+            process = subprocess.Popen(command, stderr=log)
+        self.processes.append(process)
+        wait_for(lambda: process.poll() is not None or self.runtime().call("STATUS").code == 0)
+        assert process.poll() is None, self.log
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        assert process.wait(DEADLINE) == 0, self.log
+
+    def sandbox(self) -> Wire:
+        """What the plugins before ours make: a network namespace that reaches the node."""
+        number = next(self.numbers)
+        wire = Wire(f"{self.name}-{number}", f"vt{number}", (f"10.8.0.{number}", f"fd08::{number}"))
+        self.wires.append(wire)
+        netns.create(wire.netns)
+        network.add_pod(self.name, wire)
+        network.connect_pod(self.name, wire)
+        return wire
+
+    def add(self, pod: str, wire: Wire, uid: str = "", seconds: int = 20) -> Result:
+        """CNI ADD for a sandbox; its container is named after its network namespace."""
+        return self.runtime(seconds).call(
+            "ADD", wire.netns, pod, uid, str(NETNS_ROOT / wire.netns), self.previous(wire)
+        )
+
+    def delete(self, pod: str, wire: Wire) -> Result:
+        """CNI DEL, then the main plugin's."""
+        deleted = self.runtime().call("DEL", wire.netns, pod, netns=str(NETNS_ROOT / wire.netns))
+        network.remove_pod(self.name, wire.interface)
+        return deleted
+
+    def check(self, pod: str, wire: Wire) -> Result:
+        return self.runtime().call(
+            "CHECK", wire.netns, pod, "", str(NETNS_ROOT / wire.netns), self.previous(wire)
+        )
+
+    def previous(self, wire: Wire) -> dict[str, object]:
+        return result(wire.addresses, wire.interface, str(NETNS_ROOT / wire.netns))
+
+    def ifindex(self, wire: Wire) -> int:
+        with netns.inside(self.name):
+            return socket.if_nametoindex(wire.interface)
+
+    def attachment(self, pod: str) -> Attachment | None:
+        """What the file of attachments says of a pod."""
+        with netns.inside(self.name):
+            return Attachments(self.run_dir).of(pod)
+
+    def write(self, file: str, *objects: Document) -> None:
+        """Replace a manifest atomically."""
+        unfinished = self.directory / "unfinished"
+        unfinished.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        unfinished.rename(self.manifests / file)
+
+    def status(self) -> control.Answer:
+        return control.ask(self.run_dir, {"command": "status"})
+
+
+@contextmanager
+def started(directory: Path, *more: str) -> Iterator[Node]:
+    """A node with two tenants, t1 and t2, and its agent."""
+    node = Node(directory)
+    try:
+        node.build()
+        node.write("base.json", *tenants())
+        node.start(*more)
+        yield node
+    finally:
+        node.remove()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
+    """Return when a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the condition does not come true")
+        time.sleep(0.02)
+
+
+def tenants() -> list[Document]:
+    """Three namespaces, two of which are tenants' by the record."""
+    record = {f"uid-{name}": RecordEntry(name, name) for name in ("t1", "t2")}
+    return [*record_documents(record), *(namespace(name) for name in ("t1", "t2", "free"))]
+
+
+def namespace(name: str) -> Document:
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "uid": f"uid-{name}"},
+    }
+
+
+def pod(key: str, uid: str = "", ips: tuple[str, ...] = ()) -> Document:
+    """As an API server shows it: without addresses until the runtime has reported them."""
+    space, _, name = key.partition("/")
+    status: dict[str, object] = {"phase": "Running" if ips else "Pending"}
+    if ips:
+        status["podIPs"] = [{"ip": ip} for ip in ips]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": space, "uid": uid or f"uid-{name}"},
+        "spec": {"nodeName": NODE_NAME, "containers": [{"name": "c"}]},
+        "status": status,
+    }
+
+
+def deny_ingress(space: str) -> Document:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "deny", "namespace": space},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }
