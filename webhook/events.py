@@ -1,4 +1,4 @@
-"""Events on namespaces: what happened to yours and why, for `kubectl events -n NAME`.
+"""Events on namespaces and policies: what happened and why, for `kubectl events -n NAME`.
 
 Only what somebody should know: a label set back, a policy repaired or taken over, a move. Sending
 one is best effort; a tenant who makes trouble in a loop gets one Event a reason and minute.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from secrets import token_hex
@@ -16,7 +17,7 @@ from secrets import token_hex
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.documents import Document
-from generators.kube.resources import EVENTS
+from generators.kube.resources import EVENTS, Key
 from generators.logs import event
 from generators.objects import Namespace
 from webhook.settings import FIELD_MANAGER
@@ -32,6 +33,23 @@ class Severity(StrEnum):
 
     NORMAL = "Normal"
     WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an Event is about."""
+
+    api_version: str
+    kind: str
+    key: Key
+    uid: str
+
+    @property
+    def home(self) -> str:
+        """The namespace of its Events: that of the subject, or `default`."""
+        if self.kind == "Namespace":
+            return self.key.name
+        return self.key.namespace or "default"
 
 
 class Recorder:
@@ -53,11 +71,16 @@ class Recorder:
             reason=reason,
             note=note,
         )
-        if not self._due(namespace.uid, reason):
+        subject = Subject("v1", "Namespace", Key("", namespace.name), namespace.uid)
+        self.tell_about(subject, reason, severity, note)
+
+    def tell_about(self, subject: Subject, reason: str, severity: Severity, note: str) -> None:
+        """Put an Event about any object into its namespace."""
+        if not self._due(subject.uid, reason):
             return
         try:
             self._client.create(
-                EVENTS, self._document(namespace, reason, severity, note), manager=FIELD_MANAGER
+                EVENTS, self._document(subject, reason, severity, note), manager=FIELD_MANAGER
             )
         except RingfenceError as error:
             event(LOG, "event_not_sent", logging.WARNING, problem=str(error))
@@ -73,13 +96,11 @@ class Recorder:
             self._sent[uid, reason] = now
             return True
 
-    def _document(
-        self, namespace: Namespace, reason: str, severity: Severity, note: str
-    ) -> Document:
+    def _document(self, subject: Subject, reason: str, severity: Severity, note: str) -> Document:
         return {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": f"ringfence-{token_hex(8)}", "namespace": namespace.name},
+            "metadata": {"name": f"ringfence-{token_hex(8)}", "namespace": subject.home},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": severity.value,
             "reason": reason,
@@ -88,11 +109,11 @@ class Recorder:
             "reportingController": "ringfence.io/controller",
             "reportingInstance": self._instance,
             "regarding": {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "name": namespace.name,
+                "apiVersion": subject.api_version,
+                "kind": subject.kind,
+                "name": subject.key.name,
                 # The API wants the namespace of what an Event is about to be the Event's own.
-                "namespace": namespace.name,
-                "uid": namespace.uid,
+                "namespace": subject.home,
+                "uid": subject.uid,
             },
         }

@@ -80,7 +80,7 @@ CLUSTER_RULES = (
 def system_rules(issued_secret: str = "") -> tuple[Rule, ...]:
     """Needed in the system namespace; `issued_secret`: somebody else keeps the certificates."""
     why = "certificates of the webhook"
-    certificates = (
+    certificates: tuple[Rule, ...] = (
         Rule(SECRETS, ("create",), why),
         Rule(SECRETS, ("get", "update"), why, (SECRET_NAME,)),
     )
@@ -98,7 +98,7 @@ def missing(client: Client, namespace: str, issued_secret: str = "") -> Iterator
     for rules, home in ((CLUSTER_RULES, ""), (system_rules(issued_secret), namespace)):
         for rule in rules:
             for verb in rule.verbs:
-                if not all(_allowed(client, rule, verb, home, n) for n in rule.names or ("",)):
+                if not all(allowed(client, rule, verb, home, n) for n in rule.names or ("",)):
                     where = f" in namespace {home}" if home else " in the cluster"
                     named = f" named {', '.join(rule.names)}" if rule.names else ""
                     yield f"{verb} {rule.resource}{named}{where} ({rule.why})"
@@ -112,11 +112,14 @@ def check(client: Client, namespace: str, issued_secret: str = "") -> None:
         raise MachineLacks(f"this identity may not: {'; '.join(found)}", how)
 
 
-def _allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) -> bool:
+def allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) -> bool:
+    """Whether the API server would let this identity do it; an empty namespace means all."""
+    resource, _, subresource = rule.resource.plural.partition("/")
     attributes: Document = {
         "group": rule.resource.group,
         "version": rule.resource.version,
-        "resource": rule.resource.plural,
+        "resource": resource,
+        "subresource": subresource,
         "verb": verb,
         **({"namespace": namespace} if namespace else {}),
         **({"name": name} if name else {}),

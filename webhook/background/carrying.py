@@ -1,0 +1,289 @@
+"""One trigger brought in order: judge, plan, write, then delete. Called by the workers of work.py.
+
+Failures do not stop what is independent of them: every write is tried, a failure is raised at the
+end so that the trigger comes again. Nothing of a policy is deleted while one of its writes failed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from generators.kube.errors import KubeError
+from generators.kube.resources import NAMESPACES, Key, Resource
+from generators.kyverno.engine import Environment, applicability
+from generators.kyverno.failures import NotAllowed, RuleFailure
+from generators.kyverno.model import Operation
+from generators.kyverno.requests import Request
+from generators.kyverno.values import Document, ObjectKey
+from webhook.background.caches import Caches
+from webhook.background.judging import Applies, Verdict, judge, judge_deleted, living, on_deletion
+from webhook.background.kept import Kept, MadeObject, is_made
+from webhook.background.made import Found, Made, TriggerName, name_of
+from webhook.background.memory import Memory
+from webhook.background.needs import RuleName
+from webhook.background.planning import Plan, Situation, Write, plan
+from webhook.background.table import Existing, Table, is_existing
+from webhook.background.targets import Targets
+from webhook.background.writing import Done, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Who hears what happened."""
+
+    wrote: Callable[[Verdict, ObjectKey, Done], None]
+    deleted: Callable[[Found, str], None]
+    problems: Callable[[TriggerName, dict[RuleName, str]], None]
+    """All problems that a trigger has now; empty when it has none."""
+    sweep: Callable[[Existing, TriggerName], None]
+    """A rule that is run once for all triggers has to run."""
+
+
+class Carrier:
+    """Safe for several threads on different triggers."""
+
+    def __init__(
+        self,
+        caches: Caches,
+        made: Made,
+        memory: Memory,
+        writer: Writer,
+        targets: Targets,
+        telling: Telling,
+    ) -> None:
+        self._caches = caches
+        self._made = made
+        self._memory = memory
+        self._writer = writer
+        self._targets = targets
+        self._telling = telling
+        self._lock = threading.Lock()
+        self._handled: dict[tuple[RuleName, str], int] = {}
+        """Rule and UID of a trigger whose version has had what is made once."""
+
+    def forget_handled(self, before: int) -> None:
+        """The memory covers triggers up to this version."""
+        with self._lock:
+            self._handled = {k: v for k, v in self._handled.items() if v > before}
+
+    # --- one trigger ----------------------------------------------------------------------------
+
+    def carry_out(
+        self, table: Table, environment: Environment, name: TriggerName, former: Kept | None
+    ) -> None:
+        """Everything that is to be done for a trigger; `former`: as it was before its deletion."""
+        resource, kept = self._trigger(name)
+        if kept is not None and kept.terminating:
+            return
+        made = self._made.of(name)
+        policies = table.generating.get(resource, ()) if resource is not None else ()
+        changing = table.changing.get(resource, ()) if resource is not None else ()
+        if not (made or policies or changing):
+            return
+        if kept is not None:
+            document = kept.document()
+            verdicts = judge(policies, document, environment)
+        else:
+            document = former.document() if former is not None else {}
+            verdicts = judge_deleted(policies, document or None, environment)
+        planned = plan(self._situation(table, name, kept, made, verdicts))
+        problems, failure = self._generate(table, environment, planned, verdicts, name)
+        if failure is None:
+            self._remember(verdicts, kept)
+        for existing in changing:
+            failure = self._change(existing, environment, name, kept, document, problems) or failure
+        self._telling.problems(name, problems)
+        if failure is not None:
+            raise failure
+
+    def _trigger(self, name: TriggerName) -> tuple[Resource | None, Kept | None]:
+        resource = self._caches.followed(name.group, name.kind)
+        if resource is None:
+            return None, None
+        return resource, self._caches.trigger(resource, Key(name.namespace, name.name))
+
+    def _situation(
+        self,
+        table: Table,
+        name: TriggerName,
+        kept: Kept | None,
+        made: tuple[Found, ...],
+        verdicts: list[Verdict],
+    ) -> Situation:
+        policies_that_made = {found.item.mark.owner.policy for found in made}
+
+        def in_scope(verdict: Verdict) -> bool:
+            if kept is None or is_existing(verdict.rule):
+                return True
+            since = self._memory.since(verdict.name).introduced
+            return kept.version > since or verdict.policy.key in policies_that_made
+
+        def anew(verdict: Verdict) -> bool:
+            if kept is None:
+                return True
+            with self._lock:
+                handled = self._handled.get((verdict.name, kept.uid), 0)
+            return kept.version > max(handled, self._memory.since(verdict.name).done)
+
+        return Situation(
+            verdicts=verdicts,
+            made=made,
+            trigger_gone=kept is None,
+            present=self._present,
+            standing=table.standing,
+            in_scope=in_scope,
+            anew=anew,
+            source_gone=self._source_gone,
+        )
+
+    def _present(self, key: ObjectKey) -> MadeObject | None:
+        return self._caches.made_named(key)
+
+    def _source_gone(self, source: ObjectKey) -> bool:
+        try:
+            return self._caches.find(source) is None
+        except RuleFailure:
+            return False
+
+    def _remember(self, verdicts: list[Verdict], kept: Kept | None) -> None:
+        if kept is None:
+            return
+        with self._lock:
+            for verdict in verdicts:
+                once = any(not wanted.synchronize for wanted in verdict.wanted)
+                if verdict.applies is Applies.YES and once:
+                    self._handled[verdict.name, kept.uid] = kept.version
+
+    # --- writes and deletions -------------------------------------------------------------------
+
+    def _generate(
+        self,
+        table: Table,
+        environment: Environment,
+        planned: Plan,
+        verdicts: list[Verdict],
+        name: TriggerName,
+    ) -> tuple[dict[RuleName, str], KubeError | None]:
+        problems: dict[RuleName, str] = {}
+        for rule, message in planned.problems:
+            problems.setdefault(rule, message)
+        by_name = {verdict.name: verdict for verdict in verdicts}
+        failure: KubeError | None = None
+        unfinished: set[str] = set()
+        for write in planned.writes:
+            owner = write.wanted.owner
+            verdict = by_name[owner.policy, owner.rule]
+            try:
+                self._write(table, environment, verdict, write, name)
+            except NotAllowed as refusal:
+                problems.setdefault(verdict.name, str(refusal))
+                unfinished.add(owner.policy)
+            except KubeError as error:
+                problems.setdefault(verdict.name, str(error))
+                unfinished.add(owner.policy)
+                failure = error
+        return problems, self._delete(planned, unfinished, problems) or failure
+
+    def _write(
+        self,
+        table: Table,
+        environment: Environment,
+        verdict: Verdict,
+        write: Write,
+        name: TriggerName,
+    ) -> None:
+        wanted, present = write.wanted, write.present
+        home = self._caches.trigger(NAMESPACES, Key("", wanted.key.namespace))
+        if home is not None and home.terminating:
+            return
+        if present is not None and name_of(present.mark.owner.trigger) != name:
+            self._uncontested(table, environment, wanted.key, present)
+        done = self._writer.ensure(verdict.policy.namespace, wanted, present)
+        self._telling.wrote(verdict, wanted.key, done)
+
+    def _uncontested(
+        self, table: Table, environment: Environment, key: ObjectKey, present: MadeObject
+    ) -> None:
+        """NotAllowed when the trigger for which the object was made still wants it."""
+        other = name_of(present.mark.owner.trigger)
+        resource, kept = self._trigger(other)
+        if resource is None or kept is None:
+            return
+        verdicts = judge(table.generating.get(resource, ()), kept.document(), environment)
+        if any(wanted.key == key for verdict in verdicts for wanted in verdict.wanted):
+            raise NotAllowed(f"{key} is generated for {other} already")
+
+    def _delete(
+        self, planned: Plan, unfinished: set[str], problems: dict[RuleName, str]
+    ) -> KubeError | None:
+        """Old goes after new is there: nothing of a policy whose writes are not all done."""
+        failure: KubeError | None = None
+        for step in planned.deletes:
+            owner = step.found.item.mark.owner
+            if owner.policy in unfinished:
+                continue
+            namespace, slash, _ = owner.policy.partition("/")
+            try:
+                done = self._writer.delete(namespace if slash else "", step.found)
+            except NotAllowed as refusal:
+                problems.setdefault((owner.policy, owner.rule), str(refusal))
+            except KubeError as error:
+                failure = error
+            else:
+                if done is Done.DELETED:
+                    self._telling.deleted(step.found, step.because)
+        return failure
+
+    # --- existing objects -----------------------------------------------------------------------
+
+    def _change(
+        self,
+        existing: Existing,
+        environment: Environment,
+        name: TriggerName,
+        kept: Kept | None,
+        document: Document,
+        problems: dict[RuleName, str],
+    ) -> KubeError | None:
+        request = self._request(existing, kept, document)
+        if request is None:
+            return None
+        if existing.shared:
+            try:
+                unfit = applicability(existing.policy, existing.rule, request, environment)
+            except RuleFailure as error:
+                problems.setdefault(existing.name, str(error))
+                return None
+            if unfit is None:
+                self._telling.sweep(existing, name)
+            return None
+        ran = self._targets.run(existing, request, environment)
+        for rule, message in ran.problems:
+            problems.setdefault(rule, message)
+        return ran.failure
+
+    def sweep(
+        self, table: Table, environment: Environment, existing: Existing, name: TriggerName
+    ) -> None:
+        """Run a rule that does the same for each trigger, for the one that asked last."""
+        _, kept = self._trigger(name)
+        request = None if kept is None else self._request(existing, kept, kept.document())
+        if request is None:
+            return
+        resources = table.needs.rules[existing.name].targets
+        ran = self._targets.sweep(existing, request, environment, resources)
+        self._telling.problems(name, dict(ran.problems))
+        if ran.failure is not None:
+            raise ran.failure
+
+    def _request(self, existing: Existing, kept: Kept | None, document: Document) -> Request | None:
+        if kept is None:
+            if not document or not on_deletion(existing.rule):
+                return None
+            return Request(Operation.DELETE, {}, document, own=is_made(document))
+        since = self._memory.since(existing.name).introduced
+        if not is_existing(existing.rule) and kept.version <= since:
+            return None
+        return living(existing.rule, document, is_made(document))

@@ -1,0 +1,115 @@
+"""What the generate rules in force want for one trigger, as it is now. Pure but for their lookups.
+
+A trigger that exists is asked about as a request that makes it, which is how Kyverno sees existing
+objects; rules that only list UPDATE see an update that changes nothing. What a rule made for one
+trigger does not trigger others, unless the rule asks for it (`skipBackgroundRequests: false`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from generators.kyverno.engine import Environment, generate
+from generators.kyverno.generation import Wanted
+from generators.kyverno.model import ApplyRules, Generation, Operation, Policy, Rule
+from generators.kyverno.requests import Request
+from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.values import Document
+from webhook.background.kept import is_made
+from webhook.background.needs import RuleName
+
+Asking = Callable[[Rule], "Request | None"]
+
+
+class Applies(Enum):
+    """Whether a rule wants something for a trigger."""
+
+    YES = auto()
+    NO = auto()
+    UNKNOWN = auto()
+    """It failed: what it has made stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One rule about one trigger."""
+
+    policy: Policy
+    rule: Rule
+    applies: Applies
+    wanted: tuple[Wanted, ...] = ()
+    message: str = ""
+
+    @property
+    def name(self) -> RuleName:
+        """Which rule."""
+        return self.policy.key, self.rule.name
+
+
+def judge(policies: Iterable[Policy], trigger: Document, environment: Environment) -> list[Verdict]:
+    """Every generate rule about a trigger that exists."""
+    own = is_made(trigger)
+    return [
+        verdict
+        for policy in policies
+        for verdict in _of_policy(policy, environment, lambda rule: living(rule, trigger, own))
+    ]
+
+
+def judge_deleted(
+    policies: Iterable[Policy], trigger: Document | None, environment: Environment
+) -> list[Verdict]:
+    """The rules that generate when their trigger is deleted; None = it is long gone."""
+    gone = None
+    if trigger is not None:
+        gone = Request(Operation.DELETE, {}, trigger, own=is_made(trigger))
+    return [
+        verdict
+        for policy in policies
+        for verdict in _of_policy(
+            policy, environment, lambda rule: gone if on_deletion(rule) else None
+        )
+    ]
+
+
+def on_deletion(rule: Rule) -> bool:
+    """Whether deleting the trigger runs the rule."""
+    return any(Operation.DELETE in (one.operations or ()) for one in rule.match.filters)
+
+
+def living(rule: Rule, trigger: Document, own: bool) -> Request | None:
+    """The request that stands for an existing trigger; None when the rule is about deletions."""
+    asked = [one.operations for one in rule.match.filters]
+    if any(each is None or Operation.CREATE in each for each in asked):
+        return Request(Operation.CREATE, trigger, {}, own=own)
+    if any(each is not None and Operation.UPDATE in each for each in asked):
+        return Request(Operation.UPDATE, trigger, trigger, own=own)
+    return None
+
+
+def _of_policy(policy: Policy, environment: Environment, ask: Asking) -> Iterable[Verdict]:
+    for rule in policy.rules:
+        if not isinstance(rule.action, Generation):
+            continue
+        verdict = _verdict(policy, rule, ask(rule), environment)
+        yield verdict
+        if policy.apply is ApplyRules.ONE and verdict.applies is Applies.YES:
+            return
+
+
+def _verdict(
+    policy: Policy, rule: Rule, request: Request | None, environment: Environment
+) -> Verdict:
+    if request is None:
+        return Verdict(policy, rule, Applies.NO, message="it runs on other operations")
+    made = generate([replace(policy, rules=(rule,))], request, environment)
+    result: RuleResult = made.results[0]
+    match result.outcome:
+        case Outcome.PASS:
+            return Verdict(policy, rule, Applies.YES, made.wanted, result.message)
+        case Outcome.EXCLUDED | Outcome.SKIP:
+            return Verdict(policy, rule, Applies.NO, message=result.message)
+        case _:
+            return Verdict(policy, rule, Applies.UNKNOWN, message=result.message)

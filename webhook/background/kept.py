@@ -1,0 +1,113 @@
+"""One object of any kind as the caches keep it: JSON without what only the API server writes.
+
+Bytes are a tenth of the decoded tree. Most objects are never looked at again once they are as they
+should be, so decoding when asked is the cheaper half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import orjson
+
+from generators.kube.documents import Document as Raw
+from generators.kube.documents import mapping as raw_mapping
+from generators.kube.documents import text
+from generators.kyverno.ownership import Mark, mark_of
+from generators.kyverno.values import Document, annotations_of, labels_of, mapping
+
+_UNKEPT = ("managedFields", "resourceVersion", "generation", "selfLink")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An object; equal when nothing changed that anybody but the API server wrote."""
+
+    uid: str
+    terminating: bool
+    body: bytes
+    version: int = field(default=0, compare=False)
+    """resourceVersion when it last changed in this sense."""
+
+    def document(self) -> Document:
+        """A fresh tree."""
+        return decoded(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeObject:
+    """An object with a policy's mark; any write counts as a change."""
+
+    uid: str
+    version: str
+    mark: Mark
+    body: bytes
+    terminating: bool = False
+
+    def document(self) -> Document:
+        """A fresh tree, without status."""
+        return decoded(self.body)
+
+
+def keep(raw: Raw) -> Kept:
+    """`reduce` for triggers, targets and sources."""
+    metadata = raw_mapping(raw, "metadata")
+    return Kept(
+        uid=text(metadata, "uid"),
+        terminating="deletionTimestamp" in metadata,
+        body=orjson.dumps(_bare(raw), option=orjson.OPT_SORT_KEYS),
+        version=number(text(metadata, "resourceVersion")),
+    )
+
+
+def keep_made(raw: Raw) -> MadeObject | None:
+    """`reduce` for what policies have made; None for an object without a mark."""
+    document = bare_document(raw)
+    mark = mark_of(labels_of(document), annotations_of(document))
+    if mark is None:
+        return None
+    metadata = raw_mapping(raw, "metadata")
+    document.pop("status", None)
+    return MadeObject(
+        uid=text(metadata, "uid"),
+        version=text(metadata, "resourceVersion"),
+        mark=mark,
+        body=orjson.dumps(document),
+        terminating="deletionTimestamp" in metadata,
+    )
+
+
+def bare_document(raw: Raw) -> Document:
+    """What the API server sent, as a value, without what only it writes."""
+    return decoded(orjson.dumps(_bare(raw)))
+
+
+def decoded(body: bytes) -> Document:
+    """JSON of an object as a value."""
+    found = orjson.loads(body)
+    return found if isinstance(found, dict) else {}
+
+
+def raw(document: Document) -> Raw:
+    """A value as the client takes it."""
+    return dict(document)
+
+
+def number(version: str) -> int:
+    """resourceVersions grow; what is none reads as the oldest."""
+    return int(version) if version.isdigit() else 0
+
+
+def is_made(document: Document) -> bool:
+    """Whether a policy made it: then it triggers no other rule by default."""
+    return mark_of(labels_of(document), annotations_of(document)) is not None
+
+
+def metadata_of(document: Document) -> Document:
+    """`metadata` of an object."""
+    return mapping(document, "metadata")
+
+
+def _bare(raw: Raw) -> Raw:
+    metadata = {k: v for k, v in raw_mapping(raw, "metadata").items() if k not in _UNKEPT}
+    return {**raw, "metadata": metadata}

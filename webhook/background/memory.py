@@ -1,0 +1,169 @@
+"""Since when each rule counts, in ConfigMap `ringfence-policies`: what no mark can tell.
+
+Three facts a rule, none a trigger, so that it stays small however large the cluster is:
+
+    introduced   triggers that have not changed since are older than the rule, and no business of
+                 one without generateExisting
+    done         every trigger that was changed before has had what is made once, so that what
+                 was deleted since stays deleted
+    pattern      the rule as it was then: an edit of one with generateExisting makes it anew
+
+Both are resourceVersions, which the API server only ever counts up. Written by the leader, rarely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import orjson
+
+from generators.kube.client import Client
+from generators.kube.documents import Document, resource_version_of, strings
+from generators.kube.errors import NotFound
+from generators.kube.resources import CONFIG_MAPS, Resource
+from generators.labels import MANAGED_BY, MANAGER
+from webhook.background.needs import RuleName
+from webhook.settings import FIELD_MANAGER
+
+NAME = "ringfence-policies"
+ALWAYS = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What is remembered of one rule."""
+
+    introduced: int
+    done: int
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A rule as it is in force now."""
+
+    name: RuleName
+    existing: bool
+    pattern: str
+    version: int
+    """The moment from which it counts, when it is new."""
+
+
+class Memory:
+    """`load` when leading begins; then one thread changes it and any thread reads."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._rules: Mapping[RuleName, Since] = {}
+        self._kinds: frozenset[Resource] = frozenset()
+        self._written: dict[str, str] | None = None
+
+    def load(self) -> None:
+        """Take over what the last leader wrote; something unreadable counts as nothing."""
+        try:
+            data = strings(self._client.get(CONFIG_MAPS, NAME, self._namespace), "data")
+        except NotFound:
+            data = {}
+        self._written = data or None
+        self._rules = dict(_rules(data.get("rules", "")))
+        self._kinds = frozenset(_kinds(data.get("kinds", "")))
+
+    def since(self, name: RuleName) -> Since:
+        """What is known of a rule; one that is not known is not about anything yet."""
+        return self._rules.get(name, _UNKNOWN)
+
+    @property
+    def kinds(self) -> frozenset[Resource]:
+        """Kinds of which policies have made objects, also rules that are no more."""
+        return self._kinds
+
+    def introduce(self, rules: Iterable[Newcomer], *, complete: bool) -> None:
+        """Take note of the rules in force; others are forgotten where these are `complete`."""
+        found: dict[RuleName, Since] = {} if complete else dict(self._rules)
+        for rule in rules:
+            known = self._rules.get(rule.name)
+            start = ALWAYS if rule.existing else rule.version
+            if known is None:
+                found[rule.name] = Since(start, start, rule.pattern)
+            elif rule.existing and known.pattern != rule.pattern:
+                found[rule.name] = Since(ALWAYS, ALWAYS, rule.pattern)
+            else:
+                introduced = ALWAYS if rule.existing else known.introduced
+                found[rule.name] = replace(known, introduced=introduced, pattern=rule.pattern)
+        self._rules = found
+
+    def follow(self, kinds: Iterable[Resource]) -> None:
+        """These kinds have to be looked at after a restart."""
+        self._kinds = frozenset(kinds)
+
+    def advance(self, name: RuleName, version: int) -> None:
+        """All triggers up to this version have had what the rule makes once."""
+        known = self._rules.get(name)
+        if known is not None and known.done < version:
+            self._rules = {**self._rules, name: replace(known, done=version)}
+
+    def save(self) -> None:
+        """Write it, unless that is what is written."""
+        data = {
+            "rules": orjson.dumps(
+                {
+                    "/".join((policy.replace("/", "."), rule)): [policy, rule, *_facts(since)]
+                    for (policy, rule), since in sorted(self._rules.items())
+                }
+            ).decode(),
+            "kinds": orjson.dumps(
+                [
+                    [r.group, r.version, r.plural, r.kind, r.namespaced]
+                    for r in sorted(self._kinds, key=str)
+                ]
+            ).decode(),
+        }
+        if data == self._written or (not self._rules and not self._kinds and not self._written):
+            return
+        metadata: Document = {
+            "name": NAME,
+            "namespace": self._namespace,
+            "labels": {MANAGED_BY: MANAGER},
+        }
+        document: Document = {"metadata": metadata, "data": data}
+        try:
+            live = self._client.get(CONFIG_MAPS, NAME, self._namespace)
+        except NotFound:
+            self._client.create(CONFIG_MAPS, document, manager=FIELD_MANAGER)
+        else:
+            metadata["resourceVersion"] = resource_version_of(live)
+            self._client.update(CONFIG_MAPS, document, manager=FIELD_MANAGER)
+        self._written = data
+
+
+_UNKNOWN = Since(introduced=1 << 63, done=1 << 63, pattern="")
+
+
+def _facts(since: Since) -> tuple[int, int, str]:
+    return since.introduced, since.done, since.pattern
+
+
+def _rules(text: str) -> Iterable[tuple[RuleName, Since]]:
+    for policy, rule, introduced, done, pattern in _entries(text):
+        yield (str(policy), str(rule)), Since(_number(introduced), _number(done), str(pattern))
+
+
+def _kinds(text: str) -> Iterable[Resource]:
+    for group, version, plural, kind, namespaced in _entries(text):
+        yield Resource(str(group), str(version), str(plural), str(kind), namespaced is True)
+
+
+def _entries(text: str) -> list[list[object]]:
+    try:
+        read = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return []
+    items = list(read.values()) if isinstance(read, dict) else read
+    whole = isinstance(items, list) and all(isinstance(i, list) and len(i) == 5 for i in items)
+    return items if whole else []
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

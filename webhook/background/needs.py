@@ -1,0 +1,223 @@
+"""Which kinds of objects have to be followed so that the policies in force can be carried out.
+
+Pure but for the kinds that the API server serves, which come through `Kinds`. A rule whose kinds
+cannot be told or are not served is not carried out, and is told by name; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from generators.kube.resources import Resource
+from generators.kyverno import wildcards
+from generators.kyverno.model import (
+    Clone,
+    CloneList,
+    Data,
+    Downstream,
+    Generation,
+    KindPattern,
+    Mutation,
+    Policy,
+    Rule,
+    Template,
+)
+from generators.kyverno.usage import parts
+from generators.kyverno.values import ObjectKind, leaves, mapping, split_api_version, string
+from generators.kyverno.variables import has_variable
+
+RuleName = tuple[str, str]
+"""Key of a policy, name of a rule."""
+
+
+class Kinds(Protocol):
+    """What discovery answers; see `generators.kube.discovery`."""
+
+    def find(self, group: str, version: str, kind: str) -> Resource | None:
+        """Exactly this kind."""
+
+    def matching(
+        self,
+        group: Callable[[str], bool],
+        version: Callable[[str], bool],
+        kind: Callable[[str], bool],
+    ) -> list[Resource]:
+        """Every kind that fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleNeeds:
+    """What one rule needs, or why it cannot be carried out."""
+
+    triggers: frozenset[Resource] = frozenset()
+    downstreams: frozenset[Resource] = frozenset()
+    targets: frozenset[Resource] = frozenset()
+    sources: frozenset[tuple[Resource, str]] = frozenset()
+    """With the namespace that they are in; empty where only a variable tells."""
+    deletions: bool = False
+    """The rule also runs when its trigger is deleted."""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What all rules need together."""
+
+    rules: Mapping[RuleName, RuleNeeds] = field(default_factory=dict)
+
+    @property
+    def _sound(self) -> Iterable[RuleNeeds]:
+        return (needs for needs in self.rules.values() if not needs.problem)
+
+    @property
+    def triggers(self) -> frozenset[Resource]:
+        """Kinds whose changes run rules."""
+        return frozenset(r for needs in self._sound for r in needs.triggers)
+
+    @property
+    def downstreams(self) -> frozenset[Resource]:
+        """Kinds that rules generate."""
+        return frozenset(r for needs in self._sound for r in needs.downstreams)
+
+    @property
+    def targets(self) -> frozenset[Resource]:
+        """Kinds that rules change where they exist."""
+        return frozenset(r for needs in self._sound for r in needs.targets)
+
+    @property
+    def sources(self) -> frozenset[tuple[Resource, str]]:
+        """Kinds and namespaces that rules copy from."""
+        found = frozenset(s for needs in self._sound for s in needs.sources)
+        whole = {resource for resource, namespace in found if not namespace}
+        return frozenset((r, n) for r, n in found if not n or r not in whole)
+
+    @property
+    def problems(self) -> dict[RuleName, str]:
+        """Rules that cannot be carried out."""
+        return {name: needs.problem for name, needs in self.rules.items() if needs.problem}
+
+
+class _Unknown(Exception):
+    """The kinds of a rule cannot be told."""
+
+
+def needs_of(policies: Iterable[Policy], kinds: Kinds) -> Needs:
+    """What the background rules among these policies' rules need."""
+    found: dict[RuleName, RuleNeeds] = {}
+    for policy in policies:
+        for rule in policy.rules:
+            if is_background(rule):
+                try:
+                    found[policy.key, rule.name] = _needs(policy, rule, kinds)
+                except _Unknown as why:
+                    found[policy.key, rule.name] = RuleNeeds(problem=str(why))
+    return Needs(found)
+
+
+def is_background(rule: Rule) -> bool:
+    """Whether a rule is carried out behind the request."""
+    action = rule.action
+    return isinstance(action, Generation) or (isinstance(action, Mutation) and bool(action.targets))
+
+
+def _needs(policy: Policy, rule: Rule, kinds: Kinds) -> RuleNeeds:
+    action = rule.action
+    patterns = [pattern for one in rule.match.filters for pattern in one.kinds]
+    triggers = frozenset(r for pattern in patterns for r in _triggers(pattern, kinds))
+    if not triggers:
+        named = ", ".join(pattern.kind for pattern in patterns) or "no kind"
+        raise _Unknown(f"{rule.match.filters[0].place}: the API server serves none of: {named}")
+    operations = [one.operations for one in rule.match.filters if one.operations is not None]
+    deletions = any("DELETE" in each for each in operations)
+    if isinstance(action, Mutation):
+        targets = frozenset(_exact(target.fields, kinds) for target in action.targets)
+        return RuleNeeds(triggers, targets=targets, deletions=deletions)
+    if not isinstance(action, Generation):
+        return RuleNeeds(triggers)
+    made = [_made(policy, downstream, kinds) for downstream in action.downstreams]
+    return RuleNeeds(
+        triggers,
+        downstreams=frozenset(r for resources, _ in made for r in resources),
+        sources=frozenset(s for _, sources in made for s in sources),
+        deletions=deletions,
+    )
+
+
+def _triggers(pattern: KindPattern, kinds: Kinds) -> Iterator[Resource]:
+    if pattern.subresource not in ("", "*"):
+        return
+    if wildcards.has_wildcard(pattern.kind):
+        raise _Unknown(f"kind {pattern.kind} would follow every object; name the kinds")
+    yield from kinds.matching(
+        lambda group: wildcards.matches(pattern.group, group),
+        lambda version: wildcards.matches(pattern.version, version),
+        lambda kind: kind == pattern.kind,
+    )
+
+
+def _exact(template: Template, kinds: Kinds) -> Resource:
+    value = template.value
+    api_version, kind = string(value, "apiVersion"), string(value, "kind")
+    if has_variable(api_version) or has_variable(kind):
+        raise _Unknown(f"{template.place}: apiVersion and kind must be written out")
+    if not api_version:
+        found = kinds.matching(lambda _: True, lambda _: True, lambda name: name == kind)
+        if found:
+            return found[0]
+    return _served(f"{template.place}", ObjectKind(*split_api_version(api_version), kind), kinds)
+
+
+def _served(where: str, kind: ObjectKind, kinds: Kinds) -> Resource:
+    resource = kinds.find(kind.group, kind.version, kind.kind)
+    if resource is None:
+        raise _Unknown(f"{where}: the API server does not serve {kind}")
+    return resource
+
+
+_Made = tuple[Sequence[Resource], Sequence[tuple[Resource, str]]]
+
+
+def _made(policy: Policy, downstream: Downstream, kinds: Kinds) -> _Made:
+    match downstream.source:
+        case Data():
+            return [_exact(downstream.target, kinds)], []
+        case Clone(source):
+            resource = _exact(downstream.target, kinds)
+            return [resource], [(resource, _home(policy, source))]
+        case CloneList(fields):
+            found = []
+            listed = mapping(fields.value).get("kinds")
+            for item in listed if isinstance(listed, list) else []:
+                api_version, _, kind = str(item).rpartition("/")
+                wanted = ObjectKind(*split_api_version(api_version or "v1"), kind)
+                found.append(_served(str(fields.place), wanted, kinds))
+            return found, [(resource, _home(policy, fields)) for resource in found]
+
+
+def _home(policy: Policy, source: Template) -> str:
+    if policy.namespace:
+        return policy.namespace
+    namespace = string(source.value, "namespace")
+    return "" if has_variable(namespace) else namespace
+
+
+def depends_on_trigger(rule: Rule) -> bool:
+    """Whether what a mutate rule does to its targets can differ from trigger to trigger."""
+    if not isinstance(rule.action, Mutation):
+        return True
+    whole = (rule.action, rule.setting.context)
+    texts = (
+        item
+        for template in parts(whole, Template)
+        for _, item in leaves(template.value)
+        if isinstance(item, str)
+    )
+    return any(has_variable(item) and "target" not in item for item in texts) or any(
+        word in item
+        for template in parts(whole, Template)
+        for _, item in leaves(template.value)
+        if isinstance(item, str)
+        for word in ("request", "serviceAccount", "images", "random")
+    )

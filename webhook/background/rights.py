@@ -1,0 +1,122 @@
+"""RBAC that the policies in force need: printed by `ringfence controller rules`, asked at run time.
+
+No kind is written that RBAC does not allow beside the operator's list, so that a policy never does
+more than the chart's role says. A rule whose rights are missing makes its policy not Ready, with
+the line of RBAC to add; everything else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from generators.kube.client import Client
+from generators.kube.resources import (
+    CLUSTER_POLICIES,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    POLICIES,
+    Resource,
+)
+from generators.kyverno.model import Data, Generation, Policy
+from generators.kyverno.model import Rule as PolicyRule
+from generators.kyverno.usage import usage
+from generators.kyverno.values import mapping, string
+from generators.kyverno.variables import has_variable
+from webhook.background.needs import RuleNeeds
+from webhook.background.table import Table
+from webhook.permissions import ROLE, Rule, allowed
+
+FOLLOW = ("get", "list", "watch")
+MAKE = (*FOLLOW, "create", "update", "patch", "delete")
+_RBAC = "rbac.authorization.k8s.io"
+CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False)
+ROLES = Resource(_RBAC, "v1", "roles", "Role")
+
+
+def _status(resource: Resource) -> Resource:
+    """Its subresource, as roles write it."""
+    plural = f"{resource.plural}/status"
+    return Resource(resource.group, resource.version, plural, resource.kind, resource.namespaced)
+
+
+OF_THE_CLUSTER = (
+    Rule(CLUSTER_POLICIES, FOLLOW, "policies of the cluster"),
+    Rule(POLICIES, FOLLOW, "policies of the cluster"),
+    Rule(_status(CLUSTER_POLICIES), ("patch",), "condition Ready of policies"),
+    Rule(_status(POLICIES), ("patch",), "condition Ready of policies"),
+    Rule(DEPLOYMENTS, ("list", "watch"), "whether a Kyverno that executes policies runs"),
+)
+"""What `--policies cluster` needs."""
+
+
+def rules_of(policy: Policy, rule: PolicyRule, needs: RuleNeeds) -> Iterator[Rule]:
+    """The lines of RBAC that one rule needs."""
+    why = f"policy {policy.key}/{rule.name}"
+    for resource in sorted(needs.triggers | {NAMESPACES}, key=str):
+        yield Rule(resource, FOLLOW, why)
+    for resource in sorted(needs.targets, key=str):
+        yield Rule(resource, (*FOLLOW, "patch"), why)
+    for resource in sorted({source for source, _ in needs.sources}, key=str):
+        yield Rule(resource, FOLLOW, why)
+    for resource in sorted(needs.downstreams, key=str):
+        yield Rule(resource, MAKE, why)
+    if usage([replace(policy, rules=(rule,))]).config_maps:
+        yield Rule(CONFIG_MAPS, FOLLOW, why)
+    if isinstance(rule.action, Generation):
+        yield from _bound(rule.action, why)
+
+
+def _bound(action: Generation, why: str) -> Iterator[Rule]:
+    """Who binds a role must be allowed to, or have all of its rights."""
+    for downstream in action.downstreams:
+        if not isinstance(downstream.source, Data):
+            continue
+        if string(downstream.target.value, "kind") not in ("RoleBinding", "ClusterRoleBinding"):
+            continue
+        role = mapping(downstream.source.content.value, "roleRef")
+        name, kind = string(role, "name"), string(role, "kind")
+        if name and not has_variable(name):
+            yield Rule(ROLES if kind == "Role" else CLUSTER_ROLES, ("bind",), why, (name,))
+
+
+def all_rules(table: Table) -> tuple[Rule, ...]:
+    """Everything that the policies in force need, each line once."""
+    found: dict[tuple[Resource, tuple[str, ...], tuple[str, ...]], Rule] = {}
+    for _, rule in _each(table):
+        found.setdefault((rule.resource, rule.verbs, rule.names), rule)
+    return tuple(found.values())
+
+
+def _each(table: Table) -> Iterator[tuple[str, Rule]]:
+    for policy in table.policies.policies:
+        for rule in policy.rules:
+            if (policy.key, rule.name) in table.rules:
+                needs = table.needs.rules[policy.key, rule.name]
+                for line in rules_of(policy, rule, needs):
+                    yield policy.key, line
+
+
+def forbidden(client: Client, table: Table) -> dict[str, str]:
+    """Policies whose rights are missing, with what to add to the controller's role."""
+    asked: dict[tuple[Resource, str, str], bool] = {}
+
+    def may(rule: Rule, verb: str, name: str) -> bool:
+        key = (rule.resource, verb, name)
+        if key not in asked:
+            asked[key] = allowed(client, rule, verb, "", name)
+        return asked[key]
+
+    missing: dict[str, dict[str, None]] = {}
+    for policy, rule in _each(table):
+        for verb in rule.verbs:
+            for name in rule.names or ("",):
+                if not may(rule, verb, name):
+                    named = f" {name}" if name else ""
+                    missing.setdefault(policy, {})[f"{verb} {rule.resource}{named}"] = None
+    return {
+        policy: f"the controller may not: {', '.join(lines)}; add it to role {ROLE}, "
+        "`ringfence controller rules` with the same --policies and --allow-kind prints all"
+        for policy, lines in missing.items()
+    }

@@ -1,0 +1,167 @@
+"""Mutate rules with targets: brings existing objects to what the rules make of them.
+
+Idempotent: an object that is as the rule wants it is not written. A rule whose patch says nothing
+about the trigger is run once for all triggers that it fits, and only on targets that have changed
+since: otherwise a policy that labels namespaces would compare each of them with each other.
+What may surprise: a patch that changes an object every time it runs is stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from generators.kube.errors import KubeError
+from generators.kube.resources import Key, Resource
+from generators.kyverno import wildcards
+from generators.kyverno.engine import Environment, TargetChange, mutate_existing
+from generators.kyverno.failures import NotAllowed
+from generators.kyverno.requests import Lookups, Request
+from generators.kyverno.results import Outcome
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, key_of
+from webhook.background.caches import Caches
+from webhook.background.kept import Kept
+from webhook.background.needs import RuleName
+from webhook.background.table import Existing
+from webhook.background.writing import Done, Writer
+
+MOST_CHANGES = 5
+QUIET_SECONDS = 60.0
+"""An object that a rule changes more often than that in this time is left alone for as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a rule: problems to tell, and a failure after which it has to run again."""
+
+    problems: tuple[tuple[RuleName, str], ...] = ()
+    failure: KubeError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Narrowed:
+    """Lookups that list only those targets which have to be looked at."""
+
+    inner: Lookups
+    documents: Sequence[Document]
+
+    def namespace_labels(self, namespace: str) -> Mapping[str, str]:
+        return self.inner.namespace_labels(namespace)
+
+    def find(self, key: ObjectKey) -> Document | None:
+        return self.inner.find(key)
+
+    def list(self, kind: ObjectKind, namespace: str) -> Sequence[Document]:
+        return [
+            document
+            for document in self.documents
+            if _is(kind, (key := key_of(document)).kind)
+            and wildcards.matches(namespace or "*", key.namespace)
+        ]
+
+    def get(self, path: str) -> Value:
+        return self.inner.get(path)
+
+
+def _is(pattern: ObjectKind, kind: ObjectKind) -> bool:
+    return (
+        wildcards.matches(pattern.group, kind.group)
+        and wildcards.matches(pattern.version, kind.version)
+        and pattern.kind == kind.kind
+    )
+
+
+class Targets:
+    """Safe for several threads on different rules."""
+
+    def __init__(
+        self, caches: Caches, writer: Writer, told: Callable[[Existing, ObjectKey, Done], None]
+    ) -> None:
+        self._caches = caches
+        self._writer = writer
+        self._told = told
+        self._lock = threading.Lock()
+        self._judged: dict[RuleName, dict[tuple[Resource, Key], Kept]] = defaultdict(dict)
+        self._changes: dict[tuple[RuleName, ObjectKey], list[float]] = {}
+
+    def forget(self) -> None:
+        """Policies changed: every target is looked at again."""
+        with self._lock:
+            self._judged.clear()
+            self._changes.clear()
+
+    def run(self, existing: Existing, request: Request, environment: Environment) -> Ran:
+        """One rule for one trigger."""
+        policy = replace(existing.policy, rules=(existing.rule,))
+        return self._carry_out(existing, mutate_existing([policy], request, environment))
+
+    def sweep(
+        self,
+        existing: Existing,
+        request: Request,
+        environment: Environment,
+        resources: frozenset[Resource],
+    ) -> Ran:
+        """One rule that does the same for each trigger, on the targets that changed."""
+        with self._lock:
+            judged = dict(self._judged[existing.name])
+        fresh = {
+            (resource, key): kept
+            for resource in resources
+            for key, kept in self._caches.triggers(resource).items()
+            if (known := judged.get((resource, key))) is None
+            or known.version != kept.version
+            or known.uid != kept.uid
+        }
+        if not fresh:
+            return Ran()
+        documents = [kept.document() for kept in fresh.values() if not kept.terminating]
+        narrowed = replace(environment, lookups=_Narrowed(environment.lookups, documents))
+        ran = self.run(existing, request, narrowed)
+        if ran.failure is None:
+            with self._lock:
+                # The body is not needed again; what was judged is told by UID and version.
+                bare = {place: replace(kept, body=b"") for place, kept in fresh.items()}
+                self._judged[existing.name] |= bare
+        return ran
+
+    def _carry_out(self, existing: Existing, changes: Sequence[TargetChange]) -> Ran:
+        problems: list[tuple[RuleName, str]] = []
+        failure: KubeError | None = None
+        for change in changes:
+            if change.result.outcome is Outcome.ERROR:
+                problems.append((existing.name, change.result.message))
+            if change.after is None:
+                continue
+            try:
+                self._change(existing, change.before, change.after)
+            except NotAllowed as refusal:
+                problems.append((existing.name, str(refusal)))
+            except KubeError as error:
+                failure = error
+        return Ran(tuple(problems), failure)
+
+    def _change(self, existing: Existing, before: Document, after: Document) -> None:
+        key = key_of(after)
+        resource = self._caches.followed(key.kind.group, key.kind.kind)
+        if resource is None:
+            raise NotAllowed(f"{key.kind} is not followed")
+        if self._restless(existing.name, key):
+            raise NotAllowed(
+                f"{key} is changed each time the rule runs, or somebody changes it back; "
+                f"it is left alone for {QUIET_SECONDS:.0f} s"
+            )
+        done = self._writer.change(existing.policy.namespace, resource, before, after)
+        self._told(existing, key, done)
+
+    def _restless(self, name: RuleName, key: ObjectKey) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            recent = [t for t in self._changes.get((name, key), ()) if now - t < QUIET_SECONDS]
+            if len(recent) >= MOST_CHANGES:
+                return True
+            self._changes[name, key] = [*recent, now]
+            return False

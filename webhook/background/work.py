@@ -1,0 +1,440 @@
+"""Carries out the background rules of the policies in force: queue, workers, the first look.
+
+Made and driven by the controller: `start`, `turn` from its loop, `lead` when it begins to lead.
+The queue holds triggers, each once; a worker looks at everything about one trigger. Every replica
+follows the cluster; only the leader takes from the queue, and begins with every trigger there is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from generators.errors import RingfenceError
+from generators.kube.client import Client
+from generators.kube.discovery import Discovery
+from generators.kube.errors import Conflict, Fenced, KubeError, Unavailable
+from generators.kube.queue import Backoff, QueueStats, WorkQueue
+from generators.kube.reflector import ReflectorStats
+from generators.kube.resources import Key, Resource
+from generators.kyverno.engine import Environment
+from generators.kyverno.model import Generation
+from generators.kyverno.values import ObjectKey
+from generators.logs import event
+from webhook.background import rights
+from webhook.background.caches import Caches, Told
+from webhook.background.carrying import Carrier, Telling
+from webhook.background.judging import Verdict
+from webhook.background.kept import Kept
+from webhook.background.made import Found, Made, TriggerName, name_of, object_key
+from webhook.background.measures import Measures
+from webhook.background.memory import Memory, Newcomer
+from webhook.background.needs import RuleName
+from webhook.background.table import Existing, Table, is_existing, pattern_of, table_of
+from webhook.background.targets import Targets
+from webhook.background.telling import PolicyStatus, Problems, standings, subject_of
+from webhook.background.writing import Done, Tenancy, Writer
+from webhook.events import Recorder, Severity
+from webhook.policies import Held, PolicyBook
+
+LOG = logging.getLogger("ringfence.controller")
+WORKERS = 8
+LONGEST_WAIT = 120.0
+LOOK_AGAIN_SECONDS = 5.0
+"""How often kinds that are not served, or rights that are missing, are asked about again."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Sweep:
+    """A rule that is run once for all of its triggers."""
+
+    name: RuleName
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the controller brings along."""
+
+    client: Client
+    fenced: Client
+    namespace: str
+    book: PolicyBook
+    tenancy: Callable[[], Tenancy]
+    recorder: Recorder
+    leads: Callable[[], bool]
+    admission: Callable[[], str]
+    """Why the webhook does not answer for the policies yet; empty when it does."""
+
+
+class PolicyWork:
+    """One for each controller with `--policies`."""
+
+    def __init__(self, around: Surroundings, measures: Measures) -> None:
+        self._around = around
+        self._measures = measures
+        self._queue: WorkQueue[TriggerName | Sweep] = WorkQueue(
+            Backoff(first=0.1, longest=LONGEST_WAIT)
+        )
+        self._table = Table()
+        self._discovery = Discovery(around.client)
+        self._made = Made()
+        self._caches = Caches(
+            around.client, self._discovery, Told(self._trigger, self._made_changed, self._source)
+        )
+        self._memory = Memory(around.fenced, around.namespace)
+        self._writer = Writer(around.fenced, self._discovery, around.tenancy, measures.wrote)
+        self._targets = Targets(self._caches, self._writer, self._changed)
+        self._problems = Problems(around.recorder)
+        self._status = PolicyStatus(around.fenced)
+        telling = Telling(self._wrote, self._deleted, self._has_problems, self._sweep)
+        self._carrier = Carrier(
+            self._caches, self._made, self._memory, self._writer, self._targets, telling
+        )
+        self._lock = threading.Lock()
+        self._former: dict[TriggerName, Kept] = {}
+        self._asked: dict[RuleName, TriggerName] = {}
+        self._since: dict[TriggerName, float] = {}
+        self._prepared = False
+        self._running = False
+        self._looked_at = 0.0
+        self._forbidden: Mapping[str, str] = {}
+        self._quiet_adds = -1
+        self._quiet_version = 0
+        self._stopping = threading.Event()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"policies-{n}", daemon=True)
+            for n in range(WORKERS)
+        ]
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to follow the cluster."""
+        self._around.book.start()
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """End all threads; what is under way is finished."""
+        self._stopping.set()
+        self._queue.close()
+        for worker in self._workers:
+            worker.join(5)
+        self._around.book.stop()
+        self._caches.stop()
+
+    def lead(self) -> None:
+        """Leading begins: take over where the last leader stopped."""
+        self._memory.load()
+        self._status.forget()
+        self._targets.forget()
+        self._running = False
+        self._prepared = True
+        self._looked_at = 0.0
+
+    def follow(self) -> None:
+        """Leading has ended."""
+        self._prepared = self._running = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether no worker has died."""
+        return all(worker.is_alive() for worker in self._workers)
+
+    # --- the controller's loop ------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Take over changed policies, begin when everything is known, say what is in force."""
+        if (changed := self._around.book.check()) is not None:
+            level = logging.ERROR if changed.refused else logging.INFO
+            event(LOG, changed.event, level, file=changed.file, detail=changed.detail)
+        current = self._around.book.current
+        again = time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS
+        unsettled = self._table.needs.problems or self._forbidden
+        if current is not self._table.policies or (unsettled and again) or not self._looked_at:
+            self._take()
+        if not self._prepared or not self._around.leads():
+            return
+        if not self._running and self._known():
+            self._begin()
+        if self._running:
+            self._advance()
+            self._memory.save()
+        self._say()
+
+    def _take(self) -> None:
+        """Take over the policies in force."""
+        policies = self._around.book.current
+        if self._table.needs.problems:
+            self._discovery.forget()
+        table = table_of(policies, self._discovery)
+        self._looked_at = time.monotonic()
+        kinds = table.needs.downstreams | self._memory.kinds
+        self._forbidden = rights.forbidden(self._around.client, table)
+        same = table == self._table
+        self._table = table
+        self._caches.follow(table.needs, kinds)
+        self._made.keep_only(kinds)
+        if same:
+            return
+        self._running = False
+        self._writer.forget()
+        self._targets.forget()
+        self._problems.forget()
+        event(LOG, "policies_taken", policies=len(policies.held), rules=len(table.rules))
+
+    def _known(self) -> bool:
+        """Whether everything is known that the rules look at."""
+        return self._around.book.ready and self._caches.synced
+
+    def _begin(self) -> None:
+        """Look at every trigger, and at everything that was ever made."""
+        table = self._table
+        held = {each.policy.key: each for each in table.policies.held}
+        newest = self._newest()
+        self._memory.introduce(
+            (
+                Newcomer(
+                    name,
+                    is_existing(rule),
+                    pattern_of(rule),
+                    held[name[0]].since or newest,
+                )
+                for name, rule in table.rules.items()
+            ),
+            complete=table.policies.complete,
+        )
+        self._remember_kinds()
+        self._memory.save()
+        self._quiet_adds = -1
+        self._running = True
+        names = self._made.triggers()
+        for resource in table.generating.keys() | table.changing.keys():
+            for key in self._caches.triggers(resource):
+                names.add(name_of(object_key(resource, key)))
+        for name in sorted(names):
+            self._add(name)
+
+    def _remember_kinds(self) -> None:
+        """Kinds whose rules are gone are followed until nothing is left of what they made."""
+        counts = self._caches.counts_of_made()
+        left = {resource for resource, count in counts.items() if count}
+        self._memory.follow(self._table.needs.downstreams | left)
+
+    def _newest(self) -> int:
+        resources = self._table.generating.keys() | self._table.changing.keys()
+        versions = (kept.version for r in resources for kept in self._caches.triggers(r).values())
+        return max(versions, default=0)
+
+    def _advance(self) -> None:
+        """All triggers up to a version have been dealt with: remember that, when it is so."""
+        once = [
+            name
+            for name, rule in self._table.rules.items()
+            if isinstance(rule.action, Generation) and not rule.action.synchronize
+        ]
+        if not once:
+            return
+        stats = self._queue.stats()
+        if not self._queue.idle or stats.delayed:
+            self._quiet_adds = -1
+        elif self._quiet_adds == stats.adds:
+            for name in once:
+                self._memory.advance(name, self._quiet_version)
+            self._carrier.forget_handled(self._quiet_version)
+        else:
+            # What was in the caches before the queue was empty for a whole turn is dealt with.
+            self._quiet_version = self._newest()
+            self._quiet_adds = stats.adds
+
+    def _say(self) -> None:
+        waiting = "" if self._running else "what its rules look at is not all known yet"
+        waiting = waiting or self._around.admission()
+        self._status.say(
+            standings(self._table.policies, self._table.needs.problems, waiting, self._forbidden)
+        )
+
+    # --- told by the watch threads --------------------------------------------------------------
+
+    def _trigger(self, resource: Resource, key: Key) -> None:
+        name = name_of(object_key(resource, key))
+        if resource in self._table.deletions:
+            kept = self._caches.trigger(resource, key)
+            if kept is not None:
+                with self._lock:
+                    self._former[name] = kept
+        if self._running:
+            self._add(name)
+
+    def _made_changed(self, resource: Resource, key: Key) -> None:
+        for name in self._made.note(resource, key, self._caches.made(resource, key)):
+            if self._running:
+                self._add(name)
+
+    def _source(self, resource: Resource, key: Key) -> None:
+        table = self._table
+        sources = table.needs.sources
+        if not self._running or not {(resource, key.namespace), (resource, "")} & sources:
+            return
+        concerned = self._made.copies_of(name_of(object_key(resource, key)))
+        concerned |= self._problems.triggers()
+        for kind in table.listing(resource, key.namespace):
+            for trigger in self._caches.triggers(kind):
+                concerned.add(name_of(object_key(kind, trigger)))
+        for name in concerned:
+            self._add(name)
+
+    def _add(self, item: TriggerName | Sweep) -> None:
+        if isinstance(item, TriggerName):
+            with self._lock:
+                self._since.setdefault(item, time.monotonic())
+        self._queue.add(item)
+
+    # --- the workers ----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            item = self._queue.get(timeout=1.0)
+            if item is None:
+                continue
+            if not self._running or not self._around.leads():
+                # Whoever leads next looks at everything.
+                self._queue.done(item)
+                continue
+            self._attempt(item)
+
+    def _attempt(self, item: TriggerName | Sweep) -> None:
+        with self._lock:
+            since = self._since.pop(item, None) if isinstance(item, TriggerName) else None
+        try:
+            self._carry_out(item)
+        except Fenced:
+            self._queue.done(item)
+        except KubeError as error:
+            self._failed(item, error, error.status.retry_after or 0.0)
+        except Exception as error:
+            LOG.exception("policy_defect item=%s", item)
+            self._failed(item, error, 0.0)
+        else:
+            self._queue.done(item)
+            if since is not None and isinstance(item, TriggerName):
+                self._measures.lag.observe(time.monotonic() - since)
+                if self._problems.has(item):
+                    self._queue.add_after(item, LONGEST_WAIT)
+
+    def _carry_out(self, item: TriggerName | Sweep) -> None:
+        table = self._table
+        environment = Environment(self._caches, self._around.tenancy().limits)
+        if isinstance(item, Sweep):
+            self._carry_out_sweep(table, environment, item)
+            return
+        with self._lock:
+            former = self._former.get(item)
+        self._carrier.carry_out(table, environment, item, former)
+        resource = self._caches.followed(item.group, item.kind)
+        gone = resource is None or (
+            self._caches.trigger(resource, Key(item.namespace, item.name)) is None
+        )
+        if former is not None and gone:
+            with self._lock:
+                self._former.pop(item, None)
+
+    def _carry_out_sweep(self, table: Table, environment: Environment, item: Sweep) -> None:
+        with self._lock:
+            trigger = self._asked.get(item.name)
+        found = [e for each in table.changing.values() for e in each if e.name == item.name]
+        if trigger is not None and found:
+            self._carrier.sweep(table, environment, found[0], trigger)
+
+    def _failed(self, item: TriggerName | Sweep, error: Exception, at_least: float) -> None:
+        self._measures.failures.labels(type(error).__name__).inc()
+        delay = self._queue.retry(item, at_least)
+        quiet = isinstance(error, Unavailable | Conflict)
+        level = logging.INFO if quiet else logging.WARNING
+        event(LOG, "policy_not_carried_out", level, item=str(item), problem=str(error), retry=delay)
+
+    # --- told by the carrier --------------------------------------------------------------------
+
+    def _held(self) -> dict[str, Held]:
+        return {each.policy.key: each for each in self._table.policies.held}
+
+    def _wrote(self, verdict: Verdict, key: ObjectKey, done: Done) -> None:
+        if done is Done.KEPT:
+            return
+        policy, rule = verdict.name
+        event(LOG, "policy_wrote", policy=policy, rule=rule, object=str(key), action=done.value)
+        held = self._held().get(policy)
+        if done is Done.TAKEN_OVER and held is not None and held.uid:
+            note = f"{key} was written by somebody else and is replaced by rule {rule}"
+            self._around.recorder.tell_about(
+                subject_of(held), "ObjectTakenOver", Severity.WARNING, note
+            )
+
+    def _deleted(self, found: Found, because: str) -> None:
+        owner = found.item.mark.owner
+        event(
+            LOG,
+            "policy_deleted",
+            policy=owner.policy,
+            rule=owner.rule,
+            object=str(object_key(found.resource, found.key)),
+            because=because,
+        )
+
+    def _changed(self, existing: Existing, key: ObjectKey, done: Done) -> None:
+        policy, rule = existing.name
+        event(LOG, "policy_wrote", policy=policy, rule=rule, object=str(key), action=done.value)
+
+    def _has_problems(self, name: TriggerName, found: dict[RuleName, str]) -> None:
+        self._problems.take(name, found, self._held())
+
+    def _sweep(self, existing: Existing, name: TriggerName) -> None:
+        with self._lock:
+            self._asked[existing.name] = name
+        self._queue.add(Sweep(existing.name))
+
+    # --- what others may know -------------------------------------------------------------------
+
+    def queue_stats(self) -> QueueStats:
+        """For metrics."""
+        return self._queue.stats()
+
+    def reflector_stats(self) -> tuple[ReflectorStats, ...]:
+        """Of everything that is followed for policies."""
+        return (*self._around.book.stats(), *self._caches.stats())
+
+    @property
+    def made(self) -> int:
+        """How many objects of policies there are."""
+        return len(self._made)
+
+    def problem_counts(self) -> dict[RuleName, int]:
+        """Triggers with problems, by rule."""
+        return self._problems.counts()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything has been carried out."""
+        return self._running and self._queue.idle
+
+    def lines(self) -> list[str]:
+        """For /readyz."""
+        lines = self._around.book.lines()
+        for name, why in sorted(self._table.needs.problems.items()):
+            lines.append(f"[!]policy {'/'.join(name)}: {why}")
+        lines += [f"[!]policy {name}: {why}" for name, why in sorted(self._forbidden.items())]
+        for stats in self._caches.unsynced():
+            lines.append(f"[-]{stats.resource}: not synced")
+        return lines + self._problems.lines()
+
+    def catch_errors(self) -> None:
+        """`turn`, for a loop that other work shares: a failure is logged and tried again."""
+        try:
+            self.turn()
+        except Fenced:
+            self.follow()
+        except RingfenceError as error:
+            event(LOG, "policies_turn_failed", logging.WARNING, problem=str(error))
