@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import click
 
-from enforcer.commands.answers import endpoint, monitor, observe, status
+from enforcer.commands.answers import endpoint, status
+from enforcer.commands.flows import monitor, observe
 from enforcer.commands.node import enforcer
 from enforcer.lab.commands import lab
 

@@ -1,178 +1,189 @@
 """Flows for readers: the kernel's events with names put to their numbers, and the last few kept.
 
-The agent runs `Feed.run` in a thread, the control socket reads from it. What may surprise: names
-are put to a flow when it is read, not when it is asked for, because pods and policies go; and a
-flood of events is cut (counted as lost), because the exact counts are in the kernel anyway.
+The agent runs `Feed.run` in a thread, the control socket reads from it. What may surprise: JSON is
+made only when somebody reads, so a flood that nobody watches costs little; and a flood is cut
+(counted as lost), because the exact counts are in the kernel anyway.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from enforcer.flows import DropReason, FlowReader, FlowRecord, Party, to_flow
-from enforcer.state import Board, State
-from enforcer.tables import (
-    IDENTITY_HOST,
-    IDENTITY_REMOTE_NODE,
-    AddressEntry,
-    Dir,
-    EndpointEntry,
-    Tables,
-)
+from enforcer.flows import FlowReader, FlowRecord
+from enforcer.observe.names import Directory, Match, Seen
+from enforcer.observe.shape import lost_events, to_flow
+from enforcer.state import Board
+from enforcer.tables import Dir, Tables
 from generators.verdicts import Verdict
 
 REMEMBERED = 4096
 """Flows kept for `observe --last`."""
 BATCH = 512
-PAUSE_SECONDS = 0.1
-"""At most a batch every pause: five thousand flows a second."""
+WAIT_SECONDS = 0.1
+PAUSE_SECONDS = 0.05
+"""At most a batch every pause: ten thousand flows a second."""
+LOST_SECONDS = 1.0
+"""Between two looks at how many events were lost."""
 PAST_TABLES = 8
 """An event may be older than the tables in force: the groups of this many are remembered."""
-
-
-class Directory:
-    """Names behind numbers and addresses, as of one state and the tables shortly before it."""
-
-    def __init__(self, state: State, node: str, past: tuple[Tables, ...] = ()) -> None:
-        self._state = state
-        self._node = node
-        self._tables = (state.tables, *past)
-        self._endpoints: Mapping[str, EndpointEntry] = {
-            address: entry
-            for entry in state.tables.endpoints.values()
-            for address in (*entry.ip4, *entry.ip6)
-        }
-
-    def party(self, address: str) -> Party | None:
-        """The pod or node that has an address now."""
-        state = self._state
-        entry = state.tables.addresses.get(address, AddressEntry(0))
-        pod = state.owners.get(address)
-        if pod is None:
-            node = state.nodes.get(address)
-            if node is None:
-                return None
-            own = node == self._node
-            return Party(identity=IDENTITY_HOST if own else IDENTITY_REMOTE_NODE)
-        endpoint = self._endpoints.get(address)
-        return Party(
-            endpoint=endpoint.endpoint if endpoint is not None else 0,
-            identity=entry.identity,
-            namespace=pod.namespace,
-            pod=pod.name,
-            tenant=state.tenants.get(pod.namespace, ""),
-            labels=tuple(f"k8s:{key}={value}" for key, value in sorted(pod.labels.items())),
-        )
-
-    def rule(self, rule: int) -> str | None:
-        """Name of a rule."""
-        return self._state.tables.rules.get(rule)
-
-    def isolating(self, group: int, direction: Dir) -> tuple[str, ...]:
-        """The policies behind a policy group, or the wall behind the wall's group."""
-        for tables in self._tables:
-            if group in tables.walls:
-                return (tables.walls[group],)
-            if (group, direction) in tables.isolating:
-                return tables.isolating[group, direction]
-        return ()
-
-    def _wall(self, group: int, endpoint: EndpointEntry | None) -> str | None:
-        """The wall that spoke; in audit mode the event carries the group that let through."""
-        for tables in self._tables:
-            if group in tables.walls:
-                return tables.walls[group]
-            if endpoint is not None and endpoint.wall in tables.walls:
-                return tables.walls[endpoint.wall]
-        return None
-
-    def judgement(self, record: FlowRecord) -> dict[str, object]:
-        """The event in the words of a matrix cell: verdict, reason, rule, policies."""
-        forwarded = record.verdict is Verdict.FORWARDED
-        rule = self.rule(record.rule) if forwarded and record.rule else None
-        endpoint = self._state.tables.endpoints.get(record.ifindex)
-        if record.reason in (DropReason.TENANT_WALL, DropReason.UNKNOWN_SENDER):
-            rule = self._wall(record.group, endpoint)
-        policies = self.isolating(endpoint.group, record.direction) if endpoint is not None else ()
-        return {
-            "verdict": record.verdict.value,
-            "reason": record.reason.name,
-            "rule": rule,
-            "policies": list(policies),
-        }
+KERNEL_LOSS = "PERF_EVENT_RING_BUFFER"
+"""Hubble's word for events that the kernel had no room for; it knows no other buffer there."""
+READER_LOSS = "HUBBLE_RING_BUFFER"
+"""And for events that a slow reader missed because the feed forgets."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
-    data: bytes
+class FlowKind:
+    """What flows are counted by."""
+
+    verdict: Verdict
+    reason: str
+    direction: Dir
+    protocol: int
+    match: Match
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """So many events there is nothing to say about."""
+
+    source: str
+    count: int
+    time: int
+
+
+class Line:
+    """One thing to tell; encoded once, by whoever reads it first."""
+
+    __slots__ = ("_data", "_node", "_what", "number")
+
+    def __init__(self, number: int, what: Seen | Loss, node: str) -> None:
+        self.number = number
+        self._what = what
+        self._node = node
+        self._data = b""
+
+    @property
+    def endpoint(self) -> int:
+        """Id of the endpoint that it is about; 0 for losses."""
+        return self._what.record.endpoint if isinstance(self._what, Seen) else 0
+
+    @property
+    def data(self) -> bytes:
+        """One line of JSON."""
+        if not self._data:
+            what = self._what
+            if isinstance(what, Loss):
+                line = lost_events(what.source, what.count, self._node, what.time)
+            else:
+                line = to_flow(what, self._node)
+            self._data = json.dumps(line, separators=(",", ":")).encode()
+        return self._data
+
+    @property
+    def seen(self) -> Seen | None:
+        """The flow; None for losses."""
+        return self._what if isinstance(self._what, Seen) else None
 
 
 class Feed:
     """The last flows, and a wait for the next ones."""
 
-    def __init__(self, board: Board, node: str) -> None:
+    def __init__(self, board: Board, node: str, lost: Callable[[], int] = lambda: 0) -> None:
         self._board = board
         self._node = node
+        self._lost = lost
+        self._told_lost = lost()
         self._more = threading.Condition()
-        self._lines: deque[_Line] = deque(maxlen=REMEMBERED)
+        self._lines: deque[Line] = deque(maxlen=REMEMBERED)
         self._count = 0
+        self._missed = 0
+        self._kinds: Counter[FlowKind] = Counter()
         self._directory = Directory(board.state, node)
         self._past: deque[Tables] = deque(maxlen=PAST_TABLES)
         self._known = board.state
 
     @property
     def count(self) -> int:
-        """Flows read so far."""
+        """Lines so far: flows, and losses that were told of."""
         return self._count
+
+    @property
+    def missed(self) -> int:
+        """Flows that readers were too slow for."""
+        return self._missed
+
+    def kinds(self) -> Counter[FlowKind]:
+        """How many flows of each kind were read."""
+        with self._more:
+            return self._kinds.copy()
 
     def run(self, reader: FlowReader, stop: threading.Event) -> None:
         """Read events until told to stop."""
+        looked = time.monotonic()
         while not stop.is_set():
-            if reader.wait(PAUSE_SECONDS):
-                records = reader.read(BATCH)
-                self._add(records)
-                if len(records) == BATCH:
-                    stop.wait(PAUSE_SECONDS)
+            if reader.wait(WAIT_SECONDS):
+                self._add(reader.read(BATCH))
+                stop.wait(PAUSE_SECONDS)
+            if time.monotonic() - looked > LOST_SECONDS:
+                looked = time.monotonic()
+                self._tell_loss()
 
-    def last(self, count: int) -> list[bytes]:
-        """The last flows as lines of JSON, oldest first."""
+    def last(self, count: int) -> list[Line]:
+        """The last flows, oldest first."""
         with self._more:
-            return [line.data for line in _tail(self._lines, count)]
+            return _tail(self._lines, count)
 
-    def follow(self, count: int) -> Iterator[bytes]:
-        """The last flows, then each new one; b"" now and then, so that a reader that left shows."""
+    def follow(self, count: int) -> Iterator[Line | None]:
+        """The last flows, then each new one; None now and then, so that a reader that left shows.
+
+        A reader that is too slow is told how many flows it missed.
+        """
         with self._more:
             lines = _tail(self._lines, count)
             seen = self._count
-        yield from (line.data for line in lines)
+        yield from lines
         while True:
             with self._more:
                 if self._count <= seen:
                     self._more.wait(1.0)
                 lines = [line for line in self._lines if line.number > seen]
+                missed = self._count - seen - len(lines)
+                self._missed += missed
                 seen = self._count
-            yield from (line.data for line in lines)
+            if missed:
+                yield Line(0, Loss(READER_LOSS, missed, time.time_ns()), self._node)
+            yield from lines
             if not lines:
-                yield b""
+                yield None
 
-    def _add(self, records: tuple[FlowRecord, ...]) -> None:
+    def _add(self, records: Sequence[FlowRecord]) -> None:
         self._refresh()
-        lines = []
-        for record in records:
-            flow = to_flow(record, self._directory, self._node)
-            flow["judgement"] = self._directory.judgement(record)
-            lines.append(json.dumps(flow, separators=(",", ":")).encode())
+        seen = [self._directory.see(record) for record in records]
         with self._more:
-            for data in lines:
-                self._count += 1
-                self._lines.append(_Line(self._count, data))
+            for item in seen:
+                self._kinds[_kind(item)] += 1
+                self._append(item)
             self._more.notify_all()
+
+    def _append(self, what: Seen | Loss) -> None:
+        self._count += 1
+        self._lines.append(Line(self._count, what, self._node))
+
+    def _tell_loss(self) -> None:
+        lost = self._lost()
+        if lost > self._told_lost:
+            with self._more:
+                self._append(Loss(KERNEL_LOSS, lost - self._told_lost, time.time_ns()))
+                self._more.notify_all()
+        self._told_lost = lost
 
     def _refresh(self) -> None:
         state = self._board.state
@@ -182,5 +193,17 @@ class Feed:
             self._directory = Directory(state, self._node, tuple(self._past))
 
 
-def _tail(lines: deque[_Line], count: int) -> list[_Line]:
+def _kind(seen: Seen) -> FlowKind:
+    record = seen.record
+    return FlowKind(
+        record.verdict,
+        record.reason.name,
+        record.direction,
+        record.protocol,
+        seen.match,
+        seen.local.tenant,
+    )
+
+
+def _tail(lines: deque[Line], count: int) -> list[Line]:
     return list(islice(lines, max(0, len(lines) - count), None)) if count > 0 else []

@@ -93,9 +93,9 @@ class Service:
         last = request.get("last", DEFAULT_LAST)
         count = last if isinstance(last, int) else DEFAULT_LAST
         if request.get("follow"):
-            yield from self._feed.follow(count)
+            yield from (line.data if line is not None else b"" for line in self._feed.follow(count))
         else:
-            yield from self._feed.last(count)
+            yield from (line.data for line in self._feed.last(count))
 
 
 def entries(tables: Tables, table: Table) -> int:

@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from enforcer import control, show
+from enforcer import control
 
 Run = Callable[..., "CompletedProcess[str]"]
 
@@ -95,21 +95,6 @@ def test_endpoint_list_has_the_columns_people_know_and_a_line_for_each_label(
         *("10.0.1.185", "ready"),
     ]
     assert more.strip() == "k8s:io.kubernetes.pod.namespace=blue-dev"
-
-
-def test_monitor_ends_a_drop_with_the_policies_that_isolate() -> None:
-    assert show.monitor_line(DROP) == (
-        "xx drop (Policy denied) flow 0x48357586 to endpoint 211, , identity world->15435: "
-        "10.0.1.7:60556 -> 10.0.1.185:8082 tcp SYN (isolated by blue-dev/deny)"
-    )
-
-
-def test_observe_names_both_ends_and_the_tenant(ringfence: Run, agent: Path) -> None:
-    assert ringfence("observe", "--run-dir", str(agent)).stdout == (
-        "2026-01-05T10:00:00.123456789Z [node1]: 10.0.1.7:60556 (world) -> blue-dev/api:8082 "
-        "(ID:15435, tenant blue) Policy denied DROPPED (TCP Flags: SYN) "
-        "(isolated by blue-dev/deny)\n"
-    )
 
 
 def test_status_says_what_is_not_enforced_and_exits_1(ringfence: Run, agent: Path) -> None:

@@ -7,16 +7,14 @@ from typing import cast
 
 import pytest
 
-from enforcer.flows import (
-    DropReason,
-    EventFlag,
-    Flow,
-    FlowRecord,
-    ForwardReason,
-    Party,
-    to_flow,
-)
-from enforcer.tables import Dir
+from enforcer import layout
+from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason, decode
+from enforcer.observe.names import Directory, Match
+from enforcer.observe.shape import Flow, published, to_flow
+from enforcer.state import State
+from enforcer.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag, Tables
+from generators.objects import NetworkPolicy, Origin, Peer, Pod, PolicyPort, Rule, Selector
+from generators.tenants.model import Tenant, TenantConfig
 from generators.verdicts import Verdict
 
 DROP = FlowRecord(
@@ -45,29 +43,48 @@ DROP = FlowRecord(
 )
 
 
-class Names:
-    """Two pods, one rule, two policies."""
+WEB = Pod("red-dev", "web-0", {"app": "web"}, ips=("10.0.1.7",))
+API = Pod("blue-dev", "api-7c9", {"app": "api"}, ips=("10.0.1.185",))
+ALLOW = NetworkPolicy(
+    "blue-dev",
+    "allow-web",
+    ingress=(Rule(peers=(Peer(pod_selector=Selector()),), ports=(PolicyPort("TCP", 8082),)),),
+    origin=Origin("policies.yaml", 7),
+)
+STATE = State(
+    revision=3,
+    tables=Tables(
+        endpoints={
+            8: EndpointEntry(12, 0, 0, 0, 1, EndpointFlag.READY, ("10.0.1.7",)),
+            9: EndpointEntry(211, 20, 30, 0, 1, EndpointFlag.READY, ("10.0.1.185",)),
+        },
+        addresses={"10.0.1.7": AddressEntry(15194), "10.0.1.185": AddressEntry(15435)},
+        rules={1: "blue-dev/allow-web#ingress[0]", 2: "tenant/blue#own"},
+        isolating={
+            (20, Dir.INGRESS): ("blue-dev/a", "blue-dev/b"),
+            (20, Dir.EGRESS): ("blue-dev/a",),
+        },
+        walls={30: "tenant/blue#wall"},
+    ),
+    pods={8: WEB, 9: API},
+    owners={"10.0.1.7": WEB, "10.0.1.185": API},
+    tenants={"red-dev": "red", "blue-dev": "blue"},
+    nodes={"10.0.0.1": "node1"},
+    policies={ALLOW.key: ALLOW},
+    config=TenantConfig({"blue": Tenant("blue", line=14)}, file="tenants.yaml"),
+)
 
-    def party(self, address: str) -> Party | None:
-        return {
-            "10.0.1.7": Party(12, 15194, "red-dev", "web-0", "red", ("k8s:app=web",)),
-            "10.0.1.185": Party(211, 15435, "blue-dev", "api-7c9", "blue", ("k8s:app=api",)),
-            "10.0.0.1": Party(identity=1),
-        }.get(address)
 
-    def rule(self, rule: int) -> str | None:
-        return {1: "blue-dev/allow-web#ingress[0]", 2: "tenant/blue#own"}.get(rule)
-
-    def isolating(self, group: int, direction: Dir) -> tuple[str, ...]:
-        return {20: ("blue-dev/a", "blue-dev/b"), 30: ("tenant/blue#wall",)}.get(group, ())
+def line_of(record: FlowRecord) -> Flow:
+    return to_flow(Directory(STATE, "node1").see(record), "node1")
 
 
 def flow_of(record: FlowRecord) -> Flow:
-    return cast(Flow, to_flow(record, Names(), "node1")["flow"])
+    return cast(Flow, line_of(record)["flow"])
 
 
 def test_drop_is_the_flow_of_the_reference() -> None:
-    whole = to_flow(DROP, Names(), "node1")
+    whole = line_of(DROP)
     assert (whole["node_name"], whole["time"]) == ("node1", "2026-01-05T10:00:00.123456789Z")
     flow = cast(Flow, whole["flow"])
     assert flow == {
@@ -97,8 +114,8 @@ def test_drop_is_the_flow_of_the_reference() -> None:
         "traffic_direction": "INGRESS",
         "is_reply": False,
         "ingress_denied_by": [
-            {"name": "a", "namespace": "blue-dev", "kind": "NetworkPolicy"},
-            {"name": "b", "namespace": "blue-dev", "kind": "NetworkPolicy"},
+            {"name": "a", "namespace": "blue-dev", "kind": "NetworkPolicy", "revision": 3},
+            {"name": "b", "namespace": "blue-dev", "kind": "NetworkPolicy", "revision": 3},
         ],
         "Summary": "TCP Flags: SYN",
     }
@@ -112,17 +129,79 @@ def test_rule_that_allowed_is_named() -> None:
             "name": "allow-web",
             "namespace": "blue-dev",
             "kind": "NetworkPolicy",
-            "labels": ["ringfence:rule=blue-dev/allow-web#ingress[0]"],
+            "labels": [
+                "ringfence:rule=blue-dev/allow-web#ingress[0]",
+                "ringfence:source=policies.yaml:7",
+            ],
+            "revision": 3,
         }
     ]
+    assert flow["policy_match_type"] == Match.L3_L4
     assert "drop_reason_desc" not in flow
 
 
-def test_wall_is_named_as_its_tenant() -> None:
+def test_wall_is_named_as_its_tenant_with_the_line_of_the_tenant_file() -> None:
     walled = replace(DROP, reason=DropReason.TENANT_WALL, group=30)
-    assert flow_of(walled)["ingress_denied_by"] == [
-        {"name": "blue", "kind": "Tenant", "labels": ["ringfence:rule=tenant/blue#wall"]}
+    flow = flow_of(walled)
+    assert flow["ingress_denied_by"] == [
+        {
+            "name": "blue",
+            "kind": "Tenant",
+            "labels": ["ringfence:rule=tenant/blue#wall", "ringfence:source=tenants.yaml:14"],
+            "revision": 3,
+        }
     ]
+    assert flow["drop_reason_desc"] == "POLICY_DENY", "Hubble has no word for the wall"
+    assert line_of(walled)["judgement"] == {
+        "verdict": "DROPPED",
+        "reason": "TENANT_WALL",
+        "rule": "tenant/blue#wall",
+        "policies": ["blue-dev/a", "blue-dev/b"],
+    }
+    assert "judgement" not in published(line_of(walled))
+
+
+def test_a_forged_source_is_filed_under_the_pod_that_sent_it() -> None:
+    forged = replace(
+        DROP,
+        endpoint=12,
+        ifindex=8,
+        direction=Dir.EGRESS,
+        reason=DropReason.INVALID_SOURCE_IP,
+        source="10.9.9.9",
+        group=0,
+    )
+    source = cast(Flow, flow_of(forged)["source"])
+    assert (source["namespace"], source["pod_name"], source["ID"]) == ("red-dev", "web-0", 12)
+
+
+def test_decoding_reads_what_the_mirror_of_the_struct_wrote() -> None:
+    by_hand = ("source", "destination", "direction", "verdict", "reason", "flags", "pad")
+    numbered = {
+        name: number
+        for number, (name, _) in enumerate(layout.FlowEvent._fields_, 1)
+        if name not in by_hand
+    }
+    event = layout.FlowEvent(
+        **numbered,
+        source=layout.Address(*layout.pack_address("10.0.1.7")),
+        destination=layout.Address(*layout.pack_address("fd00::1")),
+        direction=1,
+        verdict=1,
+        reason=133,
+        flags=4,
+    )
+    found = decode(bytes(event), 1000)
+    assert found == FlowRecord(
+        time=1000 + 1,
+        direction=Dir.EGRESS,
+        verdict=Verdict.DROPPED,
+        reason=DropReason.POLICY_DENIED,
+        source="10.0.1.7",
+        destination="fd00::1",
+        flags=EventFlag.REJUDGED,
+        **{k: v for k, v in numbered.items() if k not in ("time", "reserved")},
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Flows for people: names put to the kernel's events, kept, filtered and printed."""

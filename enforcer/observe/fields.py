@@ -1,0 +1,202 @@
+"""Reading one line of flow JSON: what filters and printers ask of it.
+
+A line comes from the agent, or from a file that anybody may have written, so nothing is taken for
+granted but that it is a JSON object. What may surprise: what Hubble's shape has no word for is
+read from `judgement` where there is one, and worked out from names and labels where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+
+from enforcer.flows import DropReason
+from enforcer.observe.names import Match
+from enforcer.observe.shape import (
+    EVENT_DROP,
+    EVENT_POLICY_VERDICT,
+    JUDGEMENT,
+    POLICY_DENY,
+    RESERVED,
+    RULE_LABEL,
+    SOURCE_LABEL,
+    TENANT_LABEL,
+)
+
+Json = Mapping[str, object]
+
+
+class End(StrEnum):
+    """The two ends of a flow."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+class Event(StrEnum):
+    """Kinds of events that we make."""
+
+    DROP = "drop"
+    POLICY_VERDICT = "policy-verdict"
+
+
+EVENTS = {EVENT_DROP: Event.DROP, EVENT_POLICY_VERDICT: Event.POLICY_VERDICT}
+_BY_TENANT = frozenset({"Tenant", "Namespace"})
+
+
+def mapping(value: object, *path: str) -> Json:
+    """The object below a path; empty where there is none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: Json, *path: str) -> Sequence[object]:
+    """The list below a path; empty where there is none."""
+    found = mapping(value, *path[:-1]).get(path[-1])
+    return found if isinstance(found, list) else ()
+
+
+def mappings(value: object) -> Sequence[Json]:
+    """The JSON objects of a list; nothing where it is none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def text(value: Json, *path: str) -> str:
+    """What is below a path, as text; empty where there is nothing."""
+    found = mapping(value, *path[:-1]).get(path[-1])
+    return "" if found is None else str(found)
+
+
+def number(value: Json, *path: str) -> int:
+    """The number below a path; JSON of protocol buffers writes long ones as text."""
+    found = text(value, *path)
+    return int(found) if found.lstrip("-").isdecimal() else 0
+
+
+def event(line: Json) -> Event | None:
+    """What kind of event a flow is."""
+    return EVENTS.get(number(line, "flow", "event_type", "type"))
+
+
+def is_reply(line: Json) -> bool | None:
+    """Whether it answers; None where nobody knows."""
+    found = mapping(line, "flow").get("is_reply")
+    return found if isinstance(found, bool) else None
+
+
+def address(line: Json, end: End) -> str:
+    """The IP address of an end."""
+    return text(line, "flow", "IP", end)
+
+
+def port(line: Json, end: End) -> str:
+    """The port of an end; empty for protocols without ports."""
+    for ports in mapping(line, "flow", "l4").values():
+        if isinstance(ports, dict) and f"{end}_port" in ports:
+            return str(ports[f"{end}_port"])
+    return ""
+
+
+def protocol(line: Json) -> str:
+    """TCP, UDP, SCTP, ICMPv4, ICMPv6; empty for others."""
+    return next(iter(mapping(line, "flow", "l4")), "")
+
+
+def tcp_flags(line: Json) -> tuple[str, ...]:
+    """The TCP flags that are set, in the order of the flow."""
+    flags = mapping(line, "flow", "l4", "TCP", "flags")
+    return tuple(name for name, is_set in flags.items() if is_set is True)
+
+
+def pod(line: Json, end: End) -> str:
+    """`namespace/pod`; empty where the end is none."""
+    name = text(line, "flow", end, "pod_name")
+    return f"{text(line, 'flow', end, 'namespace')}/{name}" if name else ""
+
+
+def labels(line: Json, end: End) -> tuple[str, ...]:
+    """Labels as `source:key=value`."""
+    return tuple(str(label) for label in items(line, "flow", end, "labels"))
+
+
+def tenant(line: Json, end: End) -> str:
+    """The tenant of an end; empty where it has none."""
+    found = (
+        label.removeprefix(TENANT_LABEL) for label in labels(line, end) if TENANT_LABEL in label
+    )
+    return next(found, "")
+
+
+def identity(line: Json, end: End) -> str:
+    """The number of an identity, the name of a reserved one, `unknown` without any."""
+    found = text(line, "flow", end, "identity")
+    return RESERVED.get(int(found) if found.isdecimal() else -1, found or "unknown")
+
+
+def local(line: Json) -> End:
+    """The end that is a pod of the node that told."""
+    inward = text(line, "flow", "traffic_direction") == "INGRESS"
+    return End.DESTINATION if inward else End.SOURCE
+
+
+def remote(line: Json) -> End:
+    """The other end."""
+    return End.SOURCE if local(line) is End.DESTINATION else End.DESTINATION
+
+
+def references(line: Json) -> Iterator[Json]:
+    """The policies and tenants that let in or refused."""
+    for side in ("ingress", "egress"):
+        for did in ("denied", "allowed"):
+            yield from mappings(mapping(line, "flow").get(f"{side}_{did}_by"))
+
+
+def reason(line: Json) -> str:
+    """Why: the name of a DropReason, or of a ForwardReason where the agent says one."""
+    told = text(line, JUDGEMENT, "reason")
+    name = text(line, "flow", "drop_reason_desc")
+    if told or name != POLICY_DENY[0]:
+        return told or name
+    kinds = {text(reference, "kind") for reference in references(line)}
+    return DropReason.TENANT_WALL.name if kinds & _BY_TENANT else name
+
+
+def match(line: Json) -> Match:
+    """How the rule that let in fits."""
+    found = number(line, "flow", "policy_match_type")
+    return Match(found) if found <= max(Match) else Match.NONE
+
+
+def rule(line: Json) -> str:
+    """The one rule that decided; empty where none did."""
+    told = text(line, JUDGEMENT, "rule")
+    if told:
+        return told
+    return next((found for item in references(line) if (found := _label(item, RULE_LABEL))), "")
+
+
+def deciders(line: Json) -> Iterator[tuple[str, str]]:
+    """Name and file line of the rule that decided, or of each policy that isolates."""
+    found = {_name(item): _label(item, SOURCE_LABEL) for item in references(line)}
+    decided = rule(line)
+    if decided:
+        yield decided, found.get(decided, "")
+        return
+    for name in items(line, JUDGEMENT, "policies") or found:
+        yield str(name), found.get(str(name), "")
+
+
+def _name(reference: Json) -> str:
+    named = _label(reference, RULE_LABEL)
+    return named or "/".join(
+        part for part in (text(reference, "namespace"), text(reference, "name")) if part
+    )
+
+
+def _label(reference: Json, prefix: str) -> str:
+    return _first(map(str, items(reference, "labels")), prefix)
+
+
+def _first(found: Iterable[str], prefix: str) -> str:
+    return next((label.removeprefix(prefix) for label in found if label.startswith(prefix)), "")

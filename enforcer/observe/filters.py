@@ -1,0 +1,336 @@
+"""Which flows somebody wants to see: the filter flags of `hubble observe`, as predicates on lines.
+
+Each flag that may be given is a row of `FILTERS`; a flag given twice means either value, different
+flags must all hold, a negated flag must not. What may surprise: what our flows do not carry
+(services, HTTP) is refused with the reason and not ignored, see `REFUSED`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
+
+from enforcer.flows import DropReason
+from enforcer.observe import fields
+from enforcer.observe.fields import End, Event, Json
+from enforcer.observe.lines import MATCHES
+from enforcer.observe.shape import POLICY_DENY, RESERVED, TCP_FLAGS
+from generators.errors import RingfenceError
+from generators.verdicts import Verdict
+
+Predicate = Callable[[Json], bool]
+EndTest = Callable[[Json, End], bool]
+
+TYPES = (*(event.value for event in Event), "trace")
+"""`trace` is a word of the field: we make no such events, so it matches none."""
+PROTOCOLS = ("tcp", "udp", "sctp", "icmp", "icmpv4", "icmpv6")
+MAX_PORT = 65535
+MAX_IDENTITY = (1 << 32) - 1
+
+
+class BadFilter(RingfenceError):
+    """A filter's value makes no sense."""
+
+    def __init__(self, flag: str, value: str, wanted: str) -> None:
+        super().__init__(f'--{flag} "{value}": {wanted}')
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One flag: what it takes, what it does; `make` raises ValueError with what it wants."""
+
+    flag: str
+    metavar: str
+    text: str
+    make: Callable[[str], Predicate]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A flag with all its values."""
+
+    flag: str
+    negated: bool
+    anyone: tuple[Predicate, ...]
+
+    def holds(self, line: Json) -> bool:
+        """Whether a flow is wanted, as far as this flag goes."""
+        return any(predicate(line) for predicate in self.anyone) is not self.negated
+
+
+def condition(flag: str, values: Sequence[str], *, negated: bool) -> Condition:
+    """The condition of a flag; BadFilter where a value makes no sense."""
+    predicates = []
+    for value in values:
+        try:
+            predicates.append(FILTERS[flag].make(value))
+        except ValueError as error:
+            raise BadFilter(flag, value, str(error)) from error
+    return Condition(flag, negated, tuple(predicates))
+
+
+def wanted(line: Json, conditions: Iterable[Condition]) -> bool:
+    """Whether a line passes; losses always do: no filter knows what was lost."""
+    return "lost_events" in line or all(item.holds(line) for item in conditions)
+
+
+# Ends
+
+
+def _pod(value: str) -> EndTest:
+    """`prefix`, `namespace/prefix` or `namespace/`."""
+    namespace, slash, name = value.rpartition("/")
+
+    def test(line: Json, end: End) -> bool:
+        found = fields.text(line, "flow", end, "pod_name")
+        if slash and fields.text(line, "flow", end, "namespace") != namespace:
+            return False
+        return found.startswith(name) and bool(found)
+
+    return test
+
+
+def _namespace(value: str) -> EndTest:
+    return lambda line, end: fields.text(line, "flow", end, "namespace") == value
+
+
+def _tenant(value: str) -> EndTest:
+    return lambda line, end: fields.tenant(line, end) == value
+
+
+def _label(value: str) -> EndTest:
+    """`key=value`, `key!=value`, `key`, `!key`, joined by commas; `source:` before a key counts."""
+    tests = [_requirement(part.strip()) for part in value.split(",")]
+    return lambda line, end: all(test(_label_map(fields.labels(line, end))) for test in tests)
+
+
+def _label_map(labels: Iterable[str]) -> Mapping[str, str]:
+    """Each label with its source and without."""
+    found: dict[str, str] = {}
+    for label in labels:
+        key, _, value = label.partition("=")
+        found[key] = value
+        found.setdefault(key.partition(":")[2] or key, value)
+    return found
+
+
+def _requirement(part: str) -> Callable[[Mapping[str, str]], bool]:
+    parsed = re.fullmatch(r"(!?)([^!=\s]+)(?:(==?|!=)([^!=\s]*))?", part)
+    if parsed is None or (parsed[1] and parsed[3]):
+        raise ValueError("wanted KEY=VALUE, KEY!=VALUE, KEY or !KEY, joined by commas")
+    absent, key, operator, value = parsed.groups()
+    if absent:
+        return lambda labels: key not in labels
+    if operator is None:
+        return lambda labels: key in labels
+    if operator == "!=":
+        return lambda labels: labels.get(key) != value
+    return lambda labels: labels.get(key) == value
+
+
+def _ip(value: str) -> EndTest:
+    network = ip_network(value, strict=False)
+
+    def test(line: Json, end: End) -> bool:
+        try:
+            return ip_address(fields.address(line, end)) in network
+        except ValueError:
+            return False
+
+    return test
+
+
+def _port(value: str) -> EndTest:
+    first, dash, last = value.partition("-")
+    low, high = _bounded(first, MAX_PORT), _bounded(last if dash else first, MAX_PORT)
+
+    def test(line: Json, end: End) -> bool:
+        found = fields.port(line, end)
+        return found.isdecimal() and low <= int(found) <= high
+
+    return test
+
+
+def _identity(value: str) -> EndTest:
+    names = {name: str(number) for number, name in RESERVED.items()}
+    wanted_number = names.get(value.removeprefix("reserved:"), value)
+    _bounded(wanted_number, MAX_IDENTITY)
+    return lambda line, end: fields.text(line, "flow", end, "identity") == wanted_number
+
+
+def _bounded(value: str, limit: int) -> int:
+    if not value.isdecimal() or int(value) > limit:
+        raise ValueError(f"wanted a number up to {limit}")
+    return int(value)
+
+
+# Kinds
+
+
+def _choice(choices: Iterable[str], of: Callable[[Json], str]) -> Callable[[str], Predicate]:
+    known = {choice.upper(): choice for choice in choices}
+
+    def make(value: str) -> Predicate:
+        if value.upper() not in known:
+            raise ValueError(f"wanted one of {', '.join(known.values())}")
+        return lambda line: of(line).upper() == value.upper()
+
+    return make
+
+
+def _type(value: str) -> Predicate:
+    """TYPE or TYPE:SUB, where SUB is a drop reason (name or number) or a match."""
+    name, colon, sub = value.partition(":")
+    if name not in TYPES:
+        raise ValueError(f"wanted one of {', '.join(TYPES)}, perhaps with :SUB")
+    if not colon:
+        return lambda line: fields.event(line) == name
+    if name == Event.DROP:
+        drop = _drop_reason(sub)
+        return lambda line: fields.event(line) is Event.DROP and drop(line)
+    known = {shown.lower(): match for match, shown in MATCHES.items()}
+    if name != Event.POLICY_VERDICT or sub.lower() not in known:
+        raise ValueError(f"wanted policy-verdict:MATCH with one of {', '.join(known)}")
+    matched = known[sub.lower()]
+    return lambda line: fields.event(line) is Event.POLICY_VERDICT and fields.match(line) is matched
+
+
+def _drop_reason(value: str) -> Predicate:
+    """By name or number; Hubble's POLICY_DENY is what the tenant wall says."""
+    known = {reason.name: str(int(reason)) for reason in DropReason}
+    name = DropReason.TENANT_WALL.name if value.upper() == POLICY_DENY[0] else value.upper()
+    if name not in known and value not in known.values():
+        raise ValueError(f"wanted one of {', '.join(known)}, or its number")
+    return lambda line: fields.reason(line) == name or known.get(fields.reason(line)) == value
+
+
+def _protocol(value: str) -> Predicate:
+    name = value.lower()
+    if name not in PROTOCOLS:
+        raise ValueError(f"wanted one of {', '.join(PROTOCOLS)}")
+    return lambda line: (
+        fields.protocol(line).lower() == name
+        or (name == "icmp" and fields.protocol(line).startswith("ICMP"))
+    )
+
+
+def _tcp_flags(value: str) -> Predicate:
+    flags = frozenset(part.strip().upper() for part in value.split(","))
+    if not flags <= frozenset(TCP_FLAGS):
+        raise ValueError(f"wanted some of {', '.join(TCP_FLAGS)}, joined by commas")
+    return lambda line: flags <= frozenset(fields.tcp_flags(line))
+
+
+def _ip_version(value: str) -> Predicate:
+    version = value.lower().removeprefix("ip").removeprefix("v")
+    if version not in ("4", "6"):
+        raise ValueError("wanted 4 or 6")
+    return lambda line: fields.text(line, "flow", "IP", "ipVersion") == f"IPv{version}"
+
+
+def _policy(value: str) -> Predicate:
+    """A rule, a policy (`namespace/name`) or `tenant/NAME`, whatever it decided."""
+
+    def test(line: Json) -> bool:
+        names = [name for name, _ in fields.deciders(line)]
+        return value in names or value in [name.partition("#")[0] for name in names]
+
+    return test
+
+
+ENDS: Mapping[str, tuple[str, str, Callable[[str], EndTest]]] = {
+    "pod": ("[NAMESPACE/]PREFIX", "pods by the beginning of their name, or NAMESPACE/", _pod),
+    "namespace": ("NAME", "pods of a namespace", _namespace),
+    "tenant": ("NAME", "pods of a tenant", _tenant),
+    "label": ("KEY=VALUE,...", "pods by labels", _label),
+    "ip": ("ADDRESS|CIDR", "an address or a block", _ip),
+    "port": ("PORT[-PORT]", "a port or a range", _port),
+    "identity": ("NUMBER|NAME", "an identity, or host, world, remote-node", _identity),
+}
+"""Flags about one end: plain for either, with `from-` and `to-` for that one."""
+
+
+def _of_ends() -> Iterable[Filter]:
+    for flag, (metavar, text, make) in ENDS.items():
+        sides = (
+            ("", "Either end: ", tuple(End)),
+            ("from-", "Source: ", (End.SOURCE,)),
+            ("to-", "Destination: ", (End.DESTINATION,)),
+        )
+        for prefix, title, ends in sides:
+            yield Filter(f"{prefix}{flag}", metavar, f"{title}{text}.", _at(ends, make))
+
+
+def _at(ends: tuple[End, ...], make: Callable[[str], EndTest]) -> Callable[[str], Predicate]:
+    def made(value: str) -> Predicate:
+        test = make(value)
+        return lambda line: any(test(line, end) for end in ends)
+
+    return made
+
+
+def _pattern(of: Callable[[Json], str]) -> Callable[[str], Predicate]:
+    return lambda value: lambda line: fnmatchcase(of(line), value)
+
+
+FILTERS: Mapping[str, Filter] = {
+    item.flag: item
+    for item in (
+        *_of_ends(),
+        Filter(
+            "verdict",
+            "VERDICT",
+            "FORWARDED, DROPPED or AUDIT.",
+            _choice(Verdict, lambda line: fields.text(line, "flow", "verdict")),
+        ),
+        Filter("type", "TYPE[:SUB]", "drop, policy-verdict; drop:POLICY_DENIED.", _type),
+        Filter("protocol", "NAME", "tcp, udp, sctp, icmp, icmpv4, icmpv6.", _protocol),
+        Filter("tcp-flags", "FLAG,...", "Flags that are all set.", _tcp_flags),
+        Filter(
+            "traffic-direction",
+            "DIRECTION",
+            "ingress or egress, seen from the pod.",
+            _choice(
+                ("ingress", "egress"), lambda line: fields.text(line, "flow", "traffic_direction")
+            ),
+        ),
+        Filter("drop-reason-desc", "REASON", "Why: POLICY_DENIED, TENANT_WALL, ...", _drop_reason),
+        Filter("ip-version", "4|6", "Family of the addresses.", _ip_version),
+        Filter("policy", "NAME", "Who decided: NAMESPACE/POLICY, tenant/NAME, a rule.", _policy),
+        Filter(
+            "node-name",
+            "PATTERN",
+            "Node that saw it; * and ? are wild.",
+            _pattern(lambda line: fields.text(line, "node_name")),
+        ),
+        Filter(
+            "uuid",
+            "UUID",
+            "One flow.",
+            lambda value: lambda line: fields.text(line, "flow", "uuid") == value,
+        ),
+    )
+}
+
+_NO_L7 = "flows carry no layer 7 here: nothing above TCP, UDP and SCTP is looked at"
+_NO_SERVICE = "flows show the backend, not the Service that led to it; filter by its pods"
+REFUSED: Mapping[str, str] = {
+    **{f"{prefix}service": _NO_SERVICE for prefix in ("", "from-", "to-")},
+    **{
+        f"{prefix}workload": "flows do not carry workloads; filter by --pod or --label"
+        for prefix in ("", "from-", "to-")
+    },
+    **{
+        f"{prefix}fqdn": "flows do not carry DNS names; filter by --ip"
+        for prefix in ("", "from-", "to-")
+    },
+    "cluster": "there is one cluster; filter by --node-name",
+    "interface": "flows do not carry interfaces; filter by --pod",
+    **{f"http-{part}": _NO_L7 for part in ("method", "path", "status", "url", "header")},
+    "trace-id": _NO_L7,
+    "cel-expression": "expressions are not understood; combine the other filters",
+}
+"""Hubble's flags that ask for what our flows do not carry, and what to do instead."""

@@ -1,0 +1,229 @@
+"""Names put to a kernel event: who the two ends are, who decided, and where that is written.
+
+The feed calls `see` for each event. What may surprise: this happens when the event is read and not
+when somebody asks, because pods and policies go; and a directory remembers whom it has looked up,
+for in a flood of drops it is always the same few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from enforcer.flows import DropReason, FlowRecord, ForwardReason
+from enforcer.state import State
+from enforcer.tables import (
+    IDENTITY_HOST,
+    IDENTITY_REMOTE_NODE,
+    AddressEntry,
+    Dir,
+    EndpointEntry,
+    Tables,
+)
+from generators.objects import Direction, NetworkPolicy, Pod
+from generators.origins import origin_of
+from generators.verdicts import Verdict
+
+IDENTITY_WORLD = 2
+
+
+class Match(IntEnum):
+    """How a rule fits, as Cilium numbers it."""
+
+    NONE = 0
+    L3_ONLY = 1
+    L3_L4 = 2
+    L4_ONLY = 3
+    ALL = 4
+    L3_PROTO = 5
+    PROTO_ONLY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One end of a flow as people know it; what is empty is left out of the flow."""
+
+    endpoint: int = 0
+    identity: int = 0
+    namespace: str = ""
+    pod: str = ""
+    tenant: str = ""
+    labels: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who let in or refused: a policy's rule, or the wall's, and the line that says so."""
+
+    name: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event with names; `rule` and `policies` as in verdicts.Judgement."""
+
+    record: FlowRecord
+    source: Party
+    destination: Party
+    rule: str | None = None
+    policies: tuple[str, ...] = ()
+    speakers: tuple[Speaker, ...] = ()
+    match: Match = Match.NONE
+    revision: int = 0
+
+    @property
+    def local(self) -> Party:
+        """The end that is a pod of this node."""
+        inward = self.record.direction is Dir.INGRESS
+        return self.destination if inward else self.source
+
+
+class Directory:
+    """Names behind numbers and addresses, as of one state and the tables shortly before it."""
+
+    def __init__(self, state: State, node: str, past: tuple[Tables, ...] = ()) -> None:
+        self._state = state
+        self._node = node
+        self._tables = (state.tables, *past)
+        self._endpoints: Mapping[str, EndpointEntry] = {
+            address: entry
+            for entry in state.tables.endpoints.values()
+            for address in (*entry.ip4, *entry.ip6)
+        }
+        self._parties: dict[str, Party | None] = {}
+        self._speakers: dict[str, Speaker] = {}
+
+    def see(self, record: FlowRecord) -> Seen:
+        """Put names to an event."""
+        inward = record.direction is Dir.INGRESS
+        near, far = self._near(record), self._far(record)
+        rule, policies = self._decided(record)
+        return Seen(
+            record,
+            far if inward else near,
+            near if inward else far,
+            rule,
+            policies,
+            self._who_spoke(record, rule),
+            self._match(record, rule),
+            self._state.revision,
+        )
+
+    def party(self, address: str) -> Party | None:
+        """The pod or node that has an address now."""
+        if address not in self._parties:
+            self._parties[address] = self._look_up(address)
+        return self._parties[address]
+
+    def _look_up(self, address: str) -> Party | None:
+        state = self._state
+        pod = state.owners.get(address)
+        if pod is None:
+            node = state.nodes.get(address)
+            if node is None:
+                return None
+            own = node == self._node
+            return Party(identity=IDENTITY_HOST if own else IDENTITY_REMOTE_NODE)
+        endpoint = self._endpoints.get(address)
+        entry = state.tables.addresses.get(address, AddressEntry(0))
+        return self._pod(pod, endpoint.endpoint if endpoint is not None else 0, entry.identity)
+
+    def _pod(self, pod: Pod, endpoint: int, identity: int) -> Party:
+        return Party(
+            endpoint=endpoint,
+            identity=identity,
+            namespace=pod.namespace,
+            pod=pod.name,
+            tenant=self._state.tenants.get(pod.namespace, ""),
+            labels=tuple(f"k8s:{key}={value}" for key, value in sorted(pod.labels.items())),
+        )
+
+    def _near(self, record: FlowRecord) -> Party:
+        """The pod behind the interface, whatever address the packet claims for it."""
+        address = record.destination if record.direction is Dir.INGRESS else record.source
+        known = self.party(address) if address else None
+        if known is not None and known.endpoint == record.endpoint:
+            return known
+        pod = self._state.pods.get(record.ifindex)
+        if pod is None:
+            return known or Party(endpoint=record.endpoint)
+        own = next(iter(pod.ips), "")
+        entry = self._state.tables.addresses.get(own, AddressEntry(0))
+        return self._pod(pod, record.endpoint, entry.identity)
+
+    def _far(self, record: FlowRecord) -> Party:
+        address = record.source if record.direction is Dir.INGRESS else record.destination
+        known = self.party(address) if address else None
+        return known or Party(identity=record.identity or IDENTITY_WORLD)
+
+    # Who decided
+
+    def _decided(self, record: FlowRecord) -> tuple[str | None, tuple[str, ...]]:
+        endpoint = self._state.tables.endpoints.get(record.ifindex)
+        policies = self.isolating(endpoint.group, record.direction) if endpoint is not None else ()
+        if record.reason in (DropReason.TENANT_WALL, DropReason.UNKNOWN_SENDER):
+            return self._wall(record.group, endpoint), policies
+        if record.verdict is Verdict.FORWARDED and record.rule:
+            return self._state.tables.rules.get(record.rule), policies
+        return None, policies
+
+    def isolating(self, group: int, direction: Dir) -> tuple[str, ...]:
+        """The policies behind a policy group, or the wall behind the wall's group."""
+        for tables in self._tables:
+            if group in tables.walls:
+                return (tables.walls[group],)
+            if (group, direction) in tables.isolating:
+                return tables.isolating[group, direction]
+        return ()
+
+    def _wall(self, group: int, endpoint: EndpointEntry | None) -> str | None:
+        """The wall that spoke; in audit mode the event carries the group that let through."""
+        for tables in self._tables:
+            if group in tables.walls:
+                return tables.walls[group]
+            if endpoint is not None and endpoint.wall in tables.walls:
+                return tables.walls[endpoint.wall]
+        return None
+
+    def _who_spoke(self, record: FlowRecord, rule: str | None) -> tuple[Speaker, ...]:
+        if record.verdict is Verdict.FORWARDED or rule is not None:
+            return (self.speaker(rule),) if rule is not None else ()
+        names = self.isolating(record.group, record.direction) if record.group else ()
+        return tuple(map(self.speaker, names))
+
+    def speaker(self, name: str) -> Speaker:
+        """A rule's or policy's name, with the line of the file that it comes from."""
+        if name not in self._speakers:
+            state = self._state
+            origin = origin_of(name, state.policies, state.tenants, state.config)
+            self._speakers[name] = Speaker(name, origin)
+        return self._speakers[name]
+
+    def _match(self, record: FlowRecord, rule: str | None) -> Match:
+        if record.verdict is not Verdict.FORWARDED:
+            return Match.NONE
+        if record.reason is ForwardReason.HOST:
+            return Match.L3_ONLY
+        if record.reason is ForwardReason.NOT_ISOLATED:
+            return Match.ALL
+        policy = self._state.policies.get(rule.partition("#")[0]) if rule else None
+        return rule_match(policy, rule) if policy is not None and rule else Match.NONE
+
+
+def rule_match(policy: NetworkPolicy, rule: str) -> Match:
+    """How the rule `...#ingress[2]` of a policy names those that it lets in."""
+    side, _, index = rule.partition("#")[2].rstrip("]").partition("[")
+    rules = policy.rules(Direction.INGRESS if side == "ingress" else Direction.EGRESS)
+    if not index.isdecimal() or int(index) >= len(rules):
+        return Match.NONE
+    found = rules[int(index)]
+    numbered = any(port.port is not None for port in found.ports)
+    if found.peers:
+        if numbered:
+            return Match.L3_L4
+        return Match.L3_PROTO if found.ports else Match.L3_ONLY
+    if numbered:
+        return Match.L4_ONLY
+    return Match.PROTO_ONLY if found.ports else Match.ALL
