@@ -19,9 +19,11 @@ from flask import Blueprint, Flask, Response, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from generators.kyverno.model import FailurePolicy
 from generators.logs import event
 from generators.tenants.model import TenantConfig
 from webhook import mutate, validate
+from webhook.policy_desk import NotServedYet, PolicyDesk
 from webhook.review import (
     MAX_BODY,
     BadReview,
@@ -75,20 +77,36 @@ def admission(state: State) -> Blueprint:
         return validate.decide(config, review, state.settings.controller)
 
     endpoints: dict[str, Decide] = {"mutate": mutate.decide, "validate": validating}
-    for name, decide in endpoints.items():
-        answer = Endpoint(name, decide, state, strangers)
-        blueprint.add_url_rule(f"/{name}", name, answer, methods=["POST"])
+    if state.policies is not None:
+        endpoints |= policy_endpoints(state.policies)
+    for path, decide in endpoints.items():
+        name = path.replace("/", "-")
+        known = KNOWN_RESOURCES if path in ("mutate", "validate") else None
+        answer = Endpoint(name, decide, state, strangers, known)
+        blueprint.add_url_rule(f"/{path}", name, answer, methods=["POST"])
     return blueprint
+
+
+def policy_endpoints(desk: PolicyDesk) -> dict[str, Decide]:
+    """POST /mutate-policies/fail, /mutate-policies/ignore and /validate-policies."""
+
+    def mutating(failure: FailurePolicy) -> Decide:
+        return lambda config, review: desk.mutate(config, review, failure)
+
+    found = {f"mutate-policies/{each.value.lower()}": mutating(each) for each in FailurePolicy}
+    return {**found, "validate-policies": lambda config, review: desk.validate(review)}
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One of the two webhooks as a Flask view: parse, decide, answer, tell log and metrics."""
+    """One of the webhooks as a Flask view: parse, decide, answer, tell log and metrics."""
 
     name: str
     decide: Decide
     state: State
     strangers: set[str]
+    known: frozenset[str] | None
+    """Resources that are expected; None = policies name any."""
 
     def __call__(self) -> Response:
         """Answer the current request."""
@@ -100,7 +118,11 @@ class Endpoint:
             self._count("", "other", "bad_request", start)
             event(log, "bad_review", logging.WARNING, webhook=self.name, problem=str(error))
             return status_response(error.status, error.reason, str(error))
-        decision = self.decide(config, review)
+        try:
+            decision = self.decide(config, review)
+        except NotServedYet:
+            code = HTTPStatus.SERVICE_UNAVAILABLE
+            return status_response(code, "ServiceUnavailable", "policies are not read yet")
         body = respond(review.uid, decision)
         self._tell(review, decision, config, start)
         return Response(body, mimetype=JSON)
@@ -108,7 +130,8 @@ class Endpoint:
     def _tell(self, review: Review, decision: Decision, config: TenantConfig, start: float) -> None:
         resource = str(review.resource)
         if resource not in KNOWN_RESOURCES:
-            self._report_stranger(resource)
+            if self.known is not None:
+                self._report_stranger(resource)
             resource = "other"
         outcome = "denied" if not decision.allowed else "patched" if decision.patch else "allowed"
         seconds = self._count(review.operation, resource, outcome, start)
@@ -206,6 +229,8 @@ def readiness(state: State) -> tuple[list[str], bool]:
         lines.append(f"[+]certificate ok until {until}")
     if certificate.problem:
         lines.append(f"[!]certificate refused, the old one stays: {certificate.problem}")
+    if state.policies is not None:
+        lines += state.policies.lines()
     lines.append("[-]shutting down" if state.draining.begun else "[+]serving")
     return lines, not any(line.startswith("[-]") for line in lines)
 

@@ -25,6 +25,15 @@ def address(value: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def policy_sources(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Values of `--policies`; standard input cannot be read again when it changes."""
+    if "-" in given:
+        raise click.BadParameter("write files, folders or the word cluster")
+    return given
+
+
 def bound(option: str, address: tuple[str, int]) -> socket.socket:
     """A listening socket; a port in use is an error of the command."""
     try:

@@ -29,7 +29,7 @@ from generators.kyverno.model import (
     Rule,
     Unsupported,
 )
-from generators.kyverno.values import ObjectKind
+from generators.kyverno.values import ObjectKind, string
 from generators.kyverno.vetting import vetted
 from generators.tenants.model import TenantConfig
 from webhook.incumbent import Incumbent
@@ -115,6 +115,10 @@ class Policies:
             lambda rule: isinstance(rule.action, Mutation) and bool(rule.action.targets),
         )
 
+    def changing_requests(self) -> tuple[Policy, ...]:
+        """Policies with mutate rules for the object of the request itself."""
+        return _with(self.policies, admits)
+
     def admitting(
         self, kind: ObjectKind, operation: Operation, subresource: str, failure: FailurePolicy
     ) -> tuple[Policy, ...]:
@@ -130,6 +134,26 @@ class Policies:
             )
             found = self._admitting[asked] = wanted
         return found
+
+    def reaching_itself(
+        self, kind: ObjectKind, operation: Operation, subresource: str
+    ) -> tuple[Policy, ...]:
+        """Policies reduced to mutate rules of which the request's own object may be a target."""
+        return _with(
+            (p for p in self.policies if p.admission),
+            lambda rule: targets(rule, kind) and _concerns(rule, kind, operation, subresource),
+        )
+
+
+def targets(rule: Rule, kind: ObjectKind) -> bool:
+    """Whether objects of a kind are among those that a mutate rule changes in the background."""
+    if not isinstance(rule.action, Mutation):
+        return False
+    return any(
+        string(target.fields.value, "kind") == kind.kind
+        and string(target.fields.value, "apiVersion") == kind.api_version
+        for target in rule.action.targets
+    )
 
 
 def admits(rule: Rule) -> bool:

@@ -73,6 +73,11 @@ class Resource:
     name: str
     subresource: str = ""
 
+    @property
+    def api_version(self) -> str:
+        """As documents write it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
     def __str__(self) -> str:
         whole = f"{self.name}.{self.group}" if self.group else self.name
         return f"{whole}/{self.subresource}" if self.subresource else whole
@@ -92,6 +97,8 @@ class Review:
     requester: Requester
     object: JSONObject | None = field(default=None, hash=False)
     old_object: JSONObject | None = field(default=None, hash=False)
+    user_info: JSONObject = field(default_factory=dict, hash=False)
+    """`userInfo` as it came, for policies."""
 
     @property
     def is_namespace(self) -> bool:
@@ -192,6 +199,7 @@ def _request(request: JSONObject) -> Review:
         raise BadReview(f"request.object is missing on {operation}")
     if old is None and operation in (Operation.UPDATE, Operation.DELETE):
         raise BadReview(f"request.oldObject is missing on {operation}")
+    user_info = _object(request.get("userInfo"), "request.userInfo")
     return Review(
         uid=_required_text(request, "uid"),
         operation=operation,
@@ -200,9 +208,10 @@ def _request(request: JSONObject) -> Review:
         name=_name(request, sent if sent is not None else old),
         namespace=_text(request, "namespace"),
         dry_run=_flag(request, "dryRun"),
-        requester=_requester(_object(request.get("userInfo"), "request.userInfo")),
+        requester=_requester(user_info),
         object=sent,
         old_object=old,
+        user_info=user_info,
     )
 
 

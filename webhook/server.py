@@ -133,6 +133,8 @@ class Server(BaseApplication):
     def _start_threads(self, worker: Worker) -> None:
         """Threads do not survive a fork, so they start here, in the worker."""
         watch(self.state.tenants.check, self.state.certificate.check)
+        if self.state.policies is not None:
+            self.state.policies.start()
         if self.metrics is not None:
             serve_metrics(self.state, self.metrics)
 
@@ -178,7 +180,9 @@ class Master(Arbiter):
         The master follows the files, too: a respawned worker inherits the last good ones from it.
         It is the one that logs changes, so each is logged once.
         """
-        for check in (self.app.state.tenants.check, self.app.state.certificate.check):
+        state = self.app.state
+        files = () if state.policies is None else (state.policies.check,)
+        for check in (state.tenants.check, state.certificate.check, *files):
             changed = check()
             if changed is not None:
                 report(changed)

@@ -30,3 +30,8 @@ class Settings:
     """How long readiness fails while requests are still served, after SIGTERM."""
     request_seconds: float = REQUEST_SECONDS
     """How long a client may take to send one request."""
+    policies: tuple[str, ...] = ()
+    """Files and folders of Kyverno policies, and `cluster`."""
+    kubeconfig: str | None = None
+    allowed_kinds: tuple[str, ...] = ()
+    """Kinds that policies may write beside those that they always may."""

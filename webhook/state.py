@@ -9,6 +9,7 @@ import mmap
 from dataclasses import dataclass
 
 from webhook.metrics import Metrics
+from webhook.policy_desk import PolicyDesk, PolicySettings
 from webhook.reload import ServingCertificate, TenantFile
 from webhook.settings import Settings
 
@@ -38,10 +39,23 @@ class State:
     certificate: ServingCertificate
     draining: Draining
     metrics: Metrics
+    policies: PolicyDesk | None = None
+    """None without `--policies`."""
 
 
 def load_state(settings: Settings) -> State:
     """Read the files; InvalidConfig or InputError when one of them cannot be served with."""
     tenants = TenantFile(settings.tenant_file)
     certificate = ServingCertificate(settings.certificate, settings.key)
-    return State(settings, tenants, certificate, Draining(), Metrics(tenants, certificate))
+    metrics = Metrics(tenants, certificate)
+    desk = _desk(settings, tenants)
+    if desk is not None:
+        desk.metrics.register(metrics.registry)
+    return State(settings, tenants, certificate, Draining(), metrics, desk)
+
+
+def _desk(settings: Settings, tenants: TenantFile) -> PolicyDesk | None:
+    if not settings.policies:
+        return None
+    given = PolicySettings(settings.policies, settings.kubeconfig, settings.allowed_kinds)
+    return PolicyDesk(given, tenants, settings.controller)

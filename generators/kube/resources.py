@@ -110,3 +110,8 @@ CUSTOM_RESOURCES = Resource(
     "CustomResourceDefinition",
     namespaced=False,
 )
+_RBAC = "rbac.authorization.k8s.io"
+ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
+CLUSTER_ROLE_BINDINGS = Resource(
+    _RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
+)

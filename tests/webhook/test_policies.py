@@ -1,0 +1,389 @@
+"""Mutate rules at admission: policies from files, answered by the Flask application."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonpatch
+import orjson
+import pytest
+from flask.testing import FlaskClient
+
+from generators.tenants.assignment import Requester
+from tests.webhook import reviews
+from tests.webhook.reviews import CONTROLLER, ROBOT, JSONObject, decoded, ns, request
+from webhook.app import create_app
+from webhook.policy_desk import PolicyDesk
+from webhook.settings import Settings
+from webhook.state import State, load_state
+
+FAIL, IGNORE = "/mutate-policies/fail", "/mutate-policies/ignore"
+ANY = "match: {any: [{resources: {kinds: [Namespace]}}]}"
+
+
+def policy(name: str, *rules: str, spec: str = "") -> str:
+    """A ClusterPolicy; each rule is the text below its name."""
+    listed = "".join(
+        f"  - name: rule-{number}\n{textwrap.indent(textwrap.dedent(rule).strip(), '    ')}\n"
+        for number, rule in enumerate(rules)
+    )
+    head = textwrap.indent(textwrap.dedent(spec).strip(), "  ")
+    return (
+        f"apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{name: {name}}}\n"
+        f"spec:\n{head}\n  rules:\n{listed}"
+    )
+
+
+def labelling(name: str, key: str, value: str, more: str = "", spec: str = "") -> str:
+    """A policy that labels every namespace."""
+    patch = f"mutate: {{patchStrategicMerge: {{metadata: {{labels: {{{key}: {value}}}}}}}}}"
+    return policy(name, f"{ANY}\n{more}\n{patch}", spec=spec)
+
+
+class Webhook:
+    """The application with the policies of a folder."""
+
+    def __init__(self, files: Path) -> None:
+        self.files = files
+        self.folder = files / "policies"
+        self.folder.mkdir()
+        self.state: State | None = None
+
+    def write(self, *policies: str, file: str = "all.yaml") -> None:
+        (self.folder / file).write_text("---\n".join(policies))
+
+    @property
+    def desk(self) -> PolicyDesk:
+        assert self.state is not None
+        assert self.state.policies is not None
+        return self.state.policies
+
+    def client(self) -> FlaskClient:
+        if self.state is None:
+            pair = (self.files / "tls.crt", self.files / "tls.key")
+            settings = Settings(self.files / "tenants.yaml", *pair, policies=(str(self.folder),))
+            self.state = load_state(settings)
+        self.desk.look()
+        return create_app(self.state).test_client()
+
+    def ask(self, asked: JSONObject, path: str = FAIL) -> JSONObject:
+        """`response` of the answer."""
+        answer = self.client().post(path, data=reviews.body(asked), content_type="application/json")
+        assert answer.status_code == 200, answer.text
+        response: JSONObject = orjson.loads(answer.data)["response"]
+        return response
+
+    def labels(
+        self, subject: JSONObject, path: str = FAIL, by: Requester = ROBOT
+    ) -> dict[str, str]:
+        """The labels after admission."""
+        response = self.ask(request("CREATE", subject, by=by), path)
+        assert response["allowed"], response
+        patch = decoded(str(response["patch"])) if "patch" in response else []
+        result: JSONObject = jsonpatch.apply_patch(subject, patch)
+        return reviews.labels(result)
+
+
+@pytest.fixture
+def webhook(files: Path) -> Webhook:
+    return Webhook(files)
+
+
+def message(response: JSONObject) -> str:
+    status = response["status"]
+    assert isinstance(status, dict)
+    return str(status["message"])
+
+
+def test_each_policy_sees_what_the_one_before_left(webhook: Webhook) -> None:
+    follows = policy(
+        "b-follows",
+        """
+        match: {any: [{resources: {kinds: [Namespace], selector: {matchLabels: {team: shop}}}}]}
+        mutate:
+          patchStrategicMerge:
+            metadata: {labels: {seen: "{{request.object.metadata.labels.team}}"}}
+        """,
+    )
+    webhook.write(labelling("a-first", "team", "shop"), follows)
+    assert webhook.labels(ns("plain")) == {"team": "shop", "seen": "shop"}
+
+
+def test_apply_rules_one_ends_a_policy_after_its_first_rule_that_applied(webhook: Webhook) -> None:
+    rule = "{ANY}\nmutate: {{patchStrategicMerge: {{metadata: {{labels: {{{label}: x}}}}}}}}"
+    rules = [rule.format(ANY=ANY, label=label) for label in ("one", "two")]
+    webhook.write(policy("one", *rules, spec="applyRules: One"))
+    assert webhook.labels(ns("plain")) == {"one": "x"}
+
+
+def test_the_patch_holds_only_what_changes(webhook: Webhook) -> None:
+    webhook.write(labelling("team", "team", "shop"))
+    response = webhook.ask(request("CREATE", ns("plain", {"kept": "yes"})))
+    assert decoded(str(response["patch"])) == [
+        {"op": "add", "path": "/metadata/labels/team", "value": "shop"}
+    ]
+    assert "patch" not in webhook.ask(request("CREATE", ns("plain", {"team": "shop"})))
+
+
+def test_an_unresolved_variable_refuses_under_fail_and_names_policy_rule_and_place(
+    webhook: Webhook,
+) -> None:
+    webhook.write(labelling("broken", "team", '"{{request.object.metadata.labels.nope}}"'))
+    response = webhook.ask(request("CREATE", ns("plain", {"a": "b"})))
+    assert not response["allowed"]
+    text = message(response)
+    assert "policy broken, rule rule-0" in text
+    assert f"{webhook.folder}/all.yaml:" in text
+    assert "labels.team" in text
+    assert "labels.nope" in text
+
+
+def test_an_unresolved_variable_warns_under_ignore_and_the_others_still_apply(
+    webhook: Webhook,
+) -> None:
+    broken = labelling("broken", "team", '"{{request.object.nope}}"', spec="failurePolicy: Ignore")
+    webhook.write(broken, labelling("sound", "zone", "a", spec="failurePolicy: Ignore"))
+    response = webhook.ask(request("CREATE", ns("plain")), IGNORE)
+    assert response["allowed"]
+    warnings = response["warnings"]
+    assert isinstance(warnings, list)
+    assert "policy broken, rule rule-0" in warnings[0]
+    assert webhook.labels(ns("plain"), IGNORE) == {"zone": "a"}
+
+
+def test_each_policy_answers_where_its_failure_policy_is_registered(webhook: Webhook) -> None:
+    webhook.write(
+        labelling("f", "fail", "x"), labelling("i", "ignore", "x", spec="failurePolicy: Ignore")
+    )
+    assert webhook.labels(ns("plain"), FAIL) == {"fail": "x"}
+    assert webhook.labels(ns("plain"), IGNORE) == {"ignore": "x"}
+
+
+def test_a_patch_that_makes_an_invalid_namespace_is_refused_with_a_message(
+    webhook: Webhook,
+) -> None:
+    webhook.write(labelling("bad", "team", '"not a label!"'))
+    response = webhook.ask(request("CREATE", ns("plain")))
+    assert not response["allowed"]
+    assert "metadata.labels.team" in message(response)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "{spec: {finalizers: [a/b]}}",
+        "{metadata: {finalizers: [a/b]}}",
+        "{metadata: {ownerReferences: [{kind: X}]}}",
+        "{status: {phase: Terminating}}",
+    ],
+)
+def test_of_a_namespace_policies_change_labels_and_annotations_only(
+    webhook: Webhook, patch: str
+) -> None:
+    webhook.write(policy("bold", f"{ANY}\nmutate: {{patchStrategicMerge: {patch}}}"))
+    response = webhook.ask(request("CREATE", ns("plain")))
+    assert not response["allowed"]
+    assert "only labels and annotations" in message(response)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        pytest.param({}, "client", "test02", id="tenant label of a namespace without tenant"),
+        pytest.param({"client": "test01"}, "client", "test02", id="tenant label moved"),
+        pytest.param({"client": "test01"}, "client", "null", id="tenant label removed"),
+        pytest.param(
+            {"client": "test01", "cost-centre": "4711"},
+            "cost-centre",
+            "other",
+            id="further label of the tenant",
+        ),
+        pytest.param({}, "ringfence.io/policy", "x", id="our domain"),
+        pytest.param({}, "x.ringfence.io/y", "x", id="below our domain"),
+    ],
+)
+def test_no_policy_touches_what_the_tenant_file_decides(
+    webhook: Webhook, given: dict[str, str], key: str, value: str
+) -> None:
+    webhook.write(labelling("forge", key, value))
+    subject = ns("plain", given) if given else ns("plain")
+    response = webhook.ask(request("CREATE", subject))
+    assert response["allowed"]
+    assert "patch" not in response
+    warnings = response["warnings"]
+    assert isinstance(warnings, list)
+    assert "policy forge may not change labels" in warnings[0]
+
+
+def test_a_forged_tenant_label_is_gone_before_the_next_policy_looks(webhook: Webhook) -> None:
+    follows = policy(
+        "b-follows",
+        """
+        match: {any: [{resources: {kinds: [Namespace], selector: {matchLabels: {client: test02}}}}]}
+        mutate: {patchStrategicMerge: {metadata: {labels: {seen: "yes"}}}}
+        """,
+    )
+    webhook.write(labelling("a-forge", "client", "test02"), follows)
+    assert "seen" not in webhook.labels(ns("plain", {"x": "y"}))
+
+
+def test_a_policy_that_writes_the_tenant_label_as_it_is_changes_nothing(webhook: Webhook) -> None:
+    webhook.write(labelling("same", "client", "test01"))
+    response = webhook.ask(request("CREATE", ns("a-test01", {"client": "test01"})))
+    assert response["allowed"]
+    assert "patch" not in response
+    assert "warnings" not in response
+
+
+@pytest.mark.parametrize("name", ["kube-system", "kube-public", "ringfence-system"])
+def test_protected_namespaces_are_left_alone(webhook: Webhook, name: str) -> None:
+    webhook.write(labelling("all", "team", "x"))
+    assert "patch" not in webhook.ask(request("CREATE", ns(name)))
+
+
+def test_what_ringfence_generated_is_left_alone(webhook: Webhook) -> None:
+    rule = """
+    match: {any: [{resources: {kinds: [NetworkPolicy]}}]}
+    mutate: {patchStrategicMerge: {spec: {policyTypes: [Egress]}}}
+    """
+    webhook.write(policy("open", rule))
+    for labels, changed in (({"app.kubernetes.io/managed-by": "ringfence"}, False), ({}, True)):
+        asked = request("CREATE", reviews.netpol(labels), resource=reviews.POLICIES)
+        assert ("patch" in webhook.ask(asked | {"namespace": "app-test01"})) is changed
+
+
+def test_requests_of_our_own_controller_are_skipped_unless_the_rule_wants_them(
+    webhook: Webhook,
+) -> None:
+    webhook.write(
+        labelling("skips", "one", "x"),
+        labelling("wants", "two", "x", "skipBackgroundRequests: false"),
+    )
+    assert webhook.labels(ns("plain"), by=CONTROLLER) == {"two": "x"}
+
+
+def test_a_namespaced_policy_acts_in_its_own_namespace_only(webhook: Webhook) -> None:
+    text = policy(
+        "mine",
+        """
+        match: {any: [{resources: {kinds: [ConfigMap]}}]}
+        mutate: {patchStrategicMerge: {data: {stamp: "yes"}}}
+        """,
+    ).replace(
+        "kind: ClusterPolicy\nmetadata: {name: mine}",
+        "kind: Policy\nmetadata: {name: mine, namespace: shop}",
+    )
+    webhook.write(text)
+    resource: JSONObject = {"group": "", "version": "v1", "resource": "configmaps"}
+    for namespace, stamped in (("shop", True), ("other", False)):
+        subject: JSONObject = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "c"},
+        }
+        answer = webhook.ask(request("CREATE", subject, resource=resource, namespace=namespace))
+        assert ("patch" in answer) is stamped, namespace
+
+
+def test_a_rule_sees_who_asks(webhook: Webhook) -> None:
+    webhook.write(labelling("who", "by", '"{{request.userInfo.username}}"'))
+    assert webhook.labels(ns("plain"), by=Requester("anna")) == {"by": "anna"}
+
+
+def test_mutate_rules_with_the_namespace_itself_as_target_label_it_at_once(
+    webhook: Webhook,
+) -> None:
+    example = Path(__file__).parents[2] / "examples/kyverno/add-client-label-namespaces.yaml"
+    webhook.write(example.read_text().replace("client: test02", "team: shop"))
+    assert webhook.labels(ns("a-test02"), IGNORE) == {"team": "shop"}
+    assert "patch" not in webhook.ask(request("CREATE", ns("a-test01")), IGNORE)
+    assert "patch" not in webhook.ask(request("CREATE", ns("a-test02")), FAIL)
+
+
+def test_a_lookup_without_an_api_server_is_an_error_and_never_no_match(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    context = """
+    context: [{name: teams, configMap: {name: teams, namespace: shop}}]
+    """
+    webhook.write(
+        policy(
+            "reads",
+            f"{ANY}\n{textwrap.dedent(context).strip()}\n"
+            'mutate: {patchStrategicMerge: {metadata: {labels: {team: "{{teams.data.x}}"}}}}',
+        )
+    )
+    response = webhook.ask(request("CREATE", ns("plain")))
+    assert not response["allowed"]
+    assert "ConfigMap" in message(response)
+
+
+HOSTILE: dict[str, Callable[[], str]] = {
+    "deep": lambda: labelling("bad", "a", '"{{ ' + "(" * 500 + "a" + ")" * 500 + ' }}"'),
+    "huge": lambda: labelling("bad", "a", '"{{ ' + "a." * 6000 + 'a }}"'),
+    "random": lambda: labelling("bad", "a", "\"{{ random('([a-z]{60000}){60000}') }}\""),
+    "backtracking": lambda: labelling(
+        "bad", "a", "\"{{ regex_match('(a+)+$', '" + "a" * 5000 + "b') }}\""
+    ),
+    "nested": lambda: labelling("bad", "a", '"' + "{{" * 200 + "a" + "}}" * 200 + '"'),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.timeout(10)
+def test_a_hostile_policy_is_an_error_of_its_rule_and_hurts_nobody_else(
+    webhook: Webhook, kind: str
+) -> None:
+    webhook.write(labelling("sound", "zone", "a", spec="failurePolicy: Ignore"), HOSTILE[kind]())
+    response = webhook.ask(request("CREATE", ns("plain")))
+    assert not response["allowed"] or "patch" in response
+    assert webhook.labels(ns("plain"), IGNORE) == {"zone": "a"}
+
+
+def test_a_bad_file_is_refused_the_last_good_one_stays_and_readyz_and_metrics_say_so(
+    webhook: Webhook,
+) -> None:
+    webhook.write(labelling("team", "team", "one"), file="a.yaml")
+    webhook.write(labelling("zone", "zone", "a"), file="b.yaml")
+    assert webhook.labels(ns("plain")) == {"team": "one", "zone": "a"}
+    webhook.write("spec: [", file="a.yaml")
+    webhook.write(labelling("zone", "zone", "b"), file="b.yaml")
+    assert webhook.labels(ns("plain")) == {"team": "one", "zone": "b"}
+    ready = webhook.client().get("/readyz")
+    assert ready.status_code == 200
+    assert "[!]policy file:" in ready.text
+    assert "a.yaml:2" in ready.text
+    assert _metric(webhook, "ringfence_policies_last_reload_successful") == 0
+    webhook.write(labelling("team", "team", "two"), file="a.yaml")
+    assert webhook.labels(ns("plain")) == {"team": "two", "zone": "b"}
+    assert _metric(webhook, "ringfence_policies_last_reload_successful") == 1
+    (webhook.folder / "a.yaml").unlink()
+    assert webhook.labels(ns("plain")) == {"zone": "b"}
+
+
+def _metric(webhook: Webhook, name: str) -> float | None:
+    assert webhook.state is not None
+    return webhook.state.metrics.registry.get_sample_value(name)
+
+
+def test_rules_that_are_not_carried_out_are_named_with_the_reason(webhook: Webhook) -> None:
+    checks = f"{ANY}\nvalidate: {{message: no, pattern: {{metadata: {{name: a}}}}}}"
+    secret = f"""
+    {ANY}
+    generate:
+      apiVersion: v1
+      kind: Secret
+      name: copy
+      namespace: "{{{{request.object.metadata.name}}}}"
+      data: {{}}
+    """
+    webhook.write(policy("checks", checks), policy("copies", secret))
+    ready = webhook.client().get("/readyz?verbose").text
+    assert "[!]policy refused: checks/rule-0:" in ready
+    assert "validate" in ready
+    assert "[!]policy refused: copies/rule-0:" in ready
+    assert "--allow-kind v1/Secret" in ready
+    assert _metric(webhook, "ringfence_policies_refused") == 2
