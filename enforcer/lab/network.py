@@ -88,8 +88,7 @@ def connect_nodes(fabric: str, nodes: Sequence[HollowNode]) -> None:
     for node in nodes:
         for other in nodes:
             if other is not node:
-                for cidr, address in zip(other.pod_cidrs, other.addresses, strict=True):
-                    _route_to(node.places.netns, cidr, address)
+                _lead_to(node.places.netns, other)
 
 
 def _prepare_fabric(fabric: str) -> None:
@@ -115,10 +114,13 @@ def _plug_in(fabric: str, node: str, port: str, addresses: Sequence[str]) -> Non
         netlink.link("set", index=index, state="up")
 
 
-def _route_to(node: str, prefix: str, gateway: str) -> None:
-    """Lead a range of addresses to another node. Again is fine."""
+def _lead_to(node: str, other: HollowNode) -> None:
+    """Where another node and its pods are; nobody has to be asked for hardware addresses."""
     with _netlink(node) as netlink:
-        netlink.route("replace", dst=prefix, gateway=gateway, oif=_index(netlink, UPLINK))
+        index = _index(netlink, UPLINK)
+        for cidr, address in zip(other.pod_cidrs, other.addresses, strict=True):
+            _neighbour(netlink, index, address, mac(f"uplink {other.port}"))
+            netlink.route("replace", dst=cidr, gateway=address, oif=index)
 
 
 def add_pod(node: str, wire: Wire) -> None:

@@ -29,6 +29,8 @@ from generators.services import Backend, ServiceKey, service_map
 log = logging.getLogger("ringfence.lab.services")
 
 TABLE = "ringfence-lab-services"
+PRIORITY = -100
+"""`dstnat`, whose name nft knows for one of the two hooks only."""
 COLLECT_SECONDS = 0.02
 RETRY_SECONDS = 1.0
 _ORIGIN = Origin("api-server", 1)
@@ -45,7 +47,7 @@ def ruleset(services: Mapping[ServiceKey, Sequence[Backend]]) -> str:
     rules = "".join(f"\t\t{_rule(key, backends)}\n" for key, backends in services.items())
     chains = "".join(
         f"\tchain {hook} {{\n"
-        f"\t\ttype nat hook {hook} priority dstnat; policy accept;\n{rules}\t}}\n"
+        f"\t\ttype nat hook {hook} priority {PRIORITY}; policy accept;\n{rules}\t}}\n"
         for hook in ("prerouting", "output")
     )
     return f"table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{chains}}}\n"
