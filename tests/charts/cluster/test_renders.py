@@ -1,0 +1,301 @@
+"""What charts/ringfence renders: golden files, least rights, pods that fit, flags that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+import yaml
+
+from generators.cli import root
+from generators.kube.documents import Document, mapping, mappings, text
+from tests.charts import golden
+from tests.charts.cluster.rendered import (
+    CASES,
+    CHART,
+    CHECKOUT,
+    FOREIGN,
+    SYSTEM,
+    containers,
+    documents,
+    find,
+    name,
+    pod_specs,
+    render,
+)
+from tests.charts.helm import Helm
+from tests.testbed.plane import ControlPlane
+from webhook import leaving, verifying
+from webhook.permissions import Rule
+
+pytestmark = pytest.mark.cluster
+
+COMMAND = Path(sys.executable).with_name("ringfence")
+GOLDEN = Path(__file__).with_name("golden")
+ROLES = sorted((CHART / "templates").rglob("*.yaml"))
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+charts = _load(CHECKOUT / "tools" / "charts.py")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_render_is_the_one_on_file_and_the_same_twice(helm: Helm, case: str) -> None:
+    once = render(helm, case)
+    again = helm.template("ringfence", CHART, *CASES[case], namespace=SYSTEM)
+    assert once == again
+    golden.matches(once, GOLDEN / f"{case}.yaml")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_lint_finds_nothing(helm: Helm, case: str) -> None:
+    said = helm.run("lint", "--strict", CHART, *CASES[case], namespace=SYSTEM)
+    assert "0 chart(s) failed" in said
+
+
+def test_schema_and_reference_of_values_are_those_of_the_comments() -> None:
+    stale = [p.name for p, words in charts.outputs(CHART).items() if p.read_text() != words]
+    assert stale == [], "run tools/charts.py --write charts/ringfence"
+
+
+def test_the_schema_of_the_tenant_file_is_the_one_that_the_command_prints() -> None:
+    printed = subprocess.run(
+        [COMMAND, "tenants", "schema"], capture_output=True, text=True, check=True
+    ).stdout
+    whole = json.loads((CHART / "values.schema.json").read_text())
+    inside = whole["properties"]["tenantFile"]
+    assert inside["properties"] == json.loads(printed)["properties"]
+
+
+def test_a_value_without_a_comment_is_no_value(tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text("# --  said\na: 1\nb: 2\n")
+    with pytest.raises(SystemExit, match=r"values.yaml:3: b has no"):
+        charts.read_values(tmp_path / "values.yaml")
+
+
+# --- rights -------------------------------------------------------------------------------------
+
+
+def rules(found: list[Document], role: str) -> list[dict[str, object]]:
+    return [dict(rule) for rule in mappings(find(found, role), "rules")]
+
+
+def flat(found: list[Mapping[str, object]] | list[dict[str, object]]) -> set[tuple[str, ...]]:
+    """Each right by itself: group, resource, verb, name."""
+    rights: set[tuple[str, ...]] = set()
+    for rule in found:
+        parts = (rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames"))
+        groups, resources, verbs, names = (p if isinstance(p, list) else [""] for p in parts)
+        rights |= {(g, r, v, n) for g in groups for r in resources for v in verbs for n in names}
+    return rights
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("default", ()),
+        ("cert-manager", ("--certificate-secret", "ringfence-webhook-issued")),
+        ("own-certificates", ("--certificate-secret", "webhook-tls")),
+    ],
+)
+def test_the_controller_has_the_rules_that_its_command_prints_and_no_others(
+    helm4: Helm, case: str, options: tuple[str, ...]
+) -> None:
+    printed = subprocess.run(
+        [COMMAND, "controller", "rules", *options], capture_output=True, text=True, check=True
+    ).stdout
+    wanted, found = documents(printed), documents(render(helm4, case))
+    for role in ("ClusterRole/ringfence-controller", "Role/ringfence-controller"):
+        assert flat(rules(found, role)) == flat(rules(wanted, role))
+
+
+def _documents(*needed: Rule) -> list[Document]:
+    return [rule.document() for rule in needed]
+
+
+HOOKS: dict[str, tuple[Rule, ...]] = {
+    "ClusterRole/ringfence-unregister": leaving.UNREGISTER_RULES,
+    "Role/ringfence-unregister": leaving.UNREGISTER_SYSTEM_RULES,
+    "ClusterRole/ringfence-forget": leaving.FORGET_ISOLATION_RULES,
+    "Role/ringfence-forget": (
+        *leaving.FORGET_SYSTEM_RULES,
+        *leaving.FORGET_ISOLATION_SYSTEM_RULES,
+    ),
+    "ClusterRole/ringfence-verify": verifying.RULES,
+    "Role/ringfence-verify": verifying.SYSTEM_RULES,
+}
+
+
+@pytest.mark.parametrize("role", HOOKS)
+def test_a_hook_has_the_rules_that_its_command_needs_and_no_others(helm4: Helm, role: str) -> None:
+    found = documents(render(helm4, "everything"))
+    assert flat(rules(found, role)) == flat(_documents(*HOOKS[role]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_role_has_a_wildcard_and_the_agent_only_reads(helm4: Helm, case: str) -> None:
+    found = documents(render(helm4, case))
+    roles = [d for d in found if text(d, "kind") in ("Role", "ClusterRole")]
+    for role in roles:
+        for right in flat([dict(rule) for rule in mappings(role, "rules")]):
+            assert "*" not in "".join(right), name(role)
+            if name(role).endswith("/ringfence-enforcer"):
+                assert right[2] in ("get", "list", "watch")
+
+
+def test_every_rule_of_every_role_has_its_reason_above_it() -> None:
+    rule = re.compile(r"^( *)- apiGroups:", re.MULTILINE)
+    explained = 0
+    for path in ROLES:
+        lines = path.read_text().splitlines()
+        for at, line in enumerate(lines):
+            if not rule.match(line):
+                continue
+            # Rules of one reason may follow each other, one a resource.
+            before = at - 1
+            while not lines[before].strip().startswith(("#", "rules:", "{{")):
+                before -= 1
+            assert lines[before].strip().startswith("#"), f"{path.name}:{at + 1}"
+            explained += 1
+    assert explained > 20
+
+
+# --- pods ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_but_the_agents_fits_the_standard_restricted(helm4: Helm, case: str) -> None:
+    for owner, spec in pod_specs(documents(render(helm4, case))):
+        if owner == "DaemonSet/ringfence-enforcer":
+            continue
+        pod = mapping(spec, "securityContext")
+        assert pod["runAsNonRoot"] is True
+        assert mapping(pod, "seccompProfile") == {"type": "RuntimeDefault"}
+        for container in containers(spec):
+            context = mapping(container, "securityContext")
+            assert context["allowPrivilegeEscalation"] is False, owner
+            assert context["readOnlyRootFilesystem"] is True
+            assert mapping(context, "capabilities") == {"drop": ["ALL"]}
+        assert not [v for v in mappings(spec, "volumes") if "hostPath" in v]
+
+
+def test_the_agent_has_exactly_these_rights_on_its_node(helm4: Helm) -> None:
+    daemon = find(documents(render(helm4, "default")), "DaemonSet/ringfence-enforcer")
+    spec = mapping(mapping(mapping(daemon, "spec"), "template"), "spec")
+    assert {key: spec[key] for key in ("hostNetwork", "hostPID", "hostIPC")} == {
+        "hostNetwork": True,
+        "hostPID": False,
+        "hostIPC": False,
+    }
+    (container,) = containers(spec)
+    context = mapping(container, "securityContext")
+    assert context["privileged"] is False
+    assert mapping(context, "capabilities") == {
+        "drop": ["ALL"],
+        "add": ["BPF", "NET_ADMIN", "PERFMON", "SYS_RESOURCE"],
+    }
+    paths = {text(mapping(v, "hostPath"), "path") for v in mappings(spec, "volumes")} - {""}
+    assert paths == {"/sys/fs/bpf", "/run/ringfence", "/etc/cni/net.d", "/opt/cni/bin"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_container_says_what_the_command_understands(helm4: Helm, case: str) -> None:
+    checked = 0
+    for _, spec in pod_specs(documents(render(helm4, case))):
+        for container in containers(spec):
+            if "command" in container:
+                continue
+            arguments = container["args"]
+            assert isinstance(arguments, list)
+            environment = {"$(NODE_NAME)": "n", "$(NODE_ADDRESS)": "192.0.2.1"}
+            words = [_filled(str(word), environment) for word in arguments]
+            _parse(root(), words)
+            checked += 1
+    assert checked >= 5
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    for key, value in values.items():
+        word = word.replace(key, value)
+    return word
+
+
+def _parse(command: click.Command, words: list[str]) -> None:
+    """click's own look at the words, down to the last sub-command; nothing runs."""
+    context = command.make_context("ringfence", list(words))
+    while isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        found, sub, rest = command.resolve_command(context, rest)
+        assert sub is not None, words
+        context = sub.make_context(found, rest, parent=context)
+        command = sub
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_a_controller_owns_is_never_rendered(helm4: Helm, case: str) -> None:
+    rendered = render(helm4, case)
+    assert "caBundle" not in rendered
+    kinds = {text(d, "kind") for d in documents(rendered)}
+    assert not {k for k in kinds if k.endswith(("WebhookConfiguration", "AdmissionPolicy"))}
+
+
+# --- the API server's view ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def system(api: ControlPlane) -> ControlPlane:
+    """With the namespace of the install, and the accounts that pods name."""
+    if api.try_kubectl("get", "namespace", SYSTEM).returncode:
+        api.kubectl("create", "namespace", SYSTEM)
+    for account in ("verify", "unregister", "forget"):
+        made = ("create", "serviceaccount", f"ringfence-{account}", "-n", SYSTEM)
+        api.try_kubectl(*made)
+    return api
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_api_server_takes_every_object(helm4: Helm, case: str, system: ControlPlane) -> None:
+    ours = [d for d in documents(render(helm4, case)) if text(d, "apiVersion") not in FOREIGN]
+    words = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
+    taken = system.kubectl(*words, stdin=yaml.safe_dump_all(ours))
+    assert len(taken.splitlines()) == len(ours)
+
+
+def test_the_foreign_objects_name_kinds_that_their_owners_have(helm4: Helm) -> None:
+    found = {
+        (text(d, "apiVersion"), text(d, "kind"))
+        for case in CASES
+        for d in documents(render(helm4, case))
+        if text(d, "apiVersion") in FOREIGN
+    }
+    assert found == {
+        ("cert-manager.io/v1", "Certificate"),
+        ("cert-manager.io/v1", "Issuer"),
+        ("monitoring.coreos.com/v1", "PodMonitor"),
+        ("monitoring.coreos.com/v1", "PrometheusRule"),
+    }
+
+
+def test_alerts_ask_for_metrics_that_are_documented(helm4: Helm) -> None:
+    rule = find(documents(render(helm4, "everything")), "PrometheusRule/ringfence")
+    asked = set(re.findall(r"ringfence_[a-z_]+", yaml.safe_dump(mapping(rule, "spec"))))
+    assert asked
+    page = (CHECKOUT / "docs/metrics.md").read_text()
+    assert [metric for metric in sorted(asked) if metric not in page] == []
