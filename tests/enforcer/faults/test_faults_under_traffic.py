@@ -236,7 +236,7 @@ def test_full_map(node: Node) -> None:
     """What does not fit is refused as a whole; what was in force goes on."""
     agent = node.start()
     in_force(node, agent)
-    blocks = [{"ipBlock": {"cidr": f"10.{n // 256}.{n % 256}.0/24"}} for n in range(20000)]
+    blocks = [{"ipBlock": {"cidr": f"10.{n // 256}.{n % 256}.0/24"}} for n in range(9000)]
     huge = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
