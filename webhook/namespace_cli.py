@@ -101,8 +101,9 @@ def label(
     it too; a value against somebody else's is refused.
     """
     from generators.kube.client import Client
-    from webhook.namespace_labels import Act, Patience, Wish
-    from webhook.namespace_labels import label as put
+    from webhook.namespace_apply import Patience
+    from webhook.namespace_apply import label as put
+    from webhook.namespace_labels import Act, Wish
 
     wanted = dict(labels)
     if len(wanted) != len(labels):

@@ -1,0 +1,167 @@
+"""What `ringfence namespace label` may do, what it is refused, and what it says then."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.charts.helm import Helm, said
+from tests.charts.namespace.conftest import CHART, Team
+from tests.conftest import COMMAND, Run
+from tests.controller.cluster import guarded
+from tests.testbed.node import JobNode
+from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import eventually
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+Label = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def place(api: ControlPlane, namespace: str) -> Team:
+    return Team(api, namespace)
+
+
+@pytest.fixture
+def label(place: Team, ringfence: Run) -> Label:
+    """`label("client=a", release="shop")`: the command as an admin, for the fixture's namespace."""
+    config = place.plane.kubeconfig()
+
+    def run(*words: str, release: str) -> CompletedProcess[str]:
+        manager = ("--field-manager", f"ringfence-{release}", "--kubeconfig", config)
+        return ringfence("namespace", "label", place.namespace, *words, *manager)
+
+    return run
+
+
+def test_applying_again_writes_nothing(place: Team, label: Label) -> None:
+    def version() -> str:
+        path = "jsonpath={.metadata.resourceVersion}"
+        return place.plane.kubectl("get", "namespace", place.namespace, "-o", path)
+
+    assert label("client=a", release="shop").returncode == 0
+    first = version()
+    assert label("client=a", release="shop").stdout.endswith("client=a is set\n")
+    assert version() == first
+
+
+def test_a_label_stays_with_whoever_else_has_set_it(place: Team, label: Label) -> None:
+    for release in ("one", "two"):
+        label("client=a", "stage=x", release=release)
+    given_up = label("--remove", "client", release="one")
+    assert 'client stays: also set by release "two"' in given_up.stdout
+    assert place.managers("client") == {"ringfence-two"}
+    assert place.managers("stage") == {"ringfence-one", "ringfence-two"}
+    assert "client is removed" in label(release="two").stdout
+    assert label("--check", "stage=x", release="three").returncode == 0
+    missing = label("--check", "client=a", "stage=x", release="three")
+    assert missing.returncode == 1
+    assert "does not carry client=a; leave --check out to set it" in missing.stderr
+
+
+def test_what_a_person_has_set_is_not_overwritten(place: Team, label: Label) -> None:
+    place.plane.kubectl("label", "namespace", place.namespace, "client=by-hand")
+    refused = label("client=a", release="shop")
+    assert refused.returncode == 1
+    assert 'but field manager "kubectl-label" has set client=by-hand' in refused.stderr
+    assert place.labels["client"] == "by-hand"
+
+
+def test_a_namespace_that_is_not_there(ringfence: Run, api: ControlPlane) -> None:
+    config = ("--kubeconfig", api.kubeconfig())
+    refused = ringfence("namespace", "label", "no-such-team", "a=b", *config)
+    assert refused.returncode == 1
+    assert 'there is no namespace "no-such-team"; create it first' in refused.stderr
+    # To give up what is gone with its namespace is done.
+    assert ringfence("namespace", "label", "no-such-team", *config).returncode == 0
+
+
+def test_who_lacks_the_right_is_told_the_role_and_the_role_suffices(
+    helm4: Helm, team: Team, namespace: str
+) -> None:
+    helm = helm4.at(team.plane)
+    team.plane.kubectl("create", "serviceaccount", "labeler", "-n", namespace)
+    values = {"labels": {"client": "test01"}, "hook": {"serviceAccountName": "labeler"}}
+    words = ["install", "shop", str(CHART), *helm.values(values)]
+    refused = helm.attempt(*words, namespace=namespace)
+    assert refused.returncode == 1
+    assert "cannot get resource" in said(refused)
+    job = "job/shop-ringfence-namespace-label"
+    told = team.plane.kubectl("logs", job, "-n", namespace)
+    team.plane.kubectl("apply", "-f", "-", stdin=told[told.index("apiVersion:") :])
+    helm.run("uninstall", "shop", namespace=namespace)
+    helm.run(*words, namespace=namespace)
+    assert team.labels["client"] == "test01"
+    # And it is for this namespace alone.
+    account = f"--as=system:serviceaccount:{namespace}:labeler"
+    elsewhere = team.plane.try_kubectl("label", "namespace", "default", "client=x", account)
+    assert 'cannot get resource "namespaces"' in elsewhere.stderr
+
+
+def test_a_namespace_s_admin_needs_one_more_right_to_install(helm4: Helm, team: Team) -> None:
+    name = team.namespace
+    admin = ("create", "rolebinding", "dana", "--clusterrole=admin", "--user=dana", "-n", name)
+    team.plane.kubectl(*admin)
+    helm = helm4.at(team.plane).by("dana")
+    values = helm.values({"labels": {"client": "test01"}})
+    words = ["upgrade", "--install", "shop", str(CHART), *values]
+    refused = helm.attempt(*words, namespace=name)
+    assert "attempting to grant RBAC permissions not currently held" in said(refused)
+    rule = ("--verb=get,patch", "--resource=namespaces", f"--resource-name={name}")
+    team.plane.kubectl("create", "role", "labels-namespace", *rule, "-n", name)
+    binding = ("rolebinding", "labels-namespace", "--role=labels-namespace", "--user=dana")
+    team.plane.kubectl("create", *binding, "-n", name)
+    helm.attempt("uninstall", "shop", namespace=name)
+    helm.run(*words, namespace=name)
+    assert team.labels["client"] == "test01"
+
+
+@pytest.fixture(scope="module")
+def lonely(api: ControlPlane) -> Iterator[ControlPlane]:
+    """A plane whose API server may be stopped."""
+    with ControlPlane() as plane:
+        yield plane
+
+
+def test_while_the_api_server_is_away_it_is_waited_for_and_then_not(
+    lonely: ControlPlane, ringfence: Run, tmp_path: Path
+) -> None:
+    lonely.kubectl("create", "namespace", "team")
+    config = ("--kubeconfig", str(lonely.kubeconfig()))
+    lonely.stop_apiserver()
+    gone = ringfence("namespace", "label", "team", "a=b", *config, "--timeout", "1")
+    assert gone.returncode == 3
+    assert "the API server does not answer" in gone.stderr
+    log = tmp_path / "log"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            [COMMAND, "namespace", "label", "team", "a=b", *config], stdout=output, stderr=output
+        ) as waiting,
+    ):
+        eventually(lambda: log.read_text().count("trying again") >= 2, "it tries again")
+        lonely.start_apiserver()
+        assert waiting.wait(30) == 0
+    assert Team(lonely, "team").labels["a"] == "b"
+
+
+def test_the_hook_asks_and_the_cluster_s_webhook_decides(helm4: Helm, tmp_path: Path) -> None:
+    with guarded(tmp_path) as (cluster, _), JobNode(cluster.plane):
+        helm = helm4.at(cluster.plane)
+        team = Team(cluster.plane, "shop-test01")
+        cluster.plane.kubectl("create", "namespace", team.namespace)
+        assert team.labels["client"] == "test01"
+        ours, theirs = (helm.values({"labels": {"client": c}}) for c in ("test01", "test02"))
+        refused = helm.attempt("install", "other", CHART, *theirs, namespace=team.namespace)
+        assert refused.returncode == 1
+        assert "only admins of the tenant file may change label client" in said(refused)
+        assert team.labels["client"] == "test01"
+        helm.run("install", "shop", CHART, *ours, namespace=team.namespace)
+        # Nor does the last release that asked for the label take it away.
+        helm.run("uninstall", "shop", namespace=team.namespace)
+        assert team.labels["client"] == "test01"
