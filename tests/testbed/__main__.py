@@ -1,7 +1,7 @@
-"""`python -m tests.testbed up | build | helm | helm3`: the testbed for a person.
+"""`python -m tests.testbed up | build | helm | helm3 | hubble`: the testbed for a person.
 
 `up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
-makes its programs; `helm` and `helm3` print the folder of that helm, built where none is installed.
+makes its programs; `helm`, `helm3` and `hubble` print the folder of that program, built where it is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from generators.errors import RingfenceError
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
 
-PRODUCTS = {"build": build.KUBERNETES, "helm": build.HELM, "helm3": build.HELM3}
+PRODUCTS = {
+    "build": build.KUBERNETES,
+    "helm": build.HELM,
+    "helm3": build.HELM3,
+    "hubble": build.HUBBLE,
+}
 
 
 def _say(line: str) -> None:
@@ -49,6 +54,7 @@ def main() -> int:
     commands.add_parser("build", help="find or build the control plane's programs")
     commands.add_parser("helm", help="find or build helm 4")
     commands.add_parser("helm3", help="find or build helm 3")
+    commands.add_parser("hubble", help="find or build the hubble command line")
     chosen = parser.parse_args()
     try:
         if chosen.command == "up":

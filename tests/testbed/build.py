@@ -32,6 +32,7 @@ from generators.errors import MachineLacks, RingfenceError
 __all__ = [
     "HELM",
     "HELM3",
+    "HUBBLE",
     "KUBERNETES",
     "BuildFailed",
     "Product",
