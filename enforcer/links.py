@@ -39,7 +39,9 @@ HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBi")
-ROUTE_SIZE, NSID_SIZE = 12, 4
+ROUTE = struct.Struct("=BB6xI")
+RTM_F_FIB_MATCH = 0x2000
+NSID_SIZE = 4
 RECEIVE = 1 << 18
 UNKNOWN = -1
 VETH = "veth"
@@ -123,18 +125,19 @@ class Netlink:
         )
 
     def route_to(self, address: str) -> int | None:
-        """The interface that packets to an address leave by; None where they go nowhere."""
+        """The interface that a route of just this address leads to; None without such a route."""
         parsed = ipaddress.ip_address(address)
         family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
-        body = struct.pack("=BB10x", family, parsed.max_prefixlen)
+        body = ROUTE.pack(family, parsed.max_prefixlen, RTM_F_FIB_MATCH)
         body += _attribute(RTA_DST, parsed.packed)
         try:
             messages = self._ask(RTM_GETROUTE, 0, body)
         except OSError:
             return None
         for kind, found in messages:
-            interface = _attributes(found[ROUTE_SIZE:]).get(RTA_OIF)
-            if kind == RTM_NEWROUTE and interface is not None:
+            _, length, _ = ROUTE.unpack_from(found)
+            interface = _attributes(found[ROUTE.size :]).get(RTA_OIF)
+            if kind == RTM_NEWROUTE and length == parsed.max_prefixlen and interface is not None:
                 return int.from_bytes(interface, "little")
         return None
 
@@ -201,28 +204,21 @@ def heard(data: bytes) -> list[Link]:
     return [parse_link(body) for kind, _, body in split(data) if kind == RTM_NEWLINK]
 
 
-def interfaces_of(addresses: Iterable[str], pods: Iterable[Link]) -> Mapping[str, int]:
-    """The interface behind which each address is, of those that can be pods' (`pods`).
+def locate(addresses: Iterable[str], links: Iterable[Link]) -> int | None:
+    """The interface behind which a pod with these addresses is, of those that can be pods'.
 
-    By the node's routes, which only its administrator writes; for what is routed to none of them,
-    a bridge say, by the addresses that the other ends have. A pod may give itself addresses, so an
-    address that two of them have is nobody's.
+    By the node's routes, which only its administrator writes; for what no route of its own leads
+    to, on a bridge say, by the addresses that the other ends have. A pod may give itself addresses,
+    so one that two of them have is nobody's.
     """
-    candidates = {link.ifindex: link for link in pods}
-    found: dict[str, int] = {}
+    veths = {link.ifindex: link for link in links if link.kind == VETH and link.netns is not None}
+    wanted = frozenset(addresses)
     with netlink() as asked:
-        for address in addresses:
-            interface = asked.route_to(address)
-            if interface in candidates:
-                found[address] = candidates[interface].ifindex
-        missing = [address for address in addresses if address not in found]
-        if not missing:
-            return found
-        holders: dict[str, list[int]] = {}
-        for ifindex, link in candidates.items():
-            for address in asked.addresses_behind(link):
-                holders.setdefault(address, []).append(ifindex)
-    return found | {a: holders[a][0] for a in missing if len(holders.get(a, ())) == 1}
+        routed = {asked.route_to(address) for address in wanted} & veths.keys()
+        if not routed:
+            held = {ifindex: asked.addresses_behind(link) for ifindex, link in veths.items()}
+            routed = {ifindex for ifindex, found in held.items() if found & wanted}
+    return routed.pop() if len(routed) == 1 else None
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -2,20 +2,21 @@
 
 The agent sends every change through here: local pods get the addresses that CNI gave them while the
 API server does not know them yet, and interfaces become changes of their own. Who says where a pod
-is: its attachment (the latest of the same UID), else its annotation, which manifests and the lab
-use. What may surprise: an attachment of a pod that nobody knows yet is an arrival, which the start
-mode decides about; and the interface of an attachment is its pod's, whoever had it before.
+is: its attachment (the latest of the same UID), else the node's routes and the addresses behind its
+veths, else its annotation, which anybody who may write pods can set: it is for manifests and labs.
+What may surprise: an attachment of a pod that nobody knows yet is an arrival, which the start mode
+decides about; and the interface of an attachment is its pod's, whoever had it before.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from enforcer.attachments import Attachment
 from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
 from enforcer.endpoints import INTERFACE_ANNOTATION, is_local
+from enforcer.links import locate, netlink
 from generators.objects import Pod
 
 
@@ -25,12 +26,16 @@ class Links:
 
     by_name: Mapping[str, int]
     numbers: frozenset[int]
+    locate: Callable[[Iterable[str]], int | None] = lambda _: None
+    """The interface behind which a pod with these addresses is."""
 
 
 def links() -> Links:
     """All of them, with one question to the kernel."""
-    by_name = {name: number for number, name in socket.if_nameindex()}
-    return Links(by_name, frozenset(by_name.values()))
+    with netlink() as asked:
+        found = asked.links()
+    by_name = {link.name: link.ifindex for link in found}
+    return Links(by_name, frozenset(by_name.values()), lambda ips: locate(ips, found))
 
 
 class Residents:
@@ -48,6 +53,8 @@ class Residents:
         self._arrivals: dict[str, Attachment] = {}
         self._holder: dict[int, str] = {}
         """Interface -> the pod that has it."""
+        self._found: dict[str, tuple[int, str, tuple[str, ...]]] = {}
+        """Pods that were found by their addresses: interface, UID and addresses."""
 
     def follow(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
         """The same changes, as they are on this node."""
@@ -63,6 +70,7 @@ class Residents:
                 yield PodChange(change.key, self._addressed(change.pod))
             else:
                 self.pods.pop(change.key, None)
+                self._found.pop(change.key, None)
                 yield change
             yield from self._settle(change.key, present)
 
@@ -140,6 +148,9 @@ class Residents:
             if attachment.ifindex in present.numbers:
                 return attachment.ifindex, ""
             return None, f"its interface {attachment.ifindex} is gone"
+        located = self._located(pod, present)
+        if located is not None:
+            return located, ""
         name = pod.annotations.get(INTERFACE_ANNOTATION, "")
         if not name:
             return None, f"no interface known: neither CNI nor {INTERFACE_ANNOTATION} tells it"
@@ -150,6 +161,18 @@ class Residents:
         if holder != pod.key:
             return None, f"interface {name} is already that of {holder}"
         return index, ""
+
+    def _located(self, pod: Pod, present: Links) -> int | None:
+        """Where the pod's addresses are, unless they are another pod's too; it does not move."""
+        before = self.interfaces.get(pod.key)
+        if before in present.numbers and self._found.get(pod.key) == (before, pod.uid, pod.ips):
+            return before
+        index = present.locate(pod.ips) if pod.ips else None
+        if index is None or self._holder.get(index, pod.key) != pod.key:
+            self._found.pop(pod.key, None)
+            return None
+        self._found[pod.key] = (index, pod.uid, pod.ips)
+        return index
 
     def _arrival(self, key: str, pod: Pod | None) -> Iterator[InputChange]:
         found = self._attachments.get(key, ()) if pod is None else ()
