@@ -23,6 +23,7 @@ BENCHES = (
     "verdict",
     "rulesets",
     "cut",
+    "arrival",
 )
 
 Bench = Callable[["Scale"], Iterable["Comparison"]]

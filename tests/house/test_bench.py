@@ -13,8 +13,8 @@ from bench import BENCHES
 from bench.measure import Comparison, Series, Unit, alternate
 from bench.report import markdown, quantity
 
-NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut"}
-NEEDS_API_SERVER = {"controller"}
+NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut", "arrival"}
+NEEDS_API_SERVER = {"controller", "arrival"}
 
 
 def marked(name: str) -> object:
