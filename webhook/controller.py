@@ -21,7 +21,7 @@ from generators.kube.documents import Document, mapping, text
 from generators.kube.errors import Fenced, KubeError, NotFound, Unavailable
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
-from generators.kube.reflector import Reflector
+from generators.kube.reflector import Reflector, ReflectorStats
 from generators.kube.resources import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
@@ -34,16 +34,20 @@ from generators.kube.resources import (
     VALIDATING_WEBHOOKS,
     Key,
 )
+from generators.kyverno.guard import Limits
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from generators.objects import Namespace, NetworkPolicy, Node
 from generators.tenants.assignment import assign_by_name
 from webhook import permissions
 from webhook.admission_keeper import AdmissionKeeper, Where
+from webhook.background.work import PolicyWork, Surroundings
+from webhook.background.writing import Tenancy
 from webhook.controller_metrics import ControllerMetrics, Moment
 from webhook.events import Recorder
 from webhook.guard import Guard, problem
 from webhook.ledger import Ledger
+from webhook.policies import PolicyBook, limits_for
 from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace, read_node
 from webhook.registration import Target, Wanted
 from webhook.reload import TenantFile
@@ -75,6 +79,10 @@ class ControllerSettings:
     lease: LeaseTiming = field(default_factory=LeaseTiming)
     issued_secret: str = ""
     """Where somebody else keeps the webhook's certificates."""
+    policies: tuple[str, ...] = ()
+    """Files and folders of Kyverno policies, or the word `cluster`; empty = carry out none."""
+    allowed_kinds: tuple[str, ...] = ()
+    """What policies may write beside the kinds that they always may."""
 
 
 class Controller:
@@ -129,6 +137,8 @@ class Controller:
             scope=Scope(namespace=settings.namespace, labels=OURS),
         )
         self._admission_objects = self._watch_admission()
+        self._book = self._new_book()
+        self._policy_work: PolicyWork | None = None
         self._workers = [
             threading.Thread(target=self._work, name=f"worker-{n}", daemon=True)
             for n in range(WORKERS)
@@ -147,6 +157,16 @@ class Controller:
                 ADMISSION_POLICY_BINDINGS,
             )
         ]
+
+    def _new_book(self) -> PolicyBook | None:
+        settings = self._settings
+        if not settings.policies:
+            return None
+        return PolicyBook(settings.policies, self._client, self._limits(), self._wake.set)
+
+    def _limits(self) -> Limits:
+        settings = self._settings
+        return limits_for(self.tenants.config, settings.allowed_kinds, settings.namespace)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -172,12 +192,16 @@ class Controller:
         self._reconciler = Reconciler(desk)
         if self._settings.target is not None:
             self._keeper = self._new_keeper(self._settings.target, user)
+        if self._book is not None:
+            self._policy_work = self._new_policy_work(self._book, recorder)
         for reflector in self._reflectors:
             reflector.start()
         self._ledger.start()
         for worker in self._workers:
             worker.start()
         self._leadership.start()
+        if self._policy_work is not None:
+            self._policy_work.start()
         self._starting = ""
         self._loop()
         self._end()
@@ -186,6 +210,24 @@ class Controller:
         """End `run`: what is under way is finished, the lease is given up."""
         self._stopping.set()
         self._wake.set()
+
+    def _new_policy_work(self, book: PolicyBook, recorder: Recorder) -> PolicyWork:
+        around = Surroundings(
+            self._client,
+            self._fenced,
+            self._settings.namespace,
+            book,
+            self._tenancy,
+            recorder,
+            self._leads,
+            lambda: "",
+        )
+        return PolicyWork(around, self.metrics.registry)
+
+    def _tenancy(self) -> Tenancy:
+        config = self.tenants.config
+        further = {key for tenant in config.tenants.values() for key in tenant.labels}
+        return Tenancy(self._limits(), frozenset({config.label_key, *further}))
 
     def _new_keeper(self, target: Target, user: str) -> AdmissionKeeper:
         settings = self._settings
@@ -239,6 +281,8 @@ class Controller:
         self._queue.close()
         for worker in self._workers:
             worker.join(5)
+        if self._policy_work is not None:
+            self._policy_work.stop()
         self._ledger.close()
         self._leadership.stop()
         for reflector in self._reflectors:
@@ -252,7 +296,7 @@ class Controller:
             try:
                 self._turn()
             except Fenced:
-                self._prepared = False
+                self._unprepare()
             except RingfenceError as error:
                 self._step_due = time.monotonic() + 1.0
                 event(LOG, "turn_failed", logging.WARNING, problem=str(error))
@@ -267,8 +311,10 @@ class Controller:
             if not changed.refused:
                 self._step_due = 0.0
                 self._everything()
+                if self._book is not None:
+                    self._book.limit(self._limits())
         if not self._leads():
-            self._prepared = False
+            self._unprepare()
         elif not self._prepared and all(r.synced for r in self._reflectors):
             self._prepare()
         if self._nodes_changed:
@@ -282,12 +328,21 @@ class Controller:
             self._step_due = now + self._step(self._keeper)
         if self._prepared and now >= self._status_due:
             self._say()
+        if self._policy_work is not None:
+            self._policy_work.catch_errors()
+
+    def _unprepare(self) -> None:
+        self._prepared = False
+        if self._policy_work is not None:
+            self._policy_work.follow()
 
     def _prepare(self) -> None:
         """Leading has begun: take over where the last leader stopped, then look at everything."""
         self._ledger.load()
         if self._keeper is not None:
             self._keeper.resume(self.tenants.config.label_key)
+        if self._policy_work is not None:
+            self._policy_work.lead()
         self._status.forget()
         self._step_due = self._status_due = 0.0
         self._told_at = time.monotonic()
@@ -404,7 +459,7 @@ class Controller:
         kept = self._keeper.kept if self._keeper is not None else None
         return Moment(
             leading=self._leads(),
-            reflectors=tuple(r.stats() for r in self._reflectors),
+            reflectors=self._followed(),
             queue=self._queue.stats(),
             guard=self._guard.state,
             unproven=self._guard.unproven,
@@ -413,6 +468,13 @@ class Controller:
             authority_expiry=kept.authorities[0].not_valid_after_utc.timestamp() if kept else None,
         )
 
+    def _followed(self) -> tuple[ReflectorStats, ...]:
+        """One a resource; of those that are followed twice, the one that tenancy rests on."""
+        found = {stats.resource: stats for stats in (r.stats() for r in self._reflectors)}
+        for stats in self._policy_work.reflector_stats() if self._policy_work is not None else ():
+            found.setdefault(stats.resource, stats)
+        return tuple(found.values())
+
     def live(self) -> list[str]:
         """Lines of /livez: threads that must not end."""
         if self._starting:
@@ -420,6 +482,8 @@ class Controller:
         dead = [w.name for w in self._workers if not w.is_alive()]
         if not self._ledger.alive:
             dead.append("ledger")
+        if self._policy_work is not None and not self._policy_work.alive:
+            dead.append("policies")
         return [f"[-]ended: {', '.join(dead)}"] if dead else ["[+]workers"]
 
     def ready(self) -> list[str]:
@@ -440,6 +504,8 @@ class Controller:
             elif not stats.connected:
                 age = stats.last_event_age
                 lines.append(f"[!]{stats.resource}: no word from the API server for {age:.0f} s")
+        if self._policy_work is not None:
+            lines += self._policy_work.lines()
         return [*lines, self._leader_line(), *self._admission_lines()]
 
     def _leader_line(self) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from generators.record import RECORD_NAMESPACE
-from webhook.options import EXISTING_FILE, LARGEST_PORT, address, bound
+from webhook.options import EXISTING_FILE, LARGEST_PORT, address, bound, policy_sources
 
 if TYPE_CHECKING:
     from webhook.registration import Target
@@ -84,6 +84,21 @@ def controller() -> None:
     help="Somebody else keeps tls.crt, tls.key and ca.crt in this Secret; make none.",
 )
 @click.option(
+    "--policies",
+    "policies",
+    multiple=True,
+    callback=policy_sources,
+    metavar="PATH|cluster",
+    help="Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated.",
+)
+@click.option(
+    "--allow-kind",
+    "allowed_kinds",
+    multiple=True,
+    metavar="KIND",
+    help="Policies may also write this kind, such as Secret or apps/v1/Deployment.",
+)
+@click.option(
     "--metrics-listen",
     type=address,
     metavar="HOST:PORT",
@@ -138,6 +153,8 @@ def run(
     webhook_service: tuple[str, str, int] | None,
     certificate_dir: Path | None,
     certificate_secret: str,
+    policies: tuple[str, ...],
+    allowed_kinds: tuple[str, ...],
     metrics_listen: tuple[str, int] | None,
     namespace: str,
     settle_seconds: float,
@@ -176,6 +193,8 @@ def run(
         Lifetimes(authority_days * DAYS, certificate_days * DAYS, propagate_seconds),
         LeaseTiming(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5),
         certificate_secret,
+        policies,
+        allowed_kinds,
     )
     listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:

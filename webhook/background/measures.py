@@ -24,6 +24,7 @@ class Now:
     queue: QueueStats
     made: int
     problems: Mapping[RuleName, int]
+    running: bool
 
 
 class Measures:
@@ -62,6 +63,11 @@ class _AtTheScrape(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
         now = self._now()
+        yield GaugeMetricFamily(
+            "ringfence_policies_running",
+            "1 while this controller carries out the rules that run behind requests.",
+            value=float(now.running),
+        )
         yield GaugeMetricFamily(
             "ringfence_policies_queue_depth",
             "Triggers that wait for a worker, those that wait to be tried again included.",

@@ -43,10 +43,12 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class _Narrowed:
-    """Lookups that list only those targets which have to be looked at."""
+    """Lookups that list only those targets which have to be looked at and may be written."""
 
     inner: Lookups
-    documents: Sequence[Document]
+    protected: frozenset[str]
+    documents: Sequence[Document] | None = None
+    """Everything that there is, where it is known already."""
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str]:
         return self.inner.namespace_labels(namespace)
@@ -55,11 +57,15 @@ class _Narrowed:
         return self.inner.find(key)
 
     def list(self, kind: ObjectKind, namespace: str) -> Sequence[Document]:
+        found = self.documents
+        if found is None:
+            found = self.inner.list(kind, namespace)
         return [
             document
-            for document in self.documents
+            for document in found
             if _is(kind, (key := key_of(document)).kind)
             and wildcards.matches(namespace or "*", key.namespace)
+            and (key.name if key.kind.kind == "Namespace" else key.namespace) not in self.protected
         ]
 
     def get(self, path: str) -> Value:
@@ -94,9 +100,13 @@ class Targets:
             self._changes.clear()
 
     def run(self, existing: Existing, request: Request, environment: Environment) -> Ran:
-        """One rule for one trigger."""
+        """One rule for one trigger; protected namespaces are never among its targets."""
+        lookups = environment.lookups
+        if not isinstance(lookups, _Narrowed):
+            lookups = _Narrowed(lookups, environment.limits.protected)
         policy = replace(existing.policy, rules=(existing.rule,))
-        return self._carry_out(existing, mutate_existing([policy], request, environment))
+        open_only = replace(environment, lookups=lookups)
+        return self._carry_out(existing, mutate_existing([policy], request, open_only))
 
     def sweep(
         self,
@@ -119,8 +129,9 @@ class Targets:
         if not fresh:
             return Ran()
         documents = [kept.document() for kept in fresh.values() if not kept.terminating]
-        narrowed = replace(environment, lookups=_Narrowed(environment.lookups, documents))
-        ran = self.run(existing, request, narrowed)
+        protected = environment.limits.protected
+        lookups = _Narrowed(environment.lookups, protected, documents)
+        ran = self.run(existing, request, replace(environment, lookups=lookups))
         if ran.failure is None:
             with self._lock:
                 # The body is not needed again; what was judged is told by UID and version.

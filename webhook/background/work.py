@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.discovery import Discovery
 from generators.kube.errors import Conflict, Fenced, KubeError, Unavailable
-from generators.kube.queue import Backoff, QueueStats, WorkQueue
+from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.reflector import ReflectorStats
 from generators.kube.resources import Key, Resource
 from generators.kyverno.engine import Environment
@@ -30,7 +32,7 @@ from webhook.background.carrying import Carrier, Telling
 from webhook.background.judging import Verdict
 from webhook.background.kept import Kept
 from webhook.background.made import Found, Made, TriggerName, name_of, object_key
-from webhook.background.measures import Measures
+from webhook.background.measures import Measures, Now
 from webhook.background.memory import Memory, Newcomer
 from webhook.background.needs import RuleName
 from webhook.background.table import Existing, Table, is_existing, pattern_of, table_of
@@ -72,9 +74,9 @@ class Surroundings:
 class PolicyWork:
     """One for each controller with `--policies`."""
 
-    def __init__(self, around: Surroundings, measures: Measures) -> None:
+    def __init__(self, around: Surroundings, registry: CollectorRegistry) -> None:
         self._around = around
-        self._measures = measures
+        self._measures = measures = Measures(registry, self._now)
         self._queue: WorkQueue[TriggerName | Sweep] = WorkQueue(
             Backoff(first=0.1, longest=LONGEST_WAIT)
         )
@@ -398,22 +400,12 @@ class PolicyWork:
 
     # --- what others may know -------------------------------------------------------------------
 
-    def queue_stats(self) -> QueueStats:
-        """For metrics."""
-        return self._queue.stats()
+    def _now(self) -> Now:
+        return Now(self._queue.stats(), len(self._made), self._problems.counts(), self._running)
 
     def reflector_stats(self) -> tuple[ReflectorStats, ...]:
         """Of everything that is followed for policies."""
         return (*self._around.book.stats(), *self._caches.stats())
-
-    @property
-    def made(self) -> int:
-        """How many objects of policies there are."""
-        return len(self._made)
-
-    def problem_counts(self) -> dict[RuleName, int]:
-        """Triggers with problems, by rule."""
-        return self._problems.counts()
 
     @property
     def idle(self) -> bool:
