@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from generators.kube.client import Client
-from generators.kube.documents import Document, resource_version_of, strings
+from generators.kube.documents import Document, mappings, resource_version_of, strings
 from generators.kube.errors import NotFound
 from generators.kube.resources import SECRETS
 from generators.labels import MANAGED_BY, MANAGER
@@ -25,6 +25,8 @@ from webhook import registration
 from webhook.certificates import write_files
 from webhook.guard import Guard
 from webhook.issued import NotIssued, Overlap, read_issued
+from webhook.policy_registrar import PolicyRegistrar
+from webhook.policy_registration import NO_POLICIES
 from webhook.registration import Target, Wanted
 from webhook.rotation import SECRET_NAME, Kept, Lifetimes, Served, fingerprint, next_step, read
 from webhook.settings import FIELD_MANAGER
@@ -57,6 +59,7 @@ class AdmissionKeeper:
         controller: str,
         reasserted: Callable[[Wanted, bool], None],
         renewed: Callable[[str], None],
+        policies: PolicyRegistrar | None = None,
     ) -> None:
         self._client = client
         self._guard = guard
@@ -64,6 +67,10 @@ class AdmissionKeeper:
         self._controller = controller
         self._reasserted = reasserted
         self._renewed = renewed
+        self._policies = policies
+        self._known = False
+        judged = policies is not None and policies.judged
+        self._for_policies = replace(NO_POLICIES, judged=judged)
         self._registered: dict[str, float] = {}
         self._filed = b""
         self._overlap = Overlap()
@@ -75,11 +82,16 @@ class AdmissionKeeper:
     ) -> float:
         """Bring everything to what it should be; seconds until the next step is due."""
         kept = self._adopt() if self._where.issued_secret else self._rotate()
+        settled = self._look_at_policies()
         validating, mutating = self._wanted(kept)
+        if not settled:
+            mutating = self._as_live(mutating)
         self.validating = validating
         due = self._guard.step(validating, config.label_key, doubtful, self._reasserted)
         others = (mutating, *registration.policies(config, self._controller))
         registration.assert_all(self._client, others, self._reasserted)
+        if settled and self._policies is not None:
+            self._policies.registered(self._for_policies)
         now = time.monotonic()
         known = {fingerprint(authority) for authority in kept.authorities}
         self._registered = {f: self._registered.get(f, now) for f in known}
@@ -112,7 +124,25 @@ class AdmissionKeeper:
 
     def _wanted(self, kept: Served) -> tuple[Wanted, Wanted]:
         where = self._where
-        return registration.webhooks(where.target, kept.bundle, self._controller, where.namespace)
+        return registration.webhooks(
+            where.target, kept.bundle, self._controller, where.namespace, self._for_policies
+        )
+
+    def _look_at_policies(self) -> bool:
+        """Whether it is known what policies want to see; what they wanted last stays until then."""
+        found = NO_POLICIES if self._policies is None else self._policies.wanted()
+        if found is None:
+            return self._known
+        self._for_policies, self._known = found, True
+        return True
+
+    def _as_live(self, mutating: Wanted) -> Wanted:
+        """While policies are not known yet, those of the last leader stay registered."""
+        live = registration.fetch(self._client, mutating)
+        kept = [] if live is None else mappings(live, "webhooks")
+        theirs = [dict(each) for each in kept if registration.is_for_policies(each)]
+        ours = [dict(each) for each in mappings(mutating.document, "webhooks")]
+        return replace(mutating, document=mutating.document | {"webhooks": [*ours, *theirs]})
 
     def _read(self) -> Served | None:
         if not self._where.issued_secret:

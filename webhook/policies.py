@@ -259,6 +259,16 @@ class PolicyBook:
         """Whether all sources have been read."""
         return not any(line.startswith("[-]") for line in self.lines())
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known which policies there are, and whether they are left alone."""
+        return self.ready and (self._incumbent is None or self._incumbent.synced)
+
+    @property
+    def of_the_cluster(self) -> bool:
+        """Whether the cluster's policies are among the sources."""
+        return self._objects is not None
+
     def stats(self) -> tuple[ReflectorStats, ...]:
         """Of everything that is followed."""
         if self._objects is None or self._incumbent is None:

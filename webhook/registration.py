@@ -9,14 +9,14 @@ Rules are narrow: a webhook that fails closed must not stop a cluster from heali
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import orjson
 
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, meta_of, strings
+from generators.kube.documents import Document, mapping, meta_of, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
     ADMISSION_POLICIES,
@@ -25,14 +25,18 @@ from generators.kube.resources import (
     VALIDATING_WEBHOOKS,
     Resource,
 )
+from generators.kyverno.model import FailurePolicy
 from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.objects import NAME_LABEL
 from generators.tenants.assignment import MASTERS
 from generators.tenants.model import TenantConfig
+from webhook.policy_registration import NO_POLICIES, PolicyWebhooks, rules_of
 from webhook.settings import FIELD_MANAGER
 from webhook.validate import CLEANERS
 
 NAME = "ringfence"
+POLICIES_PATH = "/mutate-policies"
+POLICIES_SUFFIX = ".policies.ringfence.io"
 LABEL_POLICY = "ringfence-tenant-label"
 NETWORK_POLICY = "ringfence-generated-policies"
 TIMEOUT_SECONDS = 5
@@ -86,9 +90,13 @@ def exempt(system_namespace: str) -> tuple[str, ...]:
 
 
 def webhooks(
-    target: Target, bundle: bytes, controller: str, system_namespace: str
+    target: Target,
+    bundle: bytes,
+    controller: str,
+    system_namespace: str,
+    for_policies: PolicyWebhooks = NO_POLICIES,
 ) -> tuple[Wanted, Wanted]:
-    """The validating and the mutating configuration."""
+    """The validating and the mutating configuration; labels come before Kyverno policies."""
     names = exempt(system_namespace)
     validating = [
         _webhook("namespaces.ringfence.io", target.client_config("/validate", bundle), "Fail")
@@ -117,6 +125,13 @@ def webhooks(
         "reinvocationPolicy": "IfNeeded",
         "matchConditions": [_not_by_controller(controller)],
     }
+    if for_policies.judged:
+        validating.append(_judging(target, bundle))
+    changing = [
+        _policy_webhook(target, bundle, controller, names, for_policies, failure)
+        for failure in FailurePolicy
+        if for_policies.sent(failure)
+    ]
     return (
         Wanted(
             VALIDATING_WEBHOOKS,
@@ -125,10 +140,52 @@ def webhooks(
         ),
         Wanted(
             MUTATING_WEBHOOKS,
-            _object(MUTATING_WEBHOOKS, NAME) | {"webhooks": [mutating]},
+            _object(MUTATING_WEBHOOKS, NAME) | {"webhooks": [mutating, *changing]},
             "webhooks",
         ),
     )
+
+
+def _judging(target: Target, bundle: bytes) -> Document:
+    """Only tells authors early: what may not run, the webhook and the controller refuse again."""
+    config = target.client_config("/validate-policies", bundle)
+    rule = _rule("kyverno.io", ("clusterpolicies", "policies")) | {
+        "apiVersions": ["*"],
+        "scope": "*",
+    }
+    return _webhook("policies.ringfence.io", config, "Ignore") | {
+        "rules": [rule],
+        "namespaceSelector": {},
+    }
+
+
+def _policy_webhook(
+    target: Target,
+    bundle: bytes,
+    controller: str,
+    names: Iterable[str],
+    wanted: PolicyWebhooks,
+    failure: FailurePolicy,
+) -> Document:
+    """Requests of nodes are left alone, so that none is kept from joining; ours, unless wanted."""
+    word = failure.value.lower()
+    config = target.client_config(f"{POLICIES_PATH}/{word}", bundle)
+    nodes = "'system:nodes' in request.userInfo.?groups.orValue([])"
+    conditions = [{"name": "not-by-nodes", "expression": f"!({nodes})"}]
+    if not wanted.own_requests:
+        ours = f"request.userInfo.username == {_cel(controller)}"
+        conditions.append({"name": "not-by-controller", "expression": f"!({ours})"})
+    return _webhook(f"{word}.policies.ringfence.io", config, failure.value) | {
+        "rules": rules_of(wanted.sent(failure)),
+        "namespaceSelector": _not_named(names),
+        "reinvocationPolicy": "IfNeeded",
+        "matchConditions": conditions,
+    }
+
+
+def is_for_policies(webhook: Mapping[str, object]) -> bool:
+    """Whether an entry of the mutating configuration was made for policies."""
+    return text(webhook, "name").endswith(POLICIES_SUFFIX)
 
 
 def policies(config: TenantConfig, controller: str) -> tuple[Wanted, ...]:
