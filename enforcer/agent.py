@@ -74,6 +74,8 @@ class Settings:
     cni_conf_dir: Path | None = None
     """Where the node's CNI configuration is; None: nothing is installed there."""
     cni_bin_dir: Path | None = None
+    watch_interfaces: tuple[str, ...] = ()
+    """Patterns of names: new interfaces like these are closed until their pod is known."""
     audit_seconds: float = 600.0
     """Between two comparisons of the kernel's maps with the wanted ones."""
     system_namespace: str = RECORD_NAMESPACE
@@ -172,6 +174,11 @@ class Agent:
 
     def wake(self) -> None:
         """Have the loop look at everything."""
+        self._woken.set()
+
+    def look_around(self) -> None:
+        """Have the loop look for interfaces again, too."""
+        self._tick_at = 0.0
         self._woken.set()
 
     def run(self, stop: Event) -> None:

@@ -311,6 +311,12 @@ def attached(pin_path: Path, interface: str | int) -> Mode | None:
     return None
 
 
+def is_ours(pin_path: Path, ifindex: int) -> bool:
+    """Whether programs of ours were put on an interface, of any version and in any way."""
+    pins = (_link_pin(pin_path.parent, ifindex, hook) for hook in HOOKS)
+    return _filters_mark(pin_path.parent, ifindex).exists() or any(pin.exists() for pin in pins)
+
+
 def _program_id(path: Path) -> int:
     with kernel.open_pin(path) as program:
         return kernel.program_info(program.fd).id

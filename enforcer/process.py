@@ -11,6 +11,7 @@ from enforcer import loader, metrics
 from enforcer.agent import Agent, Parts, Settings, exclusive
 from enforcer.attachments import Attachments
 from enforcer.cni.running import running as answering_cni
+from enforcer.cni.running import start as start_thread
 from enforcer.collector import Collector
 from enforcer.control import Server
 from enforcer.counts import Counts
@@ -20,6 +21,7 @@ from enforcer.maps import Maps
 from enforcer.service import Service
 from enforcer.sources.open import open_supply
 from enforcer.state import Board
+from enforcer.watcher import Watcher
 from generators import logs
 
 log = logging.getLogger("ringfence.enforcer")
@@ -73,6 +75,10 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         server.start()
         stack.callback(server.stop)
         stack.enter_context(answering_cni(settings, pins, board, attachments))
+        if settings.watch_interfaces:
+            looked_for = settings.watch_interfaces
+            watcher = Watcher(pins, settings.start_mode, looked_for, agent.look_around)
+            start_thread(stack, threading.Event(), watcher.run)
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)
         logs.event(log, "agent_stopped", revision=board.state.revision)

@@ -55,6 +55,7 @@ class Plugin:
     def _add(self, call: Call, netns: int | None) -> bytes:
         addresses = call.addresses
         if call.sandbox is None:
+            self._release(call, netns)
             return previous()
         strict = self.is_strict(call.sandbox.namespace)
         try:
@@ -94,6 +95,15 @@ class Plugin:
         if state is None:
             raise NotYet(attachment, self.board.state, call.seconds)
         event(log, "cni_added", pod=attachment.key, container=call.container, ifindex=interface)
+
+    def _release(self, call: Call, netns: int | None) -> None:
+        """A container that is no pod is not our business, even if the watcher took it for one."""
+        try:
+            interface = _host_side(call, netns)
+            if attach.is_ours(self.pins, interface):
+                attach.detach(self.pins, interface)
+        except RingfenceError as error:
+            event(log, "cni_not_released", logging.WARNING, error=str(error))
 
     def _delete(self, call: Call) -> bytes:
         gone = self.attachments.remove(call.container)

@@ -57,16 +57,17 @@ def running(
             written.start()  # first: what it writes is asked for as soon as the plugin is there
             joined.start()
             for run, wake in ((joined.run, joined.wake), (written.run, None)):
-                _start(stack, stop, run, wake)
+                start(stack, stop, run, wake)
         yield
 
 
-def _start(
+def start(
     stack: ExitStack,
     stop: threading.Event,
     run: Callable[[threading.Event], None],
-    wake: Callable[[], None] | None,
+    wake: Callable[[], None] | None = None,
 ) -> None:
+    """Run something in a thread that ends with the stack; `wake` has it look at `stop` at once."""
     thread = threading.Thread(target=run, args=(stop,), daemon=True)
     thread.start()
     stack.callback(thread.join)

@@ -54,6 +54,13 @@ def enforcer() -> None:
 @cni_conf_dir_option
 @cni_bin_dir_option
 @click.option(
+    "--watch-interfaces",
+    multiple=True,
+    metavar="PATTERN",
+    help="Close new veths with such names until their pod is known; may be repeated. Without it, "
+    "and with --cni-conf-dir: the names that CNIs give. `none`: no veth.",
+)
+@click.option(
     "--audit-seconds",
     type=click.FloatRange(min=1),
     default=600,
@@ -72,6 +79,7 @@ def run_agent(
     start_mode: str,
     cni_conf_dir: Path | None,
     cni_bin_dir: Path | None,
+    watch_interfaces: tuple[str, ...],
     audit_seconds: float,
     metrics_listen: str | None,
 ) -> None:
@@ -81,6 +89,7 @@ def run_agent(
     scraped_at = _address(metrics_listen) if metrics_listen else None
     from enforcer.agent import Settings
     from enforcer.process import run
+    from enforcer.watcher import USUAL_NAMES
 
     settings = Settings(
         node_name,
@@ -94,6 +103,7 @@ def run_agent(
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,
         cni_bin_dir=cni_bin_dir,
+        watch_interfaces=watch_interfaces or (USUAL_NAMES if cni_conf_dir is not None else ()),
     )
     run(settings, scraped_at)
 
