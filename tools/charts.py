@@ -30,16 +30,43 @@ BEGIN, END = "<!-- values -->", "<!-- end of values -->"
 _TAG = re.compile(r"# @(?P<name>[a-z]+) (?P<text>.+)")
 _SCALARS = {"bool": "boolean", "int": "integer", "str": "string"}
 _STRING: Schema = {"type": "string"}
+_DNS_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_LABELS: Schema = {
+    "type": "object",
+    "propertyNames": {
+        "pattern": rf"^({_DNS_LABEL}(\.{_DNS_LABEL})*/)?"
+        "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+    },
+    "additionalProperties": {
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+    },
+}
+_NAMESPACES: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "string", "maxLength": 63, "pattern": f"^{_DNS_LABEL}$"},
+}
 _NAMED: dict[str, Schema] = {
     "object": {"type": "object"},
     "map of string": {"type": "object", "additionalProperties": _STRING},
-    "map of label": {
-        "type": "object",
-        "additionalProperties": {
-            "type": "string",
-            "maxLength": 63,
-            "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+    "map of label": _LABELS,
+    # Labels, or names under a key that no label's value can be: a list.
+    "list of entrant": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "minProperties": 1,
+            "if": {"properties": {"namespaces": {"type": "array"}}, "required": ["namespaces"]},
+            "then": {"additionalProperties": False, "properties": {"namespaces": _NAMESPACES}},
+            "else": _LABELS,
         },
+    },
+    "list of port": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "integer", "minimum": 1, "maximum": 65535},
     },
     "list of string": {"type": "array", "items": {"type": "string", "minLength": 1}},
     "list of object": {"type": "array", "items": {"type": "object"}},
@@ -82,7 +109,9 @@ class Value:
     def schema(self) -> Schema:
         """What values.schema.json says about it."""
         if self.below:
-            return group_schema(self.below)
+            group = group_schema(self.below)
+            # Shared by all charts of a release: what others keep there is none of our business.
+            return group if self.path != ("global",) else group | {"additionalProperties": True}
         named = _NAMED.get(self.type)
         found: Schema = {"description": self.text, **(named or {"type": self.type})}
         if "enum" in self.tags:

@@ -103,3 +103,15 @@ def test_an_install_that_fails_is_taken_back_with_its_label(
     assert failed.returncode == 1
     assert team.labels == before
     assert {o for o in team.objects() if not o.startswith("pod/shop-web")} == set()
+
+
+def test_an_upgrade_that_fails_brings_the_former_label_back(
+    helm4: Helm, team: Team, umbrella: Path
+) -> None:
+    helm = helm4.at(team.plane)
+    helm.run("install", "shop", umbrella, *NO_PODS, namespace=team.namespace)
+    worse = ("--set", "ringfence-namespace.labels.client=test02", "--set", "web.replicas=1")
+    words = [*worse, "--wait", "--timeout", "4s", helm.major.undo_on_failure]
+    failed = helm.attempt("upgrade", "shop", umbrella, *words, namespace=team.namespace)
+    assert failed.returncode == 1
+    assert team.labels["client"] == "test01"

@@ -16,6 +16,7 @@ from tests.charts.helm import Helm
 from tests.charts.namespace.conftest import CHART
 from tests.conftest import Run
 from tests.testbed.plane import ControlPlane
+from tools import charts
 
 pytestmark = pytest.mark.cluster
 
@@ -56,6 +57,11 @@ def test_the_api_server_takes_every_object(
     words = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
     taken = api.kubectl(*words, stdin=rendered)
     assert len(taken.splitlines()) == len(documents(rendered))
+
+
+def test_schema_and_reference_of_values_are_those_of_the_comments() -> None:
+    stale = [p.name for p, words in charts.outputs(CHART).items() if p.read_text() != words]
+    assert stale == [], "run tools/charts.py --write charts/ringfence-namespace"
 
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
