@@ -17,6 +17,7 @@ from pathlib import Path
 
 from generators.errors import MachineLacks, RingfenceError
 from generators.kube.client import Client, Scope
+from generators.kube.discovery import Discovery
 from generators.kube.documents import Document, mapping, text
 from generators.kube.errors import Fenced, KubeError, NotFound, Unavailable
 from generators.kube.lease import Leadership, LeaseTiming
@@ -48,6 +49,7 @@ from webhook.events import Recorder
 from webhook.guard import Guard, problem
 from webhook.ledger import Ledger
 from webhook.policies import PolicyBook, limits_for
+from webhook.policy_registrar import PolicyRegistrar
 from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace, read_node
 from webhook.registration import Target, Wanted
 from webhook.reload import TenantFile
@@ -138,6 +140,9 @@ class Controller:
         )
         self._admission_objects = self._watch_admission()
         self._book = self._new_book()
+        self._registrar: PolicyRegistrar | None = None
+        if self._book is not None and settings.target is not None:
+            self._registrar = PolicyRegistrar(self._book, Discovery(client))
         self._policy_work: PolicyWork | None = None
         self._workers = [
             threading.Thread(target=self._work, name=f"worker-{n}", daemon=True)
@@ -220,7 +225,7 @@ class Controller:
             self._tenancy,
             recorder,
             self._leads,
-            lambda: "",
+            lambda: self._registrar.problem() if self._registrar is not None else "",
         )
         return PolicyWork(around, self.metrics.registry)
 
@@ -244,6 +249,7 @@ class Controller:
             user,
             self._reasserted,
             lambda why: self.metrics.renewals.labels(why).inc(),
+            self._registrar,
         )
 
     @property
@@ -323,6 +329,8 @@ class Controller:
         if self._prepared:
             versions = {key.name: v for key, v in self._shards.store.snapshot().items()}
             self._ledger.follow(versions)
+        if self._prepared and self._registrar is not None and self._registrar.stale:
+            self._step_due = 0.0
         now = time.monotonic()
         if now >= self._step_due and self._keeper is not None:
             self._step_due = now + self._step(self._keeper)
@@ -506,6 +514,8 @@ class Controller:
                 lines.append(f"[!]{stats.resource}: no word from the API server for {age:.0f} s")
         if self._policy_work is not None:
             lines += self._policy_work.lines()
+        if self._registrar is not None:
+            lines += self._registrar.lines()
         return [*lines, self._leader_line(), *self._admission_lines()]
 
     def _leader_line(self) -> str:
