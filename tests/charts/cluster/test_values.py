@@ -94,8 +94,8 @@ REFUSED: dict[str, tuple[Mapping[str, object], str]] = {
 @pytest.mark.parametrize("row", REFUSED)
 def test_bad_values_are_refused_with_the_value_and_the_fix(helm: Helm, row: str) -> None:
     values, message = REFUSED[row]
-    command = ("template", "ringfence", CHART, *helm.values(values))
-    done = helm.attempt(*command, namespace=SYSTEM)
+    words = helm.values(values)
+    done = helm.attempt("template", "ringfence", CHART, *words, namespace=SYSTEM)
     assert done.returncode != 0
     assert message in said(done)
 
@@ -196,8 +196,9 @@ def test_schema_and_check_agree_on_every_value(helm4: Helm) -> None:
 
     def taken(document: dict[str, object]) -> bool:
         values = helm4.values({"tenantFile": document, "checkTenantFile": False})
-        command = ("template", "ringfence", CHART, *values, "--show-only", "templates/tenants.yaml")
-        return helm4.attempt(*command, namespace=SYSTEM).returncode == 0
+        words = [*values, "--show-only", "templates/tenants.yaml"]
+        done = helm4.attempt("template", "ringfence", CHART, *words, namespace=SYSTEM)
+        return done.returncode == 0
 
     with ThreadPoolExecutor(2) as workers:
         found = list(workers.map(taken, files))

@@ -1,0 +1,107 @@
+"""A cluster in which charts/ringfence is installed for real, with an audit log of who did what.
+
+Its node runs the chart's webhook and controller as the chart says: their user, read-only root,
+mounts, arguments and the tokens of their ServiceAccounts. What stands in: one pod each, on this
+host's network, and a Service that the API server finds without cluster addresses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from generators.kube.documents import Document, mapping, strings
+from tests.charts.cluster.rendered import SYSTEM
+from tests.testbed.node import JobNode, of_a_job_or_hook
+from tests.testbed.plane import ControlPlane
+from tests.testbed.processes import free_ports
+from tests.testbed.waiting import eventually
+
+AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    userGroups: ["system:serviceaccounts:ringfence-system"]
+  - level: None
+"""
+COMPONENT = "app.kubernetes.io/component"
+
+
+def runs_here(pod: Document) -> bool:
+    """All but the node agent, which needs a node of its own."""
+    labels = strings(mapping(pod, "metadata"), "labels")
+    return of_a_job_or_hook(pod) or labels.get(COMPONENT) in ("webhook", "controller")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A control plane with a node, and looks at what Ringfence did there."""
+
+    plane: ControlPlane
+    audit: Path
+
+    def values(self) -> dict[str, object]:
+        """What makes the chart run on one host: one pod each, on ports that are free."""
+        webhook, webhook_metrics, controller_metrics = free_ports(3)
+        return {
+            "webhook": {
+                "replicas": 1,
+                "port": webhook,
+                "servicePort": webhook,
+                "metricsPort": webhook_metrics,
+                "drainSeconds": 0,
+            },
+            "controller": {
+                "replicas": 1,
+                "metricsPort": controller_metrics,
+                "settleSeconds": 1,
+                "leaseSeconds": 3,
+            },
+        }
+
+    def find_service(self) -> None:
+        """Tell the API server where the Service's pod is: here."""
+        here = {"spec": {"type": "ExternalName", "externalName": "localhost", "clusterIP": None}}
+        service = ("service", "ringfence-webhook", "-n", SYSTEM)
+        self.plane.kubectl("patch", *service, "--type=merge", "-p", json.dumps(here))
+
+    def restart(self, component: str) -> None:
+        """New pods, which see the ConfigMaps of today."""
+        chosen = ("-n", SYSTEM, "-l", f"{COMPONENT}={component}")
+        before = set(self.names("pods", *chosen))
+        self.plane.kubectl("delete", "pods", *chosen, "--wait=false")
+        eventually(
+            lambda: bool(set(self.names("pods", *chosen)) - before),
+            f"a new pod of the {component}",
+        )
+
+    def names(self, kind: str, *options: str) -> list[str]:
+        """`kind/name` of all objects."""
+        return self.plane.kubectl("get", kind, "-o", "name", *options).split()
+
+    def labels(self, namespace: str) -> dict[str, str]:
+        found = self.plane.kubectl("get", "namespace", namespace, "-o", "json")
+        return strings(mapping(json.loads(found), "metadata"), "labels")
+
+    def requests(self, account: str) -> list[Document]:
+        """What a ServiceAccount asked the API server for."""
+        user = f"system:serviceaccount:{SYSTEM}:{account}"
+        events = [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return [e for e in events if mapping(e, "user")["username"] == user]
+
+
+@pytest.fixture(scope="module")
+def site(api: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Not the session's cluster: what is installed here judges every namespace."""
+    folder = tmp_path_factory.mktemp("audit")
+    policy, log = folder / "policy.yaml", folder / "audit.log"
+    policy.write_text(AUDIT_POLICY)
+    flags = [f"--audit-policy-file={policy}", f"--audit-log-path={log}"]
+    with ControlPlane(apiserver_flags=flags) as plane, JobNode(plane, runs_here):
+        yield Site(plane, log)
