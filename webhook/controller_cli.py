@@ -39,6 +39,23 @@ def service(value: str) -> tuple[str, str, int]:
     return namespace, name, int(number)
 
 
+_policies_option = click.option(
+    "--policies",
+    "policies",
+    multiple=True,
+    callback=policy_sources,
+    metavar="PATH|cluster",
+    help="Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated.",
+)
+_allow_kind_option = click.option(
+    "--allow-kind",
+    "allowed_kinds",
+    multiple=True,
+    metavar="KIND",
+    help="Policies may also write this kind, such as Secret or apps/v1/Deployment.",
+)
+
+
 @click.group()
 def controller() -> None:
     """Keep labels, isolation policies and admission as the tenant file says."""
@@ -83,21 +100,8 @@ def controller() -> None:
     metavar="NAME",
     help="Somebody else keeps tls.crt, tls.key and ca.crt in this Secret; make none.",
 )
-@click.option(
-    "--policies",
-    "policies",
-    multiple=True,
-    callback=policy_sources,
-    metavar="PATH|cluster",
-    help="Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated.",
-)
-@click.option(
-    "--allow-kind",
-    "allowed_kinds",
-    multiple=True,
-    metavar="KIND",
-    help="Policies may also write this kind, such as Secret or apps/v1/Deployment.",
-)
+@_policies_option
+@_allow_kind_option
 @click.option(
     "--metrics-listen",
     type=address,
@@ -233,9 +237,19 @@ def _target(url: str | None, service: tuple[str, str, int] | None) -> Target | N
     metavar="NAME",
     help="As for `run`: the Secret that somebody else keeps.",
 )
-def rules(namespace: str, certificate_secret: str) -> None:
+@_policies_option
+@_allow_kind_option
+def rules(
+    namespace: str,
+    certificate_secret: str,
+    policies: tuple[str, ...],
+    allowed_kinds: tuple[str, ...],
+) -> None:
     """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
     from generators.manifests import to_yaml
+    from webhook.background.rights import printed
     from webhook.permissions import role_documents
 
-    click.echo(to_yaml(role_documents(namespace, issued_secret=certificate_secret)), nl=False)
+    more = printed(policies, allowed_kinds)
+    documents = role_documents(namespace, issued_secret=certificate_secret, more=more)
+    click.echo(to_yaml(documents), nl=False)

@@ -133,35 +133,40 @@ def allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) ->
     return mapping(answer, "status").get("allowed") is True
 
 
-def role_documents(namespace: str, account: str = ROLE, issued_secret: str = "") -> list[Document]:
-    """ServiceAccount, roles and bindings of a controller in `namespace`."""
-    rbac = "rbac.authorization.k8s.io"
+def role_documents(
+    namespace: str, account: str = ROLE, issued_secret: str = "", more: tuple[Rule, ...] = ()
+) -> list[Document]:
+    """ServiceAccount, roles and bindings of a controller in `namespace`; `more`: for policies."""
     subject: Document = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
-
-    def role(kind: str, rules: tuple[Rule, ...], meta: Document) -> list[Document]:
-        reference = {"apiGroup": rbac, "kind": kind, "name": ROLE}
-        return [
-            {
-                "apiVersion": f"{rbac}/v1",
-                "kind": kind,
-                "metadata": {"name": ROLE} | meta,
-                "rules": [rule.document() for rule in rules],
-            },
-            {
-                "apiVersion": f"{rbac}/v1",
-                "kind": f"{kind}Binding",
-                "metadata": {"name": ROLE} | meta,
-                "roleRef": reference,
-                "subjects": [subject],
-            },
-        ]
-
+    system = system_rules(issued_secret)
     return [
         {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
             "metadata": {"name": account, "namespace": namespace},
         },
-        *role("ClusterRole", CLUSTER_RULES, {}),
-        *role("Role", system_rules(issued_secret), {"namespace": namespace}),
+        *bound_role("ClusterRole", ROLE, (*CLUSTER_RULES, *more), {}, subject),
+        *bound_role("Role", ROLE, system, {"namespace": namespace}, subject),
+    ]
+
+
+def bound_role(
+    kind: str, name: str, rules: tuple[Rule, ...], meta: Document, subject: Document
+) -> list[Document]:
+    """A role, and the binding that gives it to a subject."""
+    rbac = "rbac.authorization.k8s.io"
+    return [
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": kind,
+            "metadata": {"name": name} | meta,
+            "rules": [rule.document() for rule in rules],
+        },
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": f"{kind}Binding",
+            "metadata": {"name": name} | meta,
+            "roleRef": {"apiGroup": rbac, "kind": kind, "name": name},
+            "subjects": [subject],
+        },
     ]

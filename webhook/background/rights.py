@@ -7,9 +7,10 @@ the line of RBAC to add; everything else goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.resources import (
     CLUSTER_POLICIES,
@@ -19,14 +20,19 @@ from generators.kube.resources import (
     POLICIES,
     Resource,
 )
+from generators.kyverno.guard import DEFAULT_KINDS, Limits, parse_kind
+from generators.kyverno.loading import load_policies
 from generators.kyverno.model import Data, Generation, Policy
 from generators.kyverno.model import Rule as PolicyRule
 from generators.kyverno.usage import usage
 from generators.kyverno.values import mapping, string
 from generators.kyverno.variables import has_variable
+from generators.kyverno.vetting import vetted
 from webhook.background.needs import RuleNeeds
-from webhook.background.table import Table
+from webhook.background.spelled import Spelled, spelled
+from webhook.background.table import Table, table_of
 from webhook.permissions import ROLE, Rule, allowed
+from webhook.policies import CLUSTER, Held, Policies, Source
 
 FOLLOW = ("get", "list", "watch")
 MAKE = (*FOLLOW, "create", "update", "patch", "delete")
@@ -87,6 +93,28 @@ def all_rules(table: Table) -> tuple[Rule, ...]:
     for _, rule in _each(table):
         found.setdefault((rule.resource, rule.verbs, rule.names), rule)
     return tuple(found.values())
+
+
+def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule, ...]:
+    """What `controller run` needs with these options; InputError for policies that are wrong.
+
+    What the cluster's policies will say is not known: with them, every kind on the operator's list.
+    """
+    if not sources:
+        return ()
+    limits = Limits(kinds=DEFAULT_KINDS | {parse_kind(kind) for kind in allowed_kinds})
+    loaded = load_policies(path for path in sources if path != CLUSTER)
+    if loaded.problems:
+        raise InputError(loaded.problems)
+    held = (vetted(policy, limits).policy for policy in loaded.policies)
+    policies = Policies(tuple(Held(policy, Source.FILE, "") for policy in held))
+    rules = list(all_rules(table_of(policies, Spelled())))
+    if CLUSTER in sources:
+        rules += OF_THE_CLUSTER
+        for group, kind in sorted(limits.kinds or ()):
+            verbs = (*FOLLOW, "patch") if kind == "Namespace" else MAKE
+            rules.append(Rule(spelled(group, "v1", kind), verbs, "policies of the cluster"))
+    return tuple(rules)
 
 
 def _each(table: Table) -> Iterator[tuple[str, Rule]]:
