@@ -127,13 +127,22 @@ class Node:
         assert process.wait(DEADLINE) == 0, self.log
 
     def sandbox(self) -> Wire:
-        """What the plugins before ours make: a network namespace that reaches the node."""
+        """What runtime and main plugin make: a network namespace that reaches the node."""
+        wire = self.empty()
+        self.plug(wire)
+        return wire
+
+    def plug(self, wire: Wire) -> None:
+        """The main plugin's part: veth, addresses, links up, routes."""
+        network.add_pod(self.name, wire)
+        network.connect_pod(self.name, wire)
+
+    def empty(self) -> Wire:
+        """The runtime's part: a network namespace, and nothing in it."""
         number = next(self.numbers)
         wire = Wire(f"{self.name}-{number}", f"vt{number}", (f"10.8.0.{number}", f"fd08::{number}"))
         self.wires.append(wire)
         netns.create(wire.netns)
-        network.add_pod(self.name, wire)
-        network.connect_pod(self.name, wire)
         return wire
 
     def add(self, pod: str, wire: Wire, uid: str = "", seconds: int = 20) -> Result:
