@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from generators.record import RECORD_NAMESPACE
 from webhook.controller_cli import controller
 from webhook.install_cli import forget, unregister, verify
 from webhook.namespace_cli import namespace
@@ -139,6 +140,30 @@ def serve(
     metrics = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     logs.configure()
     server.serve(state, listener, metrics)
+
+
+@webhook.command()
+@click.option(
+    "--namespace",
+    "home",
+    default=RECORD_NAMESPACE,
+    show_default=True,
+    metavar="NAME",
+    help="The webhook's own namespace.",
+)
+@click.option(
+    "--policies",
+    multiple=True,
+    callback=policy_sources,
+    metavar="PATH|cluster",
+    help="As for `serve`.",
+)
+def rules(home: str, policies: tuple[str, ...]) -> None:
+    """Print the ServiceAccount that the webhook needs, and what policies let it read, as YAML."""
+    from generators.manifests import to_yaml
+    from webhook.policy_access import role_documents
+
+    click.echo(to_yaml(role_documents(home, policies)), nl=False)
 
 
 @webhook.command()
