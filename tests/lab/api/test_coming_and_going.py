@@ -1,0 +1,110 @@
+"""Labs on an API server come and go: with everything, or with only their nodes where they joined."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from enforcer.lab import ledger as ledgers
+from enforcer.lab.ledger import State
+from tests.conftest import COMMAND, Run
+from tests.lab.api.hollow import ApiLab, fresh_lab, joined, nodes_of
+from tests.lab.builders import namespace, pod
+from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import eventually
+
+
+@pytest.fixture
+def lab(ringfence: Run) -> Iterator[ApiLab]:
+    with fresh_lab(ringfence) as made:
+        yield made
+
+
+def test_without_programs_of_a_control_plane_it_says_where_they_come_from(
+    lab: ApiLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    done = lab.up("--api-server")
+    assert done.returncode == 3
+    for way in ("make testbed", "KUBEBUILDER_ASSETS", "--kubeconfig FILE"):
+        assert way in done.stderr
+    assert lab.traces() == []
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("", "no cluster can be read"), ("{clusters: [], contexts: []}", "no cluster can be read")],
+    ids=["empty", "without context"],
+)
+def test_a_kubeconfig_that_is_none_starts_nothing(
+    lab: ApiLab, tmp_path: Path, content: str, why: str
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(content)
+    done = lab.up("--kubeconfig", file)
+    assert done.returncode == 2
+    assert f"{file}:1" in done.stderr
+    assert why in done.stderr
+    assert lab.traces() == []
+
+
+@pytest.mark.bpf
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_a_joined_lab_adds_nodes_and_takes_them_away(api: ControlPlane, ringfence: Run) -> None:
+    with joined(ringfence, api) as lab:
+        space = f"{lab.places.name}-joined"
+        here = pod(f"{space}/a").replace("spec: {", f"spec: {{nodeName: {lab.places.name}-1, ")
+        assert f"{lab.places.name}-1" in nodes_of(api)
+        lab.make(namespace(space) + here, f"{space}/a")
+        assert lab.reaches(f"{space}/a", f"{space}/a", "80/TCP") == {"FORWARDED"}
+        lab.ok("down")
+        assert lab.traces() == []
+        assert f"{lab.places.name}-1" not in nodes_of(api)
+        assert api.kubectl("get", "pods", "-n", space, "-o", "name") == ""
+
+
+def _killed_when(lab: ApiLab, seen: Callable[[State], bool]) -> None:
+    """Start a lab and kill the command half-way."""
+    command = [str(COMMAND), "lab", "up", "--name", lab.places.name, "--api-server"]
+    started = subprocess.Popen(
+        [*command, "--nodes", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    def reached() -> bool:
+        ledger = ledgers.load(lab.places)
+        return ledger is not None and seen(ledger.state)
+
+    eventually(reached, "half-way", 60)
+    started.kill()
+    started.wait()
+
+
+@pytest.mark.bpf
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_up_killed_half_way_is_cleaned_up_by_the_next_command(programs: None, lab: ApiLab) -> None:
+    _killed_when(lab, lambda state: state.process("kube-apiserver") is not None)
+    assert lab("status").returncode == 1
+    assert lab.traces() == []
+
+
+@pytest.mark.bpf
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_down_leaves_nothing_behind_after_a_massacre(programs: None, lab: ApiLab) -> None:
+    done = lab.up("--api-server", "--nodes", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{lab.places.kubeconfig}\n"
+    lab.make(namespace("a") + pod("a/one"), "a/one")
+    for process in lab.status()["processes"][::2]:
+        os.kill(process["pid"], signal.SIGKILL)
+    lab.ok("down")
+    assert lab.traces() == []

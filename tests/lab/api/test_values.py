@@ -1,0 +1,198 @@
+"""What hollow nodes are made of, as values: names, addresses, journals, kubeconfigs, bindings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from enforcer.lab.api import assets, kubeconfig
+from enforcer.lab.api.binder import waiting
+from enforcer.lab.api.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
+from enforcer.lab.api.services import ruleset
+from enforcer.lab.api.topology import hollow_nodes, node_named
+from enforcer.lab.api.workload import assigned
+from enforcer.lab.names import places
+from generators.errors import InputError
+from generators.kube.documents import Document
+from generators.services import Backend, ServiceKey
+
+LAB = places("values")
+
+
+def test_nodes_of_a_lab_differ_in_name_address_and_range() -> None:
+    nodes = list(hollow_nodes(LAB, 3))
+    assert [node.name for node in nodes] == ["values-1", "values-2", "values-3"]
+    for values in (
+        {node.addresses for node in nodes},
+        {node.pod_cidrs for node in nodes},
+        {node.places.netns for node in nodes},
+        {node.places.pins for node in nodes},
+    ):
+        assert len(values) == 3
+    assert node_named(LAB, "values-2") == nodes[1]
+
+
+def test_a_pod_s_addresses_are_in_its_node_s_range() -> None:
+    (node,) = hollow_nodes(LAB, 1)
+    v4, v6 = node.pod_addresses(17)
+    assert v4 == node.pod_cidrs[0].replace("0/24", "17")
+    assert v6 == node.pod_cidrs[1].replace("/64", "11")
+
+
+@pytest.mark.parametrize("name", ["other-1", "values", "values-x", "values-1-1"])
+def test_nodes_of_others_are_not_ours(name: str) -> None:
+    with pytest.raises(ValueError, match="no node of lab values"):
+        node_named(LAB, name)
+
+
+def _sandbox(key: str, host: int) -> Sandbox:
+    return Sandbox(key, f"uid-{key}", host, f"netns-{key}", "rf0", (f"10.0.0.{host}",))
+
+
+def test_a_journal_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "pods.json"
+    first = Journal(path)
+    planned = first.plan(lambda host: _sandbox("a/one", host))
+    wired = first.reach(planned, Stage.WIRED)
+    first.plan(lambda host: _sandbox("a/two", host))
+    first.forget("a/two")
+    assert Journal(path).snapshot() == {"a/one": wired}
+
+
+def test_addresses_of_pods_that_went_come_last(tmp_path: Path) -> None:
+    held = Journal(tmp_path / "pods.json")
+    for number in range(3):
+        held.plan(lambda host, n=number: _sandbox(f"a/{n}", host))  # type: ignore[misc]
+    held.forget("a/0")
+    assert held.plan(lambda host: _sandbox("a/new", host)).host == FIRST_HOST + 3
+
+
+def test_a_range_that_is_used_up_says_so(tmp_path: Path) -> None:
+    held = Journal(tmp_path / "pods.json")
+    for number in range(LAST_HOST - FIRST_HOST + 1):
+        held.plan(lambda host, n=number: _sandbox(f"a/{n}", host))  # type: ignore[misc]
+    with pytest.raises(NoAddress, match="delete pods"):
+        held.plan(lambda host: _sandbox("a/more", host))
+    held.forget("a/7")
+    assert held.plan(lambda host: _sandbox("a/more", host)).host == FIRST_HOST + 7
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: two
+contexts:
+- {name: one, context: {cluster: one, user: me}}
+- {name: two, context: {cluster: two, user: me}}
+clusters:
+- {name: one, cluster: {server: "https://one:6443"}}
+- {name: two, cluster: {server: "https://api.example.org", certificate-authority: ca.crt}}
+users:
+- {name: me, user: {client-certificate: /etc/me.crt, client-key: keys/me.key}}
+"""
+
+
+def test_inside_a_node_the_api_server_is_on_loopback_under_its_own_name(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text(KUBECONFIG)
+    assert kubeconfig.target(file) == kubeconfig.Target("https", "api.example.org", 443)
+    made = json.loads(kubeconfig.inside(file))
+    assert made["clusters"][1]["cluster"] == {
+        "server": "https://127.0.0.1:443",
+        "tls-server-name": "api.example.org",
+        "certificate-authority": str(tmp_path / "ca.crt"),
+    }
+    assert made["users"][0]["user"] == {
+        "client-certificate": "/etc/me.crt",
+        "client-key": str(tmp_path / "keys/me.key"),
+    }
+
+
+@pytest.mark.parametrize(
+    "server", ["", "ftp://a", "https://"], ids=["no server", "not http", "no host"]
+)
+def test_a_server_that_is_no_url_is_an_error_of_the_file(tmp_path: Path, server: str) -> None:
+    file = tmp_path / "config"
+    file.write_text(KUBECONFIG.replace("https://api.example.org", server))
+    with pytest.raises(InputError, match="is no URL"):
+        kubeconfig.target(file)
+
+
+def _pod(**spec: object) -> Document:
+    spec = {"containers": [{"name": "main", "image": "main"}], **spec}
+    metadata = {"name": "a", "namespace": "b", "uid": "u"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _made_for(node: str) -> Document:
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+    return _pod(affinity={"nodeAffinity": required})
+
+
+@pytest.mark.parametrize(
+    ("pod", "nodes"),
+    [
+        (_pod(), {"n1", "n2"}),
+        (_pod(nodeSelector={"zone": "a"}), {"n1"}),
+        (_pod(nodeSelector={"zone": "c"}), set()),
+        (_made_for("n2"), {"n2"}),
+    ],
+    ids=["any", "selector", "selector that nobody fits", "of a DaemonSet"],
+)
+def test_a_pod_goes_only_to_nodes_that_it_allows(pod: Document, nodes: set[str]) -> None:
+    labels = {"n1": {"zone": "a"}, "n2": {"zone": "b"}}
+    asked = waiting(pod)
+    assert asked is not None
+    assert {name for name, own in labels.items() if asked.allows(name, own)} == nodes
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [_pod(nodeName="n1"), _pod(schedulerName="another")],
+    ids=["has a node", "another scheduler's"],
+)
+def test_pods_that_others_place_are_left_alone(pod: Document) -> None:
+    assert waiting(pod) is None
+
+
+def test_pods_of_jobs_are_nobody_s_here() -> None:
+    pod = _pod()
+    owned = {**pod, "metadata": {"name": "a", "ownerReferences": [{"kind": "Job", "name": "j"}]}}
+    assert waiting(owned) is None
+    assert assigned(owned) is None
+
+
+def test_each_service_port_is_one_rule_in_its_family() -> None:
+    text = ruleset(
+        {
+            ServiceKey("10.96.0.9", 80, "TCP"): (
+                Backend("10.1.0.2", 8080),
+                Backend("10.1.1.2", 8080),
+            ),
+            ServiceKey("fd00::9", 53, "UDP"): (Backend("fd01::2", 53),),
+        }
+    )
+    first = "ip daddr 10.96.0.9 tcp dport 80 dnat ip to numgen random mod 2 map "
+    assert first + "{ 0 : 10.1.0.2 . 8080, 1 : 10.1.1.2 . 8080 }" in text
+    second = "ip6 daddr fd00::9 udp dport 53 dnat ip6 to numgen random mod 1 map "
+    assert second + "{ 0 : fd01::2 . 53 }" in text
+    assert text.count(first) == 2, "for pods, and for the node itself"
+
+
+def test_an_installed_command_takes_the_programs_that_were_built_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "SOURCES", tmp_path / "not a checkout")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    assert assets.find() is None
+    folder = assets.cache_root() / "kubernetes-0123"
+    folder.mkdir(parents=True)
+    for name in assets.NEEDED:
+        assert assets.find() is None, "only complete folders count"
+        (folder / name).touch()
+    assert assets.find() == folder
