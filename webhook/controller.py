@@ -40,7 +40,7 @@ from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from generators.objects import Namespace, NetworkPolicy, Node
 from generators.tenants.assignment import assign_by_name
-from webhook import permissions
+from webhook import permissions, policy_crds
 from webhook.admission_keeper import AdmissionKeeper, Where
 from webhook.background.work import PolicyWork, Surroundings
 from webhook.background.writing import Tenancy
@@ -49,6 +49,7 @@ from webhook.events import Recorder
 from webhook.guard import Guard, problem
 from webhook.ledger import Ledger
 from webhook.policies import PolicyBook, limits_for
+from webhook.policy_crds import PolicyKinds
 from webhook.policy_registrar import PolicyRegistrar
 from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace, read_node
 from webhook.registration import Target, Wanted
@@ -85,6 +86,8 @@ class ControllerSettings:
     """Files and folders of Kyverno policies, or the word `cluster`; empty = carry out none."""
     allowed_kinds: tuple[str, ...] = ()
     """What policies may write beside the kinds that they always may."""
+    install_policy_kinds: bool = False
+    """Make ClusterPolicy and Policy where they are missing."""
 
 
 class Controller:
@@ -140,6 +143,8 @@ class Controller:
         )
         self._admission_objects = self._watch_admission()
         self._book = self._new_book()
+        install = settings.install_policy_kinds
+        self._policy_kinds = PolicyKinds(self._fenced) if install else None
         self._registrar: PolicyRegistrar | None = None
         if self._book is not None and settings.target is not None:
             self._registrar = PolicyRegistrar(self._book, Discovery(client))
@@ -266,8 +271,9 @@ class Controller:
         """Who we are and whether that is enough; waits for an API server that is away."""
         while not self._stopping.is_set():
             try:
+                more = policy_crds.RULES if self._policy_kinds is not None else ()
                 permissions.check(
-                    self._client, self._settings.namespace, self._settings.issued_secret
+                    self._client, self._settings.namespace, self._settings.issued_secret, more
                 )
                 review: Document = {
                     "apiVersion": SELF_REVIEWS.api_version,
@@ -329,6 +335,8 @@ class Controller:
         if self._prepared:
             versions = {key.name: v for key, v in self._shards.store.snapshot().items()}
             self._ledger.follow(versions)
+        if self._prepared and self._policy_kinds is not None:
+            self._policy_kinds.step()
         if self._prepared and self._registrar is not None and self._registrar.stale:
             self._step_due = 0.0
         now = time.monotonic()

@@ -47,6 +47,11 @@ _policies_option = click.option(
     metavar="PATH|cluster",
     help="Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated.",
 )
+_install_option = click.option(
+    "--install-policy-crds",
+    is_flag=True,
+    help="Make the kinds ClusterPolicy and Policy where they are missing; never touch others.",
+)
 _allow_kind_option = click.option(
     "--allow-kind",
     "allowed_kinds",
@@ -102,6 +107,7 @@ def controller() -> None:
 )
 @_policies_option
 @_allow_kind_option
+@_install_option
 @click.option(
     "--metrics-listen",
     type=address,
@@ -159,6 +165,7 @@ def run(
     certificate_secret: str,
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
+    install_policy_crds: bool,
     metrics_listen: tuple[str, int] | None,
     namespace: str,
     settle_seconds: float,
@@ -199,6 +206,7 @@ def run(
         certificate_secret,
         policies,
         allowed_kinds,
+        install_policy_crds,
     )
     listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:
@@ -239,17 +247,20 @@ def _target(url: str | None, service: tuple[str, str, int] | None) -> Target | N
 )
 @_policies_option
 @_allow_kind_option
+@_install_option
 def rules(
     namespace: str,
     certificate_secret: str,
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
+    install_policy_crds: bool,
 ) -> None:
     """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
     from generators.manifests import to_yaml
     from webhook.background.rights import printed
     from webhook.permissions import role_documents
+    from webhook.policy_crds import RULES
 
-    more = printed(policies, allowed_kinds)
+    more = (*printed(policies, allowed_kinds), *(RULES if install_policy_crds else ()))
     documents = role_documents(namespace, issued_secret=certificate_secret, more=more)
     click.echo(to_yaml(documents), nl=False)

@@ -93,9 +93,11 @@ def system_rules(issued_secret: str = "") -> tuple[Rule, ...]:
     )
 
 
-def missing(client: Client, namespace: str, issued_secret: str = "") -> Iterator[str]:
+def missing(
+    client: Client, namespace: str, issued_secret: str = "", more: tuple[Rule, ...] = ()
+) -> Iterator[str]:
     """What the API server would refuse, in words for whoever writes roles."""
-    for rules, home in ((CLUSTER_RULES, ""), (system_rules(issued_secret), namespace)):
+    for rules, home in (((*CLUSTER_RULES, *more), ""), (system_rules(issued_secret), namespace)):
         for rule in rules:
             for verb in rule.verbs:
                 if not all(allowed(client, rule, verb, home, n) for n in rule.names or ("",)):
@@ -104,9 +106,11 @@ def missing(client: Client, namespace: str, issued_secret: str = "") -> Iterator
                     yield f"{verb} {rule.resource}{named}{where} ({rule.why})"
 
 
-def check(client: Client, namespace: str, issued_secret: str = "") -> None:
+def check(
+    client: Client, namespace: str, issued_secret: str = "", more: tuple[Rule, ...] = ()
+) -> None:
     """MachineLacks names every missing rule."""
-    found = list(missing(client, namespace, issued_secret))
+    found = list(missing(client, namespace, issued_secret, more))
     if found:
         how = f"add it to role {ROLE}; `ringfence controller rules` prints all that is needed"
         raise MachineLacks(f"this identity may not: {'; '.join(found)}", how)
