@@ -309,10 +309,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, kind: type[Cluster] = Cluster) -> Iterator[Cluster]:
     """A control plane of its own, for as long as the block runs."""
     with ControlPlane() as plane:
-        made = Cluster(plane, folder)
+        made = kind(plane, folder)
         try:
             yield made
         finally:
