@@ -46,6 +46,8 @@ lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for ne
 	@tools/setup.sh python
 	$(BIN)/$(LOCK) $(UPGRADE) --group build --group test --group lint pyproject.toml -o requirements.lock
 	$(BIN)/$(LOCK) $(UPGRADE) --group testbed -o requirements-testbed.lock
+	$(BIN)/$(LOCK) -c requirements.lock pyproject.toml -o images/requirements.lock
+	$(BIN)/$(LOCK) -c requirements.lock --group build -o images/build.lock
 
 clean: ## remove what the other targets made in this folder
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

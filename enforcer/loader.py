@@ -190,7 +190,9 @@ def check_machine() -> None:
     check_root()
     if importlib.util.find_spec("bcc") is None:
         raise MachineLacks("the Python module bcc is not installed", HOW_BCC)
-    build = Path("/lib/modules") / platform.release() / "build"
+    # The image carries headers of its own and says so in the variable that bcc reads.
+    given = os.environ.get("BCC_KERNEL_SOURCE")
+    build = Path(given) if given else Path("/lib/modules") / platform.release() / "build"
     if not build.is_dir() and not Path("/sys/kernel/kheaders.tar.xz").exists():
         raise MachineLacks(
             f"no kernel headers at {build}",
