@@ -1,0 +1,137 @@
+"""The agent on a real API server: what is written there is what packets meet on the node."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from generators.kube.client import Scope
+from generators.kube.resources import NAMESPACES, NETWORK_POLICIES
+from tests.enforcer.agent.cluster import Cluster, eventually, policy
+
+pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.timeout(180)]
+
+Name = Callable[[str], str]
+
+
+@pytest.fixture
+def two(cluster: Cluster, name: Name) -> tuple[str, str]:
+    """Two pods in two namespaces, under enforcement: server and client."""
+    a, b = name("a"), name("b")
+    cluster.namespace(a, {"team": "a"})
+    cluster.namespace(b, {"team": "b"})
+    cluster.pod(a, "server")
+    cluster.pod(b, "client")
+    cluster.wait_enforced(f"{a}/server", f"{b}/client")
+    return f"{a}/server", f"{b}/client"
+
+
+def test_policies_labels_and_pods_of_the_api_server_reach_the_packets(
+    cluster: Cluster, two: tuple[str, str]
+) -> None:
+    server, client = two
+    a, b = (key.partition("/")[0] for key in two)
+    assert cluster.reaches(client, server)
+
+    cluster.policy(policy(a, "deny"))
+    cluster.eventually_reaches(client, server, expected=False)
+    assert cluster.reaches(server, client)
+
+    peer = {"from": [{"namespaceSelector": {"matchLabels": {"team": "b"}}}]}
+    cluster.policy(policy(a, "deny", ingress=[peer]))
+    cluster.eventually_reaches(client, server)
+    cluster.label(b, {"team": "c"})
+    cluster.eventually_reaches(client, server, expected=False)
+    cluster.label(b, {"team": "b"})
+    cluster.eventually_reaches(client, server)
+
+    cluster.delete_policy(a, "deny")
+    cluster.policy(policy(b, "late"))
+    cluster.eventually_reaches(server, client, expected=False)
+    status = cluster.ask("status")
+    assert status["errors"] == {}
+    assert status["notEnforced"] == []
+
+
+def test_a_pod_of_the_same_name_and_a_new_uid_is_another_endpoint(
+    cluster: Cluster, two: tuple[str, str]
+) -> None:
+    server, client = two
+    before = cluster.endpoints()[server]
+    cluster.delete_pod(server)
+    cluster.pod_behind(server)
+    eventually(
+        "a new endpoint",
+        lambda: cluster.endpoints().get(server, before)["id"] != before["id"],
+    )
+    cluster.wait_enforced(server)
+    assert cluster.endpoints()[server]["ifindex"] == before["ifindex"]
+    cluster.eventually_reaches(client, server)
+
+
+def test_a_terminal_pod_leaves_and_its_address_may_be_another_ones(
+    cluster: Cluster, two: tuple[str, str], name: Name
+) -> None:
+    server, client = two
+    a = server.partition("/")[0]
+    cluster.policy(policy(a, "only-b", ingress=[{"from": [{"podSelector": {}}]}]))
+    cluster.eventually_reaches(client, server, expected=False)
+    cluster.status(client, {"phase": "Succeeded"})
+    eventually("the finished pod is gone", lambda: client not in cluster.endpoints())
+
+    heir = f"{a}/heir"
+    cluster.node.wires[heir] = cluster.node.wires[client]
+    cluster.pod_behind(heir)
+    cluster.wait_enforced(heir)
+    cluster.eventually_reaches(heir, server)
+
+
+def test_policies_of_a_terminating_namespace_outlive_their_deletion_and_a_restart_of_the_agent(
+    cluster: Cluster, two: tuple[str, str]
+) -> None:
+    server, client = two
+    a = server.partition("/")[0]
+    cluster.policy(policy(a, "deny"))
+    cluster.eventually_reaches(client, server, expected=False)
+    cluster.client.delete(NAMESPACES, a)
+    eventually(
+        "the policy is gone",
+        lambda: not cluster.client.list_all(NETWORK_POLICIES, Scope(namespace=a)),
+    )
+
+    assert not cluster.reaches(client, server)
+    cluster.end_agent(signal.SIGKILL)
+    cluster.start_agent()
+    cluster.wait_enforced(server, client)
+    assert not cluster.reaches(client, server)
+
+    cluster.delete_pod(server)
+    eventually("the endpoint is gone", lambda: server not in cluster.endpoints())
+
+
+def test_while_the_api_server_is_away_nothing_opens_and_nothing_good_is_cut(
+    cluster: Cluster, two: tuple[str, str]
+) -> None:
+    server, client = two
+    a, b = (key.partition("/")[0] for key in two)
+    cluster.policy(policy(a, "deny"))
+    cluster.eventually_reaches(client, server, expected=False)
+    cluster.relay.cut()
+
+    cluster.delete_policy(a, "deny")
+    cluster.policy(policy(b, "deny"))
+    assert not cluster.reaches(client, server)
+    assert cluster.reaches(server, client)
+    cluster.end_agent()
+    cluster.start_agent()
+    eventually("the next agent is up", lambda: "ready" in cluster.status_of_agent(), 60)
+    assert cluster.ask("status")["ready"] is False
+    assert not cluster.reaches(client, server)
+    assert cluster.reaches(server, client)
+
+    cluster.relay.restore()
+    cluster.wait_enforced(server, client)
+    cluster.eventually_reaches(client, server)
+    cluster.eventually_reaches(server, client, expected=False)
