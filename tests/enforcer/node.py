@@ -48,11 +48,11 @@ class Node:
     def manifests(self) -> Path:
         return self.directory / "manifests"
 
-    def build(self) -> None:
+    def build(self, pods: Sequence[str] = ("t1/a", "t2/b")) -> None:
         self.manifests.mkdir()
         netns.create(self.name)
         network.prepare_node(self.name)
-        for number, pod in enumerate(("t1/a", "t2/b"), start=1):
+        for number, pod in enumerate(pods, start=1):
             self.add_pod(pod, number)
 
     def add_pod(self, pod: str, number: int) -> None:
