@@ -50,12 +50,14 @@ from webhook.guard import Guard, problem
 from webhook.ledger import Ledger
 from webhook.policies import PolicyBook, limits_for
 from webhook.policy_crds import PolicyKinds
+from webhook.policy_metrics import PoliciesInForce
 from webhook.policy_registrar import PolicyRegistrar
 from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace, read_node
 from webhook.registration import Target, Wanted
 from webhook.reload import TenantFile
 from webhook.rotation import Lifetimes
 from webhook.settings import FIELD_MANAGER, LEASE_NAME
+from webhook.standing_back import StandingBack
 from webhook.status import Status, StatusPage, count
 
 LOG = logging.getLogger("ringfence.controller")
@@ -145,6 +147,7 @@ class Controller:
         self._book = self._new_book()
         install = settings.install_policy_kinds
         self._policy_kinds = PolicyKinds(self._fenced) if install else None
+        self._standing_back: StandingBack | None = None
         self._registrar: PolicyRegistrar | None = None
         if self._book is not None and settings.target is not None:
             self._registrar = PolicyRegistrar(self._book, Discovery(client))
@@ -172,7 +175,9 @@ class Controller:
         settings = self._settings
         if not settings.policies:
             return None
-        return PolicyBook(settings.policies, self._client, self._limits(), self._wake.set)
+        book = PolicyBook(settings.policies, self._client, self._limits(), self._wake.set)
+        self.metrics.registry.register(PoliciesInForce(book, lambda: book.current))
+        return book
 
     def _limits(self) -> Limits:
         settings = self._settings
@@ -204,6 +209,7 @@ class Controller:
             self._keeper = self._new_keeper(self._settings.target, user)
         if self._book is not None:
             self._policy_work = self._new_policy_work(self._book, recorder)
+            self._standing_back = StandingBack(self._book, recorder, self._home)
         for reflector in self._reflectors:
             reflector.start()
         self._ledger.start()
@@ -233,6 +239,10 @@ class Controller:
             lambda: self._registrar.problem() if self._registrar is not None else "",
         )
         return PolicyWork(around, self.metrics.registry)
+
+    def _home(self) -> Namespace | None:
+        """The controller's own namespace."""
+        return self._namespaces.store.get(Key("", self._settings.namespace))
 
     def _tenancy(self) -> Tenancy:
         config = self.tenants.config
@@ -337,6 +347,8 @@ class Controller:
             self._ledger.follow(versions)
         if self._prepared and self._policy_kinds is not None:
             self._policy_kinds.step()
+        if self._prepared and self._standing_back is not None:
+            self._standing_back.step()
         if self._prepared and self._registrar is not None and self._registrar.stale:
             self._step_due = 0.0
         now = time.monotonic()
@@ -392,6 +404,7 @@ class Controller:
                 tenants=count(self._ledger.snapshot().values()),
                 namespaces=len(self._namespaces.store),
                 problem=self.tenants.problem or "",
+                policies=self._book.summary() if self._book is not None else "",
             )
         )
 

@@ -275,6 +275,16 @@ class PolicyBook:
             return ()
         return (*self._objects.stats(), *self._incumbent.stats())
 
+    def summary(self) -> str:
+        """One line for ConfigMap `ringfence-status`."""
+        current = self.current
+        said = f"{len(current.held)} in force"
+        if current.refused:
+            said += f", {len(current.refused)} refused"
+        if current.standing_back:
+            said += f"; those of the cluster are left alone: {current.standing_back}"
+        return said
+
     def lines(self) -> list[str]:
         """For /readyz: `[+]` good, `[!]` bridged by what was good last, `[-]` not ready."""
         current = self.current

@@ -16,6 +16,9 @@ from generators.logs import event
 from webhook.policies import Policies, PolicyBook
 from webhook.policy_registration import NO_POLICIES, PolicyWebhooks, webhooks_for
 
+HEARD_SECONDS = 1.0
+"""Until every API server follows what one of them was told; they watch, so it is a matter of
+milliseconds where nothing is wrong."""
 LOG = logging.getLogger("ringfence.controller")
 
 
@@ -30,6 +33,7 @@ class PolicyRegistrar:
         self._known = NO_POLICIES
         self._failure = ""
         self._registered: PolicyWebhooks | None = None
+        self._registered_at = 0.0
 
     def wanted(self) -> PolicyWebhooks | None:
         """What is to be registered; None while not all policies are known."""
@@ -68,7 +72,8 @@ class PolicyRegistrar:
 
     def registered(self, what: PolicyWebhooks) -> None:
         """The API server has been told."""
-        self._registered = what
+        if what != self._registered:
+            self._registered, self._registered_at = what, time.monotonic()
 
     @property
     def stale(self) -> bool:
@@ -80,7 +85,10 @@ class PolicyRegistrar:
         """Why requests do not reach the policies in force; empty when they do."""
         if self._failure:
             return self._failure
-        return "the webhook is not registered for them yet" if self.stale else ""
+        if self.stale:
+            return "the webhook is not registered for them yet"
+        heard = time.monotonic() - self._registered_at > HEARD_SECONDS
+        return "" if heard else "API servers may not have heard of the webhook yet"
 
     def lines(self) -> list[str]:
         """For /readyz."""

@@ -34,6 +34,8 @@ class Status:
     tenants: Mapping[str, int]
     namespaces: int
     problem: str = ""
+    policies: str = ""
+    """What is in force of Kyverno policies; empty without `--policies`."""
 
     def data(self, generation: int) -> dict[str, str]:
         """As ConfigMap data."""
@@ -44,6 +46,7 @@ class Status:
             "namespaces": str(self.namespaces),
             "tenants": orjson.dumps(dict(sorted(self.tenants.items()))).decode(),
             "problem": self.problem,
+            **({"policies": self.policies} if self.policies else {}),
         }
 
 

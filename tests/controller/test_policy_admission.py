@@ -8,20 +8,25 @@ apart by the namespaces that they match, so the tests do not see each other.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
-from generators.kube.client import Client, DryRun
+from generators.kube.client import Client, DryRun, PatchKind
 from generators.kube.documents import Document, mapping, mappings, strings, text
-from generators.kube.errors import Forbidden, Invalid, NotFound
+from generators.kube.errors import Forbidden, Invalid, KubeError, NotFound
 from generators.kube.resources import (
     CLUSTER_POLICIES,
     CONFIG_MAPS,
     CUSTOM_RESOURCES,
+    DEPLOYMENTS,
     MUTATING_WEBHOOKS,
     NAMESPACES,
     POLICIES,
@@ -433,3 +438,95 @@ def test_what_is_registered_is_narrow_and_follows_the_policies(
         lambda: '"pods"' not in json.dumps(list(running.webhooks().values())), "pods registered"
     )
     assert '"pods"' not in json.dumps(list(running.webhooks().values()))
+
+
+def kyverno(image: str) -> tuple[Document, Document]:
+    """What a running Kyverno shows: a Deployment, and a webhook of its own."""
+    labels = {
+        "app.kubernetes.io/part-of": "kyverno",
+        "app.kubernetes.io/component": "admission-controller",
+    }
+    pod: Document = {"containers": [{"name": "kyverno", "image": image}]}
+    selected = {"app": "kyverno"}
+    deployment: Document = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kyverno", "namespace": "default", "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": selected},
+            "template": {"metadata": {"labels": selected}, "spec": pod},
+        },
+    }
+    webhook: Document = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {
+            "name": "kyverno-resource-mutating-webhook-cfg",
+            "labels": {"webhook.kyverno.io/managed-by": "kyverno"},
+        },
+        "webhooks": [],
+    }
+    return deployment, webhook
+
+
+def test_ringfence_stands_back_for_a_kyverno_that_executes_and_goes_on_when_it_leaves(
+    running: Running, name: Callable[[str], str]
+) -> None:
+    prefix = name("back")
+    running.apply(policy(prefix, labelling(prefix, {"team": "shop"})))
+    deployment, webhook = kyverno("mirror.example/kyverno/kyverno:v1.19.0")
+    running.admin.create(DEPLOYMENTS, deployment, manager="test")
+    running.admin.create(MUTATING_WEBHOOKS, webhook, manager="test")
+    eventually(lambda: running.served() == [], "policies are left alone")
+    eventually(lambda: running.webhooks() == {}, "webhooks taken away")
+    assert "team" not in running.make(f"{prefix}-a")
+    told = running.controller.get("/readyz")
+    assert told[0] == HTTPStatus.OK
+    assert "[!]policies of the cluster are left alone: Kyverno executes them" in told[1]
+    assert running.controller.metrics()["ringfence_policies_standing_back"] == 1
+    eventually(
+        lambda: "left alone: Kyverno" in running.cluster.status()["policies"], "status says so"
+    )
+    eventually(lambda: "PoliciesLeftToKyverno" in running.cluster.reasons(SYSTEM), "Event")
+    # Its successor keeps its webhooks, and executes no policies of this kind any more.
+    container = {"name": "kyverno", "image": "mirror.example/kyverno:v1.20.1"}
+    image: Document = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    running.admin.patch(
+        DEPLOYMENTS, "kyverno", "default", image, kind=PatchKind.STRATEGIC, manager="test"
+    )
+    eventually(lambda: prefix in running.served(), "policies are taken over")
+    eventually(lambda: bool(running.webhooks()), "webhooks are back")
+    eventually(lambda: "team" in running.make(f"{prefix}-{token_hex(3)}"), "and answer")
+    eventually(lambda: "PoliciesTakenOver" in running.cluster.reasons(SYSTEM), "Event")
+    running.admin.delete(MUTATING_WEBHOOKS, "kyverno-resource-mutating-webhook-cfg")
+    running.admin.delete(DEPLOYMENTS, "kyverno", "default")
+
+
+def test_a_webhook_that_is_away_refuses_for_fail_and_lets_pass_for_ignore(
+    running: Running, name: Callable[[str], str]
+) -> None:
+    prefix = name("away")
+    running.apply(policy(f"{prefix}-soft", labelling(prefix, {"a": "b"}), failurePolicy="Ignore"))
+    config: Document = {
+        "match": {"any": [{"resources": {"kinds": ["ConfigMap"], "names": [prefix]}}]},
+        "mutate": {"patchStrategicMerge": {"data": {"stamp": "yes"}}},
+    }
+    running.apply(policy(f"{prefix}-hard", config))
+    made = running.admin.create(
+        CONFIG_MAPS, {"metadata": {"name": prefix, "namespace": "default"}}, manager="test"
+    )
+    assert mapping(made, "data")["stamp"] == "yes"
+    os.kill(running.webhook.pid, signal.SIGSTOP)
+    children = Path(f"/proc/{running.webhook.pid}/task/{running.webhook.pid}/children")
+    worker = int(children.read_text().split()[0])
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        other: Document = {"metadata": {"name": f"{prefix}-2", "namespace": "default"}}
+        with pytest.raises(KubeError, match=r"fail\.policies\.ringfence\.io"):
+            running.admin.create(CONFIG_MAPS, other, manager="test")
+        own: Document = {"metadata": {"name": f"{prefix}-3", "namespace": "kube-system"}}
+        running.admin.create(CONFIG_MAPS, own, manager="test")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+        os.kill(running.webhook.pid, signal.SIGCONT)
+    running.remove(f"{prefix}-hard")
