@@ -22,6 +22,7 @@ from urllib.request import urlopen
 from enforcer.lab import ledger as ledgers
 from enforcer.lab import netns, processes
 from enforcer.lab.api import bringup, journal
+from enforcer.lab.api.control_plane import PROGRAMS
 from enforcer.lab.api.topology import hollow_nodes
 from enforcer.lab.ledger import STATE_FILE, Backing, Ledger, Lock, Phase, State
 from enforcer.lab.names import NETNS_ROOT, NODE, Places
@@ -150,7 +151,10 @@ def clean(ledger: Ledger) -> None:
     state = ledger.state
     if state.phase is not Phase.REMOVING:
         ledger.update(replace(state, phase=Phase.REMOVING))
-    processes.end(state.processes)
+    planes = [process for process in state.processes if process.name in PROGRAMS]
+    processes.end([process for process in state.processes if process not in planes])
+    # Their data goes with the lab, and etcd takes seconds for a polite end.
+    processes.end(planes, grace=0)
     if state.backing is Backing.JOINED_API:
         bringup.leave(ledger)
     # Only now nobody makes pods any more.

@@ -54,7 +54,9 @@ class NodePlaces:
     enforcer_run: Path
     responder_socket: Path
     journal: Path
-    """What the hollow kubelet has made; unused by the node of a lab without API server."""
+    """What the hollow kubelet has made; the node of a lab without API server has none of these."""
+    cni_conf: Path
+    cni_bin: Path
     enforcer: str
     responder: str
     kubelet: str
@@ -136,7 +138,8 @@ class Places:
         """The places of one node: the only one of a lab from files, or a hollow one."""
         if name == NODE:
             only = (self.node_netns, self.pins, self.enforcer_run, self.responder_socket)
-            return NodePlaces(name, *only, Path(), "enforcer", "responder", "kubelet")
+            none = (Path(), Path(), Path())
+            return NodePlaces(name, *only, *none, "enforcer", "responder", "kubelet")
         return NodePlaces(
             name=name,
             netns=f"{self.node_netns}.{name}",
@@ -144,6 +147,8 @@ class Places:
             enforcer_run=self.run / f"enforcer-{name}",
             responder_socket=self.run / f"responder-{name}.sock",
             journal=self.run / f"pods-{name}.json",
+            cni_conf=self.run / f"cni-{name}" / "net.d",
+            cni_bin=self.run / f"cni-{name}" / "bin",
             enforcer=f"enforcer-{name}",
             responder=f"responder-{name}",
             kubelet=f"kubelet-{name}",

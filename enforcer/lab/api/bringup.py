@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from enforcer.lab import netns
-from enforcer.lab.api import control_plane, kubeconfig
+from enforcer.lab.api import control_plane, enforcement, kubeconfig
 from enforcer.lab.api.topology import HollowNode, hollow_nodes
 from enforcer.lab.ledger import Backing, Ledger, State, write_atomically
 from enforcer.lab.names import Places
@@ -116,12 +116,20 @@ def _start_node(ledger: Ledger, node: HollowNode) -> Waits:
 def _enforcer_command(ledger: Ledger, node: HollowNode) -> tuple[str, ...]:
     config = ledger.state.config
     file = () if config is None else ("-c", as_given(ledger.state, config))
+    folders = (
+        "--cni-conf-dir",
+        str(node.places.cni_conf),
+        "--cni-bin-dir",
+        str(node.places.cni_bin),
+    )
+    cni = folders if enforcement.prepare(node.places) else ()
     return ringfence(
         *("enforcer", "run", "--node-name", node.name),
         *("--kubeconfig", str(ledger.places.inside_kubeconfig)),
         *file,
         *("--pin-dir", str(node.places.pins)),
         *("--run-dir", str(node.places.enforcer_run)),
+        *cni,
     )
 
 

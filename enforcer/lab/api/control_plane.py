@@ -27,6 +27,7 @@ from enforcer.lab.processes import Process
 ETCD = "etcd"
 API_SERVER = "kube-apiserver"
 CONTROLLER_MANAGER = "kube-controller-manager"
+PROGRAMS = (ETCD, API_SERVER, CONTROLLER_MANAGER)
 CONTROLLER = "controller"
 WEBHOOK = "webhook"
 SYSTEM_NAMESPACE = "ringfence-system"
@@ -40,7 +41,7 @@ KUBECTL_SECONDS = 60.0
 def expected(state: State) -> tuple[str, ...]:
     """The processes that a lab with its own API server should have."""
     cluster_side = () if state.config is None else (CONTROLLER, WEBHOOK)
-    return (ETCD, API_SERVER, CONTROLLER_MANAGER, *cluster_side)
+    return (*PROGRAMS, *cluster_side)
 
 
 def prepare(places: Places) -> None:

@@ -13,16 +13,17 @@ import argparse
 import logging
 import signal
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from enforcer.endpoints import INTERFACE_ANNOTATION
+from enforcer.lab.api import enforcement
 from enforcer.lab.api.binder import Binder
+from enforcer.lab.api.enforcement import Enforcement
 from enforcer.lab.api.journal import Journal, Sandbox, Stage
-from enforcer.lab.api.runtime import Runtime, enforced_by
+from enforcer.lab.api.runtime import Runtime
 from enforcer.lab.api.services import Proxy
 from enforcer.lab.api.topology import HollowNode, hollow_nodes, node_named
 from enforcer.lab.api.workload import (
@@ -46,7 +47,6 @@ from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.reflector import Reflector
 from generators.kube.resources import NODES, PODS, Key
 from generators.logs import event
-from generators.objects import Pod
 
 log = logging.getLogger("ringfence.lab.kubelet")
 
@@ -72,14 +72,14 @@ class Kubelet:
     """One node's pods, kept as the API server wants them."""
 
     def __init__(
-        self, client: Client, lab: Places, node: HollowNode, enforced: Callable[[Pod], bool]
+        self, client: Client, lab: Places, node: HollowNode, enforcement: Enforcement
     ) -> None:
         self._client = client
         self._lab = lab
         self._node = node
-        self._enforced = enforced
+        self._enforcement = enforcement
         self._journal = Journal(node.places.journal)
-        self._runtime = Runtime(lab, node, self._journal)
+        self._runtime = Runtime(lab, node, self._journal, enforcement)
         self._announced = _Announced()
         self._queue: WorkQueue[Key] = WorkQueue(PATIENCE)
         scope = Scope(fields=f"spec.nodeName={node.name}")
@@ -140,10 +140,10 @@ class Kubelet:
         if sandbox.stage is Stage.PLANNED:
             sandbox = self._runtime.wire(sandbox)
         if sandbox.stage is Stage.WIRED:
-            if not self._told(item, sandbox):
+            if self._enforcement.announces and not self._told(item, sandbox):
                 self._patch(key, interface_patch(item.pod, sandbox.interface))
                 self._patch(key, addressed_patch(item.pod, self._node, sandbox.addresses), "status")
-            if not self._enforced(item.pod):
+            if not self._enforcement.in_force(sandbox):
                 self._queue.add_after(key, LOOK_SECONDS)
                 return
             sandbox = self._runtime.connect(sandbox)
@@ -264,7 +264,7 @@ def main() -> None:
         proxy = Proxy(client, node.places.netns)
         threading.Thread(target=proxy.run, daemon=True).start()
         stack.callback(proxy.stop)
-        Kubelet(client, lab, node, enforced_by(node.places.enforcer_run)).run(stop, asked.ready)
+        Kubelet(client, lab, node, enforcement.plan(node.places)).run(stop, asked.ready)
 
 
 def _labels(node: HollowNode, lab: Places) -> dict[str, str]:

@@ -6,25 +6,24 @@ only when the agent enforces its pod, so no pod is ever open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-from enforcer import control
 from enforcer.lab import netns, network
+from enforcer.lab.api.enforcement import Enforcement
 from enforcer.lab.api.journal import Journal, Sandbox, Stage
 from enforcer.lab.api.topology import HollowNode
 from enforcer.lab.names import Places
-from generators.errors import RingfenceError
 from generators.objects import Pod
 
 
 class Runtime:
     """The sandboxes of one node."""
 
-    def __init__(self, places: Places, node: HollowNode, journal: Journal) -> None:
+    def __init__(
+        self, places: Places, node: HollowNode, journal: Journal, enforcement: Enforcement
+    ) -> None:
         self._places = places
         self._node = node
         self._journal = journal
+        self._enforcement = enforcement
 
     def plan(self, pod: Pod) -> Sandbox:
         """Give a pod its names and addresses; nothing is made yet."""
@@ -55,28 +54,10 @@ class Runtime:
 
     def tear_down(self, sandbox: Sandbox) -> None:
         """Nothing of it stays; again is fine."""
+        self._enforcement.forget(sandbox)
         self._remove(sandbox)
         self._journal.forget(sandbox.key)
 
     def _remove(self, sandbox: Sandbox) -> None:
         network.remove_pod(self._node.places.netns, sandbox.interface)
         netns.remove(sandbox.netns)
-
-
-def enforced_by(run_dir: Path) -> Callable[[Pod], bool]:
-    """Whether the agent says that a pod's policy is in force; false while it does not answer."""
-
-    def enforced(pod: Pod) -> bool:
-        try:
-            answer = control.ask(run_dir, {"command": "endpoints"})
-        except RingfenceError:
-            return False
-        listed = answer.get("endpoints")
-        return any(
-            (entry["namespace"], entry["pod"], entry["status"])
-            == (pod.namespace, pod.name, "ready")
-            and set(pod.ips) & {entry["ipv4"], entry["ipv6"]}
-            for entry in (listed if isinstance(listed, list) else ())
-        )
-
-    return enforced

@@ -1,4 +1,4 @@
-"""Labs on an API server come and go: with everything, or with only their nodes where they joined."""
+"""Labs on an API server come and go: with everything, or with only their nodes."""
 
 from __future__ import annotations
 
