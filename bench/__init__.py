@@ -24,6 +24,7 @@ BENCHES = (
     "rulesets",
     "cut",
     "arrival",
+    "starting",
 )
 
 Bench = Callable[["Scale"], Iterable["Comparison"]]

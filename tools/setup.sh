@@ -30,8 +30,9 @@ packages() {
 	echo python3-bpfcc iproute2 nftables gcc libc6-dev
 	[ -e "/lib/modules/$(uname -r)/build" ] || echo "linux-headers-$(dpkg --print-architecture)"
 	case $scope in
-	test) echo curl ;; # the README's section "In a cluster" asks the webhook with it
-	bench) echo curl iptables ;;
+	# The README's section "In a cluster" asks the webhook with curl; the plugins make networks.
+	test) echo curl containernetworking-plugins ;;
+	bench) echo curl containernetworking-plugins iptables ;;
 	esac
 }
 

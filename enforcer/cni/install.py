@@ -8,8 +8,10 @@ set aside under a name that runtimes do not read, and comes back at the end.
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import logging
+import os
 import shutil
 import threading
 from dataclasses import dataclass
@@ -53,6 +55,15 @@ class Places:
     def entry(self, seconds: int = DEFAULT_SECONDS) -> Entry:
         """Our entry in the configuration."""
         return Entry(str(self.run_dir / SOCKET), str(self.namespaces), seconds)
+
+
+class StillRunning(RingfenceError):
+    """An agent keeps the plugin on the node; what is taken away now would come back."""
+
+    exit_code = 1
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(f"an agent runs with {run_dir} and keeps its plugin; end it first")
 
 
 class Unwritable(RingfenceError):
@@ -104,6 +115,7 @@ def leave(places: Places) -> None:
     """Take our entry out of every configuration, bring back what was set aside, and remove the
     program unless another agent's entry still names it.
     """
+    _refuse_while_running(places.run_dir)
     entry = places.entry()
     used = False
     for path in sorted(places.conf_dir.glob(f"*{conflist.LIST_SUFFIX}")):
@@ -119,6 +131,20 @@ def leave(places: Places) -> None:
         leftover.unlink(missing_ok=True)
     if not used:
         places.program.unlink(missing_ok=True)
+
+
+def _refuse_while_running(run_dir: Path) -> None:
+    """The agent holds the lock of its run directory as long as it lives."""
+    try:
+        descriptor = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StillRunning(run_dir) from None
+    finally:
+        os.close(descriptor)
 
 
 def _bring_back(path: Path, without: str) -> bool:

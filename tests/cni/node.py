@@ -30,6 +30,7 @@ from tests.cni.runtime import Result, Runtime, result
 NODE_NAME = "here"
 PORT = 8080
 DEADLINE = 30.0
+SILENCE_SECONDS = 0.4
 CONFLIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}'
 CONFIG = """\
 apiVersion: ringfence.io/v1alpha1
@@ -204,6 +205,22 @@ def wait_for(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the condition does not come true")
         time.sleep(0.02)
+
+
+def reaches(source: str, destination: str, address: str) -> bool:
+    """Whether a real connection is made between two network namespaces; silence means no."""
+    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with netns.inside(destination):
+        listener = socket.create_server((address, PORT), family=kind)
+    with netns.inside(source):
+        client = socket.socket(kind, socket.SOCK_STREAM)
+    with listener, client:
+        client.settimeout(SILENCE_SECONDS)
+        try:
+            client.connect((address, PORT))
+        except TimeoutError:
+            return False
+    return True
 
 
 def tenants() -> list[Document]:

@@ -97,3 +97,73 @@ def result(addresses: Sequence[str], host: str = "", netns: str = "") -> dict[st
         interfaces.insert(0, {"name": host, "mac": "02:00:00:00:00:01"})
     ips = [{"address": f"{a}/{128 if ':' in a else 32}", "interface": 0} for a in addresses]
     return {"cniVersion": "1.1.0", "interfaces": interfaces, "ips": ips, "dns": {}}
+
+
+PLUGINS = Path("/usr/lib/cni")
+"""Where Debian's containernetworking-plugins are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A runtime that reads the node's configuration and runs every plugin of it, in `netns`."""
+
+    conflist: Path
+    node_netns: Path
+    more_plugins: Path
+
+    def add(self, container: str, netns: Path, pod: str) -> Result:
+        """ADD of one plugin after the other; the last result, or the first failure."""
+        done = Result(0, "")
+        for plugin in self._plugins():
+            if done.output:
+                plugin["prevResult"] = done.json
+            done = self._run("ADD", plugin, container, netns, pod)
+            if done.code != 0:
+                break
+        return done
+
+    def delete(self, container: str, netns: Path, pod: str, added: Result) -> list[Result]:
+        """DEL in reverse order."""
+        previous = {"prevResult": added.json}
+        return [
+            self._run("DEL", {**plugin, **previous}, container, netns, pod)
+            for plugin in reversed(self._plugins())
+        ]
+
+    def _plugins(self) -> list[dict[str, object]]:
+        held = json.loads(self.conflist.read_text())
+        head = {"cniVersion": held["cniVersion"], "name": held["name"]}
+        return [{**plugin, **head} for plugin in held["plugins"]]
+
+    def _run(self, command: str, plugin: Config, container: str, netns: Path, pod: str) -> Result:
+        kind = str(plugin["type"])
+        folder = next(p for p in (PLUGINS, self.more_plugins) if (p / kind).exists())
+        namespace, _, name = pod.partition("/")
+        finished = subprocess.run(
+            ["nsenter", f"--net={self.node_netns}", "--", str(folder / kind)],
+            input=json.dumps(plugin).encode(),
+            env={
+                "PATH": os.defpath,
+                "CNI_COMMAND": command,
+                "CNI_CONTAINERID": container,
+                "CNI_NETNS": str(netns),
+                "CNI_IFNAME": IFNAME,
+                "CNI_PATH": f"{PLUGINS}:{self.more_plugins}",
+                "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}",
+            },
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        return Result(finished.returncode, finished.stdout.decode())
+
+
+def conflist_of(kind: str, data_dir: Path) -> str:
+    """A configuration with one plugin that makes networks, for IPv4 and IPv6."""
+    ranges = [[{"subnet": "10.20.0.0/24"}], [{"subnet": "fd20::/112"}]]
+    ipam = {"type": "host-local", "ranges": ranges, "dataDir": str(data_dir)}
+    if kind == "bridge":
+        plugin = {"type": kind, "bridge": "cni0", "isGateway": True, "ipam": ipam}
+    else:
+        plugin = {"type": kind, "ipam": ipam}
+    return json.dumps({"cniVersion": "1.0.0", "name": "net", "plugins": [plugin]}, indent=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,12 +13,9 @@ import pytest
 from enforcer import attach, loader
 from enforcer.cni import conflist
 from enforcer.lab import netns
-from enforcer.lab.names import Wire
-from tests.cni.node import CONFLIST, PORT, Node, deny_ingress, pod, started, wait_for
+from tests.cni.node import CONFLIST, Node, deny_ingress, pod, reaches, started, wait_for
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(120)]
-
-SILENCE_SECONDS = 0.4
 
 
 @pytest.fixture(scope="module")
@@ -28,32 +24,17 @@ def node(tmp_path_factory: pytest.TempPathFactory, plugin: Path) -> Iterator[Nod
         yield found
 
 
-def reaches(source: Wire, destination: Wire) -> bool:
-    """Whether a real connection is made; silence means no."""
-    with netns.inside(destination.netns):
-        listener = socket.create_server((destination.addresses[0], PORT))
-    with listener, netns.inside(source.netns):
-        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        with client:
-            client.settimeout(SILENCE_SECONDS)
-            try:
-                client.connect((destination.addresses[0], PORT))
-            except TimeoutError:
-                return False
-    return True
-
-
 def test_add_returns_when_the_policy_of_the_pod_is_in_force(node: Node) -> None:
     ours, foreign = node.sandbox(), node.sandbox()
     node.write("one.json", pod("t1/a"), pod("t2/b"))
     for key, wire in (("t1/a", ours), ("t2/b", foreign)):
         added = node.add(key, wire)
         assert (added.code, added.json) == (0, node.previous(wire)), node.log
-    assert not reaches(foreign, ours)
+    assert not reaches(foreign.netns, ours.netns, ours.addresses[0])
     friend = node.sandbox()
     node.write("two.json", pod("t1/friend"))
     assert node.add("t1/friend", friend).code == 0
-    assert reaches(friend, ours)
+    assert reaches(friend.netns, ours.netns, ours.addresses[0])
 
 
 def test_add_of_a_pod_that_nobody_knows_fails_for_a_strict_tenant_only(node: Node) -> None:
@@ -68,7 +49,7 @@ def test_add_of_a_pod_that_nobody_knows_fails_for_a_strict_tenant_only(node: Nod
         assert pins is not None
         for wire in (strict, free):
             assert attach.attached(pins, wire.interface) is not None, "closed until it is known"
-    assert not reaches(free, strict)
+    assert not reaches(free.netns, strict.netns, strict.addresses[0])
 
 
 def test_a_pod_that_becomes_known_while_add_waits_starts(node: Node) -> None:
@@ -88,7 +69,7 @@ def test_a_new_sandbox_of_the_same_pod_outlives_the_late_end_of_the_old_one(node
     found = node.attachment("t1/again")
     assert found is not None
     assert (found.container, found.ifindex) == (new.netns, node.ifindex(new))
-    assert reaches(peer, new)
+    assert reaches(peer.netns, new.netns, new.addresses[0])
 
 
 def test_del_is_content_with_what_it_does_not_know(node: Node) -> None:
@@ -172,8 +153,11 @@ def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
         assert node.attachment("t1/a") is not None
         assert node.add("t1/friend", friend).code == 0
         assert node.check("t1/a", ours).code == 0
-        assert reaches(friend, ours)
+        assert reaches(friend.netns, ours.netns, ours.addresses[0])
 
+        refused_to_go = subprocess.run(node.command("uninstall"), capture_output=True, text=True)
+        assert (refused_to_go.returncode, node.conflist.exists()) == (1, True)
+        assert "end it first" in refused_to_go.stderr
         node.end(node.processes[-1])
         subprocess.run(node.command("uninstall"), check=True, timeout=30)
         assert node.conflist.read_text() == CONFLIST

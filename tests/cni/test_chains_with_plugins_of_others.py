@@ -1,0 +1,107 @@
+"""Behind plugins that others wrote (Debian's): the node's configuration, run as a runtime does."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from enforcer import control
+from enforcer.lab import netns
+from enforcer.lab.names import NETNS_ROOT
+from tests.cni.node import Node, deny_ingress, pod, reaches, started, wait_for
+from tests.cni.runtime import PLUGINS, Chain, Result, conflist_of
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.usefixtures("plugin"),
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(
+        not (PLUGINS / "ptp").exists(),
+        reason="no containernetworking-plugins; tools/setup.sh test installs them",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, plugin: Path) -> Iterator[Node]:
+    with started(tmp_path_factory.mktemp("chains")) as found:
+        with netns.inside(found.name):  # these plugins count on link-local addresses of the node
+            Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("0")
+        yield found
+
+
+def chain(node: Node, kind: str) -> Chain:
+    """The configuration of another CNI, into which the agent puts our plugin."""
+    text = conflist_of(kind, node.directory / "addresses" / kind)
+    node.conflist.write_text(text)
+    wanted = [*json.loads(text)["plugins"], node.places.entry().fields]
+    wait_for(lambda: json.loads(node.conflist.read_text())["plugins"] == wanted)
+    return Chain(node.conflist, NETNS_ROOT / node.name, node.places.bin_dir)
+
+
+def address(added: Result, family: int) -> str:
+    ips = added.json["ips"]
+    assert isinstance(ips, list)
+    found = [str(ip["address"]).partition("/")[0] for ip in ips]
+    return next(a for a in found if (":" in a) is (family == 6))
+
+
+@pytest.mark.parametrize("kind", ["ptp", "bridge"])
+def test_pods_of_another_cni_start_behind_their_policy(node: Node, kind: str) -> None:
+    runtime = chain(node, kind)
+    keys = ("t1/server", "t1/friend", "t2/stranger")
+    node.write("pods.json", *(pod(key) for key in keys))
+    boxes = {key: node.empty().netns for key in keys}
+    added = {key: runtime.add(boxes[key], NETNS_ROOT / boxes[key], key) for key in keys}
+    assert [done.code for done in added.values()] == [0, 0, 0], (added, node.log)
+    for family in (4, 6):
+        target = address(added["t1/server"], family)
+        for key in keys:  # IPv6 addresses are tried out first
+            wait_for(partial(ready, boxes[key], address(added[key], family)))
+        assert reaches(boxes["t1/friend"], boxes["t1/server"], target), node.log
+        assert not reaches(boxes["t2/stranger"], boxes["t1/server"], target)
+    node.write("deny.json", deny_ingress("t1"))
+    wait_for(lambda: not reaches(boxes["t1/friend"], boxes["t1/server"], target))
+    (node.manifests / "deny.json").unlink()
+    for key in keys:
+        ended = runtime.delete(boxes[key], NETNS_ROOT / boxes[key], key, added[key])
+        assert [done.code for done in ended] == [0, 0]
+    assert all(node.attachment(key) is None for key in keys)
+
+
+def ready(name: str, address: str) -> bool:
+    """Whether an address of a pod can be used."""
+    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with netns.inside(name), socket.socket(kind, socket.SOCK_STREAM) as tried:
+        try:
+            tried.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["ptp", "bridge"])
+def test_a_pod_that_started_without_the_plugin_is_found_all_the_same(node: Node, kind: str) -> None:
+    runtime = chain(node, kind)
+    box = node.empty().netns
+    alone = node.directory / "alone.conflist"
+    alone.write_text(conflist_of(kind, node.directory / "addresses" / kind))
+    added = Chain(alone, runtime.node_netns, runtime.more_plugins).add(box, NETNS_ROOT / box, "x/y")
+    name = f"late-{kind}"
+    node.write("late.json", pod(f"t1/{name}", ips=(address(added, 4), address(added, 6))))
+    began = time.monotonic()
+    wait_for(lambda: any(e["pod"] == name for e in listed(node, "endpoints")))
+    wait_for(lambda: not any(e["pod"] == name for e in listed(node, "status", "notEnforced")))
+    print(f"{kind}: found by its addresses after {time.monotonic() - began:.2f} s")
+
+
+def listed(node: Node, command: str, key: str = "") -> list[dict[str, object]]:
+    found = control.ask(node.run_dir, {"command": command})[key or command]
+    assert isinstance(found, list)
+    return found
