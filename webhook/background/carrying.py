@@ -20,7 +20,7 @@ from generators.kyverno.values import Document, ObjectKey
 from webhook.background.caches import Caches
 from webhook.background.judging import Applies, Verdict, judge, judge_deleted, living, on_deletion
 from webhook.background.kept import Kept, MadeObject, is_made
-from webhook.background.made import Found, Made, TriggerName, name_of
+from webhook.background.made import Found, Made, TriggerName, name_of, object_key
 from webhook.background.memory import Memory
 from webhook.background.needs import RuleName
 from webhook.background.planning import Plan, Situation, Write, plan
@@ -62,6 +62,13 @@ class Carrier:
         self._lock = threading.Lock()
         self._handled: dict[tuple[RuleName, str], int] = {}
         """Rule and UID of a trigger whose version has had what is made once."""
+        self._waiting: dict[ObjectKey, set[TriggerName]] = {}
+        """Triggers that want an object which was made for another."""
+
+    def waiting_for(self, key: ObjectKey) -> set[TriggerName]:
+        """The triggers that may get an object now that it has changed."""
+        with self._lock:
+            return self._waiting.pop(key, set())
 
     def forget_handled(self, before: int) -> None:
         """The memory covers triggers up to this version."""
@@ -112,13 +119,17 @@ class Carrier:
         made: tuple[Found, ...],
         verdicts: list[Verdict],
     ) -> Situation:
-        policies_that_made = {found.item.mark.owner.policy for found in made}
+        rules_that_made = {(f.item.mark.owner.policy, f.item.mark.owner.rule) for f in made}
+        places = {(f.item.mark.owner.policy, object_key(f.resource, f.key)) for f in made}
 
         def in_scope(verdict: Verdict) -> bool:
             if kept is None or is_existing(verdict.rule):
                 return True
             since = self._memory.since(verdict.name).introduced
-            return kept.version > since or verdict.policy.key in policies_that_made
+            if kept.version > since or verdict.name in rules_that_made:
+                return True
+            # A renamed rule goes on with what it made under its former name.
+            return any((verdict.policy.key, want.key) in places for want in verdict.wanted)
 
         def anew(verdict: Verdict) -> bool:
             if kept is None:
@@ -199,12 +210,17 @@ class Carrier:
         if home is not None and home.terminating:
             return
         if present is not None and name_of(present.mark.owner.trigger) != name:
-            self._uncontested(table, environment, wanted.key, present)
+            self._uncontested(table, environment, wanted.key, present, name)
         done = self._writer.ensure(verdict.policy.namespace, wanted, present)
         self._telling.wrote(verdict, wanted.key, done)
 
     def _uncontested(
-        self, table: Table, environment: Environment, key: ObjectKey, present: MadeObject
+        self,
+        table: Table,
+        environment: Environment,
+        key: ObjectKey,
+        present: MadeObject,
+        name: TriggerName,
     ) -> None:
         """NotAllowed when the trigger for which the object was made still wants it."""
         other = name_of(present.mark.owner.trigger)
@@ -213,6 +229,8 @@ class Carrier:
             return
         verdicts = judge(table.generating.get(resource, ()), kept.document(), environment)
         if any(wanted.key == key for verdict in verdicts for wanted in verdict.wanted):
+            with self._lock:
+                self._waiting.setdefault(key, set()).add(name)
             raise NotAllowed(f"{key} is generated for {other} already")
 
     def _delete(

@@ -272,7 +272,9 @@ class PolicyWork:
             self._add(name)
 
     def _made_changed(self, resource: Resource, key: Key) -> None:
-        for name in self._made.note(resource, key, self._caches.made(resource, key)):
+        concerned = self._made.note(resource, key, self._caches.made(resource, key))
+        concerned |= self._carrier.waiting_for(object_key(resource, key))
+        for name in concerned:
             if self._running:
                 self._add(name)
 

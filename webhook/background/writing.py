@@ -28,7 +28,6 @@ from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import Wanted
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.ownership import KYVERNO, labels, mark_of, notes
-from generators.kyverno.synchronize import tidy
 from generators.kyverno.values import (
     Document,
     Path,
@@ -220,7 +219,7 @@ class Writer:
         check_change(tenancy, before, after)
         live = self._client.get(resource, key.name, key.namespace)
         seen = bare_document(live)
-        if tidy(seen) != tidy(before):
+        if seen != before:
             why = Status(message="it changed since the rule looked at it")
             raise Conflict(f"PATCH {key}", why)
         version = meta_of(live).resource_version
@@ -273,13 +272,16 @@ def check_change(tenancy: Tenancy, before: Document, after: Document) -> None:
 
 
 def differences(desired: Document, live: Document) -> Iterator[Difference]:
-    """Where the live object says something else, more or less than is desired."""
+    """Where the live object says something else, more or less than is desired.
+
+    To the letter: `ingress: [{}]` lets everybody in, and no `ingress` nobody.
+    """
     left = {k: v for k, v in desired.items() if k not in ("metadata", "status")}
     right = {k: v for k, v in live.items() if k not in ("metadata", "status")}
-    yield from _different((), tidy(left), tidy(right))
+    yield from _different((), left, right)
     wanted, found = mapping(desired, "metadata"), mapping(live, "metadata")
     for field in ("labels", "annotations", "finalizers", "ownerReferences"):
-        yield from _different(("metadata", field), tidy(wanted.get(field)), tidy(found.get(field)))
+        yield from _different(("metadata", field), wanted.get(field), found.get(field))
 
 
 def _different(path: Path, desired: Value, live: Value) -> Iterator[Difference]:

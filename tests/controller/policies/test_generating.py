@@ -1,0 +1,462 @@
+"""Generate rules on a real API server: what they make, keep, collect and refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from generators.kube.documents import Document, mapping, strings
+from generators.kube.errors import KubeError
+from generators.kube.resources import (
+    CONFIG_MAPS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    Resource,
+)
+from tests.controller.cluster import ControllerProcess, holds_for
+from tests.controller.policies.ground import Ground, labels_of, quiet, started, uid_of, version_of
+from tests.testbed.waiting import eventually
+
+pytestmark = pytest.mark.cluster
+QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
+LIMITS = Resource("", "v1", "limitranges", "LimitRange")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+Name = Callable[[str], str]
+
+
+def rule(name: str, mine: str, generate: str, more: str = "") -> str:
+    """A rule for the namespaces that carry label `run: MINE`."""
+    return (
+        f"- name: {name}\n"
+        "  match: {any: [{resources: {kinds: [Namespace],"
+        f' selector: {{matchLabels: {{run: "{mine}"}}}}}}}}]}}\n{more}  generate: {{{generate}}}\n'
+    )
+
+
+def deny(name: str, *switches: str, spec: str = "podSelector: {}, policyTypes: [Ingress]") -> str:
+    """Generates a NetworkPolicy of that name into the trigger."""
+    more = "".join(f"{switch}, " for switch in switches)
+    return (
+        f"apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, name: {name}, {more}"
+        f'namespace: "{{{{request.object.metadata.name}}}}", data: {{spec: {{{spec}}}}}'
+    )
+
+
+SYNC, EXISTING = "synchronize: true", "generateExisting: true"
+
+
+def labelled(on: Ground, namespace: str, mine: str) -> None:
+    on.make(namespace, labels={"run": mine})
+
+
+@pytest.fixture
+def mine(unique_name: Callable[[str], str]) -> str:
+    return unique_name("p")
+
+
+def test_existing_triggers_are_a_rules_business_only_when_it_says_so(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    labelled(on, f"{mine}-old", mine)
+    eventually(lambda: quiet(controller), "known")
+    both = rule("all", mine, deny("all", SYNC, EXISTING)) + rule("new", mine, deny("new", SYNC))
+    on.policy_object(mine, both)
+    eventually(lambda: on.networks(f"{mine}-old") == ["all"], "the existing one")
+    labelled(on, f"{mine}-new", mine)
+    eventually(lambda: on.networks(f"{mine}-new") == ["all", "new"], "the new one")
+    assert on.networks(f"{mine}-old") == ["all"]
+    on.label(f"{mine}-old", "x", key="touched")
+    eventually(lambda: on.networks(f"{mine}-old") == ["all", "new"], "an update is an event")
+
+
+def test_an_edited_rule_collects_exactly_what_it_made(on: Ground, mine: str) -> None:
+    first = rule("one", mine, deny("a", SYNC, EXISTING))
+    second = rule("two", mine, deny("b", SYNC, EXISTING))
+    labelled(on, mine, mine)
+    on.policy_object(mine, first + second)
+    eventually(lambda: on.networks(mine) == ["a", "b"], "both")
+    other = on.find(NETWORK_POLICIES, mine, "b")
+    on.policy_object(mine, rule("one", mine, deny("c", SYNC, EXISTING)) + second)
+    eventually(lambda: on.networks(mine) == ["b", "c"], "the renamed target")
+    assert on.find(NETWORK_POLICIES, mine, "b") == other
+
+
+def test_a_renamed_rule_takes_over_in_place(on: Ground, mine: str) -> None:
+    labelled(on, mine, mine)
+    on.policy_object(mine, rule("before", mine, deny("a", SYNC, EXISTING)))
+    eventually(lambda: on.networks(mine) == ["a"], "made")
+    uid = uid_of(on.find(NETWORK_POLICIES, mine, "a"))
+    on.policy_object(mine, rule("after", mine, deny("a", SYNC)))
+
+    def taken_over() -> bool:
+        now = on.find(NETWORK_POLICIES, mine, "a")
+        assert uid_of(now) == uid, "it was deleted in between"
+        return labels_of(now)["ringfence.io/rule"] == "after"
+
+    eventually(taken_over, "taken over")
+
+
+def test_an_element_that_leaves_the_list_takes_its_object_with_it(on: Ground, mine: str) -> None:
+    on.policy_object(
+        mine,
+        rule(
+            "each",
+            mine,
+            'synchronize: true, foreach: [{list: "split(request.object.metadata.annotations.peers,'
+            ' \',\')", apiVersion: v1, kind: ConfigMap, name: "peer-{{element}}",'
+            ' namespace: "{{request.object.metadata.name}}", data: {data: {peer: "{{element}}"}}}]',
+        ),
+    )
+    on.make(mine, labels={"run": mine}, annotations={"peers": "a,b,c"})
+
+    def there() -> str:
+        names = "abc"
+        return "".join(n for n in names if on.find(CONFIG_MAPS, mine, f"peer-{n}") is not None)
+
+    eventually(lambda: there() == "abc", "one for each")
+    kept = on.find(CONFIG_MAPS, mine, "peer-c")
+    on.merge(NAMESPACES, "", mine, {"metadata": {"annotations": {"peers": "a,c"}}})
+    eventually(lambda: there() == "ac", "b is gone")
+    assert uid_of(on.find(CONFIG_MAPS, mine, "peer-c")) == uid_of(kept)
+
+
+def test_what_the_api_server_adds_or_rewrites_is_not_fought(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    quota = (
+        "apiVersion: v1, kind: ResourceQuota, name: q,"
+        ' namespace: "{{request.object.metadata.name}}", synchronize: true,'
+        ' data: {spec: {hard: {requests.cpu: "4000m", pods: 10}}}'
+    )
+    ports = "podSelector: {}, ingress: [{ports: [{port: 80}, {port: 443, protocol: TCP}]}]"
+    on.policy_object(
+        mine, rule("quota", mine, quota) + rule("ports", mine, deny("ports", SYNC, spec=ports))
+    )
+    labelled(on, mine, mine)
+    eventually(lambda: on.find(QUOTAS, mine, "q") is not None, "quota")
+    eventually(lambda: on.networks(mine) == ["ports"], "policy")
+    eventually(lambda: quiet(controller), "done")
+    before = [version_of(on.find(NETWORK_POLICIES, mine, "ports")), spec_of(on, mine)]
+    for number in range(5):
+        on.label(mine, str(number), key="touched")
+    eventually(lambda: quiet(controller), "done")
+    after = [version_of(on.find(NETWORK_POLICIES, mine, "ports")), spec_of(on, mine)]
+    assert before == after
+    wider: Document = {"spec": {"ingress": [{}], "egress": [{}]}}
+    on.merge(NETWORK_POLICIES, mine, "ports", wider)
+
+    def restored() -> bool:
+        spec = mapping(on.find(NETWORK_POLICIES, mine, "ports") or {}, "spec")
+        return "egress" not in spec and spec["ingress"] != [{}]
+
+    eventually(restored, "an edit is undone, additions too")
+
+
+def spec_of(on: Ground, namespace: str) -> object:
+    return mapping(on.find(QUOTAS, namespace, "q") or {}, "spec")
+
+
+def test_an_object_of_the_same_name_is_taken_over_only_by_a_rule_that_synchronizes(
+    on: Ground, mine: str
+) -> None:
+    on.make(mine)
+    for name in ("kept", "taken"):
+        theirs: Document = {
+            "metadata": {"name": name, "namespace": mine, "labels": {"theirs": "on-it"}},
+            "spec": {"podSelector": {}, "ingress": [{}]},
+        }
+        on.admin.create(NETWORK_POLICIES, theirs, manager="test")
+    on.policy_object(
+        mine, rule("kept", mine, deny("kept")) + rule("taken", mine, deny("taken", SYNC))
+    )
+    on.label(mine, mine, key="run")
+
+    def taken() -> bool:
+        live = on.find(NETWORK_POLICIES, mine, "taken") or {}
+        return "ingress" not in mapping(live, "spec")
+
+    eventually(taken, "taken over")
+    assert labels_of(on.find(NETWORK_POLICIES, mine, "taken"))["theirs"] == "on-it"
+    kept = on.find(NETWORK_POLICIES, mine, "kept") or {}
+    assert mapping(kept, "spec")["ingress"] == [{}]
+
+
+def test_a_trigger_made_again_under_its_name_is_another_trigger(on: Ground, mine: str) -> None:
+    on.make(mine)
+    on.policy_object(
+        mine,
+        "- name: r\n  match: {any: [{resources: {kinds: [ConfigMap], names: [trigger],"
+        f" namespaces: [{mine}]}}}}]}}\n"
+        "  generate: {apiVersion: v1, kind: ServiceAccount, synchronize: true,"
+        f' name: "{{{{request.object.data.makes}}}}", namespace: {mine}, data: {{}}}}\n',
+    )
+    on.config(mine, "trigger", {}, makes="first")
+    eventually(lambda: on.find(SERVICE_ACCOUNTS, mine, "first") is not None, "first")
+    on.admin.delete(CONFIG_MAPS, "trigger", mine)
+    on.config(mine, "trigger", {}, makes="second")
+    eventually(lambda: on.find(SERVICE_ACCOUNTS, mine, "second") is not None, "second")
+    eventually(lambda: on.find(SERVICE_ACCOUNTS, mine, "first") is None, "the first's is gone")
+
+
+def test_two_triggers_do_not_fight_for_one_object(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    on.make(mine)
+    on.policy_object(
+        mine,
+        "- name: r\n  match: {any: [{resources: {kinds: [ConfigMap], names: [t-*],"
+        f" namespaces: [{mine}]}}}}]}}\n"
+        "  generate: {apiVersion: v1, kind: Secret, synchronize: true, name: one,"
+        f" namespace: {mine},"
+        ' data: {stringData: {by: "{{request.object.metadata.name}}"}}}\n',
+    )
+    on.config(mine, "t-1", {})
+    eventually(lambda: on.find(SECRETS, mine, "one") is not None, "made")
+    on.config(mine, "t-2", {})
+    problem = f"Secret {mine}/one is generated for ConfigMap {mine}/t-1 already"
+    eventually(lambda: problem in controller.get("/readyz")[1], "told")
+    on.admin.delete(CONFIG_MAPS, "t-1", mine)
+
+    def handed_over() -> bool:
+        notes = strings(mapping(on.find(SECRETS, mine, "one") or {}, "metadata"), "annotations")
+        return notes.get("ringfence.io/trigger") == f"ConfigMap {mine}/t-2"
+
+    eventually(handed_over, "the second gets it")
+
+
+def test_names_longer_than_labels_are_told_apart(on: Ground) -> None:
+    long = "p" + "x" * 80
+    for end in ("one", "two"):
+        on.policy_object(f"{long}-{end}", rule("r" * 63, f"long-{end}", deny(end, SYNC)))
+    on.make("long-names", labels={"run": "long-one"})
+    eventually(lambda: on.networks("long-names") == ["one"], "made")
+    on.label("long-names", "long-two", key="run")
+    eventually(lambda: on.networks("long-names") == ["two"], "told apart")
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        pytest.param(
+            rule(
+                "r", "x", "apiVersion: apps/v1, kind: Deployment, name: d, namespace: n, data: {}"
+            ),
+            "policies may not write Deployment; start with --allow-kind apps/v1/Deployment",
+            id="kind",
+        ),
+        pytest.param(
+            rule("r", "x", deny("d").replace('"{{request.object.metadata.name}}"', "kube-system")),
+            "kube-system is protected",
+            id="protected namespace",
+        ),
+        pytest.param(
+            "- name: r\n  match: {any: [{resources: {kinds: [ConfigMap]}}]}\n"
+            "  generate: {apiVersion: v1, kind: ConfigMap, name: c, namespace: n, data: {}}\n",
+            "a rule that ConfigMap triggers may not generate ConfigMap: it would loop",
+            id="loop",
+        ),
+        pytest.param(
+            rule(
+                "r",
+                "x",
+                "apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, name: a,"
+                " namespace: n, data: {}",
+            ),
+            "the API server does not serve security.istio.io/v1/AuthorizationPolicy",
+            id="not served",
+        ),
+    ],
+)
+def test_a_rule_that_may_not_run_makes_its_policy_not_ready(
+    on: Ground, mine: str, policy: str, why: str
+) -> None:
+    on.policy_object(mine, policy + rule("fine", mine, deny("fine", SYNC)))
+    eventually(lambda: on.condition(mine)[:2] == ("False", "Refused"), "refused")
+    assert why in on.condition(mine)[2]
+    labelled(on, mine, mine)
+    eventually(lambda: on.networks(mine) == ["fine"], "its other rule goes on")
+
+
+def test_a_namespaced_policy_stays_in_its_namespace(on: Ground, mine: str) -> None:
+    for namespace in (mine, f"{mine}-other"):
+        on.make(namespace)
+    rules = (
+        "- name: {name}\n  match: {{any: [{{resources: {{kinds: [ConfigMap]}}}}]}}\n"
+        "  generate: {{apiVersion: v1, kind: Secret, synchronize: true, name: {name},"
+        " namespace: {into}, data: {{}}}}\n"
+    )
+    both = rules.format(name="here", into=mine) + rules.format(name="there", into=f"{mine}-other")
+    on.policy_object("local", both, namespace=mine)
+    eventually(lambda: on.condition("local", mine)[0] == "False", "told")
+    for namespace in (mine, f"{mine}-other"):
+        on.config(namespace, "trigger", {})
+    eventually(lambda: on.find(SECRETS, mine, "here") is not None, "its own")
+    assert on.find(SECRETS, f"{mine}-other", "there") is None
+    assert on.find(SECRETS, f"{mine}-other", "here") is None
+    on.drop("local", mine)
+    eventually(lambda: on.find(SECRETS, mine, "here") is None, "collected")
+
+
+def test_copies_of_a_list_come_and_go_with_their_sources(on: Ground, mine: str) -> None:
+    on.make(f"{mine}-source")
+    on.secret(f"{mine}-source", "one", v="1")
+    on.policy_object(
+        mine,
+        rule(
+            "list",
+            mine,
+            'synchronize: true, namespace: "{{request.object.metadata.name}}", cloneList:'
+            f" {{namespace: {mine}-source, kinds: [v1/Secret],"
+            " selector: {matchLabels: {copy: me}}}",
+        ),
+    )
+    labelled(on, mine, mine)
+    eventually(lambda: on.find(SECRETS, mine, "one") is not None, "copied")
+    on.secret(f"{mine}-source", "two", v="2")
+    eventually(lambda: on.find(SECRETS, mine, "two") is not None, "a further source")
+    on.admin.delete(SECRETS, "one", f"{mine}-source")
+    eventually(lambda: on.find(SECRETS, mine, "one") is None, "a source that is gone")
+    assert on.find(SECRETS, mine, "two") is not None
+
+
+def test_a_source_that_comes_later_is_copied_when_it_comes(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    on.make(f"{mine}-source")
+    clone = (
+        'apiVersion: v1, kind: Secret, name: pull, namespace: "{{request.object.metadata.name}}",'
+        f" synchronize: true, clone: {{namespace: {mine}-source, name: pull}}"
+    )
+    on.policy_object(mine, rule("clone", mine, clone))
+    labelled(on, mine, mine)
+    missing = f"the source Secret {mine}-source/pull is not there"
+    eventually(lambda: missing in controller.get("/readyz")[1], "told")
+    on.secret(f"{mine}-source", "pull", v="1")
+    eventually(lambda: on.find(SECRETS, mine, "pull") is not None, "copied")
+    eventually(lambda: missing not in controller.get("/readyz")[1], "told no more")
+
+
+def test_a_rule_for_deletions_generates_when_its_trigger_goes(on: Ground, mine: str) -> None:
+    on.make(mine)
+    on.policy_object(
+        mine,
+        "- name: r\n  match: {any: [{resources: {kinds: [ConfigMap], operations: [DELETE],"
+        f" namespaces: [{mine}]}}}}]}}\n"
+        "  generate: {apiVersion: v1, kind: Secret, synchronize: true, name: farewell,"
+        f" namespace: {mine},"
+        ' data: {stringData: {of: "{{request.oldObject.metadata.name}}"}}}\n',
+    )
+    eventually(lambda: on.is_ready(mine), "Ready")
+    on.config(mine, "trigger", {})
+    holds_for(0.5, lambda: on.find(SECRETS, mine, "farewell") is None, "not while it is there")
+    on.admin.delete(CONFIG_MAPS, "trigger", mine)
+    eventually(lambda: on.find(SECRETS, mine, "farewell") is not None, "made")
+    holds_for(1.0, lambda: on.find(SECRETS, mine, "farewell") is not None, "and stays")
+
+
+def test_missing_rights_are_named_and_found_again(bare: Ground) -> None:
+    bare.permit("--policies", "cluster")
+    started(bare)
+    bare.policy_object(
+        "secrets",
+        rule(
+            "r",
+            "x",
+            "apiVersion: v1, kind: Secret, name: s,"
+            ' namespace: "{{request.object.metadata.name}}", synchronize: true, data: {}',
+        ),
+    )
+    eventually(lambda: bare.condition("secrets")[1] == "Forbidden", "told")
+    assert "create secrets" in bare.condition("secrets")[2]
+    bare.permit("--policies", "cluster", "--allow-kind", "Secret")
+    eventually(lambda: bare.is_ready("secrets"), "Ready", 30)
+
+
+def test_what_changed_while_nobody_looked_is_repaired(bare: Ground) -> None:
+    rules = rule("all", "on-it", deny("all", SYNC, EXISTING)) + rule(
+        "new", "on-it", deny("new", SYNC)
+    )
+    once = rule("once", "on-it", deny("once"))
+    bare.policy_object("kept", rules + once)
+    bare.policy_object("goes", rule("r", "on-it", deny("goes", SYNC)))
+    bare.make("older", labels={"run": "on-it"})
+    first = started(bare)
+    for name in ("deleted", "edited", "left", "vanishes"):
+        bare.make(name, labels={"run": "on-it"})
+    everything = ["all", "goes", "new", "once"]
+    names = ("older", "deleted", "edited", "left", "vanishes")
+    eventually(lambda: all(bare.networks(n) == everything for n in names), "all")
+    eventually(lambda: quiet(first), "done")
+    eventually(lambda: remembers(bare, "once"), "remembered")
+    assert first.terminate() == 0
+    for name in everything:
+        bare.admin.delete(NETWORK_POLICIES, name, "deleted")
+    bare.merge(NETWORK_POLICIES, "edited", "new", {"spec": {"ingress": [{}]}})
+    bare.label("left", "off", key="run")
+    bare.drop("goes")
+    bare.make("made", labels={"run": "on-it"})
+    second = started(bare)
+    eventually(lambda: bare.networks("deleted") == ["all", "new"], "made again, but for `once`")
+    eventually(lambda: "ingress" not in spec_of_policy(bare, "edited", "new"), "undone")
+    eventually(lambda: bare.networks("left") == ["once"], "collected")
+    eventually(lambda: bare.networks("made") == ["all", "new", "once"], "caught up")
+    eventually(lambda: bare.networks("vanishes") == ["all", "new", "once"], "policy deleted")
+    eventually(lambda: quiet(second), "done")
+    eventually(lambda: remembers(bare, "once"), "remembered")
+    assert second.terminate() == 0
+    versions = all_versions(bare)
+    third = started(bare)
+    eventually(lambda: quiet(third), "done")
+    holds_for(1.5, lambda: all_versions(bare) == versions, "nothing to do writes nothing")
+
+
+def remembers(on: Ground, rule_name: str) -> bool:
+    """Everything that there is has had what the rule makes once."""
+    import json
+
+    live = on.find(CONFIG_MAPS, "ringfence-system", "ringfence-policies") or {}
+    rules = json.loads(strings(live, "data").get("rules", "{}"))
+    newest = max(int(version_of(n)) for n in on.admin.list_all(NAMESPACES))
+    return any(row[1] == rule_name and row[3] >= newest for row in rules.values())
+
+
+def spec_of_policy(on: Ground, namespace: str, name: str) -> Mapping[str, object]:
+    return mapping(on.find(NETWORK_POLICIES, namespace, name) or {}, "spec")
+
+
+def all_versions(on: Ground) -> dict[str, str]:
+    found = {}
+    for resource in (NAMESPACES, NETWORK_POLICIES, CONFIG_MAPS):
+        for each in on.admin.list_all(resource):
+            meta = mapping(each, "metadata")
+            found[f"{resource}/{meta.get('namespace')}/{meta['name']}"] = version_of(each)
+    return found
+
+
+def test_a_standby_takes_over_and_an_api_server_that_comes_back_is_caught_up(bare: Ground) -> None:
+    bare.policy_object("p", rule("r", "on-it", deny("a", SYNC)))
+    options = ("--policies", "cluster", "--allow-kind", "Secret", "--lease-seconds", "3")
+    first = started(bare, *options)
+    second = bare.controller(*options, webhook=False)
+    eventually(lambda: "[+]standby" in second.get("/readyz")[1], "stands by")
+    bare.make("one", labels={"run": "on-it"})
+    eventually(lambda: bare.networks("one") == ["a"], "by the first")
+    first.kill()
+    bare.make("two", labels={"run": "on-it"})
+    eventually(lambda: bare.networks("two") == ["a"], "by the second", 30)
+    bare.plane.stop_apiserver()
+    bare.plane.start_apiserver()
+    eventually(lambda: answers(bare), "it is back", 30)
+    bare.make("three", labels={"run": "on-it"})
+    eventually(lambda: bare.networks("three") == ["a"], "caught up", 40)
+
+
+def answers(on: Ground) -> bool:
+    try:
+        on.networks("default")
+    except KubeError:
+        return False
+    return True
