@@ -20,6 +20,12 @@ from webhook.settings import Settings
 from webhook.state import load_state
 
 Described = dict[str, tuple[str, tuple[str, ...]]]
+OURS = (
+    "ringfence_webhook_",
+    "ringfence_controller_",
+    "ringfence_config_",
+    "ringfence_policies",
+)
 OTHERS = ("process_", "python_")
 
 
@@ -34,7 +40,11 @@ def folder(tmp_path: Path) -> Path:
 
 def webhook(folder: Path) -> CollectorRegistry:
     paths = (folder / "tenants.yaml", folder / "tls.crt", folder / "tls.key")
-    metrics = load_state(Settings(*paths)).metrics
+    (folder / "policies").mkdir(exist_ok=True)
+    state = load_state(Settings(*paths, policies=(str(folder / "policies"),)))
+    metrics = state.metrics
+    assert state.policies is not None
+    state.policies.metrics.results.labels("policy", "rule", "pass").inc()
     metrics.requests.labels("mutate", "CREATE", "namespaces", "patched").inc()
     metrics.seconds.labels("mutate").observe(0.001)
     return metrics.registry
@@ -84,9 +94,5 @@ def documented(page: str) -> Described:
 def test_the_page_and_the_processes_name_the_same_metrics(checkout: Path, folder: Path) -> None:
     page = documented((checkout / "docs/metrics.md").read_text())
     ours = exported(webhook(folder)) | exported(controller(folder))
-    known = {
-        name: row
-        for name, row in page.items()
-        if name.startswith(("ringfence_webhook_", "ringfence_controller_", "ringfence_config_"))
-    }
+    known = {name: row for name, row in page.items() if name.startswith(OURS)}
     assert known == ours
