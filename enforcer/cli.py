@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import click
 
-from enforcer.commands.answers import endpoint, status
+from enforcer.commands.bpf import bpf
+from enforcer.commands.endpoint import endpoint, identity
 from enforcer.commands.flows import monitor, observe
 from enforcer.commands.node import enforcer
+from enforcer.commands.policies import policy
+from enforcer.commands.status import audit, status, sysdump
+from enforcer.commands.trace import trace
 from enforcer.lab.commands import lab
 
 
@@ -18,5 +22,9 @@ def cli() -> None:
     """Commands of this package."""
 
 
-for command in (lab, enforcer, endpoint, status, monitor, observe):
+COMMANDS = (
+    *(lab, enforcer, endpoint, identity, policy, bpf),
+    *(status, audit, sysdump, monitor, observe, trace),
+)
+for command in COMMANDS:
     cli.add_command(command)

@@ -55,7 +55,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """One direction of one packet, at the pod whose side it is."""
 
     node: str
@@ -91,16 +91,21 @@ def answer(
     )
 
 
+def asked_of(names: Evaluator, question: Question) -> Iterable[Asked]:
+    """What each end of one question is asked."""
+    return _asked(names, (question,), (names.packets(question),))
+
+
 def _asked(
     names: Evaluator,
     questions: Sequence[Question],
     packets: Sequence[Sequence[reachability.Packet]],
-) -> Iterable[_Asked]:
+) -> Iterable[Asked]:
     """The source's side is asked about what leaves it, a Service's address where one is called."""
     for index, question in enumerate(questions):
         leaving = names.leaving(question)
         if leaving.source.pod is not None:
-            yield _Asked(
+            yield Asked(
                 leaving.source.pod.node,
                 leaving.source.pod.key,
                 (index, 0),
@@ -108,7 +113,7 @@ def _asked(
             )
         for place, found in enumerate(packets[index]):
             if found.destination.pod is not None:
-                yield _Asked(
+                yield Asked(
                     found.destination.pod.node,
                     found.destination.pod.key,
                     (index, place),

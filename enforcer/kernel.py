@@ -194,6 +194,13 @@ def map_info(fd: int) -> MapInfo:
     return MapInfo(raw.name.decode(), raw.key_size, raw.value_size, raw.max_entries)
 
 
+def map_memory(fd: int) -> int:
+    """Bytes that a map may take; the kernel tells only in text."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    found = (line.partition(":")[2] for line in lines if line.startswith("memlock:"))
+    return int(next(found, "0"))
+
+
 def program_info(fd: int) -> ProgramInfo:
     """Id and name of a program."""
     raw = attributes.ProgramInfo()

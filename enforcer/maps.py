@@ -92,6 +92,14 @@ class Lost:
     counts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What the last removal of ended connections found."""
+
+    alive: int = 0
+    deleted: int = 0
+
+
 class MapOverflow(Refused):
     """A map cannot hold what is wanted; nothing was written, the last good state stays in force."""
 
@@ -105,7 +113,8 @@ class MapOverflow(Refused):
         )
 
 
-def _contents(tables: Tables) -> dict[Table, dict[Key, Value]]:
+def contents(tables: Tables) -> dict[Table, dict[Key, Value]]:
+    """Every map's entries."""
     return {
         Table.POLICY: dict[Key, Value](tables.policy.items()),
         Table.RANGES: dict[Key, Value](tables.ranges.items()),
@@ -130,7 +139,7 @@ def _order(key: Key) -> tuple[int, str, tuple[int, ...]]:
 
 def diff(current: Tables, desired: Tables) -> tuple[Change, ...]:
     """What turns `current` into `desired`: additions, then the flip of endpoints, then removals."""
-    have, want = _contents(current), _contents(desired)
+    have, want = contents(current), contents(desired)
     changes: list[Change] = []
     for table in Table:
         changed = (k for k, v in want[table].items() if have[table].get(k) != v)
@@ -147,8 +156,8 @@ def refuse_overflow(
     capacity: Mapping[Table, int] = CAPACITY,
 ) -> None:
     """Raise MapOverflow if a map cannot hold `desired`, or both while one replaces the other."""
-    want = _contents(desired)
-    have = _contents(current) if current is not None else {}
+    want = contents(desired)
+    have = contents(current) if current is not None else {}
     for table in Table:
         needed = len(want[table].keys() | have.get(table, {}).keys())
         if needed > capacity[table]:
@@ -186,6 +195,7 @@ class Maps:
         self._handles = dict(handles)
         self._info = {name: kernel.map_info(handle.fd) for name, handle in handles.items()}
         self._cpus = kernel.possible_cpus()
+        self.collected = Collected()
 
     @classmethod
     def open(cls, pin_path: Path) -> Maps:
@@ -282,6 +292,10 @@ class Maps:
             until = until or time.monotonic_ns() + GRACE_NANOSECONDS
         kernel.map_update(descriptor, key, layout.pack_endpoint(change.value, until))
 
+    def memory(self) -> int:
+        """Bytes of all maps when they are full, as the kernel accounts them."""
+        return sum(kernel.map_memory(handle.fd) for handle in self._handles.values())
+
     def capacity(self) -> Mapping[Table, int]:
         """How many entries each map holds at most."""
         return {table: self._info[table].max_entries for table in Table}
@@ -335,6 +349,7 @@ class Maps:
             latest = kernel.map_lookup(descriptor, key, size)
             if latest is not None and has_ended(key, latest, now):
                 left -= kernel.map_delete(descriptor, key)
+        self.collected = Collected(left, len(tracked) - left)
         return left
 
     def forget(self, endpoints: Iterable[int]) -> None:

@@ -1,117 +1,328 @@
 """Prometheus metrics of the agent, made at each scrape from state and kernel counters.
 
-Names have Cilium's tails, so that dashboards carry over. What may surprise: packet counts are the
-kernel's own and survive a restart of the agent; endpoints that are gone keep their share in them
-until then (counts.py).
+Names have Cilium's and Hubble's tails, so that dashboards carry over; docs/metrics.md lists them.
+What may surprise: packet counts are the kernel's own and survive a restart of the agent; nothing
+is labelled by pod, so a pod that is gone leaves no series behind.
 """
 
 from __future__ import annotations
 
-import threading
+import time
 from collections import Counter
-from collections.abc import Iterable
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
+from enforcer.answers.endpoints import ISOLATED
+from enforcer.answers.status import entries
+from enforcer.bootstrap import Bootstrap
 from enforcer.counts import Counts
-from enforcer.feed import Feed
+from enforcer.delays import BOUNDS, Histogram
+from enforcer.feed import Feed, FlowKind
 from enforcer.flows import DropReason, reason_of
 from enforcer.maps import CAPACITY, Maps, Table
-from enforcer.service import entries
-from enforcer.state import Board
+from enforcer.observe.lines import MATCHES
+from enforcer.observe.shape import PROTOCOLS, RESERVED
+from enforcer.state import Board, State
+from enforcer.tables import Dir, EndpointEntry, EndpointFlag
+from generators.verdicts import Verdict
 
 PREFIX = "ringfence"
-DROPPED = 1
-"""enum verdict of statistics: the rest went through (AUDIT too)."""
+DROPPED, AUDITED = 1, 2
+"""enum verdict of statistics: the rest went through."""
+ACTIONS = {Verdict.FORWARDED: "allow", Verdict.DROPPED: "deny", Verdict.AUDIT: "audit"}
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the metrics are read from."""
+
+    board: Board
+    maps: Maps
+    counts: Counts
+    feed: Feed
+    bootstrap: Bootstrap
 
 
 class AgentCollector:
     """Collects for prometheus_client; nothing is counted twice."""
 
-    def __init__(self, board: Board, maps: Maps, counts: Counts, feed: Feed) -> None:
-        self._board = board
-        self._counts = counts
-        self._maps = maps
-        self._feed = feed
+    def __init__(self, observed: Observed) -> None:
+        self._of = observed
 
     def collect(self) -> Iterable[Metric]:
         """All metrics, in a fixed order."""
-        state = self._board.state
-        yield _gauge("endpoint", "Endpoints under enforcement.", len(state.tables.endpoints))
-        yield _gauge("unenforced_pods", "Local pods not under enforcement.", len(state.unenforced))
-        yield _gauge("policy_max_revision", "Inputs that came into force.", state.revision)
-        loaded = 0 if "config" in state.errors else 1
-        yield _gauge("config_last_reload_successful", "1 if the tenant file is good.", loaded)
-        accepted = 0 if "manifests" in state.errors else 1
-        yield _gauge("inputs_last_read_successful", "1 if the policies are good.", accepted)
-        written = 0 if "datapath" in state.errors else 1
-        yield _gauge("maps_last_write_successful", "1 if the maps hold what they should.", written)
-        yield self._pressure()
+        state = self._of.board.state
+        yield from _endpoints(state)
+        yield from _policies(state)
+        yield from _inputs(state)
+        yield from _work(state)
+        yield from self._maps(state)
         yield from self._packets()
-        yield self._lost()
-        read = CounterMetricFamily(f"{PREFIX}_flows_processed", "Flow events read.")
-        read.add_metric([], self._feed.count)
-        yield read
-
-    def _pressure(self) -> Metric:
-        family = GaugeMetricFamily(
-            f"{PREFIX}_bpf_map_pressure", "Fill level of a map, 0 to 1.", labels=["map_name"]
+        yield from _flows(self._of.feed.kinds())
+        lost = self._of.maps.lost()
+        rows = {
+            ("kernel_ring",): lost.events,
+            ("statistics",): lost.counts,
+            ("reader",): self._of.feed.missed,
+        }
+        yield _counter("lost_events", "Events and counts that were lost.", ("source",), rows)
+        scopes = self._of.bootstrap.read()
+        yield _gauges(
+            "agent_bootstrap_seconds",
+            "How long the start took: to load the programs, until inputs were in force.",
+            ("scope", "outcome"),
+            {(scope, "success"): seconds for scope, seconds in scopes.items()},
         )
-        for table in Table:
-            held = entries(self._board.state.tables, table)
-            family.add_metric([table.value], held / CAPACITY[table])
-        return family
 
-    def _packets(self) -> Iterable[Metric]:
-        packets: Counter[tuple[str, str]] = Counter()
-        octets: Counter[tuple[str, str]] = Counter()
-        passed: Counter[str] = Counter()
-        totals = self._counts.totals()
-        for item in totals.packets:
-            direction = item.direction.name
-            reason = reason_of(item.reason)
-            if item.verdict == DROPPED and isinstance(reason, DropReason):
-                packets[reason.name, direction] += totals.packets[item]
-                octets[reason.name, direction] += totals.octets[item]
-            else:
-                passed[direction] += totals.packets[item]
-        labels = ["reason", "direction"]
-        drops = CounterMetricFamily(f"{PREFIX}_drop_count", "Packets dropped.", labels=labels)
-        lost = CounterMetricFamily(f"{PREFIX}_drop_bytes", "Bytes dropped.", labels=labels)
-        for key in sorted(packets):
-            drops.add_metric(key, packets[key])
-            lost.add_metric(key, octets[key])
-        forwards = CounterMetricFamily(
-            f"{PREFIX}_forward_count", "Packets let through.", labels=["direction"]
+    def _maps(self, state: State) -> Iterator[Metric]:
+        held = {table: entries(state.tables, table) for table in Table}
+        yield _gauges(
+            "bpf_map_pressure",
+            "Fill level of a map, 0 to 1.",
+            ("map_name",),
+            {(table.value,): held[table] / CAPACITY[table] for table in Table},
         )
-        for direction in sorted(passed):
-            forwards.add_metric([direction], passed[direction])
-        yield from (drops, lost, forwards)
+        yield _gauges(
+            "bpf_map_capacity",
+            "How many entries a map can hold.",
+            ("map_group",),
+            {(table.value,): CAPACITY[table] for table in Table},
+        )
+        size = self._of.maps.memory()
+        yield _gauge("bpf_maps_virtual_memory_max_bytes", "Memory of all maps when full.", size)
+        collected = self._of.maps.collected
+        yield _gauges(
+            "datapath_conntrack_gc_entries",
+            "Connections that the last collection left and removed.",
+            ("status",),
+            {("alive",): collected.alive, ("deleted",): collected.deleted},
+        )
 
-    def _lost(self) -> Metric:
-        lost = self._maps.lost()
-        family = CounterMetricFamily(
-            f"{PREFIX}_lost_events", "Events and counts that were lost.", labels=["source"]
+    def _packets(self) -> Iterator[Metric]:
+        totals = self._of.counts.totals()
+        found: dict[str, Counter[tuple[str, ...]]] = {
+            name: Counter() for name in ("dropped", "lost", "passed", "carried", "audited")
+        }
+        for key, packets in totals.packets.items():
+            reason, octets = reason_of(key.reason), totals.octets[key]
+            direction = key.direction.name
+            if key.verdict == DROPPED:
+                found["dropped"][reason.name, direction, key.tenant] += packets
+                found["lost"][reason.name, direction, key.tenant] += octets
+                continue
+            found["passed"][direction, key.tenant] += packets
+            found["carried"][direction, key.tenant] += octets
+            if key.verdict == AUDITED:
+                found["audited"][reason.name, direction, key.tenant] += packets
+        named, plain = ("reason", "direction", "tenant"), ("direction", "tenant")
+        yield _counter("drop_count", "Packets dropped.", named, found["dropped"])
+        yield _counter("drop_bytes", "Bytes dropped.", named, found["lost"])
+        yield _counter("forward_count", "Packets let through.", plain, found["passed"])
+        yield _counter("forward_bytes", "Bytes let through.", plain, found["carried"])
+        yield _counter(
+            "audit_count", "Packets let through that would be dropped.", named, found["audited"]
         )
-        family.add_metric(["kernel_ring"], lost.events)
-        family.add_metric(["statistics"], lost.counts)
-        return family
+
+
+def _endpoints(state: State) -> Iterator[Metric]:
+    listed = list(state.tables.endpoints.values())
+    yield _gauge("endpoint", "Endpoints under enforcement.", len(listed))
+    waiting = len(state.unenforced)
+    states = {("ready",): len(listed), ("not-ready",): waiting}
+    yield _gauges("endpoint_state", "Local pods by state.", ("state",), states)
+    yield _gauge("unenforced_pods", "Local pods not under enforcement.", waiting)
+    graced = sum(EndpointFlag.GRACE in entry.flags for entry in listed)
+    yield _gauge("grace_endpoints", "Endpoints whose older connections were adopted.", graced)
+    enforced = Counter((_enforcement(entry),) for entry in listed)
+    yield _gauges(
+        "policy_endpoint_enforcement_status",
+        "Endpoints by the directions that policies or the wall restrict.",
+        ("enforcement",),
+        {(name,): enforced[name,] for name in ENFORCEMENTS},
+    )
+    identities = {entry.identity for entry in list(state.tables.addresses.values())}
+    reserved = len(identities & RESERVED.keys())
+    rows = {("reserved",): reserved, ("pods",): len(identities) - reserved}
+    yield _gauges("identity", "Identities in use.", ("type",), rows)
+
+
+ENFORCEMENTS = ("none", "ingress", "egress", "both", "audit-ingress", "audit-egress", "audit-both")
+
+
+def _enforcement(entry: EndpointEntry) -> str:
+    sides = {d: flag in entry.flags for d, flag in ISOLATED.items()}
+    audit = EndpointFlag.AUDIT in entry.flags
+    if EndpointFlag.WALL in entry.flags:
+        audit = audit or (EndpointFlag.WALL_AUDIT in entry.flags and not sides[Dir.INGRESS])
+        sides[Dir.INGRESS] = True
+    named = {(False, False): "none", (True, False): "ingress", (False, True): "egress"}
+    name = named.get((sides[Dir.INGRESS], sides[Dir.EGRESS]), "both")
+    return f"audit-{name}" if audit and name != "none" else name
+
+
+def _policies(state: State) -> Iterator[Metric]:
+    yield _gauge("policy", "NetworkPolicies of the cluster.", len(state.policies))
+    yield _gauge("policy_max_revision", "Inputs that came into force.", state.revision)
+    source = state.sources.get("networkpolicies") or state.sources.get("manifests")
+    rows: dict[tuple[str, ...], float] = {}
+    if source is not None:
+        origin = "manifests" if source.kind == "manifests" else "k8s"
+        rows = {(origin, name, "success"): count for name, count in source.events.items()}
+        rows[origin, "update", "fail"] = len(source.unreadable)
+    yield _counter(
+        "policy_change",
+        "Changes of policies taken in.",
+        ("source", "operation", "outcome"),
+        rows,
+    )
+    delays = state.delays.read()
+    yield _histogram(
+        "policy_implementation_delay",
+        "Seconds from a change at its source to the datapath.",
+        "source",
+        {name: found for name, found in delays.items() if name in ("k8s", "manifests")},
+    )
+    yield _histogram(
+        "policy_incremental_update_duration",
+        "Seconds to compile and write a batch of changes.",
+        "scope",
+        {name: found for name, found in delays.items() if name == "write"},
+    )
+    yield _histogram(
+        "datapath_conntrack_gc_duration_seconds",
+        "Seconds that a collection of ended connections took.",
+        "status",
+        {"completed": delays["gc"]} if "gc" in delays else {},
+    )
+
+
+def _inputs(state: State) -> Iterator[Metric]:
+    for name, source, good in (
+        ("config_last_reload_successful", "config", "1 if the tenant file is good."),
+        ("inputs_last_read_successful", "manifests", "1 if the policies are good."),
+        ("maps_last_write_successful", "datapath", "1 if the maps hold what they should."),
+    ):
+        yield _gauge(name, good, 0 if source in state.errors else 1)
+    events: dict[tuple[str, ...], float] = {}
+    lags: dict[tuple[str, ...], float] = {}
+    failing = 0
+    for kind, source_state in sorted(state.sources.items()):
+        for action, count in source_state.events.items():
+            events[kind, action, "success"] = count
+        for error, count in source_state.failures.items():
+            events[kind, "watch", error] = count
+        if source_state.last_event is not None:
+            lags[kind,] = time.monotonic() - source_state.last_event
+        failing += not source_state.synced or not source_state.connected or source_state.forbidden
+    labels = ("scope", "action", "outcome")
+    yield _counter(
+        "kubernetes_events", "Changes taken in, and watches that failed.", labels, events
+    )
+    yield _gauges("k8s_event_lag_seconds", "Since a source said anything.", ("source",), lags)
+    yield _gauge("controllers_failing", "Sources that do not tell changes now.", failing)
+
+
+def _work(state: State) -> Iterator[Metric]:
+    regenerated: Counter[tuple[str, ...]] = Counter()
+    operations: Counter[tuple[str, ...]] = Counter()
+    refused: Counter[tuple[str, ...]] = Counter()
+    collections: Counter[tuple[str, ...]] = Counter()
+    ipcache: Counter[tuple[str, ...]] = Counter()
+    failed: Counter[tuple[str, ...]] = Counter()
+    for work, amount in state.tally.read().items():
+        if work.action == "regeneration":
+            regenerated[work.outcome,] += amount
+        elif work.action == "gc":
+            collections["completed" if work.outcome == "success" else "uncompleted",] += amount
+        elif work.action == "map":
+            operations[work.on, work.operation, work.outcome] += amount
+            if work.outcome == "refused":
+                refused[work.on,] += amount
+            if work.on == Table.ADDRESSES:
+                counted = ipcache if work.outcome == "success" else failed
+                counted["upsert" if work.operation == "update" else "delete",] += amount
+    yield _counter(
+        "endpoint_regenerations", "Endpoints written to the kernel.", ("outcome",), regenerated
+    )
+    labels = ("map_name", "operation", "outcome")
+    yield _counter("bpf_map_ops", "Writes to maps.", labels, operations)
+    yield _counter("map_writes_refused", "Plans that found no room.", ("map_name",), refused)
+    yield _counter("ipcache_events", "Addresses written.", ("type",), ipcache)
+    yield _counter("ipcache_errors", "Addresses that could not be written.", ("type",), failed)
+    text = "Collections of ended connections."
+    yield _counter("datapath_conntrack_gc_runs", text, ("status",), collections)
+    corrections = {(): float(state.audit.corrections)}
+    text = "Entries of maps that were set right."
+    yield _counter("drift_corrections", text, (), corrections)
+
+
+def _flows(kinds: Counter[FlowKind]) -> Iterator[Metric]:
+    processed: Counter[tuple[str, ...]] = Counter()
+    drops: Counter[tuple[str, ...]] = Counter()
+    verdicts: Counter[tuple[str, ...]] = Counter()
+    for kind, count in kinds.items():
+        dropped = kind.verdict is Verdict.DROPPED
+        name, sub = ("Drop", kind.reason) if dropped else ("PolicyVerdict", MATCHES[kind.match])
+        processed[name, sub, kind.verdict.value, kind.tenant] += count
+        if dropped:
+            protocol = PROTOCOLS.get(kind.protocol, str(kind.protocol))
+            drops[kind.reason, protocol, kind.tenant] += count
+        policy = not dropped or kind.reason in POLICY_REASONS
+        if policy:
+            direction = kind.direction.name.lower()
+            verdicts[direction, MATCHES[kind.match], ACTIONS[kind.verdict], kind.tenant] += count
+    labels = ("type", "subtype", "verdict", "tenant")
+    yield _counter("flows_processed", "Flow events read.", labels, processed)
+    yield _counter("drop", "Drops among them.", ("reason", "protocol", "tenant"), drops)
+    labels = ("direction", "match", "action", "tenant")
+    yield _counter("policy_verdicts", "Verdicts of policies and wall among them.", labels, verdicts)
+
+
+POLICY_REASONS = frozenset(
+    reason.name
+    for reason in (
+        DropReason.POLICY_DENIED,
+        DropReason.TENANT_WALL,
+        DropReason.UNKNOWN_SENDER,
+        DropReason.UNKNOWN_L4_PROTOCOL,
+    )
+)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Scrapes are not events."""
+def _gauges(name: str, text: str, labels: Sequence[str], rows: Mapping[Labels, float]) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    for key in sorted(rows):
+        family.add_metric(key, rows[key])
+    return family
 
 
-def serve(collector: AgentCollector, host: str, port: int) -> None:
-    """Answer scrapes on an address for the rest of the process."""
-    registry = CollectorRegistry()
-    registry.register(collector)
-    server = make_server(host, port, make_wsgi_app(registry), handler_class=_Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def _counter(name: str, text: str, labels: Sequence[str], rows: Mapping[Labels, float]) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    for key in sorted(rows):
+        family.add_metric(key, rows[key])
+    return family
+
+
+def _histogram(name: str, text: str, label: str, found: Mapping[str, Histogram]) -> Metric:
+    family = HistogramMetricFamily(f"{PREFIX}_{name}", text, labels=[label])
+    for value, histogram in sorted(found.items()):
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, BOUNDS), "+Inf"), histogram.buckets, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        family.add_metric([value], buckets, histogram.seconds)
+    return family

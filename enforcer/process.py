@@ -7,18 +7,21 @@ import signal
 import threading
 from contextlib import ExitStack
 
-from enforcer import loader, metrics
+from enforcer import loader, scrape
 from enforcer.agent import Agent, Parts, Settings, exclusive
+from enforcer.answers.journal import Journal
 from enforcer.attachments import Attachments
+from enforcer.bootstrap import Bootstrap
 from enforcer.cni.running import running as answering_cni
 from enforcer.cni.running import start as start_thread
 from enforcer.collector import Collector
 from enforcer.control import Server
-from enforcer.counts import Counts
+from enforcer.counts import Counts, TenantsOf
 from enforcer.feed import Feed
 from enforcer.flows import FlowReader
 from enforcer.maps import Maps
-from enforcer.service import Service
+from enforcer.metrics import Observed
+from enforcer.service import Service, Sources
 from enforcer.sources.open import open_supply
 from enforcer.state import Board
 from enforcer.watcher import Watcher
@@ -33,12 +36,14 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
     stop = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(exclusive(settings))
+        bootstrap = Bootstrap()
         pins = loader.ensure_loaded(settings.pin_dir)
+        bootstrap.reached("programs")
         maps = stack.enter_context(Maps.open(pins))
         reader = stack.enter_context(FlowReader.open(pins))
         board = Board()
         feed = Feed(board, settings.node, lambda: maps.lost().events)
-        counts = Counts(maps)
+        counts = Counts(maps, TenantsOf(board))
         told = board.state
         attachments = Attachments(settings.run_dir)
         agent = Agent(
@@ -65,9 +70,12 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
-        server = Server(settings.run_dir, Service(settings, board, feed, maps).respond)
+        journal = Journal(board, bootstrap)
+        sources = Sources(settings, board, feed, maps, counts, journal)
+        server = Server(settings.run_dir, Service(sources).respond)
         if scraped_at is not None:
-            metrics.serve(metrics.AgentCollector(board, maps, counts, feed), *scraped_at)
+            scrape.serve(Observed(board, maps, counts, feed, bootstrap), *scraped_at)
+        threading.Thread(target=journal.run, args=(stop,), daemon=True).start()
         reading = threading.Thread(target=feed.run, args=(reader, stop))
         reading.start()
         stack.callback(reading.join)

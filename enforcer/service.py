@@ -1,73 +1,142 @@
-"""What the agent answers on its control socket: status, endpoints, flows, and "is it in force?"."""
+"""Which answer belongs to which request on the control socket; the answers are in answers/.
+
+What may surprise: a question that makes no sense is answered with its error, and nothing that an
+answer does can stop the agent's loop.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from enforcer.agent import Settings
+from enforcer.answers import audit, datapath, endpoints, policies, status
+from enforcer.answers.identities import Identities
+from enforcer.answers.journal import Journal
+from enforcer.answers.request import endpoint_of, seconds, text
+from enforcer.answers.tracing import live_trace
 from enforcer.control import Line, Request
-from enforcer.feed import Feed
-from enforcer.maps import CAPACITY, Maps, Table
+from enforcer.counts import Counts
+from enforcer.feed import REMEMBERED, Feed
+from enforcer.maps import Maps
 from enforcer.state import Board, State
-from enforcer.tables import AddressEntry, EndpointEntry, EndpointFlag, Tables
-from generators.objects import Pod
-from generators.tenants.model import Mode
+from generators.errors import RingfenceError
 
 DEFAULT_LAST = 20
 MAX_WAIT = 600.0
 
+Answer = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """All that answers are made of."""
+
+    settings: Settings
+    board: Board
+    feed: Feed
+    maps: Maps
+    counts: Counts
+    journal: Journal
+
 
 class Service:
-    """Answers requests from the board, the feed and the kernel's counters."""
+    """Answers requests."""
 
-    def __init__(self, settings: Settings, board: Board, feed: Feed, maps: Maps) -> None:
-        self._settings = settings
-        self._board = board
-        self._feed = feed
-        self._maps = maps
+    def __init__(self, sources: Sources) -> None:
+        self._of = sources
+        self._commands: Mapping[str, Callable[[Request], Answer]] = {
+            "status": lambda _: self._status(),
+            "endpoints": lambda _: {"endpoints": endpoints.endpoint_list(self._state)},
+            "endpoint": self._endpoint,
+            "endpoint-log": self._endpoint_log,
+            "endpoint-health": lambda asked: endpoints.endpoint_health(
+                self._state, text(asked, "endpoint")
+            ),
+            "identities": self._identities,
+            "policies": lambda asked: policies.policy_get(self._state, text(asked, "policy")),
+            "policy-wait": self._policy_wait,
+            "selectors": lambda _: policies.policy_selectors(self._state),
+            "bpf": self._bpf,
+            "trace": lambda asked: live_trace(
+                asked, self._state, sources.maps, sources.settings.node
+            ),
+            "audit": lambda _: self._audit(),
+            "wait": self._wait,
+        }
+
+    @property
+    def _state(self) -> State:
+        return self._of.board.state
 
     def respond(self, request: Request) -> Iterable[Line]:
         """The answer lines to one request."""
-        commands: Mapping[str, Callable[[Request], Iterable[Line]]] = {
-            "status": lambda _: [self._status()],
-            "endpoints": lambda _: [{"endpoints": endpoint_list(self._board.state)}],
-            "wait": lambda asked: [self._wait(asked)],
-            "flows": self._flows,
-        }
-        command = commands.get(str(request["command"]))
+        if request["command"] == "flows":
+            return self._flows(request)
+        command = self._commands.get(str(request["command"]))
         if command is None:
-            known = ", ".join(sorted(commands))
+            known = ", ".join(sorted((*self._commands, "flows")))
             return [{"error": f"no command {request['command']!r}; there are {known}"}]
-        return command(request)
+        try:
+            return [command(request)]
+        except RingfenceError as error:
+            return [{"error": str(error), "exitCode": error.exit_code}]
 
-    def _status(self) -> Mapping[str, object]:
-        state = self._board.state
-        lost = self._maps.lost()
-        return {
-            "node": self._settings.node,
-            "pid": os.getpid(),
-            "ready": state.ready,
-            "revision": state.revision,
-            "mode": state.mode.value if state.mode is not None else None,
-            "manifests": state.seen_manifests,
-            "config": state.seen_config,
-            "errors": dict(sorted(state.errors.items())),
-            "endpoints": len(state.tables.endpoints),
-            "notEnforced": not_enforced(state),
-            "attached": _counts(state.attached.values()),
-            "maps": {
-                table.value: {"entries": entries(state.tables, table), "capacity": CAPACITY[table]}
-                for table in Table
-            },
-            "flows": {"read": self._feed.count, "lost": lost.events},
-            "pinDir": str(self._settings.pin_dir),
+    def _status(self) -> Answer:
+        return status.status(self._of.settings, self._state, self._of.feed, self._of.maps)
+
+    def _endpoint(self, request: Request) -> Answer:
+        return endpoints.endpoint_get(
+            self._state,
+            text(request, "endpoint"),
+            self._of.settings.node,
+            self._of.maps.statistics(),
+        )
+
+    def _endpoint_log(self, request: Request) -> Answer:
+        name = text(request, "endpoint")
+        lines = self._of.journal.of(name)
+        if not lines:
+            _, _, pod = endpoint_of(self._state, name)
+            lines = self._of.journal.of(pod.key)
+        return {"log": lines}
+
+    def _identities(self, request: Request) -> Answer:
+        identities = Identities(self._state)
+        name = text(request, "identity")
+        return identities.one(name) if name else {"identities": identities.every()}
+
+    def _policy_wait(self, request: Request) -> Answer:
+        revision = request.get("revision")
+        wanted = revision if isinstance(revision, int) else self._state.revision
+        return policies.policy_wait(self._of.board, wanted, seconds(request, MAX_WAIT))
+
+    def _bpf(self, request: Request) -> Answer:
+        maps, state, name = self._of.maps, self._state, text(request, "endpoint")
+        tables: Mapping[str, Callable[[], list[Answer]]] = {
+            "policy": lambda: datapath.policy_entries(maps, state, name),
+            "ct": lambda: datapath.connections(maps, state, name),
+            "ipcache": lambda: datapath.addresses(maps, state),
+            "endpoint": lambda: datapath.endpoints(maps, state),
+            "metrics": lambda: datapath.metrics(self._of.counts.totals()),
+            "diff": lambda: datapath.drift(maps, lambda: self._state),
         }
+        table = text(request, "table")
+        if table not in tables:
+            return {"error": f"no table {table!r}; there are {', '.join(sorted(tables))}"}
+        return {"entries": tables[table]()}
 
-    def _wait(self, request: Request) -> Mapping[str, object]:
+    def _audit(self) -> Answer:
+        return audit.report(
+            self._state,
+            self._of.settings.node,
+            self._of.feed.last(REMEMBERED),
+            self._of.maps.statistics(),
+        )
+
+    def _wait(self, request: Request) -> Answer:
         manifests, config = request.get("manifests"), request.get("config")
-        timeout = request.get("timeout")
-        seconds = min(float(timeout), MAX_WAIT) if isinstance(timeout, int | float) else 0.0
+        patience = seconds(request, MAX_WAIT)
 
         def settled(state: State) -> bool:
             return (
@@ -76,93 +145,24 @@ class Service:
                 and (state.ready or bool(state.errors))
             )
 
-        state = self._board.wait(settled, seconds)
+        state = self._of.board.wait(settled, patience)
         if state is None:
-            seen = self._board.state
+            seen = self._state
             return {
-                "error": f"not in force after {seconds:g} s; the agent has seen "
+                "error": f"not in force after {patience:g} s; the agent has seen "
                 f"manifests {seen.seen_manifests} and config {seen.seen_config}"
             }
         awaited = {"manifests", "datapath"} | ({"config"} if config is not None else set())
         errors = [error for source, error in sorted(state.errors.items()) if source in awaited]
         if errors:
             return {"error": "\n".join(errors)}
-        return {"revision": state.revision, "notEnforced": not_enforced(state)}
+        return {"revision": state.revision, "notEnforced": endpoints.not_enforced(state)}
 
     def _flows(self, request: Request) -> Iterator[bytes]:
         last = request.get("last", DEFAULT_LAST)
         count = last if isinstance(last, int) else DEFAULT_LAST
+        feed = self._of.feed
         if request.get("follow"):
-            yield from (line.data if line is not None else b"" for line in self._feed.follow(count))
+            yield from (line.data if line is not None else b"" for line in feed.follow(count))
         else:
-            yield from (line.data for line in self._feed.last(count))
-
-
-def entries(tables: Tables, table: Table) -> int:
-    """How many entries a map has."""
-    held: Mapping[Table, int] = {
-        Table.POLICY: len(tables.policy),
-        Table.RANGES: len(tables.ranges),
-        Table.CIDRS: len(tables.cidrs),
-        Table.SERVICES: len(tables.services),
-        Table.ADDRESSES: len(tables.addresses),
-        Table.ENDPOINTS: len(tables.endpoints),
-    }
-    return held[table]
-
-
-def not_enforced(state: State) -> list[Mapping[str, str]]:
-    """The local pods that are not enforced, and why."""
-    found: list[Mapping[str, str]] = []
-    for key, reason in sorted(state.unenforced.items()):
-        namespace, _, name = key.partition("/")
-        found.append({"namespace": namespace, "pod": name, "reason": reason})
-    return found
-
-
-def endpoint_list(state: State) -> list[Mapping[str, object]]:
-    """The endpoints in force, by id."""
-    found = [
-        _endpoint(state, ifindex, entry, state.pods[ifindex])
-        for ifindex, entry in state.tables.endpoints.items()
-        if ifindex in state.pods
-    ]
-    return sorted(found, key=lambda e: str(e["id"]).zfill(10))
-
-
-def _endpoint(state: State, ifindex: int, entry: EndpointEntry, pod: Pod) -> Mapping[str, object]:
-    address = next(iter((*entry.ip4, *entry.ip6)), "")
-    labels = [f"k8s:{key}={value}" for key, value in sorted(pod.labels.items())]
-    return {
-        "id": entry.endpoint,
-        "namespace": pod.namespace,
-        "pod": pod.name,
-        "tenant": state.tenants.get(pod.namespace),
-        "identity": state.tables.addresses.get(address, AddressEntry(0)).identity,
-        "policy": {
-            "ingress": _enforcement(entry, EndpointFlag.ISOLATED_INGRESS, state.mode),
-            "egress": _enforcement(entry, EndpointFlag.ISOLATED_EGRESS, None),
-        },
-        "labels": [*labels, f"k8s:io.kubernetes.pod.namespace={pod.namespace}"],
-        "ipv6": next(iter(entry.ip6), None),
-        "ipv4": next(iter(entry.ip4), None),
-        "status": "not-ready" if pod.key in state.unenforced else "ready",
-        "ifindex": ifindex,
-        "attached": state.attached.get(ifindex),
-        "group": entry.group,
-        "wall": entry.wall,
-        "generation": entry.generation,
-    }
-
-
-def _enforcement(entry: EndpointEntry, isolated: EndpointFlag, wall: Mode | None) -> str:
-    if isolated in entry.flags:
-        return "Enabled"
-    if wall is None or EndpointFlag.WALL not in entry.flags:
-        return "Disabled"
-    return "Disabled (Audit)" if EndpointFlag.WALL_AUDIT in entry.flags else "Enabled"
-
-
-def _counts(values: Iterable[str]) -> Mapping[str, int]:
-    listed = list(values)
-    return {value: listed.count(value) for value in sorted(set(listed))}
+            yield from (line.data for line in feed.last(count))

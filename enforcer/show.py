@@ -65,11 +65,16 @@ def endpoint_table(endpoints: Sequence[Json], *, headers: bool) -> str:
 
 def healthy(status: Json) -> bool:
     """Whether everything that should be enforced is, by good inputs."""
+    told = status.get("problems")
+    if isinstance(told, list):
+        return not told
     return bool(status.get("ready")) and not status.get("errors") and not status.get("notEnforced")
 
 
-def status_text(status: Json) -> str:
-    """One screen: what is enforced, what is not, how full the maps are."""
+def status_text(status: Json, *, verbose: bool = False) -> str:
+    """One screen: what is enforced, what is not and why, how full the maps are."""
+    audit, sources = _mapping(status, "audit"), _mapping(status, "sources")
+    drift = _pairs(audit.get("drift"))
     rows: list[Sequence[str]] = [
         ["Node", _text(status, "node")],
         ["Enforcement", "OK" if healthy(status) else _trouble(status)],
@@ -77,19 +82,41 @@ def status_text(status: Json) -> str:
         ["Endpoints", f"{_text(status, 'endpoints')} ready"],
         ["Attached", _pairs(status.get("attached")) or "nothing"],
         ["Policy revision", _text(status, "revision")],
+        ["Sources", _sources(sources)],
+        ["Drift", drift or f"none, {_text(audit, 'corrections') or 0} corrected so far"],
         ["Flows", _pairs(status.get("flows"))],
         ["Pins", _text(status, "pinDir")],
     ]
     for name, fill in sorted(_mapping(status, "maps").items()):
         if isinstance(fill, dict):
             rows.append([f"Map {name}", f"{fill.get('entries')} of {fill.get('capacity')}"])
+    if verbose:
+        rows += [[f"Source {name}", _source(item)] for name, item in sorted(sources.items())]
     for source, error in sorted(_mapping(status, "errors").items()):
         rows.append([f"Error: {source}", str(error)])
     for pod in mappings(status.get("notEnforced")):
         rows.append(
             ["Not enforced", f"{pod.get('namespace')}/{pod.get('pod')}: {pod.get('reason')}"]
         )
-    return columns(rows).rstrip("\n")
+    return columns(rows)
+
+
+def _sources(sources: Json) -> str:
+    good = sum(
+        1
+        for item in sources.values()
+        if isinstance(item, dict) and item.get("synced") and item.get("connected")
+    )
+    return f"{good} of {len(sources)} synced and connected"
+
+
+def _source(item: object) -> str:
+    if not isinstance(item, dict):
+        return ""
+    words = [name for name in ("synced", "connected", "forbidden") if item.get(name)]
+    told = f"{', '.join(words) or 'never read'}; {item.get('objects')} objects"
+    age = item.get("lastEventSeconds")
+    return f"{told}; last event {age} s ago" if age is not None else told
 
 
 def _trouble(status: Json) -> str:

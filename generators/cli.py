@@ -49,7 +49,10 @@ def root() -> click.Group:
     def ringfence() -> None:
         """Keep the tenants of one Kubernetes cluster apart, and explain every dropped packet."""
 
-    for point in sorted(entry_points(group="ringfence.commands"), key=lambda p: p.name):
+    # The pure commands come first: a package may extend one of them, as `trace --live` does.
+    for point in sorted(
+        entry_points(group="ringfence.commands"), key=lambda p: (p.name != "generators", p.name)
+    ):
         merge(ringfence, point.load())
     return ringfence
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -41,7 +42,7 @@ class Usage(RingfenceError):
     """An option is missing or cannot be honoured."""
 
 
-def ask(run_dir: Path, request: dict[str, object]) -> Answer:
+def ask(run_dir: Path, request: Mapping[str, object]) -> Answer:
     """The agent's one answer; its refusal ends the command."""
     from enforcer import control
 

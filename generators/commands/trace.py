@@ -65,15 +65,16 @@ def trace(
     question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
     found = explain(Evaluator(cluster), question)
     if Output(output) is Output.TABLE:
-        click.echo("\n".join(_lines(found)))
+        click.echo("\n".join(lines(found)))
     else:
-        click.echo(structured(_document(found), Output(output)), nl=False)
+        click.echo(structured(document(found), Output(output)), nl=False)
     if expect is not None and found.cell.verdict.value != expect:
         click.echo(f"expected {expect}, found {found.cell.verdict.value}", err=True)
         context.exit(EXIT_NO)
 
 
-def _lines(found: Trace) -> Iterator[str]:
+def lines(found: Trace) -> Iterator[str]:
+    """A trace for people."""
     cell = found.cell
     from generators.protocols import port_text
 
@@ -132,7 +133,8 @@ def _side_lines(title: str, judgement: Judgement, rules: tuple[RuleNote, ...]) -
         yield f"  decided by {judgement.rule}"
 
 
-def _document(found: Trace) -> dict[str, object]:
+def document(found: Trace) -> dict[str, object]:
+    """A trace as plain values: a cell of the matrix and its stages."""
     from generators.matrix import cell_document
 
     return {

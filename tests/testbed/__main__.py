@@ -1,7 +1,8 @@
 """`python -m tests.testbed up | build | helm | helm3 | hubble`: the testbed for a person.
 
 `up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
-makes its programs; `helm`, `helm3` and `hubble` print the folder of that program, built where it is missing.
+makes its programs; `helm`, `helm3` and `hubble` print the folder of that program, built where it is
+missing.
 """
 
 from __future__ import annotations

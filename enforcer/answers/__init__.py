@@ -1,0 +1,1 @@
+"""What the agent answers on its control socket, one module a question."""

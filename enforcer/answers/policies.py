@@ -1,0 +1,152 @@
+"""Policies as this node knows them: rules with their source, the selectors in use, revisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from enforcer.answers.request import Json, NotHere
+from enforcer.identity import PeerSelector
+from enforcer.state import Board, State
+from enforcer.tables import AddressEntry
+from generators.manifests.writing import policy_document
+from generators.objects import NAME_LABEL, Direction, NetworkPolicy, Pod
+from generators.origins import origin_of
+from generators.selectors import matches, text
+
+
+def policy_get(state: State, name: str) -> Json:
+    """All policies, or one, with the object that each rule comes from."""
+    if name and name not in state.policies:
+        raise NotHere(f"no NetworkPolicy {name}; `ringfence policy get` lists all of them")
+    wanted = [state.policies[name]] if name else state.policies.values()
+    found = [_policy(state, policy) for policy in sorted(wanted, key=lambda p: p.key)]
+    walls = {} if name else state.tables.walls
+    return {
+        "revision": state.revision,
+        "policies": found,
+        "tenantWalls": [_wall(state, *wall) for wall in sorted(walls.items())],
+    }
+
+
+def _policy(state: State, policy: NetworkPolicy) -> Json:
+    document = policy_document(policy)
+    origin = origin_of(policy.key, state.policies, state.tenants, state.config)
+    rules = [
+        {
+            "rule": f"{policy.key}#{direction.value.lower()}[{index}]",
+            "source": {
+                "kind": "NetworkPolicy",
+                "namespace": policy.namespace,
+                "name": policy.name,
+                "uid": policy.uid or None,
+                "origin": origin or None,
+            },
+        }
+        for direction in Direction
+        if direction in policy.directions
+        for index in range(len(policy.rules(direction)))
+    ]
+    pods = (pod for pod in state.pods.values() if pod.namespace == policy.namespace)
+    subjects = sorted(pod.key for pod in pods if matches(policy.pod_selector, pod.labels))
+    return {**document, "rules": rules, "origin": origin or None, "endpoints": subjects}
+
+
+def _wall(state: State, group: int, wall: str) -> Json:
+    users = [i for i, entry in state.tables.endpoints.items() if entry.wall == group]
+    return {
+        "rule": wall,
+        "origin": origin_of(wall, state.policies, state.tenants, state.config) or None,
+        "mode": state.mode.value if state.mode is not None else None,
+        "endpoints": sorted(pod.key for i in users if (pod := state.pods.get(i)) is not None),
+    }
+
+
+def policy_wait(board: Board, revision: int, seconds: float) -> Json:
+    """Answers when every local endpoint has a revision, or with those that lag behind."""
+
+    def realized(state: State) -> bool:
+        return state.revision >= revision and not state.errors and not state.unenforced
+
+    if (state := board.wait(realized, seconds)) is not None:
+        return {"revision": state.revision, "realized": True, "laggards": []}
+    state = board.state
+    laggards = [{"endpoint": key, "reason": why} for key, why in sorted(state.unenforced.items())]
+    laggards += [{"endpoint": "", "reason": f"{k}: {v}"} for k, v in sorted(state.errors.items())]
+    if state.revision < revision and not laggards:
+        reason = f"revision {state.revision} is in force, {revision} has not been seen"
+        laggards = [{"endpoint": "", "reason": reason}]
+    return {"revision": state.revision, "realized": False, "laggards": laggards}
+
+
+def policy_selectors(state: State) -> Json:
+    """The selectors of policies that isolate endpoints here, and whom each of them means."""
+    users: Counter[PeerSelector] = Counter()
+    for policy in state.policies.values():
+        here = sum(
+            1
+            for pod in state.pods.values()
+            if pod.namespace == policy.namespace and matches(policy.pod_selector, pod.labels)
+        )
+        if here:
+            for selector in dict.fromkeys(_selectors(policy)):
+                users[selector] += here
+    members = _members(state, users)
+    return {
+        "selectors": sorted(
+            (
+                {
+                    "selector": _text(selector),
+                    "users": users[selector],
+                    "pods": sum(len(pods) for pods in members[selector].values()),
+                    "identities": sorted(members[selector]),
+                }
+                for selector in users
+            ),
+            key=lambda item: str(item["selector"]),
+        )
+    }
+
+
+def _selectors(policy: NetworkPolicy) -> Iterator[PeerSelector]:
+    for direction in policy.directions:
+        for rule in policy.rules(direction):
+            for peer in rule.peers:
+                if peer.ip_block is None:
+                    yield PeerSelector.of(peer, policy.namespace)
+
+
+def _members(
+    state: State, selectors: Iterable[PeerSelector]
+) -> Mapping[PeerSelector, Mapping[int, list[Pod]]]:
+    """Selector -> identity -> pods; labels of a tenant count as the record has them."""
+    listed = list(selectors)
+    found: dict[PeerSelector, dict[int, list[Pod]]] = {selector: {} for selector in listed}
+    for address, pod in state.owners.items():
+        if pod.ips and address != pod.ips[0]:
+            continue
+        identity = state.tables.addresses.get(address, AddressEntry(0)).identity
+        labels = _namespace_labels(state, pod.namespace)
+        near = (s for s in listed if s.selects_namespace(pod.namespace, labels))
+        for selector in near:
+            if selector.selects_pod(pod.labels):
+                found[selector].setdefault(identity, []).append(pod)
+    return found
+
+
+def _namespace_labels(state: State, name: str) -> Mapping[str, str]:
+    """Labels that agree with the record."""
+    namespace = state.namespaces.get(name)
+    labels = {NAME_LABEL: name, **(namespace.labels if namespace is not None else {})}
+    if state.config is not None:
+        labels.pop(state.config.label_key, None)
+        if name in state.tenants:
+            labels[state.config.label_key] = state.tenants[name]
+    return labels
+
+
+def _text(selector: PeerSelector) -> str:
+    pods = text(selector.pods) if selector.pods is not None else "<all>"
+    if selector.namespaces is None:
+        return f"pods {pods} of namespace {selector.namespace}"
+    return f"pods {pods} in namespaces {text(selector.namespaces)}"

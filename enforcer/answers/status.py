@@ -1,0 +1,103 @@
+"""How the agent is doing, on one page: what is enforced, what is not and why, drift, map fill.
+
+`ringfence status`, `/readyz` and the sysdump show it. What may surprise: `ready` is false while a
+source has never been read completely, although what was in force before still is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+
+from enforcer.agent import Settings
+from enforcer.answers.endpoints import not_enforced
+from enforcer.answers.request import Json
+from enforcer.feed import Feed
+from enforcer.maps import CAPACITY, Maps, Table
+from enforcer.state import Source, State
+from enforcer.tables import Tables
+
+
+def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
+    """All of it."""
+    lost = maps.lost()
+    return {
+        "node": settings.node,
+        "pid": os.getpid(),
+        "ready": state.ready,
+        "revision": state.revision,
+        "mode": state.mode.value if state.mode is not None else None,
+        "manifests": state.seen_manifests,
+        "config": state.seen_config,
+        "errors": dict(sorted(state.errors.items())),
+        "endpoints": len(state.tables.endpoints),
+        "notEnforced": not_enforced(state),
+        "attached": counts(state.attached.values()),
+        "sources": {name: _source(source) for name, source in sorted(state.sources.items())},
+        "audit": {
+            "runs": state.audit.runs,
+            "corrections": state.audit.corrections,
+            "drift": dict(sorted(state.audit.drift.items())),
+        },
+        "maps": {
+            table.value: {"entries": entries(state.tables, table), "capacity": CAPACITY[table]}
+            for table in Table
+        },
+        "flows": {"read": feed.count, "lost": lost.events},
+        "pinDir": str(settings.pin_dir),
+        "problems": problems(state),
+    }
+
+
+def problems(state: State) -> list[str]:
+    """Why the agent does not call itself ready; nothing when all is well."""
+    found = [] if state.ready else ["nothing is in force yet by this agent"]
+    for name, source in sorted(state.sources.items()):
+        if not source.synced:
+            found.append(f"{name}: not read completely yet")
+        elif source.forbidden:
+            found.append(f"{name}: the API server refuses to tell; what is known is getting old")
+        elif not source.connected:
+            found.append(f"{name}: no connection; changes do not arrive")
+        for item, why in sorted(source.unreadable.items()):
+            found.append(f"{name}: {item} makes no sense and is closed: {why}")
+    found += [f"{source}: {error}" for source, error in sorted(state.errors.items())]
+    found += [f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())]
+    drifted = sorted(state.audit.drift.items())
+    found += [f"map {name}: {number} entries had drifted" for name, number in drifted]
+    return found
+
+
+def entries(tables: Tables, table: Table) -> int:
+    """How many entries a map has."""
+    held: Mapping[Table, int] = {
+        Table.POLICY: len(tables.policy),
+        Table.RANGES: len(tables.ranges),
+        Table.CIDRS: len(tables.cidrs),
+        Table.SERVICES: len(tables.services),
+        Table.ADDRESSES: len(tables.addresses),
+        Table.ENDPOINTS: len(tables.endpoints),
+    }
+    return held[table]
+
+
+def counts(values: Iterable[str]) -> Mapping[str, int]:
+    """How often each value is there."""
+    listed = list(values)
+    return {value: listed.count(value) for value in sorted(set(listed))}
+
+
+def _source(source: Source) -> Json:
+    age = None if source.last_event is None else round(time.monotonic() - source.last_event, 1)
+    return {
+        "synced": source.synced,
+        "connected": source.connected,
+        "forbidden": source.forbidden,
+        "objects": source.objects,
+        "lastEventSeconds": age,
+        "events": dict(source.events),
+        "relists": dict(source.relists),
+        "failures": dict(source.failures),
+        "unreadable": dict(source.unreadable),
+    }

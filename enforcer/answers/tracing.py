@@ -1,0 +1,118 @@
+"""`ringfence trace --live`: one packet by what the agent wants, and by what the kernel's maps hold.
+
+What may surprise: the maps are read and interpreted as the programs would, no packet is sent; and
+a disagreement of both is the answer that matters most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from enforcer.answers.datapath import named
+from enforcer.answers.request import Json, NotHere, text
+from enforcer.control import Request
+from enforcer.engine import asked_of
+from enforcer.interpret import Packet, judge
+from enforcer.maps import Maps
+from enforcer.state import State
+from enforcer.tables import Tables
+from generators.commands.trace import document, lines
+from generators.explain import trace
+from generators.matrix import PortProtocol, judgement_document, single_question
+from generators.reachability import Evaluator
+from generators.verdicts import Judgement, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One direction at one endpoint of this node."""
+
+    pod: str
+    ifindex: int
+    packet: Packet
+    wanted: Judgement
+    held: Judgement | None
+    """None where the maps hold what the agent has no name for."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the kernel does what is wanted."""
+        return self.held is not None and (self.wanted.verdict, self.wanted.reason) == (
+            self.held.verdict,
+            self.held.reason,
+        )
+
+
+def live_trace(request: Request, state: State, maps: Maps, node: str) -> Json:
+    """The trace of the agent's own inputs, and what the kernel would do at each end here."""
+    cluster = state.cluster()
+    if cluster is None:
+        raise NotHere("the agent has not read its inputs yet")
+    port = PortProtocol.parse(text(request, "port"))
+    question = single_question(
+        cluster,
+        text(request, "source"),
+        text(request, "destination"),
+        port,
+        text(request, "family") or None,
+    )
+    evaluator = Evaluator(cluster)
+    found = trace(evaluator, question)
+    kernel = named(maps.read(), state)
+    interfaces = {pod.key: ifindex for ifindex, pod in state.pods.items()}
+    checks = [
+        Check(
+            asked.pod,
+            ifindex,
+            asked.packet,
+            judge(state.tables, ifindex, asked.packet),
+            _held(kernel, ifindex, asked.packet),
+        )
+        for asked in asked_of(evaluator, question)
+        if (ifindex := interfaces.get(asked.pod)) in state.tables.endpoints and ifindex is not None
+    ]
+    return {
+        **document(found),
+        "live": [_document(check) for check in checks],
+        "agrees": all(check.agrees for check in checks),
+        "text": [*lines(found), "", *_lines(checks, node)],
+    }
+
+
+def _held(kernel: Tables, ifindex: int, packet: Packet) -> Judgement | None:
+    try:
+        return judge(kernel, ifindex, packet)
+    except KeyError:  # a number that the agent has not given: drift
+        return None
+
+
+def _document(check: Check) -> Json:
+    return {
+        "pod": check.pod,
+        "ifindex": check.ifindex,
+        "direction": check.packet.direction.name,
+        "wanted": judgement_document(check.wanted),
+        "kernel": judgement_document(check.held) if check.held is not None else None,
+        "agrees": check.agrees,
+    }
+
+
+def _lines(checks: list[Check], node: str) -> Iterator[str]:
+    if not checks:
+        yield f"Neither end is an endpoint of node {node}: ask the agents of their nodes"
+        return
+    yield f"On node {node}, by its maps:"
+    for check in checks:
+        told = _words(check.held) if check.held is not None else "numbers that nobody gave"
+        yield f"  {check.packet.direction.name.lower()} at {check.pod}: {told}"
+        if not check.agrees:
+            yield f"  DISAGREEMENT: the agent wants {_words(check.wanted)};"
+            yield "  see `ringfence bpf policy list --diff`"
+
+
+def _words(judgement: Judgement) -> str:
+    who = judgement.rule
+    if who is None and judgement.verdict is not Verdict.FORWARDED:
+        who = ", ".join(judgement.policies) or None
+    return f"{judgement.verdict.value} ({judgement.reason.value}{f', {who}' if who else ''})"
