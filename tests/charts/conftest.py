@@ -6,12 +6,11 @@ gets a namespace of its own (`namespace`).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from generators.errors import MachineLacks, RingfenceError
+from generators.errors import MachineLacks
 from tests.charts.helm import Helm, Major
 from tests.testbed import build, fixtures
 from tests.testbed.fixtures import api
@@ -27,10 +26,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    with contextlib.suppress(RingfenceError):
-        for major in Major:
-            if wanted & {"helm", major.value}:
-                build.ensure(major.product, lambda _: None)
+    for major in Major:
+        if wanted & {"helm", major.value}:
+            fixtures.build_now(session.config, major.product)
 
 
 def _helm(major: Major, folders: pytest.TempPathFactory) -> Helm:

@@ -28,10 +28,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     if any(item.get_closest_marker(_MARKER) for item in session.items):
-        _programs(session.config)
+        build_now(session.config, build.KUBERNETES)
 
 
-def _programs(config: pytest.Config) -> None:
+def build_now(config: pytest.Config, product: build.Product) -> None:
+    """Build what is not there yet, and show how far it is."""
     capture = config.pluginmanager.getplugin("capturemanager")
     reporter = config.pluginmanager.getplugin("terminalreporter")
 
@@ -43,7 +44,7 @@ def _programs(config: pytest.Config) -> None:
 
     # What is wrong is told by the tests that need it: skipped on a laptop, failed in CI.
     with contextlib.suppress(RingfenceError):
-        build.ensure(build.KUBERNETES, say)
+        build.ensure(product, say)
 
 
 @pytest.fixture(scope="session")

@@ -48,14 +48,22 @@ def of_a_job_or_hook(pod: Document) -> bool:
 
 
 class JobNode:
-    """One node, from `start` to `stop`; `runs` chooses the pods that are its own."""
+    """One node, from `start` to `stop`; `runs` chooses the pods that are its own.
+
+    `api_port` is where its pods find the API server, for a test that keeps it from them.
+    """
 
     def __init__(
-        self, plane: ControlPlane, runs: Callable[[Document], bool] = of_a_job_or_hook
+        self,
+        plane: ControlPlane,
+        runs: Callable[[Document], bool] = of_a_job_or_hook,
+        *,
+        api_port: int | None = None,
     ) -> None:
         self.name = f"jobs-{token_hex(3)}"
         self._plane = plane
         self._runs = runs
+        self._api_port = api_port
         self._folder = Path()
         self._client: Client | None = None
         self._pods: Reflector[Document] | None = None
@@ -175,7 +183,7 @@ class JobNode:
     def _service_variables(self) -> dict[str, str]:
         return {
             "KUBERNETES_SERVICE_HOST": "127.0.0.1",
-            "KUBERNETES_SERVICE_PORT": str(self._plane.port),
+            "KUBERNETES_SERVICE_PORT": str(self._api_port or self._plane.port),
         }
 
     @property

@@ -21,6 +21,10 @@ def test_a_team_s_chart_labels_its_namespace_from_install_to_uninstall(
     helm = helm.at(team.plane)
     before = team.labels
 
+    dry = ("install", "shop", umbrella, "--dry-run=server")
+    assert "kind: Job" in helm.run(*dry, namespace=team.namespace)
+    assert (team.labels, team.objects()) == (before, set())
+
     def run(*words: str | Path) -> str:
         return helm.run(*words, namespace=team.namespace)
 
@@ -62,6 +66,17 @@ def test_a_label_that_an_upgrade_names_no_more_goes(helm4: Helm, team: Team) -> 
         assert team.labels == before | labels
 
 
+def test_a_release_of_helm_3_goes_on_under_helm_4(helm3: Helm, helm4: Helm, team: Team) -> None:
+    before = team.labels
+    first, second = (helm4.values({"labels": {"client": c}}) for c in ("test01", "test02"))
+    helm3.at(team.plane).run("install", "shop", CHART, *first, namespace=team.namespace)
+    helm4.at(team.plane).run("upgrade", "shop", CHART, *second, namespace=team.namespace)
+    assert team.labels == before | {"client": "test02"}
+    helm4.at(team.plane).run("uninstall", "shop", namespace=team.namespace)
+    assert team.labels == before
+    assert team.objects() == set()
+
+
 def test_two_releases_keep_their_label_until_the_last_is_gone(helm4: Helm, team: Team) -> None:
     helm = helm4.at(team.plane)
     wanted = helm.values({"labels": {"client": "test01"}})
@@ -93,9 +108,9 @@ def test_two_releases_that_want_different_values_are_both_named(helm: Helm, team
 
 
 def test_an_install_that_fails_is_taken_back_with_its_label(
-    helm: Helm, team: Team, umbrella: Path
+    helm3: Helm, team: Team, umbrella: Path
 ) -> None:
-    helm = helm.at(team.plane)
+    helm = helm3.at(team.plane)
     before = team.labels
     # Its pods find no node here, so it never becomes ready.
     words = ["--wait", "--timeout", "4s", helm.major.undo_on_failure]

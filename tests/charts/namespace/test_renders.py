@@ -107,6 +107,10 @@ def test_wrong_values_are_refused_with_their_place(
     assert words in done.stderr
 
 
+def test_lint_finds_nothing_in_the_team_s_chart(helm: Helm, umbrella: Path) -> None:
+    assert "0 chart(s) failed" in helm.run("lint", "--strict", "--with-subcharts", umbrella)
+
+
 def test_globals_of_other_charts_are_none_of_its_business(helm4: Helm) -> None:
     values = {"global": {"storageClass": "fast", "imageRegistry": "registry.example/team"}}
     rendered = helm4.template("shop", CHART, *helm4.values(values))

@@ -15,6 +15,7 @@ from tests.conftest import COMMAND, Run
 from tests.controller.cluster import guarded
 from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
+from tests.testbed.processes import free_ports
 from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -148,6 +149,20 @@ def test_while_the_api_server_is_away_it_is_waited_for_and_then_not(
         lonely.start_apiserver()
         assert waiting.wait(30) == 0
     assert Team(lonely, "team").labels["a"] == "b"
+
+
+def test_a_hook_that_cannot_reach_the_api_server_says_so_through_helm(
+    helm4: Helm, lonely: ControlPlane
+) -> None:
+    lonely.kubectl("create", "namespace", "cut-off")
+    (nobody,) = free_ports(1)
+    once = {"timeoutSeconds": 1, "backoffLimit": 0}
+    values = helm4.values({"labels": {"client": "test01"}, "hook": once})
+    with JobNode(lonely, api_port=nobody):
+        failed = helm4.at(lonely).attempt("install", "shop", CHART, *values, namespace="cut-off")
+    assert failed.returncode == 1
+    assert "the API server does not answer" in said(failed)
+    assert "client" not in Team(lonely, "cut-off").labels
 
 
 def test_the_hook_asks_and_the_cluster_s_webhook_decides(helm4: Helm, tmp_path: Path) -> None:
