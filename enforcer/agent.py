@@ -55,6 +55,8 @@ log = logging.getLogger("ringfence.enforcer")
 
 TICK_SECONDS = 1.0
 """What failed is tried again, and interfaces that are gone are noticed, every so often."""
+START_SECONDS = 0.05
+"""Between two looks at whether all inputs have been read."""
 ROUTINE = (PodChange, ServiceChange, SliceChange)
 """Changes that happen all day and are not worth a line of the log each."""
 
@@ -205,7 +207,8 @@ class Agent:
     def _turn(self) -> None:
         tick = time.monotonic() >= self._tick_at
         if tick:
-            self._tick_at = time.monotonic() + TICK_SECONDS
+            pause = TICK_SECONDS if self._began else START_SECONDS
+            self._tick_at = time.monotonic() + pause
         taken = self._parts.supply.take()
         if not self._began and not taken.changes:
             self._publish()

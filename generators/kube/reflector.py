@@ -313,9 +313,10 @@ class Reflector(Generic[T]):
             len(changed),
             self._relist_reason,
         )
-        self._synced.set()
         for key in changed:
             self._changed(key)
+        # Last: whoever waits for it and then looks at the keys has been told all of them.
+        self._synced.set()
 
     def _fall_back(self) -> None:
         LOG.warning("reflector_lists_pages resource=%s", self._resource)
