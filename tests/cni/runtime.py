@@ -158,9 +158,12 @@ class Chain:
         return Result(finished.returncode, finished.stdout.decode())
 
 
-def conflist_of(kind: str, data_dir: Path) -> str:
-    """A configuration with one plugin that makes networks, for IPv4 and IPv6."""
-    ranges = [[{"subnet": "10.20.0.0/24"}], [{"subnet": "fd20::/112"}]]
+BOTH_FAMILIES = ("10.20.0.0/24", "fd20::/112")
+
+
+def conflist_of(kind: str, data_dir: Path, subnets: Sequence[str] = BOTH_FAMILIES) -> str:
+    """A configuration with one plugin that makes networks."""
+    ranges = [[{"subnet": subnet}] for subnet in subnets]
     ipam = {"type": "host-local", "ranges": ranges, "dataDir": str(data_dir)}
     if kind == "bridge":
         plugin = {"type": kind, "bridge": "cni0", "isGateway": True, "ipam": ipam}
