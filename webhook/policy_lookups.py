@@ -231,7 +231,11 @@ class AdmissionLookups:
     def get(self, path: str) -> Value:
         """The API server's answer; the guard has let the path pass."""
         plain, _, query = path.partition("?")
-        return value_of(self._bounded(lambda c: c.read(plain, dict(parse_qsl(query))), path))
+        answer = self._bounded(lambda c: c.read(plain, dict(parse_qsl(query))), path)
+        try:
+            return value_of(answer)
+        except TypeError as error:
+            raise LookupFailed(f"{path}: {error}") from None
 
     def _bounded(
         self, ask: Callable[[Client], documents.Document], what: str
