@@ -27,9 +27,16 @@ def _load(path: Path) -> ModuleType:
 transcripts = _load(CHECKOUT / "tools" / "transcripts.py")
 
 
+def _needs(page: Path) -> pytest.MarkDecorator:
+    """Pages with a lab on an API server wait until last, as all tests with one."""
+    return pytest.mark.cluster if "--api-server" in page.read_text() else pytest.mark.bpf
+
+
 @pytest.mark.bpf
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=_needs(page), id=page.name) for page in PAGES]
+)
 def test_every_transcript_is_what_its_commands_print(page: Path) -> None:
     assert transcripts.check(page) == []
 

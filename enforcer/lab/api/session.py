@@ -84,7 +84,7 @@ def delete(
     """Delete from a running lab."""
     lifecycle.start_processes(ledger)
     report = users.delete(ledger.places, what, paths, requester)
-    users.settle(ledger.places, _tenants(ledger))
+    users.settle(ledger.places, _tenants(ledger), ledger.state.nodes)
     return report
 
 
@@ -92,7 +92,7 @@ def _apply(
     ledger: Ledger, tenants: TenantConfig | None, paths: Sequence[str], requester: Requester
 ) -> Report:
     report = users.apply(ledger.places, paths, requester)
-    users.settle(ledger.places, tenants)
+    users.settle(ledger.places, tenants, ledger.state.nodes)
     return report
 
 

@@ -16,10 +16,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from enforcer import loader
+from enforcer.kernel import KernelError
 from enforcer.lab.admission import Requester
 from enforcer.lab.api import assets
+from enforcer.lab.api.topology import hollow_nodes
+from enforcer.lab.api.workload import Assigned, assigned
 from enforcer.lab.changes import Report
-from enforcer.lab.names import Places
+from enforcer.lab.names import NodePlaces, Places
+from enforcer.maps import Maps
 from generators.errors import MachineLacks, Refused
 from generators.kube.client import Client
 from generators.kube.resources import PODS
@@ -28,6 +33,8 @@ from generators.plan import Action, plan
 from generators.tenants.model import TenantConfig
 
 RACE = "error looking up service account"
+NOT_WORTH_SAYING = "last-applied-configuration annotation which is required"
+"""kubectl, about a namespace that API servers make themselves (kube-system); it adds what lacks."""
 SETTLE_SECONDS = 30.0
 POLL_SECONDS = 0.1
 UNCHANGED = " unchanged"
@@ -84,16 +91,19 @@ def delete(
     return report
 
 
-def settle(places: Places, config: TenantConfig | None) -> None:
-    """Return when every pod runs and the controller has nothing left to do, within limits.
+def settle(places: Places, config: TenantConfig | None, nodes: int) -> None:
+    """Return when every pod runs, every node knows it, and the controller has nothing left to do.
 
     A pod may be waiting for something that the lab knows nothing of, so being late is no error.
     """
     deadline = time.monotonic() + SETTLE_SECONDS
+    homes = [node.places for node in hollow_nodes(places, nodes)]
     with Client.connect(str(places.kubeconfig), user_agent="ringfence-lab") as client:
         while time.monotonic() < deadline:
-            if _generated(places, config) and _all_run(client):
-                return
+            if _generated(places, config):
+                pods = _pods(client)
+                if all(item.ready for item in pods) and all(_knows(h, pods) for h in homes):
+                    return
             time.sleep(POLL_SECONDS)
 
 
@@ -106,11 +116,23 @@ def _generated(places: Places, config: TenantConfig | None) -> bool:
     return all(change.action is Action.KEEP for change in changes)
 
 
-def _all_run(client: Client) -> bool:
-    from enforcer.lab.api.workload import assigned
+def _pods(client: Client) -> list[Assigned]:
+    """The pods that should run."""
+    found = [item for document in client.list_all(PODS) if (item := assigned(document))]
+    return [item for item in found if not item.pod.terminal]
 
-    pods = [item for document in client.list_all(PODS) if (item := assigned(document))]
-    return all(item.ready or item.pod.terminal for item in pods)
+
+def _knows(node: NodePlaces, pods: Sequence[Assigned]) -> bool:
+    """Whether the programs of a node can tell who the pods are, wherever they run."""
+    try:
+        pins = loader.find_loaded(node.pins)
+        if pins is None:
+            return False
+        with Maps.open(pins) as maps:
+            known = maps.read().addresses.keys()
+    except KernelError:
+        return False
+    return all(ip in known for item in pods if not item.pod.host_network for ip in item.pod.ips)
 
 
 def _files(paths: Sequence[str]) -> list[str]:
@@ -135,7 +157,7 @@ def _run(
 
 
 def _report(done: subprocess.CompletedProcess[str], lines: list[str]) -> Report:
-    said = done.stderr.splitlines()
+    said = [line for line in done.stderr.splitlines() if NOT_WORTH_SAYING not in line]
     warnings = [line for line in said if line.startswith("Warning:")]
     errors = [line for line in said if not line.startswith("Warning:")]
     if done.returncode != 0 and not errors:
