@@ -141,7 +141,8 @@ class Node:
     def empty(self) -> Wire:
         """The runtime's part: a network namespace, and nothing in it."""
         number = next(self.numbers)
-        wire = Wire(f"{self.name}-{number}", f"vt{number}", (f"10.8.0.{number}", f"fd08::{number}"))
+        addresses = (f"10.8.{number // 250}.{1 + number % 250}", f"fd08::{number:x}")
+        wire = Wire(f"{self.name}-{number}", f"vt{number}", addresses)
         self.wires.append(wire)
         netns.create(wire.netns)
         return wire
