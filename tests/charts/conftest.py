@@ -12,7 +12,7 @@ import pytest
 
 from generators.errors import MachineLacks
 from tests.charts.helm import Helm, Major
-from tests.testbed import build, fixtures
+from tests.testbed import build, container, fixtures
 from tests.testbed.fixtures import api
 from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
@@ -62,6 +62,10 @@ def helm(request: pytest.FixtureRequest) -> Helm:
 @pytest.fixture(scope="session")
 def job_node(api: ControlPlane) -> Iterator[JobNode]:
     """Executes the pods of Jobs and hooks of every namespace."""
+    try:
+        container.check()
+    except MachineLacks as lack:
+        pytest.skip(f"testbed: {lack}")
     with JobNode(api) as node:
         yield node
 

@@ -55,13 +55,17 @@ class Container:
     directory: str = "/"
 
 
+def check() -> None:
+    """Raise MachineLacks where no container can be started."""
+    if os.geteuid() != 0:
+        raise MachineLacks("containers need root", "run the tests as root")
+
+
 def start(container: Container, scratch: Path, log: Path) -> subprocess.Popen[bytes]:
     """Run it, its root at the empty folder `scratch` (which only it sees), its output in `log`.
 
     It dies with the thread that called this.
     """
-    if os.geteuid() != 0:
-        raise MachineLacks("containers need root", "run the tests as root")
     command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount"]
     command += ["--propagation", "private", "sh", "-ec", _script(container, scratch)]
     with log.open("ab") as output:

@@ -81,6 +81,7 @@ class JobNode:
 
     def start(self) -> None:
         """Register, and begin to look for pods."""
+        container.check()
         self._folder = Path(tempfile.mkdtemp(prefix="ringfence-jobs-"))
         self._client = Client.connect(str(self._plane.kubeconfig()), user_agent=MANAGER)
         self._kubelet = self._serve_logs()

@@ -56,22 +56,16 @@ def test_a_team_s_chart_labels_its_namespace_from_install_to_uninstall(
     assert team.objects() == set()
 
 
-def test_a_label_that_an_upgrade_names_no_more_goes(helm4: Helm, team: Team) -> None:
-    helm = helm4.at(team.plane)
+def test_a_release_goes_on_under_helm_4_without_the_label_that_it_names_no_more(
+    helm3: Helm, helm4: Helm, team: Team
+) -> None:
     before = team.labels
-    revisions: list[dict[str, str]] = [{"client": "test01", "stage": "x"}, {"stage": "x"}, {}]
-    for labels in revisions:
-        words = ["upgrade", "--install", "shop", str(CHART), "--reset-values"]
-        helm.run(*words, *helm.values({"labels": labels}), namespace=team.namespace)
+    first, second = {"client": "test01", "stage": "test"}, {"stage": "live"}
+    words = ["upgrade", "--install", "shop", str(CHART), "--reset-values"]
+    for helm, labels in ((helm3, first), (helm4, second)):
+        values = helm4.values({"labels": labels})
+        helm.at(team.plane).run(*words, *values, namespace=team.namespace)
         assert team.labels == before | labels
-
-
-def test_a_release_of_helm_3_goes_on_under_helm_4(helm3: Helm, helm4: Helm, team: Team) -> None:
-    before = team.labels
-    first, second = (helm4.values({"labels": {"client": c}}) for c in ("test01", "test02"))
-    helm3.at(team.plane).run("install", "shop", CHART, *first, namespace=team.namespace)
-    helm4.at(team.plane).run("upgrade", "shop", CHART, *second, namespace=team.namespace)
-    assert team.labels == before | {"client": "test02"}
     helm4.at(team.plane).run("uninstall", "shop", namespace=team.namespace)
     assert team.labels == before
     assert team.objects() == set()
@@ -104,6 +98,7 @@ def test_two_releases_that_want_different_values_are_both_named(helm: Helm, team
         'release "second" wants client=test02, but release "first" has set client=test01'
         in said(refused)
     )
+    helm.run("uninstall", "second", namespace=team.namespace)
     assert team.labels["client"] == "test01"
 
 

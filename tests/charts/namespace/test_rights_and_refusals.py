@@ -52,13 +52,13 @@ def test_applying_again_writes_nothing(place: Team, label: Label) -> None:
 
 
 def test_a_label_stays_with_whoever_else_has_set_it(place: Team, label: Label) -> None:
-    for release in ("one", "two"):
+    for release in ("one", "two/front"):
         label("client=a", "stage=x", release=release)
     given_up = label("--remove", "client", release="one")
-    assert 'client stays: also set by release "two"' in given_up.stdout
-    assert place.managers("client") == {"ringfence-two"}
-    assert place.managers("stage") == {"ringfence-one", "ringfence-two"}
-    assert "client is removed" in label(release="two").stdout
+    assert 'client stays: also set by release "two" (its "front")' in given_up.stdout
+    assert place.managers("client") == {"ringfence-two/front"}
+    assert place.managers("stage") == {"ringfence-one", "ringfence-two/front"}
+    assert "client is removed" in label(release="two/front").stdout
     assert label("--check", "stage=x", release="three").returncode == 0
     missing = label("--check", "client=a", "stage=x", release="three")
     assert missing.returncode == 1
