@@ -200,7 +200,7 @@ def _forget(store: Store, key: Key) -> None:
     stored = store.objects.pop(key)
     if key.kind != "Namespace":
         return
-    store.tenants.pop(_namespace(stored.document).uid, None)
+    store.record.pop(_namespace(stored.document).uid, None)
     for other in [other for other in store.objects if other.namespace == key.name]:
         del store.objects[other]
 

@@ -1,8 +1,8 @@
 """The controller's part in a lab: record, labels and isolation policies, from the tenant file.
 
-Pure on the store, and level-triggered: it looks at what is there, not at what happened. The record
-(namespace UID -> tenant) wins over labels; a namespace without an entry belongs to whom its name
-says.
+Pure on the store, and level-triggered: it looks at what is there, not at what happened. Whose a
+namespace is follows the rule of the real controller (generators/tenancy.py); what the webhook let
+through is in the record at once, so a label that disagrees with the record proves nothing here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from enforcer.lab.store import Key, Store, Stored
 from generators.manifests import namespace_document, policy_document
 from generators.objects import Namespace, Node
 from generators.plan import Action, Change, Wanted, plan, wanted_for
-from generators.tenants.assignment import Assignment, Outcome, assign_by_name
+from generators.record import Basis, RecordEntry
+from generators.tenancy import ownership
+from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 
 KEEP = Action.KEEP
@@ -30,35 +32,28 @@ def note_admission(
     label = after.labels.get(config.label_key)
     if before is not None and was == label:
         return
-    if label is not None and label in config.tenants:
-        store.tenants[after.uid] = label
-    else:
-        store.tenants.pop(after.uid, None)
+    if label is None or label not in config.tenants:
+        store.record.pop(after.uid, None)
+        return
+    named = assign_by_name(config, after.name).tenant == label
+    basis = Basis.NAME if named else Basis.ADMISSION
+    store.record[after.uid] = RecordEntry(after.name, label, basis)
 
 
 def synchronize(config: TenantConfig, store: Store, nodes: Sequence[Node] = ()) -> tuple[str, ...]:
     """Bring the store to what the tenant file wants; a line for each change, as kubectl says it."""
     namespaces = {namespace.name: namespace for namespace in store.namespaces}
     wanted: list[Wanted] = []
-    record: dict[str, str] = {}
+    record: dict[str, RecordEntry] = {}
     for namespace in namespaces.values():
-        assignment = _assignment(config, store, namespace)
-        if assignment.tenant is not None:
-            record[namespace.uid] = assignment.tenant
-        wanted += wanted_for(config, namespace, assignment, nodes)
-    store.tenants = record
+        decided = ownership(config, namespace, store.record.get(namespace.uid), lambda: False)
+        entry = decided.entry(namespace.name)
+        if entry is not None:
+            record[namespace.uid] = entry
+        wanted += wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
+    store.record = record
     changes = plan(wanted, namespaces, store.policies)
     return tuple(_carry_out(store, change) for change in changes if change.action is not KEEP)
-
-
-def _assignment(config: TenantConfig, store: Store, namespace: Namespace) -> Assignment:
-    """As recorded; where nothing is recorded, or a tenant that is no more, as the name says."""
-    tenant = config.tenants.get(store.tenants.get(namespace.uid, ""))
-    if tenant is None:
-        return assign_by_name(config, namespace.name)
-    labels = {config.label_key: tenant.name, **tenant.labels}
-    reason = "the record says so"
-    return Assignment(namespace.name, tenant.name, Outcome.ASSIGNED, reason, labels)
 
 
 def _carry_out(store: Store, change: Change) -> str:

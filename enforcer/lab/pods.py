@@ -23,7 +23,7 @@ from generators.manifests import (
     policy_document,
 )
 from generators.objects import Node, Pod
-from generators.record import RecordEntry, record_documents
+from generators.record import record_documents
 
 INTERFACE_ANNOTATION = "ringfence.io/interface"
 """Tells the agent which host-side veth is the pod's."""
@@ -103,7 +103,9 @@ def manifest(places: Places, store: Store, only: Collection[str] | None = None) 
     by_key = {item.pod.key: item for item in pods}
     uids = {namespace.uid: namespace.name for namespace in store.namespaces}
     record = {
-        uid: RecordEntry(uids[uid], tenant) for uid, tenant in store.tenants.items() if uid in uids
+        uid: replace(entry, namespace=uids[uid])
+        for uid, entry in store.record.items()
+        if uid in uids
     }
     items: list[Document] = [
         *(namespace_document(namespace) for namespace in cluster.namespaces.values()),

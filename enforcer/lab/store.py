@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from enforcer.lab.ledger import write_atomically
 from generators.manifests import Object, parse_object
 from generators.objects import ConfigMap, Namespace, NetworkPolicy, Node, Origin, Pod
+from generators.record import Basis, RecordEntry
 
 Document = dict[str, object]
 
@@ -49,10 +50,10 @@ class Stored:
 
 @dataclass(slots=True)
 class Store:
-    """All objects of a lab by key; `tenants` is the record: namespace UID -> tenant."""
+    """All objects of a lab by key, and the controller's record by namespace UID."""
 
     objects: dict[Key, Stored] = field(default_factory=dict)
-    tenants: dict[str, str] = field(default_factory=dict)
+    record: dict[str, RecordEntry] = field(default_factory=dict)
 
     def values(self) -> Iterator[Object]:
         """Every object parsed, in key order."""
@@ -107,7 +108,10 @@ def load(run: Path) -> Store:
             Key(*entry["key"]): Stored(entry["document"], entry["applied"])
             for entry in document["objects"]
         },
-        dict(document["tenants"]),
+        {
+            uid: RecordEntry(entry["namespace"], entry["tenant"], Basis(entry["basis"]))
+            for uid, entry in document["record"].items()
+        },
     )
 
 
@@ -121,7 +125,8 @@ def save(run: Path, store: Store) -> None:
         }
         for key in sorted(store.objects)
     ]
-    document = {"objects": entries, "tenants": dict(sorted(store.tenants.items()))}
+    record = {uid: asdict(entry) for uid, entry in sorted(store.record.items())}
+    document = {"objects": entries, "record": record}
     write_atomically(run / STORE_FILE, json.dumps(document, indent=1).encode())
 
 

@@ -8,6 +8,7 @@ from enforcer.lab.admission import Requester
 from enforcer.lab.changes import Gate, apply, delete, kind_of, named
 from enforcer.lab.store import Key, Store
 from generators.errors import InputError
+from generators.record import RecordEntry
 from tests.lab.builders import example, namespace, objects, pod
 
 ANYBODY = Gate(Requester())
@@ -51,11 +52,11 @@ def test_a_namespace_made_again_is_another_one() -> None:
     store = Store()
     apply(store, objects(namespace("a")), ANYBODY)
     first = store.namespaces[0].uid
-    store.tenants[first] = "test01"
+    store.record[first] = RecordEntry("a", "test01")
     delete(store, [named("ns", "a")], ANYBODY, {})
     apply(store, objects(namespace("a")), ANYBODY)
     assert store.namespaces[0].uid not in ("", first)
-    assert store.tenants == {}
+    assert store.record == {}
 
 
 def test_what_is_not_there_cannot_be_deleted() -> None:

@@ -10,6 +10,7 @@ from enforcer.lab.controller import note_admission, synchronize
 from enforcer.lab.store import Store
 from generators.manifests import Documents
 from generators.objects import Namespace
+from generators.record import Basis, RecordEntry
 from generators.tenants.load import parse_tenants
 from tests.lab.builders import TENANTS, example, namespace, objects, tenants
 
@@ -21,6 +22,10 @@ def stored(documents: Documents) -> Store:
     store = Store()
     apply(store, documents, ADMIN)
     return store
+
+
+def recorded_tenants(store: Store) -> list[str]:
+    return sorted(entry.tenant for entry in store.record.values())
 
 
 def tenant_labels(store: Store) -> dict[str, str | None]:
@@ -41,7 +46,7 @@ def test_namespaces_that_existed_before_are_labelled_and_isolated_by_name() -> N
         f"monitoring-test01/{POLICY}",
     ]
     assert len(lines) == 6
-    assert sorted(store.tenants.values()) == ["test01", "test01", "test02"]
+    assert recorded_tenants(store) == ["test01", "test01", "test02"]
 
 
 def test_a_second_look_finds_nothing_to_do() -> None:
@@ -54,14 +59,21 @@ def test_a_label_that_the_name_does_not_confirm_is_taken_away() -> None:
     store = stored(objects(namespace("sandbox", client="test01")))
     synchronize(tenants(), store)
     assert tenant_labels(store) == {"sandbox": None}
-    assert store.tenants == {}
+    assert store.record == {}
 
 
-def test_the_record_wins_over_name_and_label() -> None:
-    store = stored(objects(namespace("app-test02")))
-    store.tenants[store.namespaces[0].uid] = "test01"
+@pytest.mark.parametrize(
+    ("basis", "tenant"),
+    [(Basis.ADMISSION, "test01"), (Basis.NAME, "test02")],
+    ids=["by admission", "by a name that another tenant has now"],
+)
+def test_the_record_wins_over_the_label_and_over_the_name_if_admission_wrote_it(
+    basis: Basis, tenant: str
+) -> None:
+    store = stored(objects(namespace("app-test02", client="test02")))
+    store.record[store.namespaces[0].uid] = RecordEntry("app-test02", "test01", basis)
     synchronize(tenants(), store)
-    assert tenant_labels(store) == {"app-test02": "test01"}
+    assert tenant_labels(store) == {"app-test02": tenant}
 
 
 def test_a_generated_policy_that_was_deleted_comes_back() -> None:
@@ -80,7 +92,7 @@ def test_a_tenant_that_leaves_the_file_leaves_nothing_behind() -> None:
     synchronize(parse_tenants(without.encode(), "tenants.yaml"), store)
     assert tenant_labels(store)["app-test02"] is None
     assert {policy.namespace for policy in store.policies} == {"app-test01", "monitoring-test01"}
-    assert set(store.tenants.values()) == {"test01"}
+    assert recorded_tenants(store) == ["test01", "test01"]
 
 
 BEFORE = Namespace("a", {"client": "test01"}, uid="u")
@@ -100,6 +112,17 @@ BEFORE = Namespace("a", {"client": "test01"}, uid="u")
 def test_the_record_follows_what_the_webhook_let_through(
     before: Namespace | None, after: dict[str, str], recorded: str | None
 ) -> None:
-    store = Store(tenants={"u": "kept"})
+    store = Store(record={"u": RecordEntry("a", "kept", Basis.ADMISSION)})
     note_admission(tenants(), store, before, Namespace("a", after, uid="u"))
-    assert store.tenants.get("u") == recorded
+    assert [entry.tenant for entry in store.record.values()] == ([recorded] if recorded else [])
+
+
+def test_a_label_that_the_name_gave_is_recorded_as_the_name_s() -> None:
+    store = Store()
+    label = {"client": "test01"}
+    note_admission(tenants(), store, None, Namespace("app-test01", label, uid="name"))
+    note_admission(tenants(), store, None, Namespace("anything", label, uid="admission"))
+    assert {uid: entry.basis.value for uid, entry in store.record.items()} == {
+        "name": "name",
+        "admission": "admission",
+    }

@@ -8,6 +8,7 @@ import pytest
 
 from enforcer.lab import store
 from enforcer.lab.store import Document, Key, Store, Stored, merge
+from generators.record import Basis, RecordEntry
 
 MERGES: dict[str, tuple[Document, Document, Document, Document]] = {
     # name: last applied, now applied, live, result
@@ -69,7 +70,7 @@ def test_a_store_comes_back_as_it_was_saved(tmp_path: Path) -> None:
             Key("Namespace", "", "a"): Stored(namespace, namespace),
             Key("Namespace", "", "b"): Stored(namespace),
         },
-        {"uid-1": "test01"},
+        {"uid-1": RecordEntry("a", "test01", Basis.ADMISSION)},
     )
     store.save(tmp_path, saved)
     assert store.load(tmp_path) == saved

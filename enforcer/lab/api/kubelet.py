@@ -10,6 +10,7 @@ pod on its node's network is a set of listening ports in the node's network name
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import threading
@@ -121,7 +122,8 @@ class Kubelet:
         item = self._pods.store.get(key)
         sandbox = self._journal.of(str(key))
         if sandbox is not None and (item is None or item.leaves or item.pod.uid != sandbox.uid):
-            self._announce(without=sandbox.key)
+            with contextlib.suppress(ResponderFailed):
+                self._announce(without=sandbox.key)
             self._runtime.tear_down(sandbox)
             event(log, "pod_stopped", pod=str(key), uid=sandbox.uid)
             sandbox = None

@@ -6,10 +6,13 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from enforcer.lab import netns
+from enforcer.lab.api.enforcement import Asked
+from enforcer.lab.api.journal import Stage
 from tests.conftest import Run
 from tests.lab.api.hollow import ApiLab
 from tests.lab.builders import CLUSTER, TENANTS, namespace, pod
@@ -179,6 +182,28 @@ def test_pods_outlive_their_kubelet(hollow: ApiLab, tenant: Name) -> None:
         lambda: not netns.exists(hollow.places.pod_netns(space, "a")), "a goes when it is back", 30
     )
     assert hollow.reaches("ingress/nginx", f"{space}/b", "80/TCP") == {"FORWARDED"}
+
+
+def test_a_pod_starts_only_behind_its_node_s_agent(hollow: ApiLab, tenant: Name) -> None:
+    space, node = tenant("test01"), hollow.places.node(f"{hollow.places.name}-2")
+    hollow.kubectl("create", "namespace", space)
+    os.kill(hollow.pid(node.enforcer), signal.SIGKILL)
+    hollow.make(on(pod(f"{space}/late"), hollow, 2))
+    eventually(lambda: f"{space}/late" in hollow.held(), "its sandbox is made")
+    assert hollow.held()[f"{space}/late"].stage is not Stage.CONNECTED
+    assert hollow.kubectl("get", "pod", "-n", space, "late", "-o", "jsonpath={.status.podIP}") == ""
+    hollow.ok("apply", "-c", TENANTS)
+    hollow.ready(f"{space}/late")
+    hollow.becomes("FORWARDED", "ingress/nginx", f"{space}/late")
+    hollow.becomes("DROPPED", "app-test02/web", f"{space}/late")
+
+
+def test_without_the_plugin_the_agent_is_asked(hollow: ApiLab) -> None:
+    sandbox = hollow.held()["app-test01/web"]
+    agents = [hollow.places.node(f"{hollow.places.name}-{n}").enforcer_run for n in (1, 2)]
+    assert [Asked(agent).in_force(sandbox) for agent in agents].count(True) == 1
+    stranger = replace(sandbox, addresses=("10.0.0.1", "fd00::1"))
+    assert not any(Asked(agent).in_force(stranger) for agent in agents)
 
 
 def test_pods_on_the_node_s_network_answer_there(hollow: ApiLab, tenant: Name) -> None:
