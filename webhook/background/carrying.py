@@ -25,7 +25,7 @@ from webhook.background.memory import Memory
 from webhook.background.needs import RuleName
 from webhook.background.planning import Plan, Situation, Write, plan
 from webhook.background.table import Existing, Table, is_existing
-from webhook.background.targets import Targets
+from webhook.background.targets import Ran, Targets
 from webhook.background.writing import Done, Writer
 
 
@@ -37,6 +37,8 @@ class Telling:
     deleted: Callable[[Found, str], None]
     problems: Callable[[TriggerName, dict[RuleName, str]], None]
     """All problems that a trigger has now; empty when it has none."""
+    target: Callable[[Existing, ObjectKey, str], None]
+    """What is wrong with an object that a rule changes; empty when nothing is."""
     sweep: Callable[[Existing, TriggerName], None]
     """A rule that is run once for all triggers has to run."""
 
@@ -278,9 +280,15 @@ class Carrier:
                 self._telling.sweep(existing, name)
             return None
         ran = self._targets.run(existing, request, environment)
-        for rule, message in ran.problems:
-            problems.setdefault(rule, message)
+        self._tell_targets(existing, ran, problems)
         return ran.failure
+
+    def _tell_targets(self, existing: Existing, ran: Ran, problems: dict[RuleName, str]) -> None:
+        for target, message in ran.targets.items():
+            if target is not None:
+                self._telling.target(existing, target, message)
+            elif message:
+                problems.setdefault(existing.name, message)
 
     def sweep(
         self, table: Table, environment: Environment, existing: Existing, name: TriggerName
@@ -292,7 +300,10 @@ class Carrier:
             return
         resources = table.needs.rules[existing.name].targets
         ran = self._targets.sweep(existing, request, environment, resources)
-        self._telling.problems(name, dict(ran.problems))
+        problems: dict[RuleName, str] = {}
+        self._tell_targets(existing, ran, problems)
+        if problems:
+            self._telling.problems(name, problems)
         if ran.failure is not None:
             raise ran.failure
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from generators.kube.errors import KubeError
 from generators.kube.resources import Key, Resource
@@ -35,9 +35,10 @@ QUIET_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What came of a rule: problems to tell, and a failure after which it has to run again."""
+    """What came of a rule: its targets, and a failure after which it has to run again."""
 
-    problems: tuple[tuple[RuleName, str], ...] = ()
+    targets: Mapping[ObjectKey | None, str] = field(default_factory=dict)
+    """What is wrong with each target that was looked at, empty when nothing is; None = the rule."""
     failure: KubeError | None = None
 
 
@@ -140,20 +141,20 @@ class Targets:
         return ran
 
     def _carry_out(self, existing: Existing, changes: Sequence[TargetChange]) -> Ran:
-        problems: list[tuple[RuleName, str]] = []
+        found: dict[ObjectKey | None, str] = {}
         failure: KubeError | None = None
         for change in changes:
-            if change.result.outcome is Outcome.ERROR:
-                problems.append((existing.name, change.result.message))
+            failed = change.result.outcome is Outcome.ERROR
+            found[change.result.target] = change.result.message if failed else ""
             if change.after is None:
                 continue
             try:
                 self._change(existing, change.before, change.after)
             except NotAllowed as refusal:
-                problems.append((existing.name, str(refusal)))
+                found[change.result.target] = str(refusal)
             except KubeError as error:
                 failure = error
-        return Ran(tuple(problems), failure)
+        return Ran(found, failure)
 
     def _change(self, existing: Existing, before: Document, after: Document) -> None:
         key = key_of(after)

@@ -18,6 +18,7 @@ from generators.kube.client import Client, PatchKind
 from generators.kube.documents import Document, mapping, mappings, meta_of, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import CLUSTER_POLICIES, POLICIES, Key
+from generators.kyverno.values import ObjectKey
 from generators.logs import event
 from webhook.background.made import TriggerName
 from webhook.background.needs import RuleName
@@ -156,22 +157,39 @@ def _condition(live: Document, standing: Standing) -> Document | None:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An existing object that a rule changes, as what a problem is about."""
+
+    key: ObjectKey
+
+    def __str__(self) -> str:
+        return f"target {self.key}"
+
+
+About = TriggerName | Target
+
+
 class Problems:
-    """What is wrong with which trigger, by rule; told when it is new."""
+    """What is wrong with which trigger or target, by rule; told when it is new."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._lock = threading.Lock()
-        self._rules: dict[RuleName, dict[TriggerName, str]] = {}
+        self._rules: dict[RuleName, dict[About, str]] = {}
 
     def take(
-        self, trigger: TriggerName, found: Mapping[RuleName, str], held: Mapping[str, Held]
+        self,
+        trigger: About,
+        found: Mapping[RuleName, str],
+        held: Mapping[str, Held],
+        only: RuleName | None = None,
     ) -> None:
-        """All problems that a trigger has now."""
+        """All problems that a trigger has now; `only`: with that rule."""
         fresh = []
         with self._lock:
             for name in [n for n, about in self._rules.items() if trigger in about]:
-                if name not in found:
+                if name not in found and only in (None, name):
                     del self._rules[name][trigger]
                     if not self._rules[name]:
                         del self._rules[name]
@@ -184,7 +202,7 @@ class Problems:
         for name, message in fresh:
             self._tell(name, trigger, message, held.get(name[0]))
 
-    def _tell(self, name: RuleName, trigger: TriggerName, message: str, held: Held | None) -> None:
+    def _tell(self, name: RuleName, trigger: About, message: str, held: Held | None) -> None:
         policy, rule = name
         event(
             LOG,
@@ -207,7 +225,12 @@ class Problems:
     def triggers(self) -> set[TriggerName]:
         """All triggers with a problem."""
         with self._lock:
-            return {trigger for about in self._rules.values() for trigger in about}
+            return {
+                trigger
+                for about in self._rules.values()
+                for trigger in about
+                if isinstance(trigger, TriggerName)
+            }
 
     def has(self, trigger: TriggerName) -> bool:
         """Whether a trigger has one."""
@@ -218,11 +241,11 @@ class Problems:
         """For /readyz: one trigger of each rule that has problems."""
         with self._lock:
             found = [
-                (policy, rule, len(about), *min(about.items()))
+                (policy, rule, len(about), *min((str(a), message) for a, message in about.items()))
                 for (policy, rule), about in sorted(self._rules.items())
             ]
         return [
-            f"[!]policy {policy}/{rule}: {count} triggers with problems; {trigger}: {message}"
+            f"[!]policy {policy}/{rule}: {count} objects with problems; {trigger}: {message}"
             for policy, rule, count, trigger, message in found
         ]
 

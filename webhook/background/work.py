@@ -37,7 +37,7 @@ from webhook.background.memory import Memory, Newcomer
 from webhook.background.needs import RuleName
 from webhook.background.table import Existing, Table, is_existing, pattern_of, table_of
 from webhook.background.targets import Targets
-from webhook.background.telling import PolicyStatus, Problems, standings, subject_of
+from webhook.background.telling import PolicyStatus, Problems, Target, standings, subject_of
 from webhook.background.writing import Done, Tenancy, Writer
 from webhook.events import Recorder, Severity
 from webhook.policies import Held, PolicyBook
@@ -91,7 +91,9 @@ class PolicyWork:
         self._targets = Targets(self._caches, self._writer, self._changed)
         self._problems = Problems(around.recorder)
         self._status = PolicyStatus(around.fenced)
-        telling = Telling(self._wrote, self._deleted, self._has_problems, self._sweep)
+        telling = Telling(
+            self._wrote, self._deleted, self._has_problems, self._has_target, self._sweep
+        )
         self._carrier = Carrier(
             self._caches, self._made, self._memory, self._writer, self._targets, telling
         )
@@ -394,6 +396,10 @@ class PolicyWork:
 
     def _has_problems(self, name: TriggerName, found: dict[RuleName, str]) -> None:
         self._problems.take(name, found, self._held())
+
+    def _has_target(self, existing: Existing, key: ObjectKey, message: str) -> None:
+        found = {existing.name: message} if message else {}
+        self._problems.take(Target(key), found, self._held(), only=existing.name)
 
     def _sweep(self, existing: Existing, name: TriggerName) -> None:
         with self._lock:
