@@ -204,7 +204,13 @@ def _drop_reason(value: str) -> Predicate:
     name = DropReason.TENANT_WALL.name if value.upper() == POLICY_DENY[0] else value.upper()
     if name not in known and value not in known.values():
         raise ValueError(f"wanted one of {', '.join(known)}, or its number")
-    return lambda line: fields.reason(line) == name or known.get(fields.reason(line)) == value
+
+    def test(line: Json) -> bool:
+        reason = fields.reason(line)
+        return fields.event(line) is Event.DROP and value_or_name in (reason, known.get(reason))
+
+    value_or_name = name if name in known else value
+    return test
 
 
 def _protocol(value: str) -> Predicate:

@@ -203,7 +203,7 @@ def test_flows_and_metrics_tell_who_dropped(node: Node) -> None:
         "rule": None,
         "policies": ["t1/deny"],
     }
-    assert 'ringfence_drop_count_total{direction="INGRESS",reason="POLICY_DENIED"}' in node.scrape(
+    assert 'ringfence_drop_count_total{direction="INGRESS",reason="POLICY_DENIED",tenant=""}' in node.scrape(
         9464
     )
 

@@ -106,7 +106,7 @@ def test_status_says_what_is_not_enforced_and_exits_1(ringfence: Run, agent: Pat
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("enforcer", "run", "--node-name", "n"), 2, "give --manifests DIR"),
+        (("enforcer", "run", "--node-name", "n"), 3, "KUBECONFIG"),
         (("enforcer", "run", "--node-name", "n", "--manifests", "/nowhere"), 2, "/nowhere"),
         (("status", "--run-dir", "/nowhere"), 3, "start `ringfence enforcer run`"),
         (

@@ -1,0 +1,94 @@
+"""Our flows in the real `hubble observe`: read without a warning, found, printed as expected."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generators.errors import MachineLacks
+from tests.enforcer.answers.conftest import Answering
+from tests.testbed import build
+
+pytestmark = [pytest.mark.bpf, pytest.mark.timeout(600)]
+
+Hubble = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    try:
+        return build.ensure(build.HUBBLE, lambda _: None) / "hubble"
+    except MachineLacks as lack:
+        pytest.skip(f"testbed: {lack}")
+
+
+@pytest.fixture(scope="module")
+def hubble(program: Path, answering: Answering) -> Hubble:
+    flows = answering.ask("observe", "--all", "-o", "json").stdout
+
+    def observe(*arguments: str) -> list[str]:
+        done = subprocess.run(
+            [program, "observe", "--input-file", "-", *arguments],
+            input=flows,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), "a warning, or worse"
+        return done.stdout.splitlines()
+
+    return observe
+
+
+def test_every_flow_is_read_without_a_warning_and_says_the_same_as_ours(
+    hubble: Hubble, answering: Answering
+) -> None:
+    told = answering.ask("observe", "--all", "-o", "json").stdout
+    ours = [json.loads(line) for line in told.splitlines()]
+    theirs = [json.loads(line) for line in hubble("-o", "jsonpb")]
+    assert len(theirs) == len(ours) >= 8
+    for our, their in zip(ours, theirs, strict=True):
+        for key in ("uuid", "verdict", "source", "destination", "traffic_direction", "Summary"):
+            assert our["flow"].get(key) == their["flow"].get(key), key
+        assert our["flow"].get("drop_reason_desc") == their["flow"].get("drop_reason_desc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (("--verdict", "DROPPED"), 3),
+        (("--verdict", "AUDIT"), 1),
+        (("--verdict", "DROPPED", "--to-pod", "t1/a"), 2),
+        (("--drop-reason-desc", "POLICY_DENIED"), 1),
+        (("--drop-reason-desc", "POLICY_DENY"), 2),
+        (("--from-label", "tenant:name=blue", "--verdict", "DROPPED"), 1),
+        (("--namespace", "t3"), 2),
+        (("--type", "policy-verdict", "--traffic-direction", "ingress"), 2),
+        (("--port", "8080", "--protocol", "tcp", "--not", "--verdict", "FORWARDED"), 4),
+    ],
+)
+def test_its_filters_find_our_flows_and_ours_find_the_same(
+    hubble: Hubble, answering: Answering, arguments: tuple[str, ...], count: int
+) -> None:
+    assert len(hubble("-o", "jsonpb", *arguments)) == count
+    ours = answering.ask("observe", "--all", "-o", "json", *arguments).stdout.splitlines()
+    assert len(ours) == count
+
+
+def test_it_prints_verdict_reason_and_policy_as_people_expect(hubble: Hubble) -> None:
+    ends = ("--from-pod", "t2/b", "--to-pod", "t1/a")
+    (wall,) = hubble("-o", "compact", *ends, "--verdict", "DROPPED")
+    assert "t2/b" in wall
+    assert wall.endswith("Policy denied by denylist DROPPED (TCP Flags: SYN)")
+    (policy,) = hubble("-o", "compact", "--drop-reason-desc", "POLICY_DENIED")
+    assert policy.endswith("Policy denied DROPPED (TCP Flags: SYN)")
+    named = ("-o", "compact", "--print-policy-names")
+    (allowed,) = hubble(*named, "--to-pod", "t1/c", "--traffic-direction", "ingress")
+    assert "policy-verdict:L3-L4 INGRESS ALLOWED BY allow-web (NetworkPolicy)" in allowed
+    (audited,) = hubble(*named, "--verdict", "AUDIT")
+    assert "policy-verdict:none INGRESS AUDITED BY green (Tenant)" in audited
