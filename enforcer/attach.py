@@ -311,6 +311,12 @@ def attached(pin_path: Path, interface: str | int) -> Mode | None:
     return None
 
 
+def pinned(pin_path: Path) -> frozenset[int]:
+    """The interfaces that programs of ours were put on, whether they are still there or not."""
+    numbers = (path.name.partition("-")[0] for path in (pin_path.parent / LINKS).iterdir())
+    return frozenset(int(number) for number in numbers if number.isdecimal())
+
+
 def is_ours(pin_path: Path, ifindex: int) -> bool:
     """Whether programs of ours were put on an interface, of any version and in any way."""
     pins = (_link_pin(pin_path.parent, ifindex, hook) for hook in HOOKS)

@@ -54,8 +54,14 @@ class Programs:
         return ""
 
     def forget_gone(self, present: Collection[int]) -> None:
-        """Remove the pins of interfaces that are gone; one that is still there stays closed."""
-        for ifindex in [i for i in self._known if i not in present]:
+        """Remove the pins of interfaces that are gone; one that is still there stays closed.
+
+        Those of interfaces that never had an endpoint too: CNI calls and the watcher close some.
+        """
+        candidates = [i for i in self._known | attach.pinned(self._pins) if i not in present]
+        for ifindex in candidates:
+            if _exists(ifindex):  # made since
+                continue
             attach.forget(self._pins, ifindex)
             self._attached.pop(ifindex, None)
             self._problems.pop(ifindex, None)
@@ -66,6 +72,14 @@ class Programs:
         if not self._retired:
             attach.retire(self._pins)
             self._retired = True
+
+
+def _exists(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
 
 
 def is_up(ifindex: int) -> bool:

@@ -176,6 +176,10 @@ class Node:
         with netns.inside(self.name):
             return Attachments(self.run_dir).of(pod)
 
+    def links(self) -> list[Path]:
+        """What is pinned for interfaces."""
+        return list((self.pin_dir / attach.LINKS).iterdir())
+
     def write(self, file: str, *objects: Document) -> None:
         """Replace a manifest atomically."""
         unfinished = self.directory / "unfinished"

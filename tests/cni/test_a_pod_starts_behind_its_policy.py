@@ -50,6 +50,10 @@ def test_add_of_a_pod_that_nobody_knows_fails_for_a_strict_tenant_only(node: Nod
         for wire in (strict, free):
             assert attach.attached(pins, wire.interface) is not None, "closed until it is known"
     assert not reaches(free.netns, strict.netns, strict.addresses[0])
+    numbers = {str(node.ifindex(wire)) for wire in (strict, free)}
+    for key, wire in (("t1/ghost", strict), ("free/ghost", free)):
+        assert node.delete(key, wire).code == 0
+    wait_for(lambda: not numbers & {p.name.partition("-")[0] for p in node.links()})
 
 
 def test_a_pod_that_becomes_known_while_add_waits_starts(node: Node) -> None:
