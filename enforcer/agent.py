@@ -11,6 +11,7 @@ still gets the programs: without endpoint state they let nothing through.
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import threading
@@ -152,6 +153,7 @@ class Agent:
             parts.collector.forget,
         )
         self._began = False
+        self._is_set_aside = False
         self._attachments_changed = True
         self._waiting_since: float | None = None
         self._datapath_error = ""
@@ -222,6 +224,7 @@ class Agent:
             self._compiler.apply(changes)
         if changes or (failed and tick):
             self._write(changes)
+        self._set_aside()
         if tick or failed != bool(self._datapath_error):
             everybody = (self._residents.pods, self._in_force, self._unenforced)
             self._settle(dict.fromkeys(key for keys in everybody for key in keys))
@@ -254,6 +257,16 @@ class Agent:
             found = self._residents.interfaces.values()
             self._compiler.known.grace = frozenset(i for i in found if is_up(i))
         event(log, "inputs_read", changes=sum(1 for _ in changes))
+
+    def _set_aside(self) -> None:
+        """Once: what was read first stays, and is not to be searched for garbage again and again.
+
+        A walk over a hundred thousand pods holds up the change that happens to come then.
+        """
+        if not self._is_set_aside:
+            self._is_set_aside = True
+            gc.collect()
+            gc.freeze()
 
     def _write(self, changes: tuple[InputChange, ...]) -> None:
         """Bring it into force; a failure leaves it to be tried again."""
@@ -319,7 +332,7 @@ class Agent:
 
     def _keep_house(self) -> None:
         """Once a tick, and never before what happened is in force."""
-        self._programs.forget_gone(self._residents.present())
+        self._programs.forget_gone(self._residents.present)
         self._remembered.save(self._compiler.neighbourhood())
         if time.monotonic() < self._audit_at:
             return

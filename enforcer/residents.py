@@ -10,13 +10,15 @@ decides about; and the interface of an attachment is its pod's, whoever had it b
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from enforcer.attachments import Attachment
 from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
 from enforcer.endpoints import INTERFACE_ANNOTATION, is_local
-from enforcer.links import locate, netlink
+from enforcer.links import Link, locate, netlink
 from generators.objects import Pod
 
 
@@ -31,11 +33,15 @@ class Links:
 
 
 def links() -> Links:
-    """All of them, with one question to the kernel."""
-    with netlink() as asked:
-        found = asked.links()
-    by_name = {link.name: link.ifindex for link in found}
-    return Links(by_name, frozenset(by_name.values()), lambda ips: locate(ips, found))
+    """All of them; what is behind them is looked up when somebody asks for the first time."""
+    by_name = {name: number for number, name in socket.if_nameindex()}
+
+    @cache
+    def behind() -> list[Link]:
+        with netlink() as asked:
+            return asked.links()
+
+    return Links(by_name, frozenset(by_name.values()), lambda ips: locate(ips, behind()))
 
 
 class Residents:
@@ -49,6 +55,9 @@ class Residents:
         self.interfaces: dict[str, int] = {}
         self.missing: dict[str, str] = {}
         """Local pods without interface, and why."""
+        self.present: frozenset[int] = frozenset()
+        """The interfaces that were there at the last look."""
+        self._names: Mapping[str, int] = {}
         self._attachments: dict[str, tuple[Attachment, ...]] = {}
         self._arrivals: dict[str, Attachment] = {}
         self._holder: dict[int, str] = {}
@@ -91,14 +100,15 @@ class Residents:
             yield from self._settle(key, present)
 
     def look_again(self) -> Iterator[InputChange]:
-        """Interfaces came and went, and nobody said so."""
-        present = self._ask()
-        for key in list(self.pods):
+        """Interfaces came and went, and nobody said so; pods without one may have one now."""
+        before, present = self._names, self._look()
+        for key in list(self.pods if before != present.by_name else self.missing):
             yield from self._settle(key, present)
 
-    def present(self) -> frozenset[int]:
-        """The interfaces that are there now."""
-        return self._ask().numbers
+    def _look(self) -> Links:
+        present = self._ask()
+        self._names, self.present = present.by_name, present.numbers
+        return present
 
     def _concerns(self, change: PodChange) -> bool:
         return change.key in self.pods or (
