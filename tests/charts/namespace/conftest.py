@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
@@ -19,6 +20,14 @@ CHART = CHECKOUT / "charts/ringfence-namespace"
 UMBRELLA = "examples/umbrella"
 KINDS = "pods,jobs,serviceaccounts,roles,rolebindings,networkpolicies,deployments,secrets"
 BY_ITSELF = "serviceaccount/default"
+
+
+class ManagedFields(TypedDict):
+    """One manager's entry, as the API server writes it."""
+
+    manager: str
+    time: str
+    fieldsV1: dict[str, dict[str, dict[str, object]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +44,21 @@ class Team:
 
     def managers(self, key: str) -> set[str]:
         """Who owns that label of the namespace."""
-        found = self.plane.kubectl(
-            "get", "namespace", self.namespace, "-o", "json", "--show-managed-fields"
-        )
         return {
             entry["manager"]
-            for entry in json.loads(found)["metadata"]["managedFields"]
+            for entry in self._managed_fields()
             if f"f:{key}" in entry["fieldsV1"].get("f:metadata", {}).get("f:labels", {})
         }
+
+    def labelled_at(self, manager: str) -> str:
+        """When that manager changed the namespace last, in a form that sorts."""
+        (entry,) = (e for e in self._managed_fields() if e["manager"] == manager)
+        return entry["time"]
+
+    def made_at(self, kind: str, name: str) -> str:
+        """When an object came to be, in the same form."""
+        path = "jsonpath={.metadata.creationTimestamp}"
+        return self.plane.kubectl("get", kind, name, "-n", self.namespace, "-o", path)
 
     def objects(self) -> set[str]:
         """Everything in the namespace that it does not have by itself."""
@@ -57,6 +73,13 @@ class Team:
         )
         spec: dict[str, object] = json.loads(found)
         return spec
+
+    def _managed_fields(self) -> list[ManagedFields]:
+        words = ("get", "namespace", self.namespace, "-o", "json", "--show-managed-fields")
+        entries: list[ManagedFields] = json.loads(self.plane.kubectl(*words))["metadata"][
+            "managedFields"
+        ]
+        return entries
 
     def _metadata(self, key: str) -> dict[str, str]:
         found = self.plane.kubectl("get", "namespace", self.namespace, "-o", "json")

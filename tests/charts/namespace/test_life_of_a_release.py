@@ -31,6 +31,7 @@ def test_a_team_s_chart_labels_its_namespace_from_install_to_uninstall(
     run("install", "shop", umbrella, *NO_PODS, "--wait", "--timeout", "60s")
     assert team.labels == before | {"client": "test01"}
     assert team.managers("client") == {"ringfence-shop"}
+    assert team.labelled_at("ringfence-shop") <= team.made_at("deployment", "shop-web")
     by_label = {"namespaceSelector": {"matchLabels": {"client": "test01"}}}
     expression = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["ingress"]}
     by_name = {"namespaceSelector": {"matchExpressions": [expression]}}

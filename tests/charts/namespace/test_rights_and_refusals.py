@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -38,6 +39,20 @@ def label(place: Team, ringfence: Run) -> Label:
         return ringfence("namespace", "label", place.namespace, *words, *manager)
 
     return run
+
+
+@contextmanager
+def trying(log: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`namespace label` running, after it has said twice that it tries again."""
+    with log.open("w") as output:
+        command = [str(COMMAND), "namespace", "label", *words]
+        with subprocess.Popen(command, stdout=output, stderr=output) as waiting:
+            try:
+                again = "trying again"
+                eventually(lambda: log.read_text().count(again) >= 2, f"it tries again: {log}")
+                yield waiting
+            finally:
+                waiting.kill()
 
 
 def test_applying_again_writes_nothing(place: Team, label: Label) -> None:
@@ -104,6 +119,19 @@ def test_who_lacks_the_right_is_told_the_role_and_the_role_suffices(
     assert 'cannot get resource "namespaces"' in elsewhere.stderr
 
 
+def test_a_role_that_is_made_while_the_hook_runs_is_waited_for(place: Team, tmp_path: Path) -> None:
+    name = place.namespace
+    place.plane.kubectl("create", "serviceaccount", "labeler", "-n", name)
+    config = place.plane.service_account_kubeconfig(name, "labeler")
+    with trying(tmp_path / "log", name, "client=a", "--kubeconfig", str(config)) as waiting:
+        rule = ("--verb=get,patch", "--resource=namespaces", f"--resource-name={name}")
+        place.plane.kubectl("create", "role", "labels", *rule, "-n", name)
+        account = f"--serviceaccount={name}:labeler"
+        place.plane.kubectl("create", "rolebinding", "labels", "--role=labels", account, "-n", name)
+        assert waiting.wait(30) == 0
+    assert place.labels["client"] == "a"
+
+
 def test_a_namespace_s_admin_needs_one_more_right_to_install(helm4: Helm, team: Team) -> None:
     name = team.namespace
     admin = ("create", "rolebinding", "dana", "--clusterrole=admin", "--user=dana", "-n", name)
@@ -138,14 +166,7 @@ def test_while_the_api_server_is_away_it_is_waited_for_and_then_not(
     gone = ringfence("namespace", "label", "team", "a=b", *config, "--timeout", "1")
     assert gone.returncode == 3
     assert "the API server does not answer" in gone.stderr
-    log = tmp_path / "log"
-    with (
-        log.open("w") as output,
-        subprocess.Popen(
-            [COMMAND, "namespace", "label", "team", "a=b", *config], stdout=output, stderr=output
-        ) as waiting,
-    ):
-        eventually(lambda: log.read_text().count("trying again") >= 2, "it tries again")
+    with trying(tmp_path / "log", "team", "a=b", *config) as waiting:
         lonely.start_apiserver()
         assert waiting.wait(30) == 0
     assert Team(lonely, "team").labels["a"] == "b"
