@@ -18,6 +18,7 @@ BENCHES = (
     "generation",
     "compilation",
     "webhook",
+    "policy_admission",
     "controller",
     "traffic",
     "verdict",

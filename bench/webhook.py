@@ -77,8 +77,8 @@ def _compare(scale: Scale, folder: Path) -> Iterator[Comparison]:
     ours = [str(RINGFENCE), "webhook", "serve", "--listen", "127.0.0.1:0", "--drain-seconds", "0"]
     ours += ["-c", str(folder / "tenants.yaml"), "--tls-cert", pair[0], "--tls-key", pair[1]]
     with (
-        _serving(empty, folder / "empty.log") as baseline,
-        _serving(ours, folder / "webhook.log") as webhook,
+        serving(empty, folder / "empty.log") as baseline,
+        serving(ours, folder / "webhook.log") as webhook,
     ):
         servers = {"empty Flask app": baseline, "webhook, /mutate": webhook}
         for connections in (1, 4, 16):
@@ -94,28 +94,32 @@ def _round(
         server.per_second.clear()
     requests = scale.of(800, 5) // connections or 1
     turns = {
-        name: _turn(server, folder / "ca.crt", connections, requests, rate)
+        name: turn_of(server, folder / "ca.crt", connections, requests, rate)
         for name, server in servers.items()
     }
     samples = alternate(turns, rounds=scale.of(5, 1))
     series = [
-        Series(name, Unit.SECONDS, samples[name], _notes(server))
+        Series(name, Unit.SECONDS, samples[name], notes_of(server))
         for name, server in servers.items()
     ]
     aim = "p99 under 10 ms, RSS under 120 MB" if rate else ""
     return Comparison(f"Webhook over TLS, keep-alive, {title}", tuple(series), aim)
 
 
-def _notes(server: Server) -> dict[str, str]:
+def notes_of(server: Server) -> dict[str, str]:
+    """Rate and memory of a server."""
     return {
         "requests/s": f"{median(server.per_second):.0f}",
         "RSS, all processes": f"{server.resident() / 1e6:.0f} MB",
     }
 
 
-def _turn(server: Server, ca: Path, connections: int, requests: int, rate: int) -> Turn:
+def turn_of(
+    server: Server, ca: Path, connections: int, requests: int, rate: int, path: str = "/mutate"
+) -> Turn:
+    """One round of requests to one server."""
     numbers = map(str, (connections, requests, rate))
-    command = [sys.executable, "-m", "bench.client", server.address, str(ca), "/mutate", *numbers]
+    command = [sys.executable, "-m", "bench.client", server.address, str(ca), path, *numbers]
 
     def turn() -> Sequence[float]:
         body = json.dumps(REVIEW).encode()
@@ -128,7 +132,7 @@ def _turn(server: Server, ca: Path, connections: int, requests: int, rate: int) 
 
 
 @contextmanager
-def _serving(command: Sequence[str], log: Path) -> Iterator[Server]:
+def serving(command: Sequence[str], log: Path) -> Iterator[Server]:
     """A server process, once it listens; ends with the block."""
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stderr=sink)

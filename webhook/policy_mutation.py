@@ -32,7 +32,6 @@ from generators.kyverno.values import (
     ObjectKey,
     ObjectKind,
     Value,
-    copied,
     key_of,
     labels_of,
     mapping,
@@ -189,27 +188,34 @@ def _kept(run: _Run, policy: Policy, before: Document, after: Document) -> Docum
     """The object after a policy, with everything that is not a policy's as it was before."""
     if after is before or key_of(after).kind != _NAMESPACE:
         return after
-    result = copied(after)
-    meta = mapping(result, "metadata")
     for part in ("labels", "annotations"):
         was, now = mapping(before, "metadata", part), mapping(after, "metadata", part)
+        if was == now:
+            continue
         taken_back = sorted(
             key
             for key in was.keys() | now.keys()
             if was.get(key) != now.get(key) and _protected(run.bench.config, before, part, key)
         )
-        if not taken_back:
-            continue
-        held: Document = {key: value for key, value in now.items() if key not in taken_back}
-        held |= {key: was[key] for key in taken_back if key in was}
-        meta[part] = held
-        if not held and part not in mapping(before, "metadata"):
-            del meta[part]
-        keys = ", ".join(taken_back)
-        run.warnings.append(
-            f"policy {policy.key} may not change {part} {keys}: they are the tenant file's"
-        )
-    return result
+        if taken_back:
+            after = _with_former(after, before, part, taken_back)
+            keys = ", ".join(taken_back)
+            run.warnings.append(
+                f"policy {policy.key} may not change {part} {keys}: they are the tenant file's"
+            )
+    return after
+
+
+def _with_former(after: Document, before: Document, part: str, keys: Sequence[str]) -> Document:
+    """The object with some labels or annotations as they were."""
+    was, now = mapping(before, "metadata", part), mapping(after, "metadata", part)
+    held: Document = {key: value for key, value in now.items() if key not in keys}
+    held |= {key: was[key] for key in keys if key in was}
+    metadata = dict(mapping(after, "metadata"))
+    metadata[part] = held
+    if not held and part not in mapping(before, "metadata"):
+        del metadata[part]
+    return {**after, "metadata": metadata}
 
 
 def _protected(config: TenantConfig, namespace: Document, part: str, key: str) -> bool:
