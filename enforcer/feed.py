@@ -130,7 +130,7 @@ class Feed:
         looked = time.monotonic()
         while not stop.is_set():
             if reader.wait(WAIT_SECONDS):
-                self._add(reader.read(BATCH))
+                self.add(reader.read(BATCH))
                 stop.wait(PAUSE_SECONDS)
             if time.monotonic() - looked > LOST_SECONDS:
                 looked = time.monotonic()
@@ -164,7 +164,8 @@ class Feed:
             if not lines:
                 yield None
 
-    def _add(self, records: Sequence[FlowRecord]) -> None:
+    def add(self, records: Sequence[FlowRecord]) -> None:
+        """Put names to events, count and keep them."""
         self._refresh()
         seen = [self._directory.see(record) for record in records]
         with self._more:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -27,7 +27,7 @@ from enforcer.counts import Counts
 from enforcer.delays import BOUNDS, Histogram
 from enforcer.feed import Feed, FlowKind
 from enforcer.flows import DropReason, reason_of
-from enforcer.maps import CAPACITY, Maps, Table
+from enforcer.maps import CAPACITY, Collected, Lost, Table
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import PROTOCOLS, RESERVED
 from enforcer.state import Board, State
@@ -42,12 +42,24 @@ ACTIONS = {Verdict.FORWARDED: "allow", Verdict.DROPPED: "deny", Verdict.AUDIT: "
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
+class Kernel(Protocol):
+    """What is asked of the maps."""
+
+    collected: Collected
+
+    def lost(self) -> Lost:
+        """Events and counts that the programs could not tell."""
+
+    def memory(self) -> int:
+        """Bytes of all maps when they are full."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What the metrics are read from."""
 
     board: Board
-    maps: Maps
+    maps: Kernel
     counts: Counts
     feed: Feed
     bootstrap: Bootstrap

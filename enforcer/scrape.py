@@ -12,7 +12,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import (
+    CollectorRegistry,
+    PlatformCollector,
+    ProcessCollector,
+    make_wsgi_app,
+)
 
 from enforcer.answers.status import problems
 from enforcer.metrics import AgentCollector, Observed
@@ -29,6 +34,8 @@ class _Quiet(WSGIRequestHandler):
 def serve(observed: Observed, host: str, port: int) -> None:
     """Answer on an address for the rest of the process."""
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
     registry.register(AgentCollector(observed))
     app = application(make_wsgi_app(registry), lambda: problems(observed.board.state))
     server = make_server(host, port, app, handler_class=_Quiet)

@@ -85,7 +85,7 @@ def exported(registry: CollectorRegistry) -> Described:
 
 
 def documented(page: str) -> Described:
-    rows = re.findall(r"^\| `(ringfence_[a-z_]+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(ringfence_[a-z0-9_]+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
     return {
         name: (kind, tuple(sorted(re.findall(r"`(\w+)`", labels)))) for name, kind, labels in rows
     }

@@ -192,20 +192,20 @@ def test_flows_and_metrics_tell_who_dropped(node: Node) -> None:
     agent = node.start("--metrics-listen", "127.0.0.1:9464")
     node.wait(node.write(*node.pods(), deny_ingress("t1")), agent)
     assert not node.reaches("t2/b", "t1/a")
-    drops = [
+    flows = control.stream(node.run_dir, {"command": "flows", "last": 10, "follow": True})
+    drop = next(
         line
-        for line in control.stream(node.run_dir, {"command": "flows", "last": 10, "follow": False})
+        for line in flows
         if line["judgement"]["verdict"] == "DROPPED"  # type: ignore[index]
-    ]
-    assert drops[0]["judgement"] == {
+    )
+    assert drop["judgement"] == {
         "verdict": "DROPPED",
         "reason": "POLICY_DENIED",
         "rule": None,
         "policies": ["t1/deny"],
     }
-    assert 'ringfence_drop_count_total{direction="INGRESS",reason="POLICY_DENIED",tenant=""}' in node.scrape(
-        9464
-    )
+    counted = 'ringfence_drop_count_total{direction="INGRESS",reason="POLICY_DENIED",tenant=""}'
+    assert counted in node.scrape(9464)
 
 
 def control_when_up(

@@ -1,0 +1,114 @@
+"""An agent's state in which every metric has a value, for tests of names and dashboards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prometheus_client import CollectorRegistry
+
+from enforcer.bootstrap import Bootstrap
+from enforcer.counts import Counts
+from enforcer.delays import Work
+from enforcer.feed import Feed
+from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason
+from enforcer.maps import Collected, Lost, Statistic
+from enforcer.metrics import AgentCollector, Observed
+from enforcer.state import Board, Source, State
+from enforcer.tables import Dir, EndpointEntry, EndpointFlag, Tables
+from generators.objects import Pod
+from generators.verdicts import Verdict
+
+
+class Kernel:
+    """Maps that say something of everything."""
+
+    collected = Collected(3, 2)
+
+    def lost(self) -> Lost:
+        return Lost(4, 0)
+
+    def memory(self) -> int:
+        return 1 << 20
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        outcomes = ((0, ForwardReason.POLICY_ALLOWED), (1, DropReason.TENANT_WALL))
+        audited = (2, DropReason.TENANT_WALL)
+        return tuple(
+            Statistic(1, Dir.INGRESS, verdict, int(reason), 0, 0, 5, 300)
+            for verdict, reason in (*outcomes, audited)
+        )
+
+    def forget(self, endpoints: object) -> None:
+        """Nothing goes."""
+
+
+RECORD = FlowRecord(
+    time=0,
+    endpoint=1,
+    ifindex=7,
+    direction=Dir.INGRESS,
+    verdict=Verdict.DROPPED,
+    reason=DropReason.TENANT_WALL,
+    rule=0,
+    group=0,
+    identity=300,
+    tenant=0,
+    length=60,
+    family=4,
+    protocol=6,
+    source="10.0.0.9",
+    destination="10.0.0.1",
+    source_port=40000,
+    destination_port=80,
+    ethertype=0x0800,
+    tcp_flags=2,
+    icmp_type=0,
+    icmp_code=0,
+    flags=EventFlag(0),
+)
+
+
+def state() -> State:
+    pod = Pod("blue-dev", "api", ips=("10.0.0.1",))
+    flags = EndpointFlag.READY | EndpointFlag.WALL
+    source = Source(
+        "networkpolicies",
+        synced=True,
+        connected=True,
+        last_event=0.0,
+        events={"update": 3},
+        failures={"Forbidden": 1},
+    )
+    found = State(
+        revision=2,
+        tables=Tables(endpoints={7: EndpointEntry(1, 0, 0, 0, 1, flags, ("10.0.0.1",))}),
+        pods={7: pod},
+        owners={"10.0.0.1": pod},
+        tenants={"blue-dev": "blue"},
+        sources={"networkpolicies": source},
+    )
+    for name in ("k8s", "write", "gc"):
+        found.delays.observe(name, 0.003)
+    for work in (
+        Work("regeneration"),
+        Work("gc", "ct_map"),
+        Work("map", "addr_map", "update"),
+        Work("map", "addr_map", "update", "fail"),
+        Work("map", "pol_map", "update", "refused"),
+    ):
+        found.tally.add(work)
+    return found
+
+
+def registry() -> CollectorRegistry:
+    """The agent's metrics, each with a sample."""
+    board, kernel = Board(), Kernel()
+    board.publish(state())
+    feed = Feed(board, "node1")
+    feed.add((RECORD, replace(RECORD, verdict=Verdict.FORWARDED, reason=ForwardReason.HOST)))
+    bootstrap = Bootstrap()
+    bootstrap.reached("programs")
+    counts = Counts(kernel, lambda endpoint: "blue")
+    found = CollectorRegistry()
+    found.register(AgentCollector(Observed(board, kernel, counts, feed, bootstrap)))
+    return found
