@@ -71,6 +71,18 @@ _NAMED: dict[str, Schema] = {
     "list of string": {"type": "array", "items": {"type": "string", "minLength": 1}},
     "list of object": {"type": "array", "items": {"type": "object"}},
     "integer or string": {"type": ["integer", "string"]},
+    "list of resource": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["group", "resource"],
+            "properties": {
+                "group": {"type": "string", "pattern": "^[a-z0-9.-]*$"},
+                "resource": {"type": "string", "pattern": "^[a-z]+$"},
+            },
+        },
+    },
     "list of allowed-kind": {
         "type": "array",
         "items": {

@@ -109,6 +109,9 @@ topologySpreadConstraints:
 {{- if .Values.policies.cluster }}
 - --policies=cluster
 {{- end }}
+{{- range .Values.policies.allowKinds }}
+- --allow-kind={{ .kind }}
+{{- end }}
 {{- end }}
 
 {{- define "ringfence.policyMount" -}}

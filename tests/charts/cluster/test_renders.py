@@ -126,6 +126,26 @@ def test_the_controller_has_the_rules_that_its_command_prints_and_no_others(
         assert flat(rules(found, role)) == flat(rules(wanted, role))
 
 
+BEYOND = {
+    *{("apps", "statefulsets", verb, "") for verb in ("get", "list", "watch")},
+    *{("apiextensions.k8s.io", "customresourcedefinitions", v, "") for v in ("get", "create")},
+    ("rbac.authorization.k8s.io", "clusterroles", "bind", "view"),
+}
+"""What the values of the case ask for by themselves."""
+
+
+@pytest.mark.parametrize("who", ["controller", "webhook"])
+def test_with_policies_it_has_the_rules_that_its_command_prints(helm4: Helm, who: str) -> None:
+    options = ["--policies", "cluster"]
+    options += ["--allow-kind", "Secret"] if who == "controller" else []
+    command = [COMMAND, who, "rules", *options]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    role = f"ClusterRole/ringfence-{who}"
+    wanted = flat(rules(documents(printed), role))
+    found = flat(rules(documents(render(helm4, "everything")), role))
+    assert found == wanted | (BEYOND if who == "controller" else set())
+
+
 def _documents(*needed: Rule) -> list[Document]:
     return [rule.document() for rule in needed]
 
