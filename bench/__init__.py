@@ -19,6 +19,7 @@ BENCHES = (
     "compilation",
     "webhook",
     "policy_admission",
+    "policy_generation",
     "controller",
     "traffic",
     "verdict",

@@ -14,7 +14,7 @@ from bench.measure import Comparison, Series, Unit, alternate
 from bench.report import markdown, quantity
 
 NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut", "arrival"}
-NEEDS_API_SERVER = {"controller", "arrival"}
+NEEDS_API_SERVER = {"controller", "policy_generation", "arrival"}
 
 
 def marked(name: str) -> object:

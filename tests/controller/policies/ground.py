@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from generators.kube.client import PatchKind
+from generators.kube.client import PatchKind, Scope
 from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
@@ -133,8 +133,6 @@ class Ground(Cluster):
 
     def networks(self, namespace: str) -> list[str]:
         """Names of the NetworkPolicies of a namespace."""
-        from generators.kube.client import Scope
-
         found = self.admin.list_all(NETWORK_POLICIES, Scope(namespace=namespace))
         return sorted(text(mapping(each, "metadata"), "name") for each in found)
 

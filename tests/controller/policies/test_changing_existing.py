@@ -126,7 +126,10 @@ def test_without_the_switch_only_a_trigger_that_changes_runs_the_rule(
         ("labels: {ringfence.io/tenant: test02}", "policies may not change ringfence.io/tenant"),
         ("labels: {cost-centre: mine}", "policies may not change cost-centre"),
         ("annotations: {ringfence.io/mode: audit}", "policies may not change ringfence.io/mode"),
-        ("finalizers: [theirs.io/stay]", "labels and annotations of namespaces only"),
+        (
+            "finalizers: [theirs.io/stay]",
+            "policies change only labels and annotations of a Namespace",
+        ),
     ],
 )
 def test_what_tenancy_rests_on_is_out_of_reach(
