@@ -43,8 +43,11 @@ Fresh = Callable[[], int]
 Switch = tuple[EndpointEntry, EndpointEntry]
 Move = tuple[AddressEntry | None, AddressEntry | None]
 
-ENTERS_BY_ANY_PORT = Bucket({(PORT_ANY, PROTO_ANY, Dir.INGRESS): 0})
-"""An address outside the pod ranges that nobody had: the wall does not look at it."""
+ENTERS_BY_ANY_PORT = Bucket({(PORT_ANY, PROTO_ANY, Dir.INGRESS): 1})
+"""An address outside the pod ranges that nobody had: the wall does not look at it.
+
+A wall only asks whether there is a rule, so any number will do but 0, which reads as none.
+"""
 
 
 def switched(ledger: Ledger) -> dict[int, Switch]:
