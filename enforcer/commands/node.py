@@ -57,8 +57,8 @@ def enforcer() -> None:
     "--watch-interfaces",
     multiple=True,
     metavar="PATTERN",
-    help="Close new veths with such names until their pod is known; may be repeated. Without it, "
-    "and with --cni-conf-dir: the names that CNIs give. `none`: no veth.",
+    help="Close new veths with such names until their pod is known; may be repeated. Without it: "
+    "the names that CNIs give, with an API server or --cni-conf-dir. `none`: no veth.",
 )
 @click.option(
     "--audit-seconds",
@@ -91,6 +91,7 @@ def run_agent(
     from enforcer.process import run
     from enforcer.watcher import USUAL_NAMES
 
+    usual = USUAL_NAMES if manifests is None or cni_conf_dir is not None else ()
     settings = Settings(
         node_name,
         manifests,
@@ -103,7 +104,7 @@ def run_agent(
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,
         cni_bin_dir=cni_bin_dir,
-        watch_interfaces=watch_interfaces or (USUAL_NAMES if cni_conf_dir is not None else ()),
+        watch_interfaces=watch_interfaces or usual,
     )
     run(settings, scraped_at)
 

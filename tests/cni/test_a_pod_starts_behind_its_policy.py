@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,7 +154,15 @@ def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
         passed = node.add("free/x", friend, seconds=1)
         assert (passed.code, passed.json) == (0, node.previous(friend))
 
-        node.start()
+        with ThreadPoolExecutor(1) as runtime:
+            node.start()
+            waiting = runtime.submit(node.add, "t1/later", friend)
+            wait_for(lambda: node.attachment("t1/later") is not None)
+            node.processes[-1].kill()
+            node.processes[-1].wait()
+            node.write("later.json", pod("t1/later"))
+            node.start()
+            assert waiting.result().code == 0, "the next agent answered"
         assert node.attachment("t1/a") is not None
         assert node.add("t1/friend", friend).code == 0
         assert node.check("t1/a", ours).code == 0
