@@ -224,8 +224,7 @@ class PolicyBook:
     def check(self) -> Changed | None:
         """Read files that changed; what it brought is for the log."""
         found = self.files.check()
-        if self._following() != self._followed:
-            # An empty list that is complete has no keys to report.
+        if self._outdated:
             self._told()
         if found is not None:
             self._told()
@@ -245,14 +244,19 @@ class PolicyBook:
     @property
     def current(self) -> Policies:
         """The policies in force."""
-        if self._stale:
+        if self._outdated:
             with self._lock:
-                if self._stale:
+                if self._outdated:
                     # Before reading: what changes meanwhile makes it stale again.
                     self._stale = False
                     self._followed = self._following()
                     self._current = self._collected()
         return self._current
+
+    @property
+    def _outdated(self) -> bool:
+        """Also when a list became complete that is empty: it has no keys to report."""
+        return self._stale or self._following() != self._followed
 
     @property
     def ready(self) -> bool:

@@ -530,3 +530,43 @@ def test_a_webhook_that_is_away_refuses_for_fail_and_lets_pass_for_ignore(
         os.kill(worker, signal.SIGCONT)
         os.kill(running.webhook.pid, signal.SIGCONT)
     running.remove(f"{prefix}-hard")
+
+
+def another_leader(running: Running) -> None:
+    """The controller ends and another one takes over."""
+    former = running.controller
+    running.controller = running.cluster.controller(
+        "--policies", "cluster", "--install-policy-crds"
+    )
+    former.terminate()
+    eventually(running.controller.in_force, f"admission in force: {running.controller.log}")
+    eventually(lambda: bool(running.controller.events("policy_webhooks")), "policies are known")
+
+
+def test_a_new_leader_keeps_the_webhooks_of_policies_registered(
+    running: Running, name: Callable[[str], str]
+) -> None:
+    prefix = name("leader")
+    running.apply(policy(prefix, labelling(prefix, {"a": "b"})))
+
+    def edits() -> object:
+        return mapping(running.admin.get(MUTATING_WEBHOOKS, "ringfence"), "metadata")["generation"]
+
+    before = edits()
+    another_leader(running)
+    assert edits() == before
+    assert running.make(f"{prefix}-x")["a"] == "b"
+
+
+def test_kinds_that_are_there_are_never_touched(running: Running) -> None:
+    columns: list[Document] = [
+        {"op": "replace", "path": "/spec/versions/0/additionalPrinterColumns", "value": []}
+    ]
+    crd = "policies.kyverno.io"
+    running.admin.patch(
+        CUSTOM_RESOURCES, crd, "", columns, kind=PatchKind.JSON, manager="somebody-else"
+    )
+    generation = mapping(running.admin.get(CUSTOM_RESOURCES, crd), "metadata")["generation"]
+    another_leader(running)
+    now = mapping(running.admin.get(CUSTOM_RESOURCES, crd), "metadata")["generation"]
+    assert now == generation

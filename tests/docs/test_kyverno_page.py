@@ -10,8 +10,11 @@ from generators.kyverno.model import ConditionOperator
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs" / "kyverno.md").read_text()
+FOLDERS = ("tests/generators/kyverno", "tests/webhook", "tests/controller")
 TESTS = "\n".join(
-    path.read_text() for path in sorted((CHECKOUT / "tests/generators/kyverno").glob("test_*.py"))
+    path.read_text()
+    for folder in FOLDERS
+    for path in sorted((CHECKOUT / folder).rglob("test_*.py"))
 )
 
 

@@ -161,6 +161,12 @@ def test_each_policy_answers_where_its_failure_policy_is_registered(webhook: Web
     assert webhook.labels(ns("plain"), IGNORE) == {"ignore": "x"}
 
 
+def test_a_policy_without_admission_changes_no_request(webhook: Webhook) -> None:
+    webhook.write(labelling("later", "team", "x", spec="admission: false"))
+    for path in (FAIL, IGNORE):
+        assert "patch" not in webhook.ask(request("CREATE", ns("plain")), path)
+
+
 def test_a_patch_that_makes_an_invalid_namespace_is_refused_with_a_message(
     webhook: Webhook,
 ) -> None:
