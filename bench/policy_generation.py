@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.controller import Times
 from bench.measure import Comparison, Scale, Series, Unit
 from generators.kube.client import Client, Scope
-from generators.kube.documents import Document, mapping, text
+from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, Key
 from tests.controller.cluster import ControllerProcess
 from tests.controller.policies.ground import Ground, ground, quiet, started
@@ -50,16 +50,16 @@ def _existing(on: Ground, count: int) -> Iterator[Comparison]:
     _until(lambda: _writes(controller) >= count and quiet(controller), controller)
     ours = time.perf_counter() - start
     made = _objects(on) - begin
-    sample = on.admin.get(NETWORK_POLICIES, "deny", names[0])
-    start = time.perf_counter()
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(lambda name: _bare(on.admin, name, sample), others))
-    bare = time.perf_counter() - start
     notes = {
         "writes a namespace": f"{_writes(controller) / count:.2f}",
         "objects beside the wanted": f"{made - count}",
         **_memory(controller),
     }
+    sample = on.admin.get(NETWORK_POLICIES, "deny", names[0])
+    start = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda name: _bare(on.admin, name, sample), others))
+    bare = time.perf_counter() - start
     yield Comparison(
         f"Policy made -> NetworkPolicy in each of {count} namespaces, a second",
         (
@@ -106,14 +106,10 @@ def _in_threads(on: Ground, names: Sequence[str], labels: dict[str, str]) -> Non
 
 
 def _bare(client: Client, name: str, sample: Document) -> None:
-    metadata = mapping(sample, "metadata")
+    notes = strings(mapping(sample, "metadata"), "annotations")
+    metadata = {"name": "bare", "namespace": name, "annotations": notes, "labels": {"bench": "yes"}}
     document: Document = {
-        "metadata": {
-            "name": "deny",
-            "namespace": name,
-            "labels": mapping(metadata, "labels"),
-            "annotations": mapping(metadata, "annotations"),
-        },
+        "metadata": metadata,
         "spec": mapping(sample, "spec"),
     }
     client.create(NETWORK_POLICIES, document, manager="bench")

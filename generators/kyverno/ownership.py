@@ -9,7 +9,6 @@ that was made once belongs to whoever edits it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -22,6 +21,7 @@ from generators.kyverno.values import (
     Value,
     annotations_of,
     copied,
+    key_of,
     labels_of,
     mapping,
     split_api_version,
@@ -93,22 +93,23 @@ def labels(mark: Mark) -> dict[str, str]:
     return {MANAGED_BY: MANAGER, **found} if mark.synchronize else found
 
 
-def notes(mark: Mark) -> dict[str, str]:
-    """The marks in full: three for people, one for the controller."""
+def notes(mark: Mark, place: tuple[str, str]) -> dict[str, str]:
+    """The marks in full, for an object of that namespace and name; one is for the controller."""
     owner = mark.owner
     texts = {
         POLICY_ANNOTATION: owner.policy,
         RULE_ANNOTATION: owner.rule,
         TRIGGER_ANNOTATION: str(owner.trigger),
-        MARK_ANNOTATION: _written(mark),
+        MARK_ANNOTATION: _written(mark, place),
     }
     if mark.source is not None:
         texts[SOURCE_ANNOTATION] = str(mark.source)
     return texts
 
 
-def _written(mark: Mark) -> str:
+def _written(mark: Mark, place: tuple[str, str]) -> str:
     fields: dict[str, object] = {
+        "object": [*place],
         "trigger": [*_parts(mark.owner.trigger), mark.owner.trigger_uid],
         "item": mark.owner.item,
         "synchronize": mark.synchronize,
@@ -124,12 +125,18 @@ def _parts(key: ObjectKey) -> tuple[str, str, str, str]:
     return key.kind.api_version, key.kind.kind, key.namespace, key.name
 
 
-def mark_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Mark | None:
-    """The mark of an object; None when no policy made it, or somebody garbled what it says."""
-    if not labels.get(POLICY_LABEL, "").startswith(KYVERNO):
+def mark_of(document: Document) -> Mark | None:
+    """The mark of an object; None when no policy made it, or what it says is garbled.
+
+    Who copies a generated object copies its marks as well; the copy is in another place.
+    """
+    if not labels_of(document).get(POLICY_LABEL, "").startswith(KYVERNO):
         return None
+    annotations = annotations_of(document)
     try:
         fields = orjson.loads(annotations.get(MARK_ANNOTATION, ""))
+        if fields["object"] != [*_place(document)]:
+            return None
         *trigger, uid = fields["trigger"]
         source = fields.get("source")
         return Mark(
@@ -149,6 +156,11 @@ def mark_of(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Mark |
         return None
 
 
+def _place(document: Document) -> tuple[str, str]:
+    key = key_of(document)
+    return key.namespace, key.name
+
+
 def _key(parts: list[object]) -> ObjectKey:
     api_version, kind, namespace, name = map(str, parts)
     return ObjectKey(ObjectKind(*split_api_version(api_version), kind), namespace, name)
@@ -160,7 +172,7 @@ def marked(document: Document, mark: Mark) -> Document:
     metadata = dict(mapping(result, "metadata"))
     wanted: list[tuple[str, dict[str, str]]] = [
         ("labels", {**labels_of(result), **labels(mark)}),
-        ("annotations", {**annotations_of(result), **notes(mark)}),
+        ("annotations", {**annotations_of(result), **notes(mark, _place(document))}),
     ]
     for field, texts in wanted:
         sorted_texts: dict[str, Value] = {key: texts[key] for key in sorted(texts)}

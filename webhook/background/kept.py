@@ -14,7 +14,7 @@ from generators.kube.documents import Document as Raw
 from generators.kube.documents import mapping as raw_mapping
 from generators.kube.documents import text
 from generators.kyverno.ownership import Mark, mark_of
-from generators.kyverno.values import Document, annotations_of, labels_of, mapping
+from generators.kyverno.values import Document, mapping
 
 _UNKEPT = ("managedFields", "resourceVersion", "generation", "selfLink")
 
@@ -63,7 +63,7 @@ def keep(raw: Raw) -> Kept:
 def keep_made(raw: Raw) -> MadeObject | None:
     """`reduce` for what policies have made; None for an object without a mark."""
     document = bare_document(raw)
-    mark = mark_of(labels_of(document), annotations_of(document))
+    mark = mark_of(document)
     if mark is None:
         return None
     metadata = raw_mapping(raw, "metadata")
@@ -100,7 +100,7 @@ def number(version: str) -> int:
 
 def is_made(document: Document) -> bool:
     """Whether a policy made it: then it triggers no other rule by default."""
-    return mark_of(labels_of(document), annotations_of(document)) is not None
+    return mark_of(document) is not None
 
 
 def metadata_of(document: Document) -> Document:

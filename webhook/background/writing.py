@@ -124,7 +124,7 @@ class Writer:
         """An object of that name is there: one of ours that no watch has told yet, or not ours."""
         live = self._client.get(resource, wanted.key.name, wanted.key.namespace)
         meta = meta_of(live)
-        ours = mark_of(meta.labels, meta.annotations) is not None
+        ours = mark_of(bare_document(live)) is not None
         if not wanted.synchronize:
             return Done.KEPT
         isolates = meta.labels.get(MANAGED_BY) == MANAGER
@@ -168,7 +168,7 @@ class Writer:
         metadata: Raw = {
             "uid": present.uid,
             "labels": {**gone, **labels(mark)},
-            "annotations": {**notes(mark)},
+            "annotations": {**notes(mark, (wanted.key.namespace, wanted.key.name))},
         }
         self._client.patch(
             resource,
