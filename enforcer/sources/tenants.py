@@ -32,21 +32,24 @@ class TenantFile:
         return self.path is None or self.config is not None
 
     def read(self) -> bool:
-        """Look at the file; whether it is another one than before."""
+        """Look at the file; whether there is another good one than before."""
         if self.path is None:
             return False
         try:
             with self.path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            return self._refuse("", f"{self.path}:1: cannot be read: {error.strerror}; check it")
+            self.digest = ""
+            self.error = f"{self.path}:1: cannot be read: {error.strerror}; check it"
+            return False
         digest = hashlib.sha256(data).hexdigest()
         if digest == self.digest:
             return False
         try:
             self.config = parse_tenants(data, str(self.path))
         except RingfenceError as error:
-            return self._refuse(digest, str(error))
+            self.digest, self.error = digest, str(error)
+            return False
         self.digest, self.error = digest, ""
         return True
 
@@ -59,8 +62,3 @@ class TenantFile:
             objects=len(self.config.tenants) if self.config is not None else 0,
             unreadable={str(self.path): self.error} if self.error else {},
         )
-
-    def _refuse(self, digest: str, why: str) -> bool:
-        changed = (digest, why) != (self.digest, self.error)
-        self.digest, self.error = digest, why
-        return changed

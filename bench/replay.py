@@ -1,0 +1,87 @@
+"""A watch that is replayed: an API server's events out of a generator, without a network.
+
+`Replayed` is a client whose watches a bench feeds. Events are bytes as they come from a socket, so
+that decoding is part of what is measured. What may surprise: a resource that nobody feeds is empty
+and synced.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+import orjson
+
+from generators.kube.client import Client, Scope, Watch
+from generators.kube.documents import Document, mapping, text
+from generators.kube.reflector import END_MARK
+from generators.kube.resources import Resource
+
+MARK = (
+    b'{"type":"BOOKMARK","object":{"metadata":{"annotations":{"%s":"true"}}}}' % END_MARK.encode()
+)
+
+
+class Replayed(Client):
+    """Answers watches only; `first` are the objects that are there already, by resource."""
+
+    def __init__(self, first: Mapping[Resource, Iterable[bytes]]) -> None:
+        self._first = dict(first)
+        self._later: dict[Resource, queue.SimpleQueue[bytes | None]] = defaultdict(
+            queue.SimpleQueue
+        )
+
+    @property
+    def origin(self) -> str:
+        """For messages."""
+        return "replay"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def watch(self, resource: Resource, scope: Scope, query: Mapping[str, str]) -> Watch:
+        """The first state once, then what `send` brings."""
+        return _Events(self._first.pop(resource, ()), self._later[resource])
+
+    def send(self, resource: Resource, kind: str, document: Document) -> None:
+        """One more event."""
+        self._later[resource].put(event(kind, orjson.dumps(document)))
+
+
+class _Events(Watch):
+    def __init__(self, first: Iterable[bytes], later: queue.SimpleQueue[bytes | None]) -> None:
+        self._objects = first
+        self._later = later
+
+    def __enter__(self) -> _Events:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def open(self, silence: float) -> None:
+        """Nothing to wait for."""
+
+    def events(self) -> Iterator[tuple[str, Document]]:
+        for document in self._objects:
+            yield _decoded(event("ADDED", document))
+        yield _decoded(MARK)
+        while (line := self._later.get()) is not None:
+            yield _decoded(line)
+
+    def silence_allowed(self, seconds: float) -> None:
+        """It is silent as long as it likes."""
+
+    def abort(self) -> None:
+        self._later.put(None)
+
+
+def event(kind: str, document: bytes) -> bytes:
+    """A line of a watch."""
+    return b'{"type":"%s","object":%s}' % (kind.encode(), document)
+
+
+def _decoded(line: bytes) -> tuple[str, Document]:
+    found = orjson.loads(line)
+    return text(found, "type"), dict(mapping(found, "object"))

@@ -1,0 +1,344 @@
+"""Whatever the API server sends in whatever order, the agent's inputs end as what is there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench.replay import Replayed
+from enforcer.changes import ConfigChange, InterfaceChange, PodChange, PolicyChange
+from enforcer.compile import Compiler, compile_tables
+from enforcer.sources.api import ApiSupply
+from enforcer.sources.manifests import ManifestSupply
+from enforcer.sources.readers import PodReader, Problems, Reader
+from enforcer.sources.record import Record
+from enforcer.sources.tenants import TenantFile
+from generators.cluster import Cluster, from_record
+from generators.kube.documents import Document
+from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, PODS, Resource
+from generators.manifests import Documents, parse_object
+from generators.objects import ConfigMap, Direction, Namespace, NetworkPolicy, Origin, Pod
+from generators.record import RecordEntry, record_documents
+from generators.tenants.load import load_tenants
+from tests.enforcer.test_sequences import meaning
+
+NODE = "here"
+SOON = 10.0
+INTERFACES = {
+    f"{namespace}/{name}": index
+    for index, (namespace, name) in enumerate(product(("n1", "n2"), "abc"), start=2)
+}
+TENANTS = """
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+labelKey: client
+tenants:
+  - {name: t1, namespaces: {names: [n1]}}
+  - {name: t2, namespaces: {names: [n2]}}
+"""
+
+Object = tuple[Resource, str, Document | None]
+"""A resource, an object's key, and the object; None: deleted."""
+
+
+def pod(namespace: str, name: str, **more: object) -> Document:
+    number = "abc".index(name) + 3 * int(namespace[1])
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"{namespace}-{name}",
+            "creationTimestamp": f"2026-01-01T00:00:{number:02}Z",
+            "labels": more.get("labels", {}),
+        },
+        "spec": {"nodeName": NODE, "containers": [{"name": "c"}]},
+        "status": {
+            "phase": more.get("phase", "Running"),
+            "podIPs": [{"ip": str(more.get("ip", f"10.244.0.{number}"))}],
+        },
+    }
+
+
+def namespace(name: str, labels: Mapping[str, str] | None = None, uid: str = "") -> Document:
+    told = {"kubernetes.io/metadata.name": name, **(labels or {})}
+    metadata = {"name": name, "uid": uid or f"uid-{name}", "labels": told}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def policy(name: str, app: str) -> Document:
+    peer = {"podSelector": {"matchLabels": {"app": app}}, "namespaceSelector": {}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "p", "namespace": name},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [peer]}]},
+    }
+
+
+names = st.sampled_from(("n1", "n2"))
+apps = st.sampled_from(("web", "db"))
+objects: st.SearchStrategy[Object] = st.one_of(
+    st.builds(
+        lambda n, p, app, phase, shared: (
+            PODS,
+            f"{n}/{p}",
+            pod(n, p, labels={"app": app}, phase=phase, **({"ip": "10.244.9.9"} if shared else {})),
+        ),
+        *(names, st.sampled_from("abc"), apps),
+        st.sampled_from(("Running", "Running", "Failed", "Pending")),
+        st.booleans(),
+    ),
+    st.builds(lambda n, p: (PODS, f"{n}/{p}", None), names, st.sampled_from("abc")),
+    st.builds(lambda n, app: (NETWORK_POLICIES, f"{n}/p", policy(n, app)), names, apps),
+    st.builds(lambda n: (NETWORK_POLICIES, f"{n}/p", None), names),
+    st.builds(
+        lambda n, label, uid: (NAMESPACES, n, namespace(n, labels=label, uid=uid)),
+        names,
+        st.sampled_from(({}, {"client": "t1"}, {"client": "t2"})),
+        st.sampled_from(("uid-n1", "uid-n2", "another")),
+    ),
+)
+steps = st.lists(st.lists(objects, min_size=1, max_size=4), min_size=1, max_size=5)
+RECORD = {"uid-n1": RecordEntry("n1", "t1"), "uid-n2": RecordEntry("n2", "t2")}
+
+
+class Followed:
+    """A supply, the compiler that it feeds, and the objects that there are."""
+
+    def __init__(self, folder: Path) -> None:
+        tenants = folder / "tenants.yaml"
+        tenants.write_text(TENANTS)
+        first: dict[Resource, list[Document]] = {
+            NAMESPACES: [namespace("n1"), namespace("n2")],
+            CONFIG_MAPS: record_documents(RECORD),
+        }
+        self.there = {(kind, key_of(d)): d for kind, listed in first.items() for d in listed}
+        self.replay = Replayed({k: [orjson.dumps(d) for d in v] for k, v in first.items()})
+        self.woken = threading.Event()
+        self.supply = ApiSupply(self.replay, NODE, TenantFile(tenants), "ringfence-system")
+        self.config = load_tenants(tenants)
+        self.compiler = Compiler(NODE)
+        self.compiler.apply(InterfaceChange(key, index) for key, index in INTERFACES.items())
+        self.supply.start(self.woken.set)
+
+    def happen(self, event: Object) -> None:
+        """An event of the watch; what is not there cannot be deleted."""
+        kind, key, document = event
+        before = self.there.pop((kind, key), None)
+        if document is not None:
+            self.there[kind, key] = document
+            self.replay.send(kind, "ADDED" if before is None else "MODIFIED", document)
+        elif before is not None:
+            self.replay.send(kind, "DELETED", before)
+
+    def settle(self) -> None:
+        """Take in all that was sent."""
+        deadline = time.monotonic() + SOON
+        while not self._is_up_to_date():
+            self.woken.wait(0.05)
+            self.woken.clear()
+            self.compiler.apply(self.supply.take().changes)
+            assert time.monotonic() < deadline, "the last events never came"
+        self.compiler.plan()
+        self.compiler.commit()
+
+    def cluster(self) -> Cluster:
+        """Everything that is there, as the offline commands read it."""
+        found = [parse_object(document, Origin("test")) for document in self.there.values()]
+        documents = Documents(
+            namespaces=tuple(o for o in found if isinstance(o, Namespace)),
+            policies=tuple(o for o in found if isinstance(o, NetworkPolicy)),
+            config_maps=tuple(o for o in found if isinstance(o, ConfigMap)),
+        )
+        pods = tuple(o for o in found if isinstance(o, Pod))
+        return replace(from_record(documents, self.config), pods=pods)
+
+    def _is_up_to_date(self) -> bool:
+        wanted, known = self.cluster(), self.compiler.known
+        return (
+            {p.key: _seen(p) for p in wanted.pods} == {k: _seen(p) for k, p in known.pods.items()}
+            and {n: (o.uid, o.labels) for n, o in wanted.namespaces.items()}
+            == {n: (o.uid, o.labels) for n, o in known.namespaces.items()}
+            and {p.key: p.ingress for p in wanted.policies}
+            == {key: p.ingress for key, p in self.compiler.policies().items()}
+        )
+
+
+def _seen(pod: Pod) -> object:
+    return pod.uid, pod.labels, pod.ips, pod.phase
+
+
+def key_of(document: Document) -> str:
+    metadata = document["metadata"]
+    assert isinstance(metadata, dict)
+    return "/".join(metadata[k] for k in ("namespace", "name") if k in metadata)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps)
+def test_any_events_in_any_order_mean_what_compiling_from_nothing_means(
+    tmp_path_factory: pytest.TempPathFactory, history: list[list[Object]]
+) -> None:
+    followed = Followed(tmp_path_factory.mktemp("supply"))
+    try:
+        for happened in ([], *history):
+            for event in happened:
+                followed.happen(event)
+            followed.settle()
+            fresh = compile_tables(followed.cluster(), NODE, INTERFACES)
+            assert meaning(followed.compiler.tables()) == meaning(fresh)
+    finally:
+        followed.supply.stop()
+
+
+def test_nothing_is_given_out_before_the_last_resource_has_been_read(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        release.wait(SOON)
+        yield orjson.dumps(pod("n1", "a"))
+
+    supply = ApiSupply(Replayed({PODS: slow()}), NODE, TenantFile(None), "ringfence-system")
+    woken = threading.Event()
+    supply.start(woken.set)
+    try:
+        others = [s for kind, s in supply.sources().items() if kind != "pods"]
+        _until(lambda: all(source().synced for source in others))
+        assert supply.take().changes == ()
+        release.set()
+        _until(lambda: supply.sources()["pods"]().synced)
+        assert any(isinstance(change, PodChange) for change in supply.take().changes)
+    finally:
+        supply.stop()
+
+
+def test_without_a_good_tenant_file_nothing_is_given_out(tmp_path: Path) -> None:
+    file = tmp_path / "tenants.yaml"
+    file.write_text("kind: Nonsense")
+    supply = ApiSupply(Replayed({}), NODE, TenantFile(file), "ringfence-system")
+    supply.start(lambda: None)
+    try:
+        _until(lambda: all(s().synced for k, s in supply.sources().items() if k != "config"))
+        assert supply.take().changes == ()
+        assert "tenants.yaml" in supply.health().errors["config"]
+        file.write_text(TENANTS)
+        assert any(isinstance(c, ConfigChange) for c in supply.take().changes)
+        file.write_text("kind: Nonsense")
+        assert not any(isinstance(c, ConfigChange) for c in supply.take().changes)
+        assert "config" in supply.health().errors
+    finally:
+        supply.stop()
+
+
+def test_a_namespace_made_anew_has_no_tenant_until_it_is_recorded_again() -> None:
+    record = Record()
+    for document in record_documents(RECORD):
+        shard = parse_object(document, Origin("test"))
+        assert isinstance(shard, ConfigMap)
+        record.put_shard(shard.name, shard)
+    record.put_namespace("n1", Namespace("n1", uid="uid-n1"))
+    assert list(record.changes()) == [("n1", "t1")]
+    record.put_namespace("n1", None)
+    record.put_namespace("n1", Namespace("n1", uid="another"))
+    assert list(record.changes()) == [("n1", None)]
+    record.put_namespace("n3", Namespace("n3", uid="uid-n2"))
+    assert list(record.changes()) == []
+
+
+def test_a_policy_that_makes_no_sense_lets_nobody_in_or_out() -> None:
+    problems = Problems()
+    odd = policy("n1", "web")
+    odd["spec"] = {"podSelector": {"matchLabels": {"a": "b"}}, "ingress": [{"fom": []}]}
+    found = Reader(problems).policy(odd)
+    assert found.ingress == ()
+    assert found.pod_selector.requirements != ()
+    assert "n1/p" in problems.read()
+
+    odd["spec"] = {"podSelector": 7}
+    found = Reader(problems).policy(odd)
+    assert found.directions == frozenset(Direction)
+    assert found.pod_selector.requirements == ()
+    Reader(problems).policy(policy("n1", "web"))
+    assert problems.read() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({}, ("10.244.0.3",), id="as it is"),
+        pytest.param({"podIPs": [{"ip": "::FFFF:10.0.0.1"}]}, ("10.0.0.1",), id="mapped"),
+        pytest.param({"podIPs": [{"ip": "fd00:0::1"}]}, ("fd00::1",), id="long spelling"),
+        pytest.param({"podIPs": [], "podIP": "10.0.0.9"}, ("10.0.0.9",), id="podIP alone"),
+        pytest.param({"podIPs": [{"ip": "nonsense"}]}, (), id="nonsense is no address"),
+    ],
+)
+def test_pods_are_read_as_manifests_are(
+    change: Mapping[str, object], expected: tuple[str, ...]
+) -> None:
+    document = pod("n1", "a")
+    status = document["status"]
+    assert isinstance(status, dict)
+    status.update(change)
+    found = PodReader(NODE, Problems())(document)
+    assert found is not None
+    assert found.ips == expected
+    if expected:
+        assert found == parse_object(document, Origin("test"))
+
+
+def test_pods_on_the_network_of_other_nodes_are_nobodys_peers() -> None:
+    document = pod("n1", "a")
+    document["spec"] = {"nodeName": "elsewhere", "hostNetwork": True}
+    assert PodReader(NODE, Problems())(document) is None
+
+
+def test_only_changed_manifests_are_parsed_again(tmp_path: Path) -> None:
+    for name in ("n1", "n2"):
+        (tmp_path / f"{name}.json").write_bytes(orjson.dumps(policy(name, "web")))
+    supply = ManifestSupply(tmp_path, TenantFile(None))
+    first = {c.key: c.policy for c in supply.take().changes if isinstance(c, PolicyChange)}
+    assert first.keys() == {"n1/p", "n2/p"}
+    assert supply.take().changes == ()
+
+    (tmp_path / "n1.json").write_bytes(orjson.dumps(policy("n1", "db")))
+    again = [c for c in supply.take().changes if isinstance(c, PolicyChange)]
+    assert [c.key for c in again] == ["n1/p"]
+
+    (tmp_path / "n3.json").write_bytes(orjson.dumps(policy("n2", "db")))
+    assert supply.take().changes == ()
+    assert "given twice" in supply.health().errors["manifests"]
+    (tmp_path / "n3.json").unlink()
+    assert supply.take().changes == ()
+    assert supply.health().errors == {}
+
+
+def test_a_change_on_disk_wakes_the_agent(tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    supply = ManifestSupply(tmp_path, TenantFile(None))
+    woken = threading.Event()
+    supply.start(woken.set)
+    try:
+        (below / "p.json").write_bytes(orjson.dumps(policy("n1", "web")))
+        assert woken.wait(SOON)
+        _until(lambda: bool(supply.take().changes))
+    finally:
+        supply.stop()
+
+
+def _until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
