@@ -31,6 +31,7 @@ from generators.kube.resources import (
     NAMESPACES,
     POLICIES,
 )
+from generators.kyverno.guard import Limits
 from generators.kyverno.values import plain
 from generators.manifests.source import documents
 from tests.controller.cluster import (
@@ -44,6 +45,8 @@ from tests.controller.cluster import (
 )
 from tests.testbed.processes import free_ports
 from tests.testbed.waiting import eventually
+from webhook.policies import PolicyBook
+from webhook.policy_crds import PolicyKinds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 SAMPLES = Path(__file__).parents[1] / "generators" / "kyverno" / "samples"
@@ -570,3 +573,32 @@ def test_kinds_that_are_there_are_never_touched(running: Running) -> None:
     another_leader(running)
     now = mapping(running.admin.get(CUSTOM_RESOURCES, crd), "metadata")["generation"]
     assert now == generation
+
+
+def test_kinds_that_come_later_are_found_and_missing_rights_are_named(fresh: Cluster) -> None:
+    fresh.plane.kubectl("create", "serviceaccount", "nobody", "--namespace", SYSTEM)
+    nobody = Client.connect(str(fresh.plane.service_account_kubeconfig(SYSTEM, "nobody")))
+    books = [PolicyBook(["cluster"], client, Limits()) for client in (fresh.admin, nobody)]
+    absent, forbidden = books
+    for book in books:
+        book.start()
+    try:
+        eventually(
+            lambda: any("--install-policy-crds" in line for line in absent.lines()), "it says so"
+        )
+        assert absent.ready
+        assert not absent.current.complete
+        PolicyKinds(fresh.admin).step()
+        eventually(lambda: absent.current.complete, "both kinds are followed")
+        fresh.admin.create(
+            CLUSTER_POLICIES, policy("late", labelling("x", {"a": "b"})), manager="t"
+        )
+        eventually(lambda: len(absent.current.held) == 1, "its policy is in force")
+        told = [line for line in forbidden.lines() if line.startswith("[-]")]
+        assert "[-]clusterpolicies.kyverno.io: the API server forbids to follow it" in told
+        assert not forbidden.ready
+        assert "forbids to follow" in forbidden.current.standing_back
+    finally:
+        for book in books:
+            book.stop()
+        nobody.close()
