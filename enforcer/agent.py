@@ -157,6 +157,8 @@ class Agent:
         self._attachments_changed = True
         self._waiting_since: float | None = None
         self._datapath_error = ""
+        self._reported: dict[str, str] = {}
+        """By parts beside the loop; see `report`."""
         self._audit_at = time.monotonic() + settings.audit_seconds
 
     def _first_state(self) -> State:
@@ -178,6 +180,11 @@ class Agent:
 
     def wake(self) -> None:
         """Have the loop look at everything."""
+        self._woken.set()
+
+    def report(self, source: str, error: str) -> None:
+        """What a part beside the loop cannot do, for status and readiness; empty: it can again."""
+        self._reported[source] = error
         self._woken.set()
 
     def look_around(self) -> None:
@@ -354,6 +361,7 @@ class Agent:
         if self._datapath_error:
             errors["datapath"] = self._datapath_error
         errors |= self._writer.errors()
+        errors |= {source: error for source, error in dict(self._reported).items() if error}
         config = self._compiler.known.config
         self._state = replace(
             self._state,

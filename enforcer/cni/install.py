@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,18 +183,24 @@ def _replace(path: Path, text: str, like: Path) -> None:
 
 
 class Keeper:
-    """Keeps our entry in the configuration; a thread of the agent's process."""
+    """Keeps plugin and entry on the node; a thread of the agent's process.
 
-    def __init__(self, places: Places, seconds: int = DEFAULT_SECONDS) -> None:
+    What it cannot do is told to `report`, empty when it can again, and tried again.
+    """
+
+    def __init__(
+        self, places: Places, report: Callable[[str], None], seconds: int = DEFAULT_SECONDS
+    ) -> None:
         self._places = places
         self._entry = places.entry(seconds)
+        self._report = report
         self._changed = threading.Event()
         self._watch = FolderWatch(flat=[places.conf_dir])
         self._failure = ""
 
     def start(self) -> None:
-        """Install the program, then join; raises what makes that impossible."""
-        install_program(self._places)
+        """Install and join; raises only where there is no plugin to install."""
+        build.find()
         self.keep()
         self._watch.start(self._changed.set)
 
@@ -211,12 +218,13 @@ class Keeper:
         self._changed.set()
 
     def keep(self) -> None:
-        """Join again if somebody wrote the configuration anew; a failure is told once."""
+        """Put back what is missing: the program first, because the entry names it."""
+        failure = ""
         try:
+            install_program(self._places)
             join(self._places, self._entry)
-            failure = ""
         except RingfenceError as error:
-            failure = str(error)
-        if failure and failure != self._failure:
-            event(log, "cni_not_joined", logging.ERROR, error=failure)
-        self._failure = failure
+            failure = f"new pods start without the CNI plugin: {error}"
+        if failure != self._failure:
+            self._failure = failure
+            self._report(failure)

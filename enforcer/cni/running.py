@@ -40,7 +40,11 @@ def places(conf_dir: Path | None, bin_dir: Path | None, run_dir: Path) -> instal
 
 @contextmanager
 def running(
-    settings: Settings, pins: Path, board: Board, attachments: Attachments
+    settings: Settings,
+    pins: Path,
+    board: Board,
+    attachments: Attachments,
+    report: Callable[[str], None],
 ) -> Iterator[None]:
     """Answer CNI calls, and keep the plugin on the node, until the block ends."""
     strictness = namespaces.Strictness(board, configured=settings.config is not None)
@@ -52,7 +56,7 @@ def running(
         server.start()
         stack.callback(server.stop)
         if found is not None:
-            joined = install.Keeper(found)
+            joined = install.Keeper(found, report)
             written = namespaces.Keeper(found.namespaces, strictness, board)
             written.start()  # first: what it writes is asked for as soon as the plugin is there
             joined.start()

@@ -140,6 +140,18 @@ def test_a_configuration_written_anew_by_its_owner_gets_our_entry_again(node: No
         assert held == [*json.loads(text)["plugins"], node.places.entry().fields]
 
 
+def test_a_configuration_that_cannot_be_joined_is_in_the_status_until_it_can(node: Node) -> None:
+    good = node.conflist.read_text()
+    node.conflist.write_text("{")
+    wait_for(lambda: "this is not JSON" in str(node.status()["errors"]))
+    assert "new pods start without the CNI plugin" in str(node.status()["errors"])
+    node.conflist.write_text(good)
+    wait_for(lambda: node.status()["errors"] == {})
+    node.places.program.unlink()
+    node.conflist.touch()
+    wait_for(node.places.program.exists)
+
+
 def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
     with started(tmp_path / "n") as node:
         ours, friend = node.sandbox(), node.sandbox()
