@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from generators.kube.queue import QueueStats
 from generators.kube.reflector import ReflectorStats
 from tests.webhook.reviews import TENANTS
+from webhook.background.measures import Measures, Now
+from webhook.background.writing import Done
 from webhook.certificates import issue, new_authority, write_files
 from webhook.controller_metrics import ControllerMetrics, Moment
 from webhook.guard import GuardState
@@ -69,6 +71,11 @@ def controller(folder: Path) -> CollectorRegistry:
     metrics.failures.labels("Forbidden").inc()
     metrics.reasserted.labels("ValidatingWebhookConfiguration", "edited").inc()
     metrics.renewals.labels("the CA grows old").inc()
+    now = Now(moment.queue, 1, {("policy", "rule"): 1}, running=True)
+    measures = Measures(metrics.registry, lambda: now)
+    measures.wrote("NetworkPolicy", Done.CREATED)
+    measures.failures.labels("Forbidden").inc()
+    measures.lag.observe(0.001)
     return metrics.registry
 
 

@@ -184,6 +184,40 @@ def test_an_object_of_the_same_name_is_taken_over_only_by_a_rule_that_synchroniz
     assert mapping(kept, "spec")["ingress"] == [{}]
 
 
+def test_server_side_apply_leaves_what_others_added(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    head = "useServerSideApply: true\n"
+    data = f"apiVersion: v1, kind: Secret, name: s, namespace: {mine}, {SYNC}"
+    on.policy_object(mine, rule("r", mine, f"{data}, data: {{stringData: {{ours: a}}}}"), head)
+    labelled(on, mine, mine)
+    eventually(lambda: on.find(SECRETS, mine, "s") is not None, "made")
+    on.merge(SECRETS, mine, "s", {"stringData": {"theirs": "b"}})
+    on.policy_object(mine, rule("r", mine, f"{data}, data: {{stringData: {{ours: c}}}}"), head)
+
+    def ours() -> str:
+        return strings(on.find(SECRETS, mine, "s") or {}, "data")["ours"]
+
+    eventually(lambda: ours() == "Yw==", "the rule's edit follows")
+    assert strings(on.find(SECRETS, mine, "s") or {}, "data")["theirs"] == "Yg=="
+
+
+def test_a_copy_of_a_generated_object_is_left_alone(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    on.policy_object(mine, rule("r", mine, deny("deny", SYNC)))
+    labelled(on, mine, mine)
+    eventually(lambda: on.networks(mine) == ["deny"], "made")
+    made = on.admin.get(NETWORK_POLICIES, "deny", mine)
+    kept = {k: v for k, v in mapping(made, "metadata").items() if k in ("labels", "annotations")}
+    copy: Document = {"metadata": kept | {"name": "copy", "namespace": mine}, "spec": made["spec"]}
+    on.admin.create(NETWORK_POLICIES, copy, manager="test")
+    on.label(mine, "x", key="touched")
+    eventually(lambda: quiet(controller), "done")
+    on.drop(mine)
+    eventually(lambda: on.networks(mine) == ["copy"], "only what was made is collected")
+
+
 def test_a_trigger_made_again_under_its_name_is_another_trigger(on: Ground, mine: str) -> None:
     on.make(mine)
     on.policy_object(
