@@ -6,10 +6,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
+from generators.errors import Refused
+from generators.kube.client import Client
 from tests.charts.helm import Helm, said
 from tests.charts.namespace.conftest import CHART, Team
 from tests.conftest import COMMAND, Run
@@ -18,10 +19,13 @@ from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
 from tests.testbed.waiting import eventually
+from webhook.namespace_apply import Patience
+from webhook.namespace_apply import label as put
+from webhook.namespace_labels import Act, Wish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
-Label = Callable[..., CompletedProcess[str]]
+Label = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -29,16 +33,21 @@ def place(api: ControlPlane, namespace: str) -> Team:
     return Team(api, namespace)
 
 
+@pytest.fixture(scope="module")
+def admin(api: ControlPlane) -> Iterator[Client]:
+    with Client.connect(str(api.kubeconfig())) as client:
+        yield client
+
+
 @pytest.fixture
-def label(place: Team, ringfence: Run) -> Label:
-    """`label("client=a", release="shop")`: the command as an admin, for the fixture's namespace."""
-    config = place.plane.kubeconfig()
+def label(place: Team, admin: Client) -> Label:
+    """`label("shop", client="a")`: what release shop wants of the fixture's namespace."""
 
-    def run(*words: str, release: str) -> CompletedProcess[str]:
-        manager = ("--field-manager", f"ringfence-{release}", "--kubeconfig", config)
-        return ringfence("namespace", "label", place.namespace, *words, *manager)
+    def ask(release: str, act: Act = Act.APPLY, **labels: str) -> list[str]:
+        wish = Wish(place.namespace, f"ringfence-{release}", labels)
+        return put(admin, wish, Patience(20), act).lines()
 
-    return run
+    return ask
 
 
 @contextmanager
@@ -60,31 +69,34 @@ def test_applying_again_writes_nothing(place: Team, label: Label) -> None:
         path = "jsonpath={.metadata.resourceVersion}"
         return place.plane.kubectl("get", "namespace", place.namespace, "-o", path)
 
-    assert label("client=a", release="shop").returncode == 0
+    label("shop", client="a")
     first = version()
-    assert label("client=a", release="shop").stdout.endswith("client=a is set\n")
+    (line,) = label("shop", client="a")
+    assert line.endswith("client=a is set")
     assert version() == first
 
 
-def test_a_label_stays_with_whoever_else_has_set_it(place: Team, label: Label) -> None:
+def test_a_label_stays_with_whoever_else_has_set_it(
+    place: Team, label: Label, ringfence: Run
+) -> None:
     for release in ("one", "two/front"):
-        label("client=a", "stage=x", release=release)
-    given_up = label("--remove", "client", release="one")
+        label(release, client="a", stage="x")
+    words = ("--remove", "client", "--field-manager", "ringfence-one")
+    config = ("--kubeconfig", place.plane.kubeconfig())
+    given_up = ringfence("namespace", "label", place.namespace, *words, *config)
     assert 'client stays: also set by release "two" (its "front")' in given_up.stdout
     assert place.managers("client") == {"ringfence-two/front"}
     assert place.managers("stage") == {"ringfence-one", "ringfence-two/front"}
-    assert "client is removed" in label(release="two/front").stdout
-    assert label("--check", "stage=x", release="three").returncode == 0
-    missing = label("--check", "client=a", "stage=x", release="three")
-    assert missing.returncode == 1
-    assert "does not carry client=a; leave --check out to set it" in missing.stderr
+    assert any("client is removed" in line for line in label("two/front"))
+    label("three", Act.CHECK, stage="x")
+    with pytest.raises(Refused, match="does not carry client=a; leave --check out to set it"):
+        label("three", Act.CHECK, client="a", stage="x")
 
 
 def test_what_a_person_has_set_is_not_overwritten(place: Team, label: Label) -> None:
     place.plane.kubectl("label", "namespace", place.namespace, "client=by-hand")
-    refused = label("client=a", release="shop")
-    assert refused.returncode == 1
-    assert 'but field manager "kubectl-label" has set client=by-hand' in refused.stderr
+    with pytest.raises(Refused, match='but field manager "kubectl-label" has set client=by-hand'):
+        label("shop", client="a")
     assert place.labels["client"] == "by-hand"
 
 
