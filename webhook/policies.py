@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from generators.kube.client import Client
 from generators.kube.reflector import ReflectorStats
@@ -29,6 +30,7 @@ from generators.kyverno.model import (
     Rule,
     Unsupported,
 )
+from generators.kyverno.usage import asks_who
 from generators.kyverno.values import ObjectKind, string
 from generators.kyverno.vetting import vetted
 from generators.tenants.model import TenantConfig
@@ -81,7 +83,8 @@ class Refused:
         return f"{self.policy}/{self.rule}: {self.reason}" if self.rule else self.reason
 
 
-_Asked = tuple[ObjectKind, Operation, str, FailurePolicy]
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,13 @@ class Policies:
     standing_back: str = ""
     """Why the cluster's policies are not carried out; empty when they are."""
     digest: str = ""
-    _admitting: dict[_Asked, tuple[Policy, ...]] = field(
+    _admitting: dict[tuple[ObjectKind, Operation, str, FailurePolicy], tuple[Policy, ...]] = field(
         default_factory=dict, compare=False, repr=False
     )
+    _reaching: dict[tuple[ObjectKind, Operation, str], tuple[Policy, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _asking: dict[ObjectKind, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -123,26 +130,64 @@ class Policies:
         self, kind: ObjectKind, operation: Operation, subresource: str, failure: FailurePolicy
     ) -> tuple[Policy, ...]:
         """Policies reduced to the mutate rules that may concern such a request, in order."""
-        asked = (kind, operation, subresource, failure)
-        found = self._admitting.get(asked)
-        if found is None:
-            if len(self._admitting) >= MOST_REMEMBERED:
-                self._admitting.clear()
-            wanted = _with(
+        return self._remembered(
+            self._admitting,
+            (kind, operation, subresource, failure),
+            lambda: _with(
                 (p for p in self.policies if p.admission and p.failure is failure),
                 lambda rule: admits(rule) and _concerns(rule, kind, operation, subresource),
-            )
-            found = self._admitting[asked] = wanted
+            ),
+        )
+
+    @staticmethod
+    def _remembered(
+        answers: dict[_Asked, _Answer], asked: _Asked, ask: Callable[[], _Answer]
+    ) -> _Answer:
+        """Policies do not change within one value; whoever reaches the port could invent kinds."""
+        found = answers.get(asked)
+        if found is None:
+            if len(answers) >= MOST_REMEMBERED:
+                answers.clear()
+            found = answers[asked] = ask()
         return found
 
     def reaching_itself(
         self, kind: ObjectKind, operation: Operation, subresource: str
     ) -> tuple[Policy, ...]:
         """Policies reduced to mutate rules of which the request's own object may be a target."""
-        return _with(
-            (p for p in self.policies if p.admission),
-            lambda rule: targets(rule, kind) and _concerns(rule, kind, operation, subresource),
+        asked = (kind, operation, subresource)
+        return self._remembered(
+            self._reaching,
+            asked,
+            lambda: _with(
+                (p for p in self.policies if p.admission),
+                lambda rule: targets(rule, kind) and _concerns(rule, kind, operation, subresource),
+            ),
         )
+
+    def asking_who(self, kind: ObjectKind, subresource: str) -> bool:
+        """Whether a rule that runs later wants to know who made objects of this kind."""
+        return not subresource and self._remembered(
+            self._asking,
+            kind,
+            lambda: any(
+                any(kind_matches(pattern, kind) for pattern in one.kinds)
+                for policy in self.noting_creators()
+                for rule in policy.rules
+                for one in rule.match.filters
+            ),
+        )
+
+    def noting_creators(self) -> tuple[Policy, ...]:
+        """Policies reduced to the rules for which the creators of triggers are noted down."""
+        return _with(self.policies, notes_creator)
+
+
+def notes_creator(rule: Rule) -> bool:
+    """Whether a rule runs behind requests and asks who made them."""
+    action = rule.action
+    later = isinstance(action, Generation) or (isinstance(action, Mutation) and action.targets)
+    return bool(later) and asks_who(rule)
 
 
 def targets(rule: Rule, kind: ObjectKind) -> bool:

@@ -189,7 +189,8 @@ def _namespace_of(controller: str) -> str:
 
 def _served_here(policies: Policies) -> tuple[Policy, ...]:
     """Policies reduced to the rules whose lookups happen here."""
-    return (*policies.changing_existing(), *policies.changing_requests())
+    later = (*policies.changing_existing(), *policies.noting_creators())
+    return (*later, *policies.changing_requests())
 
 
 def _together(before: Policies | None, after: Policies) -> Usage:

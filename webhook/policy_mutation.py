@@ -20,8 +20,9 @@ from dataclasses import dataclass, field, replace
 import jsonpatch
 
 from generators.kyverno import engine
+from generators.kyverno.creators import ANNOTATION, written
 from generators.kyverno.engine import Environment
-from generators.kyverno.failures import LookupFailed
+from generators.kyverno.failures import BadPatch, LookupFailed
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import FailurePolicy, KindPattern, Operation, Policy
 from generators.kyverno.requests import Lookups, Request
@@ -32,6 +33,7 @@ from generators.kyverno.values import (
     ObjectKey,
     ObjectKind,
     Value,
+    annotations_of,
     key_of,
     labels_of,
     mapping,
@@ -102,12 +104,14 @@ def decide(bench: Bench, review: Review, failure: FailurePolicy) -> Decision:
     policies = bench.policies.admitting(key.kind, operation, sub, failure)
     run = _Run(bench, before, bench.clock() + REQUEST_SECONDS)
     own = _for_itself(bench, key.kind, operation, sub, failure)
-    if not policies and not own:
+    asked = bench.policies.asking_who(key.kind, sub)
+    if not policies and not own and not asked:
         return Decision("no policy concerns it")
     try:
         request = _request(bench, review, before, old)
         _admit(run, policies, request)
-    except LookupFailed as error:
+        _note_creator(run, request, asked=asked)
+    except (LookupFailed, BadPatch) as error:
         run.failures.append(str(error))
     else:
         _label_itself(run, own, request)
@@ -271,6 +275,23 @@ def _label_itself(run: _Run, policies: Sequence[Policy], request: Request) -> No
             if change.after is not None and key_of(change.after) == request.key:
                 run.note([change.result])
                 run.document = _kept(run, policy, run.document, change.after)
+
+
+def _note_creator(run: _Run, request: Request, *, asked: bool) -> None:
+    """Who creates an object is noted on it; what others write in that place is taken away."""
+    known = annotations_of(request.old).get(ANNOTATION)
+    if request.operation is Operation.CREATE:
+        known = written(request.requester) if asked and request.requester is not None else None
+    metadata = dict(mapping(run.document, "metadata"))
+    given = dict(mapping(metadata, "annotations"))
+    if given.get(ANNOTATION) == known:
+        return
+    if known is None:
+        del given[ANNOTATION]
+    else:
+        given[ANNOTATION] = known
+    metadata["annotations"] = given
+    run.document = {**run.document, "metadata": metadata}
 
 
 # --- the answer ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ files, and whatever lives in the exempt namespaces, is not sent either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from generators.kube.documents import Document
@@ -18,7 +18,7 @@ from generators.kube.resources import Resource
 from generators.kyverno import wildcards
 from generators.kyverno.model import FailurePolicy, Filter, KindPattern, Operation, Policy, Rule
 from generators.kyverno.values import ObjectKind
-from webhook.policies import Policies, admits, targets
+from webhook.policies import Policies, admits, notes_creator, targets
 
 NEVER_SENT = frozenset(
     {
@@ -99,6 +99,10 @@ def webhooks_for(policies: Policies, kinds: Kinds, *, judged: bool) -> PolicyWeb
     for policy in policies.policies:
         for rule in policy.rules if policy.admission else ():
             failure = policy.failure
+            if notes_creator(rule):
+                own = own or not rule.skip_background
+                for one in _wishes(policy, rule, kinds, problems):
+                    found[failure] += [replace(one, operation=o.value) for o in CHANGING]
             if targets(rule, _NAMESPACE):
                 # A failure refuses nothing here: the controller carries the rule out later.
                 failure = FailurePolicy.IGNORE

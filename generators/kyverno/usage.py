@@ -11,6 +11,7 @@ from generators.kyverno.values import leaves
 from generators.kyverno.variables import has_variable
 
 _ROLES = ("roles", "clusterRoles")
+_WHO = ("userInfo", "serviceAccountName", "serviceAccountNamespace", *_ROLES)
 _T = TypeVar("_T")
 
 
@@ -35,7 +36,8 @@ def usage(policies: Iterable[Policy]) -> Usage:
             config_maps |= {_home(policy, entry) for entry in parts(rule, ConfigMapEntry)}
             filters = tuple(parts(rule, Filter))
             namespaces = namespaces or any(f.namespace_selector is not None for f in filters)
-            roles = roles or any(f.roles or f.cluster_roles for f in filters) or _asks_roles(rule)
+            roles = roles or any(f.roles or f.cluster_roles for f in filters)
+            roles = roles or _mentions(rule, _ROLES)
     return Usage(frozenset({""} if "" in config_maps else config_maps), namespaces, roles)
 
 
@@ -60,11 +62,17 @@ def _home(policy: Policy, entry: ConfigMapEntry) -> str:
     return "" if not isinstance(value, str) or has_variable(value) else value or "default"
 
 
-def _asks_roles(rule: Rule) -> bool:
+def asks_who(rule: Rule) -> bool:
+    """Whether a rule wants to know who made the request."""
+    asked = any(f.subjects or f.roles or f.cluster_roles for f in parts(rule, Filter))
+    return asked or _mentions(rule, _WHO)
+
+
+def _mentions(rule: Rule, words: tuple[str, ...]) -> bool:
     texts = (
         item
         for template in parts(rule, Template)
         for _, item in leaves(template.value)
-        if isinstance(item, str)
+        if isinstance(item, str) and has_variable(item)
     )
-    return any(word in item for item in texts for word in _ROLES)
+    return any(word in item for item in texts for word in words)

@@ -19,7 +19,7 @@ from secrets import token_hex
 
 import pytest
 
-from generators.kube.client import Client, DryRun, PatchKind
+from generators.kube.client import Client, DryRun, PatchKind, Scope
 from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.errors import Forbidden, Invalid, KubeError, NotFound
 from generators.kube.resources import (
@@ -30,6 +30,7 @@ from generators.kube.resources import (
     MUTATING_WEBHOOKS,
     NAMESPACES,
     POLICIES,
+    ROLE_BINDINGS,
 )
 from generators.kyverno.guard import Limits
 from generators.kyverno.values import plain
@@ -116,7 +117,9 @@ class Running:
 @pytest.fixture(scope="module")
 def running(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with cluster(tmp_path_factory.mktemp("policies")) as made:
-        grant(made, "controller", "--policies", "cluster", "--install-policy-crds")
+        sample = str(SAMPLES / "add-rolebinding.yaml")
+        both = ("--policies", "cluster", "--policies", sample)
+        grant(made, "controller", *both, "--install-policy-crds")
         grant(made, "webhook", "--policies", "cluster")
         kubeconfig = made.plane.service_account_kubeconfig(SYSTEM, "ringfence-webhook")
         controller = made.controller("--policies", "cluster", "--install-policy-crds")
@@ -332,6 +335,30 @@ def test_a_rule_asks_for_the_roles_of_who_makes_the_request(
     member = running.cluster.as_user("rolf", "robots")
     assert running.make(f"{prefix}-a", member)["by"] == "cluster-user"
     assert "by" not in running.make(f"{prefix}-b")
+
+
+def test_the_public_sample_that_asks_who_made_a_namespace_runs_unmodified(
+    running: Running, name: Callable[[str], str]
+) -> None:
+    running.apply(sample("add-rolebinding"))
+    anna = running.cluster.as_user("anna", "robots")
+    forged = {"annotations": {"ringfence.io/created-by": '{"username":"mallory"}'}}
+    hers, ours = name("hers"), name("ours")
+    running.make(hers, anna, **forged)
+    running.make(ours)
+
+    def bound(namespace: str) -> list[str]:
+        found = running.admin.list_all(ROLE_BINDINGS, Scope(namespace=namespace))
+        return [text(s, "name") for each in found for s in mappings(each, "subjects")]
+
+    eventually(lambda: bound(hers) == ["anna"], f"bound: {running.controller.log}")
+    # The administrator has cluster-admin, which the rule excludes.
+    assert bound(ours) == []
+    change: Document = {"metadata": {"annotations": {"ringfence.io/created-by": "{}"}}}
+    anna.patch(NAMESPACES, hers, "", change, kind=PatchKind.MERGE, manager="test")
+    kept = strings(mapping(running.admin.get(NAMESPACES, hers), "metadata"), "annotations")
+    assert '"username":"anna"' in kept["ringfence.io/created-by"]
+    running.remove("add-rolebinding")
 
 
 @pytest.mark.parametrize(

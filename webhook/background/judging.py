@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from generators.kyverno.creators import creator_of
 from generators.kyverno.engine import Environment, generate
 from generators.kyverno.generation import Wanted
 from generators.kyverno.model import ApplyRules, Generation, Operation, Policy, Rule
 from generators.kyverno.requests import Request
 from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.usage import asks_who
 from generators.kyverno.values import Document
 from webhook.background.kept import is_made
 from webhook.background.needs import RuleName
@@ -82,10 +84,13 @@ def on_deletion(rule: Rule) -> bool:
 def living(rule: Rule, trigger: Document, own: bool) -> Request | None:
     """The request that stands for an existing trigger; None when the rule is about deletions."""
     asked = [one.operations for one in rule.match.filters]
+    creator = creator_of(trigger)
+    if creator is not None and not asks_who(rule):
+        creator = None
     if any(each is None or Operation.CREATE in each for each in asked):
-        return Request(Operation.CREATE, trigger, {}, own=own)
+        return Request(Operation.CREATE, trigger, {}, creator, own=own)
     if any(each is not None and Operation.UPDATE in each for each in asked):
-        return Request(Operation.UPDATE, trigger, trigger, own=own)
+        return Request(Operation.UPDATE, trigger, trigger, creator, own=own)
     return None
 
 

@@ -1,0 +1,52 @@
+"""Who made a trigger: carried from its admission to the rules that run behind requests.
+
+The webhook writes the annotation while the object is created, for kinds whose background rules ask
+who made the request, and keeps everybody else from changing it; the controller reads it. A trigger
+that was there before has none, and nobody is known to have made it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from generators.kyverno.failures import BadPatch
+from generators.kyverno.requests import Requester
+from generators.kyverno.values import Document, Value, annotations_of
+
+ANNOTATION = "ringfence.io/created-by"
+MAX_LENGTH = 16 * 1024
+
+
+def written(requester: Requester) -> str:
+    """The annotation's value."""
+    told: Document = {
+        "username": requester.username,
+        "groups": [*sorted(requester.groups)],
+        "roles": [*requester.roles],
+        "clusterRoles": [*requester.cluster_roles],
+    }
+    text = json.dumps(told, separators=(",", ":"), sort_keys=True)
+    if len(text) > MAX_LENGTH:
+        raise BadPatch(f"{requester.username} has too many groups and roles to be noted down")
+    return text
+
+
+def creator_of(document: Document) -> Requester | None:
+    """Who made an object; None when that was not noted down."""
+    text = annotations_of(document).get(ANNOTATION, "")
+    try:
+        told: object = json.loads(text) if text else None
+    except ValueError:
+        return None
+    if not isinstance(told, dict) or not isinstance(told.get("username"), str):
+        return None
+    return Requester(
+        told["username"],
+        _texts(told.get("groups")),
+        _texts(told.get("roles")),
+        _texts(told.get("clusterRoles")),
+    )
+
+
+def _texts(value: Value) -> tuple[str, ...]:
+    return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
