@@ -64,6 +64,7 @@ class PolicyDesk:
         self._environment = Environment(self._lookups, limits)
         self.served: Policies | None = None
         self._awaited: tuple[Policies, float] | None = None
+        self._began = 0.0
         self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
 
     # --- life -----------------------------------------------------------------------------------
@@ -93,6 +94,8 @@ class PolicyDesk:
         if config.digest != self._limited:
             self._limited = config.digest
             self.book.limit(self._limits(config))
+        if self.served is None and self._too_early():
+            return
         current = self.book.current
         if current is self.served:
             return
@@ -103,6 +106,12 @@ class PolicyDesk:
         if not self._lookups.synced and waited < PATIENCE_SECONDS:
             return
         self._serve(current)
+
+    def _too_early(self) -> bool:
+        """Not to know the policies is not the same as that there are none."""
+        self._began = self._began or time.monotonic()
+        patient = time.monotonic() - self._began < PATIENCE_SECONDS
+        return not self.book.ready or (not self.book.settled and patient)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

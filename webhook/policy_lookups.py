@@ -189,7 +189,7 @@ class AdmissionLookups:
             if stats.forbidden:
                 lines.append(f"[!]{stats.resource}, for policies: the API server forbids to follow")
             elif not stats.synced:
-                lines.append(f"[-]{stats.resource}, for policies: not synced")
+                lines.append(f"[!]{stats.resource}, for policies: not synced")
         return lines
 
     def roles(self, requester: Requester) -> Roles:

@@ -32,6 +32,15 @@ tenants:
     namespaces: {suffixes: ["-test02"]}
     members: {groups: [team-test02, everywhere]}
 """
+AWAY = """\
+apiVersion: v1
+kind: Config
+current-context: away
+contexts: [{name: away, context: {cluster: away, user: nobody}}]
+clusters: [{name: away, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: nobody, user: {}}]
+"""
+"""A kubeconfig whose API server does not answer."""
 
 ROOT = Requester("kubernetes-admin", frozenset({"system:masters"}))
 PLATFORM = Requester("petra", frozenset({"platform-team", "system:authenticated"}))

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from generators.tenants.assignment import Requester
 from tests.webhook import reviews
-from tests.webhook.reviews import CONTROLLER, ROBOT, JSONObject, decoded, ns, request
+from tests.webhook.reviews import AWAY, CONTROLLER, ROBOT, JSONObject, decoded, ns, request
 from webhook.app import create_app
 from webhook.policy_desk import PolicyDesk
 from webhook.settings import Settings
@@ -325,6 +325,26 @@ def test_a_lookup_without_an_api_server_is_an_error_and_never_no_match(
     response = webhook.ask(request("CREATE", ns("plain")))
     assert not response["allowed"]
     assert "ConfigMap" in message(response)
+
+
+def test_before_the_policies_of_the_cluster_are_known_requests_are_not_answered(
+    files: Path,
+) -> None:
+    (files / "kubeconfig").write_text(AWAY)
+    pair = (files / "tls.crt", files / "tls.key")
+    kubeconfig = str(files / "kubeconfig")
+    settings = Settings(files / "tenants.yaml", *pair, policies=("cluster",), kubeconfig=kubeconfig)
+    state = load_state(settings)
+    assert state.policies is not None
+    state.policies.look()
+    client = create_app(state).test_client()
+    body = reviews.body(request("CREATE", ns("plain")))
+    for path, status in ((FAIL, 503), (IGNORE, 503), ("/mutate", 200)):
+        answer = client.post(path, data=body, content_type="application/json")
+        assert answer.status_code == status, path
+    ready = client.get("/readyz")
+    assert ready.status_code == 503
+    assert "[-]clusterpolicies.kyverno.io: not synced" in ready.text
 
 
 HOSTILE: dict[str, Callable[[], str]] = {

@@ -24,6 +24,7 @@ from generators.kyverno.guard import Limits
 from generators.kyverno.usage import usage
 from generators.kyverno.values import ObjectKey, ObjectKind
 from generators.tenants.assignment import Requester
+from tests.webhook.reviews import AWAY
 from webhook.incumbent import Deployed, judge, read_deployment
 from webhook.policies import PolicyBook
 from webhook.policy_lookups import AdmissionLookups, Binding, roles_of
@@ -267,16 +268,6 @@ def test_the_roles_of_a_requester_are_those_that_bindings_give_to_name_groups_an
     assert (anna.roles, anna.cluster_roles) == (("shop:editor",), ("view",))
     account = roles_of(bindings, Requester(robot[1]))
     assert (account.roles, account.cluster_roles) == (("ci:deployer",), ())
-
-
-AWAY = """\
-apiVersion: v1
-kind: Config
-current-context: away
-contexts: [{name: away, context: {cluster: away, user: nobody}}]
-clusters: [{name: away, cluster: {server: "http://127.0.0.1:1"}}]
-users: [{name: nobody, user: {}}]
-"""
 
 
 def test_every_lookup_that_cannot_be_answered_is_a_failure(tmp_path: Path) -> None:
