@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -207,39 +209,61 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An agent at work."""
+
+    replay: Replayed
+    board: Board
+    maps: Maps
+    watched: Watched
+
+
+@contextmanager
+def running(
+    replay: Replayed, folder: Path, pin_dir: Path, audit_seconds: float = 1e9
+) -> Iterator[Running]:
+    """A real agent in a thread, in the network namespace of the caller."""
+    settings, board = (
+        Settings(NODE, None, None, pin_dir, folder, audit_seconds=audit_seconds),
+        Board(),
+    )
+    with exclusive(settings):
+        pins = loader.ensure_loaded(pin_dir)
+        with Maps.open(pins) as maps:
+            counts, told, stop = Counts(maps), board.state, threading.Event()
+            supply = ApiSupply(replay, NODE, TenantFile(None), "ringfence-system")
+            collector = Collector(maps.collect, counts.forget, told.tally, told.delays)
+            agent = Agent(
+                settings, Parts(supply, maps, pins, board, Attachments(folder), collector)
+            )
+            thread = threading.Thread(target=agent.run, args=(stop,))
+            thread.start()
+            try:
+                yield Running(replay, board, maps, Watched(board, replay))
+            finally:
+                stop.set()
+                agent.wake()
+                thread.join()
+
+
 def measure(pods: int, local: int, count: int, folder: Path, pin_dir: Path) -> dict[str, object]:
     """Everything, at one size."""
-    settings = Settings(NODE, None, None, pin_dir, folder, audit_seconds=1e9)
-    replay, board = Replayed(first_state(pods, local)), Board()
     found: dict[str, object] = {"empty": resident()}
-    with exclusive(settings), Maps.open(loader.ensure_loaded(pin_dir)) as maps:
-        counts, told, stop = Counts(maps), board.state, threading.Event()
-        supply = ApiSupply(replay, NODE, TenantFile(None), "ringfence-system")
-        collector = Collector(maps.collect, counts.forget, told.tally, told.delays)
-        pins = loader.ensure_loaded(pin_dir)
-        parts = Parts(supply, maps, pins, board, Attachments(folder), collector)
-        agent = Agent(settings, parts)
-        thread = threading.Thread(target=agent.run, args=(stop,))
-        began, used = time.perf_counter(), time.process_time()
-        thread.start()
-        try:
-            ready = board.wait(lambda state: state.ready and not state.unenforced, PATIENCE)
-            if ready is None:
-                raise TimeoutError(f"not in force: {board.state.errors} {board.state.unenforced}")
-            found["sync"] = time.perf_counter() - began
-            found["sync_cpu"] = time.process_time() - used
-            found["rss"] = resident()
-            found["idle"] = idle()
-            watched = Watched(board, replay)
-            found["events"] = {
-                name: watched.time(resource, documents)
-                for name, (resource, documents) in events(pods, count).items()
-            }
-            found["rss_after"] = resident()
-        finally:
-            stop.set()
-            agent.wake()
-            thread.join()
+    began, used = time.perf_counter(), time.process_time()
+    with running(Replayed(first_state(pods, local)), folder, pin_dir) as agent:
+        ready = agent.board.wait(lambda state: state.ready and not state.unenforced, PATIENCE)
+        if ready is None:
+            raise TimeoutError(f"not in force: {agent.board.state.errors}")
+        found["sync"] = time.perf_counter() - began
+        found["sync_cpu"] = time.process_time() - used
+        found["idle"] = idle()
+        found["rss"] = resident()
+        found["events"] = {
+            name: agent.watched.time(resource, documents)
+            for name, (resource, documents) in events(pods, count).items()
+        }
+        found["rss_after"] = resident()
     return found
 
 

@@ -39,6 +39,7 @@ from enforcer.collector import Collector
 from enforcer.compile import Compiler
 from enforcer.identity import Registry
 from enforcer.maps import Maps
+from enforcer.numbers import Numbers
 from enforcer.programs import Programs, is_up
 from enforcer.remembered import Remembered
 from enforcer.residents import Residents
@@ -135,9 +136,11 @@ class Agent:
         self._tick_at = 0.0
         kernel = parts.maps.read()
         self._fresh = not kernel.endpoints
-        self._compiler = Compiler(
-            settings.node, Registry.following(kernel), start_mode=settings.start_mode
-        )
+        self._registry = Registry.following(kernel)
+        self._numbers = Numbers(settings.run_dir, parts.maps.name)
+        self._numbers.promise(self._registry)
+        self._saved: tuple[int, ...] = ()
+        self._compiler = Compiler(settings.node, self._registry, start_mode=settings.start_mode)
         self._residents = Residents(settings.node)
         self._programs = Programs(parts.pins, kernel.endpoints)
         self._remembered = Remembered(settings.run_dir)
@@ -205,7 +208,17 @@ class Agent:
         finally:
             self._parts.supply.stop()
             self._parts.collector.stop()
-            self._remembered.save(self._compiler.neighbourhood())
+            if self._began:
+                self._save()
+
+    def _save(self) -> None:
+        """What the next agent is to know."""
+        self._remembered.save(self._compiler.neighbourhood())
+        registry = self._registry
+        given = (registry.identities.next, registry.groups.next, registry.rules.next)
+        if given != self._saved:
+            self._numbers.save(registry, self._compiler.names())
+            self._saved = given
 
     def _attached(self) -> None:
         self._attachments_changed = True
@@ -272,6 +285,9 @@ class Agent:
         """
         if not self._is_set_aside:
             self._is_set_aside = True
+            registry = self._registry
+            for numbering in (registry.identities, registry.groups, registry.rules):
+                numbering.settle()
             gc.collect()
             gc.freeze()
 
@@ -340,7 +356,7 @@ class Agent:
     def _keep_house(self) -> None:
         """Once a tick, and never before what happened is in force."""
         self._programs.forget_gone(self._residents.present)
-        self._remembered.save(self._compiler.neighbourhood())
+        self._save()
         if time.monotonic() < self._audit_at:
             return
         try:

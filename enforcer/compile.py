@@ -220,6 +220,10 @@ class Compiler:
         """All policies, those included that are kept for dying pods; always as of now."""
         return Nested(self._rulebook.policies)
 
+    def names(self) -> Mapping[str, Mapping[str, int]]:
+        """The numbers of identities and groups, by what they mean."""
+        return {"identities": self._population.names(), "groups": self._groups.names()}
+
     def is_inhabited(self, namespace: str) -> bool:
         """Whether there are pods of a namespace on this node."""
         return namespace in self._by_namespace

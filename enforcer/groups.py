@@ -84,6 +84,10 @@ class Definition(Protocol):
         """Equal for equal meanings."""
 
     @property
+    def lasting(self) -> object:
+        """The same, equal in every process."""
+
+    @property
     def words(self) -> frozenset[Word]:
         """The words by which it names peers."""
 
@@ -159,6 +163,10 @@ class PolicyGroup:
         self, key: object, isolation: Isolation, ports: Sequence[ContainerPort], number: Number
     ) -> None:
         self.key = key
+        self.lasting = (
+            *(tuple((p.key, p.rules(d)) for p in isolation.of(d)) for d in Direction),
+            isolation.port_numbers(ports),
+        )
         self._sides = tuple(
             _Side(direction, isolation.of(direction), ports, number)
             for direction in Direction

@@ -8,7 +8,7 @@ entry left behind can never speak for somebody else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.tables import FIRST_POD_IDENTITY, PEER_CIDR, PEER_TENANT, Tables
@@ -120,18 +120,34 @@ class Numbering:
 
     next: int
     known: dict[Hashable, int] = field(default_factory=dict)
+    promised: dict[Hashable, int] = field(default_factory=dict)
+    """What had a number when an agent was last here, and has not asked for it yet."""
 
     def fresh(self) -> int:
         """A number that nobody asks for by key."""
         self.next += 1
         return self.next - 1
 
+    def again(self, name: Callable[[], Hashable]) -> int:
+        """The number that was promised to this name, which is made only if there are any left."""
+        number = self.promised.pop(name(), None) if self.promised else None
+        return self.fresh() if number is None else number
+
     def of(self, key: Hashable) -> int:
         """The number of `key`, a new one at the first time."""
         number = self.known.get(key)
         if number is None:
-            number = self.known[key] = self.fresh()
+            number = self.known[key] = self.again(lambda: key)
         return number
+
+    def promise(self, names: Mapping[str, int], following: int) -> None:
+        """Keep these numbers for these names; `following`: the first that was never given."""
+        self.promised.update(names)
+        self.next = max(self.next, following, *(number + 1 for number in names.values()))
+
+    def settle(self) -> None:
+        """Whoever has not asked by now is gone."""
+        self.promised.clear()
 
     def forget(self, key: Hashable) -> None:
         """Free the memory of what is gone; should it return, it gets a new number."""

@@ -88,6 +88,8 @@ class MapInfo:
     key_size: int
     value_size: int
     max_entries: int
+    id: int
+    """No other map has it until the machine is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def map_info(fd: int) -> MapInfo:
     """Name, sizes and capacity of a map."""
     raw = attributes.MapInfo()
     _info(fd, raw, "map")
-    return MapInfo(raw.name.decode(), raw.key_size, raw.value_size, raw.max_entries)
+    return MapInfo(raw.name.decode(), raw.key_size, raw.value_size, raw.max_entries, raw.id)
 
 
 def map_memory(fd: int) -> int:

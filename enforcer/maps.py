@@ -31,6 +31,7 @@ from generators.services import Backend, ServiceKey
 
 GRACE_NANOSECONDS = 30 * 1_000_000_000
 LOST_COUNTERS = 2
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Table(StrEnum):
@@ -295,6 +296,12 @@ class Maps:
     def memory(self) -> int:
         """Bytes of all maps when they are full, as the kernel accounts them."""
         return sum(kernel.map_memory(handle.fd) for handle in self._handles.values())
+
+    @property
+    def name(self) -> str:
+        """Of just these maps: others on this machine, or after its next start, have another."""
+        ids = "-".join(str(self._info[table.value].id) for table in Table)
+        return f"{BOOT_ID.read_text().strip()}/{ids}"
 
     def capacity(self) -> Mapping[Table, int]:
         """How many entries each map holds at most."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from enforcer.blocks import BlockIndex, Net
 from enforcer.identity import Numbering, PeerSelector, PodClass, PortName, Word, named_port
+from enforcer.numbers import name_of_class
 from enforcer.walls import Home
 from generators.objects import ContainerPort, IPBlock, Labels, Operator, Pod
 
@@ -114,6 +115,10 @@ class Population:
     def is_empty(self, namespace: str) -> bool:
         """Whether no pod of the pod network is in a namespace."""
         return not self._places[namespace].kinds
+
+    def names(self) -> Mapping[str, int]:
+        """The numbers of all identities, by what they mean."""
+        return {name_of_class(pods): i.number for pods, i in self._classes.items()}
 
     # Changes
 
@@ -280,7 +285,8 @@ class Population:
                 identity.pods = pods
                 self._index(identity)
         if identity is None:
-            identity = Identity(self._numbers.fresh(), pods)
+            number = self._numbers.again(lambda: name_of_class(pods))
+            identity = Identity(number, pods)
             self._index(identity)
             settled.added.append(identity)
         for cell in cells:

@@ -8,11 +8,12 @@ a pod that outlives its policy must not be open for its last minute.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.groups import Definition, Isolation
 from enforcer.identity import Numbering, Word
+from enforcer.numbers import name_of
 from generators.objects import Direction, NetworkPolicy, Pod
 from generators.selectors import matches
 
@@ -99,6 +100,8 @@ class Group:
     key: object
     definition: Definition
     users: dict[str, None] = field(default_factory=dict)
+    name: str = ""
+    """Of its meaning, once somebody has asked."""
 
 
 @dataclass(slots=True)
@@ -127,7 +130,9 @@ class Groups:
         """The group of this key, for a pod that may have had another one on this side."""
         group = self._by_key.get(key)
         if group is None:
-            group = Group(self._numbers.fresh(), key, make())
+            definition = make()
+            number = self._numbers.again(lambda: name_of(definition.lasting))
+            group = Group(number, key, definition)
             self._by_key[key] = self.by_number[group.number] = group
             self._fresh[group] = None
         old = self._of.get((pod, side))
@@ -136,6 +141,12 @@ class Groups:
             self._of[pod, side] = group
             group.users[pod] = None
         return group
+
+    def names(self) -> Mapping[str, int]:
+        """The numbers of all groups, by what they mean."""
+        for group in self.by_number.values():
+            group.name = group.name or name_of(group.definition.lasting)
+        return {group.name: number for number, group in self.by_number.items()}
 
     def leave(self, pod: str, side: str) -> None:
         """The pod is in no group of this side any more."""

@@ -110,6 +110,11 @@ class WallGroup:
         """Equal for equal meanings."""
         return (self.wall, self._components, self._grants, tuple(self._ids.items()))
 
+    @property
+    def lasting(self) -> object:
+        """The same, equal in every process."""
+        return self.key
+
     def fixed(self) -> Mapping[int, Bucket]:
         """Tenants as a whole, and nodes where a shared component uses their network."""
         found = {

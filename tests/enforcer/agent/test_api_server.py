@@ -137,6 +137,28 @@ def test_while_the_api_server_is_away_nothing_opens_and_nothing_good_is_cut(
     cluster.eventually_reaches(server, client, expected=False)
 
 
+def test_what_the_api_server_refuses_to_show_is_said_and_what_was_in_force_stays(
+    cluster: Cluster, two: tuple[str, str]
+) -> None:
+    server, client = two
+    cluster.policy(policy(server.partition("/")[0], "deny"))
+    cluster.eventually_reaches(client, server, expected=False)
+    cluster.end_agent()
+    cluster.start_agent(kubeconfig=cluster.plane.kubeconfig("nobody", ()))
+
+    def refused() -> bool:
+        return "refuses to show pods" in str(cluster.status_of_agent().get("errors"))
+
+    eventually("the refusal is told", refused)
+    assert cluster.ask("status")["ready"] is False
+    assert not cluster.reaches(client, server)
+    assert cluster.reaches(server, client)
+    assert "forbidden" in cluster.log()
+    cluster.end_agent()
+    cluster.start_agent()
+    cluster.wait_enforced(server, client)
+
+
 def _terminates(cluster: Cluster, namespace: str) -> bool:
     metadata = cluster.client.get(NAMESPACES, namespace)["metadata"]
     return isinstance(metadata, dict) and "deletionTimestamp" in metadata
