@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from generators.kube.errors import KubeError
+from generators.kube.errors import KubeError, NotFound
 from generators.kube.resources import NAMESPACES, Key, Resource
 from generators.kyverno.engine import Environment, applicability
 from generators.kyverno.failures import NotAllowed, RuleFailure
 from generators.kyverno.model import Operation
 from generators.kyverno.requests import Request
-from generators.kyverno.values import Document, ObjectKey
+from generators.kyverno.values import Document, ObjectKey, ObjectKind
 from webhook.background.caches import Caches
 from webhook.background.judging import Applies, Verdict, judge, judge_deleted, living, on_deletion
 from webhook.background.kept import Kept, MadeObject, is_made
@@ -27,6 +27,8 @@ from webhook.background.planning import Plan, Situation, Write, plan
 from webhook.background.table import Existing, Table, is_existing
 from webhook.background.targets import Ran, Targets
 from webhook.background.writing import Done, Writer
+
+_NAMESPACE = ObjectKind("", "v1", "Namespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Carrier:
         self._handled: dict[tuple[RuleName, str], int] = {}
         """Rule and UID of a trigger whose version has had what is made once."""
         self._waiting: dict[ObjectKey, set[TriggerName]] = {}
-        """Triggers that want an object which was made for another."""
+        """Triggers that want an object which was made for another, or a namespace that comes."""
 
     def waiting_for(self, key: ObjectKey) -> set[TriggerName]:
         """The triggers that may get an object now that it has changed."""
@@ -76,6 +78,10 @@ class Carrier:
         """The memory covers triggers up to this version."""
         with self._lock:
             self._handled = {k: v for k, v in self._handled.items() if v > before}
+
+    def _wait(self, key: ObjectKey, name: TriggerName) -> None:
+        with self._lock:
+            self._waiting.setdefault(key, set()).add(name)
 
     # --- one trigger ----------------------------------------------------------------------------
 
@@ -213,7 +219,14 @@ class Carrier:
             return
         if present is not None and name_of(present.mark.owner.trigger) != name:
             self._uncontested(table, environment, wanted.key, present, name)
-        done = self._writer.ensure(verdict.policy.namespace, wanted, present)
+        try:
+            done = self._writer.ensure(verdict.policy.namespace, wanted, present)
+        except NotFound as error:
+            if home is not None or not wanted.key.namespace:
+                raise
+            self._wait(ObjectKey(_NAMESPACE, "", wanted.key.namespace), name)
+            missing = f"namespace {wanted.key.namespace}, where {wanted.key} belongs, is not there"
+            raise NotAllowed(missing) from error
         self._telling.wrote(verdict, wanted.key, done)
 
     def _uncontested(
@@ -231,8 +244,7 @@ class Carrier:
             return
         verdicts = judge(table.generating.get(resource, ()), kept.document(), environment)
         if any(wanted.key == key for verdict in verdicts for wanted in verdict.wanted):
-            with self._lock:
-                self._waiting.setdefault(key, set()).add(name)
+            self._wait(key, name)
             raise NotAllowed(f"{key} is generated for {other} already")
 
     def _delete(

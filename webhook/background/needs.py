@@ -103,7 +103,7 @@ class _Unknown(Exception):
     """The kinds of a rule cannot be told."""
 
 
-def needs_of(policies: Iterable[Policy], kinds: Kinds) -> Needs:
+def needs_of(policies: Sequence[Policy], kinds: Kinds) -> Needs:
     """What the background rules among these policies' rules need."""
     found: dict[RuleName, RuleNeeds] = {}
     for policy in policies:
@@ -113,7 +113,31 @@ def needs_of(policies: Iterable[Policy], kinds: Kinds) -> Needs:
                     found[policy.key, rule.name] = _needs(policy, rule, kinds)
                 except _Unknown as why:
                     found[policy.key, rule.name] = RuleNeeds(problem=str(why))
-    return Needs(found)
+    return Needs(found | dict(_looping(policies, found)))
+
+
+def _looping(
+    policies: Iterable[Policy], found: Mapping[RuleName, RuleNeeds]
+) -> Iterator[tuple[RuleName, RuleNeeds]]:
+    """Rules that would trigger each other: those that ask to see what other rules made."""
+    chained = {
+        (policy.key, rule.name): found[policy.key, rule.name]
+        for policy in policies
+        for rule in policy.rules
+        if not rule.skip_background and (policy.key, rule.name) in found
+    }
+    for name, needs in chained.items():
+        reached = set(needs.downstreams)
+        path = [name]
+        while True:
+            nexts = [n for n, e in chained.items() if n not in path and e.triggers & reached]
+            if reached & needs.triggers or not nexts:
+                break
+            path += nexts
+            reached |= {r for n in nexts for r in chained[n].downstreams}
+        if reached & needs.triggers:
+            others = ", ".join("/".join(each) for each in path)
+            yield name, RuleNeeds(problem=f"these rules would trigger each other forever: {others}")
 
 
 def is_background(rule: Rule) -> bool:

@@ -272,6 +272,8 @@ class PolicyWork:
                     self._former[name] = kept
         if self._running:
             self._add(name)
+            for waiting in self._carrier.waiting_for(object_key(resource, key)):
+                self._add(waiting)
 
     def _made_changed(self, resource: Resource, key: Key) -> None:
         concerned = self._made.note(resource, key, self._caches.made(resource, key))

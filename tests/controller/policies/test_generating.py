@@ -202,6 +202,51 @@ def test_server_side_apply_leaves_what_others_added(
     assert strings(on.find(SECRETS, mine, "s") or {}, "data")["theirs"] == "Yg=="
 
 
+def test_a_rule_that_stops_synchronizing_lets_go_of_what_it_made(on: Ground, mine: str) -> None:
+    on.policy_object(mine, rule("r", mine, deny("deny", SYNC)))
+    labelled(on, mine, mine)
+    eventually(lambda: on.networks(mine) == ["deny"], "made")
+    on.policy_object(mine, rule("r", mine, deny("deny")))
+
+    def free() -> bool:
+        labels = labels_of(on.find(NETWORK_POLICIES, mine, "deny"))
+        return "app.kubernetes.io/managed-by" not in labels
+
+    eventually(free, "not managed any more")
+    on.merge(NETWORK_POLICIES, mine, "deny", {"spec": {"ingress": [{}]}})
+    on.drop(mine)
+    holds_for(1.0, lambda: on.networks(mine) == ["deny"], "it stays")
+    assert spec_of_policy(on, mine, "deny")["ingress"] == [{}]
+
+
+def test_what_belongs_into_a_namespace_that_comes_later_is_made_then(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    secret = f"apiVersion: v1, kind: Secret, name: s, namespace: {mine}-late, {SYNC}, data: {{}}"
+    on.policy_object(mine, rule("r", mine, secret))
+    labelled(on, mine, mine)
+    problem = f"namespace {mine}-late, where Secret {mine}-late/s belongs, is not there"
+    eventually(lambda: problem in controller.get("/readyz")[1], "told")
+    on.make(f"{mine}-late")
+    eventually(lambda: on.find(SECRETS, f"{mine}-late", "s") is not None, "made")
+
+
+def test_rules_that_would_trigger_each_other_are_refused(on: Ground, mine: str) -> None:
+    on.make(mine)
+    circle = "".join(
+        f"- name: {name}\n  skipBackgroundRequests: false\n"
+        f"  match: {{any: [{{resources: {{kinds: [{this}], namespaces: [{mine}]}}}}]}}\n"
+        f"  generate: {{apiVersion: v1, kind: {other}, namespace: {mine}, {SYNC},"
+        f' name: "{{{{request.object.metadata.name}}}}x", data: {{}}}}\n'
+        for name, this, other in (("there", "ConfigMap", "Secret"), ("back", "Secret", "ConfigMap"))
+    )
+    on.policy_object(mine, circle)
+    told = "these rules would trigger each other forever"
+    eventually(lambda: told in on.condition(mine)[2], "told")
+    on.config(mine, "trigger", {})
+    holds_for(0.5, lambda: on.find(SECRETS, mine, "triggerx") is None, "neither runs")
+
+
 def test_a_copy_of_a_generated_object_is_left_alone(
     on: Ground, controller: ControllerProcess, mine: str
 ) -> None:
