@@ -60,7 +60,9 @@ NODES = tuple(Node(name, ips) for name, ips in NODE_ADDRESSES.items())
 
 @dataclass(frozen=True)
 class Restart:
-    """A new agent that finds the maps of the old one."""
+    """A new agent that finds the maps of the old one, and perhaps its file of numbers."""
+
+    file: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ events = st.one_of(
     slices,
     st.builds(Gone, st.sampled_from(("n1/s1", "n1/s2", "n2/s1", "n2/s2"))),
     configs(),
-    st.just(Restart()),
+    st.builds(Restart, st.booleans()),
     st.none(),
 )
 """None takes the tenant file away."""
@@ -330,10 +332,18 @@ class Enforcement:
 
     def __init__(self) -> None:
         self.maps = Tables()
-        self.compiler = Compiler(NODE)
+        self.registry = Registry()
+        self.compiler = Compiler(NODE, self.registry)
 
-    def restart(self) -> None:
-        self.compiler = Compiler(NODE, Registry.following(self.maps))
+    def restart(self, *, file: bool) -> None:
+        names, old = self.compiler.names(), self.registry
+        self.registry = Registry.following(self.maps)
+        if file:
+            rules = {str(name): number for name, number in old.rules.known.items()}
+            self.registry.identities.promise(names["identities"], old.identities.next)
+            self.registry.groups.promise(names["groups"], old.groups.next)
+            self.registry.rules.promise(rules, old.rules.next)
+        self.compiler = Compiler(NODE, self.registry)
 
     def write(self, *, fresh: bool) -> None:
         if fresh:
@@ -377,7 +387,7 @@ def test_every_history_means_what_a_fresh_compilation_means(
         before = replace(counts, cluster=Cluster()) if restarted else counts
         counts = world.keeping_policies_of_the_dying(before)
         if restarted:
-            node.restart()
+            node.restart(file=Restart(file=True) in happened)
         node.compiler.become(world.inputs())
         node.write(fresh=restarted)
         fresh = compile_tables(counts.cluster, NODE, counts.interfaces)
