@@ -10,7 +10,9 @@ that was made once belongs to whoever edits it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
+from sys import intern
 
 import orjson
 
@@ -141,11 +143,11 @@ def mark_of(document: Document) -> Mark | None:
         source = fields.get("source")
         return Mark(
             owner=Owner(
-                policy=annotations[POLICY_ANNOTATION],
-                rule=annotations[RULE_ANNOTATION],
+                policy=intern(annotations[POLICY_ANNOTATION]),
+                rule=intern(annotations[RULE_ANNOTATION]),
                 trigger=_key(trigger),
                 trigger_uid=str(uid),
-                item=str(fields["item"]),
+                item=intern(str(fields["item"])),
             ),
             synchronize=fields["synchronize"] is True,
             orphan=fields.get("orphan") is True,
@@ -163,7 +165,13 @@ def _place(document: Document) -> tuple[str, str]:
 
 def _key(parts: list[object]) -> ObjectKey:
     api_version, kind, namespace, name = map(str, parts)
-    return ObjectKey(ObjectKind(*split_api_version(api_version), kind), namespace, name)
+    return ObjectKey(_kind(api_version, kind), intern(namespace), name)
+
+
+@lru_cache(maxsize=1_000)
+def _kind(api_version: str, kind: str) -> ObjectKind:
+    """One value for each: a cluster repeats few of them."""
+    return ObjectKind(*split_api_version(api_version), kind)
 
 
 def marked(document: Document, mark: Mark) -> Document:

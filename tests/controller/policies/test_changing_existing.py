@@ -9,14 +9,14 @@ import pytest
 
 from generators.kube.documents import mapping, strings
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES
-from tests.controller.cluster import TENANTS, ControllerProcess, holds_for
+from tests.controller.cluster import ControllerProcess, holds_for
 from tests.controller.policies.ground import (
     Ground,
     labels_of,
     quiet,
-    started,
     version_of,
 )
+from tests.controller.policies.test_generating import EXISTING, SYNC, deny, rule
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -41,36 +41,34 @@ def labels_namespaces(begin: str, patch: str, existing: bool = True) -> str:
 """
 
 
-def test_the_example_pair_labels_and_isolates_existing_and_future_namespaces(bare: Ground) -> None:
-    bare.tenants.write_text(bare.tenants.read_text().replace("labelKey: client\n", ""))
-    for name in ("shop-test02", "shop-test01"):
-        bare.make(name)
-    controller = started(bare)
+def test_the_example_pair_labels_and_isolates_existing_and_future_namespaces(
+    on: Ground, mine: str
+) -> None:
+    old, late, other = f"{mine}-test02", f"{mine}-late-test02", f"{mine}-test01"
+    isolated = ["allow-ingress-namespace"]
+    for name in (old, other):
+        on.make(name)
     for policy in PAIR:
-        bare.apply((EXAMPLES / f"{policy}.yaml").read_text())
-    eventually(lambda: bare.networks("shop-test02") == ["allow-ingress-namespace"], "existing")
-    bare.make("late-test02")
-    eventually(lambda: bare.networks("late-test02") == ["allow-ingress-namespace"], "future")
-    eventually(lambda: all(bare.is_ready(policy) for policy in PAIR), "Ready")
-    assert labels_of(bare.admin.get(NAMESPACES, "late-test02"))["client"] == "test02"
-    spec = mapping(
-        bare.find(NETWORK_POLICIES, "late-test02", "allow-ingress-namespace") or {}, "spec"
-    )
+        on.apply((EXAMPLES / f"{policy}.yaml").read_text())
+    eventually(lambda: on.networks(old) == isolated, "existing")
+    on.make(late)
+    eventually(lambda: on.networks(late) == isolated, "future")
+    eventually(lambda: all(on.is_ready(policy) for policy in PAIR), "Ready")
+    assert labels_of(on.admin.get(NAMESPACES, late))["client"] == "test02"
+    spec = mapping(on.admin.get(NETWORK_POLICIES, *isolated, late), "spec")
     wanted = [{"client": "test02"}, {"kubernetes.io/metadata.name": "ingress"}]
     peers = [{"namespaceSelector": {"matchLabels": labels}} for labels in wanted]
     assert spec["ingress"] == [{"from": peers}]
-    assert bare.networks("shop-test01") == []
-    assert "client" not in labels_of(bare.admin.get(NAMESPACES, "shop-test01"))
-    eventually(lambda: quiet(controller), "done")
-    bare.label("shop-test02", None)
-    eventually(
-        lambda: labels_of(bare.admin.get(NAMESPACES, "shop-test02")).get("client") == "test02",
-        "the label is back",
-    )
-    eventually(lambda: bare.networks("shop-test02") == ["allow-ingress-namespace"], "isolated")
-    bare.drop(PAIR[1])
-    eventually(lambda: bare.networks("late-test02") == [], "collected with its policy")
-    assert labels_of(bare.admin.get(NAMESPACES, "late-test02"))["client"] == "test02"
+    assert on.networks(other) == []
+    assert "client" not in labels_of(on.admin.get(NAMESPACES, other))
+    on.label(old, None)
+    labelled = lambda: labels_of(on.admin.get(NAMESPACES, old)).get("client") == "test02"  # noqa: E731
+    eventually(labelled, "the label is back")
+    eventually(lambda: on.networks(old) == isolated, "isolated")
+    on.drop(PAIR[1])
+    eventually(lambda: on.networks(late) == [], "collected with its policy")
+    assert labels_of(on.admin.get(NAMESPACES, late))["client"] == "test02"
+    on.drop(PAIR[0])
 
 
 def test_existing_targets_are_changed_once(
@@ -166,14 +164,17 @@ def test_a_patch_that_never_comes_to_rest_is_stopped(
     on.drop(mine)
 
 
-def test_a_tenants_isolation_is_never_taken_over(bare: Ground) -> None:
-    bare.tenants.write_text(TENANTS)
-    controller = started(bare)
-    bare.make("shop-test02")
-    eventually(lambda: bare.isolated("shop-test02", "test02"), "isolated by the tenant file")
-    before = bare.policy("shop-test02")
-    for policy in PAIR:
-        bare.apply((EXAMPLES / f"{policy}.yaml").read_text())
+def test_a_tenants_isolation_is_never_taken_over(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    namespace = f"{mine}-elsewhere02"
+    on.make(namespace, labels={"run": mine})
+    eventually(lambda: on.policy(namespace) is not None, "isolated by the tenant file")
+    before = on.policy(namespace)
+    on.policy_object(mine, rule("r", mine, deny("allow-ingress-namespace", SYNC, EXISTING)))
     told = "allow-ingress-namespace belongs to the tenant file; choose another name"
     eventually(lambda: told in controller.get("/readyz")[1], "told")
-    assert bare.policy("shop-test02") == before
+    assert on.policy(namespace) == before
+    on.drop(mine)
+    eventually(lambda: told not in controller.get("/readyz")[1], "told no more")
+    assert on.policy(namespace) == before
