@@ -26,7 +26,9 @@ BENCHES = (
     "rulesets",
     "cut",
     "arrival",
+    "node",
     "starting",
+    "events",
 )
 
 Bench = Callable[["Scale"], Iterable["Comparison"]]

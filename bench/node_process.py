@@ -30,10 +30,11 @@ from enforcer.attachments import Attachments
 from enforcer.collector import Collector
 from enforcer.counts import Counts
 from enforcer.lab import netns
-from enforcer.maps import Maps
+from enforcer.maps import Change, Maps, Table
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.tenants import TenantFile
 from enforcer.state import Board, State
+from enforcer.tables import AddressEntry
 from generators.kube.documents import Document
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, NODES, PODS, Resource
 
@@ -249,7 +250,9 @@ def running(
 
 def measure(pods: int, local: int, count: int, folder: Path, pin_dir: Path) -> dict[str, object]:
     """Everything, at one size."""
-    found: dict[str, object] = {"empty": resident()}
+    loader.ensure_bpffs(pin_dir)
+    loader.ensure_loaded(pin_dir)
+    found: dict[str, object] = {}
     began, used = time.perf_counter(), time.process_time()
     with running(Replayed(first_state(pods, local)), folder, pin_dir) as agent:
         ready = agent.board.wait(lambda state: state.ready and not state.unenforced, PATIENCE)
@@ -259,12 +262,22 @@ def measure(pods: int, local: int, count: int, folder: Path, pin_dir: Path) -> d
         found["sync_cpu"] = time.process_time() - used
         found["idle"] = idle()
         found["rss"] = resident()
+        found["one_write"] = [_one_write(agent.maps) for _ in range(count)]
         found["events"] = {
             name: agent.watched.time(resource, documents)
             for name, (resource, documents) in events(pods, count).items()
         }
         found["rss_after"] = resident()
     return found
+
+
+def _one_write(maps: Maps) -> float:
+    """Seconds; of an address that nobody has, and that is gone again at once."""
+    start = time.perf_counter()
+    maps.apply([Change(Table.ADDRESSES, "192.0.2.1", AddressEntry(1))])
+    seconds = time.perf_counter() - start
+    maps.apply([Change(Table.ADDRESSES, "192.0.2.1", None)])
+    return seconds
 
 
 def idle() -> float:

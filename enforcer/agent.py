@@ -10,6 +10,7 @@ still gets the programs: without endpoint state they let nothing through.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import gc
 import logging
@@ -281,7 +282,8 @@ class Agent:
     def _set_aside(self) -> None:
         """Once: what was read first stays, and is not to be searched for garbage again and again.
 
-        A walk over a hundred thousand pods holds up the change that happens to come then.
+        A walk over a hundred thousand pods holds up the change that happens to come then. What the
+        reading needed goes back to the machine.
         """
         if not self._is_set_aside:
             self._is_set_aside = True
@@ -290,6 +292,7 @@ class Agent:
                 numbering.settle()
             gc.collect()
             gc.freeze()
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _write(self, changes: tuple[InputChange, ...]) -> None:
         """Bring it into force; a failure leaves it to be tried again."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from enforcer import capacity, generations, transition
@@ -445,11 +446,9 @@ class Compiler:
         identity = self._population.identity(address)
         if identity is None:
             return None
-        return AddressEntry(
-            identity.number,
-            self.known.tenant_ids.get(identity.pods.tenant, 0),
-            AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0),
-        )
+        tenant = self.known.tenant_ids.get(identity.pods.tenant, 0)
+        flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
+        return _entry_of(identity.number, tenant, flags)
 
     def _forget_rules(self) -> None:
         """Rules of policies that have been gone for long; they would only become more."""
@@ -521,6 +520,12 @@ def _as_peer(pod: Pod | None) -> object:
     if pod is None or pod.host_network or pod.terminal:
         return None
     return pod.labels, pod.ips, pod.ports, pod.created
+
+
+@lru_cache(maxsize=16_384)
+def _entry_of(identity: int, tenant: int, flags: AddressFlag) -> AddressEntry:
+    """One object for all addresses of an identity: there are many, and they stay."""
+    return AddressEntry(identity, tenant, flags)
 
 
 def _node_addresses(nodes: Iterable[Node], own: str) -> dict[str, AddressEntry]:
