@@ -6,6 +6,7 @@ python -m bench.stream send HOST PORT SECONDS   prints the bits per second that 
 python -m bench.stream ask HOST PORT COUNT      prints the seconds of each request and answer
 python -m bench.stream connect HOST PORT COUNT  prints the seconds of each connection that asks once
 python -m bench.stream pulse HOST PORT          asks until no answer comes; prints when the last did
+python -m bench.stream flood HOST PORT RATE SECONDS  datagrams that nobody takes; prints how many
 """
 
 from __future__ import annotations
@@ -103,6 +104,19 @@ def pulse(host: str, port: int) -> float:
         return last
 
 
+def flood(host: str, port: int, rate: int, seconds: float) -> int:
+    """Datagrams at a rate, in batches of a hundredth of a second; how many were sent."""
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sent, start = 0, time.monotonic()
+    with socket.socket(kind, socket.SOCK_DGRAM) as sender:
+        while (elapsed := time.monotonic() - start) < seconds:
+            while sent < elapsed * rate:
+                sender.sendto(SINK, (host, port))
+                sent += 1
+            time.sleep(0.01)
+    return sent
+
+
 def _connected(host: str, port: int, mode: bytes) -> socket.socket:
     connection = socket.create_connection((host, port), timeout=TIMEOUT_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -123,6 +137,8 @@ def main() -> None:
             print(json.dumps(connect(host, int(port), int(count))))
         case ["pulse", host, port]:
             print(json.dumps(pulse(host, int(port))))
+        case ["flood", host, port, rate, seconds]:
+            print(json.dumps(flood(host, int(port), int(rate), float(seconds))))
         case _:
             sys.exit(__doc__)
 

@@ -25,7 +25,7 @@ from generators.verdicts import Verdict
 REMEMBERED = 4096
 """Flows kept for `observe --last`."""
 BATCH = 512
-WAIT_SECONDS = 0.1
+WAIT_SECONDS = 0.2
 PAUSE_SECONDS = 0.05
 """At most a batch every pause: ten thousand flows a second."""
 LOST_SECONDS = 1.0

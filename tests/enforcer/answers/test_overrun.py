@@ -47,7 +47,7 @@ def flood(node: Node, count: int) -> None:
 
 def dropped(node: Node) -> int:
     """Packets that the kernel counted as denied."""
-    answer = control.ask(node.run_dir, {"command": "bpf", "table": "metrics"})
+    answer = control.ask(node.run_dir, {"command": "bpf", "table": "metrics", "timeout": PATIENCE})
     rows = answer["entries"]
     assert isinstance(rows, list)
     return sum(row["packets"] for row in rows if row["reason"] == "POLICY_DENIED")
@@ -55,7 +55,7 @@ def dropped(node: Node) -> int:
 
 def told(node: Node) -> tuple[int, int]:
     """Flows that were read, and events that were lost."""
-    flows = control.ask(node.run_dir, {"command": "status"})["flows"]
+    flows = control.ask(node.run_dir, {"command": "status", "timeout": PATIENCE})["flows"]
     assert isinstance(flows, Mapping)
     return flows["read"], flows["lost"]
 
