@@ -74,6 +74,8 @@ class _Run:
     bench: Bench
     document: Document
     until: float
+    environment: Environment
+    """Whose clock stops a rule that the request cannot wait for."""
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
@@ -102,7 +104,9 @@ def decide(bench: Bench, review: Review, failure: FailurePolicy) -> Decision:
     operation = Operation(review.operation.value)
     sub = review.resource.subresource
     policies = bench.policies.admitting(key.kind, operation, sub, failure)
-    run = _Run(bench, before, bench.clock() + REQUEST_SECONDS)
+    until = bench.clock() + REQUEST_SECONDS
+    environment = replace(bench.environment, overdue=lambda: bench.clock() > until)
+    run = _Run(bench, before, until, environment)
     own = _for_itself(bench, key.kind, operation, sub, failure)
     asked = bench.policies.asking_who(key.kind, sub)
     if not policies and not own and not asked:
@@ -176,7 +180,7 @@ def _admit(run: _Run, policies: Sequence[Policy], request: Request) -> None:
             )
             return
         request = _about(request, run.document)
-        mutated = engine.mutate((policy,), request, run.bench.environment)
+        mutated = engine.mutate((policy,), request, run.environment)
         run.note(mutated.results)
         run.document = _kept(run, policy, run.document, mutated.document)
 
@@ -270,7 +274,7 @@ def _label_itself(run: _Run, policies: Sequence[Policy], request: Request) -> No
             return
         request = _about(request, run.document)
         lookups = _Itself(run.bench.environment.lookups, run.document)
-        environment = replace(run.bench.environment, lookups=lookups)
+        environment = replace(run.environment, lookups=lookups)
         for change in engine.mutate_existing((policy,), request, environment):
             if change.after is not None and key_of(change.after) == request.key:
                 run.note([change.result])

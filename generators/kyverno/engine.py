@@ -19,7 +19,7 @@ from generators.kyverno import mutation, wildcards
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Clock, Scope, World, chooser, scope_for, wall_clock
 from generators.kyverno.failures import RuleFailure
-from generators.kyverno.functions import Surroundings
+from generators.kyverno.functions import Meter, Surroundings, never
 from generators.kyverno.generation import Wanted, wanted_objects
 from generators.kyverno.guard import GuardedLookups, Limits, check_change, check_write
 from generators.kyverno.matching import mismatch, selector_mismatch, selector_pattern
@@ -73,6 +73,8 @@ class Environment:
     limits: Limits = field(default_factory=Limits)
     clock: Clock = wall_clock
     given: Given = nothing_given
+    overdue: Callable[[], bool] = never
+    """Whether nobody waits for the results any more: rules end with an error then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,9 @@ class _Case:
         seed = f"{self.policy.key}\n{self.rule.name}\n{key}\n{self.request.uid}"
         world = World(
             self.lookups(),
-            Surroundings(self.environment.clock, chooser(seed)),
+            Surroundings(
+                self.environment.clock, chooser(seed), Meter(overdue=self.environment.overdue)
+            ),
             self.environment.given(self.policy, self.rule, key),
         )
         return scope_for(self.request, world).with_entries(self.rule.setting.context)

@@ -26,17 +26,30 @@ MAX_STEPS = 1_000_000
 """Steps of all expressions and regular expressions that one rule may take for one request."""
 
 
+ELEMENT_STEPS = 50
+"""What an element of a `foreach` costs: its scope, and a copy of the object."""
+
+
+def never() -> bool:
+    """No clock limits the rule."""
+    return False
+
+
 @dataclass(slots=True)
 class Meter:
     """Counts down what a rule may still do."""
 
     left: int = MAX_STEPS
+    overdue: Callable[[], bool] = never
+    """Whether the time of whoever waits for the rule is over."""
 
     def spend(self, steps: int) -> None:
         """BadExpression when there is nothing left."""
         self.left -= steps
         if self.left < 0:
             raise BadExpression(f"the rule took more than {MAX_STEPS} steps")
+        if self.overdue():
+            raise BadExpression("the rule took longer than whoever waits for it can wait")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from hashlib import sha256
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Scope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
+from generators.kyverno.functions import ELEMENT_STEPS
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.matching import expanded, selector_pattern
 from generators.kyverno.model import (
@@ -127,6 +128,7 @@ def _items(downstream: Downstream, scope: Scope, number: int) -> Iterator[tuple[
         yield f"{number}", scope
         return
     for index, element in enumerate(elements_of(downstream.list, scope)):
+        scope.world.surroundings.meter.spend(ELEMENT_STEPS)
         inner = element_scope(scope, element, index, 0).with_entries(downstream.setting.context)
         if not first_unmet(downstream.setting.preconditions, inner):
             yield f"{number}.{_named(element, index)}", inner

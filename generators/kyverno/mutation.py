@@ -16,6 +16,7 @@ from generators.kyverno import anchors, expressions, jsonpatches, merging
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Scope
 from generators.kyverno.failures import BadExpression, BadPatch, UnresolvedVariable
+from generators.kyverno.functions import ELEMENT_STEPS
 from generators.kyverno.model import ForEachPatch, Order, Patch, Template
 from generators.kyverno.values import Document, Value, key_of, mapping, plain, text
 from generators.kyverno.variables import fill, fill_text, substitute
@@ -48,6 +49,7 @@ def _patched(patch: Patch, document: Document, scope: Scope, root: str, depth: i
     worked = False
     for each in patch.foreach:
         for inner in _elements(each, scope, document, root, depth):
+            scope.world.surroundings.meter.spend(ELEMENT_STEPS)
             try:
                 why = first_unmet(each.setting.preconditions, inner)
                 if why:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,16 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
+from generators.kyverno.engine import Environment
+from generators.kyverno.model import FailurePolicy
 from generators.tenants.assignment import Requester
+from generators.tenants.model import TenantConfig
 from tests.webhook import reviews
 from tests.webhook.reviews import AWAY, CONTROLLER, ROBOT, JSONObject, decoded, ns, request
+from webhook import policy_mutation
 from webhook.app import create_app
 from webhook.policy_desk import PolicyDesk
+from webhook.policy_lookups import AdmissionLookups, Roles
 from webhook.settings import Settings
 from webhook.state import State, load_state
 
@@ -354,6 +360,19 @@ HOSTILE: dict[str, Callable[[], str]] = {
     "backtracking": lambda: labelling(
         "bad", "a", "\"{{ regex_match('(a+)+$', '" + "a" * 5000 + "b') }}\""
     ),
+    "loops in loops": lambda: policy(
+        "bad",
+        f"""
+        {ANY}
+        context: [{{name: l, variable: {{value: [{",".join("1" * 1000)}]}}}}]
+        mutate:
+          foreach:
+          - list: l
+            foreach:
+            - list: l
+              patchStrategicMerge: {{metadata: {{annotations: {{a: x}}}}}}
+        """,
+    ),
     "nested": lambda: labelling("bad", "a", '"' + "{{" * 200 + "a" + "}}" * 200 + '"'),
 }
 
@@ -367,6 +386,25 @@ def test_a_hostile_policy_is_an_error_of_its_rule_and_hurts_nobody_else(
     response = webhook.ask(request("CREATE", ns("plain")))
     assert not response["allowed"] or "patch" in response
     assert webhook.labels(ns("plain"), IGNORE) == {"zone": "a"}
+
+
+def test_a_request_waits_for_its_policies_three_seconds_at_most(
+    webhook: Webhook, config: TenantConfig
+) -> None:
+    webhook.write(labelling("first", "a", "x"), labelling("second", "b", '"{{request.operation}}"'))
+    webhook.client()
+    seconds = itertools.count()
+    bench = policy_mutation.Bench(
+        config,
+        webhook.desk.book.current,
+        Environment(AdmissionLookups(None)),
+        "controller",
+        lambda review: Roles(),
+        clock=lambda: float(next(seconds)) * 2,
+    )
+    decision = policy_mutation.decide(bench, reviews.create(ns("plain")), FailurePolicy.FAIL)
+    assert not decision.allowed
+    assert "policy second: the policies before it took longer than 3 s" in decision.message
 
 
 def test_a_bad_file_is_refused_the_last_good_one_stays_and_readyz_and_metrics_say_so(
