@@ -7,22 +7,30 @@ only when the agent enforces its pod, so no pod is ever open.
 from __future__ import annotations
 
 from enforcer.lab import netns, network
+from enforcer.lab.api import journal
 from enforcer.lab.api.enforcement import Enforcement
 from enforcer.lab.api.journal import Journal, Sandbox, Stage
 from enforcer.lab.api.topology import HollowNode
 from enforcer.lab.names import Places
+from generators.errors import RingfenceError
 from generators.objects import Pod
+
+
+class StillElsewhere(RingfenceError):
+    """The names of a pod are taken for a moment; its step is repeated."""
+
+    exit_code = 1
 
 
 class Runtime:
     """The sandboxes of one node."""
 
     def __init__(
-        self, places: Places, node: HollowNode, journal: Journal, enforcement: Enforcement
+        self, places: Places, node: HollowNode, held: Journal, enforcement: Enforcement
     ) -> None:
         self._places = places
         self._node = node
-        self._journal = journal
+        self._journal = held
         self._enforcement = enforcement
 
     def plan(self, pod: Pod) -> Sandbox:
@@ -42,6 +50,7 @@ class Runtime:
 
     def wire(self, sandbox: Sandbox) -> Sandbox:
         """Make network namespace and veth, links down; what a crash left half done goes first."""
+        self._wait_for_others(sandbox)
         self._remove(sandbox)
         netns.create(sandbox.netns)
         network.add_pod(self._node.places.netns, sandbox.wire)
@@ -57,6 +66,12 @@ class Runtime:
         self._enforcement.forget(sandbox)
         self._remove(sandbox)
         self._journal.forget(sandbox.key)
+
+    def _wait_for_others(self, sandbox: Sandbox) -> None:
+        """A pod made again under its name may come here before its former node knows."""
+        for path in self._places.run.glob("pods-*.json"):
+            if path != self._node.places.journal and sandbox.key in journal.read(path):
+                raise StillElsewhere(f"a former {sandbox.key} is still on another node")
 
     def _remove(self, sandbox: Sandbox) -> None:
         network.remove_pod(self._node.places.netns, sandbox.interface)

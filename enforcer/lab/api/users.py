@@ -97,12 +97,14 @@ def settle(places: Places, config: TenantConfig | None, nodes: int) -> None:
     A pod may be waiting for something that the lab knows nothing of, so being late is no error.
     """
     deadline = time.monotonic() + SETTLE_SECONDS
-    homes = [node.places for node in hollow_nodes(places, nodes)]
+    hollow = list(hollow_nodes(places, nodes))
+    names = {"", *(node.name for node in hollow)}
     with Client.connect(str(places.kubeconfig), user_agent="ringfence-lab") as client:
         while time.monotonic() < deadline:
             if _generated(places, config):
-                pods = _pods(client)
-                if all(item.ready for item in pods) and all(_knows(h, pods) for h in homes):
+                pods = [item for item in _pods(client) if item.pod.node in names]
+                known = all(_knows(node.places, pods) for node in hollow)
+                if known and all(item.ready for item in pods):
                     return
             time.sleep(POLL_SECONDS)
 

@@ -111,18 +111,23 @@ def test_a_deleted_pod_leaves_nothing(hollow: ApiLab, tenant: Name) -> None:
     hollow.make(namespace(space) + on(pod(f"{space}/a"), hollow, 1), f"{space}/a")
     name = hollow.places.pod_netns(space, "a")
     assert netns.exists(name)
-    hollow.kubectl("delete", "pod", "-n", space, "a", "--timeout=30s")
+    assert "deleted" in hollow.ok("delete", "pod", f"{space}/a")
     eventually(lambda: not netns.exists(name), "network namespace goes")
     assert f"{space}/a" not in hollow.held()
+    again = hollow("delete", "pod", f"{space}/a")
+    assert (again.returncode, "NotFound" in again.stderr) == (1, True)
 
 
-def test_a_pod_made_again_under_its_name_is_another_one(hollow: ApiLab, tenant: Name) -> None:
+@pytest.mark.parametrize("node", [1, 2], ids=["same node", "other node"])
+def test_a_pod_made_again_under_its_name_is_another_one(
+    hollow: ApiLab, tenant: Name, node: int
+) -> None:
     space = tenant("test01")
     text = on(pod(f"{space}/a"), hollow, 1)
     hollow.make(namespace(space) + text, f"{space}/a")
     before = hollow.held()[f"{space}/a"]
     hollow.kubectl("delete", "pod", "-n", space, "a", "--force", "--grace-period=0")
-    hollow.make(text, f"{space}/a")
+    hollow.make(on(pod(f"{space}/a"), hollow, node), f"{space}/a")
     after = hollow.held()[f"{space}/a"]
     assert after.uid != before.uid
     assert not {*after.addresses} & {*before.addresses}, "addresses linger in caches"
