@@ -145,9 +145,12 @@ class AdmissionLookups:
         """Begin and end copies, so that they are what the policies in force need."""
         client = self._client
         with self._lock:
-            if wanted == self._usage or client is None:
+            if wanted == self._usage:
                 return
             before, self._usage = self._copies, wanted
+            if client is None:
+                # Who asks all the same gets a failure: not to know is not the same as no.
+                return
             self._copies = copies = _Copies(before.namespaces, before.bindings)
             if wanted.namespaces and copies.namespaces is None:
                 copies.namespaces = Reflector(client, NAMESPACES, _labels, _nobody)

@@ -22,12 +22,13 @@ import jsonpatch
 from generators.kyverno import engine
 from generators.kyverno.creators import ANNOTATION, written
 from generators.kyverno.engine import Environment
-from generators.kyverno.failures import BadPatch, LookupFailed
+from generators.kyverno.failures import LookupFailed, RuleFailure
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import FailurePolicy, KindPattern, Operation, Policy
 from generators.kyverno.requests import Lookups, Request
 from generators.kyverno.requests import Requester as Asker
 from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.usage import usage
 from generators.kyverno.values import (
     Document,
     ObjectKey,
@@ -111,14 +112,17 @@ def decide(bench: Bench, review: Review, failure: FailurePolicy) -> Decision:
     asked = bench.policies.asking_who(key.kind, sub)
     if not policies and not own and not asked:
         return Decision("no policy concerns it")
+    roles, unknown = _roles(bench, review)
+    if unknown:
+        policies = _without_roles(run, policies, unknown)
+        own = tuple(policy for policy in own if not usage((policy,)).roles)
+    request = _request(bench, review, before, old, roles)
+    _admit(run, policies, request)
     try:
-        request = _request(bench, review, before, old)
-        _admit(run, policies, request)
-        _note_creator(run, request, asked=asked)
-    except (LookupFailed, BadPatch) as error:
+        _note_creator(run, request, asked, unknown)
+    except RuleFailure as error:
         run.failures.append(str(error))
-    else:
-        _label_itself(run, own, request)
+    _label_itself(run, own, request)
     return _answer(run, before, failure)
 
 
@@ -137,8 +141,24 @@ def _document(review: Review, sent: Mapping[str, object] | None) -> Document:
     return document
 
 
-def _request(bench: Bench, review: Review, document: Document, old: Document) -> Request:
-    roles = bench.roles(review)
+def _roles(bench: Bench, review: Review) -> tuple[Roles, str]:
+    """The requester's roles, or why they are not known."""
+    try:
+        return bench.roles(review), ""
+    except LookupFailed as error:
+        return Roles(), str(error)
+
+
+def _without_roles(run: _Run, policies: Sequence[Policy], why: str) -> tuple[Policy, ...]:
+    """The policies that can do without; the others fail."""
+    asking = [policy for policy in policies if usage((policy,)).roles]
+    run.failures += [f"policy {policy.key}: {why}" for policy in asking]
+    return tuple(policy for policy in policies if policy not in asking)
+
+
+def _request(
+    bench: Bench, review: Review, document: Document, old: Document, roles: Roles
+) -> Request:
     info = value_of(review.user_info)
     who = review.requester
     asker = Asker(
@@ -281,8 +301,10 @@ def _label_itself(run: _Run, policies: Sequence[Policy], request: Request) -> No
                 run.document = _kept(run, policy, run.document, change.after)
 
 
-def _note_creator(run: _Run, request: Request, *, asked: bool) -> None:
+def _note_creator(run: _Run, request: Request, asked: bool, unknown: str) -> None:
     """Who creates an object is noted on it; what others write in that place is taken away."""
+    if asked and unknown and request.operation is Operation.CREATE:
+        raise LookupFailed(f"who creates {request.key} cannot be noted: {unknown}")
     known = annotations_of(request.old).get(ANNOTATION)
     if request.operation is Operation.CREATE:
         known = written(request.requester) if asked and request.requester is not None else None

@@ -333,6 +333,20 @@ def test_a_lookup_without_an_api_server_is_an_error_and_never_no_match(
     assert "ConfigMap" in message(response)
 
 
+def test_roles_that_are_not_known_fail_the_policies_that_ask_for_them_and_no_others(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    filtered = "match: {any: [{resources: {kinds: [Namespace]}, clusterRoles: [x]}]}"
+    patch = "mutate: {patchStrategicMerge: {metadata: {labels: {a: b}}}}"
+    asks = policy("asks", f"{filtered}\n{patch}")
+    webhook.write(asks, labelling("does-not", "zone", "a", spec="failurePolicy: Ignore"))
+    response = webhook.ask(request("CREATE", ns("plain")))
+    assert not response["allowed"]
+    assert message(response).startswith("policy asks: who has which roles is not known yet")
+    assert webhook.labels(ns("plain"), IGNORE) == {"zone": "a"}
+
+
 def test_before_the_policies_of_the_cluster_are_known_requests_are_not_answered(
     files: Path,
 ) -> None:
