@@ -1,13 +1,15 @@
-"""The plugin is built for the tests where `make setup` did not."""
+"""The plugin, built where `make setup` did not, and a node whose agent most tests share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from enforcer.cni import build
 from generators.errors import MachineLacks
+from tests.cni.node import Node, started
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +19,10 @@ def plugin() -> Path:
         return build.build()
     except MachineLacks as lack:
         pytest.skip(str(lack))
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory, plugin: Path) -> Iterator[Node]:
+    """An agent in start mode strict, which runs all the time; pods have names of their own."""
+    with started(tmp_path_factory.mktemp("node")) as found:
+        yield found

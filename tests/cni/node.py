@@ -31,6 +31,8 @@ NODE_NAME = "here"
 PORT = 8080
 DEADLINE = 30.0
 SILENCE_SECONDS = 0.4
+PATIENCE = 10.0
+"""For answers that have to come."""
 CONFLIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}'
 CONFIG = """\
 apiVersion: ringfence.io/v1alpha1
@@ -212,7 +214,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
         time.sleep(0.02)
 
 
-def reaches(source: str, destination: str, address: str) -> bool:
+def reaches(source: str, destination: str, address: str, patience: float = SILENCE_SECONDS) -> bool:
     """Whether a real connection is made between two network namespaces; silence means no."""
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     with netns.inside(destination):
@@ -220,7 +222,7 @@ def reaches(source: str, destination: str, address: str) -> bool:
     with netns.inside(source):
         client = socket.socket(kind, socket.SOCK_STREAM)
     with listener, client:
-        client.settimeout(SILENCE_SECONDS)
+        client.settimeout(patience)
         try:
             client.connect((address, PORT))
         except TimeoutError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +13,9 @@ import pytest
 from enforcer import attach, loader
 from enforcer.cni import conflist
 from enforcer.lab import netns
-from tests.cni.node import CONFLIST, Node, deny_ingress, pod, reaches, started, wait_for
+from tests.cni.node import CONFLIST, PATIENCE, Node, deny_ingress, pod, reaches, started, wait_for
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, plugin: Path) -> Iterator[Node]:
-    with started(tmp_path_factory.mktemp("node")) as found:
-        yield found
 
 
 def test_add_returns_when_the_policy_of_the_pod_is_in_force(node: Node) -> None:
@@ -35,7 +28,7 @@ def test_add_returns_when_the_policy_of_the_pod_is_in_force(node: Node) -> None:
     friend = node.sandbox()
     node.write("two.json", pod("t1/friend"))
     assert node.add("t1/friend", friend).code == 0
-    assert reaches(friend.netns, ours.netns, ours.addresses[0])
+    assert reaches(friend.netns, ours.netns, ours.addresses[0], PATIENCE)
 
 
 def test_add_of_a_pod_that_nobody_knows_fails_for_a_strict_tenant_only(node: Node) -> None:
@@ -74,7 +67,7 @@ def test_a_new_sandbox_of_the_same_pod_outlives_the_late_end_of_the_old_one(node
     found = node.attachment("t1/again")
     assert found is not None
     assert (found.container, found.ifindex) == (new.netns, node.ifindex(new))
-    assert reaches(peer.netns, new.netns, new.addresses[0])
+    assert reaches(peer.netns, new.netns, new.addresses[0], PATIENCE)
 
 
 def test_del_is_content_with_what_it_does_not_know(node: Node) -> None:
@@ -178,7 +171,7 @@ def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
         assert node.attachment("t1/a") is not None
         assert node.add("t1/friend", friend).code == 0
         assert node.check("t1/a", ours).code == 0
-        assert reaches(friend.netns, ours.netns, ours.addresses[0])
+        assert reaches(friend.netns, ours.netns, ours.addresses[0], PATIENCE)
 
         refused_to_go = subprocess.run(node.command("uninstall"), capture_output=True, text=True)
         assert (refused_to_go.returncode, node.conflist.exists()) == (1, True)

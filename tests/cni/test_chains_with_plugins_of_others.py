@@ -14,7 +14,7 @@ import pytest
 from enforcer import control
 from enforcer.lab import netns
 from enforcer.lab.names import NETNS_ROOT
-from tests.cni.node import Node, deny_ingress, pod, reaches, started, wait_for
+from tests.cni.node import PATIENCE, Node, deny_ingress, pod, reaches, wait_for
 from tests.cni.runtime import PLUGINS, Chain, Result, conflist_of
 
 pytestmark = [
@@ -28,12 +28,16 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, plugin: Path) -> Iterator[Node]:
-    with started(tmp_path_factory.mktemp("chains")) as found:
-        with netns.inside(found.name):  # these plugins count on link-local addresses of the node
-            Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("0")
-        yield found
+@pytest.fixture(autouse=True)
+def _link_local(node: Node) -> Iterator[None]:
+    """These plugins count on link-local addresses of the node."""
+    setting = Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode")
+    with netns.inside(node.name):
+        before = setting.read_text()
+        setting.write_text("0")
+    yield
+    with netns.inside(node.name):
+        setting.write_text(before)
 
 
 def chain(node: Node, kind: str) -> Chain:
@@ -55,19 +59,19 @@ def address(added: Result, family: int) -> str:
 @pytest.mark.parametrize("kind", ["ptp", "bridge"])
 def test_pods_of_another_cni_start_behind_their_policy(node: Node, kind: str) -> None:
     runtime = chain(node, kind)
-    keys = ("t1/server", "t1/friend", "t2/stranger")
-    node.write("pods.json", *(pod(key) for key in keys))
+    server, friend, stranger = keys = (f"t1/{kind}-server", f"t1/{kind}-friend", f"t2/{kind}")
+    node.write("chain.json", *(pod(key) for key in keys))
     boxes = {key: node.empty().netns for key in keys}
     added = {key: runtime.add(boxes[key], NETNS_ROOT / boxes[key], key) for key in keys}
     assert [done.code for done in added.values()] == [0, 0, 0], (added, node.log)
     for family in (4, 6):
-        target = address(added["t1/server"], family)
+        target = address(added[server], family)
         for key in keys:  # IPv6 addresses are tried out first
             wait_for(partial(ready, boxes[key], address(added[key], family)))
-        assert reaches(boxes["t1/friend"], boxes["t1/server"], target), node.log
-        assert not reaches(boxes["t2/stranger"], boxes["t1/server"], target)
+        assert reaches(boxes[friend], boxes[server], target, PATIENCE), node.log
+        assert not reaches(boxes[stranger], boxes[server], target)
     node.write("deny.json", deny_ingress("t1"))
-    wait_for(lambda: not reaches(boxes["t1/friend"], boxes["t1/server"], target))
+    wait_for(lambda: not reaches(boxes[friend], boxes[server], target))
     (node.manifests / "deny.json").unlink()
     for key in keys:
         ended = runtime.delete(boxes[key], NETNS_ROOT / boxes[key], key, added[key])
@@ -94,7 +98,7 @@ def test_a_pod_that_started_without_the_plugin_is_found_all_the_same(node: Node,
     alone.write_text(conflist_of(kind, node.directory / "addresses" / kind))
     added = Chain(alone, runtime.node_netns, runtime.more_plugins).add(box, NETNS_ROOT / box, "x/y")
     name = f"late-{kind}"
-    node.write("late.json", pod(f"t1/{name}", ips=(address(added, 4), address(added, 6))))
+    node.write("found.json", pod(f"t1/{name}", ips=(address(added, 4), address(added, 6))))
     began = time.monotonic()
     wait_for(lambda: any(e["pod"] == name for e in listed(node, "endpoints")))
     wait_for(lambda: not any(e["pod"] == name for e in listed(node, "status", "notEnforced")))
