@@ -20,6 +20,9 @@ from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
 from bench.traffic import ADDRESSES, CLIENT, PORT, RINGFENCE, SERVER, Node, enforced, lab
 
 RATE = 10_000
+TICKS = os.sysconf("SC_CLK_TCK")
+QUIET_SECONDS = 0.3
+PATIENCE = 10.0
 AIM = "10,000 drops a second, read by nobody, take less than a fifth of a core"
 
 
@@ -80,13 +83,28 @@ def _reader(node: Node) -> Iterator[None]:
 
 
 def _cpu_while(pid: int, work: Callable[[], object]) -> Sequence[float]:
-    """CPU seconds of a process for each second of the clock, never quite none."""
+    """CPU seconds of a process for each second of the work, never quite none.
+
+    What it still has to do when the work ends counts too.
+    """
+    _settle(pid)
     before, start = _cpu(pid), time.monotonic()
     work()
-    used, took = _cpu(pid) - before, time.monotonic() - start
-    return (max(used, 0.001) / took,)
+    took = time.monotonic() - start
+    _settle(pid)
+    return (max(_cpu(pid) - before, 0.001) / took,)
+
+
+def _settle(pid: int) -> None:
+    """Wait until the agent does nothing to speak of."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        before = _cpu(pid)
+        time.sleep(QUIET_SECONDS)
+        if _cpu(pid) - before < 2 / TICKS:
+            return
 
 
 def _cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / TICKS
