@@ -35,6 +35,13 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
     """Enforce until SIGTERM or SIGINT; what is in force then stays in force."""
     logs.configure()
     stop = threading.Event()
+    supply = open_supply(
+        settings.node,
+        settings.config,
+        settings.manifests,
+        settings.kubeconfig,
+        settings.system_namespace,
+    )
     with ExitStack() as stack:
         stack.enter_context(exclusive(settings))
         bootstrap = Bootstrap()
@@ -50,13 +57,7 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         agent = Agent(
             settings,
             Parts(
-                open_supply(
-                    settings.node,
-                    settings.config,
-                    settings.manifests,
-                    settings.kubeconfig,
-                    settings.system_namespace,
-                ),
+                supply,
                 maps,
                 pins,
                 board,
