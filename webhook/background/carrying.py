@@ -74,10 +74,14 @@ class Carrier:
         with self._lock:
             return self._waiting.pop(key, set())
 
-    def forget_handled(self, before: int) -> None:
-        """The memory covers triggers up to this version."""
+    def forget_handled(self, names: frozenset[RuleName], before: int) -> None:
+        """For these rules, the memory covers triggers up to this version."""
         with self._lock:
-            self._handled = {k: v for k, v in self._handled.items() if v > before}
+            self._handled = {
+                (name, uid): version
+                for (name, uid), version in self._handled.items()
+                if version > before or name not in names
+            }
 
     def _wait(self, key: ObjectKey, name: TriggerName) -> None:
         with self._lock:

@@ -232,11 +232,6 @@ class Problems:
                 if isinstance(trigger, TriggerName)
             }
 
-    def has(self, trigger: TriggerName) -> bool:
-        """Whether a trigger has one."""
-        with self._lock:
-            return any(trigger in about for about in self._rules.values())
-
     def lines(self) -> list[str]:
         """For /readyz: one trigger of each rule that has problems."""
         with self._lock:

@@ -101,6 +101,8 @@ class PolicyWork:
         self._former: dict[TriggerName, Kept] = {}
         self._asked: dict[RuleName, TriggerName] = {}
         self._since: dict[TriggerName, float] = {}
+        self._retried: set[TriggerName | Sweep] = set()
+        self._problems_due = 0.0
         self._prepared = False
         self._running = False
         self._looked_at = 0.0
@@ -165,6 +167,7 @@ class PolicyWork:
         if not self._running and self._known():
             self._begin()
         if self._running:
+            self._look_at_problems()
             self._advance()
             self._memory.save()
         self._say()
@@ -214,6 +217,7 @@ class PolicyWork:
         self._remember_kinds()
         self._memory.save()
         self._quiet_adds = -1
+        self._problems_due = time.monotonic() + LONGEST_WAIT
         self._running = True
         names = self._made.triggers()
         for resource in table.generating.keys() | table.changing.keys():
@@ -233,6 +237,14 @@ class PolicyWork:
         versions = (kept.version for r in resources for kept in self._caches.triggers(r).values())
         return max(versions, default=0)
 
+    def _look_at_problems(self) -> None:
+        """What keeps a rule from a trigger may have gone without anything telling."""
+        now = time.monotonic()
+        if now >= self._problems_due:
+            self._problems_due = now + LONGEST_WAIT
+            for name in self._problems.triggers():
+                self._add(name)
+
     def _advance(self) -> None:
         """All triggers up to a version have been dealt with: remember that, when it is so."""
         once = [
@@ -243,12 +255,16 @@ class PolicyWork:
         if not once:
             return
         stats = self._queue.stats()
-        if not self._queue.idle or stats.delayed:
+        failing = self._problems.counts()
+        with self._lock:
+            unexplained = self._retried - self._problems.triggers()
+        if not self._queue.idle or unexplained:
             self._quiet_adds = -1
         elif self._quiet_adds == stats.adds:
-            for name in once:
+            done = [name for name in once if name not in failing]
+            for name in done:
                 self._memory.advance(name, self._quiet_version)
-            self._carrier.forget_handled(self._quiet_version)
+            self._carrier.forget_handled(frozenset(done), self._quiet_version)
         else:
             # What was in the caches before the queue was empty for a whole turn is dealt with.
             self._quiet_version = self._newest()
@@ -328,10 +344,10 @@ class PolicyWork:
             self._failed(item, error, 0.0)
         else:
             self._queue.done(item)
+            with self._lock:
+                self._retried.discard(item)
             if since is not None and isinstance(item, TriggerName):
                 self._measures.lag.observe(time.monotonic() - since)
-                if self._problems.has(item):
-                    self._queue.add_after(item, LONGEST_WAIT)
 
     def _carry_out(self, item: TriggerName | Sweep) -> None:
         table = self._table
@@ -359,6 +375,8 @@ class PolicyWork:
 
     def _failed(self, item: TriggerName | Sweep, error: Exception, at_least: float) -> None:
         self._measures.failures.labels(type(error).__name__).inc()
+        with self._lock:
+            self._retried.add(item)
         delay = self._queue.retry(item, at_least)
         quiet = isinstance(error, Unavailable | Conflict)
         level = logging.INFO if quiet else logging.WARNING

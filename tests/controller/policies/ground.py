@@ -10,13 +10,14 @@ import contextlib
 import subprocess
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from generators.kube.client import PatchKind, Scope
-from generators.kube.documents import Document, mapping, mappings, strings, text
-from generators.kube.errors import NotFound
+from generators.kube.documents import Document, key_of, mapping, mappings, strings, text
+from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import (
     CLUSTER_POLICIES,
     CONFIG_MAPS,
@@ -87,14 +88,23 @@ class Ground(Cluster):
         for document in yaml.safe_load_all(documents):
             meta = document["metadata"]
             resource = POLICIES if document["kind"] == "Policy" else CLUSTER_POLICIES
-            namespace = meta.get("namespace", "")
-            try:
-                live = self.admin.get(resource, meta["name"], namespace)
-            except NotFound:
-                self.admin.create(resource, document, manager="test")
-            else:
-                meta["resourceVersion"] = mapping(live, "metadata")["resourceVersion"]
-                self.admin.update(resource, document, manager="test")
+            eventually(partial(self._replaced, resource, document), f"{meta['name']} is written")
+
+    def _replaced(self, resource: Resource, document: Document) -> bool:
+        """Create or replace; its status may be written at the same moment."""
+        key = key_of(document)
+        try:
+            live = self.admin.get(resource, key.name, key.namespace)
+        except NotFound:
+            self.admin.create(resource, document, manager="test")
+            return True
+        version = mapping(live, "metadata")["resourceVersion"]
+        metadata = {**mapping(document, "metadata"), "resourceVersion": version}
+        try:
+            self.admin.update(resource, {**document, "metadata": metadata}, manager="test")
+        except Conflict:
+            return False
+        return True
 
     def drop(self, name: str, namespace: str = "") -> None:
         resource = POLICIES if namespace else CLUSTER_POLICIES

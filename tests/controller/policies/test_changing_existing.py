@@ -55,7 +55,7 @@ def test_the_example_pair_labels_and_isolates_existing_and_future_namespaces(
     eventually(lambda: on.networks(late) == isolated, "future")
     eventually(lambda: all(on.is_ready(policy) for policy in PAIR), "Ready")
     assert labels_of(on.admin.get(NAMESPACES, late))["client"] == "test02"
-    spec = mapping(on.admin.get(NETWORK_POLICIES, *isolated, late), "spec")
+    spec = mapping(on.admin.get(NETWORK_POLICIES, isolated[0], late), "spec")
     wanted = [{"client": "test02"}, {"kubernetes.io/metadata.name": "ingress"}]
     peers = [{"namespaceSelector": {"matchLabels": labels}} for labels in wanted]
     assert spec["ingress"] == [{"from": peers}]
