@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import textwrap
 from collections.abc import Callable
+from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 
 import jsonpatch
@@ -16,7 +20,7 @@ from generators.kyverno.engine import Environment
 from generators.kyverno.model import FailurePolicy
 from generators.tenants.assignment import Requester
 from generators.tenants.model import TenantConfig
-from tests.webhook import reviews
+from tests.webhook import processes, reviews
 from tests.webhook.reviews import AWAY, CONTROLLER, ROBOT, JSONObject, decoded, ns, request
 from webhook import policy_mutation
 from webhook.app import create_app
@@ -465,3 +469,34 @@ def test_rules_that_are_not_carried_out_are_named_with_the_reason(webhook: Webho
     assert "[!]policy refused: copies/rule-0:" in ready
     assert "--allow-kind v1/Secret" in ready
     assert _metric(webhook, "ringfence_policies_refused") == 2
+
+
+def test_a_running_webhook_takes_policies_that_change_and_a_new_worker_has_the_last_good_ones(
+    tmp_path: Path,
+) -> None:
+    folder = processes.prepare(tmp_path) / "policies"
+    folder.mkdir()
+    file = folder / "p.yaml"
+    file.write_text(labelling("team", "team", "one"))
+    asked = request("CREATE", ns("plain"))
+
+    with processes.running(tmp_path, "--policies", str(folder)) as running:
+
+        def label() -> object:
+            with closing(running.connect()) as connection:
+                response = processes.ask(connection, FAIL, asked)
+            patch = decoded(str(response["patch"]))
+            return patch[0]["value"]
+
+        assert label() == {"team": "one"}
+        file.write_text(labelling("team", "team", "two"))
+        processes.eventually(lambda: label() == {"team": "two"}, "the new policy is in force")
+        processes.eventually(lambda: running.events("policies_loaded"), "in the log")
+        file.write_text("spec: [")
+        processes.eventually(lambda: running.events("policies_refused"), "refused, in the log")
+        [worker] = running.workers()
+        os.kill(worker, signal.SIGKILL)
+        processes.eventually(lambda: running.workers() not in ([], [worker]), "a new worker")
+        processes.eventually(lambda: running.get("/readyz")[0] == HTTPStatus.OK, "it is ready")
+        assert label() == {"team": "two"}
+        assert running.metrics()["ringfence_policies_last_reload_successful"] == 0
