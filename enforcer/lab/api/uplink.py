@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,20 +44,22 @@ async def relay(sockets: Sequence[socket.socket], host: str, port: int) -> None:
             writer.transport.abort()  # as if the target had refused it here
             return
         await asyncio.gather(_copy(reader, back), _copy(there, writer))
+        for end in (back, writer):
+            end.close()
 
     servers = [await asyncio.start_server(join, sock=listener) for listener in sockets]
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One direction, to its end; the other end learns of it."""
-    with contextlib.suppress(OSError):
+    """One direction, to its end; the receiver learns of it and may still answer."""
+    try:
         while data := await reader.read(CHUNK):
             writer.write(data)
             await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.close()
-        await writer.wait_closed()
+        writer.write_eof()
+    except OSError:
+        writer.transport.abort()
 
 
 def main() -> None:
