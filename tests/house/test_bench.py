@@ -13,7 +13,7 @@ from bench import BENCHES
 from bench.measure import Comparison, Series, Unit, alternate
 from bench.report import markdown, quantity
 
-NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut", "events", "arrival", "node"}
+NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut", "events", "arrival", "node", "starting"}
 NEEDS_API_SERVER = {"controller", "policy_generation", "arrival"}
 
 
