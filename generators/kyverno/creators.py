@@ -36,7 +36,7 @@ def creator_of(document: Document) -> Requester | None:
     text = annotations_of(document).get(ANNOTATION, "")
     try:
         told: object = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict) or not isinstance(told.get("username"), str):
         return None
