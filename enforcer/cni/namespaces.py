@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
@@ -37,6 +38,8 @@ HEADER = """\
 """
 SETTLE_SECONDS = 1.0
 """Changes that follow each other are written down together."""
+REST = 50
+"""So many times as long as looking through all namespaces takes, nobody looks again."""
 
 
 class Start(StrEnum):
@@ -97,7 +100,7 @@ class Strictness:
         if not state.ready:
             return None
         names = {*state.namespaces, *state.tenants}
-        self._held = {name: held for name, held in self._held.items() if name in names}
+        self._held = {name: held for name, held in [*self._held.items()] if name in names}
         return render(self._others(state), {n: self._start_of(n, state) for n in names})
 
     def first_page(self) -> str:
@@ -113,7 +116,8 @@ class Strictness:
     def _start_of(self, name: str, state: State) -> Start:
         namespace, tenant = state.namespaces.get(name), state.tenants.get(name)
         held = self._held.get(name)
-        if held is not None and held[0] is namespace and held[1:3] == (tenant, state.config):
+        same = held is not None and held[0] is namespace and held[1] == tenant
+        if held is not None and same and held[2] is state.config:
             return held[3]
         start = start_of(name, namespace, tenant, state.config)
         self._held[name] = (namespace, tenant, state.config, start)
@@ -142,10 +146,13 @@ class Keeper:
     def run(self, stop: threading.Event) -> None:
         """Keep the file until told to stop."""
         seen: State | None = None
-        while not stop.wait(SETTLE_SECONDS):
+        pause = SETTLE_SECONDS
+        while not stop.wait(pause):
             if self._board.state is not seen:
                 seen = self._board.state
+                began = time.monotonic()
                 self.keep()
+                pause = max(SETTLE_SECONDS, REST * (time.monotonic() - began))
 
     def keep(self) -> None:
         """Write the file if it says something else."""
