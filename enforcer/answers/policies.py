@@ -66,13 +66,15 @@ def policy_wait(board: Board, revision: int, seconds: float) -> Json:
     """Answers when every local endpoint has a revision, or with those that lag behind."""
 
     def realized(state: State) -> bool:
-        return state.revision >= revision and not state.errors and not state.unenforced
+        waiting = state.unenforced or "datapath" in state.errors
+        return state.revision >= revision and not waiting
 
     if (state := board.wait(realized, seconds)) is not None:
         return {"revision": state.revision, "realized": True, "laggards": []}
     state = board.state
     laggards = [{"endpoint": key, "reason": why} for key, why in sorted(state.unenforced.items())]
-    laggards += [{"endpoint": "", "reason": f"{k}: {v}"} for k, v in sorted(state.errors.items())]
+    if "datapath" in state.errors:
+        laggards.append({"endpoint": "", "reason": state.errors["datapath"]})
     if state.revision < revision and not laggards:
         reason = f"revision {state.revision} is in force, {revision} has not been seen"
         laggards = [{"endpoint": "", "reason": reason}]

@@ -26,6 +26,8 @@ from generators.origins import origin_of
 from generators.verdicts import Verdict
 
 IDENTITY_WORLD = 2
+REMEMBERED = 4096
+"""Addresses that a directory has looked up."""
 
 
 class Match(IntEnum):
@@ -114,6 +116,8 @@ class Directory:
     def party(self, address: str) -> Party | None:
         """The pod or node that has an address now."""
         if address not in self._parties:
+            if len(self._parties) >= REMEMBERED:  # a flood of forged addresses
+                self._parties.clear()
             self._parties[address] = self._look_up(address)
         return self._parties[address]
 

@@ -6,7 +6,7 @@ import json
 import re
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from enforcer import control
+from enforcer.maps import Change, Maps, Table
 from tests.enforcer.answers.conftest import (
     GREEN_LINE,
     PATIENCE,
@@ -22,6 +23,7 @@ from tests.enforcer.answers.conftest import (
     documents,
     scrape,
 )
+from tests.enforcer.node import PORT
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]
 
@@ -192,6 +194,30 @@ def test_trace_of_the_live_node_shows_intent_and_maps(answering: Answering) -> N
     assert len(cast(list[object], found["live"])) == 2
 
 
+@pytest.fixture
+def tampered(answering: Answering) -> Iterator[Answering]:
+    """Somebody has removed the entries of a rule from the kernel's map."""
+    (pins,) = answering.node.pin_dir.glob("v*")
+    with Maps.open(pins) as maps:
+        entries = {key: rule for key, rule in maps.read().policy.items() if key.port == PORT}
+        assert entries
+        maps.apply(Change(Table.POLICY, key, None) for key in entries)
+        try:
+            yield answering
+        finally:
+            maps.apply(Change(Table.POLICY, key, rule) for key, rule in entries.items())
+
+
+def test_a_kernel_that_does_not_do_what_is_wanted_is_told_loudly(tampered: Answering) -> None:
+    difference = tampered.ask("bpf", "policy", "list", "--diff")
+    assert difference.returncode == 1
+    assert "pol_map   missing" in difference.stdout
+    done = tampered.ask("trace", "t1/a", "t1/c", "8080/TCP", "--live")
+    assert done.returncode == 1
+    assert "DISAGREEMENT: the agent wants FORWARDED" in done.stdout
+    assert "the kernel does not do what the agent wants" in done.stderr
+
+
 def test_trace_live_takes_no_inputs_of_its_own(answering: Answering) -> None:
     done = answering.ask("trace", "t2/b", "t1/a", "80/TCP", "--live", "-f", "x.yaml")
     assert done.returncode == 2
@@ -233,13 +259,17 @@ def test_status_is_one_screen_and_exits_0_when_all_is_well(answering: Answering)
     ],
     ids=" ".join,
 )
-def test_every_list_has_yaml_and_a_head_that_can_be_left_out(
+def test_every_list_has_a_head_that_can_be_left_out(
     answering: Answering, command: tuple[str, ...]
 ) -> None:
     whole = answering.ask(*command).stdout.splitlines()
     bare = answering.ask(*command, "--no-headers").stdout.splitlines()
     assert 0 < len(bare) < len(whole)
-    assert isinstance(yaml.safe_load(answering.ask(*command, "-o", "yaml").stdout), list)
+
+
+def test_yaml_says_the_same_as_json(answering: Answering) -> None:
+    told = yaml.safe_load(answering.ask("endpoint", "list", "-o", "yaml").stdout)
+    assert told == rows(answering, "endpoint", "list")
 
 
 def test_a_sysdump_holds_every_answer_and_no_annotation(
