@@ -43,6 +43,7 @@ from tests.controller.cluster import (
     ControllerProcess,
     Process,
     cluster,
+    holds_for,
 )
 from tests.testbed.processes import free_ports
 from tests.testbed.waiting import eventually
@@ -499,17 +500,42 @@ def kyverno(image: str) -> tuple[Document, Document]:
     return deployment, webhook
 
 
+def isolating(prefix: str) -> Document:
+    """A rule that generates a NetworkPolicy for namespaces of a prefix."""
+    resources: Document = {"kinds": ["Namespace"], "names": [f"{prefix}*"]}
+    return {
+        "match": {"any": [{"resources": resources}]},
+        "generate": {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "name": "by-policy",
+            "namespace": "{{request.object.metadata.name}}",
+            "synchronize": True,
+            "generateExisting": True,
+            "data": {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}},
+        },
+    }
+
+
+def isolated(running: Running, namespace: str) -> bool:
+    return running.cluster.policy(namespace, "by-policy") is not None
+
+
 def test_ringfence_stands_back_for_a_kyverno_that_executes_and_goes_on_when_it_leaves(
     running: Running, name: Callable[[str], str]
 ) -> None:
     prefix = name("back")
-    running.apply(policy(prefix, labelling(prefix, {"team": "shop"})))
+    running.apply(policy(prefix, labelling(prefix, {"team": "shop"}), isolating(prefix)))
+    running.make(f"{prefix}-before")
+    eventually(lambda: isolated(running, f"{prefix}-before"), "its policy is generated")
     deployment, webhook = kyverno("mirror.example/kyverno/kyverno:v1.19.0")
     running.admin.create(DEPLOYMENTS, deployment, manager="test")
     running.admin.create(MUTATING_WEBHOOKS, webhook, manager="test")
     eventually(lambda: running.served() == [], "policies are left alone")
     eventually(lambda: running.webhooks() == {}, "webhooks taken away")
     assert "team" not in running.make(f"{prefix}-a")
+    holds_for(1.5, lambda: isolated(running, f"{prefix}-before"), "nothing is collected")
+    assert not isolated(running, f"{prefix}-a")
     told = running.controller.get("/readyz")
     assert told[0] == HTTPStatus.OK
     assert "[!]policies of the cluster are left alone: Kyverno executes them" in told[1]
@@ -527,6 +553,7 @@ def test_ringfence_stands_back_for_a_kyverno_that_executes_and_goes_on_when_it_l
     eventually(lambda: prefix in running.served(), "policies are taken over")
     eventually(lambda: bool(running.webhooks()), "webhooks are back")
     eventually(lambda: "team" in running.make(f"{prefix}-{token_hex(3)}"), "and answer")
+    eventually(lambda: isolated(running, f"{prefix}-a"), "what came meanwhile is caught up with")
     eventually(lambda: "PoliciesTakenOver" in running.cluster.reasons(SYSTEM), "Event")
     running.admin.delete(MUTATING_WEBHOOKS, "kyverno-resource-mutating-webhook-cfg")
     running.admin.delete(DEPLOYMENTS, "kyverno", "default")
