@@ -22,10 +22,12 @@ from dataclasses import dataclass, replace
 from generators.errors import InputError
 from generators.isolation import POLICY_NAME, is_ours
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
-from generators.kube.documents import Document, mapping, meta_of, text
+from generators.kube.documents import Document, mapping, meta_of, strings, text
 from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
 from generators.kube.store import Store
+from generators.kyverno.ownership import KYVERNO
+from generators.labels import POLICY_LABEL
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, Wanted, plan, wanted_for
@@ -292,6 +294,12 @@ class PolicyReader:
 
     def __call__(self, document: Document) -> NetworkPolicy | None:
         """The policy, without annotations; None when it is not one that we can have written."""
+        if (
+            strings(mapping(document, "metadata"), "labels")
+            .get(POLICY_LABEL, "")
+            .startswith(KYVERNO)
+        ):
+            return None
         try:
             policy = parse_object(document, API)
         except InputError:

@@ -14,7 +14,7 @@ from generators.kube.documents import Document as Raw
 from generators.kube.documents import mapping as raw_mapping
 from generators.kube.documents import text
 from generators.kyverno.ownership import Mark, mark_of
-from generators.kyverno.values import Document, mapping
+from generators.kyverno.values import Document
 
 _UNKEPT = ("managedFields", "resourceVersion", "generation", "selfLink")
 
@@ -101,11 +101,6 @@ def number(version: str) -> int:
 def is_made(document: Document) -> bool:
     """Whether a policy made it: then it triggers no other rule by default."""
     return mark_of(document) is not None
-
-
-def metadata_of(document: Document) -> Document:
-    """`metadata` of an object."""
-    return mapping(document, "metadata")
 
 
 def _bare(raw: Raw) -> Raw:

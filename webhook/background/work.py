@@ -435,11 +435,6 @@ class PolicyWork:
         """Of everything that is followed for policies."""
         return (*self._around.book.stats(), *self._caches.stats())
 
-    @property
-    def idle(self) -> bool:
-        """Whether everything has been carried out."""
-        return self._running and self._queue.idle
-
     def lines(self) -> list[str]:
         """For /readyz."""
         lines = self._around.book.lines()
