@@ -101,24 +101,28 @@ class Incumbent:
             client, DEPLOYMENTS, read_deployment, changed, scope=Scope(labels=PARTS_OF_KYVERNO)
         )
 
+    @property
+    def _all(self) -> tuple[Reflector[str] | Reflector[Deployed], ...]:
+        return (*self._webhooks, self._deployments)
+
     def start(self) -> None:
         """Begin to follow."""
-        for reflector in (*self._webhooks, self._deployments):
+        for reflector in self._all:
             reflector.start()
 
     def stop(self) -> None:
         """End all threads."""
-        for reflector in (*self._webhooks, self._deployments):
+        for reflector in self._all:
             reflector.stop()
 
     def stats(self) -> tuple[ReflectorStats, ...]:
         """How following goes."""
-        return tuple(r.stats() for r in (*self._webhooks, self._deployments))
+        return tuple(reflector.stats() for reflector in self._all)
 
     @property
     def synced(self) -> bool:
         """Whether it is known that nobody else executes policies."""
-        return all(r.synced for r in (*self._webhooks, self._deployments))
+        return all(reflector.synced for reflector in self._all)
 
     @property
     def why(self) -> str:
