@@ -89,7 +89,7 @@ class Compiler:
         self.ledger = Ledger()
         self.known = Known(node, grace, start_mode)
         self._limits = limits
-        self._registry = registry or Registry()
+        self.registry = registry or Registry()
         self._inputs = Inputs(Cluster(pod_cidrs=()), {})
         self._by_namespace: dict[str, dict[str, None]] = {}
         """Local pods by namespace."""
@@ -99,13 +99,13 @@ class Compiler:
         self._all_nodes: tuple[Node, ...] = ()
         self._pod_cidrs: tuple[str, ...] = ()
         self._rulebook = Rulebook()
-        self._groups = Groups(self._registry.groups)
-        self._population = Population(self._registry.identities)
-        self._prefixes = Prefixes(self._population.holding, self._registry.cidrs)
+        self._groups = Groups(self.registry.groups)
+        self._population = Population(self.registry.identities)
+        self._prefixes = Prefixes(self._population.holding, self.registry.cidrs)
         self._calls = Calls(self._pods_of)
         self._slices: dict[str, EndpointSlice] = {}
         self._placement = Placement(
-            self.known, self._rulebook, self._groups, self._registry, self.ledger
+            self.known, self._rulebook, self._groups, self.registry, self.ledger
         )
         self._names = GroupNames()
         self._rules_worth_a_look = RULES_KEPT
@@ -149,7 +149,7 @@ class Compiler:
             self._names.put(generations.renumber(ledger, groups, placed, number))
             self._names.drop(number)
         generations.stamp(ledger, groups, placed, everybody=self._rejudge_all)
-        writes = transition.writes(self.ledger, self._registry.identities.fresh)
+        writes = transition.writes(self.ledger, self.registry.identities.fresh)
         capacity.refuse_overflow(self.ledger, writes, self._shares, self._limits)
         return writes
 
@@ -187,7 +187,7 @@ class Compiler:
             ranges={k: r for (g, p), b in places for k, r in sorted(b.range_entries(g, p))},
             cidrs=dict(sorted(ledger.cidrs.now.items())),
             services=dict(sorted(ledger.services.now.items())),
-            rules={number: str(name) for name, number in self._registry.rules.known.items()},
+            rules={number: str(name) for name, number in self.registry.rules.known.items()},
             isolating={
                 (number, direction): policies
                 for number, group in groups
@@ -207,7 +207,7 @@ class Compiler:
             ranges=RangeEntries(ledger),
             cidrs=InForce(ledger.cidrs),
             services=InForce(ledger.services),
-            rules=RuleNames(self._registry.rules),
+            rules=RuleNames(self.registry.rules),
             isolating=Live(self._names.isolating),
             walls=Live(self._names.walls),
             tenants=TenantNames(lambda: self.known.tenant_ids),
@@ -452,13 +452,13 @@ class Compiler:
 
     def _forget_rules(self) -> None:
         """Rules of policies that have been gone for long; they would only become more."""
-        known = self._registry.rules.known
+        known = self.registry.rules.known
         if len(known) <= self._rules_worth_a_look:
             return
         used = {r for b in self.ledger.buckets.now.values() for r in b.policy.values()}
         used |= {r for b in self.ledger.buckets.now.values() for r in b.ranges.values()}
         for name in [name for name, number in known.items() if number not in used]:
-            self._registry.rules.forget(name)
+            self.registry.rules.forget(name)
         self._rules_worth_a_look = 2 * len(known) + RULES_KEPT
 
     def _shares(self, table: Table) -> Counter[str]:
@@ -472,7 +472,7 @@ class Compiler:
             )
         if table not in (Table.POLICY, Table.RANGES):
             return found
-        names = {number: str(name) for name, number in self._registry.rules.known.items()}
+        names = {number: str(name) for name, number in self.registry.rules.known.items()}
         for bucket in self.ledger.buckets.now.values():
             rules = bucket.policy if table is Table.POLICY else bucket.ranges
             found.update(names.get(rule, "").partition("#")[0] for rule in rules.values())
