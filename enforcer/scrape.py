@@ -19,7 +19,7 @@ from prometheus_client import (
     make_wsgi_app,
 )
 
-from enforcer.answers.status import problems
+from enforcer.answers.status import unready
 from enforcer.metrics import AgentCollector, Observed
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def serve(observed: Observed, host: str, port: int) -> None:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(AgentCollector(observed))
-    app = application(make_wsgi_app(registry), lambda: problems(observed.board.state))
+    app = application(make_wsgi_app(registry), lambda: unready(observed.board.state))
     server = make_server(host, port, app, handler_class=_Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 

@@ -51,7 +51,18 @@ def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
 
 
 def problems(state: State) -> list[str]:
-    """Why the agent does not call itself ready; nothing when all is well."""
+    """All that is not as it should be; nothing when all is well."""
+    return [
+        *unready(state),
+        *(f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())),
+    ]
+
+
+def unready(state: State) -> list[str]:
+    """Why the agent does not call itself ready.
+
+    A pod that cannot be enforced is none of the reasons: it would hold up the agents of all nodes.
+    """
     found = [] if state.ready else ["nothing is in force yet by this agent"]
     for name, source in sorted(state.sources.items()):
         if not source.synced:
@@ -63,7 +74,6 @@ def problems(state: State) -> list[str]:
         for item, why in sorted(source.unreadable.items()):
             found.append(f"{name}: {item} makes no sense and is closed: {why}")
     found += [f"{source}: {error}" for source, error in sorted(state.errors.items())]
-    found += [f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())]
     drifted = sorted(state.audit.drift.items())
     found += [f"map {name}: {number} entries had drifted" for name, number in drifted]
     return found
