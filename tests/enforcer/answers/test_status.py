@@ -1,0 +1,68 @@
+"""What counts as a problem, and what of it makes an agent unready."""
+
+from __future__ import annotations
+
+import pytest
+
+from enforcer.answers.status import problems, unready
+from enforcer.show import healthy, status_text
+from enforcer.state import Audit, Source, State
+
+GOOD = Source("pods", synced=True, connected=True)
+
+
+def state(**changes: object) -> State:
+    return State(revision=1, **{"sources": {"pods": GOOD}, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"revision": 0}, "nothing is in force yet"),
+        ({"sources": {"pods": Source("pods")}}, "pods: not read completely yet"),
+        ({"sources": {"pods": Source("pods", synced=True)}}, "pods: no connection"),
+        (
+            {"sources": {"pods": Source("pods", synced=True, connected=True, forbidden=True)}},
+            "refuses to tell",
+        ),
+        (
+            {
+                "sources": {
+                    "pods": Source("pods", synced=True, connected=True, unreadable={"a/b": "bad"})
+                }
+            },
+            "pods: a/b makes no sense and is closed: bad",
+        ),
+        ({"errors": {"datapath": "map full"}}, "datapath: map full"),
+        ({"audit": Audit(drift={"pol_map": 2})}, "map pol_map: 2 entries had drifted"),
+    ],
+    ids=["start", "not synced", "away", "forbidden", "unreadable", "error", "drift"],
+)
+def test_each_reason_is_told(changes: dict[str, object], reason: str) -> None:
+    found = unready(state() if not changes else State(**{"revision": 1, **changes}))  # type: ignore[arg-type]
+    assert [line for line in found if reason in line] == found != []
+
+
+def test_a_pod_that_is_not_enforced_is_a_problem_but_leaves_the_agent_ready() -> None:
+    lacking = state(unenforced={"a/b": "no interface"})
+    assert unready(lacking) == []
+    assert problems(lacking) == ["a/b is not enforced: no interface"]
+
+
+def test_all_is_well() -> None:
+    assert problems(state()) == []
+
+
+def test_status_of_an_agent_with_problems_is_degraded_and_lists_its_sources() -> None:
+    answer = {
+        "ready": True,
+        "problems": ["pods: no connection"],
+        "sources": {"pods": {"synced": True, "connected": False, "objects": 3}},
+        "audit": {"drift": {}, "corrections": 2},
+    }
+    assert not healthy(answer)
+    text = status_text(answer, verbose=True)
+    assert "degraded" in text
+    assert "0 of 1 synced and connected" in text
+    assert "none, 2 corrected so far" in text
+    assert "synced; 3 objects" in text
