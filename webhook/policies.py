@@ -111,10 +111,6 @@ class Policies:
         """All policies, by name."""
         return tuple(each.policy for each in self.held)
 
-    def generating(self) -> tuple[Policy, ...]:
-        """Policies with generate rules."""
-        return _with(self.policies, lambda rule: isinstance(rule.action, Generation))
-
     def changing_existing(self) -> tuple[Policy, ...]:
         """Policies with mutate rules that have targets."""
         return _with(
