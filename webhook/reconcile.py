@@ -294,11 +294,8 @@ class PolicyReader:
 
     def __call__(self, document: Document) -> NetworkPolicy | None:
         """The policy, without annotations; None when it is not one that we can have written."""
-        if (
-            strings(mapping(document, "metadata"), "labels")
-            .get(POLICY_LABEL, "")
-            .startswith(KYVERNO)
-        ):
+        labels = strings(mapping(document, "metadata"), "labels")
+        if labels.get(POLICY_LABEL, "").startswith(KYVERNO):
             return None
         try:
             policy = parse_object(document, API)
