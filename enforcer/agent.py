@@ -42,7 +42,7 @@ from enforcer.identity import Registry
 from enforcer.maps import Maps
 from enforcer.numbers import Numbers
 from enforcer.programs import Programs, is_up
-from enforcer.remembered import Remembered
+from enforcer.remembered import Lately, Remembered
 from enforcer.residents import Residents
 from enforcer.sources.supply import Supply, Taken
 from enforcer.start import StartMode
@@ -145,6 +145,7 @@ class Agent:
         self._residents = Residents(settings.node)
         self._programs = Programs(parts.pins, kernel.endpoints)
         self._remembered = Remembered(settings.run_dir)
+        self._lately = Lately()
         self._unenforced: dict[str, str] = {}
         self._in_force: dict[str, int] = {}
         self._pods: dict[int, Pod] = {}
@@ -236,7 +237,8 @@ class Agent:
         if not self._began and not taken.changes:
             self._publish()
             return
-        changes = tuple(self._local(taken, tick=tick))
+        local = tuple(self._local(taken, tick=tick))
+        changes = self._lately.follow(local, self._state.policies)
         self._begin(changes)
         if self._waiting_since is None:
             self._waiting_since = taken.since

@@ -1,16 +1,18 @@
-"""The policies around this node's pods, in a file, so that a new agent knows what the old one knew.
+"""Policies that hold longer than they are there: lately deleted ones, and a file for a new agent.
 
-Written by the agent when they change, read once at its start. Only one question needs it: a policy
-that is deleted while its namespace terminates stays until the namespace's last pod here is gone,
-and both may happen while no agent runs. What may surprise: an entry is believed only for the
-namespace with the same UID, and only while that one terminates; anything else is what the API
-server says it is.
+Used by the agent. Only one question needs them: a policy that is deleted while its namespace
+terminates stays until the namespace's last pod here is gone; but the two may be heard in the wrong
+order, and both may happen while no agent runs. What may surprise: an entry of the file is believed
+only for the namespace with the same UID, and only while that one terminates; anything else is what
+the API server says it is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import orjson
@@ -23,6 +25,40 @@ from generators.objects import Namespace, NetworkPolicy, Origin
 
 log = logging.getLogger("ringfence.enforcer")
 FILE = "policies.json"
+LATELY = 10.0
+"""Seconds by which one watch may be behind another."""
+
+
+class Lately:
+    """Policies that were deleted a moment ago.
+
+    Namespaces and policies are two watches, and the end of a policy may be heard before that its
+    namespace terminates. Then it is put back, to be deleted as it should be: after the last pod.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._gone: dict[str, tuple[float, NetworkPolicy]] = {}
+
+    def follow(
+        self, changes: tuple[InputChange, ...], known: Mapping[str, NetworkPolicy]
+    ) -> tuple[InputChange, ...]:
+        """The changes, with what has to be put back; `known`: policies before them."""
+        now, dying = self._clock(), set[str]()
+        for change in changes:
+            match change:
+                case PolicyChange(key, None) if key in known:
+                    self._gone[key] = (now, known[key])
+                case PolicyChange(key, _):
+                    self._gone.pop(key, None)
+                case NamespaceChange(name, namespace) if namespace and namespace.terminating:
+                    dying.add(name)
+        if not self._gone:
+            return changes
+        self._gone = {k: found for k, found in self._gone.items() if now - found[0] < LATELY}
+        back = [policy for _, policy in self._gone.values() if policy.namespace in dying]
+        again = ((PolicyChange(p.key, p), PolicyChange(p.key, None)) for p in back)
+        return (*changes, *chain.from_iterable(again))
 
 
 class Remembered:

@@ -18,6 +18,7 @@ from enforcer.changes import (
     RecordChange,
 )
 from enforcer.compile import Compiler
+from enforcer.remembered import LATELY, Lately
 from enforcer.start import StartMode
 from enforcer.tables import EndpointEntry, EndpointFlag
 from generators.objects import Namespace, NetworkPolicy, Pod
@@ -125,6 +126,43 @@ def test_a_policy_holds_for_a_pod_that_is_known_longer_than_its_namespace(last: 
     assert "n/deny" in here.policies()
     happens(here, PodChange("n/p", None))
     assert endpoint(here) is None
+    assert "n/deny" not in here.policies()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reborn", "holds"),
+    [
+        pytest.param(0.5, False, True, id="the namespace's end is heard a moment later"),
+        pytest.param(60.0, False, False, id="much later: the policy was really deleted"),
+        pytest.param(0.5, True, False, id="deleted, made again, deleted by a user long before"),
+    ],
+)
+def test_a_policys_end_may_be_heard_before_its_namespaces(
+    seconds: float, reborn: bool, holds: bool
+) -> None:
+    there = Namespace("n", uid="n")
+    here = compiler(
+        StartMode.STRICT,
+        *(NamespaceChange("n", there), PolicyChange("n/deny", DENY)),
+        *(PodChange("n/p", POD), InterfaceChange("n/p", IFINDEX)),
+    )
+    now = 0.0
+    lately = Lately(lambda: now)
+
+    def later(by: float, change: InputChange) -> None:
+        nonlocal now
+        now += by
+        happens(here, *lately.follow((change,), here.policies()))
+
+    later(0, PolicyChange("n/deny", None))
+    assert "n/deny" not in here.policies()
+    if reborn:
+        later(0, PolicyChange("n/deny", DENY))
+        later(0, PolicyChange("n/deny", None))
+        now += LATELY
+    later(seconds, NamespaceChange("n", replace(there, terminating=True)))
+    assert ("n/deny" in here.policies()) is holds
+    later(0, PodChange("n/p", None))
     assert "n/deny" not in here.policies()
 
 
