@@ -52,6 +52,11 @@ _NAMED: dict[str, Schema] = {
     "object": {"type": "object"},
     "map of string": {"type": "object", "additionalProperties": _STRING},
     "map of label": _LABELS,
+    # Pod Security is the platform's: a team that owns a release is not to lower it.
+    "map of namespace-label": {
+        **_LABELS,
+        "allOf": [{"propertyNames": {"not": {"pattern": r"^pod-security\.kubernetes\.io/"}}}],
+    },
     # Labels, or names under a key that no label's value can be: a list.
     "list of entrant": {
         "type": "array",

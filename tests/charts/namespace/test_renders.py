@@ -76,6 +76,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         "at '/labels/cost-centre': got number, want string",
     ),
     "a label key with two slashes": ({"labels": {"a/b/c": "x"}}, "invalid propertyName 'a/b/c'"),
+    "a label of Pod Security": (
+        {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
+        "pod-security.kubernetes.io/enforce",
+    ),
     "a string among allowFrom": ({"allowFrom": ["test01"]}, "got string, want object"),
     "an empty entry, which would mean everybody": (
         {"allowFrom": [{}]},
