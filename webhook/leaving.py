@@ -17,6 +17,7 @@ from generators.kube.errors import Conflict, NotFound, Unavailable
 from generators.kube.resources import CONFIG_MAPS, LEASES, NETWORK_POLICIES, SECRETS, Resource
 from generators.labels import MANAGED_BY, MANAGER
 from generators.record import RECORD_PREFIX, SHARDS
+from webhook.background.memory import NAME as MEMORY_NAME
 from webhook.guard import GUARD_NAME
 from webhook.permissions import REGISTERED, Rule
 from webhook.rotation import SECRET_NAME
@@ -29,7 +30,8 @@ STAND_BY_SECONDS = 300
 LONGEST_WAIT = 60.0
 RETRY_SECONDS = 1.0
 OURS = f"{MANAGED_BY}={MANAGER}"
-RECORD = tuple(RECORD_PREFIX + name for name in SHARDS)
+RECORD = (*(RECORD_PREFIX + name for name in SHARDS), MEMORY_NAME)
+"""What a later install would go on from: whose namespaces are, what policies made once."""
 
 UNREGISTER_RULES = tuple(
     Rule(resource, ("delete",), "admission goes before the pods that answer for it", names)
@@ -47,7 +49,9 @@ FORGET_SYSTEM_RULES = (
 )
 FORGET_ISOLATION_RULES = (Rule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),)
 """Needed in the whole cluster with `--isolation`."""
-FORGET_ISOLATION_SYSTEM_RULES = (Rule(CONFIG_MAPS, ("delete",), "record of tenants", RECORD),)
+FORGET_ISOLATION_SYSTEM_RULES = (
+    Rule(CONFIG_MAPS, ("delete",), "record of tenants, memory of policies", RECORD),
+)
 
 Say = Callable[[str], None]
 

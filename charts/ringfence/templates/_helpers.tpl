@@ -126,6 +126,6 @@ topologySpreadConstraints:
 {{- if .Values.policies.files }}
 - name: policies
   configMap:
-    name: ringfence-policies
+    name: ringfence-policy-files
 {{- end }}
 {{- end }}

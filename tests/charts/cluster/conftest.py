@@ -7,13 +7,18 @@ host's network, and a Service that the API server finds without cluster addresse
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from enforcer.sources.api import ApiSupply
+from enforcer.sources.tenants import TenantFile
+from generators.kube.client import Client
 from generators.kube.documents import Document, mapping, strings
 from tests.charts.cluster.rendered import SYSTEM
 from tests.testbed.node import JobNode, of_a_job_or_hook
@@ -71,6 +76,19 @@ class Site:
         service = ("service", "ringfence-webhook", "-n", SYSTEM)
         self.plane.kubectl("patch", *service, "--type=merge", "-p", json.dumps(here))
 
+    def wait_for_webhook(self) -> None:
+        """What the readiness probe is for; this node has none."""
+        word = r"jsonpath={.spec.ports[0].port}"
+        get = ("get", "service", "ringfence-webhook", "-n", SYSTEM, "-o", word)
+        port = int(self.plane.kubectl(*get))
+
+        def listens() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
+                return True
+            return False
+
+        eventually(listens, "the webhook listens", 60)
+
     def restart(self, component: str) -> None:
         """New pods, which see the ConfigMaps of today."""
         chosen = ("-n", SYSTEM, "-l", f"{COMPONENT}={component}")
@@ -88,6 +106,24 @@ class Site:
     def labels(self, namespace: str) -> dict[str, str]:
         found = self.plane.kubectl("get", "namespace", namespace, "-o", "json")
         return strings(mapping(json.loads(found), "metadata"), "labels")
+
+    def try_apply(self, manifest: str) -> bool:
+        """Whether the API server knows the kind and takes the object."""
+        return self.plane.try_kubectl("apply", "-f", "-", stdin=manifest).returncode == 0
+
+    def follow_as_agent(self, folder: Path) -> None:
+        """Follow all that a node's agent follows, with the token of its ServiceAccount."""
+        kubeconfig = self.plane.service_account_kubeconfig(SYSTEM, "ringfence-enforcer")
+        get = ("get", "configmap", "ringfence-tenants", "-n", SYSTEM)
+        file = folder / "tenants.yaml"
+        file.write_text(self.plane.kubectl(*get, "-o", r"jsonpath={.data.tenants\.yaml}"))
+        supply = ApiSupply(Client.connect(str(kubeconfig)), "node", TenantFile(file), SYSTEM)
+        supply.start(lambda: None)
+        try:
+            eventually(lambda: bool(supply.take().changes), f"{supply.health().errors}")
+            assert supply.health().errors == {}
+        finally:
+            supply.stop()
 
     def requests(self, account: str) -> list[Document]:
         """What a ServiceAccount asked the API server for."""

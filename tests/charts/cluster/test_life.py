@@ -7,6 +7,7 @@ lacks fails here.
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.charts.cluster.rendered import CHART, SYSTEM
 from tests.charts.helm import Helm, said
 from tests.testbed.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 TENANTS: dict[str, object] = {
     "labelKey": "client",
@@ -38,6 +39,22 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: team-test01}]
 """
 POLICY = "networkpolicy.networking.k8s.io/allow-ingress-namespace"
+QUOTA = """\
+apiVersion: kyverno.io/v1
+kind: ClusterPolicy
+metadata: {name: settings}
+spec:
+  rules:
+  - name: settings
+    match: {any: [{resources: {kinds: [Namespace], names: ["late*"]}}]}
+    generate:
+      apiVersion: v1
+      kind: ConfigMap
+      name: settings
+      namespace: "{{request.object.metadata.name}}"
+      synchronize: true
+      data: {data: {team: test03}}
+"""
 ADMISSION = (
     "validatingwebhookconfigurations,mutatingwebhookconfigurations,"
     "validatingadmissionpolicies,validatingadmissionpolicybindings"
@@ -54,7 +71,9 @@ def tenants(*more: dict[str, object]) -> dict[str, object]:
     return file
 
 
-def test_an_install_does_its_whole_job_and_leaves_without_a_trace(helm: Helm, site: Site) -> None:
+def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
+    helm: Helm, site: Site, tmp_path: Path
+) -> None:
     helm, plane = helm.at(site.plane), site.plane
     member = ("--as=alice", "--as-group=team-test01", "--as-group=system:authenticated")
     here = site.values() | {"uninstall": {"removeIsolation": True}}
@@ -70,12 +89,14 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(helm: Helm, si
     # --- install: a namespace that existed before, and one of a member, are their tenants'.
     run("install", "ringfence", str(CHART), "--create-namespace", tenantFile=tenants())
     site.find_service()
+    site.wait_for_webhook()
     eventually(lambda: site.labels(old).get("client") == "test02", "label of what was there")
     assert "Phase:          Succeeded" in run("test", "ringfence")
     new = f"new{helm.major.value}"
     plane.kubectl("create", "namespace", new, *member)
     assert site.labels(new)["client"] == "test01", "labelled as it was created"
     eventually(lambda: POLICY in site.names("networkpolicies", "-n", new), "isolation policy")
+    site.follow_as_agent(tmp_path)
     forged = ("label", "namespace", old, "client=test01", "--overwrite")
     refused = plane.try_kubectl(*forged, *member)
     assert refused.returncode != 0
@@ -97,13 +118,22 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(helm: Helm, si
         "get", "cm", "ringfence-tenants", "-n", SYSTEM, "-o", "yaml"
     )
     third: dict[str, object] = {"name": "test03", "namespaces": {"suffixes": ["-test03"]}}
-    run("upgrade", "ringfence", str(CHART), tenantFile=tenants(third))
+    policies = {"cluster": True, "installCRDs": True}
+    run("upgrade", "ringfence", str(CHART), tenantFile=tenants(third), policies=policies)
     for component in ("controller", "webhook"):
         site.restart(component)
+    site.wait_for_webhook()
     assert "Phase:          Succeeded" in run("test", "ringfence")
     late = f"late{helm.major.value}-test03"
     plane.kubectl("create", "namespace", late)
     eventually(lambda: site.labels(late).get("client") == "test03", "a tenant of the new file")
+    eventually(lambda: site.try_apply(QUOTA), "the kinds of policies")
+    ready = ("wait", "clusterpolicy", "settings", "--for=condition=Ready", "--timeout=60s")
+    plane.kubectl(*ready)
+    later = f"later{helm.major.value}-test03"
+    plane.kubectl("create", "namespace", later)
+    generated = "configmap/settings"
+    eventually(lambda: generated in site.names("configmaps", "-n", later), "generated")
 
     # --- rollback
     run("rollback", "ringfence", "1")
@@ -124,7 +154,14 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(helm: Helm, si
 def test_nothing_that_webhook_controller_and_hooks_asked_for_was_forbidden(site: Site) -> None:
     asked = {
         account: site.requests(account)
-        for account in ("ringfence-controller", "ringfence-unregister", "ringfence-forget")
+        for account in (
+            "ringfence-controller",
+            "ringfence-webhook",
+            "ringfence-enforcer",
+            "ringfence-unregister",
+            "ringfence-forget",
+            "ringfence-verify",
+        )
     }
     assert all(asked.values())
     denied = [
@@ -136,7 +173,3 @@ def test_nothing_that_webhook_controller_and_hooks_asked_for_was_forbidden(site:
         and "RBAC" in str(mapping(request, "responseStatus"))
     ]
     assert denied == []
-
-
-def test_the_webhook_asks_the_api_server_for_nothing(site: Site) -> None:
-    assert site.requests("ringfence-webhook") == []

@@ -244,6 +244,19 @@ def test_the_agent_has_exactly_these_rights_on_its_node(helm4: Helm) -> None:
     assert paths == {"/sys/fs/bpf", "/run/ringfence", "/etc/cni/net.d", "/opt/cni/bin"}
 
 
+def test_the_webhook_has_no_token_unless_it_executes_policies(helm4: Helm) -> None:
+    specs = {
+        case: dict(pod_specs(documents(render(helm4, case))))["Deployment/ringfence-webhook"]
+        for case in CASES
+    }
+    closed = {
+        case for case, spec in specs.items() if spec.get("automountServiceAccountToken") is False
+    }
+    assert closed == set(CASES) - {"everything"}
+    roles = {name(d) for d in documents(render(helm4, "default"))}
+    assert "ClusterRole/ringfence-webhook" not in roles
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_container_says_what_the_command_understands(helm4: Helm, case: str) -> None:
     checked = 0
