@@ -294,8 +294,8 @@ class PolicyReader:
 
     def __call__(self, document: Document) -> NetworkPolicy | None:
         """The policy, without annotations; None when it is not one that we can have written."""
-        labels = strings(mapping(document, "metadata"), "labels")
-        if labels.get(POLICY_LABEL, "").startswith(KYVERNO):
+        given = strings(mapping(document, "metadata"), "labels")
+        if given.get(POLICY_LABEL, "").startswith(KYVERNO):
             return None
         try:
             policy = parse_object(document, API)

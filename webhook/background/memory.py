@@ -9,6 +9,7 @@ Three facts a rule, none a trigger, so that it stays small however large the clu
     pattern      the rule as it was then: an edit of one with generateExisting makes it anew
 
 Both are resourceVersions, which the API server only ever counts up. Written by the leader, rarely.
+A ConfigMap of that name that somebody else keeps is neither read nor written: `problem` tells.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from generators.kube.client import Client
-from generators.kube.documents import Document, resource_version_of, strings
+from generators.kube.documents import Document, mapping, resource_version_of, strings
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, Resource
 from generators.labels import MANAGED_BY, MANAGER
@@ -59,13 +60,16 @@ class Memory:
         self._rules: Mapping[RuleName, Since] = {}
         self._kinds: frozenset[Resource] = frozenset()
         self._written: dict[str, str] | None = None
+        self.problem = ""
+        """Why nothing outlives the leader; empty when it does."""
 
     def load(self) -> None:
         """Take over what the last leader wrote; something unreadable counts as nothing."""
         try:
-            data = strings(self._client.get(CONFIG_MAPS, NAME, self._namespace), "data")
+            live = self._client.get(CONFIG_MAPS, NAME, self._namespace)
         except NotFound:
-            data = {}
+            live = {}
+        data = strings(live, "data") if self._is_ours(live) else {}
         self._written = data or None
         self._rules = dict(_rules(data.get("rules", "")))
         self._kinds = frozenset(_kinds(data.get("kinds", "")))
@@ -132,10 +136,23 @@ class Memory:
             live = self._client.get(CONFIG_MAPS, NAME, self._namespace)
         except NotFound:
             self._client.create(CONFIG_MAPS, document, manager=FIELD_MANAGER)
+            self.problem = ""
         else:
+            if not self._is_ours(live):
+                return
             metadata["resourceVersion"] = resource_version_of(live)
             self._client.update(CONFIG_MAPS, document, manager=FIELD_MANAGER)
         self._written = data
+
+    def _is_ours(self, live: Document) -> bool:
+        """Whether the object may be read and replaced: it says that this controller keeps it."""
+        ours = not live or strings(mapping(live, "metadata"), "labels").get(MANAGED_BY) == MANAGER
+        name = f"ConfigMap {self._namespace}/{NAME}"
+        told = (
+            f"{name} is not the controller's: what policies made once is not remembered; rename it"
+        )
+        self.problem = "" if ours else told
+        return ours
 
 
 _UNKNOWN = Since(introduced=1 << 63, done=1 << 63, pattern="")

@@ -441,6 +441,8 @@ class PolicyWork:
         for name, why in sorted(self._table.needs.problems.items()):
             lines.append(f"[!]policy {'/'.join(name)}: {why}")
         lines += [f"[!]policy {name}: {why}" for name, why in sorted(self._forbidden.items())]
+        if self._memory.problem:
+            lines.append(f"[!]{self._memory.problem}")
         for stats in self._caches.unsynced():
             lines.append(f"[-]{stats.resource}: not synced")
         return lines + self._problems.lines()

@@ -39,7 +39,7 @@ from generators.kyverno.values import (
 )
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL
 from webhook.background.kept import MadeObject, bare_document, raw
-from webhook.background.made import Found
+from webhook.background.made import Found, name_of
 from webhook.settings import FIELD_MANAGER
 
 MOST_LEARNED = 2_000
@@ -124,14 +124,18 @@ class Writer:
         """An object of that name is there: one of ours that no watch has told yet, or not ours."""
         live = self._client.get(resource, wanted.key.name, wanted.key.namespace)
         meta = meta_of(live)
-        ours = mark_of(bare_document(live)) is not None
+        mark = mark_of(bare_document(live))
         if not wanted.synchronize:
             return Done.KEPT
+        if mark is not None and name_of(mark.owner.trigger) != name_of(wanted.owner.trigger):
+            # Whose it stays is decided once the watch has told of it.
+            why = Status(message=f"it was made for {mark.owner.trigger} a moment ago")
+            raise Conflict(f"POST {wanted.key}", why)
         isolates = meta.labels.get(MANAGED_BY) == MANAGER
         if isolates and not meta.labels.get(POLICY_LABEL, "").startswith(KYVERNO):
             raise NotAllowed(f"{wanted.key} belongs to the tenant file; choose another name")
         done = self._replace(resource, wanted, live)
-        return done if ours or done is Done.KEPT else Done.TAKEN_OVER
+        return done if mark is not None or done is Done.KEPT else Done.TAKEN_OVER
 
     def _restore(self, resource: Resource, wanted: Wanted, present: MadeObject) -> Done:
         different = set(differences(wanted.document, present.document()))
