@@ -43,7 +43,7 @@ def _existing(on: Ground, count: int) -> Iterator[Comparison]:
     _in_threads(on, [*names], {"run": "bench"})
     _in_threads(on, [*others], {})
     policy = rule("deny", "bench", deny("deny", SYNC, EXISTING))
-    controller = started(on)
+    controller = started(on, seconds=PATIENCE)
     begin = _objects(on)
     start = time.perf_counter()
     on.policy_object("bench", policy)

@@ -170,10 +170,11 @@ def ground(folder: Path, *options: str) -> Iterator[Ground]:
         yield made
 
 
-def started(on: Ground, *options: str) -> ControllerProcess:
+def started(on: Ground, *options: str, seconds: float = 40.0) -> ControllerProcess:
     """A controller that carries out the cluster's policies."""
     controller = on.controller(*(options or OPTIONS), webhook=False)
-    eventually(lambda: running(controller), f"policies are carried out: {controller.log}")
+    what = f"policies are carried out: {controller.log}"
+    eventually(lambda: running(controller), what, seconds)
     return controller
 
 
