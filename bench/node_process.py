@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ import orjson
 from bench.replay import Replayed
 from enforcer import attach, loader
 from enforcer.agent import Agent, Parts, Settings, exclusive
-from enforcer.attachments import Attachments
+from enforcer.attachments import Attachment, Attachments
 from enforcer.collector import Collector
 from enforcer.counts import Counts
 from enforcer.lab import netns
@@ -53,20 +54,18 @@ def address(number: int) -> str:
 
 def pod(number: int, *, local: bool = False, app: str = "") -> Document:
     """As long as pods are: most of it is what the agent throws away."""
-    name = f"workload-{number % PODS_EACH}-7d9c6b8f5-{number:06x}"
     labels = {"app": app or APPS[number % 4], "pod-template-hash": "7d9c6b8f5"}
     padding = [{"manager": f"m{i}", "fieldsV1": {"f:metadata": {"f:labels": {}}}} for i in range(8)]
     env = [{"name": f"SETTING_{i}", "value": "something that is set"} for i in range(30)]
-    annotations = {"ringfence.io/interface": f"d{number}"} if local else {"checksum": "0" * 64}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": name,
+            "name": name_of(number),
             "namespace": namespace_of(number),
-            "uid": f"{number:08x}-1111-2222-3333-444444444444",
+            "uid": uid_of(number),
             "labels": labels,
-            "annotations": annotations,
+            "annotations": {"checksum": "0" * 64},
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "managedFields": padding,
         },
@@ -83,6 +82,16 @@ def pod(number: int, *, local: bool = False, app: str = "") -> Document:
             "podIPs": [{"ip": address(number)}],
         },
     }
+
+
+def name_of(number: int) -> str:
+    """Of a pod."""
+    return f"workload-{number % PODS_EACH}-7d9c6b8f5-{number:06x}"
+
+
+def uid_of(number: int) -> str:
+    """Of a pod."""
+    return f"{number:08x}-1111-2222-3333-444444444444"
 
 
 def namespace_of(number: int) -> str:
@@ -147,6 +156,20 @@ def interfaces(pods: int, local: int) -> None:
         for number in range(0, step * local, step)
     ]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
+
+
+def attachments(folder: Path) -> Attachments:
+    """The interfaces that are here, as CNI would have told of them."""
+    found = Attachments(folder)
+    held = frozenset(found.snapshot())
+    for ifindex, name in socket.if_nameindex():
+        if name.startswith("d") and name[1:].isdecimal():
+            number = int(name[1:])
+            of = (namespace_of(number), name_of(number), uid_of(number))
+            attachment = Attachment(name, *of, ifindex, (address(number),))
+            if attachment not in held:
+                found.put(attachment)
+    return found
 
 
 def _has_come_to(revision: int, state: State) -> bool:
@@ -236,7 +259,7 @@ def running(
             supply = ApiSupply(replay, NODE, TenantFile(None), "ringfence-system")
             collector = Collector(maps.collect, counts.forget, told.tally, told.delays)
             agent = Agent(
-                settings, Parts(supply, maps, pins, board, Attachments(folder), collector)
+                settings, Parts(supply, maps, pins, board, attachments(folder), collector)
             )
             thread = threading.Thread(target=agent.run, args=(stop,))
             thread.start()

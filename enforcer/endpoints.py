@@ -5,7 +5,7 @@ from __future__ import annotations
 from generators.objects import Pod
 
 INTERFACE_ANNOTATION = "ringfence.io/interface"
-"""On a pod: the name of its host-side veth in the agent's network namespace."""
+"""On a pod in a manifest: the name of its host-side veth in the agent's network namespace."""
 
 
 def is_local(pod: Pod, node: str) -> bool:

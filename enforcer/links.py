@@ -204,6 +204,11 @@ def heard(data: bytes) -> list[Link]:
     return [parse_link(body) for kind, _, body in split(data) if kind == RTM_NEWLINK]
 
 
+def is_of_pod(link: Link) -> bool:
+    """Whether a pod can be behind an interface: a veth into another network namespace."""
+    return link.kind == VETH and link.netns is not None
+
+
 def locate(addresses: Iterable[str], links: Iterable[Link]) -> int | None:
     """The interface behind which a pod with these addresses is, of those that can be pods'.
 
@@ -211,7 +216,7 @@ def locate(addresses: Iterable[str], links: Iterable[Link]) -> int | None:
     to, on a bridge say, by the addresses that the other ends have. A pod may give itself addresses,
     so one that two of them have is nobody's.
     """
-    veths = {link.ifindex: link for link in links if link.kind == VETH and link.netns is not None}
+    veths = {link.ifindex: link for link in links if is_of_pod(link)}
     wanted = frozenset(addresses)
     with netlink() as asked:
         routed = {asked.route_to(address) for address in wanted} & veths.keys()

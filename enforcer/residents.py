@@ -1,11 +1,12 @@
 """The pods of this node, and the interface behind which each of them is.
 
-The agent sends every change through here: local pods get the addresses that CNI gave them while the
-API server does not know them yet, and interfaces become changes of their own. Who says where a pod
-is: its attachment (the latest of the same UID), else the node's routes and the addresses behind its
-veths, else its annotation, which anybody who may write pods can set: it is for manifests and labs.
-What may surprise: an attachment of a pod that nobody knows yet is an arrival, which the start mode
-decides about; and the interface of an attachment is its pod's, whoever had it before.
+The agent sends every change through here: local pods get the addresses that CNI gave them, whatever
+the API server still says, and interfaces become changes of their own. Who says where a pod is: its
+attachment (the latest of the same UID), else the node's routes and the addresses behind its veths,
+else its annotation, which only manifests have: an API server's is not read, because anybody who may
+write pods could set it. What may surprise: an attachment of a pod that nobody knows yet is an
+arrival, which the start mode decides about; the interface of an attachment is its pod's, whoever
+had it before; and an annotation gives way to all others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import cache
 from enforcer.attachments import Attachment
 from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
 from enforcer.endpoints import INTERFACE_ANNOTATION, is_local
-from enforcer.links import Link, locate, netlink
+from enforcer.links import Link, is_of_pod, locate, netlink
 from generators.objects import Pod
 
 
@@ -30,6 +31,8 @@ class Links:
     numbers: frozenset[int]
     locate: Callable[[Iterable[str]], int | None] = lambda _: None
     """The interface behind which a pod with these addresses is."""
+    leads_away: Callable[[int], bool] = lambda _: True
+    """Whether a pod can be behind an interface: a veth into another network namespace."""
 
 
 def links() -> Links:
@@ -41,7 +44,11 @@ def links() -> Links:
         with netlink() as asked:
             return asked.links()
 
-    return Links(by_name, frozenset(by_name.values()), lambda ips: locate(ips, behind()))
+    def leads_away(ifindex: int) -> bool:
+        return any(link.ifindex == ifindex and is_of_pod(link) for link in behind())
+
+    numbers = frozenset(by_name.values())
+    return Links(by_name, numbers, lambda ips: locate(ips, behind()), leads_away)
 
 
 class Residents:
@@ -64,6 +71,8 @@ class Residents:
         """Interface -> the pod that has it."""
         self._found: dict[str, tuple[int, str, tuple[str, ...]]] = {}
         """Pods that were found by their addresses: interface, UID and addresses."""
+        self._named: set[str] = set()
+        """Pods that are where their annotation says."""
 
     def follow(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
         """The same changes, as they are on this node."""
@@ -80,6 +89,7 @@ class Residents:
             else:
                 self.pods.pop(change.key, None)
                 self._found.pop(change.key, None)
+                self._named.discard(change.key)
                 yield change
             yield from self._settle(change.key, present)
 
@@ -146,6 +156,7 @@ class Residents:
             loser = self._holder.get(index)
             if loser is not None:
                 del self.interfaces[loser]
+                self._named.discard(loser)
                 self.missing[loser] = f"its interface is that of {key} now"
                 yield InterfaceChange(loser, None)
             self.interfaces[key] = index
@@ -153,6 +164,7 @@ class Residents:
         yield InterfaceChange(key, index)
 
     def _find(self, pod: Pod, present: Links) -> tuple[int | None, str]:
+        self._named.discard(pod.key)
         attachment = self._attachment(pod)
         if attachment is not None:
             if attachment.ifindex in present.numbers:
@@ -161,15 +173,21 @@ class Residents:
         located = self._located(pod, present)
         if located is not None:
             return located, ""
+        return self._annotated(pod, present)
+
+    def _annotated(self, pod: Pod, present: Links) -> tuple[int | None, str]:
         name = pod.annotations.get(INTERFACE_ANNOTATION, "")
         if not name:
-            return None, f"no interface known: neither CNI nor {INTERFACE_ANNOTATION} tells it"
+            return None, "no interface known: neither CNI nor its addresses tell it"
         index = present.by_name.get(name)
         if index is None:
             return None, f"no interface {name} in the agent's network namespace"
+        if not present.leads_away(index):
+            return None, f"interface {name} is no veth into another network namespace"
         holder = self._holder.get(index, pod.key)
         if holder != pod.key:
             return None, f"interface {name} is already that of {holder}"
+        self._named.add(pod.key)
         return index, ""
 
     def _located(self, pod: Pod, present: Links) -> int | None:
@@ -178,7 +196,8 @@ class Residents:
         if before in present.numbers and self._found.get(pod.key) == (before, pod.uid, pod.ips):
             return before
         index = present.locate(pod.ips) if pod.ips else None
-        if index is None or self._holder.get(index, pod.key) != pod.key:
+        holder = pod.key if index is None else self._holder.get(index, pod.key)
+        if index is None or (holder != pod.key and holder not in self._named):
             self._found.pop(pod.key, None)
             return None
         self._found[pod.key] = (index, pod.uid, pod.ips)

@@ -35,8 +35,7 @@ STOP_SECONDS = 0.5
 
 def looks_like_pod(link: Link, patterns: Sequence[str]) -> bool:
     """Whether an interface is a veth into another network namespace, with one of these names."""
-    leads_away = link.kind == links.VETH and link.netns is not None
-    return leads_away and any(fnmatchcase(link.name, pattern) for pattern in patterns)
+    return links.is_of_pod(link) and any(fnmatchcase(link.name, pattern) for pattern in patterns)
 
 
 class Watcher:

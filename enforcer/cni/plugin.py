@@ -193,7 +193,7 @@ def _host_side(call: Call, netns: int | None) -> int:
         if found is not None:
             return found.ifindex
         named = [link for link in asked.links() if link.name in call.host_interfaces]
-    veths = [link.ifindex for link in named if link.kind == links.VETH and link.netns is not None]
+    veths = [link.ifindex for link in named if links.is_of_pod(link)]
     if netns is not None or len(veths) != 1:
         kinds = ", ".join(f"{link.name} ({link.kind or 'hardware'})" for link in named)
         raise NoInterface(

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from enforcer.endpoints import INTERFACE_ANNOTATION
 from generators.addresses import parse_address
 from generators.errors import InputError
 from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text
@@ -129,6 +130,8 @@ class PodReader:
 
     def _annotations(self, meta: Mapping[str, object]) -> Labels:
         found = {k: v for k, v in strings(meta, "annotations").items() if _is_ours(k)}
+        # Whoever may write pods could name any interface of the node.
+        found.pop(INTERFACE_ANNOTATION, None)
         return self._shared.labels(found)
 
     def _addresses(self, status: Mapping[str, object], wrong: list[str]) -> tuple[str, ...]:

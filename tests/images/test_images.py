@@ -20,6 +20,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from enforcer.lab import netns
 from tests.images import dockerfile
 from tests.images.debian import Lacking
 from tests.images.dockerfile import Dockerfile
@@ -164,9 +165,23 @@ metadata: {name: a, namespace: x, uid: u, annotations: {ringfence.io/interface: 
 spec: {nodeName: n, containers: [{name: c, image: i}]}
 status: {phase: Running, podIP: 10.9.9.9, podIPs: [{ip: 10.9.9.9}]}
 """
-INTERFACES = "ip link add pod0 type veth peer name pod1; ip link set pod0 up"
-NODE = ["unshare", "--net", "sh", "-ec", f'{INTERFACES}; exec "$@"', "sh"]
-"""A network namespace with one pod's interface, for the command that follows."""
+
+
+@pytest.fixture
+def node() -> Iterator[list[str]]:
+    """A network namespace with one pod's interface: what to say before a command to run there."""
+    name = f"rfi-{token_hex(3)}"
+    pod = f"{name}-pod"
+    netns.create(name)
+    netns.create(pod)
+    try:
+        words = f"link add pod0 type veth peer name eth0 netns {pod}"
+        subprocess.run(["ip", "-n", name, *words.split()], check=True)
+        yield ["nsenter", f"--net=/run/netns/{name}", "--"]
+    finally:
+        netns.remove(pod)
+        netns.remove(name)
+
 
 HELP = [
     ("webhook", "serve"),
@@ -231,7 +246,7 @@ class TestTheImageOfTheAgent:
     pytestmark = needs_root
 
     def test_it_enforces_with_the_chart_s_rights_and_the_image_s_headers(
-        self, agent: Built, tmp_path: Path
+        self, agent: Built, node: list[str], tmp_path: Path
     ) -> None:
         """No headers of the node are in sight, and no capability but those of the DaemonSet."""
         assert not (agent.root / "lib/modules").exists()
@@ -251,7 +266,7 @@ class TestTheImageOfTheAgent:
 
         words = ["enforcer", "run", "--node-name=n", "--manifests=/manifests", f"--pin-dir={pins}"]
         try:
-            with running([*NODE, *inside(*words)], tmp_path / "log"):
+            with running([*node, *inside(*words)], tmp_path / "log"):
                 eventually(attached, f"programs attached: {tmp_path / 'log'}", 180)
             run(inside("enforcer", "uninstall", f"--pin-dir={pins}"))
             assert not pins.exists()

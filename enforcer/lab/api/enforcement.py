@@ -3,8 +3,8 @@
 Where the CNI plugin is built, the kubelet does what a container runtime does. It makes the pod's
 network itself, as the first entry of the node's configuration stands for, and runs every later one
 (the agent has added its own) with the result so far: ADD returns when the policy is in force. Where
-it is not built, an annotation tells the agent the interface, and the kubelet asks until the agent
-says so. In both cases the links go up only after that.
+it is not built, the agent finds the interface by the pod's addresses, and the kubelet asks until
+the agent says so. In both cases the links go up only after that.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Enforcement(Protocol):
 
     @property
     def announces(self) -> bool:
-        """Whether interface and addresses have to be told to the API server first."""
+        """Whether the pod's addresses have to be told to the API server first."""
 
     def in_force(self, sandbox: Sandbox) -> bool:
         """Whether the pod may be connected; false: ask again."""

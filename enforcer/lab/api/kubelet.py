@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from enforcer.endpoints import INTERFACE_ANNOTATION
 from enforcer.lab.api import enforcement
 from enforcer.lab.api.binder import Binder
 from enforcer.lab.api.enforcement import Enforcement
@@ -31,7 +30,6 @@ from enforcer.lab.api.workload import (
     Assigned,
     addressed_patch,
     assigned,
-    interface_patch,
     node_document,
     node_status,
     running_patch,
@@ -142,8 +140,8 @@ class Kubelet:
         if sandbox.stage is Stage.PLANNED:
             sandbox = self._runtime.wire(sandbox)
         if sandbox.stage is Stage.WIRED:
-            if self._enforcement.announces and not self._told(item, sandbox):
-                self._patch(key, interface_patch(item.pod, sandbox.interface))
+            told = set(item.pod.ips) == set(sandbox.addresses)
+            if self._enforcement.announces and not told:
                 self._patch(key, addressed_patch(item.pod, self._node, sandbox.addresses), "status")
             if not self._enforcement.in_force(sandbox):
                 self._queue.add_after(key, LOOK_SECONDS)
@@ -152,11 +150,6 @@ class Kubelet:
             event(log, "pod_started", pod=str(key), uid=sandbox.uid, netns=sandbox.netns)
         self._announce()
         self._report(key, item, sandbox.addresses)
-
-    def _told(self, item: Assigned, sandbox: Sandbox) -> bool:
-        """Whether the API server knows addresses and interface already."""
-        interface = item.pod.annotations.get(INTERFACE_ANNOTATION)
-        return interface == sandbox.interface and set(item.pod.ips) == set(sandbox.addresses)
 
     def _report(self, key: Key, item: Assigned, addresses: tuple[str, ...]) -> None:
         if not item.ready:

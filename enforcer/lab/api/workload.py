@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from enforcer.endpoints import INTERFACE_ANNOTATION
 from enforcer.lab.api.topology import HollowNode
 from generators.kube.documents import Document, mapping, mappings, text
 from generators.manifests import parse_object
@@ -69,11 +68,6 @@ def owned_by_job(document: Document) -> bool:
     """Whether a Job made the pod."""
     owners = mappings(mapping(document, "metadata"), "ownerReferences")
     return any(text(owner, "kind") == "Job" for owner in owners)
-
-
-def interface_patch(pod: Pod, interface: str) -> Document:
-    """Tells the agent the pod's interface, where no CNI plugin does."""
-    return {"metadata": {"uid": pod.uid, "annotations": {INTERFACE_ANNOTATION: interface}}}
 
 
 def addressed_patch(pod: Pod, node: HollowNode, addresses: tuple[str, ...]) -> Document:
