@@ -98,15 +98,18 @@ class Residents:
         found: dict[str, tuple[Attachment, ...]] = {}
         for attachment in attachments:
             found[attachment.key] = (*found.get(attachment.key, ()), attachment)
-        before, self._attachments = self._attachments, found
+        before = self._attachments
         changed = [k for k in {**before, **found} if before.get(k) != found.get(k)]
         if not changed:
             return
+        told = {key: self._addressed(self.pods[key]) for key in changed if key in self.pods}
+        self._attachments = found
         present = self._ask()
         for key in changed:
-            pod = self.pods.get(key)
-            if pod is not None and not pod.ips:
-                yield PodChange(key, self._addressed(pod))
+            if key in told:
+                pod = self._addressed(self.pods[key])
+                if pod.ips != told[key].ips:
+                    yield PodChange(key, pod)
             yield from self._settle(key, present)
 
     def look_again(self) -> Iterator[InputChange]:
@@ -135,8 +138,11 @@ class Residents:
         return next(own, None)
 
     def _addressed(self, pod: Pod) -> Pod:
+        """As its network was made: a status may still have the addresses of an older sandbox."""
         attachment = self._attachment(pod)
-        return pod if pod.ips or attachment is None else replace(pod, ips=attachment.ips)
+        if attachment is None or attachment.ips in ((), pod.ips):
+            return pod
+        return replace(pod, ips=attachment.ips)
 
     def _settle(self, key: str, present: Links) -> Iterator[InputChange]:
         """What became of the interface of one pod."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import attach, loader
+from enforcer import attach, control, loader
 from enforcer.cni import conflist
 from enforcer.lab import netns
 from tests.cni.node import CONFLIST, PATIENCE, Node, deny_ingress, pod, reaches, started, wait_for
@@ -67,6 +67,20 @@ def test_a_new_sandbox_of_the_same_pod_outlives_the_late_end_of_the_old_one(node
     found = node.attachment("t1/again")
     assert found is not None
     assert (found.container, found.ifindex) == (new.netns, node.ifindex(new))
+    assert reaches(peer.netns, new.netns, new.addresses[0], PATIENCE)
+
+
+def test_a_new_sandbox_starts_while_the_status_has_the_addresses_of_the_old_one(node: Node) -> None:
+    old, new, peer = node.sandbox(), node.sandbox(), node.sandbox()
+    node.write("moved.json", pod("t1/moved", uid="u"), pod("t1/near"))
+    for key, wire, uid in (("t1/near", peer, ""), ("t1/moved", old, "u")):
+        assert node.add(key, wire, uid=uid).code == 0
+    node.write("moved.json", pod("t1/moved", uid="u", ips=old.addresses), pod("t1/near"))
+    files = {path.name: path.read_bytes() for path in node.manifests.iterdir()}
+    wait_for(lambda: node.status()["manifests"] == control.manifests_digest(files))
+    assert node.delete("t1/moved", old).code == 0
+    added = node.add("t1/moved", new, uid="u", seconds=5)
+    assert (added.code, added.json) == (0, node.previous(new)), node.log
     assert reaches(peer.netns, new.netns, new.addresses[0], PATIENCE)
 
 

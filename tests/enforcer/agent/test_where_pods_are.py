@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from secrets import token_hex
 
 import pytest
 
 from enforcer import residents
 from enforcer.attachments import Attachment
-from enforcer.changes import InterfaceChange, PodChange
+from enforcer.changes import InputChange, InterfaceChange, PodChange
 from enforcer.lab import netns
 from enforcer.residents import Links, Residents
 from enforcer.sources.readers import PodReader, Problems
@@ -93,6 +94,34 @@ def test_two_pods_of_one_address_do_not_evict_each_other() -> None:
     follow(found, pod("first", ip="10.0.0.1"))
     assert follow(found, pod("second", ip="10.0.0.1")) == []
     assert found.interfaces == {"n/first": 11}
+
+
+def addresses(changes: Iterable[InputChange]) -> list[tuple[str, ...]]:
+    return [c.pod.ips for c in changes if isinstance(c, PodChange) and c.pod is not None]
+
+
+def test_a_new_sandbox_of_a_pod_speaks_for_its_addresses_before_its_status_does() -> None:
+    found, stale = known({}), pod("p", ip="10.0.0.1")
+    old = Attachment("old", "n", "p", "p", 11, ("10.0.0.1",))
+    new = Attachment("new", "n", "p", "p", 12, ("10.0.0.2",))
+    list(found.attach([old]))
+    assert addresses(found.follow([PodChange("n/p", stale)])) == [("10.0.0.1",)]
+    assert list(found.attach([old, new])) == [
+        PodChange("n/p", replace(stale, ips=("10.0.0.2",))),
+        InterfaceChange("n/p", 12),
+    ]
+    relabelled = replace(stale, labels={"app": "web"})
+    assert addresses(found.follow([PodChange("n/p", relabelled)])) == [("10.0.0.2",)]
+    assert list(found.attach([new])) == [], "the late end of the old one changes nothing"
+    told = replace(relabelled, ips=("10.0.0.2",))
+    assert list(found.follow([PodChange("n/p", told)])) == [PodChange("n/p", told)]
+
+
+def test_an_attachment_of_another_pod_of_that_name_has_no_say() -> None:
+    found = known({})
+    list(found.follow([PodChange("n/p", pod("p", ip="10.0.0.1", uid="new"))]))
+    other = Attachment("old", "n", "p", "old", 12, ("10.0.0.2",))
+    assert list(found.attach([other])) == []
 
 
 @pytest.fixture
