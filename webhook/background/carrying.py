@@ -15,11 +15,12 @@ from generators.kube.resources import NAMESPACES, Key, Resource
 from generators.kyverno.engine import Environment, applicability
 from generators.kyverno.failures import NotAllowed, RuleFailure
 from generators.kyverno.model import Operation
+from generators.kyverno.ownership import mark_of
 from generators.kyverno.requests import Request
-from generators.kyverno.values import Document, ObjectKey, ObjectKind
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of
 from webhook.background.caches import Caches
 from webhook.background.judging import Applies, Verdict, judge, judge_deleted, living, on_deletion
-from webhook.background.kept import Kept, MadeObject, is_made
+from webhook.background.kept import Kept, MadeObject
 from webhook.background.made import Found, Made, TriggerName, name_of, object_key
 from webhook.background.memory import Memory
 from webhook.background.needs import RuleName
@@ -103,16 +104,20 @@ class Carrier:
             return
         if kept is not None:
             document = kept.document()
-            verdicts = judge(policies, document, environment)
+            verdicts = judge(policies, document, environment, own=self._is_made(table, document))
         else:
             document = former.document() if former is not None else {}
-            verdicts = judge_deleted(policies, document or None, environment)
+            own = self._is_made(table, document, gone=True)
+            verdicts = judge_deleted(policies, document or None, environment, own=own)
         planned = plan(self._situation(table, name, kept, made, verdicts))
         problems, failure = self._generate(table, environment, planned, verdicts, name)
         if failure is None:
             self._remember(verdicts, kept)
         for existing in changing:
-            failure = self._change(existing, environment, name, kept, document, problems) or failure
+            failure = (
+                self._change(table, existing, environment, name, kept, document, problems)
+                or failure
+            )
         self._telling.problems(name, problems)
         if failure is not None:
             raise failure
@@ -122,6 +127,22 @@ class Carrier:
         if resource is None:
             return None, None
         return resource, self._caches.trigger(resource, Key(name.namespace, name.name))
+
+    def _is_made(self, table: Table, document: Document, *, gone: bool = False) -> bool:
+        """Whether a rule in force made it: then it triggers no other rule by default.
+
+        Anybody may write a mark on what is theirs. It counts where its rule makes such objects and
+        its trigger is there. What is `gone` may have gone with it, and what a rule about deletions
+        made outlives it.
+        """
+        mark = mark_of(document)
+        if mark is None or not table.makes(mark, key_of(document).kind):
+            return False
+        owner = mark.owner
+        if gone or on_deletion(table.rules[owner.policy, owner.rule]):
+            return True
+        _, trigger = self._trigger(name_of(owner.trigger))
+        return trigger is not None and trigger.uid == owner.trigger_uid
 
     def _situation(
         self,
@@ -159,6 +180,7 @@ class Carrier:
             in_scope=in_scope,
             anew=anew,
             source_gone=self._source_gone,
+            had=self._memory.had,
         )
 
     def _present(self, key: ObjectKey) -> MadeObject | None:
@@ -246,7 +268,9 @@ class Carrier:
         resource, kept = self._trigger(other)
         if resource is None or kept is None:
             return
-        verdicts = judge(table.generating.get(resource, ()), kept.document(), environment)
+        document = kept.document()
+        own = self._is_made(table, document)
+        verdicts = judge(table.generating.get(resource, ()), document, environment, own=own)
         if any(wanted.key == key for verdict in verdicts for wanted in verdict.wanted):
             self._wait(key, name)
             raise NotAllowed(f"{key} is generated for {other} already")
@@ -276,6 +300,7 @@ class Carrier:
 
     def _change(
         self,
+        table: Table,
         existing: Existing,
         environment: Environment,
         name: TriggerName,
@@ -283,7 +308,7 @@ class Carrier:
         document: Document,
         problems: dict[RuleName, str],
     ) -> KubeError | None:
-        request = self._request(existing, kept, document)
+        request = self._request(table, existing, kept, document)
         if request is None:
             return None
         if existing.shared:
@@ -311,7 +336,7 @@ class Carrier:
     ) -> None:
         """Run a rule that does the same for each trigger, for the one that asked last."""
         _, kept = self._trigger(name)
-        request = None if kept is None else self._request(existing, kept, kept.document())
+        request = None if kept is None else self._request(table, existing, kept, kept.document())
         if request is None:
             return
         resources = table.needs.rules[existing.name].targets
@@ -323,12 +348,16 @@ class Carrier:
         if ran.failure is not None:
             raise ran.failure
 
-    def _request(self, existing: Existing, kept: Kept | None, document: Document) -> Request | None:
+    def _request(
+        self, table: Table, existing: Existing, kept: Kept | None, document: Document
+    ) -> Request | None:
         if kept is None:
             if not document or not on_deletion(existing.rule):
                 return None
-            return Request(Operation.DELETE, {}, document, own=is_made(document))
+            return Request(
+                Operation.DELETE, {}, document, own=self._is_made(table, document, gone=True)
+            )
         since = self._memory.since(existing.name).introduced
         if not is_existing(existing.rule) and kept.version <= since:
             return None
-        return living(existing.rule, document, is_made(document))
+        return living(existing.rule, document, self._is_made(table, document))

@@ -2,7 +2,8 @@
 
 A trigger that exists is asked about as a request that makes it, which is how Kyverno sees existing
 objects; rules that only list UPDATE see an update that changes nothing. What a rule made for one
-trigger does not trigger others, unless the rule asks for it (`skipBackgroundRequests: false`).
+trigger does not trigger others, unless the rule asks for it (`skipBackgroundRequests: false`):
+`own` says so, which the carrier finds out, because anybody may write a mark.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from generators.kyverno.requests import Request
 from generators.kyverno.results import Outcome, RuleResult
 from generators.kyverno.usage import asks_who
 from generators.kyverno.values import Document
-from webhook.background.kept import is_made
 from webhook.background.needs import RuleName
 
 Asking = Callable[[Rule], "Request | None"]
@@ -50,9 +50,10 @@ class Verdict:
         return self.policy.key, self.rule.name
 
 
-def judge(policies: Iterable[Policy], trigger: Document, environment: Environment) -> list[Verdict]:
+def judge(
+    policies: Iterable[Policy], trigger: Document, environment: Environment, *, own: bool
+) -> list[Verdict]:
     """Every generate rule about a trigger that exists."""
-    own = is_made(trigger)
     return [
         verdict
         for policy in policies
@@ -61,12 +62,12 @@ def judge(policies: Iterable[Policy], trigger: Document, environment: Environmen
 
 
 def judge_deleted(
-    policies: Iterable[Policy], trigger: Document | None, environment: Environment
+    policies: Iterable[Policy], trigger: Document | None, environment: Environment, *, own: bool
 ) -> list[Verdict]:
     """The rules that generate when their trigger is deleted; None = it is long gone."""
     gone = None
     if trigger is not None:
-        gone = Request(Operation.DELETE, {}, trigger, own=is_made(trigger))
+        gone = Request(Operation.DELETE, {}, trigger, own=own)
     return [
         verdict
         for policy in policies

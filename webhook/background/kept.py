@@ -98,11 +98,6 @@ def number(version: str) -> int:
     return int(version) if version.isdigit() else 0
 
 
-def is_made(document: Document) -> bool:
-    """Whether a policy made it: then it triggers no other rule by default."""
-    return mark_of(document) is not None
-
-
 def _bare(raw: Raw) -> Raw:
     metadata = {k: v for k, v in raw_mapping(raw, "metadata").items() if k not in _UNKEPT}
     return {**raw, "metadata": metadata}

@@ -1,12 +1,13 @@
 """Since when each rule counts, in ConfigMap `ringfence-policies`: what no mark can tell.
 
-Three facts a rule, none a trigger, so that it stays small however large the cluster is:
+Four facts a rule, none a trigger, so that it stays small however large the cluster is:
 
     introduced   triggers that have not changed since are older than the rule, and no business of
                  one without generateExisting
     done         every trigger that was changed before has had what is made once, so that what
                  was deleted since stays deleted
     pattern      the rule as it was then: an edit of one with generateExisting makes it anew
+    former       what it was before: which copies are older than an edit, and stay as they are
 
 Both are resourceVersions, which the API server only ever counts up. Written by the leader, rarely.
 A ConfigMap of that name that somebody else keeps is neither read nor written: `problem` tells.
@@ -29,6 +30,7 @@ from webhook.settings import FIELD_MANAGER
 
 NAME = "ringfence-policies"
 ALWAYS = 0
+MOST_FORMER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Since:
     introduced: int
     done: int
     pattern: str
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,15 @@ class Memory:
             if known is None:
                 found[rule.name] = Since(start, start, rule.pattern)
             elif rule.existing and known.pattern != rule.pattern:
-                found[rule.name] = Since(ALWAYS, ALWAYS, rule.pattern)
+                found[rule.name] = Since(ALWAYS, ALWAYS, rule.pattern, _former(known, rule))
             else:
                 introduced = ALWAYS if rule.existing else known.introduced
-                found[rule.name] = replace(known, introduced=introduced, pattern=rule.pattern)
+                found[rule.name] = Since(introduced, known.done, rule.pattern, _former(known, rule))
         self._rules = found
+
+    def had(self, name: RuleName, pattern: str) -> bool:
+        """Whether a rule once had a pattern of this digest, and has another one now."""
+        return pattern in self.since(name).former
 
     def follow(self, kinds: Iterable[Resource]) -> None:
         """These kinds have to be looked at after a restart."""
@@ -158,17 +165,25 @@ class Memory:
 _UNKNOWN = Since(introduced=1 << 63, done=1 << 63, pattern="")
 
 
-def _facts(since: Since) -> tuple[int, int, str]:
-    return since.introduced, since.done, since.pattern
+def _former(known: Since, rule: Newcomer) -> tuple[str, ...]:
+    if known.pattern == rule.pattern:
+        return known.former
+    others = (each for each in known.former if each not in (known.pattern, rule.pattern))
+    return (*others, known.pattern)[-MOST_FORMER:]
+
+
+def _facts(since: Since) -> tuple[int | str, ...]:
+    return since.introduced, since.done, since.pattern, *since.former
 
 
 def _rules(text: str) -> Iterable[tuple[RuleName, Since]]:
-    for policy, rule, introduced, done, pattern in _entries(text):
-        yield (str(policy), str(rule)), Since(_number(introduced), _number(done), str(pattern))
+    for policy, rule, introduced, done, pattern, *former in _entries(text):
+        since = Since(_number(introduced), _number(done), str(pattern), (*map(str, former),))
+        yield (str(policy), str(rule)), since
 
 
 def _kinds(text: str) -> Iterable[Resource]:
-    for group, version, plural, kind, namespaced in _entries(text):
+    for group, version, plural, kind, namespaced, *_ in _entries(text):
         yield Resource(str(group), str(version), str(plural), str(kind), namespaced is True)
 
 
@@ -178,7 +193,7 @@ def _entries(text: str) -> list[list[object]]:
     except orjson.JSONDecodeError:
         return []
     items = list(read.values()) if isinstance(read, dict) else read
-    whole = isinstance(items, list) and all(isinstance(i, list) and len(i) == 5 for i in items)
+    whole = isinstance(items, list) and all(isinstance(i, list) and len(i) >= 5 for i in items)
     return items if whole else []
 
 

@@ -73,6 +73,8 @@ class Situation:
     anew: Callable[[Verdict], bool]
     """Whether something happened that makes even what was made once and deleted since."""
     source_gone: Callable[[ObjectKey], bool]
+    had: Callable[[RuleName, str], bool]
+    """Whether the rule had a pattern of this digest before it was edited."""
 
 
 def plan(situation: Situation) -> Plan:
@@ -134,8 +136,8 @@ def _write(situation: Situation, verdict: Verdict, wanted: Wanted) -> Write | No
         return None
     if now.source is not None and mark.source is not None and _rule(mark.owner) == _rule(now.owner):
         if mark.source != now.source:
-            # Another source is an edit of the rule, which leaves copies as they are.
-            return None
+            # An edit of the rule leaves copies as they are; whoever writes marks edits no rule.
+            return None if situation.had(_rule(now.owner), mark.pattern) else Write(wanted, present)
         kept = replace(now, pattern=mark.pattern)
         return Write(replace(wanted, document=marked(wanted.document, kept), mark=kept), present)
     return Write(wanted, present)

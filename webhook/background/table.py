@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from generators.kube.resources import Resource
 from generators.kyverno.generation import pattern_digest
 from generators.kyverno.model import CloneList, Generation, Mutation, Policy, Rule
+from generators.kyverno.ownership import Mark
+from generators.kyverno.values import ObjectKind
 from webhook.background.needs import (
     Kinds,
     Needs,
@@ -58,6 +60,17 @@ class Table:
         if name in self.held or name[0] in self.unread or not self.policies.complete:
             return Standing.HELD
         return Standing.GONE
+
+    def makes(self, mark: Mark, kind: ObjectKind) -> bool:
+        """Whether the rule that a mark names is in force and makes objects of that kind.
+
+        Never so for a Namespace: policies label them.
+        """
+        name = (mark.owner.policy, mark.owner.rule)
+        if name not in self.rules or kind.kind == "Namespace":
+            return False
+        made = self.needs.rules[name].downstreams
+        return any((r.group, r.kind) == (kind.group, kind.kind) for r in made)
 
     @property
     def deletions(self) -> frozenset[Resource]:

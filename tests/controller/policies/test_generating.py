@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -308,6 +309,76 @@ def test_two_triggers_do_not_fight_for_one_object(
     eventually(handed_over, "the second gets it")
 
 
+def forged(kind: str, namespace: str, name: str, owner: str, **more: object) -> Document:
+    """Marks that a team writes by itself on what is its own, as if `owner` had made it."""
+    fields = {
+        "object": [namespace, name],
+        "trigger": ["v1", kind, namespace, name, "x"],
+        "item": "0",
+        "synchronize": True,
+    }
+    return {
+        "labels": {"ringfence.io/policy": f"kyverno.{owner}"},
+        "annotations": {
+            "ringfence.io/policy": owner,
+            "ringfence.io/rule": "r",
+            "ringfence.io/generated": json.dumps(fields | more),
+        },
+    }
+
+
+def test_a_forged_mark_neither_ends_what_is_generated_nor_keeps_it_from_being_made(
+    on: Ground, mine: str
+) -> None:
+    on.policy_object(mine, rule("r", mine, deny("wall", SYNC)))
+    eventually(lambda: on.is_ready(mine), "Ready")
+    later = f"{mine}-later"
+    for name in (mine, later):
+        marks = forged("Namespace", "", name, mine)
+        labels = strings(marks, "labels") if name == later else {}
+        notes = strings(marks, "annotations") if name == later else {}
+        on.make(name, labels={"run": mine, **labels}, annotations=notes)
+    eventually(lambda: on.networks(later) == ["wall"], "made in spite of the mark")
+    eventually(lambda: on.networks(mine) == ["wall"], "made")
+    before = uid_of(on.find(NETWORK_POLICIES, mine, "wall"))
+    on.merge(NAMESPACES, "", mine, {"metadata": forged("Namespace", "", mine, mine)})
+    holds_for(1.5, lambda: on.networks(mine) == ["wall"], "stays")
+    on.admin.delete(NETWORK_POLICIES, "wall", mine)
+    eventually(lambda: on.networks(mine) == ["wall"], "made again")
+    assert uid_of(on.find(NETWORK_POLICIES, mine, "wall")) != before
+
+
+def test_a_forged_copy_is_replaced_by_the_true_one(on: Ground, mine: str) -> None:
+    source, evil = f"{mine}-source", f"{mine}-evil"
+    for name in (source, evil):
+        on.make(name)
+        on.config(name, "ca", {}, ca=name)
+    on.make(mine)
+    uid = uid_of(on.find(NAMESPACES, "", mine))
+    trigger = ["v1", "Namespace", "", mine, uid]
+    copied_from = ["v1", "ConfigMap", evil, "ca"]
+    marks = forged("Namespace", mine, "ca", mine, trigger=trigger, source=copied_from, pattern="x")
+    meta: Document = {"name": "ca", "namespace": mine, **marks}
+    on.admin.create(CONFIG_MAPS, {"metadata": meta, "data": {"ca": evil}}, manager="test")
+    on.policy_object(
+        mine,
+        rule(
+            "r",
+            mine,
+            "apiVersion: v1, kind: ConfigMap, name: ca, synchronize: true,"
+            f' namespace: "{{{{request.object.metadata.name}}}}",'
+            f" clone: {{namespace: {source}, name: ca}}",
+        ),
+    )
+    eventually(lambda: on.is_ready(mine), "Ready")
+    on.label(mine, mine, key="run")
+
+    def true_one() -> bool:
+        return strings(on.find(CONFIG_MAPS, mine, "ca") or {}, "data") == {"ca": source}
+
+    eventually(true_one, "the true one")
+
+
 def test_names_longer_than_labels_are_told_apart(on: Ground) -> None:
     long = "p" + "x" * 80
     for end in ("one", "two"):
@@ -520,8 +591,6 @@ def test_what_changed_while_nobody_looked_is_repaired(bare: Ground) -> None:
 
 def remembers(on: Ground, rule_name: str) -> bool:
     """Everything that there is has had what the rule makes once."""
-    import json
-
     live = on.find(CONFIG_MAPS, "ringfence-system", NAME) or {}
     rules = json.loads(strings(live, "data").get("rules", "{}"))
     newest = max(int(version_of(n)) for n in on.admin.list_all(NAMESPACES))

@@ -11,8 +11,8 @@ import pytest
 from generators.kube.client import Client
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, SECRETS
 from generators.kyverno.engine import generate
-from generators.kyverno.ownership import mark_of
-from generators.kyverno.values import Document, copied, mapping
+from generators.kyverno.ownership import Mark, Owner, mark_of
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied, mapping
 from tests.controller.policies.test_generating import SYNC, deny, rule
 from tests.generators.kyverno.policies import (
     EVERY_KIND,
@@ -25,7 +25,9 @@ from tests.generators.kyverno.policies import (
 from webhook.background.memory import ALWAYS, Memory, Newcomer
 from webhook.background.needs import RuleNeeds, depends_on_trigger, needs_of
 from webhook.background.spelled import Spelled, plural_of
+from webhook.background.table import table_of
 from webhook.background.writing import differences
+from webhook.policies import Held, Policies, Source
 
 COPY = """
 apiVersion: v1
@@ -136,6 +138,25 @@ def test_marks_are_read_back_and_hold_for_one_object_only() -> None:
     assert mark_of(garbled) is None
 
 
+@pytest.mark.parametrize(
+    ("owner", "kind", "believed"),
+    [
+        (("p", "made"), ("networking.k8s.io", "NetworkPolicy"), True),
+        (("p", "made"), ("", "ConfigMap"), False),
+        (("p", "made"), ("", "Namespace"), False),
+        (("p", "other"), ("networking.k8s.io", "NetworkPolicy"), False),
+    ],
+)
+def test_a_mark_counts_for_kinds_that_its_rule_makes(
+    owner: tuple[str, str], kind: tuple[str, str], believed: bool
+) -> None:
+    rules = policies(policy(rule("made", "x", deny("wall", SYNC))))
+    table = table_of(Policies(tuple(Held(each, Source.FILE, "") for each in rules)), Spelled())
+    trigger = ObjectKey(ObjectKind("", "v1", "Namespace"), "", "shop")
+    mark = Mark(Owner(*owner, trigger, "uid", "0"))
+    assert table.makes(mark, ObjectKind(kind[0], "v1", kind[1])) is believed
+
+
 NAME = ("policy", "rule")
 
 
@@ -154,6 +175,7 @@ def test_since_when_a_rule_counts(tmp_path: Path) -> None:
     memory.advance(NAME, 9)
     memory.introduce([Newcomer(NAME, existing=False, pattern="b", version=20)], complete=True)
     assert (memory.since(NAME).introduced, memory.since(NAME).done) == (7, 9)
+    assert [memory.had(NAME, each) for each in ("a", "b", "x")] == [True, False, False]
     memory.introduce([Newcomer(NAME, existing=True, pattern="c", version=20)], complete=True)
     assert (memory.since(NAME).introduced, memory.since(NAME).done) == (ALWAYS, ALWAYS)
     memory.introduce([], complete=False)
