@@ -5,12 +5,13 @@ from contextlib import ExitStack
 
 import pytest
 
+from enforcer.lab.api.plane import ADMINS
 from generators.kube.client import Client
 from generators.kube.config import Source
 from generators.kube.transport import Transport
 from tests.generators.kube.proxy import FaultProxy
 from tests.testbed.fixtures import api, pytest_collection_finish
-from tests.testbed.plane import ADMINS, ControlPlane
+from tests.testbed.plane import ControlPlane
 
 __all__ = ["admin", "api", "connect", "proxy", "pytest_collection_finish"]
 

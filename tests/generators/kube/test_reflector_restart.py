@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 
+from enforcer.lab.api.plane import ADMINS
 from generators.kube.client import Client
 from tests.generators.kube.following import QUICK, Cluster
 from tests.generators.kube.proxy import FaultProxy, refusal
-from tests.testbed.plane import ADMINS, Controllers, ControlPlane
+from tests.testbed.plane import Controllers, ControlPlane
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.cluster
