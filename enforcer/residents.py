@@ -61,7 +61,7 @@ class Residents:
         """Local pods on the pod network, as their source has them."""
         self.interfaces: dict[str, int] = {}
         self.missing: dict[str, str] = {}
-        """Local pods without interface, and why."""
+        """Local pods without interface, and why; who has no sandbox yet is none of them."""
         self.present: frozenset[int] = frozenset()
         """The interfaces that were there at the last look."""
         self._names: Mapping[str, int] = {}
@@ -183,6 +183,8 @@ class Residents:
 
     def _annotated(self, pod: Pod, present: Links) -> tuple[int | None, str]:
         name = pod.annotations.get(INTERFACE_ANNOTATION, "")
+        if not name and not pod.ips:
+            return None, ""  # it has no sandbox yet: there is nothing to enforce
         if not name:
             return None, "no interface known: neither CNI nor its addresses tell it"
         index = present.by_name.get(name)

@@ -84,6 +84,16 @@ def test_a_new_sandbox_starts_while_the_status_has_the_addresses_of_the_old_one(
     assert reaches(peer.netns, new.netns, new.addresses[0], PATIENCE)
 
 
+def test_a_pod_whose_sandbox_is_not_made_is_nothing_that_is_not_enforced(node: Node) -> None:
+    node.write("pending.json", pod("t1/pending"))
+    files = {path.name: path.read_bytes() for path in node.manifests.iterdir()}
+    wait_for(lambda: node.status()["manifests"] == control.manifests_digest(files))
+    status = node.status()
+    assert "t1/pending" not in str((status["notEnforced"], status["problems"]))
+    wire = node.sandbox()
+    assert node.add("t1/pending", wire).code == 0
+
+
 def test_del_is_content_with_what_it_does_not_know(node: Node) -> None:
     wire = node.sandbox()
     for _ in range(2):

@@ -96,6 +96,16 @@ def test_two_pods_of_one_address_do_not_evict_each_other() -> None:
     assert found.interfaces == {"n/first": 11}
 
 
+def test_a_pod_without_sandbox_is_nothing_to_enforce_yet() -> None:
+    found = known({})
+    assert follow(found, pod("pending")) == []
+    assert found.missing == {}
+    follow(found, pod("pending", ip="10.0.0.1"))
+    assert "no interface known" in found.missing["n/pending"]
+    follow(found, pod("named", "v7"))
+    assert "no interface v7" in found.missing["n/named"]
+
+
 def addresses(changes: Iterable[InputChange]) -> list[tuple[str, ...]]:
     return [c.pod.ips for c in changes if isinstance(c, PodChange) and c.pod is not None]
 
