@@ -9,6 +9,7 @@ import pytest
 
 from generators.kube.resources import NAMESPACES
 from tests.enforcer.agent.cluster import Cluster, eventually, policy
+from tests.enforcer.faults.traffic import Cast, Traffic, unharmed
 
 pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -135,6 +136,30 @@ def test_while_the_api_server_is_away_nothing_opens_and_nothing_good_is_cut(
     cluster.wait_enforced(server, client)
     cluster.eventually_reaches(client, server)
     cluster.eventually_reaches(server, client, expected=False)
+
+
+def test_pods_come_and_go_under_traffic_while_the_api_server_is_away(
+    cluster: Cluster, two: tuple[str, str], name: Name
+) -> None:
+    isolated, friend = two
+    a, c = isolated.partition("/")[0], name("c")
+    cluster.namespace(c)
+    cluster.pod(c, "stranger")
+    cluster.pod(c, "goes")
+    cluster.policy(policy(a, "deny"))
+    cluster.wait_enforced(f"{c}/stranger", f"{c}/goes")
+    cluster.eventually_reaches(f"{c}/stranger", isolated, expected=False)
+    with Traffic(cluster.node, cast=Cast(isolated, friend, f"{c}/stranger")).started() as traffic:
+        cluster.relay.cut()
+        cluster.delete_pod(f"{c}/goes")
+        cluster.pod(c, "comes")
+        cluster.policy(policy(c, "deny"))
+        traffic.wait_for_more(200)
+        cluster.relay.restore()
+        cluster.wait_enforced(f"{c}/comes")
+        eventually("the pod is gone", lambda: f"{c}/goes" not in cluster.endpoints())
+        cluster.eventually_reaches(isolated, f"{c}/comes", expected=False)
+    assert unharmed(traffic.tally), traffic.tally
 
 
 def test_what_the_api_server_refuses_to_show_is_said_and_what_was_in_force_stays(

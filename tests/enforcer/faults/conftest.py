@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.enforcer.faults.traffic import STRANGER
+from tests.enforcer.faults.traffic import PODS
 from tests.enforcer.node import Node
 
 
@@ -16,7 +16,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     made = Node(tmp_path)
     try:
         made.build()
-        made.add_pod(STRANGER, 3)
+        made.add_pod(PODS.stranger, 3)
         yield made
     finally:
         made.remove()

@@ -21,7 +21,18 @@ ECHO_PORT, GUARDED_PORT = 9000, 9001
 PATIENCE_SECONDS = 2.0
 """An answer that takes longer is lost."""
 PAUSE_SECONDS = 0.002
-ISOLATED, FRIEND, STRANGER = "t1/a", "t2/b", "t3/c"
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who plays which part."""
+
+    isolated: str
+    friend: str
+    stranger: str
+
+
+PODS = Cast("t1/a", "t2/b", "t3/c")
 
 
 @dataclass(slots=True)
@@ -37,8 +48,9 @@ class Tally:
 class Traffic:
     """All flows between `started` and its end."""
 
-    def __init__(self, node: Node, family: int = 4) -> None:
+    def __init__(self, node: Node, family: int = 4, cast: Cast = PODS) -> None:
         self._node = node
+        self._cast = cast
         self._family = family
         self._stop = threading.Event()
         self._sockets: list[socket.socket] = []
@@ -82,18 +94,18 @@ class Traffic:
         assert came, f"no answers any more: {self.tally}"
 
     def _flows(self) -> list[Callable[[], None]]:
-        echo = self._open(FRIEND, socket.SOCK_DGRAM, ECHO_PORT)
-        asking = self._open(ISOLATED, socket.SOCK_DGRAM)
-        asking.connect((self._address(FRIEND), ECHO_PORT))
-        listener = self._open(FRIEND, socket.SOCK_STREAM, ECHO_PORT)
+        echo = self._open(self._cast.friend, socket.SOCK_DGRAM, ECHO_PORT)
+        asking = self._open(self._cast.isolated, socket.SOCK_DGRAM)
+        asking.connect((self._address(self._cast.friend), ECHO_PORT))
+        listener = self._open(self._cast.friend, socket.SOCK_STREAM, ECHO_PORT)
         listener.listen()
-        calling = self._open(ISOLATED, socket.SOCK_STREAM)
-        calling.connect((self._address(FRIEND), ECHO_PORT))
+        calling = self._open(self._cast.isolated, socket.SOCK_STREAM)
+        calling.connect((self._address(self._cast.friend), ECHO_PORT))
         answering, _ = listener.accept()
         answering.settimeout(PATIENCE_SECONDS)
         self._sockets.append(answering)
-        guarded = self._open(ISOLATED, socket.SOCK_DGRAM, GUARDED_PORT)
-        stranger = self._open(STRANGER, socket.SOCK_DGRAM)
+        guarded = self._open(self._cast.isolated, socket.SOCK_DGRAM, GUARDED_PORT)
+        stranger = self._open(self._cast.stranger, socket.SOCK_DGRAM)
         return [
             lambda: self._echo(echo),
             lambda: self._ask("UDP", asking),
@@ -135,7 +147,7 @@ class Traffic:
 
     def _intrude(self, stranger: socket.socket) -> None:
         while not self._stop.wait(PAUSE_SECONDS):
-            stranger.sendto(b"let me in", (self._address(ISOLATED), GUARDED_PORT))
+            stranger.sendto(b"let me in", (self._address(self._cast.isolated), GUARDED_PORT))
             self.tally.sent_by_stranger += 1
 
     def _guard(self, guarded: socket.socket) -> None:
