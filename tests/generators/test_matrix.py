@@ -46,7 +46,7 @@ def test_every_ordered_pair_and_declared_port_where_both_have_the_family() -> No
         ({"source": "x/a", "destination": "x/b"}, {("x/a", "x/b")}),
         ({"source": "192.0.2.1"}, {("ip/192.0.2.1", "x/a"), ("ip/192.0.2.1", "x/b")}),
     ],
-    ids=str,
+    ids=["source", "destination", "both", "an address"],
 )
 def test_one_end_can_be_fixed(narrow: dict[str, str], pairs: set[tuple[str, str]]) -> None:
     found = questions(small(), (), (), narrow.get("source"), narrow.get("destination"))
