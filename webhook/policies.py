@@ -19,7 +19,7 @@ from typing import TypeVar
 from generators.kube.client import Client
 from generators.kube.reflector import ReflectorStats
 from generators.kube.resources import Key
-from generators.kyverno.guard import DEFAULT_KINDS, Limits, parse_kind
+from generators.kyverno.guard import Limits, allowing
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import (
     FailurePolicy,
@@ -217,9 +217,8 @@ def _concerns(rule: Rule, kind: ObjectKind, operation: Operation, subresource: s
 
 def limits_for(config: TenantConfig, allowed: Iterable[str], system_namespace: str) -> Limits:
     """The operator's lists: `--allow-kind`, and the tenant file's protected namespaces."""
-    kinds = DEFAULT_KINDS | {parse_kind(text) for text in allowed}
     protected = Limits().protected | config.protected_namespaces | {system_namespace}
-    return Limits(kinds=kinds, protected=frozenset(protected))
+    return replace(allowing(allowed), protected=frozenset(protected))
 
 
 class PolicyBook:

@@ -1,13 +1,14 @@
 """What policies may read and write: one choke point for every lookup, and one for every write.
 
-A namespaced Policy reads and writes in its own namespace only, whatever its expressions say. API
+A namespaced Policy reads and writes in its own namespace only, whatever its expressions say, and
+of its own accord only kinds that give nobody rights: it acts with more rights than its author. API
 paths are read only where the operator's list allows it. Kinds are written only when they are on the
 list; namespaces that the operator protects get nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -49,6 +50,7 @@ DEFAULT_KINDS = frozenset(
         ("security.istio.io", "AuthorizationPolicy"),
     }
 )
+IN_NAMESPACES = frozenset({("", "ConfigMap"), ("networking.k8s.io", "NetworkPolicy")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Limits:
 
     kinds: frozenset[tuple[str, str]] | None = DEFAULT_KINDS
     """(group, kind); None = every kind, which only offline commands use."""
+    in_namespaces: frozenset[tuple[str, str]] = IN_NAMESPACES
+    """Of these kinds, those that a namespaced Policy may write too."""
     paths: tuple[str, ...] = DEFAULT_PATHS
     protected: frozenset[str] = frozenset(
         {"kube-system", "kube-public", "kube-node-lease", "ringfence-system"}
@@ -65,6 +69,12 @@ class Limits:
 
 OFFLINE = Limits(kinds=None, paths=("*",), protected=frozenset())
 """Nothing is written offline, so nothing needs to be held back."""
+
+
+def allowing(kinds: Iterable[str]) -> Limits:
+    """The usual lists and what `--allow-kind` names, which namespaced Policies may write too."""
+    named = frozenset(map(parse_kind, kinds))
+    return Limits(kinds=DEFAULT_KINDS | named, in_namespaces=IN_NAMESPACES | named)
 
 
 def parse_kind(text: str) -> tuple[str, str]:
@@ -79,12 +89,18 @@ def check_write(limits: Limits, policy_namespace: str, key: ObjectKey) -> None:
     """NotAllowed when a policy may not create, change or delete this object."""
     kind = key.kind
     cluster_scoped = kind.kind in CLUSTER_SCOPED
-    if limits.kinds is not None and (kind.group, kind.kind) not in limits.kinds:
-        allow = f"{kind.api_version}/{kind.kind}"
+    spelled = (kind.group, kind.kind)
+    allow = f"{kind.api_version}/{kind.kind}"
+    if limits.kinds is not None and spelled not in limits.kinds:
         raise NotAllowed(f"policies may not write {kind.kind}; start with --allow-kind {allow}")
     if policy_namespace and (cluster_scoped or key.namespace != policy_namespace):
         raise NotAllowed(
             f"a Policy of namespace {policy_namespace} may not write {key}; make it a ClusterPolicy"
+        )
+    if policy_namespace and limits.kinds is not None and spelled not in limits.in_namespaces:
+        raise NotAllowed(
+            f"a Policy of namespace {policy_namespace} may not write {kind.kind}; "
+            f"make it a ClusterPolicy, or start with --allow-kind {allow}"
         )
     home = key.name if kind.kind == "Namespace" else key.namespace
     if home in limits.protected:

@@ -20,7 +20,7 @@ from generators.kube.resources import (
     POLICIES,
     Resource,
 )
-from generators.kyverno.guard import DEFAULT_KINDS, Limits, parse_kind
+from generators.kyverno.guard import allowing
 from generators.kyverno.loading import load_policies
 from generators.kyverno.model import Data, Generation, Policy
 from generators.kyverno.model import Rule as PolicyRule
@@ -102,7 +102,7 @@ def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule,
     """
     if not sources:
         return ()
-    limits = Limits(kinds=DEFAULT_KINDS | {parse_kind(kind) for kind in allowed_kinds})
+    limits = allowing(allowed_kinds)
     loaded = load_policies(path for path in sources if path != CLUSTER)
     if loaded.problems:
         raise InputError(loaded.problems)

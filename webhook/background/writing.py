@@ -27,7 +27,7 @@ from generators.kube.resources import Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import Wanted
 from generators.kyverno.guard import Limits, check_write
-from generators.kyverno.ownership import KYVERNO, labels, mark_of, notes
+from generators.kyverno.ownership import KYVERNO, Mark, labels, mark_of, notes
 from generators.kyverno.values import (
     Document,
     Path,
@@ -94,14 +94,15 @@ class Writer:
     def ensure(self, policy_namespace: str, wanted: Wanted, present: MadeObject | None) -> Done:
         """Make the object, or bring it to what is wanted."""
         check_write(self._tenancy().limits, policy_namespace, wanted.key)
-        resource = self._resource(wanted)
+        resource = self._resource(policy_namespace, wanted)
         if present is None:
-            return self._create(resource, wanted)
+            return self._create(policy_namespace, resource, wanted)
+        _check_taking_over(policy_namespace, wanted, present.mark)
         if not wanted.synchronize:
             return self._release(resource, wanted, present)
-        return self._restore(resource, wanted, present)
+        return self._restore(policy_namespace, resource, wanted, present)
 
-    def _resource(self, wanted: Wanted) -> Resource:
+    def _resource(self, policy_namespace: str, wanted: Wanted) -> Resource:
         kind = wanted.key.kind
         found = self._discovery.find(kind.group, kind.version, kind.kind)
         if found is None:
@@ -109,24 +110,26 @@ class Writer:
         limits = self._tenancy().limits
         if not found.namespaced and limits.kinds is not None and kind.kind == "Namespace":
             raise NotAllowed("policies label namespaces, they do not make them")
+        _check_scope(policy_namespace, found)
         return found
 
-    def _create(self, resource: Resource, wanted: Wanted) -> Done:
+    def _create(self, policy_namespace: str, resource: Resource, wanted: Wanted) -> Done:
         try:
             answer = self._client.create(resource, raw(wanted.document), manager=FIELD_MANAGER)
         except AlreadyExists:
-            return self._meet(resource, wanted)
+            return self._meet(policy_namespace, resource, wanted)
         self._learn(wanted, bare_document(answer))
         self._wrote(resource.kind, Done.CREATED)
         return Done.CREATED
 
-    def _meet(self, resource: Resource, wanted: Wanted) -> Done:
+    def _meet(self, policy_namespace: str, resource: Resource, wanted: Wanted) -> Done:
         """An object of that name is there: one of ours that no watch has told yet, or not ours."""
         live = self._client.get(resource, wanted.key.name, wanted.key.namespace)
         meta = meta_of(live)
         mark = mark_of(bare_document(live))
         if not wanted.synchronize:
             return Done.KEPT
+        _check_taking_over(policy_namespace, wanted, mark)
         if mark is not None and name_of(mark.owner.trigger) != name_of(wanted.owner.trigger):
             # Whose it stays is decided once the watch has told of it.
             why = Status(message=f"it was made for {mark.owner.trigger} a moment ago")
@@ -137,7 +140,9 @@ class Writer:
         done = self._replace(resource, wanted, live)
         return done if mark is not None or done is Done.KEPT else Done.TAKEN_OVER
 
-    def _restore(self, resource: Resource, wanted: Wanted, present: MadeObject) -> Done:
+    def _restore(
+        self, policy_namespace: str, resource: Resource, wanted: Wanted, present: MadeObject
+    ) -> Done:
         different = set(differences(wanted.document, present.document()))
         with self._lock:
             if different <= self._learned[wanted.owner.policy, wanted.owner.rule]:
@@ -145,7 +150,7 @@ class Writer:
         try:
             live = self._client.get(resource, wanted.key.name, wanted.key.namespace)
         except NotFound:
-            return self._create(resource, wanted)
+            return self._create(policy_namespace, resource, wanted)
         return self._replace(resource, wanted, live)
 
     def _replace(self, resource: Resource, wanted: Wanted, live: Raw) -> Done:
@@ -197,6 +202,7 @@ class Writer:
         """Remove exactly the object that was looked at."""
         document = found.item.document()
         check_write(self._tenancy().limits, policy_namespace, key_of(document))
+        _check_scope(policy_namespace, found.resource)
         try:
             self._client.delete(
                 found.resource,
@@ -220,6 +226,7 @@ class Writer:
         key = key_of(after)
         tenancy = self._tenancy()
         check_write(tenancy.limits, policy_namespace, key)
+        _check_scope(policy_namespace, resource)
         check_change(tenancy, before, after)
         live = self._client.get(resource, key.name, key.namespace)
         seen = bare_document(live)
@@ -241,6 +248,25 @@ class Writer:
             raise
         self._wrote(resource.kind, Done.UPDATED)
         return Done.UPDATED
+
+
+def _check_scope(policy_namespace: str, resource: Resource) -> None:
+    """What discovery says of a kind counts; a namespace that is written on it does not."""
+    if policy_namespace and not resource.namespaced:
+        raise NotAllowed(
+            f"{resource.kind} objects are in no namespace, and a Policy of namespace "
+            f"{policy_namespace} writes in its own only; make it a ClusterPolicy"
+        )
+
+
+def _check_taking_over(policy_namespace: str, wanted: Wanted, mark: Mark | None) -> None:
+    """A namespaced Policy replaces only what one of its namespace made: others may outrank it."""
+    theirs = mark is not None and mark.owner.policy.startswith(f"{policy_namespace}/")
+    if policy_namespace and not theirs:
+        raise NotAllowed(
+            f"{wanted.key} is there, and no Policy of namespace {policy_namespace} made it; "
+            "choose another name, or make it a ClusterPolicy"
+        )
 
 
 def check_change(tenancy: Tenancy, before: Document, after: Document) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from generators.kube.discovery import Discovery
 from generators.kube.documents import Document, mapping, strings
 from generators.kube.errors import KubeError
 from generators.kube.resources import (
@@ -17,11 +18,17 @@ from generators.kube.resources import (
     SERVICE_ACCOUNTS,
     Resource,
 )
+from generators.kyverno.failures import NotAllowed
+from generators.kyverno.generation import Wanted
+from generators.kyverno.guard import allowing
+from generators.kyverno.ownership import Mark, Owner
+from generators.kyverno.values import ObjectKey, ObjectKind, Value
 from generators.labels import MANAGED_BY
 from tests.controller.cluster import ControllerProcess, holds_for
 from tests.controller.policies.ground import Ground, labels_of, quiet, started, uid_of, version_of
 from tests.testbed.waiting import eventually
 from webhook.background.memory import NAME
+from webhook.background.writing import Tenancy, Writer
 
 pytestmark = pytest.mark.cluster
 QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
@@ -450,6 +457,45 @@ def test_a_namespaced_policy_stays_in_its_namespace(on: Ground, mine: str) -> No
     assert on.find(SECRETS, f"{mine}-other", "here") is None
     on.drop("local", mine)
     eventually(lambda: on.find(SECRETS, mine, "here") is None, "collected")
+
+
+def test_a_namespaced_policy_takes_nothing_over(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    on.make(mine)
+    on.config(mine, "settings", {}, of="admin")
+    on.policy_object(
+        "local",
+        "- name: r\n  match: {any: [{resources: {kinds: [Secret]}}]}\n"
+        "  generate: {apiVersion: v1, kind: ConfigMap, synchronize: true, name: settings,"
+        f" namespace: {mine}, data: {{data: {{of: policy}}}}}}\n",
+        namespace=mine,
+    )
+    eventually(lambda: on.is_ready("local", mine), "Ready")
+    on.secret(mine, "trigger")
+    told = f"no Policy of namespace {mine} made it"
+    eventually(lambda: told in controller.get("/readyz")[1], "told")
+    found = on.find(CONFIG_MAPS, mine, "settings")
+    assert strings(found or {}, "data") == {"of": "admin"}
+    on.drop("local", mine)
+
+
+def test_a_namespaced_policy_makes_nothing_of_the_cluster_whatever_the_kind_is_called(
+    on: Ground, mine: str
+) -> None:
+    tenancy = Tenancy(allowing(["flowcontrol.apiserver.k8s.io/v1/FlowSchema"]), frozenset())
+    writer = Writer(on.admin, Discovery(on.admin), lambda: tenancy, lambda *_: None)
+    document: Value = {
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+        "kind": "FlowSchema",
+        "metadata": {"name": mine, "namespace": mine},
+        "spec": {"priorityLevelConfiguration": {"name": "exempt"}},
+    }
+    assert isinstance(document, dict)
+    trigger = ObjectKey(ObjectKind("", "v1", "ConfigMap"), mine, "trigger")
+    wanted = Wanted(document, Mark(Owner(f"{mine}/local", "r", trigger, "uid", "0")))
+    with pytest.raises(NotAllowed, match="in no namespace"):
+        writer.ensure(mine, wanted, None)
 
 
 def test_copies_of_a_list_come_and_go_with_their_sources(on: Ground, mine: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from generators.kyverno.creators import ANNOTATION, MAX_LENGTH, creator_of, written
-from generators.kyverno.failures import BadPatch
-from generators.kyverno.guard import DEFAULT_KINDS, Limits
+from generators.kyverno.failures import BadPatch, NotAllowed
+from generators.kyverno.guard import DEFAULT_KINDS, Limits, allowing, check_write
 from generators.kyverno.model import Unsupported
 from generators.kyverno.requests import Requester
 from generators.kyverno.usage import asks_who
-from generators.kyverno.values import Document
+from generators.kyverno.values import Document, ObjectKey, ObjectKind
 from generators.kyverno.vetting import vetted
 from tests.generators.kyverno.policies import ANY_NAMESPACE, generate_rule, mutate_rule, ns, rule
 
@@ -108,9 +108,19 @@ def test_what_a_generate_rule_may_not_write_is_told_before_it_runs(
             "{apiVersion: v1, kind: ConfigMap, namespace: other}", "ClusterPolicy", id="another"
         ),
         pytest.param("{apiVersion: v1, kind: Namespace}", "ClusterPolicy", id="of the cluster"),
+        pytest.param(
+            "{apiVersion: v1, kind: ResourceQuota}", "--allow-kind v1/ResourceQuota", id="a quota"
+        ),
+        pytest.param(
+            "{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding}",
+            "--allow-kind rbac.authorization.k8s.io/v1/RoleBinding",
+            id="rights",
+        ),
     ],
 )
-def test_a_namespaced_policy_targets_its_own_namespace_only(target: str, told: str) -> None:
+def test_a_namespaced_policy_writes_harmless_kinds_of_its_own_namespace_only(
+    target: str, told: str
+) -> None:
     match = ANY_NAMESPACE.replace("Namespace", "ConfigMap")
     body = f"{match}\nmutate:\n  targets: [{target}]\n  patchStrategicMerge: {{data: {{a: b}}}}"
     (policy,) = rule(body, kind="Policy", namespace="shop")
@@ -118,3 +128,11 @@ def test_a_namespaced_policy_targets_its_own_namespace_only(target: str, told: s
     assert bool(found.refused) == bool(told)
     if told:
         assert told in str(found.refused[0][1][0])
+
+
+def test_what_the_operator_names_a_namespaced_policy_may_write_too() -> None:
+    quota = ObjectKey(ObjectKind("", "v1", "ResourceQuota"), "shop", "q")
+    check_write(allowing(()), "", quota)
+    check_write(allowing(["ResourceQuota"]), "shop", quota)
+    with pytest.raises(NotAllowed, match="--allow-kind v1/ResourceQuota"):
+        check_write(allowing(["Secret"]), "shop", quota)
