@@ -6,7 +6,6 @@ import logging
 import signal
 import threading
 from contextlib import ExitStack
-from functools import partial
 
 from enforcer import loader, scrape
 from enforcer.agent import Agent, Parts, Settings, exclusive
@@ -84,12 +83,12 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         stack.callback(stop.set)
         server.start()
         stack.callback(server.stop)
-        stack.enter_context(
-            answering_cni(settings, pins, board, attachments, partial(agent.report, "cni"))
-        )
+        stack.enter_context(answering_cni(settings, pins, board, attachments, agent.report))
         if settings.watch_interfaces:
             looked_for = settings.watch_interfaces
-            watcher = Watcher(pins, settings.start_mode, looked_for, agent.look_around)
+            watcher = Watcher(
+                pins, settings.start_mode, looked_for, agent.look_around, agent.report
+            )
             start_thread(stack, threading.Event(), watcher.run)
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)

@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from enforcer import attach, links
+from enforcer.beside import Part, Report
 from enforcer.links import Link
 from enforcer.start import StartMode
 from generators.errors import RingfenceError
@@ -42,23 +43,36 @@ class Watcher:
     """Listens from the moment it is made; `run` attaches."""
 
     def __init__(
-        self, pins: Path, mode: StartMode, patterns: Sequence[str], changed: Callable[[], None]
+        self,
+        pins: Path,
+        mode: StartMode,
+        patterns: Sequence[str],
+        changed: Callable[[], None],
+        report: Report,
     ) -> None:
         self._pins = pins
         self._mode = mode
         self._patterns = tuple(patterns)
         self._changed = changed
+        self._part = Part(
+            "interfaces", "new interfaces are not closed until their pod is known", report
+        )
         self._socket = links.listen()
-        with links.netlink() as asked:
-            self._seen = {link.ifindex for link in asked.links()}
+        self._seen = {link.ifindex for link in _everything()}
 
     def run(self, stop: threading.Event) -> None:
         """Attach to what appears until told to stop."""
         with self._socket:
             while not stop.is_set():
                 readable, _, _ = select.select([self._socket], [], [], STOP_SECONDS)
-                if readable:
-                    self.take(_heard(self._socket))
+                if readable or self._part.failed:
+                    self._part.attempt(self._step)
+                if self._part.failed:
+                    stop.wait(STOP_SECONDS)
+
+    def _step(self) -> None:
+        # What went wrong may have cost what was heard.
+        self.take(_everything() if self._part.failed else _heard(self._socket))
 
     def take(self, found: Iterable[Link]) -> None:
         """Close those that are new and look like a pod's; others are looked at again when they
@@ -70,9 +84,9 @@ class Watcher:
             if link.ifindex not in self._seen and looks_like_pod(link, self._patterns)
         ]
         for link in {link.ifindex: link for link in new}.values():
-            self._seen.add(link.ifindex)
             if self._mode is not StartMode.OPEN:
                 self._close(link)
+            self._seen.add(link.ifindex)
         if new:
             self._changed()
 
@@ -92,5 +106,9 @@ def _heard(listening: socket.socket) -> list[Link]:
     except OSError as error:
         if error.errno != errno.ENOBUFS:
             raise
+    return _everything()
+
+
+def _everything() -> list[Link]:
     with links.netlink() as asked:
         return asked.links()

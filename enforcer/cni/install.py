@@ -14,10 +14,10 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from enforcer.beside import Part, Report
 from enforcer.cni import build, conflist
 from enforcer.cni.conflist import BadConflist, Entry
 from enforcer.cni.namespaces import FILE as NAMESPACES
@@ -185,18 +185,15 @@ def _replace(path: Path, text: str, like: Path) -> None:
 class Keeper:
     """Keeps plugin and entry on the node; a thread of the agent's process.
 
-    What it cannot do is told to `report`, empty when it can again, and tried again.
+    What it cannot do is told to `report`, and tried again.
     """
 
-    def __init__(
-        self, places: Places, report: Callable[[str], None], seconds: int = DEFAULT_SECONDS
-    ) -> None:
+    def __init__(self, places: Places, report: Report, seconds: int = DEFAULT_SECONDS) -> None:
         self._places = places
         self._entry = places.entry(seconds)
-        self._report = report
+        self._part = Part("cni", "new pods start without the CNI plugin", report)
         self._changed = threading.Event()
         self._watch = FolderWatch(flat=[places.conf_dir])
-        self._failure = ""
 
     def start(self) -> None:
         """Install and join; raises only where there is no plugin to install."""
@@ -218,13 +215,9 @@ class Keeper:
         self._changed.set()
 
     def keep(self) -> None:
-        """Put back what is missing: the program first, because the entry names it."""
-        failure = ""
-        try:
-            install_program(self._places)
-            join(self._places, self._entry)
-        except RingfenceError as error:
-            failure = f"new pods start without the CNI plugin: {error}"
-        if failure != self._failure:
-            self._failure = failure
-            self._report(failure)
+        """Put back what is missing."""
+        self._part.attempt(self._put_back)
+
+    def _put_back(self) -> None:
+        install_program(self._places)  # first, because the entry names it
+        join(self._places, self._entry)

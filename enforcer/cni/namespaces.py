@@ -13,7 +13,6 @@ of counts as one.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -21,14 +20,12 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
+from enforcer.beside import Part, Report
 from enforcer.state import Board, State
 from enforcer.tables import EndpointFlag
 from enforcer.walls import Home, wall_flags
-from generators.logs import event
 from generators.objects import Namespace
 from generators.tenants.model import Mode, TenantConfig
-
-log = logging.getLogger("ringfence.enforcer")
 
 FILE = "ringfence-namespaces"
 OTHERS = "*"
@@ -127,8 +124,11 @@ class Strictness:
 class Keeper:
     """Writes the file whenever the answers change; a thread of the agent's process."""
 
-    def __init__(self, path: Path, strictness: Strictness, board: Board) -> None:
+    def __init__(self, path: Path, strictness: Strictness, board: Board, report: Report) -> None:
         self._path = path
+        self._part = Part(
+            "cni-namespaces", f"{path} is not kept, which says who may start without us", report
+        )
         self._strictness = strictness
         self._board = board
         self._written = ""
@@ -141,31 +141,29 @@ class Keeper:
         if self._written:
             self._strictness.restore(self._written)
         else:
-            self._write(self._strictness.first_page())
+            self._part.attempt(lambda: self._write(self._strictness.first_page()))
 
     def run(self, stop: threading.Event) -> None:
         """Keep the file until told to stop."""
         seen: State | None = None
         pause = SETTLE_SECONDS
         while not stop.wait(pause):
-            if self._board.state is not seen:
+            if self._board.state is not seen or self._part.failed:
                 seen = self._board.state
                 began = time.monotonic()
-                self.keep()
+                self._part.attempt(self.keep)
                 pause = max(SETTLE_SECONDS, REST * (time.monotonic() - began))
 
     def keep(self) -> None:
         """Write the file if it says something else."""
         page = self._strictness.page()
+        if page is None and not self._written:
+            page = self._strictness.first_page()
         if page is not None and page != self._written:
             self._write(page)
 
     def _write(self, page: str) -> None:
         unfinished = self._path.with_name(f".{self._path.name}.new")
-        try:
-            unfinished.write_text(page)
-            unfinished.replace(self._path)
-        except OSError as error:
-            event(log, "namespaces_not_written", logging.ERROR, error=str(error))
-            return
+        unfinished.write_text(page)
+        unfinished.replace(self._path)
         self._written = page

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from enforcer.agent import Settings
 from enforcer.attachments import Attachments
+from enforcer.beside import Report
 from enforcer.cni import install, namespaces
 from enforcer.cni.plugin import Plugin
 from enforcer.cni.server import Server
@@ -44,7 +45,7 @@ def running(
     pins: Path,
     board: Board,
     attachments: Attachments,
-    report: Callable[[str], None],
+    report: Report,
 ) -> Iterator[None]:
     """Answer CNI calls, and keep the plugin on the node, until the block ends."""
     strictness = namespaces.Strictness(board, configured=settings.config is not None)
@@ -57,7 +58,7 @@ def running(
         stack.callback(server.stop)
         if found is not None:
             joined = install.Keeper(found, report)
-            written = namespaces.Keeper(found.namespaces, strictness, board)
+            written = namespaces.Keeper(found.namespaces, strictness, board, report)
             written.start()  # first: what it writes is asked for as soon as the plugin is there
             joined.start()
             for run, wake in ((joined.run, joined.wake), (written.run, None)):
