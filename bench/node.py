@@ -43,7 +43,7 @@ def run(scale: Scale) -> Iterator[Comparison]:
     except MachineLacks as lack:
         yield Comparison("One agent", (), absent=(f"the agent: {lack}",))
         return
-    sizes = (100, 10_000, 20_000, 100_000) if scale is Scale.FULL else (60,)
+    sizes = (100, 10_000, 20_000, 100_000) if scale is Scale.FULL else (60, 120)
     found = [_measured(pods, scale.of(300, 3)) for pods in sizes]
     for one in found:
         yield Comparison(
