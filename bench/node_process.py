@@ -43,6 +43,8 @@ NODE = "here"
 POD_CIDR = "10.0.0.0/8"
 APPS = ("web", "api", "db", "cache")
 PODS_EACH = 100
+REPLICAS = 4
+TEMPLATE = "7d9c6b8f5"
 PATIENCE = 600.0
 IDLE_SECONDS = 5.0
 
@@ -54,8 +56,9 @@ def address(number: int) -> str:
 
 def pod(number: int, *, local: bool = False, app: str = "") -> Document:
     """As long as pods are: most of it is what the agent throws away."""
-    labels = {"app": app or APPS[number % 4], "pod-template-hash": "7d9c6b8f5"}
+    labels = {"app": app or APPS[number % 4], "pod-template-hash": TEMPLATE}
     padding = [{"manager": f"m{i}", "fieldsV1": {"f:metadata": {"f:labels": {}}}} for i in range(8)]
+    owner = {"kind": "ReplicaSet", "name": replica_set_of(number), "controller": True}
     env = [{"name": f"SETTING_{i}", "value": "something that is set"} for i in range(30)]
     return {
         "apiVersion": "v1",
@@ -66,6 +69,7 @@ def pod(number: int, *, local: bool = False, app: str = "") -> Document:
             "uid": uid_of(number),
             "labels": labels,
             "annotations": {"checksum": "0" * 64},
+            "ownerReferences": [owner],
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "managedFields": padding,
         },
@@ -86,7 +90,12 @@ def pod(number: int, *, local: bool = False, app: str = "") -> Document:
 
 def name_of(number: int) -> str:
     """Of a pod."""
-    return f"workload-{number % PODS_EACH}-7d9c6b8f5-{number:06x}"
+    return f"{replica_set_of(number)}-{number:06x}"
+
+
+def replica_set_of(number: int) -> str:
+    """Of a pod's owner."""
+    return f"workload-{number // REPLICAS}-{TEMPLATE}"
 
 
 def uid_of(number: int) -> str:

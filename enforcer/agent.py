@@ -181,6 +181,7 @@ class Agent:
             in_force=Live(self._in_force),
             sources=Computed(self._parts.supply.sources()),
             cluster=compiler.cluster,
+            serving=compiler.serving,
         )
 
     def wake(self) -> None:

@@ -13,6 +13,17 @@ from enforcer.tables import FIRST_POD_IDENTITY, SERVICE_BACKENDS, AddressEntry
 from generators.objects import EndpointSlice, Pod, Service
 from generators.services import Backend, ServiceKey, service_map
 
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A Service that an address stands for, or stands behind; `ports` are those of the address."""
+
+    service: str
+    """`namespace/name`."""
+    ports: frozenset[tuple[str, int]]
+    """Protocol and number."""
+
+
 PodsOf = Callable[[str], Iterable[Pod]]
 """The pods of a namespace."""
 
@@ -46,6 +57,19 @@ class Calls:
     def services(self) -> Iterable[Service]:
         """All of them, as of now."""
         return [known.service for known in list(self._known.values()) if known.service is not None]
+
+    def serving(self, address: str) -> tuple[Serving, ...]:
+        """The Services of an address, by name; may be asked from any thread."""
+        found: dict[str, set[tuple[str, int]]] = {}
+        for key in list(self._by_address.get(address, ())):
+            for name in list(self._claims.get(key, ())):
+                known = self._known.get(name)
+                backends = known.backends.get(key, ()) if known is not None else ()
+                listed = [b.port for b in backends if b.address == address]
+                if key.address == address:
+                    listed.append(key.port)
+                found.setdefault(name, set()).update((key.protocol, port) for port in listed)
+        return tuple(Serving(name, frozenset(found[name])) for name in sorted(found))
 
     def put_slice(self, key: str, found: EndpointSlice | None, old: EndpointSlice | None) -> None:
         """An EndpointSlice is there, or gone."""

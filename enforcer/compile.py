@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from enforcer import capacity, generations, transition
-from enforcer.calls import Calls
+from enforcer.calls import Calls, Serving
 from enforcer.changes import (
     ArrivalChange,
     ConfigChange,
@@ -216,6 +216,10 @@ class Compiler:
     def owners(self) -> Mapping[str, Pod]:
         """Whose each pod address is; always as of now."""
         return Live(self._population.owners)
+
+    def serving(self, address: str) -> tuple[Serving, ...]:
+        """The Services of an address; always as of now."""
+        return self._calls.serving(address)
 
     def policies(self) -> Mapping[str, NetworkPolicy]:
         """All policies, those included that are kept for dying pods; always as of now."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from enforcer.calls import Serving
 from enforcer.delays import Delays, Tally
 from enforcer.tables import Tables
 from generators.cluster import Cluster
@@ -100,6 +101,8 @@ class State:
     """The tenant file in force; lines of the file travel with its values."""
     cluster: Callable[[], Cluster | None] = field(default=lambda: None, compare=False)
     """The objects that all of it was made from, put together when somebody asks: takes time."""
+    serving: Callable[[str], tuple[Serving, ...]] = field(default=lambda _: (), compare=False)
+    """The Services that an address belongs to, as theirs or as a backend's; always as of now."""
 
     @property
     def ready(self) -> bool:

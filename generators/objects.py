@@ -85,12 +85,20 @@ class ContainerPort:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Workload:
+    """What runs a pod, by the name that people gave it: a Deployment, not its ReplicaSet."""
+
+    kind: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod on the pod network, or on its node's when `host_network`.
 
     `ips` holds every address in canonical text (IPv4 and IPv6), empty while it has none;
-    `host_ips` those of its node.
+    `host_ips` those of its node; `workload` None: nobody runs it but whoever made it.
     """
 
     namespace: str
@@ -106,6 +114,7 @@ class Pod:
     terminating: bool = False
     uid: str = ""
     created: str = ""
+    workload: Workload | None = None
     origin: Origin = field(default=Origin(), compare=False)
 
     @property

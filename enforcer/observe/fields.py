@@ -115,6 +115,17 @@ def pod(line: Json, end: End) -> str:
     return f"{text(line, 'flow', end, 'namespace')}/{name}" if name else ""
 
 
+def workloads(line: Json, end: End) -> Sequence[Json]:
+    """What runs the pod of an end: kind and name."""
+    return mappings(mapping(line, "flow", end).get("workloads"))
+
+
+def service(line: Json, end: End) -> tuple[str, str]:
+    """Namespace and name of the Service of an end; empty where it has none."""
+    found = mapping(line, "flow", f"{end}_service")
+    return text(found, "namespace"), text(found, "name")
+
+
 def labels(line: Json, end: End) -> tuple[str, ...]:
     """Labels as `source:key=value`."""
     return tuple(str(label) for label in items(line, "flow", end, "labels"))

@@ -2,7 +2,7 @@
 
 Each flag that may be given is a row of `FILTERS`; a flag given twice means either value, different
 flags must all hold, a negated flag must not. What may surprise: what our flows do not carry
-(services, HTTP) is refused with the reason and not ignored, see `REFUSED`.
+(DNS names, HTTP) is refused with the reason and not ignored, see `REFUSED`.
 """
 
 from __future__ import annotations
@@ -91,6 +91,28 @@ def _pod(value: str) -> EndTest:
         return found.startswith(name) and bool(found)
 
     return test
+
+
+def _service(value: str) -> EndTest:
+    """As `_pod`, of the Service's name."""
+    namespace, slash, name = value.rpartition("/")
+
+    def test(line: Json, end: End) -> bool:
+        near, found = fields.service(line, end)
+        return bool(found) and found.startswith(name) and (not slash or near == namespace)
+
+    return test
+
+
+def _workload(value: str) -> EndTest:
+    """`name`, `Kind/name` or `Kind/`."""
+    kind, _, name = value.rpartition("/")
+    if not kind and not name:
+        raise ValueError("wanted NAME, KIND/NAME or KIND/")
+    return lambda line, end: any(
+        name in ("", fields.text(found, "name")) and kind in ("", fields.text(found, "kind"))
+        for found in fields.workloads(line, end)
+    )
 
 
 def _namespace(value: str) -> EndTest:
@@ -250,6 +272,8 @@ def _policy(value: str) -> Predicate:
 ENDS: Mapping[str, tuple[str, str, Callable[[str], EndTest]]] = {
     "pod": ("[NAMESPACE/]PREFIX", "pods by the beginning of their name, or NAMESPACE/", _pod),
     "namespace": ("NAME", "pods of a namespace", _namespace),
+    "service": ("[NAMESPACE/]PREFIX", "a Service by its address or its backends", _service),
+    "workload": ("[KIND/]NAME", "pods that a workload runs: Deployment/web", _workload),
     "tenant": ("NAME", "pods of a tenant", _tenant),
     "label": ("KEY=VALUE,...", "pods by labels", _label),
     "ip": ("ADDRESS|CIDR", "an address or a block", _ip),
@@ -313,6 +337,12 @@ FILTERS: Mapping[str, Filter] = {
             _pattern(lambda line: fields.text(line, "node_name")),
         ),
         Filter(
+            "interface",
+            "NAME",
+            "Interface of the node that saw it.",
+            lambda value: lambda line: fields.text(line, "flow", "interface", "name") == value,
+        ),
+        Filter(
             "uuid",
             "UUID",
             "One flow.",
@@ -322,19 +352,15 @@ FILTERS: Mapping[str, Filter] = {
 }
 
 _NO_L7 = "flows carry no layer 7 here: nothing above TCP, UDP and SCTP is looked at"
-_NO_SERVICE = "flows show the backend, not the Service that led to it; filter by its pods"
 REFUSED: Mapping[str, str] = {
-    **{f"{prefix}service": _NO_SERVICE for prefix in ("", "from-", "to-")},
     **{
-        f"{prefix}workload": "flows do not carry workloads; filter by --pod or --label"
+        f"{prefix}{flag}": why
         for prefix in ("", "from-", "to-")
+        for flag, why in (
+            ("fqdn", "flows do not carry DNS names; filter by --ip"),
+            ("cluster", "there is one cluster; filter by --node-name"),
+        )
     },
-    **{
-        f"{prefix}fqdn": "flows do not carry DNS names; filter by --ip"
-        for prefix in ("", "from-", "to-")
-    },
-    "cluster": "there is one cluster; filter by --node-name",
-    "interface": "flows do not carry interfaces; filter by --pod",
     **{f"http-{part}": _NO_L7 for part in ("method", "path", "status", "url", "header")},
     "trace-id": _NO_L7,
     "cel-expression": "expressions are not understood; combine the other filters",

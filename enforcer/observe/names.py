@@ -7,11 +7,13 @@ for in a flood of drops it is always the same few.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from enforcer.flows import DropReason, FlowRecord, ForwardReason
+from enforcer.calls import Serving
+from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason
 from enforcer.state import State
 from enforcer.tables import (
     IDENTITY_HOST,
@@ -21,13 +23,15 @@ from enforcer.tables import (
     EndpointEntry,
     Tables,
 )
-from generators.objects import Direction, NetworkPolicy, Pod
+from generators.objects import Direction, NetworkPolicy, Pod, Workload
 from generators.origins import origin_of
 from generators.verdicts import Verdict
 
 IDENTITY_WORLD = 2
 REMEMBERED = 4096
 """Addresses that a directory has looked up."""
+PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
+"""Of Services."""
 
 
 class Match(IntEnum):
@@ -52,6 +56,7 @@ class Party:
     pod: str = ""
     tenant: str = ""
     labels: tuple[str, ...] = field(default=())
+    workload: Workload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,11 @@ class Seen:
     speakers: tuple[Speaker, ...] = ()
     match: Match = Match.NONE
     revision: int = 0
+    source_service: str = ""
+    """`namespace/name`; empty where the end is none's."""
+    destination_service: str = ""
+    interface: str = ""
+    """Name of the interface that it was seen at; empty when that is gone already."""
 
     @property
     def local(self) -> Party:
@@ -96,11 +106,14 @@ class Directory:
         }
         self._parties: dict[str, Party | None] = {}
         self._speakers: dict[str, Speaker] = {}
+        self._serving: dict[str, tuple[Serving, ...]] = {}
+        self._interfaces: dict[int, str] = {}
 
     def see(self, record: FlowRecord) -> Seen:
         """Put names to an event."""
         inward = record.direction is Dir.INGRESS
         near, far = self._near(record), self._far(record)
+        replies = EventFlag.REPLY in record.flags
         rule, policies = self._decided(record)
         return Seen(
             record,
@@ -111,7 +124,31 @@ class Directory:
             self._who_spoke(record, rule),
             self._match(record, rule),
             self._state.revision,
+            self._service(record, record.source, record.source_port, calls=not replies),
+            self._service(record, record.destination, record.destination_port, calls=replies),
+            self._interface(record.ifindex),
         )
+
+    def _service(self, record: FlowRecord, address: str, port: int, *, calls: bool) -> str:
+        """The Service of an end, the first by name; whoever calls speaks from any port."""
+        protocol = PROTOCOLS.get(record.protocol)
+        if protocol is None or not address:
+            return ""
+        if address not in self._serving:
+            if len(self._serving) >= REMEMBERED:
+                self._serving.clear()
+            self._serving[address] = self._state.serving(address)
+        fitting = (s for s in self._serving[address] if calls or (protocol, port) in s.ports)
+        found = next(fitting, None)
+        return found.service if found is not None else ""
+
+    def _interface(self, ifindex: int) -> str:
+        if ifindex not in self._interfaces:
+            try:
+                self._interfaces[ifindex] = socket.if_indextoname(ifindex)
+            except OSError:
+                self._interfaces[ifindex] = ""
+        return self._interfaces[ifindex]
 
     def party(self, address: str) -> Party | None:
         """The pod or node that has an address now."""
@@ -142,6 +179,7 @@ class Directory:
             pod=pod.name,
             tenant=self._state.tenants.get(pod.namespace, ""),
             labels=tuple(f"k8s:{key}={value}" for key, value in sorted(pod.labels.items())),
+            workload=pod.workload,
         )
 
     def _near(self, record: FlowRecord) -> Party:

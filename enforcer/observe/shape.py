@@ -67,6 +67,8 @@ def to_flow(seen: Seen, node: str) -> Flow:
         "traffic_direction": record.direction.name,
         "is_reply": EventFlag.REPLY in record.flags,
         **_speakers(seen),
+        **_services(seen),
+        **_interface(seen),
         "Summary": _summary(record),
     }
     if drop:
@@ -124,7 +126,30 @@ def _party(party: Party) -> Flow:
         "labels": sorted(labels),
         "pod_name": party.pod,
     }
+    if party.workload is not None:
+        values["workloads"] = [{"name": party.workload.name, "kind": party.workload.kind}]
     return {key: value for key, value in values.items() if value}
+
+
+def _services(seen: Seen) -> Flow:
+    """The Service of each end that has one."""
+    found: Flow = {}
+    for key, service in (
+        ("source_service", seen.source_service),
+        ("destination_service", seen.destination_service),
+    ):
+        namespace, slash, name = service.partition("/")
+        if slash:
+            found[key] = {"name": name, "namespace": namespace}
+    return found
+
+
+def _interface(seen: Seen) -> Flow:
+    index = seen.record.ifindex
+    if not index:
+        return {}
+    named = {"name": seen.interface} if seen.interface else {}
+    return {"interface": {"index": index, **named}}
 
 
 def _l4(record: FlowRecord) -> Flow:

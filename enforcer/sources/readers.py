@@ -33,7 +33,9 @@ from generators.objects import (
     Origin,
     Pod,
     Service,
+    Workload,
 )
+from generators.workloads import workload_of
 
 API = Origin("api-server")
 OUR_ANNOTATIONS = "ringfence.io/"
@@ -107,10 +109,11 @@ class PodReader:
             self._problems.clear(key)
             return None
         wrong: list[str] = []
+        labels = self._shared.labels(strings(meta, "labels"))
         pod = Pod(
             namespace=key.namespace,
             name=key.name,
-            labels=self._shared.labels(strings(meta, "labels")),
+            labels=labels,
             annotations=self._annotations(meta) if node == self._node else _NONE,
             ips=self._addresses(status, wrong),
             ports=self._shared.one(_ports(spec)),
@@ -120,6 +123,7 @@ class PodReader:
             terminating="deletionTimestamp" in meta,
             uid=text(meta, "uid") if node == self._node else "",
             created=self._shared.one(text(meta, "creationTimestamp")),
+            workload=self._workload(meta, labels),
             origin=API,
         )
         if wrong:
@@ -127,6 +131,14 @@ class PodReader:
         else:
             self._problems.clear(key)
         return pod
+
+    def _workload(self, meta: Mapping[str, object], labels: Labels) -> Workload | None:
+        """As manifests/core.py reads it; pods of one workload share it."""
+        for owner in mappings(meta, "ownerReferences"):
+            if owner.get("controller") is True:
+                found = workload_of(sys.intern(text(owner, "kind")), text(owner, "name"), labels)
+                return self._shared.one(found) if found is not None else None
+        return None
 
     def _annotations(self, meta: Mapping[str, object]) -> Labels:
         found = {k: v for k, v in strings(meta, "annotations").items() if _is_ours(k)}

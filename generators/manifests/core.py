@@ -15,11 +15,14 @@ from generators.objects import (
     NAME_LABEL,
     ConfigMap,
     ContainerPort,
+    Labels,
     Namespace,
     Node,
     Origin,
     Pod,
+    Workload,
 )
+from generators.workloads import workload_of
 
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 _RUNNING = "Running"
@@ -67,8 +70,18 @@ def parse_pod(root: Cursor, origin: Origin) -> Pod:
         terminating=meta.terminating,
         uid=meta.uid,
         created=meta.created,
+        workload=_workload(root, meta.labels),
         origin=origin,
     )
+
+
+def _workload(root: Cursor, labels: Labels) -> Workload | None:
+    meta = root.child("metadata")
+    for owner in meta.children("ownerReferences") if meta is not None else []:
+        controls = owner.child("controller")
+        if controls is not None and controls.boolean():
+            return workload_of(owner.string("kind"), owner.string("name"), labels)
+    return None
 
 
 def _phase(status: Cursor) -> str:

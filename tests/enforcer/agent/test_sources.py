@@ -26,7 +26,15 @@ from generators.cluster import Cluster, from_record
 from generators.kube.documents import Document
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, PODS, Resource
 from generators.manifests import Documents, parse_object
-from generators.objects import ConfigMap, Direction, Namespace, NetworkPolicy, Origin, Pod
+from generators.objects import (
+    ConfigMap,
+    Direction,
+    Namespace,
+    NetworkPolicy,
+    Origin,
+    Pod,
+    Workload,
+)
 from generators.record import RecordEntry, record_documents
 from generators.tenants.load import load_tenants
 from tests.enforcer.test_sequences import meaning
@@ -295,6 +303,31 @@ def test_pods_are_read_as_manifests_are(
     assert found.ips == expected
     if expected:
         assert found == parse_object(document, Origin("test"))
+
+
+@pytest.mark.parametrize(
+    ("owners", "expected"),
+    [
+        ([], None),
+        ([("ReplicaSet", "web-5d9", True)], Workload("Deployment", "web")),
+        ([("ReplicaSet", "web-5d9", False)], None),
+        ([("Other", "x", False), ("StatefulSet", "db", True)], Workload("StatefulSet", "db")),
+    ],
+)
+def test_a_pods_workload_is_read_as_in_manifests_and_is_one_object_for_its_pods(
+    owners: list[tuple[str, str, bool]], expected: Workload | None
+) -> None:
+    document = pod("n1", "a", labels={"pod-template-hash": "5d9"})
+    document["metadata"]["ownerReferences"] = [  # type: ignore[index]
+        {"kind": kind, "name": name, "controller": controls} for kind, name, controls in owners
+    ]
+    read = PodReader(NODE, Problems())
+    found, again = read(document), read(document)
+    assert found is not None
+    assert again is not None
+    assert found.workload == expected
+    assert found.workload is again.workload
+    assert found == parse_object(document, Origin("test"))
 
 
 def test_pods_on_the_network_of_other_nodes_are_nobodys_peers() -> None:

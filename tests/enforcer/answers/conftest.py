@@ -94,6 +94,7 @@ def documents(node: Node) -> list[Document]:
         namespace("t3", {"ringfence.io/mode": "audit"}),
         *record_documents(entries),
         *(labelled(pod) for pod in node.pods()),
+        service("api"),
         policy("deny-api", "api", []),
         policy("allow-web", "web", [{"from": [{"podSelector": {}}], "ports": [{"port": 8080}]}]),
     ]
@@ -107,7 +108,25 @@ def namespace(name: str, annotations: Mapping[str, str] | None = None) -> Docume
 def labelled(pod: Document) -> Document:
     metadata = dict(pod["metadata"])  # type: ignore[call-overload]
     key = f"{metadata['namespace']}/{metadata['name']}"
-    return {**pod, "metadata": {**metadata, "labels": LABELS[key]}}
+    metadata["labels"] = labels = LABELS[key]
+    if labels:
+        owner = {"kind": "StatefulSet", "name": labels["app"], "controller": True}
+        metadata["ownerReferences"] = [owner]
+    return {**pod, "metadata": metadata}
+
+
+def service(app: str) -> Document:
+    """In t1, in front of the pods of an app."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": app, "namespace": "t1"},
+        "spec": {
+            "clusterIP": "10.96.0.1",
+            "selector": {"app": app},
+            "ports": [{"port": 80, "targetPort": 8080}],
+        },
+    }
 
 
 def policy(name: str, app: str, ingress: list[object]) -> Document:

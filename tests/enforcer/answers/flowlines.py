@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 Line = dict[str, object]
 
@@ -19,6 +20,9 @@ def line(
     speakers: list[Mapping[str, object]] | None = None,
     family: int = 4,
     match: int = 0,
+    source_workload: Mapping[str, object] | None = None,
+    destination_service: Mapping[str, object] | None = None,
+    interface: Mapping[str, object] | None = None,
 ) -> Line:
     """A TCP SYN from red-dev/web-0, or from `source`, to blue-dev/api-7c9."""
     time = f"2026-01-05T10:00:{second:02}.123456789Z"
@@ -63,6 +67,12 @@ def line(
         flow[f"{direction.lower()}_{did}_by"] = speakers
     if match:
         flow["policy_match_type"] = match
+    if source_workload:
+        flow["source"] = {**cast(Line, flow["source"]), "workloads": [source_workload]}
+    if destination_service:
+        flow["destination_service"] = destination_service
+    if interface:
+        flow["interface"] = interface
     return {"flow": flow, "node_name": "node1", "time": time}
 
 

@@ -18,7 +18,14 @@ Run = Callable[..., "CompletedProcess[str]"]
 
 DROP = line(speakers=[policy("deny")])
 WALLED = line(reason="POLICY_DENY", speakers=[WALL])
-ALLOWED = line("FORWARDED", speakers=[policy("allow", "ingress[0]")], match=2)
+ALLOWED = line(
+    "FORWARDED",
+    speakers=[policy("allow", "ingress[0]")],
+    match=2,
+    source_workload={"kind": "StatefulSet", "name": "web"},
+    destination_service={"namespace": "blue-dev", "name": "api"},
+    interface={"index": 9, "name": "lxc1"},
+)
 UDP6 = line(l4={"UDP": {"source_port": 5353, "destination_port": 53}}, family=6, direction="EGRESS")
 PING = line(l4={"ICMPv4": {"type": 8, "code": 0}}, source=WORLD)
 FLOWS = {"drop": DROP, "walled": WALLED, "allowed": ALLOWED, "udp6": UDP6, "ping": PING}
@@ -47,6 +54,17 @@ TABLE: list[tuple[str, str, Set[str]]] = [
     ("port", "53", {"udp6"}),
     ("to-port", "8000-9000", ALL - {"udp6", "ping"}),
     ("from-port", "8082", frozenset()),
+    ("service", "blue-dev/api", {"allowed"}),
+    ("service", "red-dev/api", frozenset()),
+    ("to-service", "ap", {"allowed"}),
+    ("from-service", "api", frozenset()),
+    ("workload", "StatefulSet/web", {"allowed"}),
+    ("workload", "Deployment/web", frozenset()),
+    ("from-workload", "web", {"allowed"}),
+    ("from-workload", "StatefulSet/", {"allowed"}),
+    ("from-workload", "we", frozenset()),
+    ("to-workload", "web", frozenset()),
+    ("interface", "lxc1", {"allowed"}),
     ("identity", "world", {"ping"}),
     ("from-identity", "15194", FROM_RED),
     ("verdict", "forwarded", {"allowed"}),
@@ -104,6 +122,7 @@ def test_every_filter_is_in_the_table_above() -> None:
         ("label", "a=b=c"),
         ("label", ""),
         ("ip-version", "5"),
+        ("workload", "/"),
     ],
 )
 def test_nonsense_is_refused_with_the_flag(flag: str, value: str) -> None:
@@ -182,7 +201,8 @@ def test_repeated_means_either_different_means_both_and_not_negates_the_next(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--service", "x"), "flows show the backend, not the Service"),
+        (("--fqdn", "example.com"), "flows do not carry DNS names"),
+        (("--to-cluster", "other"), "there is one cluster"),
         (("--http-method", "GET"), "no layer 7"),
         (("--not", "--last", "3"), "--not negates the filter after it"),
         (("--not",), "--not negates the filter after it"),

@@ -16,6 +16,10 @@ from tests.testbed import build
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(600)]
 
 Hubble = Callable[..., list[str]]
+COMPARED = (
+    *("uuid", "verdict", "source", "destination", "traffic_direction", "Summary"),
+    *("source_service", "destination_service", "interface"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def test_every_flow_is_read_without_a_warning_and_says_the_same_as_ours(
     theirs = [json.loads(line) for line in hubble("-o", "jsonpb")]
     assert len(theirs) == len(ours) >= 8
     for our, their in zip(ours, theirs, strict=True):
-        for key in ("uuid", "verdict", "source", "destination", "traffic_direction", "Summary"):
+        for key in COMPARED:
             assert our["flow"].get(key) == their["flow"].get(key), key
         assert our["flow"].get("drop_reason_desc") == their["flow"].get("drop_reason_desc")
 
@@ -68,6 +72,9 @@ def test_every_flow_is_read_without_a_warning_and_says_the_same_as_ours(
         (("--drop-reason-desc", "POLICY_DENY"), 2),
         (("--from-label", "tenant:name=blue", "--verdict", "DROPPED"), 1),
         (("--namespace", "t3"), 2),
+        (("--to-service", "t1/api"), 4),
+        (("--from-workload", "StatefulSet/b", "--verdict", "DROPPED"), 1),
+        (("--interface", "rft3"), 3),
         (("--type", "policy-verdict", "--traffic-direction", "ingress"), 2),
         (("--port", "8080", "--protocol", "tcp", "--not", "--verdict", "FORWARDED"), 4),
     ],

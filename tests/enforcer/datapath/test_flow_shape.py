@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from enforcer import layout
+from enforcer.calls import Serving
 from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason, decode
 from enforcer.observe.names import Directory, Match
 from enforcer.observe.shape import Flow, published, to_flow
 from enforcer.state import State
 from enforcer.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag, Tables
-from generators.objects import NetworkPolicy, Origin, Peer, Pod, PolicyPort, Rule, Selector
+from generators.objects import (
+    NetworkPolicy,
+    Origin,
+    Peer,
+    Pod,
+    PolicyPort,
+    Rule,
+    Selector,
+    Workload,
+)
 from generators.tenants.model import Tenant, TenantConfig
 from generators.verdicts import Verdict
 
+WEB_INTERFACE, API_INTERFACE = 1 << 30, (1 << 30) + 1
+"""No machine has so many."""
 DROP = FlowRecord(
     time=1_767_607_200_123_456_789,
     endpoint=211,
-    ifindex=9,
+    ifindex=API_INTERFACE,
     direction=Dir.INGRESS,
     verdict=Verdict.DROPPED,
     reason=DropReason.POLICY_DENIED,
@@ -43,7 +55,9 @@ DROP = FlowRecord(
 )
 
 
-WEB = Pod("red-dev", "web-0", {"app": "web"}, ips=("10.0.1.7",))
+WEB = Pod(
+    "red-dev", "web-0", {"app": "web"}, ips=("10.0.1.7",), workload=Workload("StatefulSet", "web")
+)
 API = Pod("blue-dev", "api-7c9", {"app": "api"}, ips=("10.0.1.185",))
 ALLOW = NetworkPolicy(
     "blue-dev",
@@ -55,8 +69,8 @@ STATE = State(
     revision=3,
     tables=Tables(
         endpoints={
-            8: EndpointEntry(12, 0, 0, 0, 1, EndpointFlag.READY, ("10.0.1.7",)),
-            9: EndpointEntry(211, 20, 30, 0, 1, EndpointFlag.READY, ("10.0.1.185",)),
+            WEB_INTERFACE: EndpointEntry(12, 0, 0, 0, 1, EndpointFlag.READY, ("10.0.1.7",)),
+            API_INTERFACE: EndpointEntry(211, 20, 30, 0, 1, EndpointFlag.READY, ("10.0.1.185",)),
         },
         addresses={"10.0.1.7": AddressEntry(15194), "10.0.1.185": AddressEntry(15435)},
         rules={1: "blue-dev/allow-web#ingress[0]", 2: "tenant/blue#own"},
@@ -66,7 +80,7 @@ STATE = State(
         },
         walls={30: "tenant/blue#wall"},
     ),
-    pods={8: WEB, 9: API},
+    pods={WEB_INTERFACE: WEB, API_INTERFACE: API},
     owners={"10.0.1.7": WEB, "10.0.1.185": API},
     tenants={"red-dev": "red", "blue-dev": "blue"},
     nodes={"10.0.0.1": "node1"},
@@ -100,6 +114,7 @@ def test_drop_is_the_flow_of_the_reference() -> None:
             "namespace": "red-dev",
             "labels": ["k8s:app=web", "tenant:name=red"],
             "pod_name": "web-0",
+            "workloads": [{"name": "web", "kind": "StatefulSet"}],
         },
         "destination": {
             "ID": 211,
@@ -117,8 +132,51 @@ def test_drop_is_the_flow_of_the_reference() -> None:
             {"name": "a", "namespace": "blue-dev", "kind": "NetworkPolicy", "revision": 3},
             {"name": "b", "namespace": "blue-dev", "kind": "NetworkPolicy", "revision": 3},
         ],
+        "interface": {"index": API_INTERFACE},
         "Summary": "TCP Flags: SYN",
     }
+
+
+SERVING = {
+    "10.0.1.185": (
+        Serving("blue-dev/admin", frozenset({("TCP", 9000)})),
+        Serving("blue-dev/api", frozenset({("TCP", 8082)})),
+    ),
+    "10.0.1.7": (Serving("red-dev/web", frozenset({("TCP", 80)})),),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "source", "destination"),
+    [
+        pytest.param({}, "web", "api", id="a call: the caller by any port, the called by its own"),
+        pytest.param({"destination_port": 9000}, "web", "admin", id="another port"),
+        pytest.param({"destination_port": 22}, "web", None, id="a port of no Service"),
+        pytest.param({"protocol": 17}, "web", None, id="another protocol"),
+        pytest.param({"protocol": 1}, None, None, id="without ports"),
+        pytest.param(
+            {"flags": EventFlag.REPLY, "source_port": 80}, "web", "admin", id="a reply: backwards"
+        ),
+        pytest.param({"flags": EventFlag.REPLY}, None, "admin", id="a reply from no Service"),
+    ],
+)
+def test_each_end_names_the_service_that_it_stands_behind(
+    change: dict[str, Any], source: str | None, destination: str | None
+) -> None:
+    state = replace(STATE, serving=lambda address: SERVING.get(address, ()))
+    flow = to_flow(Directory(state, "node1").see(replace(DROP, **change)), "node1")["flow"]
+    for end, namespace, name in (
+        ("source_service", "red-dev", source),
+        ("destination_service", "blue-dev", destination),
+    ):
+        wanted = {"name": name, "namespace": namespace} if name else None
+        assert cast(Flow, flow).get(end) == wanted
+
+
+def test_the_interface_is_named_while_it_is_there() -> None:
+    assert flow_of(replace(DROP, ifindex=1))["interface"] == {"index": 1, "name": "lo"}
+    assert flow_of(replace(DROP, ifindex=1 << 30))["interface"] == {"index": 1 << 30}
+    assert "interface" not in flow_of(replace(DROP, ifindex=0))
 
 
 def test_rule_that_allowed_is_named() -> None:
@@ -165,7 +223,7 @@ def test_a_forged_source_is_filed_under_the_pod_that_sent_it() -> None:
     forged = replace(
         DROP,
         endpoint=12,
-        ifindex=8,
+        ifindex=WEB_INTERFACE,
         direction=Dir.EGRESS,
         reason=DropReason.INVALID_SOURCE_IP,
         source="10.9.9.9",
