@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -26,14 +26,18 @@ from generators.kube.resources import (
     ROLE_BINDINGS,
     Key,
 )
+from generators.kube.transport import Bounds
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.usage import Usage
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, copied, value_of
 from generators.tenants.assignment import Requester
 
 READERS = 4
+WAITING = 16
+"""Reads that may wait for a reader; more fail at once."""
 CALL_SECONDS = 2.0
 """How long one read may keep a request."""
+_BOUNDS = Bounds(CALL_SECONDS, 16 << 20)
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
@@ -140,6 +144,7 @@ class AdmissionLookups:
         self._usage = Usage()
         self._lock = threading.Lock()
         self._readers: ThreadPoolExecutor | None = None
+        self._free = threading.Semaphore(READERS + WAITING)
 
     def follow(self, wanted: Usage) -> None:
         """Begin and end copies, so that they are what the policies in force need."""
@@ -214,7 +219,8 @@ class AdmissionLookups:
             known = copy.store.get(Key("", namespace))
             if known is not None:
                 return known
-        return _labels(self._bounded(lambda c: c.get(NAMESPACES, namespace), namespace))
+        path = NAMESPACES.path("", namespace)
+        return _labels(self._bounded(lambda c: c.read(path, bounds=_BOUNDS), namespace))
 
     def find(self, key: ObjectKey) -> Document | None:
         """A ConfigMap; nothing else is looked up while a request waits."""
@@ -234,7 +240,8 @@ class AdmissionLookups:
     def get(self, path: str) -> Value:
         """The API server's answer; the guard has let the path pass."""
         plain, _, query = path.partition("?")
-        answer = self._bounded(lambda c: c.read(plain, dict(parse_qsl(query))), path)
+        asked = dict(parse_qsl(query))
+        answer = self._bounded(lambda c: c.read(plain, asked, bounds=_BOUNDS), path)
         try:
             return value_of(answer)
         except TypeError as error:
@@ -246,12 +253,21 @@ class AdmissionLookups:
         if self._client is None:
             raise LookupFailed(f"{what}: there is no API server; give --kubeconfig")
         client = self._client
-        answer: Future[documents.Document] = self._pool().submit(lambda: ask(client))
+        if not self._free.acquire(blocking=False):
+            raise LookupFailed(f"{what}: too many reads for policies are under way")
+        try:
+            answer: Future[documents.Document] = self._pool().submit(lambda: ask(client))
+        except RuntimeError:
+            self._free.release()
+            raise LookupFailed(f"{what}: the webhook is stopping") from None
+        answer.add_done_callback(lambda _: self._free.release())
         try:
             return answer.result(CALL_SECONDS)
         except TimeoutError:
             answer.cancel()
             raise LookupFailed(f"{what}: no answer within {CALL_SECONDS:g} s") from None
+        except CancelledError:
+            raise LookupFailed(f"{what}: the webhook is stopping") from None
         except RingfenceError as error:
             raise LookupFailed(f"{what}: {error}") from None
 

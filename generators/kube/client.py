@@ -17,7 +17,7 @@ from generators.kube import config
 from generators.kube.documents import Document, key_of, mapping, resource_version_of, text
 from generators.kube.errors import Fenced, ServerFailed, Status, Unauthorized
 from generators.kube.resources import Resource
-from generators.kube.transport import Request, Transport
+from generators.kube.transport import Bounds, Request, Transport
 
 PAGE = 500
 DEFAULT_AGENT = "ringfence"
@@ -149,9 +149,11 @@ class Client:
         """One object."""
         return self._send(Request("GET", resource.path(namespace, name)))
 
-    def read(self, path: str, query: Mapping[str, str] | None = None) -> Document:
-        """The answer to a GET of any path, such as those of discovery."""
-        return self._send(Request("GET", path, query or {}))
+    def read(
+        self, path: str, query: Mapping[str, str] | None = None, *, bounds: Bounds | None = None
+    ) -> Document:
+        """The answer to a GET of any path, such as those of discovery; TooMuch beyond `bounds`."""
+        return self._send(Request("GET", path, query or {}, bounds=bounds))
 
     def list_all(self, resource: Resource, scope: Scope = EVERYTHING) -> list[Document]:
         """All objects, as of one moment."""

@@ -133,6 +133,10 @@ class AlreadyExists(Conflict):
     """An object of that name is there."""
 
 
+class TooMuch(KubeError):
+    """An answer that is longer, or takes longer, than whoever asks can wait for."""
+
+
 class Fenced(KubeError):
     """A write that was not sent, because its author does not lead any more."""
 

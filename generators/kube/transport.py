@@ -9,24 +9,37 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import logging
 import select
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode, urlsplit
 
 import orjson
 
 from generators.errors import RingfenceError
 from generators.kube.config import Access, Source
-from generators.kube.errors import KubeError, Silent, Status, Unauthorized, Unreachable, error_for
+from generators.kube.errors import (
+    KubeError,
+    Silent,
+    Status,
+    TooMuch,
+    Unauthorized,
+    Unreachable,
+    error_for,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LOG = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
@@ -40,6 +53,15 @@ REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of an answer is waited for, where somebody else chose what is asked."""
+
+    seconds: float
+    """From the request to the last byte."""
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request, without what the transport adds."""
 
@@ -48,6 +70,8 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict, hash=False)
     body: bytes | None = None
     content_type: str = "application/json"
+    bounds: Bounds | None = None
+    """None = as long as the API server goes on answering."""
 
     @property
     def target(self) -> str:
@@ -95,6 +119,76 @@ def _connect(connection: http.client.HTTPConnection) -> socket.socket:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     return sock
+
+
+class _Limit:
+    """The bounds of one request while it is under way, over all attempts; ends in TooMuch."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._bounds = request.bounds or Bounds(RESPONSE_SECONDS, sys.maxsize)
+        self._until = time.monotonic() + self._bounds.seconds
+
+    def left(self) -> float:
+        """Seconds that may still pass."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise self.late()
+        return left
+
+    def late(self) -> TooMuch:
+        """The time is up."""
+        return self._too_much(f"the answer takes longer than {self._bounds.seconds:g} s")
+
+    def _too_much(self, why: str) -> TooMuch:
+        return TooMuch(str(self._request), Status(message=why))
+
+    def response_class(self) -> type[http.client.HTTPResponse]:
+        """Responses of which every read keeps to the deadline, also those of their headers."""
+        limit = self
+
+        class Response(http.client.HTTPResponse):
+            def __init__(
+                self, sock: socket.socket, debuglevel: int = 0, method: str | None = None
+            ) -> None:
+                super().__init__(sock, debuglevel, method)
+                self.fp = io.BufferedReader(_TimedReads(self.fp, sock, limit), READ_BYTES)
+
+        return Response
+
+    def body(self, response: http.client.HTTPResponse) -> bytes:
+        """The whole body, but no more than the bounds allow."""
+        with response:
+            body = bytearray()
+            while chunk := response.read1(READ_BYTES):
+                body += chunk
+                if len(body) > self._bounds.length:
+                    raise self._too_much(f"the answer is longer than {self._bounds.length} bytes")
+            if response.length:
+                raise http.client.IncompleteRead(bytes(body), response.length)
+            return bytes(body)
+
+
+class _TimedReads(io.RawIOBase):
+    """A byte now and then keeps nobody waiting: each read gets only what is left of the time."""
+
+    def __init__(self, inner: io.BufferedReader, sock: socket.socket, limit: _Limit) -> None:
+        super().__init__()
+        self._inner, self._socket, self._limit = inner, sock, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        self._socket.settimeout(self._limit.left())
+        try:
+            return self._inner.raw.readinto(memoryview(buffer))
+        except TimeoutError:
+            raise self._limit.late() from None
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
 
 
 class Stream:
@@ -191,11 +285,12 @@ class Transport:
     def send(self, request: Request) -> bytes:
         """The body of the answer, or the KubeError that it amounts to."""
         access = self._current_access()
+        limit = _Limit(request) if request.bounds is not None else None
         try:
-            return self._attempt(access, request)
+            return self._attempt(access, request, limit)
         except Unauthorized:
             self.reload(access)
-            return self._attempt(self._access, request)
+            return self._attempt(self._access, request, limit)
 
     def stream(self, request: Request) -> Stream:
         """A watch on a connection of its own, not yet open."""
@@ -244,24 +339,36 @@ class Transport:
             headers["Content-Type"] = request.content_type
         return headers
 
-    def _attempt(self, access: Access, request: Request) -> bytes:
+    def _attempt(self, access: Access, request: Request, limit: _Limit | None) -> bytes:
         reused = self._take()
         if reused is not None:
             try:
-                return self._exchange(reused, access, request)
+                return self._exchange(reused, access, request, limit)
             except Unreachable as error:
                 # The server may have closed an idle connection just now. What may be sent twice is.
                 if request.method not in REPEATABLE or isinstance(error.__cause__, TimeoutError):
                     raise
-        return self._exchange(_new_connection(access), access, request)
+        return self._exchange(_new_connection(access), access, request, limit)
 
     def _exchange(
-        self, connection: http.client.HTTPConnection, access: Access, request: Request
+        self,
+        connection: http.client.HTTPConnection,
+        access: Access,
+        request: Request,
+        limit: _Limit | None,
     ) -> bytes:
         try:
             with _network_errors(request):
                 if connection.sock is None:
-                    _connect(connection).settimeout(RESPONSE_SECONDS)
+                    if limit is not None:
+                        connection.timeout = min(CONNECT_SECONDS, limit.left())
+                    _connect(connection)
+                if limit is None:
+                    connection.sock.settimeout(RESPONSE_SECONDS)
+                    connection.response_class = http.client.HTTPResponse
+                else:
+                    connection.sock.settimeout(limit.left())
+                    connection.response_class = limit.response_class()
                 connection.request(
                     request.method,
                     access.base_path + request.target,
@@ -269,7 +376,7 @@ class Transport:
                     self._headers(access, request),
                 )
                 response = connection.getresponse()
-                body = response.read()
+                body = response.read() if limit is None else limit.body(response)
         except KubeError:
             connection.close()
             raise

@@ -21,6 +21,7 @@ from generators.kube.documents import meta_of
 from generators.kube.errors import NotFound
 from generators.kube.reflector import Reflector, ReflectorStats
 from generators.kube.resources import NAMESPACES, Key, Resource
+from generators.kube.transport import Bounds
 from generators.kyverno import wildcards
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.values import (
@@ -39,6 +40,8 @@ from webhook.background.needs import Needs
 
 ANSWER_SECONDS = 3.0
 REMEMBERED = 1_000
+_BOUNDS = Bounds(10.0, 16 << 20)
+"""Of what rules read by path: a worker waits for it."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V", Kept, MadeObject)
@@ -267,13 +270,17 @@ class Caches:
             return copied(known) if known is not None else None
         bare, _, query = path.partition("?")
         try:
-            found = value_of(self._client.read(bare, dict(parse_qsl(query))))
+            found = value_of(self._client.read(bare, dict(parse_qsl(query)), bounds=_BOUNDS))
             answer = found if isinstance(found, dict) else None
         except NotFound:
             answer = None
         except (RingfenceError, TypeError) as error:
             raise LookupFailed(str(error)) from error
         with self._lock:
+            # What is too old to be given again is not kept either: an answer may be large.
+            self._answers = {
+                key: each for key, each in self._answers.items() if now - each[0] < ANSWER_SECONDS
+            }
             if len(self._answers) >= REMEMBERED:
                 self._answers.clear()
             self._answers[path] = (now, answer)

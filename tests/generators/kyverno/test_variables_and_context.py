@@ -243,6 +243,13 @@ def test_a_context_that_cannot_be_read_is_an_error(context: str, value: str, why
     [
         ("/api/v1/namespaces", True),
         ("/api/v1/namespaces/shop?limit=1", True),
+        ("/api/v1/namespaces?labelSelector=a%3Db&limit=5", True),
+        ("/api/v1/namespaces?watch=true", False),
+        ("/api/v1/namespaces?%77atch=1", False),
+        ("/api/v1/namespaces?limit=1&watch", False),
+        ("/api/v1/namespaces?limit=1;watch=1", False),
+        ("/api/v1/namespaces?limit=1%26watch=1", True),
+        ("/api/v1/namespaces/shop%3Fwatch=1", False),
         ("/api/v1/namespaces/shop/secrets", False),
         ("/api/v1/secrets", False),
         ("/apis/apps/v1/deployments", False),
