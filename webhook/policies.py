@@ -30,7 +30,7 @@ from generators.kyverno.model import (
     Rule,
     Unsupported,
 )
-from generators.kyverno.usage import asks_who
+from generators.kyverno.usage import asks_who, usage
 from generators.kyverno.values import ObjectKind, string
 from generators.kyverno.vetting import vetted
 from generators.tenants.model import TenantConfig
@@ -105,6 +105,9 @@ class Policies:
         default_factory=dict, compare=False, repr=False
     )
     _asking: dict[ObjectKind, bool] = field(default_factory=dict, compare=False, repr=False)
+    _wanting: dict[tuple[ObjectKind, Operation, str, FailurePolicy], bool] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -158,6 +161,23 @@ class Policies:
             lambda: _with(
                 (p for p in self.policies if p.admission),
                 lambda rule: targets(rule, kind) and _concerns(rule, kind, operation, subresource),
+            ),
+        )
+
+    def wanting_roles(
+        self, kind: ObjectKind, operation: Operation, subresource: str, failure: FailurePolicy
+    ) -> bool:
+        """Whether a rule that may concern such a request asks for the requester's roles."""
+        return self._remembered(
+            self._wanting,
+            (kind, operation, subresource, failure),
+            lambda: (
+                usage(
+                    (
+                        *self.admitting(kind, operation, subresource, failure),
+                        *self.reaching_itself(kind, operation, subresource),
+                    )
+                ).roles
             ),
         )
 

@@ -23,8 +23,9 @@ from generators.logs import event
 from generators.tenants.model import TenantConfig
 from webhook import policy_mutation, policy_review
 from webhook.policies import CLUSTER, Policies, PolicyBook, limits_for
-from webhook.policy_lookups import AdmissionLookups, Roles
+from webhook.policy_lookups import AdmissionLookups
 from webhook.policy_metrics import PolicyMetrics
+from webhook.policy_roles import Roles
 from webhook.reload import Changed, TenantFile
 from webhook.review import Decision, Review
 

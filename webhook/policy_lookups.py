@@ -9,7 +9,7 @@ request may.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from generators.errors import RingfenceError
 from generators.kube import documents
 from generators.kube.client import EVERYTHING, Client, Scope
-from generators.kube.documents import mapping, mappings, meta_of, strings, text
+from generators.kube.documents import mapping, meta_of, strings
 from generators.kube.reflector import Reflector, ReflectorStats
 from generators.kube.resources import (
     CLUSTER_ROLE_BINDINGS,
@@ -25,12 +25,14 @@ from generators.kube.resources import (
     NAMESPACES,
     ROLE_BINDINGS,
     Key,
+    Resource,
 )
 from generators.kube.transport import Bounds
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.usage import Usage
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, copied, value_of
 from generators.tenants.assignment import Requester
+from webhook.policy_roles import Binding, BindingIndex, Roles, read_binding
 
 READERS = 4
 WAITING = 16
@@ -38,61 +40,6 @@ WAITING = 16
 CALL_SECONDS = 2.0
 """How long one read may keep a request."""
 _BOUNDS = Bounds(CALL_SECONDS, 16 << 20)
-_SERVICE_ACCOUNT = "system:serviceaccount:"
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A RoleBinding or ClusterRoleBinding: one role, and who has it."""
-
-    namespace: str
-    kind: str
-    role: str
-    subjects: frozenset[tuple[str, str]]
-    """(User or Group, name); ServiceAccounts by their usernames."""
-
-
-@dataclass(frozen=True, slots=True)
-class Roles:
-    """What a requester may be, by name."""
-
-    roles: tuple[str, ...] = ()
-    """`namespace:name`."""
-    cluster_roles: tuple[str, ...] = ()
-
-
-def roles_of(bindings: Iterable[Binding], requester: Requester) -> Roles:
-    """The roles that the bindings give somebody."""
-    asked = {("User", requester.username), *(("Group", group) for group in requester.groups)}
-    roles: set[str] = set()
-    cluster_roles: set[str] = set()
-    for binding in bindings:
-        if asked.isdisjoint(binding.subjects):
-            continue
-        if binding.kind == "ClusterRole":
-            cluster_roles.add(binding.role)
-        else:
-            roles.add(f"{binding.namespace}:{binding.role}")
-    return Roles(tuple(sorted(roles)), tuple(sorted(cluster_roles)))
-
-
-def read_binding(document: documents.Document) -> Binding:
-    """`reduce` of both kinds of bindings."""
-    reference = mapping(document, "roleRef")
-    home = meta_of(document).key.namespace
-    return Binding(
-        home,
-        text(reference, "kind"),
-        text(reference, "name"),
-        frozenset(_subject(item, home) for item in mappings(document, "subjects")),
-    )
-
-
-def _subject(item: Mapping[str, object], home: str) -> tuple[str, str]:
-    kind, name = text(item, "kind"), text(item, "name")
-    if kind == "ServiceAccount":
-        return "User", f"{_SERVICE_ACCOUNT}{text(item, 'namespace') or home}:{name}"
-    return kind, name
 
 
 def read_config_map(document: documents.Document) -> Document:
@@ -142,6 +89,7 @@ class AdmissionLookups:
         self._client = client
         self._copies = _Copies()
         self._usage = Usage()
+        self._index = BindingIndex()
         self._lock = threading.Lock()
         self._readers: ThreadPoolExecutor | None = None
         self._free = threading.Semaphore(READERS + WAITING)
@@ -162,11 +110,9 @@ class AdmissionLookups:
                 copies.namespaces.start()
             if wanted.roles and not copies.bindings:
                 copies.bindings = tuple(
-                    Reflector(client, resource, read_binding, _nobody)
+                    _bindings(client, resource, self._index)
                     for resource in (ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS)
                 )
-                for each in copies.bindings:
-                    each.start()
             for home in sorted(wanted.config_maps):
                 copies.config_maps[home] = before.config_maps.get(home) or _config_maps(
                     client, home
@@ -207,8 +153,7 @@ class AdmissionLookups:
             return Roles()
         if not copies.bindings or not all(r.synced for r in copies.bindings):
             raise LookupFailed("who has which roles is not known yet")
-        held = [b for r in copies.bindings for b in r.store.snapshot().values()]
-        return roles_of(held, requester)
+        return self._index.roles_of(requester)
 
     # --- generators.kyverno.requests.Lookups ----------------------------------------------------
 
@@ -277,6 +222,15 @@ class AdmissionLookups:
             if self._readers is None:
                 self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="policy-reads")
             return self._readers
+
+
+def _bindings(client: Client, resource: Resource, index: BindingIndex) -> Reflector[Binding]:
+    def changed(key: Key) -> None:
+        index.note(key, reflector.store.get(key))
+
+    reflector = Reflector(client, resource, read_binding, changed)
+    reflector.start()
+    return reflector
 
 
 def _config_maps(client: Client, namespace: str) -> Reflector[Document]:

@@ -43,7 +43,7 @@ from generators.kyverno.values import (
 from generators.labels import MANAGED_BY, MANAGER
 from generators.tenants.model import TenantConfig
 from webhook.policies import Policies
-from webhook.policy_lookups import Roles
+from webhook.policy_roles import Roles
 from webhook.review import Decision, Denial, Review
 
 OWN_DOMAIN = "ringfence.io"
@@ -112,7 +112,8 @@ def decide(bench: Bench, review: Review, failure: FailurePolicy) -> Decision:
     asked = bench.policies.asking_who(key.kind, sub)
     if not policies and not own and not asked:
         return Decision("no policy concerns it")
-    roles, unknown = _roles(bench, review)
+    wanted = asked or bench.policies.wanting_roles(key.kind, operation, sub, failure)
+    roles, unknown = _roles(bench, review) if wanted else (Roles(), "")
     if unknown:
         policies = _without_roles(run, policies, unknown)
         own = tuple(policy for policy in own if not usage((policy,)).roles)

@@ -25,7 +25,8 @@ from tests.webhook.reviews import AWAY, CONTROLLER, ROBOT, JSONObject, decoded, 
 from webhook import policy_mutation
 from webhook.app import create_app
 from webhook.policy_desk import PolicyDesk
-from webhook.policy_lookups import AdmissionLookups, Roles
+from webhook.policy_lookups import AdmissionLookups
+from webhook.policy_roles import Roles
 from webhook.settings import Settings
 from webhook.state import State, load_state
 
@@ -349,6 +350,35 @@ def test_roles_that_are_not_known_fail_the_policies_that_ask_for_them_and_no_oth
     assert not response["allowed"]
     assert message(response).startswith("policy asks: who has which roles is not known yet")
     assert webhook.labels(ns("plain"), IGNORE) == {"zone": "a"}
+
+
+def test_roles_are_looked_up_for_requests_that_a_rule_asks_about_and_no_others(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def roles(_: AdmissionLookups, requester: Requester) -> Roles:
+        asked.append(requester.username)
+        return Roles(cluster_roles=("x",))
+
+    monkeypatch.setattr(AdmissionLookups, "roles", roles)
+    patch = "mutate: {patchStrategicMerge: {metadata: {labels: {a: b}}}}"
+    elsewhere = policy(
+        "elsewhere",
+        f"match: {{any: [{{resources: {{kinds: [Pod]}}, clusterRoles: [x]}}]}}\n{patch}",
+    )
+    webhook.write(elsewhere, labelling("all", "zone", "a"))
+    assert webhook.labels(ns("plain")) == {"zone": "a"}
+    assert asked == []
+    webhook.write(
+        policy(
+            "filters",
+            f"match: {{any: [{{resources: {{kinds: [Namespace]}}, clusterRoles: [x]}}]}}\n{patch}",
+        ),
+        labelling("names", "zone", '"{{request.clusterRoles[0]}}"'),
+    )
+    assert webhook.labels(ns("plain")) == {"a": "b", "zone": "x"}
+    assert asked == [ROBOT.username]
 
 
 def test_before_the_policies_of_the_cluster_are_known_requests_are_not_answered(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from generators.errors import InputError
 from generators.kube.client import Client
@@ -17,6 +19,7 @@ from generators.kube.resources import (
     NAMESPACES,
     NODES,
     PODS,
+    Key,
     Resource,
 )
 from generators.kyverno.failures import LookupFailed
@@ -27,8 +30,9 @@ from generators.tenants.assignment import Requester
 from tests.webhook.reviews import AWAY
 from webhook.incumbent import Deployed, judge, read_deployment
 from webhook.policies import PolicyBook
-from webhook.policy_lookups import AdmissionLookups, Binding, roles_of
+from webhook.policy_lookups import AdmissionLookups
 from webhook.policy_registration import PolicyWebhooks, rules_of, webhooks_for
+from webhook.policy_roles import Binding, BindingIndex, Roles
 
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 SERVED = (NAMESPACES, PODS, NODES, CONFIG_MAPS, DEPLOYMENTS, LEASES)
@@ -258,16 +262,51 @@ def test_the_release_is_that_of_the_image(image: str, release: tuple[int, int] |
 
 def test_the_roles_of_a_requester_are_those_that_bindings_give_to_name_groups_and_account() -> None:
     robot = ("User", "system:serviceaccount:ci:robot")
-    bindings = [
-        Binding("shop", "Role", "editor", frozenset({("User", "anna")})),
-        Binding("shop", "ClusterRole", "view", frozenset({("Group", "team")})),
-        Binding("", "ClusterRole", "cluster-admin", frozenset({("User", "bert")})),
-        Binding("ci", "Role", "deployer", frozenset({robot})),
-    ]
-    anna = roles_of(bindings, Requester("anna", frozenset({"team"})))
+    index = BindingIndex()
+    for number, binding in enumerate(
+        [
+            Binding("shop", "Role", "editor", frozenset({("User", "anna")})),
+            Binding("shop", "ClusterRole", "view", frozenset({("Group", "team")})),
+            Binding("", "ClusterRole", "cluster-admin", frozenset({("User", "bert")})),
+            Binding("ci", "Role", "deployer", frozenset({robot})),
+        ]
+    ):
+        index.note(Key(binding.namespace, str(number)), binding)
+    anna = index.roles_of(Requester("anna", frozenset({"team"})))
     assert (anna.roles, anna.cluster_roles) == (("shop:editor",), ("view",))
-    account = roles_of(bindings, Requester(robot[1]))
+    account = index.roles_of(Requester(robot[1]))
     assert (account.roles, account.cluster_roles) == (("ci:deployer",), ())
+
+
+_SUBJECTS = [("User", "anna"), ("User", "bert"), ("Group", "team"), ("Group", "ops")]
+_BINDINGS = st.builds(
+    Binding,
+    st.sampled_from(["shop", "ci"]),
+    st.sampled_from(["Role", "ClusterRole"]),
+    st.sampled_from(["a", "b"]),
+    st.frozensets(st.sampled_from(_SUBJECTS)),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("wxyz"), st.none() | _BINDINGS), max_size=20))
+def test_roles_follow_bindings_that_come_change_and_go(
+    steps: list[tuple[str, Binding | None]],
+) -> None:
+    """As if all bindings were looked through; what nobody is bound by any more is not kept."""
+    index = BindingIndex()
+    held: dict[str, Binding] = {}
+    for name, binding in steps:
+        index.note(Key("", name), binding)
+        held.pop(name, None)
+        if binding is not None:
+            held[name] = binding
+        who = Requester("anna", frozenset({"team"}))
+        mine = [b for b in held.values() if b.subjects & {("User", "anna"), ("Group", "team")}]
+        assert index.roles_of(who) == Roles(
+            tuple(sorted({f"{b.namespace}:{b.role}" for b in mine if b.kind == "Role"})),
+            tuple(sorted({b.role for b in mine if b.kind == "ClusterRole"})),
+        )
+        assert index.subjects == len({s for b in held.values() for s in b.subjects})
 
 
 def test_every_lookup_that_cannot_be_answered_is_a_failure(tmp_path: Path) -> None:
