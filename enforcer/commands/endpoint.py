@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from enforcer.commands.options import ask, run_dir_option
-from enforcer.commands.printing import emit, no_headers_option, picked, table
+from enforcer.commands.printing import document_option, emit, no_headers_option, picked, table
 from generators.output import output_option
 
 endpoint_argument = click.argument("name", metavar="ID|NAMESPACE/POD")
@@ -33,9 +33,7 @@ def endpoint_list(run_dir: Path, output: str, no_headers: bool) -> None:
 @endpoint.command("get")
 @endpoint_argument
 @run_dir_option
-@click.option(
-    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True
-)
+@document_option
 def endpoint_get(name: str, run_dir: Path, output: str) -> None:
     """Everything about one endpoint: policies, revision, exact counts."""
     found = ask(run_dir, {"command": "endpoint", "endpoint": name})
@@ -93,9 +91,7 @@ def identity_list(run_dir: Path, output: str, no_headers: bool) -> None:
 @identity.command("get")
 @click.argument("number", metavar="ID|NAME")
 @run_dir_option
-@click.option(
-    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True
-)
+@document_option
 def identity_get(number: str, run_dir: Path, output: str) -> None:
     """One identity with its pods."""
     emit(output, ask(run_dir, {"command": "identities", "identity": number}), str)

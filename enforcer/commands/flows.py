@@ -13,13 +13,14 @@ import click
 from enforcer.commands.flow_options import FilteredCommand, taken
 from enforcer.commands.options import Usage, run_dir_option
 from generators.errors import InputError, Problem
-from generators.output import warn
+from generators.output import Output, structured, warn
 
 if TYPE_CHECKING:
     from enforcer.observe.fields import Json
     from enforcer.observe.lines import Style
 
 DEFAULT_LAST = 20
+AS_JSON, AS_YAML = ("json", "jsonpb"), "yaml"
 _WRITTEN = "write it with `ringfence observe -o json`"
 REMEMBERED = 4096
 """As many as the agent keeps."""
@@ -90,10 +91,16 @@ def monitor(
 @click.option(
     "-o",
     "--output",
-    type=click.Choice(["compact", "dict", "json", "jsonpb", "table"]),
+    type=click.Choice(["compact", "dict", "json", "jsonpb", "table", "yaml"]),
     default="compact",
     show_default=True,
     help="json and jsonpb are what `hubble observe --input-file -` reads.",
+)
+@click.option(
+    "--field-mask",
+    multiple=True,
+    metavar="FIELD,...",
+    help="Only these fields of each flow, as JSON or YAML: time,verdict,source.pod_name.",
 )
 @click.option("--print-node-name/--no-node-name", default=True, help="Name the node.")
 @click.option("--print-policy-names/--no-policy-names", default=True, help="Name who decided.")
@@ -119,6 +126,7 @@ def observe(
     since: str | None,
     until: str | None,
     output: str,
+    field_mask: tuple[str, ...],
     print_node_name: bool,
     print_policy_names: bool,
     numeric: bool,
@@ -134,12 +142,16 @@ def observe(
     """
     from enforcer.observe import lines
     from enforcer.observe.filters import wanted
+    from enforcer.observe.mask import mask, masked
     from enforcer.observe.ranges import Range, cut, moment
 
     conditions = taken(context)
     warn_of_traces(context.params["type"])
     if (last is not None) + (first is not None) + everything > 1:
         raise Usage("--last, --first and --all exclude each other")
+    if field_mask and output not in (*AS_JSON, AS_YAML):
+        raise Usage(f"--field-mask leaves too little for -o {output}; say -o json or -o yaml")
+    fields = mask(field_mask)
     whole = everything or follow or first is not None or since is not None or input_file is not None
     now = datetime.now(UTC)
     chosen = Range(
@@ -156,6 +168,8 @@ def observe(
     else:
         found = _stream(run_dir, REMEMBERED, follow=False)
     kept = cut(found, chosen, lambda line: wanted(line, conditions))
+    if fields:
+        kept = (masked(line, fields) for line in kept)
     for text in _printed(kept, output, style, heads=not no_headers, follow=follow):
         click.echo(text)
 
@@ -173,8 +187,10 @@ def _printed(
     if output == "table" and heads:
         yield "   ".join(lines.heads(style))
     for number, line in enumerate(found):
-        if output in ("json", "jsonpb"):
+        if output in AS_JSON:
             yield _json(line)
+        elif output == AS_YAML:
+            yield f"---\n{_yaml(line)}"
         elif output == "dict":
             yield from ([lines.SEPARATOR] if number else [])
             yield lines.block(line, style)
@@ -215,6 +231,12 @@ def _json(line: Json) -> str:
     from enforcer.observe.shape import published
 
     return json.dumps(published(line), separators=(",", ":"))
+
+
+def _yaml(line: Json) -> str:
+    from enforcer.observe.shape import published
+
+    return structured(published(line), Output.YAML).rstrip("\n")
 
 
 def _related(line: Json, endpoints: Sequence[str]) -> bool:

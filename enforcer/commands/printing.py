@@ -9,6 +9,10 @@ import click
 from generators.output import Output, structured
 
 no_headers_option = click.option("--no-headers", is_flag=True, help="Leave out the table's head.")
+document_option = click.option(
+    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True
+)
+"""Of answers that are too deep for a table."""
 
 Json = Mapping[str, object]
 

@@ -185,8 +185,8 @@ def _known_as(line: Json, end: End, style: Style) -> str:
 
 
 def _host(line: Json, end: End, style: Style) -> str:
-    """`namespace/pod:port`, or the address where no pod is known."""
-    name = fields.pod(line, end)
+    """`namespace/pod:port`, a Service where no pod is known, else the address."""
+    name = fields.pod(line, end) or "/".join(filter(None, fields.service(line, end)))
     if not name or style.numeric:
         return _socket(line, end)
     port = fields.port(line, end)

@@ -74,6 +74,13 @@ def test_the_arrow_says_who_answers(reply: bool | None, arrow: str) -> None:
     assert arrow in lines.compact(line("FORWARDED", reply=reply))
 
 
+def test_an_address_of_a_service_is_named_by_it() -> None:
+    called = line(direction="EGRESS", destination_service={"namespace": "blue-dev", "name": "api"})
+    assert "-> blue-dev/api-7c9:8082 " in lines.compact(called), "the pod, where one is known"
+    called["flow"]["destination"] = WORLD  # type: ignore[index]
+    assert "-> blue-dev/api:8082 " in lines.compact(called)
+
+
 def test_numeric_lines_hold_numbers_only() -> None:
     numeric = lines.compact(line(source=WORLD), Style(numeric=True, policies=False))
     assert "10.0.1.7:60556 (ID:2) -> 10.0.1.185:8082 (ID:15435" in numeric

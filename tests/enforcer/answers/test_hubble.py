@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.observe.mask import LEAVES
 from generators.errors import MachineLacks
 from tests.enforcer.answers.conftest import Answering
 from tests.testbed import build
@@ -85,6 +86,21 @@ def test_its_filters_find_our_flows_and_ours_find_the_same(
     assert len(hubble("-o", "jsonpb", *arguments)) == count
     ours = answering.ask("observe", "--all", "-o", "json", *arguments).stdout.splitlines()
     assert len(ours) == count
+
+
+def test_every_field_of_our_masks_is_one_of_its_own(hubble: Hubble) -> None:
+    assert hubble("-o", "jsonpb", "--field-mask", ",".join(sorted(LEAVES)))
+
+
+def test_it_reads_masked_flows(program: Path, answering: Answering) -> None:
+    wanted = "time,uuid,verdict,event_type,source.pod_name,l4.TCP.flags"
+    told = answering.ask("observe", "--all", "-o", "json", "--field-mask", wanted).stdout
+    command = [str(program), "observe", "--input-file", "-", "-o", "jsonpb"]
+    done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    ours, theirs = ([json.loads(x) for x in text.splitlines()] for text in (told, done.stdout))
+    assert [x["flow"]["verdict"] for x in ours] == [x["flow"]["verdict"] for x in theirs]
+    assert all(set(x["flow"]) <= {*wanted.split(","), "source", "l4"} for x in ours)
 
 
 def test_it_prints_verdict_reason_and_policy_as_people_expect(hubble: Hubble) -> None:
