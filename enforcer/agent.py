@@ -176,6 +176,7 @@ class Agent:
             owners=compiler.owners(),
             namespaces=Live(compiler.known.namespaces),
             tenants=Live(compiler.known.record),
+            walled=compiler.walled(),
             policies=compiler.policies(),
             attached=self._programs.attached,
             in_force=Live(self._in_force),
@@ -392,6 +393,7 @@ class Agent:
             errors=errors,
             mode=config.mode if config is not None else None,
             config=config,
+            walls_turned=self._compiler.walls_turned,
             unenforced=dict(self._unenforced),
             audit=self._writer.audited,
         )

@@ -35,28 +35,27 @@ from enforcer.changes import (
     between,
 )
 from enforcer.endpoints import is_local
-from enforcer.groupnames import GroupNames, RuleNames, TenantNames
-from enforcer.groups import EMPTY
-from enforcer.identity import Registry, tenant_ids
+from enforcer.filling import Filling
+from enforcer.groupnames import GroupNames, RuleNames
+from enforcer.identity import Registry
 from enforcer.ledger import Ledger
 from enforcer.maps import CAPACITY, Change, Table
 from enforcer.placement import Known, Placement
 from enforcer.population import Population, Settled
 from enforcer.prefixes import Prefixes
-from enforcer.rulebook import Group, Groups, Rulebook, Turnover, blocks_of
+from enforcer.rulebook import Groups, Rulebook, blocks_of
 from enforcer.start import StartMode
 from enforcer.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
-    PEER_CIDR,
     AddressEntry,
     AddressFlag,
     Tables,
 )
+from enforcer.tenancy import Moved, Tenancy
 from enforcer.views import ExactEntries, InForce, Live, Nested, RangeEntries
-from enforcer.walls import Home
 from generators.cluster import Cluster
-from generators.objects import EndpointSlice, IPBlock, Namespace, NetworkPolicy, Node, Pod
+from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod
 
 T = TypeVar("T")
 RULES_KEPT = 8192
@@ -101,7 +100,9 @@ class Compiler:
         self._rulebook = Rulebook()
         self._groups = Groups(self.registry.groups)
         self._population = Population(self.registry.identities)
+        self._tenancy = Tenancy(self.known, self._population)
         self._prefixes = Prefixes(self._population.holding, self.registry.cidrs)
+        self._filling = Filling(self.ledger, self._groups, self._population, self._prefixes)
         self._calls = Calls(self._pods_of)
         self._slices: dict[str, EndpointSlice] = {}
         self._placement = Placement(
@@ -125,8 +126,8 @@ class Compiler:
         # Namespaces first: whether one terminates decides what becomes of its policies.
         for change in sorted(changes, key=lambda c: isinstance(c, PolicyChange)):
             self._take(change, batch)
-        self._name_tenants(batch)
-        self._move_homes(batch)
+        moved = self._tenancy.settle()
+        self._follow(moved, batch)
         self._release(batch)
         for key in batch.local:
             self._placement.place(key, anew=key in batch.anew)
@@ -136,9 +137,9 @@ class Compiler:
         self._move_pods(batch)
         words = frozenset((*turnover.new_words, *turnover.old_words))
         settled = self._population.settle(words)
-        self._fill(turnover, settled)
+        self._filling.follow(turnover, settled, self._pod_cidrs)
         self._write_addresses(settled, batch)
-        self._forget_homes(batch)
+        self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
 
     # What is to be written
 
@@ -194,7 +195,7 @@ class Compiler:
                 for direction, policies in group.definition.isolating.items()
             },
             walls={n: group.definition.wall for n, group in groups if group.definition.wall},
-            tenants={number: name for name, number in self.known.tenant_ids.items()},
+            tenants=dict(sorted(self.known.tenants.names.items())),
         )
 
     def view(self) -> Tables:
@@ -210,7 +211,7 @@ class Compiler:
             rules=RuleNames(self.registry.rules),
             isolating=Live(self._names.isolating),
             walls=Live(self._names.walls),
-            tenants=TenantNames(lambda: self.known.tenant_ids),
+            tenants=Live(self.known.tenants.names),
         )
 
     def owners(self) -> Mapping[str, Pod]:
@@ -220,6 +221,15 @@ class Compiler:
     def serving(self, address: str) -> tuple[Serving, ...]:
         """The Services of an address; always as of now."""
         return self._calls.serving(address)
+
+    def walled(self) -> Mapping[str, bool]:
+        """The known namespaces: whether a wall that drops is around their pods; as of now."""
+        return Live(self._tenancy.walled)
+
+    @property
+    def walls_turned(self) -> int:
+        """How often `walled` has changed."""
+        return self._tenancy.turns
 
     def policies(self) -> Mapping[str, NetworkPolicy]:
         """All policies, those included that are kept for dying pods; always as of now."""
@@ -262,30 +272,25 @@ class Compiler:
             case PodChange(key, pod):
                 self._take_pod(key, pod, batch)
             case PolicyChange(key, None):
-                namespace = self.known.namespaces.get(key.partition("/")[0])
+                namespace = self.known.namespaces.get(_namespace_of(key))
                 hold = namespace is None or namespace.terminating
                 self._rulebook.remove(key, hold=hold)
-                batch.look_at(self._by_namespace.get(key.partition("/")[0], ()))
+                batch.look_at(self._by_namespace.get(_namespace_of(key), ()))
             case PolicyChange(_, policy) if policy is not None:
                 self._rulebook.put(policy)
                 batch.look_at(self._by_namespace.get(policy.namespace, ()))
             case NamespaceChange(name, namespace):
-                _put(self.known.namespaces, name, namespace)
+                self._tenancy.put_namespace(name, namespace)
                 batch.look_at(self._by_namespace.get(name, ()))
-                batch.homes[name] = None
             case ServiceChange(key, service):
                 self._calls.put_service(key, service)
             case SliceChange(key, found):
                 self._calls.put_slice(key, found, self._slices.get(key))
                 _put(self._slices, key, found)
             case RecordChange(name, tenant):
-                _put(self.known.record, name, tenant)
-                batch.homes[name] = None
-                batch.tenants = True
+                self._tenancy.put_tenant(name, tenant)
             case ConfigChange(config):
-                self.known.config = config
-                batch.tenants = True
-                batch.homes.update(dict.fromkeys(self.known.homes))
+                self._tenancy.put_config(config)
                 batch.look_at(self.known.interfaces)
             case NodesChange(nodes, pod_cidrs):
                 batch.nodes = self._all_nodes = nodes
@@ -305,13 +310,12 @@ class Compiler:
         old = self.known.pods.get(key)
         batch.pods.setdefault(key, old)
         _put(self.known.pods, key, pod)
-        namespace = key.partition("/")[0]
+        namespace = _namespace_of(key)
         _list(self._everybody, namespace, key, listed=pod is not None)
         here = pod is not None and is_local(pod, self.known.node)
         _list(self._by_namespace, namespace, key, listed=here)
         self._calls.touch_namespace(namespace)
-        if namespace not in self.known.homes:
-            batch.homes[namespace] = None
+        self._tenancy.meet(namespace)
         if any(p is not None and is_local(p, self.known.node) for p in (old, pod)):
             batch.local[key] = None
             if old is not None and pod is not None and old.uid != pod.uid:
@@ -320,29 +324,14 @@ class Compiler:
     def _pods_of(self, namespace: str) -> Iterable[Pod]:
         return (self.known.pods[key] for key in self._everybody.get(namespace, ()))
 
-    def _name_tenants(self, batch: _Batch) -> None:
-        """Numbers for the tenants; a hash that two names share may change one, however rarely."""
-        if not batch.tenants:
-            return
-        known = self.known.config.tenants if self.known.config is not None else ()
-        numbers = tenant_ids([*self.known.record.values(), *known])
-        renamed = any(
-            numbers.get(n, number) != number for n, number in self.known.tenant_ids.items()
-        )
-        batch.all_addresses = batch.all_addresses or renamed
-        self.known.tenant_ids = numbers
-        # A wall names the tenants that it lets in by their numbers.
-        batch.look_at(self.known.interfaces)
-
-    def _move_homes(self, batch: _Batch) -> None:
-        for name in batch.homes:
-            namespace, tenant = self.known.namespaces.get(name), self.known.record.get(name)
-            home = Home.of(name, namespace, tenant, self.known.config)
-            if self.known.homes.get(name) == home:
-                continue
-            self.known.homes[name] = home
-            self._population.set_home(home)
+    def _follow(self, moved: Moved, batch: _Batch) -> None:
+        """Look at whom the tenancy of namespaces concerns."""
+        for name in moved.homes:
             batch.look_at(self._by_namespace.get(name, ()))
+        if moved.renumbered:
+            # A wall names the tenants that it lets in by their numbers.
+            batch.look_at(self.known.interfaces)
+            batch.all_addresses = True
 
     def _release(self, batch: _Batch) -> None:
         """Policies that were kept for pods which are gone now."""
@@ -365,69 +354,7 @@ class Compiler:
         if batch.order is not None:
             self._population.reorder(batch.order)
 
-    def _forget_homes(self, batch: _Batch) -> None:
-        """Namespaces that are gone and empty."""
-        touched = dict.fromkeys((*batch.homes, *(k.partition("/")[0] for k in batch.pods)))
-        for name in touched:
-            if (
-                name in self.known.namespaces
-                or name in self.known.record
-                or name not in self.known.homes
-            ):
-                continue
-            if self._population.is_empty(name):
-                self._population.drop_home(name)
-                del self.known.homes[name]
-
     # Outputs
-
-    def _fill(self, turnover: Turnover, settled: Settled) -> None:
-        """The entries of groups, for peers and groups that came or went."""
-        put = self.ledger.put_bucket
-        fresh = dict.fromkeys(turnover.added)
-        for group in turnover.removed:
-            for peer in tuple(self.ledger.peers_of.get(group.number, ())):
-                put(group.number, peer, EMPTY)
-        for gone in settled.removed:
-            for number in tuple(self.ledger.groups_of.get(gone.number, ())):
-                put(number, gone.number, EMPTY)
-        for identity in settled.added:
-            for group in self._groups.using(identity.pods.words):
-                put(group.number, identity.number, group.definition.for_pods(identity.pods))
-        for prefix, cidr in self._cut(turnover):
-            for group in self._groups.using(self._prefixes.held(prefix)):
-                if group not in fresh:
-                    held = self._prefixes.held(prefix)
-                    put(group.number, PEER_CIDR | cidr, group.definition.for_block(held))
-        for group in fresh:
-            self._fill_group(group)
-
-    def _cut(self, turnover: Turnover) -> Iterable[tuple[str, int]]:
-        """Bring prefixes up to date; those that are new, with their ids."""
-        trimmed = self._prefixes.change(
-            (word for word in turnover.new_words if isinstance(word, IPBlock)),
-            (word for word in turnover.old_words if isinstance(word, IPBlock)),
-            self._pod_cidrs,
-        )
-        for cidr in trimmed.removed.values():
-            for number in tuple(self.ledger.groups_of.get(PEER_CIDR | cidr, ())):
-                self.ledger.put_bucket(number, PEER_CIDR | cidr, EMPTY)
-        if trimmed.added or trimmed.removed or trimmed.reflagged:
-            entries = self._prefixes.entries()
-            for prefix in (*entries, *trimmed.removed):
-                self.ledger.cidrs.put(prefix, entries.get(prefix))
-        return [(prefix, self._prefixes.cidr(prefix)) for prefix in trimmed.added]
-
-    def _fill_group(self, group: Group) -> None:
-        put, definition = self.ledger.put_bucket, group.definition
-        for peer, bucket in definition.fixed().items():
-            put(group.number, peer, bucket)
-        for identity in self._population.meant_by(definition.words):
-            put(group.number, identity.number, definition.for_pods(identity.pods))
-        blocks = frozenset(word for word in definition.words if isinstance(word, IPBlock))
-        for prefix in self._prefixes.within(blocks):
-            peer = PEER_CIDR | self._prefixes.cidr(prefix)
-            put(group.number, peer, definition.for_block(self._prefixes.held(prefix)))
 
     def _write_addresses(self, settled: Settled, batch: _Batch) -> None:
         changed: dict[str, None] = dict.fromkeys(settled.addresses)
@@ -450,7 +377,7 @@ class Compiler:
         identity = self._population.identity(address)
         if identity is None:
             return None
-        tenant = self.known.tenant_ids.get(identity.pods.tenant, 0)
+        tenant = self.known.tenants.ids.get(identity.pods.tenant, 0)
         flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
         return _entry_of(identity.number, tenant, flags)
 
@@ -490,17 +417,19 @@ class _Batch:
     local: dict[str, None] = field(default_factory=dict)
     anew: dict[str, None] = field(default_factory=dict)
     """Those of them that are another pod of the same name."""
-    homes: dict[str, None] = field(default_factory=dict)
     pods: dict[str, Pod | None] = field(default_factory=dict)
     """Pods that changed, as they were before."""
     nodes: tuple[Node, ...] | None = None
     order: tuple[str, ...] | None = None
-    tenants: bool = False
     all_addresses: bool = False
 
     def look_at(self, pods: Iterable[str]) -> None:
         """These local pods may be judged by other groups."""
         self.local.update(dict.fromkeys(pods))
+
+
+def _namespace_of(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def _put(values: dict[str, T], key: str, value: T | None) -> None:

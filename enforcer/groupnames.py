@@ -7,7 +7,7 @@ took its group away, so the names of the last groups that went are kept for a wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from enforcer.identity import Numbering
 from enforcer.rulebook import Group, Turnover
@@ -73,29 +73,4 @@ class RuleNames(Mapping[int, str]):
         if self._as_of != self._rules.next:
             self._as_of = self._rules.next
             self._names = {n: str(name) for name, n in list(self._rules.known.items())}
-        return self._names
-
-
-class TenantNames(Mapping[int, str]):
-    """Tenant id -> name, out of whatever mapping of names to ids holds now."""
-
-    def __init__(self, ids: Callable[[], Mapping[str, int]]) -> None:
-        self._ids = ids
-        self._of: Mapping[str, int] = {}
-        self._names: dict[int, str] = {}
-
-    def __getitem__(self, number: int) -> str:
-        return self._current()[number]
-
-    def __len__(self) -> int:
-        return len(self._current())
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._current())
-
-    def _current(self) -> Mapping[int, str]:
-        ids = self._ids()
-        if ids is not self._of:
-            self._names = {number: name for name, number in ids.items()}
-            self._of = ids
         return self._names

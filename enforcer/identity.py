@@ -8,6 +8,7 @@ entry left behind can never speak for somebody else.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -194,7 +195,7 @@ class Registry:
         )
 
 
-def tenant_ids(names: Iterable[str]) -> Mapping[str, int]:
+def tenant_ids(names: Iterable[str], among: int = TENANT_IDS) -> Mapping[str, int]:
     """A number for each tenant, made from its name, so that every node and every restart agrees.
 
     Two names with one hash: the later in name order takes the next free number.
@@ -202,9 +203,66 @@ def tenant_ids(names: Iterable[str]) -> Mapping[str, int]:
     ids: dict[str, int] = {}
     taken: set[int] = set()
     for name in sorted(set(names)):
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % TENANT_IDS + 1
+        number = _first_choice(name, among)
         while number in taken:
-            number = number % TENANT_IDS + 1
+            number = number % among + 1
         taken.add(number)
         ids[name] = number
     return ids
+
+
+def _first_choice(name: str, among: int) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % among + 1
+
+
+class TenantNumbers:
+    """What `tenant_ids` says of the tenants in use, kept up to date name by name."""
+
+    def __init__(self, among: int = TENANT_IDS) -> None:
+        self.ids: dict[str, int] = {}
+        self.names: dict[int, str] = {}
+        """The other way round."""
+        self._among = among
+        self._uses: Counter[str] = Counter()
+        self._touched: dict[str, None] = {}
+        self._crowded = False
+        """Somebody's first choice was taken."""
+
+    def use(self, name: str) -> None:
+        """One more place names the tenant."""
+        self._uses[name] += 1
+        self._touched[name] = None
+
+    def leave(self, name: str) -> None:
+        """One place less does."""
+        self._uses[name] -= 1
+        self._touched[name] = None
+
+    def settle(self) -> bool:
+        """Number who is new, forget who is gone; whether somebody who stays is another number."""
+        before: dict[str, int] | None = None
+        for name in self._touched:
+            if not self._uses[name]:
+                del self._uses[name]
+                self.names.pop(self.ids.pop(name, 0), None)
+                anew = self._crowded
+            elif name in self.ids:
+                continue
+            else:
+                number = _first_choice(name, self._among)
+                anew = number in self.names
+                if not anew:
+                    self.ids[name], self.names[number] = number, name
+            if anew and before is None:
+                before = dict(self.ids)
+        self._touched = {}
+        return before is not None and self._number_all(before)
+
+    def _number_all(self, before: Mapping[str, int]) -> bool:
+        """From nothing, without a moment in which a name is missing."""
+        self.ids.update(tenant_ids(self._uses, self._among))
+        self.names.update({number: name for name, number in self.ids.items()})
+        for number in self.names.keys() - self.ids.values():
+            del self.names[number]
+        self._crowded = any(_first_choice(n, self._among) != i for n, i in self.ids.items())
+        return any(self.ids[n] != number for n, number in before.items() if n in self.ids)

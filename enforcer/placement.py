@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enforcer.attachments import Attachment
 from enforcer.endpoints import is_local
 from enforcer.groups import PolicyGroup
-from enforcer.identity import Registry
+from enforcer.identity import Registry, TenantNumbers
 from enforcer.ledger import Ledger
 from enforcer.rulebook import Group, Groups, Rulebook
 from enforcer.start import Ground, StartMode, provisional
@@ -50,7 +50,7 @@ class Known:
     arrivals: dict[str, Attachment] = field(default_factory=dict)
     """Sandboxes of pods that are not known yet."""
     homes: dict[str, Home] = field(default_factory=dict)
-    tenant_ids: Mapping[str, int] = field(default_factory=dict)
+    tenants: TenantNumbers = field(default_factory=TenantNumbers)
 
 
 class Placement:
@@ -122,7 +122,7 @@ class Placement:
             endpoint=self._registry.endpoints.of((ifindex, ip4, ip6)),
             group=policy.number if policy is not None else 0,
             wall=wall.number if wall is not None else 0,
-            tenant=known.tenant_ids.get(home.tenant, 0),
+            tenant=known.tenants.ids.get(home.tenant, 0),
             generation=before.generation if before is not None else 1,
             flags=flags,
             ip4=ip4,
@@ -143,7 +143,7 @@ class Placement:
             ip6 = tuple(a for a in arrival.ips if ":" in a)
             ground = Ground(
                 endpoint=self._registry.endpoints.of((arrival.ifindex, ip4, ip6)),
-                tenant=known.tenant_ids.get(home.tenant, 0),
+                tenant=known.tenants.ids.get(home.tenant, 0),
                 wall=wall.number if wall is not None else 0,
                 flags=wall_flags(home, known.config) | needs,
             )
@@ -183,7 +183,7 @@ class Placement:
         if config is None or EndpointFlag.WALL not in wall_flags(home, config):
             self._groups.leave(key, WALL)
             return None
-        wall = WallGroup(home, config, self._known.tenant_ids, self._registry.rules.of)
+        wall = WallGroup(home, config, self._known.tenants.ids, self._registry.rules.of)
         return self._groups.enter(key, WALL, wall.key, lambda: wall)
 
 

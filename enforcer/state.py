@@ -78,6 +78,10 @@ class State:
     """Pods of the cluster by address."""
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     tenants: Mapping[str, str] = field(default_factory=dict)
+    walled: Mapping[str, bool] = field(default_factory=dict)
+    """The known namespaces: whether a wall that drops is around their pods."""
+    walls_turned: int = 0
+    """Counts the changes of `walled`."""
     nodes: Mapping[str, str] = field(default_factory=dict)
     """Node names by address."""
     mode: Mode | None = None

@@ -73,6 +73,11 @@ def wall_flags(home: Home, config: TenantConfig | None) -> EndpointFlag:
     return flags
 
 
+def drops(flags: EndpointFlag) -> bool:
+    """Whether the wall is more than a report."""
+    return EndpointFlag.WALL in flags and EndpointFlag.WALL_AUDIT not in flags
+
+
 class WallGroup:
     """Own tenant or quarantined namespace, shared components, consented grants: in this order."""
 

@@ -22,10 +22,7 @@ from pathlib import Path
 
 from enforcer.beside import Part, Report
 from enforcer.state import Board, State
-from enforcer.tables import EndpointFlag
-from enforcer.walls import Home, wall_flags
-from generators.objects import Namespace
-from generators.tenants.model import Mode, TenantConfig
+from generators.tenants.model import Mode
 
 FILE = "ringfence-namespaces"
 OTHERS = "*"
@@ -36,7 +33,7 @@ HEADER = """\
 SETTLE_SECONDS = 1.0
 """Changes that follow each other are written down together."""
 REST = 50
-"""So many times as long as looking through all namespaces takes, nobody looks again."""
+"""So many times as long as writing all of it down takes, nobody writes again."""
 
 
 class Start(StrEnum):
@@ -45,20 +42,16 @@ class Start(StrEnum):
     STRICT = "strict"
     OPEN = "open"
 
-
-def start_of(
-    name: str, namespace: Namespace | None, tenant: str | None, config: TenantConfig | None
-) -> Start:
-    """Strict: behind a wall that drops."""
-    flags = wall_flags(Home.of(name, namespace, tenant, config), config)
-    walled = EndpointFlag.WALL in flags and EndpointFlag.WALL_AUDIT not in flags
-    return Start.STRICT if walled else Start.OPEN
+    @classmethod
+    def of(cls, closed: bool) -> Start:
+        """Strict: behind a wall that drops."""
+        return cls.STRICT if closed else cls.OPEN
 
 
-def render(others: Start, starts: Mapping[str, Start]) -> str:
+def render(others: Start, walled: Mapping[str, bool]) -> str:
     """The file."""
-    lines = [f"{OTHERS} {others}", *(f"{name} {start}" for name, start in sorted(starts.items()))]
-    return HEADER + "\n".join(lines) + "\n"
+    starts = (f"{name} {Start.of(closed)}" for name, closed in sorted(walled.items()))
+    return HEADER + "\n".join([f"{OTHERS} {others}", *starts]) + "\n"
 
 
 def parse(page: str) -> Mapping[str, Start]:
@@ -76,7 +69,9 @@ class Strictness:
         self._configured = configured
         """There is a tenant file, whether it is good or not."""
         self._restored: Mapping[str, Start] = {}
-        self._held: dict[str, tuple[Namespace | None, str | None, TenantConfig | None, Start]] = {}
+        self._page = ""
+        self._as_of: tuple[Start, int] | None = None
+        """What the page was made from."""
 
     def restore(self, page: str) -> None:
         """What an earlier agent knew holds until this one knows better."""
@@ -87,38 +82,30 @@ class Strictness:
         state = self._board.state
         if not state.ready and self._restored:
             return self._restored.get(name, self._restored.get(OTHERS)) is not Start.OPEN
-        if name not in state.namespaces and name not in state.tenants:
-            return self._others(state) is Start.STRICT
-        return self._start_of(name, state) is Start.STRICT
+        return state.walled.get(name, self._others(state) is Start.STRICT)
 
     def page(self) -> str | None:
         """What the file should say; None while too little is known to say anything new."""
         state = self._board.state
         if not state.ready:
             return None
-        names = {*state.namespaces, *state.tenants}
-        self._held = {name: held for name, held in [*self._held.items()] if name in names}
-        return render(self._others(state), {n: self._start_of(n, state) for n in names})
+        as_of = self._others(state), state.walls_turned
+        if as_of != self._as_of:
+            # Walls may be newer than their count, and gone by now: then it is made once more.
+            known = {name: state.walled.get(name) for name in state.walled}
+            walled = {name: closed for name, closed in known.items() if closed is not None}
+            self._page, self._as_of = render(as_of[0], walled), as_of
+        return self._page
 
     def first_page(self) -> str:
         """What it should say when nothing was ever known here."""
-        return render(Start.STRICT if self._configured else Start.OPEN, {})
+        return render(Start.of(self._configured), {})
 
     def _others(self, state: State) -> Start:
         """For namespaces that nothing is known of; a file that was never good is no permission."""
         if state.config is None:
-            return Start.STRICT if self._configured else Start.OPEN
-        return Start.STRICT if state.config.mode is Mode.STRICT else Start.OPEN
-
-    def _start_of(self, name: str, state: State) -> Start:
-        namespace, tenant = state.namespaces.get(name), state.tenants.get(name)
-        held = self._held.get(name)
-        same = held is not None and held[0] is namespace and held[1] == tenant
-        if held is not None and same and held[2] is state.config:
-            return held[3]
-        start = start_of(name, namespace, tenant, state.config)
-        self._held[name] = (namespace, tenant, state.config, start)
-        return start
+            return Start.of(self._configured)
+        return Start.of(state.config.mode is Mode.STRICT)
 
 
 class Keeper:

@@ -17,34 +17,50 @@ class Record:
     """Which namespace is whose."""
 
     def __init__(self) -> None:
-        self._shards: dict[str, Mapping[str, RecordEntry]] = {}
+        self._shards: dict[str, Mapping[str, str]] = {}
+        """As they were last told."""
+        self._bad: dict[str, dict[str, None]] = {}
+        """Shard -> its entries that make no sense."""
         self._by_uid: dict[str, RecordEntry] = {}
         self._uids: dict[str, str] = {}
         """Namespace -> its UID."""
         self._names: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self._touched: dict[str, None] = {}
-        self.unreadable: dict[str, str] = {}
-        """Shard -> which of its entries make no sense."""
 
     def put_shard(self, name: str, shard: ConfigMap | None) -> None:
-        """A shard is there, or gone."""
+        """A shard is there, or gone; only entries that say something else are read."""
         data = shard.data if shard is not None else {}
-        parsed = {uid: parse_entry(text) for uid, text in data.items()}
-        new = {uid: entry for uid, entry in parsed.items() if entry is not None}
-        old = self._shards.pop(name, {})
-        if new:
-            self._shards[name] = new
-        for uid in old.keys() - new.keys():
-            self._by_uid.pop(uid, None)
-        self._by_uid.update(new)
-        for uid in old.keys() | new.keys():
-            if old.get(uid) != new.get(uid) and uid in self._names:
-                self._touched[self._names[uid]] = None
-        bad = sorted(uid for uid, entry in parsed.items() if entry is None)
-        self.unreadable.pop(name, None)
-        if bad:
-            self.unreadable[name] = f"no entries: {', '.join(bad)}; the controller repairs them"
+        before = self._shards.pop(name, {})
+        if data:
+            self._shards[name] = data
+        bad = self._bad.setdefault(name, {})
+        # Sets are compared in C: shards are long, and seldom more than one entry is new.
+        for uid in sorted(before.keys() - data.keys()):
+            bad.pop(uid, None)
+            self._put(uid, None)
+        for uid, text in sorted(data.items() - before.items()):
+            entry = parse_entry(text)
+            bad.pop(uid, None)
+            if entry is None:
+                bad[uid] = None
+            self._put(uid, entry)
+
+    def _put(self, uid: str, entry: RecordEntry | None) -> None:
+        self._by_uid.pop(uid, None)
+        if entry is not None:
+            self._by_uid[uid] = entry
+        if uid in self._names:
+            self._touched[self._names[uid]] = None
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Shard -> which of its entries make no sense."""
+        return {
+            name: f"no entries: {', '.join(sorted(bad))}; the controller repairs them"
+            for name, bad in self._bad.items()
+            if bad
+        }
 
     def put_namespace(self, name: str, namespace: Namespace | None) -> None:
         """A namespace is there, or gone."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 
 import pytest
 
 from enforcer.attachments import Attachment
+from enforcer.changes import Inputs
 from enforcer.cni import namespaces
 from enforcer.cni.call import Call, CallRefused, Command, Sandbox, parse
 from enforcer.cni.namespaces import Start, Strictness
+from enforcer.compile import Compiler
 from enforcer.start import Ground, StartMode, provisional
 from enforcer.state import Board, State
 from enforcer.tables import EndpointEntry, EndpointFlag
+from generators.cluster import Cluster
 from generators.labels import MODE_ANNOTATION
 from generators.objects import Namespace
 from generators.tenants.model import Mode, Tenant, TenantConfig
@@ -113,8 +116,14 @@ def config(mode: Mode) -> TenantConfig:
     return TenantConfig(tenants={"t1": Tenant("t1")}, mode=mode)
 
 
-def space(name: str) -> Namespace:
-    return Namespace(name)
+def published(board: Board, given: TenantConfig, spaces: Sequence[Namespace]) -> None:
+    """What an agent makes of these namespaces, when `shop` is recorded for t1."""
+    compiler = Compiler("here")
+    found = {space.name: space for space in spaces}
+    cluster = Cluster(namespaces=found, config=given, tenants={"shop": "t1"}, pod_cidrs=())
+    compiler.become(Inputs(cluster, {}))
+    turned = compiler.walls_turned
+    board.publish(State(revision=1, config=given, walled=compiler.walled(), walls_turned=turned))
 
 
 @pytest.mark.parametrize(
@@ -128,9 +137,7 @@ def space(name: str) -> Namespace:
 def test_strict_is_who_has_a_wall_that_drops(mode: Mode, start: Start, others: Start) -> None:
     board = Board()
     strictness = Strictness(board, configured=True)
-    known = {"shop": space("shop"), "free": space("free")}
-    state = State(revision=1, config=config(mode), namespaces=known, tenants={"shop": "t1"})
-    board.publish(state)
+    published(board, config(mode), (Namespace("shop"), Namespace("free")))
     assert strictness.is_strict("shop") is (start is Start.STRICT)
     assert strictness.is_strict("never heard of") is (others is Start.STRICT)
     assert not strictness.is_strict("free")
@@ -140,11 +147,13 @@ def test_strict_is_who_has_a_wall_that_drops(mode: Mode, start: Start, others: S
 
 
 def test_a_namespace_under_audit_is_open_and_one_in_quarantine_strict() -> None:
-    given, label = config(Mode.STRICT), {config(Mode.STRICT).label_key: "t1"}
-    audited = replace(space("shop"), annotations={MODE_ANNOTATION: "audit"})
-    assert namespaces.start_of("shop", audited, "t1", given) is Start.OPEN
-    forged = replace(space("forged"), labels=label)
-    assert namespaces.start_of("forged", forged, None, given) is Start.STRICT
+    board, given = Board(), config(Mode.STRICT)
+    audited = Namespace("shop", annotations={MODE_ANNOTATION: "audit"})
+    forged = Namespace("forged", {given.label_key: "t1"})
+    published(board, given, (audited, forged))
+    strictness = Strictness(board, configured=True)
+    assert not strictness.is_strict("shop")
+    assert strictness.is_strict("forged")
 
 
 def test_before_anything_is_known_the_file_of_an_earlier_agent_speaks() -> None:

@@ -19,7 +19,6 @@ from enforcer.lab import netns
 from enforcer.start import StartMode
 from enforcer.state import Board, State
 from enforcer.watcher import Watcher
-from generators.objects import Namespace
 from tests.cni.node import CONFLIST, wait_for
 
 
@@ -37,10 +36,10 @@ class Told:
         return self.all[-1][1] if self.all else ""
 
 
-class Changing(Mapping[str, Namespace]):
+class Changing(Mapping[str, bool]):
     """Namespaces that another thread changes while they are looked through."""
 
-    def __getitem__(self, name: str) -> Namespace:
+    def __getitem__(self, name: str) -> bool:
         raise KeyError(name)
 
     def __len__(self) -> int:
@@ -80,9 +79,9 @@ def test_the_file_of_namespaces_is_kept_after_whatever_went_wrong(tmp_path: Path
     keeper.start()
     assert namespaces.parse(path.read_text())["*"] is namespaces.Start.STRICT
     with threaded(keeper.run):
-        board.publish(State(revision=1, namespaces=Changing()))
+        board.publish(State(revision=1, walled=Changing()))
         wait_for(lambda: "dictionary changed size" in told.last)
-        board.publish(State(revision=2, namespaces={"free": Namespace("free")}))
+        board.publish(State(revision=2, walled={"free": False}))
         wait_for(lambda: "free" in namespaces.parse(path.read_text()))
         wait_for(lambda: told.last == "")
 
