@@ -11,7 +11,7 @@ import click
 
 from generators.record import RECORD_NAMESPACE
 from webhook.controller_cli import controller
-from webhook.install_cli import forget, unregister, verify
+from webhook.install_cli import agents_gone, forget, unregister, verify
 from webhook.namespace_cli import namespace
 from webhook.options import EXISTING_FILE, address, bound, policy_sources
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
@@ -23,7 +23,7 @@ def cli() -> None:
 
 
 cli.add_command(controller)
-for command in (verify, unregister, forget):
+for command in (verify, agents_gone, unregister, forget):
     controller.add_command(command)
 cli.add_command(namespace)
 

@@ -1,4 +1,4 @@
-"""`ringfence controller verify`, `unregister` and `forget`: what a chart's test and hooks run.
+"""`ringfence controller verify`, `agents-gone`, `unregister`, `forget`: a chart's test and hooks.
 
 Everything heavy is imported by the command that runs.
 """
@@ -67,18 +67,53 @@ def verify(
 
     digest = load_tenants(tenant_file).digest
     deadline = time.monotonic() + wait_seconds
-    lines: list[str] = []
     with Client.connect(kubeconfig, user_agent="ringfence-verify") as client:
-
-        def look() -> None:
-            lines[:] = findings(client, namespace, digest)
-
-        patiently(wait_seconds, look)
+        lines = patiently(wait_seconds, lambda: findings(client, namespace, digest))
         while any(line.startswith("[-]") for line in lines) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            look()
+            lines = patiently(wait_seconds, lambda: findings(client, namespace, digest))
     click.echo("\n".join(lines))
     if any(line.startswith("[-]") for line in lines):
+        context.exit(EXIT_NO)
+
+
+@click.command("agents-gone")
+@click.option(
+    "--first",
+    multiple=True,
+    metavar="COMMAND",
+    help="A command that makes running agents leave, for the message. May be repeated.",
+)
+@kubeconfig_option
+@namespace_option
+@patience_option
+@click.pass_context
+def agents_gone(
+    context: click.Context,
+    first: tuple[str, ...],
+    kubeconfig: str | None,
+    namespace: str,
+    wait_seconds: float,
+) -> None:
+    """Say whether no node has an agent, or what one left behind; exit 1 if one has.
+
+    Run it before the agents' DaemonSet goes: without agents, their CNI plugin refuses the pods of
+    tenants. It waits for agents that are leaving, and not for agents that run.
+    """
+    import time
+
+    from generators.kube.client import Client
+    from webhook.agents_gone import Agents, look
+    from webhook.leaving import patiently
+
+    deadline = time.monotonic() + wait_seconds
+    with Client.connect(kubeconfig, user_agent="ringfence-agents-gone") as client:
+        found = patiently(wait_seconds, lambda: look(client, namespace))
+        while found.agents is Agents.LEAVING and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            found = patiently(wait_seconds, lambda: look(client, namespace))
+    click.echo(found.told(namespace, first))
+    if found.agents is not Agents.GONE:
         context.exit(EXIT_NO)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from generators.kube.client import Client, Scope
 from generators.kube.documents import Document, integer, key_of, mapping, text
@@ -54,6 +55,7 @@ FORGET_ISOLATION_SYSTEM_RULES = (
 )
 
 Say = Callable[[str], None]
+_Answer = TypeVar("_Answer")
 
 
 def unregister(client: Client, namespace: str, say: Say) -> None:
@@ -77,8 +79,8 @@ def forget(client: Client, namespace: str, say: Say, *, isolation: bool) -> None
     _remove(client, LEASES, LEASE_NAME, namespace, say)
 
 
-def patiently(seconds: float, attempt: Callable[[], None]) -> None:
-    """Run `attempt` again while the API server is away, for so long."""
+def patiently(seconds: float, attempt: Callable[[], _Answer]) -> _Answer:
+    """What `attempt` returns; it is run again while the API server is away, for so long."""
     deadline = time.monotonic() + seconds
     while True:
         try:

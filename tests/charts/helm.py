@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
 
-SECONDS = 120.0
+SECONDS = 400.0
 ADMINS = ("system:masters",)
 Done = subprocess.CompletedProcess[str]
 

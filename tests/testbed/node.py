@@ -20,6 +20,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_hex
@@ -27,7 +28,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document, mapping, mappings, text
+from generators.kube.documents import Document, key_of, mapping, mappings, text
 from generators.kube.errors import Conflict, KubeError, NotFound
 from generators.kube.reflector import Reflector
 from generators.kube.resources import BINDINGS, NODES, PODS, Key
@@ -38,6 +39,8 @@ from tests.testbed.volumes import Pod, mounts, variables
 MANAGER = "testbed-node"
 HOOK = "helm.sh/hook"
 ENDED = ("Succeeded", "Failed")
+MOUNT_SECONDS = 120.0
+POLL_SECONDS = 0.1
 
 
 def of_a_job_or_hook(pod: Document) -> bool:
@@ -161,15 +164,7 @@ class JobNode:
     def _execute(self, pod: Pod) -> int:
         folder = self._folder / pod.uid
         (folder / "root").mkdir(parents=True)
-        made = container.Container(
-            command=pod.command,
-            environment=variables(pod, self._connected) | self._service_variables(),
-            mounts=mounts(pod, self._connected, folder / "volumes"),
-            root=pod.root,
-            user=pod.number("runAsUser", container.IMAGE_USER),
-            group=pod.number("runAsGroup", container.IMAGE_USER),
-            directory=text(pod.container, "workingDir") or "/",
-        )
+        made = self._once_complete(pod, folder / "volumes")
         log = self._log(pod.namespace, pod.name)
         process = self._processes[pod.uid] = container.start(made, folder / "root", log)
         self._report(pod, _running(pod))
@@ -180,6 +175,34 @@ class JobNode:
             return process.wait()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _once_complete(self, pod: Pod, volumes: Path) -> container.Container:
+        """As a kubelet waits for what a pod names: others make it a moment later."""
+        deadline = time.monotonic() + MOUNT_SECONDS
+        while True:
+            try:
+                return self._container(pod, volumes)
+            except NotFound:
+                late = time.monotonic() > deadline or self._is_leaving(pod)
+                if late or self._stopping.wait(POLL_SECONDS):
+                    raise
+                shutil.rmtree(volumes, ignore_errors=True)
+
+    def _is_leaving(self, pod: Pod) -> bool:
+        live = self._pods.store.get(key_of(pod.document)) if self._pods is not None else None
+        meta = mapping(live or {}, "metadata")
+        return text(meta, "uid") != pod.uid or "deletionTimestamp" in meta
+
+    def _container(self, pod: Pod, volumes: Path) -> container.Container:
+        return container.Container(
+            command=pod.command,
+            environment=variables(pod, self._connected) | self._service_variables(),
+            mounts=mounts(pod, self._connected, volumes),
+            root=pod.root,
+            user=pod.number("runAsUser", container.IMAGE_USER),
+            group=pod.number("runAsGroup", container.IMAGE_USER),
+            directory=text(pod.container, "workingDir") or "/",
+        )
 
     def _service_variables(self) -> dict[str, str]:
         return {

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from generators.kube.client import Client
 from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text
-from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
 from tests.testbed.container import Mount, Root
 
 MANAGER = "testbed-node"
 TOKEN_SECONDS = 3600
-MOUNT_SECONDS = 15.0
-POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,23 +133,10 @@ def _files(pod: Pod, client: Client, source: Mapping[str, object]) -> dict[str, 
 
 
 def _content(client: Client, resource: Resource, namespace: str, name: str) -> dict[str, bytes]:
-    found = _once_there(client, resource, namespace, name)
-    data = strings(found, "data")
+    data = strings(client.get(resource, name, namespace), "data")
     if resource is SECRETS:
         return {key: base64.b64decode(value) for key, value in data.items()}
     return {key: value.encode() for key, value in data.items()}
-
-
-def _once_there(client: Client, resource: Resource, namespace: str, name: str) -> Document:
-    """As a kubelet waits: the controller-manager makes `kube-root-ca.crt` after the namespace."""
-    deadline = time.monotonic() + MOUNT_SECONDS
-    while True:
-        try:
-            return client.get(resource, name, namespace)
-        except NotFound:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_SECONDS)
 
 
 def _token(pod: Pod, client: Client) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ rules:
   - level: None
 """
 COMPONENT = "app.kubernetes.io/component"
+SECONDS = 180.0
+"""Longer than all that happens here takes on a busy machine: real processes start for each step."""
 
 
 def runs_here(pod: Document) -> bool:
@@ -49,6 +51,7 @@ class Site:
     """A control plane with a node, and looks at what Ringfence did there."""
 
     plane: ControlPlane
+    node: JobNode
     audit: Path
 
     def values(self) -> dict[str, object]:
@@ -87,14 +90,27 @@ class Site:
                 return True
             return False
 
-        eventually(listens, "the webhook listens", 60)
+        try:
+            self.soon(listens, "the webhook listens")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.last_words()}") from late
+
+    def soon(self, holds: Callable[[], bool], what: str) -> None:
+        """`eventually`, on a machine that does other things too."""
+        eventually(holds, what, SECONDS)
+
+    def last_words(self) -> str:
+        """The end of what every pod of the chart has said."""
+        pods = [name.partition("/")[2] for name in self.names("pods", "-n", SYSTEM)]
+        logs = {pod: self.node.logs(SYSTEM, pod).splitlines()[-5:] for pod in pods}
+        return "\n".join(f"{pod}: {line}" for pod, lines in logs.items() for line in lines)
 
     def restart(self, component: str) -> None:
         """New pods, which see the ConfigMaps of today."""
         chosen = ("-n", SYSTEM, "-l", f"{COMPONENT}={component}")
         before = set(self.names("pods", *chosen))
         self.plane.kubectl("delete", "pods", *chosen, "--wait=false")
-        eventually(
+        self.soon(
             lambda: bool(set(self.names("pods", *chosen)) - before),
             f"a new pod of the {component}",
         )
@@ -120,7 +136,7 @@ class Site:
         supply = ApiSupply(Client.connect(str(kubeconfig)), "node", TenantFile(file), SYSTEM)
         supply.start(lambda: None)
         try:
-            eventually(lambda: bool(supply.take().changes), f"{supply.health().errors}")
+            self.soon(lambda: bool(supply.take().changes), f"{supply.health().errors}")
             assert supply.health().errors == {}
         finally:
             supply.stop()
@@ -132,12 +148,11 @@ class Site:
         return [e for e in events if mapping(e, "user")["username"] == user]
 
 
-@pytest.fixture(scope="module")
-def site(api: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@pytest.fixture
+def site(api: ControlPlane, tmp_path: Path) -> Iterator[Site]:
     """Not the session's cluster: what is installed here judges every namespace."""
-    folder = tmp_path_factory.mktemp("audit")
-    policy, log = folder / "policy.yaml", folder / "audit.log"
+    policy, log = tmp_path / "policy.yaml", tmp_path / "audit.log"
     policy.write_text(AUDIT_POLICY)
     flags = [f"--audit-policy-file={policy}", f"--audit-log-path={log}"]
-    with ControlPlane(apiserver_flags=flags) as plane, JobNode(plane, runs_here):
-        yield Site(plane, log)
+    with ControlPlane(apiserver_flags=flags) as plane, JobNode(plane, runs_here) as node:
+        yield Site(plane, node, log)

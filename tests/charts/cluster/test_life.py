@@ -1,11 +1,12 @@
 """Install, test, upgrade, refuse, roll back and uninstall by real helms, on a real API server.
 
 Webhook and controller run from the chart with their own ServiceAccounts, so each right that a role
-lacks fails here.
+lacks fails here. Each helm has a cluster of its own: what one leaves is no concern of the other.
 """
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,10 +15,9 @@ import pytest
 from generators.kube.documents import mapping, text
 from tests.charts.cluster.conftest import Site
 from tests.charts.cluster.rendered import CHART, SYSTEM
-from tests.charts.helm import Helm, said
-from tests.testbed.waiting import eventually
+from tests.charts.helm import Done, Helm, said
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 TENANTS: dict[str, object] = {
     "labelKey": "client",
@@ -60,7 +60,16 @@ ADMISSION = (
     "validatingadmissionpolicies,validatingadmissionpolicybindings"
 )
 BY_ITSELF = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-WAIT = ("--timeout", "120s")
+ACCOUNTS = (
+    "ringfence-controller",
+    "ringfence-webhook",
+    "ringfence-enforcer",
+    "ringfence-agents-gone",
+    "ringfence-unregister",
+    "ringfence-forget",
+    "ringfence-verify",
+)
+WAIT = ("--timeout", "300s")
 
 
 def tenants(*more: dict[str, object]) -> dict[str, object]:
@@ -69,6 +78,11 @@ def tenants(*more: dict[str, object]) -> dict[str, object]:
     assert isinstance(listed, list)
     listed.extend(more)
     return file
+
+
+def advice(done: Done) -> list[str]:
+    """The commands that a refused hook names."""
+    return re.findall(r'^  ([^"\n]+)', said(done).partition("try again:")[2], re.MULTILINE)
 
 
 def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
@@ -90,12 +104,12 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
     run("install", "ringfence", str(CHART), "--create-namespace", tenantFile=tenants())
     site.find_service()
     site.wait_for_webhook()
-    eventually(lambda: site.labels(old).get("client") == "test02", "label of what was there")
+    site.soon(lambda: site.labels(old).get("client") == "test02", "label of what was there")
     assert "Phase:          Succeeded" in run("test", "ringfence")
     new = f"new{helm.major.value}"
     plane.kubectl("create", "namespace", new, *member)
     assert site.labels(new)["client"] == "test01", "labelled as it was created"
-    eventually(lambda: POLICY in site.names("networkpolicies", "-n", new), "isolation policy")
+    site.soon(lambda: POLICY in site.names("networkpolicies", "-n", new), "isolation policy")
     site.follow_as_agent(tmp_path)
     forged = ("label", "namespace", old, "client=test01", "--overwrite")
     refused = plane.try_kubectl(*forged, *member)
@@ -126,20 +140,46 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
     assert "Phase:          Succeeded" in run("test", "ringfence")
     late = f"late{helm.major.value}-test03"
     plane.kubectl("create", "namespace", late)
-    eventually(lambda: site.labels(late).get("client") == "test03", "a tenant of the new file")
-    eventually(lambda: site.try_apply(QUOTA), "the kinds of policies")
-    ready = ("wait", "clusterpolicy", "settings", "--for=condition=Ready", "--timeout=60s")
+    site.soon(lambda: site.labels(late).get("client") == "test03", "a tenant of the new file")
+    site.soon(lambda: site.try_apply(QUOTA), "the kinds of policies")
+    ready = ("wait", "clusterpolicy", "settings", "--for=condition=Ready", "--timeout=180s")
     plane.kubectl(*ready)
     later = f"later{helm.major.value}-test03"
     plane.kubectl("create", "namespace", later)
     generated = "configmap/settings"
-    eventually(lambda: generated in site.names("configmaps", "-n", later), "generated")
+    site.soon(lambda: generated in site.names("configmaps", "-n", later), "generated")
 
     # --- rollback
     run("rollback", "ringfence", "1")
     assert "test03" not in plane.kubectl(
         "get", "cm", "ringfence-tenants", "-n", SYSTEM, "-o", "yaml"
     )
+
+    # --- neither upgrade nor rollback nor uninstall leaves nodes with what agents left there.
+    def refuse(*words: str) -> list[str]:
+        done = helm.attempt(*words, *WAIT, namespace=SYSTEM)
+        assert done.returncode != 0
+        assert "still runs agents" in said(done)
+        return advice(done)
+
+    def follow(commands: list[str]) -> None:
+        for command in commands:
+            program, *words = command.replace("CHART", str(CHART)).split()
+            if program == "helm":
+                helm.run(*words, *WAIT, namespace=SYSTEM)
+            else:
+                plane.kubectl(*words, "--timeout=180s")
+
+    quick = {"checkTenantFile": False}
+    without = helm.values(here | quick | {"enforcer": {"enabled": False}})
+    refuse("upgrade", "ringfence", str(CHART), *without)
+    refuse("rollback", "ringfence", "5")
+    run("rollback", "ringfence", "4")
+    follow(refuse("uninstall", "ringfence")[:1])
+    refuse("upgrade", "ringfence", str(CHART), *without)
+    told = refuse("uninstall", "ringfence")
+    assert len(site.names(ADMISSION)) == 6
+    follow(told)
 
     # --- uninstall: admission goes first and stays away, though a controller still runs.
     run("uninstall", "ringfence")
@@ -150,19 +190,8 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
     assert site.names("networkpolicies", "-A") == []
     plane.kubectl("label", "namespace", old, "client=anything", "--overwrite")
 
-
-def test_nothing_that_webhook_controller_and_hooks_asked_for_was_forbidden(site: Site) -> None:
-    asked = {
-        account: site.requests(account)
-        for account in (
-            "ringfence-controller",
-            "ringfence-webhook",
-            "ringfence-enforcer",
-            "ringfence-unregister",
-            "ringfence-forget",
-            "ringfence-verify",
-        )
-    }
+    # --- nothing that any of them asked for was forbidden.
+    asked = {account: site.requests(account) for account in ACCOUNTS}
     assert all(asked.values())
     denied = [
         (account, request["verb"], text(mapping(request, "objectRef"), "resource"))

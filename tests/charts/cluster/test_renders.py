@@ -33,7 +33,7 @@ from tests.charts.cluster.rendered import (
 )
 from tests.charts.helm import Helm
 from tests.testbed.plane import ControlPlane
-from webhook import leaving, verifying
+from webhook import agents_gone, leaving, verifying
 from webhook.permissions import Rule
 
 pytestmark = pytest.mark.cluster
@@ -167,6 +167,7 @@ HOOKS: dict[str, tuple[Rule, ...]] = {
         *leaving.FORGET_SYSTEM_RULES,
         *leaving.FORGET_ISOLATION_SYSTEM_RULES,
     ),
+    "Role/ringfence-agents-gone": agents_gone.SYSTEM_RULES,
     "ClusterRole/ringfence-verify": verifying.RULES,
     "Role/ringfence-verify": verifying.SYSTEM_RULES,
 }
@@ -242,6 +243,47 @@ def test_the_agent_has_exactly_these_rights_on_its_node(helm4: Helm) -> None:
     }
     paths = {text(mapping(v, "hostPath"), "path") for v in mappings(spec, "volumes")} - {""}
     assert paths == {"/sys/fs/bpf", "/run/ringfence", "/etc/cni/net.d", "/opt/cni/bin"}
+
+
+def test_removal_reaches_the_cni_plugin_of_an_earlier_revision(helm4: Helm) -> None:
+    # The case has cni.enabled=false.
+    daemon = find(documents(render(helm4, "own-certificates")), "DaemonSet/ringfence-enforcer")
+    spec = mapping(mapping(mapping(daemon, "spec"), "template"), "spec")
+    (remove,) = mappings(spec, "initContainers")
+    assert remove["args"] == [
+        *("enforcer", "uninstall", "--pin-dir=/sys/fs/bpf/ringfence", "--run-dir=/run/ringfence"),
+        *("--cni-conf-dir=/etc/cni/net.d", "--cni-bin-dir=/opt/cni/bin"),
+    ]
+    paths = {text(mount, "mountPath") for mount in mappings(remove, "volumeMounts")}
+    assert {"/etc/cni/net.d", "/opt/cni/bin"} <= paths
+
+
+@pytest.mark.parametrize(
+    ("values", "hook"),
+    [
+        ({}, "pre-delete"),
+        ({"enforcer": {"remove": True}}, "pre-delete"),
+        ({"enforcer": {"enabled": False}}, "pre-delete,pre-upgrade,pre-rollback"),
+        ({"uninstall": {"leaveAgents": True}}, ""),
+    ],
+)
+def test_no_release_goes_on_without_agents_before_their_nodes_are_clean(
+    helm4: Helm, values: Mapping[str, object], hook: str
+) -> None:
+    rendered = helm4.template("ringfence", CHART, *helm4.values(values), namespace=SYSTEM)
+    hooks = {
+        name(d): mapping(mapping(d, "metadata"), "annotations")
+        for d in documents(rendered)
+        if "helm.sh/hook" in mapping(mapping(d, "metadata"), "annotations")
+    }
+    found = {key: h for key, h in hooks.items() if key.endswith("/ringfence-agents-gone")}
+    assert {text(h, "helm.sh/hook") for h in found.values()} == ({hook} - {""})
+    others = {
+        int(text(h, "helm.sh/hook-weight"))
+        for key, h in hooks.items()
+        if key not in found and set(text(h, "helm.sh/hook").split(",")) & set(hook.split(","))
+    }
+    assert all(int(text(h, "helm.sh/hook-weight")) < min(others) for h in found.values())
 
 
 def test_the_webhook_has_no_token_unless_it_executes_policies(helm4: Helm) -> None:

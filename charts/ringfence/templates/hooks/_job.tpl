@@ -1,5 +1,5 @@
 {{/* A Job that runs one command of the image with the token of ServiceAccount `name`.
-     root, name, hook, weight, args */}}
+     root, name, hook, weight, args; retries, 3 unless told */}}
 {{- define "ringfence.hookJob" -}}
 {{- $scope := dict "root" .root "component" "hook" -}}
 apiVersion: batch/v1
@@ -15,7 +15,7 @@ metadata:
     helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
     helm.sh/hook-output-log-policy: hook-failed
 spec:
-  backoffLimit: 3
+  backoffLimit: {{ ternary .retries 3 (hasKey . "retries") }}
   activeDeadlineSeconds: 300
   ttlSecondsAfterFinished: 3600
   template:
