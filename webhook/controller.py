@@ -11,15 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from generators.errors import MachineLacks, RingfenceError
 from generators.kube.client import Client, Scope
 from generators.kube.discovery import Discovery
-from generators.kube.documents import Document, mapping, text
-from generators.kube.errors import Fenced, KubeError, NotFound, Unavailable
+from generators.kube.documents import resource_version_of
+from generators.kube.errors import Fenced
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import Reflector, ReflectorStats
@@ -31,7 +30,6 @@ from generators.kube.resources import (
     NAMESPACES,
     NETWORK_POLICIES,
     NODES,
-    SELF_REVIEWS,
     VALIDATING_WEBHOOKS,
     Key,
 )
@@ -39,8 +37,7 @@ from generators.kyverno.guard import Limits
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from generators.objects import Namespace, NetworkPolicy, Node
-from generators.tenants.assignment import assign_by_name
-from webhook import permissions, policy_crds
+from webhook import permissions, policy_crds, readiness
 from webhook.admission_keeper import AdmissionKeeper, Where
 from webhook.background.work import PolicyWork, Surroundings
 from webhook.background.writing import Tenancy
@@ -52,16 +49,23 @@ from webhook.policies import PolicyBook, limits_for
 from webhook.policy_crds import PolicyKinds
 from webhook.policy_metrics import PoliciesInForce
 from webhook.policy_registrar import PolicyRegistrar
-from webhook.reconcile import Desk, PolicyReader, Reconciler, read_namespace, read_node
+from webhook.reconcile import (
+    Desk,
+    PolicyReader,
+    Reconciler,
+    contradicting,
+    read_namespace,
+    read_node,
+)
 from webhook.registration import Target, Wanted
 from webhook.reload import TenantFile
 from webhook.rotation import Lifetimes
-from webhook.settings import FIELD_MANAGER, LEASE_NAME
+from webhook.settings import LEASE_NAME
 from webhook.standing_back import StandingBack
 from webhook.status import Status, StatusPage, count
+from webhook.workers import Workers
 
 LOG = logging.getLogger("ringfence.controller")
-WORKERS = 8
 TURN_SECONDS = 0.5
 STATUS_SECONDS = 1.0
 BUSY_SECONDS = 10.0
@@ -139,7 +143,7 @@ class Controller:
         self._shards: Reflector[str] = Reflector(
             client,
             CONFIG_MAPS,
-            _version,
+            resource_version_of,
             self._shard,
             scope=Scope(namespace=settings.namespace, labels=OURS),
         )
@@ -152,17 +156,26 @@ class Controller:
         if self._book is not None and settings.target is not None:
             self._registrar = PolicyRegistrar(self._book, Discovery(client))
         self._policy_work: PolicyWork | None = None
-        self._workers = [
-            threading.Thread(target=self._work, name=f"worker-{n}", daemon=True)
-            for n in range(WORKERS)
-        ]
+        self._workers = Workers(
+            self._queue,
+            self._stopping,
+            lambda: self._prepared and self._leads(),
+            self._reconcile,
+            lambda error: self.metrics.failures.labels(type(error).__name__).inc(),
+        )
 
     def _watch_admission(self) -> list[Reflector[str]]:
         """Followed to learn that something changed; looked at by GET when its turn comes."""
         if self._settings.target is None:
             return []
         return [
-            Reflector(self._client, resource, _version, self._admission, scope=Scope(labels=OURS))
+            Reflector(
+                self._client,
+                resource,
+                resource_version_of,
+                self._admission,
+                scope=Scope(labels=OURS),
+            )
             for resource in (
                 VALIDATING_WEBHOOKS,
                 MUTATING_WEBHOOKS,
@@ -213,8 +226,7 @@ class Controller:
         for reflector in self._reflectors:
             reflector.start()
         self._ledger.start()
-        for worker in self._workers:
-            worker.start()
+        self._workers.start()
         self._leadership.start()
         if self._policy_work is not None:
             self._policy_work.start()
@@ -285,12 +297,7 @@ class Controller:
                 permissions.check(
                     self._client, self._settings.namespace, self._settings.issued_secret, more
                 )
-                review: Document = {
-                    "apiVersion": SELF_REVIEWS.api_version,
-                    "kind": SELF_REVIEWS.kind,
-                }
-                answer = self._client.create(SELF_REVIEWS, review, manager=FIELD_MANAGER)
-                return text(mapping(mapping(answer, "status"), "userInfo"), "username")
+                return permissions.username(self._client)
             except MachineLacks:
                 raise
             except RingfenceError as error:
@@ -301,8 +308,7 @@ class Controller:
 
     def _end(self) -> None:
         self._queue.close()
-        for worker in self._workers:
-            worker.join(5)
+        self._workers.join(5)
         if self._policy_work is not None:
             self._policy_work.stop()
         self._ledger.close()
@@ -379,7 +385,10 @@ class Controller:
 
     def _step(self, keeper: AdmissionKeeper) -> float:
         if self._prepared:
-            return keeper.step(self.tenants.config, self._doubtful)
+            return keeper.step(
+                self.tenants.config,
+                lambda found: contradicting(self.tenants.config, self._ledger.entry, found),
+            )
         keeper.files()
         return 5.0
 
@@ -408,51 +417,8 @@ class Controller:
             )
         )
 
-    def _doubtful(self, documents: Iterable[Document]) -> frozenset[str]:
-        """UIDs of namespaces whose label is not what record or name say."""
-        config = self.tenants.config
-        found = set()
-        for namespace in map(read_namespace, documents):
-            label = namespace.labels.get(config.label_key)
-            entry = self._ledger.entry(namespace.uid)
-            named = assign_by_name(config, namespace.name).tenant
-            expected = entry.tenant if entry is not None else named
-            if label != expected and (label is not None or entry is not None):
-                found.add(namespace.uid)
-        return frozenset(found)
-
-    # --- the workers ----------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            name = self._queue.get(timeout=1.0)
-            if name is None:
-                continue
-            if not self._prepared or not self._leads():
-                # Whoever leads next looks at everything.
-                self._queue.done(name)
-                continue
-            self._attempt(name)
-
-    def _attempt(self, name: str) -> None:
-        try:
-            self._reconciler.reconcile(self.tenants.config, name)
-        except (Fenced, NotFound):
-            # Not ours any more, or deleted under our hands: the watch tells.
-            self._queue.done(name)
-        except KubeError as error:
-            self._failed(name, error, error.status.retry_after or 0.0)
-        except Exception as error:
-            LOG.exception("reconcile_defect namespace=%s", name)
-            self._failed(name, error, 0.0)
-        else:
-            self._queue.done(name)
-
-    def _failed(self, name: str, error: Exception, at_least: float) -> None:
-        self.metrics.failures.labels(type(error).__name__).inc()
-        delay = self._queue.retry(name, at_least)
-        level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
-        event(LOG, "not_synchronized", level, namespace=name, problem=str(error), retry_in=delay)
+    def _reconcile(self, name: str) -> None:
+        self._reconciler.reconcile(self.tenants.config, name)
 
     # --- told by others -------------------------------------------------------------------------
 
@@ -499,16 +465,19 @@ class Controller:
 
     def _followed(self) -> tuple[ReflectorStats, ...]:
         """One a resource; of those that are followed twice, the one that tenancy rests on."""
-        found = {stats.resource: stats for stats in (r.stats() for r in self._reflectors)}
+        found = {stats.resource: stats for stats in self._reflector_stats()}
         for stats in self._policy_work.reflector_stats() if self._policy_work is not None else ():
             found.setdefault(stats.resource, stats)
         return tuple(found.values())
+
+    def _reflector_stats(self) -> list[ReflectorStats]:
+        return [reflector.stats() for reflector in self._reflectors]
 
     def live(self) -> list[str]:
         """Lines of /livez: threads that must not end."""
         if self._starting:
             return [f"[+]starting: {self._starting}"]
-        dead = [w.name for w in self._workers if not w.is_alive()]
+        dead = self._workers.dead()
         if not self._ledger.alive:
             dead.append("ledger")
         if self._policy_work is not None and not self._policy_work.alive:
@@ -519,20 +488,7 @@ class Controller:
         """Lines of /readyz."""
         if self._starting:
             return [f"[-]starting: {self._starting}"]
-        tenants = self.tenants
-        lines = [f"[+]config ok: {tenants.config.digest}"]
-        if tenants.problem:
-            stays = f"{tenants.config.digest} stays in force"
-            lines = [f"[!]config refused, {stays}: {tenants.problem}"]
-        for reflector in self._reflectors:
-            stats = reflector.stats()
-            if stats.forbidden:
-                lines.append(f"[-]{stats.resource}: the API server forbids to follow it")
-            elif not stats.synced:
-                lines.append(f"[-]{stats.resource}: not synced")
-            elif not stats.connected:
-                age = stats.last_event_age
-                lines.append(f"[!]{stats.resource}: no word from the API server for {age:.0f} s")
+        lines = [*readiness.of_file(self.tenants), *readiness.of_copies(self._reflector_stats())]
         if self._policy_work is not None:
             lines += self._policy_work.lines()
         if self._registrar is not None:
@@ -548,17 +504,7 @@ class Controller:
     def _admission_lines(self) -> list[str]:
         if self._keeper is None:
             return ["[+]admission: not registered by this controller"]
-        kept = self._keeper.kept
-        if kept is None:
-            return ["[-]certificate: there is none yet"]
-        until = kept.certificate.not_valid_after_utc
-        expired = until.timestamp() <= time.time()
-        said = f"[-]certificate expired at {until}" if expired else f"[+]certificate until {until}"
-        lines = [said]
+        lines = readiness.of_certificate(self._keeper.kept, time.time())
         if self._leads() and (why := problem(self._guard)):
             lines.append(f"[!]{why}")
         return lines
-
-
-def _version(document: Document) -> str:
-    return text(mapping(document, "metadata"), "resourceVersion")

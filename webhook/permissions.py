@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from generators.errors import MachineLacks
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping
+from generators.kube.documents import Document, mapping, text
 from generators.kube.resources import (
     ACCESS_REVIEWS,
     ADMISSION_POLICIES,
@@ -24,6 +24,7 @@ from generators.kube.resources import (
     NETWORK_POLICIES,
     NODES,
     SECRETS,
+    SELF_REVIEWS,
     VALIDATING_WEBHOOKS,
     Resource,
 )
@@ -114,6 +115,13 @@ def check(
     if found:
         how = f"add it to role {ROLE}; `ringfence controller rules` prints all that is needed"
         raise MachineLacks(f"this identity may not: {'; '.join(found)}", how)
+
+
+def username(client: Client) -> str:
+    """Whom the API server takes us for."""
+    review: Document = {"apiVersion": SELF_REVIEWS.api_version, "kind": SELF_REVIEWS.kind}
+    answer = client.create(SELF_REVIEWS, review, manager=FIELD_MANAGER)
+    return text(mapping(mapping(answer, "status"), "userInfo"), "username")
 
 
 def allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) -> bool:

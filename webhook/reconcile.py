@@ -16,7 +16,7 @@ policies must outlive its pods.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from generators.errors import InputError
@@ -31,7 +31,9 @@ from generators.labels import POLICY_LABEL
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, Wanted, plan, wanted_for
+from generators.record import RecordEntry
 from generators.tenancy import Finding, Ownership, ownership
+from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 from webhook.events import Recorder, Severity
 from webhook.ledger import Ledger
@@ -276,6 +278,23 @@ def read_namespace(document: Document) -> Namespace:
     phase = text(mapping(document, "status"), "phase")
     terminating = meta.terminating or phase == "Terminating"
     return Namespace(meta.key.name, meta.labels, uid=meta.uid, terminating=terminating, origin=API)
+
+
+def contradicting(
+    config: TenantConfig,
+    entry: Callable[[str], RecordEntry | None],
+    documents: Iterable[Document],
+) -> frozenset[str]:
+    """UIDs of the namespaces whose label is not what record or name say."""
+    found = set()
+    for namespace in map(read_namespace, documents):
+        label = namespace.labels.get(config.label_key)
+        recorded = entry(namespace.uid)
+        named = assign_by_name(config, namespace.name).tenant
+        expected = recorded.tenant if recorded is not None else named
+        if label != expected and (label is not None or recorded is not None):
+            found.add(namespace.uid)
+    return frozenset(found)
 
 
 def read_node(document: Document) -> Node:
