@@ -302,7 +302,7 @@ def _to_allow(
 ) -> tuple[str, ...]:
     """What somebody would have to write, for each direction that does not let through."""
     hints = []
-    if cell.egress.verdict is Verdict.DROPPED and leaving.source.pod is not None:
+    if cell.egress.verdict is not Verdict.FORWARDED and leaving.source.pod is not None:
         hints.append(_policy_hint(evaluator, Direction.EGRESS, leaving.source.pod, leaving))
     subject = arrived.destination.pod
     if cell.ingress.verdict is Verdict.FORWARDED or subject is None:
