@@ -10,6 +10,7 @@ import click
 from enforcer.commands.bpf import bpf
 from enforcer.commands.endpoint import endpoint, identity
 from enforcer.commands.flows import monitor, observe
+from enforcer.commands.listing import listing
 from enforcer.commands.node import enforcer
 from enforcer.commands.policies import policy
 from enforcer.commands.status import audit, status, sysdump
@@ -24,7 +25,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(lab, enforcer, endpoint, identity, policy, bpf),
-    *(status, audit, sysdump, monitor, observe, trace),
+    *(status, audit, sysdump, monitor, observe, listing, trace),
 )
 for command in COMMANDS:
     cli.add_command(command)

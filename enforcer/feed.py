@@ -109,6 +109,17 @@ class Feed:
         self._directory = Directory(board.state, node)
         self._past: deque[Tables] = deque(maxlen=PAST_TABLES)
         self._known = board.state
+        self._began = time.monotonic()
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self._began
+
+    @property
+    def kept(self) -> int:
+        """Lines that are remembered."""
+        return len(self._lines)
 
     @property
     def count(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from enforcer.agent import Settings
-from enforcer.answers import audit, datapath, endpoints, policies, status
+from enforcer.answers import audit, datapath, endpoints, listing, policies, status
 from enforcer.answers.identities import Identities
 from enforcer.answers.journal import Journal
 from enforcer.answers.request import endpoint_of, seconds, text
@@ -62,6 +62,12 @@ class Service:
                 asked, self._state, sources.maps, sources.settings.node
             ),
             "audit": lambda _: self._audit(),
+            "nodes": lambda _: {
+                "nodes": listing.nodes(sources.settings.node, self._state, sources.feed)
+            },
+            "namespaces": lambda _: {
+                "namespaces": listing.namespaces(sources.feed.last(REMEMBERED))
+            },
             "wait": self._wait,
         }
 

@@ -38,6 +38,12 @@ CONNECTIONS = {
     ("t2/b", "t3/d"): True,  # the wall of an audited namespace
     ("t1/c", "t2/b"): False,  # the wall
 }
+OTHER_NODE: Document = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "there"},
+    "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.2"}]},
+}
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -93,6 +99,7 @@ def documents(node: Node) -> list[Document]:
         namespace("t2"),
         namespace("t3", {"ringfence.io/mode": "audit"}),
         *record_documents(entries),
+        OTHER_NODE,
         *(labelled(pod) for pod in node.pods()),
         service("api"),
         policy("deny-api", "api", []),

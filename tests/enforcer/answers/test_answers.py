@@ -51,6 +51,42 @@ def number_of(answering: Answering, pod: str) -> str:
     return str(asked(answering, "endpoint", "get", pod)["id"])
 
 
+def test_nodes_are_listed_and_this_one_with_the_flows_that_it_keeps(answering: Answering) -> None:
+    own, other = rows(answering, "list", "nodes")
+    assert other == {"name": "there", "addresses": ["192.168.0.2"], "state": "unknown"}
+    assert (own["name"], own["state"], own["addresses"]) == ("here", "connected", [])
+    assert 8 <= cast(int, own["num_flows"]) <= cast(int, own["seen_flows"])
+    head, shown, unknown = answering.ask("list", "nodes").stdout.splitlines()
+    assert head.split() == ["NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS", "ADDRESSES"]
+    assert re.match(r"here +Connected +[0-9ms]+ +\d+\.\d\d +\d+/4096 \(\d+\.\d\d%\) +-", shown)
+    assert unknown.split() == ["there", "Unknown", "N/A", "N/A", "N/A", "192.168.0.2"]
+
+
+def test_namespaces_of_flows_are_listed_with_their_tenant(answering: Answering) -> None:
+    found = {row.pop("namespace"): row for row in rows(answering, "list", "namespaces")}
+    flows = [
+        json.loads(text)
+        for text in answering.ask("observe", "--all", "-o", "json").stdout.splitlines()
+    ]
+    assert {name: row["tenant"] for name, row in found.items()} == {
+        "t1": "red",
+        "t2": "blue",
+        "t3": "green",
+    }
+    for name, row in found.items():
+        own = [
+            flow["flow"]
+            for flow in flows
+            if name
+            in (
+                flow["flow"]["source"].get("namespace"),
+                flow["flow"]["destination"].get("namespace"),
+            )
+        ]
+        dropped = [flow for flow in own if flow["verdict"] == "DROPPED"]
+        assert (row["flows"], row["dropped"]) == (len(own), len(dropped))
+
+
 def test_endpoint_list_shows_tenant_and_enforcement(answering: Answering) -> None:
     shown = {
         f"{row['namespace']}/{row['pod']}": (row["tenant"], cast(Json, row["policy"])["ingress"])

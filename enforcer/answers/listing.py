@@ -1,0 +1,60 @@
+"""What `list nodes` and `list namespaces` answer: whose flows there are, and where they are kept.
+
+Called by service.py; words and fields are those of Hubble's API. What may surprise: an agent has
+flows of its own node only, so of the others it says that they exist and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from enforcer.answers.request import Json
+from enforcer.feed import REMEMBERED, Feed, Line
+from enforcer.state import State
+from generators.verdicts import Verdict
+
+CONNECTED, UNKNOWN = "connected", "unknown"
+NANOSECONDS = 1_000_000_000
+
+
+def nodes(own: str, state: State, feed: Feed) -> list[Json]:
+    """The nodes of the cluster, by name; flows of this one."""
+    addresses: dict[str, list[str]] = defaultdict(list)
+    for address, name in state.nodes.items():
+        addresses[name].append(address)
+    observed = {
+        "state": CONNECTED,
+        "uptime_ns": int(feed.uptime * NANOSECONDS),
+        "seen_flows": feed.count,
+        "num_flows": feed.kept,
+        "max_flows": REMEMBERED,
+    }
+    return [
+        {
+            "name": name,
+            "addresses": sorted(addresses.get(name, ())),
+            **(observed if name == own else {"state": UNKNOWN}),
+        }
+        for name in sorted({own, *addresses})
+    ]
+
+
+def namespaces(lines: Iterable[Line]) -> list[Json]:
+    """The namespaces of the flows that are remembered, by name; how many flows, how many drops."""
+    tenants: dict[str, str] = {}
+    flows: Counter[str] = Counter()
+    drops: Counter[str] = Counter()
+    for seen in (line.seen for line in lines):
+        if seen is None:
+            continue
+        ends = {end.namespace: end.tenant for end in (seen.source, seen.destination)}
+        ends.pop("", None)
+        tenants.update(ends)
+        flows.update(ends.keys())
+        if seen.record.verdict is Verdict.DROPPED:
+            drops.update(ends.keys())
+    return [
+        {"namespace": name, "tenant": tenants[name], "flows": flows[name], "dropped": drops[name]}
+        for name in sorted(tenants)
+    ]
