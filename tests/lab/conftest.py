@@ -18,7 +18,7 @@ from enforcer.lab.names import Places, places
 from tests.conftest import Run
 from tests.lab.builders import CLUSTER, TENANTS
 
-SECONDS = 50.0
+SECONDS = 150.0
 Done = CompletedProcess[str]
 
 

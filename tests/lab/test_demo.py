@@ -12,7 +12,7 @@ from enforcer.lab.demo import find_example
 from tests.lab.builders import CLUSTER, EXAMPLE
 from tests.lab.conftest import Lab
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_the_example_is_found_from_any_directory(
