@@ -69,6 +69,7 @@ ACCOUNTS = (
     "ringfence-forget",
     "ringfence-verify",
 )
+HOOKS = ("-n", SYSTEM, "-l", "app.kubernetes.io/component=hook")
 WAIT = ("--timeout", "300s")
 
 
@@ -160,6 +161,7 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
         done = helm.attempt(*words, *WAIT, namespace=SYSTEM)
         assert done.returncode != 0
         assert "still runs agents" in said(done)
+        assert site.names("roles,rolebindings,serviceaccounts", *HOOKS) == []
         return advice(done)
 
     def follow(commands: list[str]) -> None:

@@ -100,6 +100,10 @@ def test_two_releases_that_want_different_values_are_both_named(helm: Helm, team
         'release "second" wants client=test02, but release "first" has set client=test01'
         in said(refused)
     )
+    left = {kind for kind, _, _ in (name.partition("/") for name in team.objects())}
+    assert left.isdisjoint({"serviceaccount", "role", "rolebinding"}), (
+        "rights of a hook that failed"
+    )
     helm.run("uninstall", "second", namespace=team.namespace)
     assert team.labels["client"] == "test01"
 
