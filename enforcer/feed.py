@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from enforcer.contexts import Contexts, Values
 from enforcer.flows import FlowReader, FlowRecord
 from enforcer.observe.names import Directory, Match, Seen
 from enforcer.observe.shape import lost_events, to_flow
@@ -48,6 +49,7 @@ class FlowKind:
     protocol: int
     match: Match
     tenant: str
+    context: Values = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,16 @@ class Line:
 class Feed:
     """The last flows, and a wait for the next ones."""
 
-    def __init__(self, board: Board, node: str, lost: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        board: Board,
+        node: str,
+        lost: Callable[[], int] = lambda: 0,
+        contexts: Contexts | None = None,
+    ) -> None:
         self._board = board
         self._node = node
+        self.contexts = contexts or Contexts()
         self._lost = lost
         self._told_lost = lost()
         self._more = threading.Condition()
@@ -136,6 +145,14 @@ class Feed:
         with self._more:
             return self._kinds.copy()
 
+    def forget_kinds(self) -> None:
+        """Count no more what speaks of pods that have been gone for a while."""
+        pods = list(self._board.state.pods.values())
+        with self._more:
+            ended = self.contexts.ended({kind.context for kind in self._kinds}, pods)
+            for kind in [kind for kind in self._kinds if kind.context in ended]:
+                del self._kinds[kind]
+
     def run(self, reader: FlowReader, stop: threading.Event) -> None:
         """Read events until told to stop."""
         looked = time.monotonic()
@@ -146,6 +163,7 @@ class Feed:
             if time.monotonic() - looked > LOST_SECONDS:
                 looked = time.monotonic()
                 self._tell_loss()
+                self.forget_kinds()
 
     def last(self, count: int) -> list[Line]:
         """The last flows, oldest first."""
@@ -181,9 +199,21 @@ class Feed:
         seen = [self._directory.see(record) for record in records]
         with self._more:
             for item in seen:
-                self._kinds[_kind(item)] += 1
+                self._kinds[self._kind(item)] += 1
                 self._append(item)
             self._more.notify_all()
+
+    def _kind(self, seen: Seen) -> FlowKind:
+        record = seen.record
+        return FlowKind(
+            record.verdict,
+            record.reason.name,
+            record.direction,
+            record.protocol,
+            seen.match,
+            seen.local.tenant,
+            self.contexts.of(seen.local),
+        )
 
     def _append(self, what: Seen | Loss) -> None:
         self._count += 1
@@ -203,18 +233,6 @@ class Feed:
             self._past.appendleft(self._known.tables)
             self._known = state
             self._directory = Directory(state, self._node, tuple(self._past))
-
-
-def _kind(seen: Seen) -> FlowKind:
-    record = seen.record
-    return FlowKind(
-        record.verdict,
-        record.reason.name,
-        record.direction,
-        record.protocol,
-        seen.match,
-        seen.local.tenant,
-    )
 
 
 def _tail(lines: deque[Line], count: int) -> list[Line]:

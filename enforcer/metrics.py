@@ -2,7 +2,7 @@
 
 Names have Cilium's and Hubble's tails, so that dashboards carry over; docs/metrics.md lists them.
 What may surprise: packet counts are the kernel's own and survive a restart of the agent; nothing
-is labelled by pod, so a pod that is gone leaves no series behind.
+is labelled by pod unless it was asked for, and then a pod that is gone leaves no series behind.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class AgentCollector:
         yield from _work(state)
         yield from self._maps(state)
         yield from self._packets()
-        yield from _flows(self._of.feed.kinds())
+        yield from _flows(self._of.feed.kinds(), self._of.feed.contexts.labels)
         lost = self._of.maps.lost()
         rows = {
             ("kernel_ring",): lost.events,
@@ -278,25 +278,27 @@ def _work(state: State) -> Iterator[Metric]:
     yield _counter("drift_corrections", text, (), corrections)
 
 
-def _flows(kinds: Counter[FlowKind]) -> Iterator[Metric]:
+def _flows(kinds: Counter[FlowKind], context: Sequence[str]) -> Iterator[Metric]:
     processed: Counter[tuple[str, ...]] = Counter()
     drops: Counter[tuple[str, ...]] = Counter()
     verdicts: Counter[tuple[str, ...]] = Counter()
     for kind, count in kinds.items():
         dropped = kind.verdict is Verdict.DROPPED
-        name, sub = ("Drop", kind.reason) if dropped else ("PolicyVerdict", MATCHES[kind.match])
-        processed[name, sub, kind.verdict.value, kind.tenant] += count
+        match, whose = MATCHES[kind.match], (kind.tenant, *kind.context)
+        name, sub = ("Drop", kind.reason) if dropped else ("PolicyVerdict", match)
+        processed[name, sub, kind.verdict.value, *whose] += count
         if dropped:
             protocol = PROTOCOLS.get(kind.protocol, str(kind.protocol))
-            drops[kind.reason, protocol, kind.tenant] += count
+            drops[kind.reason, protocol, *whose] += count
         policy = not dropped or kind.reason in POLICY_REASONS
         if policy:
             direction = kind.direction.name.lower()
-            verdicts[direction, MATCHES[kind.match], ACTIONS[kind.verdict], kind.tenant] += count
-    labels = ("type", "subtype", "verdict", "tenant")
+            verdicts[direction, match, ACTIONS[kind.verdict], *whose] += count
+    labels = ("type", "subtype", "verdict", "tenant", *context)
     yield _counter("flows_processed", "Flow events read.", labels, processed)
-    yield _counter("drop", "Drops among them.", ("reason", "protocol", "tenant"), drops)
-    labels = ("direction", "match", "action", "tenant")
+    labels = ("reason", "protocol", "tenant", *context)
+    yield _counter("drop", "Drops among them.", labels, drops)
+    labels = ("direction", "match", "action", "tenant", *context)
     yield _counter("policy_verdicts", "Verdicts of policies and wall among them.", labels, verdicts)
 
 

@@ -15,6 +15,7 @@ from enforcer.bootstrap import Bootstrap
 from enforcer.cni.running import running as answering_cni
 from enforcer.cni.running import start as start_thread
 from enforcer.collector import Collector
+from enforcer.contexts import Contexts
 from enforcer.control import Server
 from enforcer.counts import Counts, TenantsOf
 from enforcer.feed import Feed
@@ -30,7 +31,11 @@ from generators import logs
 log = logging.getLogger("ringfence.enforcer")
 
 
-def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
+def run(
+    settings: Settings,
+    scraped_at: tuple[str, int] | None = None,
+    contexts: Contexts | None = None,
+) -> None:
     """Enforce until SIGTERM or SIGINT; what is in force then stays in force."""
     logs.configure()
     stop = threading.Event()
@@ -49,7 +54,7 @@ def run(settings: Settings, scraped_at: tuple[str, int] | None = None) -> None:
         maps = stack.enter_context(Maps.open(pins))
         reader = stack.enter_context(FlowReader.open(pins))
         board = Board()
-        feed = Feed(board, settings.node, lambda: maps.lost().events)
+        feed = Feed(board, settings.node, lambda: maps.lost().events, contexts)
         counts = Counts(maps, TenantsOf(board))
         told = board.state
         attachments = Attachments(settings.run_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from enforcer.commands.options import (
     run_dir_option,
 )
 from enforcer.start import StartMode
+
+if TYPE_CHECKING:
+    from enforcer.contexts import Contexts
 
 
 @click.group()
@@ -68,6 +72,12 @@ def enforcer() -> None:
     help="How often the kernel's maps are compared with what they should hold.",
 )
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Serve Prometheus metrics here.")
+@click.option(
+    "--metrics-context",
+    multiple=True,
+    metavar="LABEL,...",
+    help="Label flow metrics by namespace, workload or pod, beside the tenant.",
+)
 def run_agent(
     node_name: str,
     config: Path | None,
@@ -82,11 +92,13 @@ def run_agent(
     watch_interfaces: tuple[str, ...],
     audit_seconds: float,
     metrics_listen: str | None,
+    metrics_context: tuple[str, ...],
 ) -> None:
     """Enforce the policies of this node's pods until SIGTERM; they stay in force afterwards."""
     if kubeconfig is not None and manifests is not None:
         raise Usage("objects come from --manifests or from --kubeconfig; give one of them")
     scraped_at = _address(metrics_listen) if metrics_listen else None
+    contexts = _contexts(metrics_context)
     from enforcer.agent import Settings
     from enforcer.process import run
     from enforcer.watcher import USUAL_NAMES
@@ -106,7 +118,18 @@ def run_agent(
         cni_bin_dir=cni_bin_dir,
         watch_interfaces=watch_interfaces or usual,
     )
-    run(settings, scraped_at)
+    run(settings, scraped_at, contexts)
+
+
+def _contexts(values: tuple[str, ...]) -> Contexts:
+    from enforcer.contexts import Context, Contexts
+
+    named = [name.strip() for value in values for name in value.split(",")]
+    for name in named:
+        if name not in list(Context):
+            known = ", ".join(Context)
+            raise Usage(f'--metrics-context "{name}": wanted some of {known}, joined by commas')
+    return Contexts(map(Context, named))
 
 
 def _address(text: str) -> tuple[str, int]:

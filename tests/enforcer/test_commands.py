@@ -114,8 +114,13 @@ def test_status_says_what_is_not_enforced_and_exits_1(ringfence: Run, agent: Pat
             2,
             "not HOST:PORT",
         ),
+        (
+            ("enforcer", "run", "--node-name", "n", "--metrics-context", "namespace,colour"),
+            2,
+            '--metrics-context "colour": wanted some of namespace, workload, pod',
+        ),
     ],
-    ids=["no input", "no such directory", "no agent", "bad address"],
+    ids=["no input", "no such directory", "no agent", "bad address", "bad context"],
 )
 def test_what_cannot_be_done_is_said_with_its_exit_code(
     ringfence: Run, arguments: tuple[str, ...], code: int, message: str

@@ -67,7 +67,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
         node.build()
         for number, pod in enumerate(("t1/c", "t3/d"), start=3):
             node.add_pod(pod, number)
-        metrics = ("--metrics-listen", f"127.0.0.1:{METRICS_PORT}")
+        metrics = ("--metrics-listen", f"127.0.0.1:{METRICS_PORT}", "--metrics-context=workload")
         agent = node.start("-c", str(tenants), *metrics)
         answer = node.wait(node.write(*documents(node)), agent)
         assert answer.get("error") is None

@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from enforcer.bootstrap import Bootstrap
+from enforcer.contexts import Context, Contexts
+from enforcer.counts import Counts
+from enforcer.feed import Feed
+from enforcer.metrics import AgentCollector, Observed
 from enforcer.scrape import application
+from enforcer.state import Board, State
+from generators.objects import Workload
 from tests.docs.test_metrics_page import documented, exported
 from tests.enforcer.answers.conftest import Answering, scrape
-from tests.enforcer.answers.observed import registry
+from tests.enforcer.answers.observed import RECORD, Kernel, registry, state
 
+FLOW_METRICS = ("ringfence_flows_processed", "ringfence_drop", "ringfence_policy_verdicts")
 SHARED = "ringfence_config_last_reload_successful"
 NAME = re.compile(r"[a-z_][a-z0-9_]*")
 SUFFIXES = ("_bucket", "_sum", "_count")
@@ -100,6 +109,87 @@ def test_readyz_lists_reasons_and_healthz_does_not_care() -> None:
     assert answers["/other"][0].startswith("404")
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def series(feed: Feed) -> dict[str, set[tuple[str, ...]]]:
+    """The labels of each flow metric, by name, as an agent exports them; those of context."""
+    board, kernel = Board(), Kernel()
+    parts = Observed(board, kernel, Counts(kernel), feed, Bootstrap())
+    shown = ("namespace", "workload", "pod")
+    return {
+        family.name: {
+            tuple(sample.labels[name] for name in shown if name in sample.labels)
+            for sample in family.samples
+        }
+        for family in AgentCollector(parts).collect()
+        if family.name in FLOW_METRICS
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "values"),
+    [
+        ((), ()),
+        ((Context.NAMESPACE,), ("blue-dev",)),
+        ((Context.WORKLOAD,), ("blue-dev", "Deployment/api")),
+        ((Context.POD,), ("blue-dev", "api")),
+        ((Context.POD, Context.WORKLOAD), ("blue-dev", "Deployment/api", "api")),
+    ],
+)
+def test_flow_metrics_have_the_context_that_was_asked_for(
+    wanted: tuple[Context, ...], values: tuple[str, ...]
+) -> None:
+    board = Board()
+    board.publish(owned(state()))
+    feed = Feed(board, "node1", contexts=Contexts(wanted))
+    feed.add((RECORD,))
+    assert series(feed) == {name: {values} for name in FLOW_METRICS}
+
+
+def test_series_of_a_pod_end_a_minute_after_it_and_not_when_it_comes_back_before() -> None:
+    clock, board = Clock(), Board()
+    there = owned(state())
+    away = replace(there, pods={}, owners={})
+    board.publish(there)
+    feed = Feed(board, "node1", contexts=Contexts([Context.POD], clock))
+    feed.add((RECORD,))
+
+    def look(at: float, state: State) -> bool:
+        clock.now = at
+        board.publish(state)
+        feed.forget_kinds()
+        return all(series(feed).values())
+
+    assert look(1000, there)
+    assert look(1001, away)
+    assert look(1060, away)
+    assert look(1060.5, there)
+    assert look(1062, away), "the minute begins anew"
+    assert look(1121, away)
+    assert not look(1122, away)
+
+
+def test_without_a_context_nothing_that_was_counted_is_forgotten() -> None:
+    board = Board()
+    board.publish(state())
+    feed = Feed(board, "node1")
+    feed.add((RECORD,))
+    board.publish(State())
+    feed.forget_kinds()
+    assert sum(feed.kinds().values()) == 1
+
+
+def owned(state: State) -> State:
+    """The same with a pod that a Deployment runs."""
+    pod = replace(state.pods[7], workload=Workload("Deployment", "api"))
+    return replace(state, pods={7: pod}, owners={"10.0.0.1": pod})
+
+
 @pytest.mark.bpf
 @pytest.mark.timeout(120)
 def test_what_the_agent_counts_is_what_happened(answering: Answering) -> None:
@@ -115,9 +205,10 @@ def test_what_the_agent_counts_is_what_happened(answering: Answering) -> None:
     assert values["ringfence_drop_count_total", "INGRESS", "TENANT_WALL", "red"] == 1
     assert values["ringfence_drop_count_total", "INGRESS", "POLICY_DENIED", "red"] == 1
     assert values["ringfence_drop_count_total", "INGRESS", "TENANT_WALL", "blue"] == 1
-    assert values["ringfence_drop_total", "TCP", "TENANT_WALL", "red"] == 1
+    assert values["ringfence_drop_total", "StatefulSet/api", "TCP", "TENANT_WALL", "red", "t1"] == 1
     assert values["ringfence_audit_count_total", "INGRESS", "TENANT_WALL", "green"] >= 1
-    assert values["ringfence_policy_verdicts_total", "L3-L4", "allow", "ingress", "red"] >= 1
+    verdict = ("L3-L4", "StatefulSet/web", "allow", "ingress", "red", "t1")
+    assert values["ringfence_policy_verdicts_total", *verdict] >= 1
     assert values["ringfence_policy_endpoint_enforcement_status", "audit-ingress"] == 1
     assert values["ringfence_lost_events_total", "kernel_ring"] == 0
     assert values["ringfence_bpf_maps_virtual_memory_max_bytes",] > 1 << 20
