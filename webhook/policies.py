@@ -181,9 +181,9 @@ class Policies:
             ),
         )
 
-    def asking_who(self, kind: ObjectKind, subresource: str) -> bool:
+    def asking_who(self, kind: ObjectKind) -> bool:
         """Whether a rule that runs later wants to know who made objects of this kind."""
-        return not subresource and self._remembered(
+        return self._remembered(
             self._asking,
             kind,
             lambda: any(

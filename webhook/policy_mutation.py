@@ -99,18 +99,24 @@ def decide(bench: Bench, review: Review, failure: FailurePolicy) -> Decision:
         before, old = _document(review, review.object), _document(review, review.old_object)
     except TypeError as error:
         return Decision(f"the object cannot be read: {error}", Denial.INVALID)
-    if why := _untouchable(bench, review, before, old):
-        return Decision(why)
+    home = review.name if review.is_namespace else review.namespace
+    if home in bench.environment.limits.protected:
+        return Decision(f"namespace {home} is protected from policies")
     key = key_of(before)
+    asked = bench.policies.asking_who(key.kind)
+    # Also where no rule asks, or none yet: nobody else's word may be found there later.
+    noting = asked or any(ANNOTATION in annotations_of(each) for each in (before, old))
+    ours = MANAGER in (labels_of(before).get(MANAGED_BY), labels_of(old).get(MANAGED_BY))
+    if ours and not noting:
+        return Decision("what Ringfence generates is no policy's to change")
     operation = Operation(review.operation.value)
     sub = review.resource.subresource
-    policies = bench.policies.admitting(key.kind, operation, sub, failure)
+    policies = () if ours else bench.policies.admitting(key.kind, operation, sub, failure)
     until = bench.clock() + REQUEST_SECONDS
     environment = replace(bench.environment, overdue=lambda: bench.clock() > until)
     run = _Run(bench, before, until, environment)
-    own = _for_itself(bench, key.kind, operation, sub, failure)
-    asked = bench.policies.asking_who(key.kind, sub)
-    if not policies and not own and not asked:
+    own = () if ours else _for_itself(bench, key.kind, operation, sub, failure)
+    if not policies and not own and not noting:
         return Decision("no policy concerns it")
     wanted = asked or bench.policies.wanting_roles(key.kind, operation, sub, failure)
     roles, unknown = _roles(bench, review) if wanted else (Roles(), "")
@@ -178,15 +184,6 @@ def _request(
         review.dry_run,
         who.username == bench.controller,
     )
-
-
-def _untouchable(bench: Bench, review: Review, new: Document, old: Document) -> str:
-    home = review.name if review.is_namespace else review.namespace
-    if home in bench.environment.limits.protected:
-        return f"namespace {home} is protected from policies"
-    if MANAGER in (labels_of(new).get(MANAGED_BY), labels_of(old).get(MANAGED_BY)):
-        return "what Ringfence generates is no policy's to change"
-    return ""
 
 
 # --- the rules ----------------------------------------------------------------------------------
@@ -307,7 +304,7 @@ def _note_creator(run: _Run, request: Request, asked: bool, unknown: str) -> Non
     if asked and unknown and request.operation is Operation.CREATE:
         raise LookupFailed(f"who creates {request.key} cannot be noted: {unknown}")
     known = annotations_of(request.old).get(ANNOTATION)
-    if request.operation is Operation.CREATE:
+    if request.operation is Operation.CREATE and not request.subresource:
         known = written(request.requester) if asked and request.requester is not None else None
     metadata = dict(mapping(run.document, "metadata"))
     given = dict(mapping(metadata, "annotations"))

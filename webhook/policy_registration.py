@@ -103,6 +103,7 @@ def webhooks_for(policies: Policies, kinds: Kinds, *, judged: bool) -> PolicyWeb
                 own = own or not rule.skip_background
                 for one in _wishes(policy, rule, kinds, problems):
                     found[failure] += [replace(one, operation=o.value) for o in CHANGING]
+                    found[FailurePolicy.IGNORE] += _beside(one)
             if targets(rule, _NAMESPACE):
                 # A failure refuses nothing here: the controller carries the rule out later.
                 failure = FailurePolicy.IGNORE
@@ -148,6 +149,15 @@ def _wishes(policy: Policy, rule: Rule, kinds: Kinds, problems: list[str]) -> It
                         problems.append(f"{where}: {resource} are never sent to policies")
                     continue
                 yield from _operations(one, pattern, resource)
+
+
+def _beside(wish: _Wish) -> Iterator[_Wish]:
+    """Other ways to write an object's annotations. They hold up nobody when the webhook is away."""
+    if "/" not in wish.resource:
+        more = ("status", "finalize") if wish.resource == "namespaces" else ("status",)
+        for subresource in more:
+            name = f"{wish.resource}/{subresource}"
+            yield replace(wish, resource=name, operation=Operation.UPDATE.value)
 
 
 def _served(pattern: KindPattern, kinds: Kinds) -> list[Resource]:

@@ -1,8 +1,9 @@
 """Who made a trigger: carried from its admission to the rules that run behind requests.
 
 The webhook writes the annotation while the object is created, for kinds whose background rules ask
-who made the request, and keeps everybody else from changing it; the controller reads it. A trigger
-that was there before has none, and nobody is known to have made it.
+who made the request, and keeps everybody else from changing it; the controller reads it. On a
+trigger that was there before the webhook saw its kind, anybody may have written anything: nobody is
+known to have made it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.requests import Requester
-from generators.kyverno.values import Document, Value, annotations_of
+from generators.kyverno.values import Document, Value, annotations_of, string
 
 ANNOTATION = "ringfence.io/created-by"
 MAX_LENGTH = 16 * 1024
@@ -31,8 +32,14 @@ def written(requester: Requester) -> str:
     return text
 
 
-def creator_of(document: Document) -> Requester | None:
-    """Who made an object; None when that was not noted down."""
+def creator_of(document: Document, since: str) -> Requester | None:
+    """Who made an object; None when that was not noted down by us.
+
+    `since`: the second since when every object of the kind is; empty = none is. The moment at which
+    an object was made is the API server's to say, and nobody can change it.
+    """
+    if not since or string(document, "metadata", "creationTimestamp") <= since:
+        return None
     text = annotations_of(document).get(ANNOTATION, "")
     try:
         told: object = json.loads(text) if text else None

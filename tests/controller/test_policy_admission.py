@@ -341,10 +341,11 @@ def test_a_rule_asks_for_the_roles_of_who_makes_the_request(
 def test_the_public_sample_that_asks_who_made_a_namespace_runs_unmodified(
     running: Running, name: Callable[[str], str]
 ) -> None:
-    running.apply(sample("add-rolebinding"))
     anna = running.cluster.as_user("anna", "robots")
     forged = {"annotations": {"ringfence.io/created-by": '{"username":"mallory"}'}}
-    hers, ours = name("hers"), name("ours")
+    hers, ours, older = name("hers"), name("ours"), name("older")
+    running.make(older, anna, **forged)
+    running.apply(sample("add-rolebinding"))
     running.make(hers, anna, **forged)
     running.make(ours)
 
@@ -356,9 +357,38 @@ def test_the_public_sample_that_asks_who_made_a_namespace_runs_unmodified(
     # The administrator has cluster-admin, which the rule excludes.
     assert bound(ours) == []
     change: Document = {"metadata": {"annotations": {"ringfence.io/created-by": "{}"}}}
-    anna.patch(NAMESPACES, hers, "", change, kind=PatchKind.MERGE, manager="test")
+    for by, subresource in ((anna, ""), (running.admin, "status")):
+        by.patch(
+            NAMESPACES,
+            hers,
+            "",
+            change,
+            kind=PatchKind.MERGE,
+            manager="test",
+            subresource=subresource,
+        )
+    live = running.admin.get(NAMESPACES, hers)
+    running.admin.update(
+        NAMESPACES,
+        live | {"metadata": {**mapping(live, "metadata"), **forged}},
+        manager="test",
+        subresource="finalize",
+    )
     kept = strings(mapping(running.admin.get(NAMESPACES, hers), "metadata"), "annotations")
     assert '"username":"anna"' in kept["ringfence.io/created-by"]
+    # What was written before the webhook saw namespaces is nobody's word, also when they change.
+    touched: Document = {"metadata": {"labels": {"touched": "yes"}}}
+    for namespace in (older, hers):
+        anna.patch(NAMESPACES, namespace, "", touched, kind=PatchKind.MERGE, manager="test")
+    eventually(
+        lambda: any(
+            older in str(each["trigger"]) and "userInfo" in str(each["problem"])
+            for each in running.controller.events("policy_rule_failed")
+        ),
+        f"nobody is known to have made it: {running.controller.log}",
+    )
+    assert bound(older) == []
+    assert bound(hers) == ["anna"]
     running.remove("add-rolebinding")
 
 

@@ -16,6 +16,7 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
+from generators.kube.documents import mapping, strings
 from generators.kyverno.engine import Environment
 from generators.kyverno.model import FailurePolicy
 from generators.tenants.assignment import Requester
@@ -86,6 +87,14 @@ class Webhook:
         response: JSONObject = orjson.loads(answer.data)["response"]
         return response
 
+    def after(self, asked: JSONObject, subject: JSONObject) -> JSONObject:
+        """The object after admission."""
+        response = self.ask(asked)
+        assert response["allowed"], response
+        patch = decoded(str(response["patch"])) if "patch" in response else []
+        result: JSONObject = jsonpatch.apply_patch(subject, patch)
+        return result
+
     def labels(
         self, subject: JSONObject, path: str = FAIL, by: Requester = ROBOT
     ) -> dict[str, str]:
@@ -95,6 +104,10 @@ class Webhook:
         patch = decoded(str(response["patch"])) if "patch" in response else []
         result: JSONObject = jsonpatch.apply_patch(subject, patch)
         return reviews.labels(result)
+
+
+def noted_on(document: JSONObject) -> dict[str, str]:
+    return strings(mapping(document, "metadata"), "annotations")
 
 
 @pytest.fixture
@@ -279,6 +292,44 @@ def test_requests_of_our_own_controller_are_skipped_unless_the_rule_wants_them(
         labelling("wants", "two", "x", "skipBackgroundRequests: false"),
     )
     assert webhook.labels(ns("plain"), by=CONTROLLER) == {"two": "x"}
+
+
+WHO = "ringfence.io/created-by"
+ASKS = """
+match: {any: [{resources: {kinds: [Namespace]}}]}
+generate:
+  apiVersion: v1
+  kind: ConfigMap
+  name: who
+  namespace: "{{request.object.metadata.name}}"
+  data: {data: {by: "{{request.userInfo.username}}"}}
+"""
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "nobody asks, or not yet"])
+@pytest.mark.parametrize(
+    "labels",
+    [{}, {"app.kubernetes.io/managed-by": "ringfence"}],
+    ids=["plain", "said to be ours"],
+)
+def test_nobody_else_says_who_made_an_object(
+    webhook: Webhook, asked: bool, labels: dict[str, str]
+) -> None:
+    if asked:
+        webhook.write(policy("asks", ASKS))
+    else:
+        webhook.write(labelling("else", "a", "b"))
+    forged = ns("plain", labels)
+    meta = forged["metadata"]
+    assert isinstance(meta, dict)
+    meta["annotations"] = {WHO: '{"username": "mallory"}'}
+    made = webhook.after(request("CREATE", forged, by=ROBOT), forged)
+    noted = noted_on(made).get(WHO, "")
+    assert ROBOT.username in noted if asked else noted == ""
+    was = ns("plain", labels)
+    for subresource in ("", "status", "finalize"):
+        changed = request("UPDATE", forged, was, by=ROBOT, subresource=subresource)
+        assert WHO not in noted_on(webhook.after(changed, forged))
 
 
 def test_a_namespaced_policy_acts_in_its_own_namespace_only(webhook: Webhook) -> None:

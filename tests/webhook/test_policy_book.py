@@ -133,6 +133,27 @@ def test_a_kind_that_is_not_sent_is_named_with_its_rule(
     assert told in problem
 
 
+def test_a_rule_that_asks_who_made_a_trigger_sees_every_way_to_write_its_annotations(
+    tmp_path: Path,
+) -> None:
+    generate = (
+        "    generate:\n      apiVersion: v1\n      kind: ConfigMap\n      name: x\n"
+        "      namespace: '{{request.object.metadata.name}}'\n"
+        "      data: {data: {by: '{{request.userInfo.username}}'}}\n"
+    )
+    text = policy("{kinds: [Namespace, Deployment]}")
+    found = registered(tmp_path, text[: text.index("    mutate:")] + generate)
+    assert {(s.resource, s.operations) for s in found.fail} == {
+        ("namespaces", ("CREATE", "UPDATE")),
+        ("deployments", ("CREATE", "UPDATE")),
+    }
+    assert {(s.resource, s.operations) for s in found.ignore} == {
+        ("namespaces/status", ("UPDATE",)),
+        ("namespaces/finalize", ("UPDATE",)),
+        ("deployments/status", ("UPDATE",)),
+    }
+
+
 def test_resources_that_share_everything_else_are_one_rule(tmp_path: Path) -> None:
     found = registered(tmp_path, policy("{kinds: [ConfigMap, Pod]}"))
     assert rules_of(found.fail) == [

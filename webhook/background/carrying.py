@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from generators.kube.errors import KubeError, NotFound
 from generators.kube.resources import NAMESPACES, Key, Resource
+from generators.kyverno.creators import creator_of
 from generators.kyverno.engine import Environment, applicability
 from generators.kyverno.failures import NotAllowed, RuleFailure
 from generators.kyverno.model import Operation
 from generators.kyverno.ownership import mark_of
-from generators.kyverno.requests import Request
+from generators.kyverno.requests import Request, Requester
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of
 from webhook.background.caches import Caches
 from webhook.background.judging import Applies, Verdict, judge, judge_deleted, living, on_deletion
@@ -104,7 +105,7 @@ class Carrier:
             return
         if kept is not None:
             document = kept.document()
-            verdicts = judge(policies, document, environment, own=self._is_made(table, document))
+            verdicts = self._judged(table, resource, document, environment)
         else:
             document = former.document() if former is not None else {}
             own = self._is_made(table, document, gone=True)
@@ -127,6 +128,33 @@ class Carrier:
         if resource is None:
             return None, None
         return resource, self._caches.trigger(resource, Key(name.namespace, name.name))
+
+    def _judged(
+        self,
+        table: Table,
+        resource: Resource | None,
+        document: Document,
+        environment: Environment,
+    ) -> list[Verdict]:
+        if resource is None:
+            return []
+        return judge(
+            table.generating.get(resource, ()),
+            document,
+            environment,
+            own=self._is_made(table, document),
+            creator=self._creator(resource, document, environment),
+        )
+
+    def _creator(
+        self, resource: Resource, document: Document, environment: Environment
+    ) -> Requester | None:
+        """Who made a trigger, where the webhook has noted it: it sees no protected namespace."""
+        key = key_of(document)
+        home = key.name if resource == NAMESPACES else key.namespace
+        if home in environment.limits.protected:
+            return None
+        return creator_of(document, self._memory.noted(resource))
 
     def _is_made(self, table: Table, document: Document, *, gone: bool = False) -> bool:
         """Whether a rule in force made it: then it triggers no other rule by default.
@@ -268,9 +296,7 @@ class Carrier:
         resource, kept = self._trigger(other)
         if resource is None or kept is None:
             return
-        document = kept.document()
-        own = self._is_made(table, document)
-        verdicts = judge(table.generating.get(resource, ()), document, environment, own=own)
+        verdicts = self._judged(table, resource, kept.document(), environment)
         if any(wanted.key == key for verdict in verdicts for wanted in verdict.wanted):
             self._wait(key, name)
             raise NotAllowed(f"{key} is generated for {other} already")
@@ -308,7 +334,7 @@ class Carrier:
         document: Document,
         problems: dict[RuleName, str],
     ) -> KubeError | None:
-        request = self._request(table, existing, kept, document)
+        request = self._request(table, existing, environment, name, kept, document)
         if request is None:
             return None
         if existing.shared:
@@ -336,7 +362,10 @@ class Carrier:
     ) -> None:
         """Run a rule that does the same for each trigger, for the one that asked last."""
         _, kept = self._trigger(name)
-        request = None if kept is None else self._request(table, existing, kept, kept.document())
+        if kept is None:
+            return
+        document = kept.document()
+        request = self._request(table, existing, environment, name, kept, document)
         if request is None:
             return
         resources = table.needs.rules[existing.name].targets
@@ -349,7 +378,13 @@ class Carrier:
             raise ran.failure
 
     def _request(
-        self, table: Table, existing: Existing, kept: Kept | None, document: Document
+        self,
+        table: Table,
+        existing: Existing,
+        environment: Environment,
+        name: TriggerName,
+        kept: Kept | None,
+        document: Document,
     ) -> Request | None:
         if kept is None:
             if not document or not on_deletion(existing.rule):
@@ -360,4 +395,6 @@ class Carrier:
         since = self._memory.since(existing.name).introduced
         if not is_existing(existing.rule) and kept.version <= since:
             return None
-        return living(existing.rule, document, self._is_made(table, document))
+        resource, _ = self._trigger(name)
+        creator = self._creator(resource, document, environment) if resource is not None else None
+        return living(existing.rule, document, self._is_made(table, document), creator)

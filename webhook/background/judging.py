@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from generators.kyverno.creators import creator_of
 from generators.kyverno.engine import Environment, generate
 from generators.kyverno.generation import Wanted
 from generators.kyverno.model import ApplyRules, Generation, Operation, Policy, Rule
-from generators.kyverno.requests import Request
+from generators.kyverno.requests import Request, Requester
 from generators.kyverno.results import Outcome, RuleResult
 from generators.kyverno.usage import asks_who
 from generators.kyverno.values import Document
@@ -51,13 +50,20 @@ class Verdict:
 
 
 def judge(
-    policies: Iterable[Policy], trigger: Document, environment: Environment, *, own: bool
+    policies: Iterable[Policy],
+    trigger: Document,
+    environment: Environment,
+    *,
+    own: bool,
+    creator: Requester | None,
 ) -> list[Verdict]:
-    """Every generate rule about a trigger that exists."""
+    """Every generate rule about a trigger that exists; None = who made it is not known."""
     return [
         verdict
         for policy in policies
-        for verdict in _of_policy(policy, environment, lambda rule: living(rule, trigger, own))
+        for verdict in _of_policy(
+            policy, environment, lambda rule: living(rule, trigger, own, creator)
+        )
     ]
 
 
@@ -82,10 +88,9 @@ def on_deletion(rule: Rule) -> bool:
     return any(Operation.DELETE in (one.operations or ()) for one in rule.match.filters)
 
 
-def living(rule: Rule, trigger: Document, own: bool) -> Request | None:
+def living(rule: Rule, trigger: Document, own: bool, creator: Requester | None) -> Request | None:
     """The request that stands for an existing trigger; None when the rule is about deletions."""
     asked = [one.operations for one in rule.match.filters]
-    creator = creator_of(trigger)
     if creator is not None and not asks_who(rule):
         creator = None
     if any(each is None or Operation.CREATE in each for each in asked):

@@ -9,7 +9,12 @@ Four facts a rule, none a trigger, so that it stays small however large the clus
     pattern      the rule as it was then: an edit of one with generateExisting makes it anew
     former       what it was before: which copies are older than an edit, and stay as they are
 
-Both are resourceVersions, which the API server only ever counts up. Written by the leader, rarely.
+The first two are resourceVersions, which the API server only ever counts up. And a fact a kind:
+
+    noted        the second, by the API server's clock, since when the webhook notes the creators of
+                 its objects; what older ones say of theirs, anybody may have written
+
+Written by the leader, rarely.
 A ConfigMap of that name that somebody else keeps is neither read nor written: `problem` tells.
 """
 
@@ -20,8 +25,8 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, resource_version_of, strings
+from generators.kube.client import Client, DryRun
+from generators.kube.documents import Document, mapping, resource_version_of, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, Resource
 from generators.labels import MANAGED_BY, MANAGER
@@ -62,6 +67,7 @@ class Memory:
         self._namespace = namespace
         self._rules: Mapping[RuleName, Since] = {}
         self._kinds: frozenset[Resource] = frozenset()
+        self._noted: Mapping[Resource, str] = {}
         self._written: dict[str, str] | None = None
         self.problem = ""
         """Why nothing outlives the leader; empty when it does."""
@@ -75,7 +81,8 @@ class Memory:
         data = strings(live, "data") if self._is_ours(live) else {}
         self._written = data or None
         self._rules = dict(_rules(data.get("rules", "")))
-        self._kinds = frozenset(_kinds(data.get("kinds", "")))
+        self._kinds = frozenset(kind for kind, _ in _kinds(data.get("kinds", "")))
+        self._noted = {kind: str(rest[0]) for kind, rest in _kinds(data.get("noted", "")) if rest}
 
     def since(self, name: RuleName) -> Since:
         """What is known of a rule; one that is not known is not about anything yet."""
@@ -109,6 +116,24 @@ class Memory:
         """These kinds have to be looked at after a restart."""
         self._kinds = frozenset(kinds)
 
+    def noted(self, resource: Resource) -> str:
+        """Since when creators of such objects are noted; empty = they are not."""
+        return self._noted.get(resource, "")
+
+    def note(self, resources: frozenset[Resource], now: str) -> None:
+        """From now on the webhook notes the creators of objects of these kinds."""
+        self._noted = {**dict.fromkeys(resources, now), **self._noted}
+
+    def forget_noted(self, others_than: frozenset[Resource]) -> None:
+        """Creators of no other kinds are noted any more; later ones are noted anew."""
+        self._noted = {kind: at for kind, at in self._noted.items() if kind in others_than}
+
+    def clock(self) -> str:
+        """The API server's present second, as it would write it on an object made now."""
+        document: Document = {"metadata": {"name": f"{NAME}-clock", "namespace": self._namespace}}
+        made = self._client.create(CONFIG_MAPS, document, manager=FIELD_MANAGER, dry_run=DryRun.ALL)
+        return text(mapping(made, "metadata"), "creationTimestamp")
+
     def advance(self, name: RuleName, version: int) -> None:
         """All triggers up to this version have had what the rule makes once."""
         known = self._rules.get(name)
@@ -124,13 +149,11 @@ class Memory:
                     for (policy, rule), since in sorted(self._rules.items())
                 }
             ).decode(),
-            "kinds": orjson.dumps(
-                [
-                    [r.group, r.version, r.plural, r.kind, r.namespaced]
-                    for r in sorted(self._kinds, key=str)
-                ]
-            ).decode(),
+            "kinds": orjson.dumps([_spelled(r) for r in sorted(self._kinds, key=str)]).decode(),
         }
+        if self._noted:
+            noted = [[*_spelled(r), self._noted[r]] for r in sorted(self._noted, key=str)]
+            data["noted"] = orjson.dumps(noted).decode()
         if data == self._written or (not self._rules and not self._kinds and not self._written):
             return
         metadata: Document = {
@@ -176,20 +199,26 @@ def _facts(since: Since) -> tuple[int | str, ...]:
     return since.introduced, since.done, since.pattern, *since.former
 
 
-def _rules(text: str) -> Iterable[tuple[RuleName, Since]]:
-    for policy, rule, introduced, done, pattern, *former in _entries(text):
+def _rules(written: str) -> Iterable[tuple[RuleName, Since]]:
+    for policy, rule, introduced, done, pattern, *former in _entries(written):
         since = Since(_number(introduced), _number(done), str(pattern), (*map(str, former),))
         yield (str(policy), str(rule)), since
 
 
-def _kinds(text: str) -> Iterable[Resource]:
-    for group, version, plural, kind, namespaced, *_ in _entries(text):
-        yield Resource(str(group), str(version), str(plural), str(kind), namespaced is True)
+def _spelled(kind: Resource) -> list[str | bool]:
+    return [kind.group, kind.version, kind.plural, kind.kind, kind.namespaced]
 
 
-def _entries(text: str) -> list[list[object]]:
+def _kinds(written: str) -> Iterable[tuple[Resource, list[object]]]:
+    """Each kind, with whatever is written behind it."""
+    for group, version, plural, kind, namespaced, *rest in _entries(written):
+        known = Resource(str(group), str(version), str(plural), str(kind), namespaced is True)
+        yield known, rest
+
+
+def _entries(written: str) -> list[list[object]]:
     try:
-        read = orjson.loads(text)
+        read = orjson.loads(written)
     except orjson.JSONDecodeError:
         return []
     items = list(read.values()) if isinstance(read, dict) else read

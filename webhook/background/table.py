@@ -20,7 +20,7 @@ from webhook.background.needs import (
     needs_of,
 )
 from webhook.background.planning import Standing
-from webhook.policies import Policies
+from webhook.policies import Policies, notes_creator
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,16 @@ class Table:
         """Kinds whose deletion runs a rule."""
         return frozenset(
             r for needs in self.needs.rules.values() if needs.deletions for r in needs.triggers
+        )
+
+    @property
+    def noting(self) -> frozenset[Resource]:
+        """Kinds whose rules ask who made their objects."""
+        return frozenset(
+            resource
+            for name, rule in self.rules.items()
+            if notes_creator(rule)
+            for resource in self.needs.rules[name].triggers
         )
 
     def listing(self, resource: Resource, namespace: str) -> frozenset[Resource]:

@@ -35,6 +35,7 @@ from webhook.background.made import Found, Made, TriggerName, name_of, object_ke
 from webhook.background.measures import Measures, Now
 from webhook.background.memory import Memory, Newcomer
 from webhook.background.needs import RuleName
+from webhook.background.noting import registered
 from webhook.background.table import Existing, Table, is_existing, pattern_of, table_of
 from webhook.background.targets import Targets
 from webhook.background.telling import PolicyStatus, Problems, Target, standings, subject_of
@@ -47,6 +48,9 @@ WORKERS = 8
 LONGEST_WAIT = 120.0
 LOOK_AGAIN_SECONDS = 5.0
 """How often kinds that are not served, or rights that are missing, are asked about again."""
+NOTED_SECONDS = 1.1
+"""Objects say in which second they were made: those of the one in which noting began are not told
+from older ones."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -103,6 +107,8 @@ class PolicyWork:
         self._since: dict[TriggerName, float] = {}
         self._retried: set[TriggerName | Sweep] = set()
         self._problems_due = 0.0
+        self._noting_due = 0.0
+        self._noted_at = -NOTED_SECONDS
         self._prepared = False
         self._running = False
         self._looked_at = 0.0
@@ -166,11 +172,14 @@ class PolicyWork:
             return
         if not self._running and self._known():
             self._begin()
+        admission = self._around.admission()
         if self._running:
             self._look_at_problems()
             self._advance()
+            if not admission:
+                self._note_creators()
             self._memory.save()
-        self._say()
+        self._say(admission)
 
     def _take(self) -> None:
         """Take over the policies in force."""
@@ -270,9 +279,26 @@ class PolicyWork:
             self._quiet_version = self._newest()
             self._quiet_adds = stats.adds
 
-    def _say(self) -> None:
+    def _note_creators(self) -> None:
+        """The webhook answers for these kinds from now on: what it notes is believed."""
+        wanted = self._table.noting
+        self._memory.forget_noted(wanted)
+        new = frozenset(kind for kind in wanted if not self._memory.noted(kind))
+        now = time.monotonic()
+        if not new or now < self._noting_due:
+            return
+        self._noting_due = now + LOOK_AGAIN_SECONDS
+        if seen := new & registered(self._around.client, new):
+            self._memory.note(seen, self._memory.clock())
+            self._noted_at = time.monotonic()
+            self._problems_due = 0.0
+            event(LOG, "creators_noted", kinds=sorted(map(str, seen)))
+
+    def _say(self, admission: str) -> None:
         waiting = "" if self._running else "what its rules look at is not all known yet"
-        waiting = waiting or self._around.admission()
+        waiting = waiting or admission
+        if time.monotonic() - self._noted_at < NOTED_SECONDS:
+            waiting = waiting or "the creators of its triggers are noted in a second"
         self._status.say(
             standings(self._table.policies, self._table.needs.problems, waiting, self._forbidden)
         )

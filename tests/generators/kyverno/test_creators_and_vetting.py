@@ -17,16 +17,33 @@ from tests.generators.kyverno.policies import ANY_NAMESPACE, generate_rule, muta
 ANNA = Requester("anna", ("a", "b"), ("shop:editor",), ("view",))
 
 
-def noted(text: str) -> Document:
+SINCE = "2026-03-01T12:00:00Z"
+
+
+def noted(text: str, made: str = "2026-03-01T12:00:01Z") -> Document:
     document = ns("shop")
     metadata = document["metadata"]
     assert isinstance(metadata, dict)
     metadata["annotations"] = {ANNOTATION: text}
+    metadata["creationTimestamp"] = made
     return document
 
 
 def test_a_creator_comes_back_as_noted() -> None:
-    assert creator_of(noted(written(ANNA))) == ANNA
+    assert creator_of(noted(written(ANNA)), SINCE) == ANNA
+
+
+@pytest.mark.parametrize(
+    ("made", "since"),
+    [
+        pytest.param("2026-02-28T23:00:00Z", SINCE, id="made before creators were noted"),
+        pytest.param(SINCE, SINCE, id="made in the second in which that began"),
+        pytest.param("2026-03-01T12:00:01Z", "", id="of a kind whose creators nobody notes"),
+        pytest.param("", SINCE, id="never made"),
+    ],
+)
+def test_a_note_that_somebody_else_may_have_written_names_nobody(made: str, since: str) -> None:
+    assert creator_of(noted(written(ANNA), made), since) is None
 
 
 @pytest.mark.parametrize(
@@ -35,11 +52,12 @@ def test_a_creator_comes_back_as_noted() -> None:
     ids=["empty", "cut", "list", "number", "null", "no text", "deep", "surrogate"],
 )
 def test_a_note_that_is_none_names_nobody(text: str) -> None:
-    assert creator_of(noted(text)) is None
+    assert creator_of(noted(text), SINCE) is None
 
 
 def test_groups_that_are_no_texts_are_left_out() -> None:
-    assert creator_of(noted('{"username": "x", "groups": ["a", 1, []]}')) == Requester("x", ("a",))
+    text = '{"username": "x", "groups": ["a", 1, []]}'
+    assert creator_of(noted(text), SINCE) == Requester("x", ("a",))
 
 
 def test_a_note_has_an_end() -> None:
