@@ -5,7 +5,8 @@ happened by then and writes it: a lone change waits for nobody, and what happens
 the next batch. What may surprise: it never detaches anything when it ends, nothing is written
 before every input has been read once, and whatever goes wrong (a bad file, a full map, an API
 server that is away) leaves the last good tables in force. A pod whose tables cannot be written
-still gets the programs: without endpoint state they let nothing through.
+still gets the programs: without endpoint state they let nothing through. Only where programs of
+another version enforce, they stay until the first tables for the new ones are written.
 """
 
 from __future__ import annotations
@@ -315,6 +316,8 @@ class Agent:
                 "manifests" if self._settings.manifests else "k8s", now - self._waiting_since
             )
             self._waiting_since = None
+        if not self._state.ready:
+            self._programs.catch_up()
         self._state = replace(self._state, revision=self._state.revision + 1)
         for change in changes:
             if isinstance(change, NodesChange):
@@ -343,14 +346,21 @@ class Agent:
                 del self._pods[before]
             if ifindex is not None:
                 self._pods[ifindex] = self._compiler.known.pods[key]
-                problem = self._programs.put_on(ifindex)
-                if not problem and ifindex not in self._state.tables.endpoints:
-                    problem = "closed: its policy could not be written, see errors"
+                problem = self._enforce(ifindex)
                 if not problem:
                     self._in_force[key] = ifindex
             self._unenforced.pop(key, None)
             if problem:
                 self._unenforced[key] = problem
+
+    def _enforce(self, ifindex: int) -> str:
+        """Programs on one interface; why its pod is not under enforcement, or nothing."""
+        if not self._state.ready and self._programs.runs_another_version(ifindex):
+            return "as before the upgrade: its tables could not be written anew, see errors"
+        problem = self._programs.put_on(ifindex)
+        if not problem and ifindex not in self._state.tables.endpoints:
+            problem = "closed: its policy could not be written, see errors"
+        return problem
 
     def _is_of(self, ifindex: int, key: str) -> bool:
         pod = self._pods.get(ifindex)

@@ -323,6 +323,27 @@ def is_ours(pin_path: Path, ifindex: int) -> bool:
     return _filters_mark(pin_path.parent, ifindex).exists() or any(pin.exists() for pin in pins)
 
 
+def runs_another_version(pin_path: Path, ifindex: int) -> bool:
+    """Whether programs of ours enforce on an interface, and not those below `pin_path`."""
+    return _is_held(pin_path.parent, ifindex) and attached(pin_path, ifindex) is None
+
+
+def _is_held(pin_dir: Path, ifindex: int) -> bool:
+    pins = [_link_pin(pin_dir, ifindex, hook) for hook in HOOKS]
+    if all(pin.exists() for pin in pins):
+        return all(_is_link_on(pin, ifindex) for pin in pins)
+    if not _filters_mark(pin_dir, ifindex).exists():
+        return False
+    with _netlink() as netlink:
+        return {f.hook for f in _ours(_filters(netlink, ifindex), pin_dir)} == {*HOOKS}
+
+
+def _is_link_on(pin: Path, ifindex: int) -> bool:
+    """A link whose interface is gone, or that was detached, is on none."""
+    with kernel.open_pin(pin) as link:
+        return kernel.link_info(link.fd).ifindex == ifindex
+
+
 def _program_id(path: Path) -> int:
     with kernel.open_pin(path) as program:
         return kernel.program_info(program.fd).id
@@ -360,10 +381,21 @@ def uninstall(pin_dir: Path) -> None:
         shutil.rmtree(pin_dir)
 
 
+def _others(pin_path: Path) -> list[Path]:
+    """The pins of other versions."""
+    found = (p for p in pin_path.parent.iterdir() if p != pin_path and p.name != LINKS)
+    return sorted(path for path in found if path.is_dir())
+
+
+def catch_up(pin_path: Path) -> None:
+    """Take over the connections that programs of other versions have tracked meanwhile."""
+    for other in _others(pin_path):
+        with suppress(kernel.KernelError):  # a half-loaded version has nothing to give
+            upgrade.take_connections(other, pin_path)
+
+
 def retire(pin_path: Path) -> None:
     """Remove the pins of other versions once every interface runs the programs of `pin_path`."""
-    for other in sorted(pin_path.parent.iterdir()):
-        if other != pin_path and other.name != LINKS and other.is_dir():
-            with suppress(kernel.KernelError):  # a half-loaded version has nothing to give
-                upgrade.take_connections(other, pin_path)
-            shutil.rmtree(other)
+    catch_up(pin_path)
+    for other in _others(pin_path):
+        shutil.rmtree(other)

@@ -207,17 +207,15 @@ def ensure_loaded(pin_dir: Path) -> Path:
     pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(pin_dir):
         loaded = find_loaded(pin_dir)
-        if loaded is not None:
-            return loaded
-        check_machine()
-        older = [p for p in pin_dir.glob("v*") if (p / "meta_map").exists()]
-        _run_loader(pin_dir)
-        loaded = find_loaded(pin_dir)
-        if loaded is not None:
-            for path in sorted(set(older) - {loaded}):
-                upgrade.take_over(path, loaded)
-    if loaded is None:
-        raise LoadError(f"the loader left no usable pins below {pin_dir}; see its log")
+        if loaded is None:
+            check_machine()
+            _run_loader(pin_dir)
+            loaded = find_loaded(pin_dir)
+        if loaded is None:
+            raise LoadError(f"the loader left no usable pins below {pin_dir}; see its log")
+        # At every start: the one before may have ended before all interfaces had changed over.
+        for older in sorted(path for path in pin_dir.glob("v*") if path != loaded):
+            upgrade.take_over(older, loaded)
     return loaded
 
 

@@ -36,6 +36,19 @@ class Programs:
         self.attached = Live(self._attached)
         """How the programs hang on each interface: tcx or clsact."""
 
+    def runs_another_version(self, ifindex: int) -> bool:
+        """Whether the programs of before enforce there, with tables of their own."""
+        if ifindex in self._attached:
+            return False
+        try:
+            return attach.runs_another_version(self._pins, ifindex)
+        except RingfenceError:  # `put_on` will say why
+            return False
+
+    def catch_up(self) -> None:
+        """Before programs of before are replaced: know the connections that they know."""
+        attach.catch_up(self._pins)
+
     def put_on(self, ifindex: int) -> str:
         """Put the programs on an interface once; why that failed, or nothing."""
         if ifindex in self._attached:

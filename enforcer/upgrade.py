@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from enforcer import kernel, layout
+from generators.errors import RingfenceError
 from generators.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
@@ -23,11 +24,29 @@ log = logging.getLogger("ringfence.enforcer")
 ENDPOINTS, CONNECTIONS = "ep_map", "ct_map"
 
 
+class CannotTakeOver(RingfenceError):
+    """The new maps do not take what the old ones hold; the old programs stay on the interfaces."""
+
+    exit_code = 1
+
+    def __init__(self, old: Path, new: Path, error: kernel.KernelError) -> None:
+        super().__init__(
+            f"{new} cannot take over what {old} holds ({error}): the programs of {old.name} stay "
+            "in force; start the version that loaded them, or `ringfence enforcer uninstall` first"
+        )
+
+
 def take_over(old: Path, new: Path) -> None:
     """Endpoints and connections of `old`."""
-    endpoints = _copy(old, new, ENDPOINTS, ctypes.sizeof(ctypes.c_uint32), closed)
-    event(log, "endpoints_taken_over", path=str(old), count=endpoints)
-    take_connections(old, new)
+    if not all((old / name).exists() for name in (ENDPOINTS, CONNECTIONS)):
+        event(log, "not_taken_over", logging.WARNING, path=str(old), reason="it is not complete")
+        return
+    try:
+        endpoints = _copy(old, new, ENDPOINTS, ctypes.sizeof(ctypes.c_uint32), closed)
+        event(log, "endpoints_taken_over", path=str(old), count=endpoints)
+        take_connections(old, new)
+    except kernel.KernelError as error:
+        raise CannotTakeOver(old, new, error) from error
 
 
 def take_connections(old: Path, new: Path) -> None:

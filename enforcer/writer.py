@@ -54,7 +54,7 @@ class Writer:
         """Bring everything into force; how many writes that took."""
         compiler = self._compiler
         if self._unsure:
-            compiler.resync(self._kernel.read())
+            compiler.resync(self._swept())
             self._unsure = False
             closed = (k for k, backends in compiler.ledger.services.now.items() if not backends)
             self._closed = dict.fromkeys(closed)
@@ -75,6 +75,24 @@ class Writer:
         if gone:
             self._forget(gone)
         return len(writes)
+
+    def _swept(self) -> Tables:
+        """What the kernel holds, without groups that no endpoint uses.
+
+        A write that failed left them there, and the next one needs their room.
+        """
+        kernel = self._kernel.read()
+        used = {number for e in kernel.endpoints.values() for number in (e.group, e.wall)}
+        idle = [Change(Table.POLICY, key, None) for key in kernel.policy if key.group not in used]
+        idle += [Change(Table.RANGES, key, None) for key in kernel.ranges if key.group not in used]
+        if not idle:
+            return kernel
+        self._kernel.apply(idle)
+        return replace(
+            kernel,
+            policy={key: rule for key, rule in kernel.policy.items() if key.group in used},
+            ranges={key: rule for key, rule in kernel.ranges.items() if key.group in used},
+        )
 
     def errors(self) -> Mapping[str, str]:
         """What is closed because the maps cannot say it."""

@@ -204,6 +204,71 @@ def test_upgrade_that_does_not_load(
     assert versions_pinned(node) == pinned
 
 
+def opened_ports(count: int) -> Document:
+    """A NetworkPolicy that takes an entry of a map for each port."""
+    ports = [{"port": 30000 + number} for number in range(0, 2 * count, 2)]
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"ports": ports}]}
+    return {**opened_to(0), "metadata": {"name": "wide", "namespace": "t1"}, "spec": spec}
+
+
+@pytest.mark.parametrize("noticed_by", ["the kernel", "the agent"])
+def test_upgrade_whose_maps_cannot_be_written(
+    node: Node, tmp_path_factory: pytest.TempPathFactory, noticed_by: str
+) -> None:
+    """The programs of before stay on the interfaces, with their tables, until it can be done."""
+    agent = start_version(node, ROOT)
+    node.write(opened_ports(20), file="wide.json")
+    in_force(node, agent)
+    (pinned,) = versions_pinned(node)
+    smaller = another_version(tmp_path_factory.mktemp("version"))
+    rewrite(smaller / "bpf/lib/maps.h", ("MAX_POLICY 65536", "MAX_POLICY 8"))
+    if noticed_by == "the agent":
+        rewrite(smaller / "enforcer/maps.py", ("Table.POLICY: 65_536", "Table.POLICY: 8"))
+    with Traffic(node).started() as traffic:
+        assert stop(agent) == 0
+        for _ in range(2):  # a restart changes nothing
+            agent = start_version(node, smaller)
+            assert node.wait(node.digest(), agent)["error"]
+            status = control.ask(node.run_dir, {"command": "status"})
+            assert "datapath" in str(status["errors"])
+            assert str(status["notEnforced"]).count("as before the upgrade") == 3
+            traffic.wait_for_more(100)
+            assert pinned in versions_pinned(node)
+            assert stop(agent, signal.SIGKILL) == -signal.SIGKILL
+        agent = start_version(node, smaller)
+        node.wait(node.digest(), agent)
+        node.write(opened_ports(1), file="wide.json")
+        in_force(node, agent)
+        traffic.wait_for_more(100)
+    assert unharmed(traffic.tally), traffic.tally
+    (left,) = versions_pinned(node)
+    assert left != pinned
+
+
+def test_upgrade_whose_maps_do_not_hold_what_is_there(
+    node: Node, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The agent of the new version ends each time and says why; the old version may come back."""
+    agent = start_version(node, ROOT)
+    in_force(node, agent)
+    pinned = versions_pinned(node)
+    smaller = another_version(tmp_path_factory.mktemp("version"))
+    rewrite(smaller / "bpf/lib/maps.h", ("MAX_ENDPOINTS 1024", "MAX_ENDPOINTS 2"))
+    with Traffic(node).started() as traffic:
+        assert stop(agent) == 0
+        for _ in range(2):
+            assert start_version(node, smaller).wait(timeout=120) != 0
+            traffic.wait_for_more(50)
+        log = (node.directory / "agent.log").read_text()
+        assert log.count(f"the programs of {pinned[0]} stay in force") == 2
+        assert "Traceback" not in log
+        agent = start_version(node, ROOT)
+        in_force(node, agent, 1)
+        traffic.wait_for_more(100)
+    assert unharmed(traffic.tally), traffic.tally
+    assert versions_pinned(node) == pinned
+
+
 def fill(directory: Path) -> None:
     """Write until nothing more fits."""
     available = os.statvfs(directory)
