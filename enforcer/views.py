@@ -7,7 +7,7 @@ gone by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from typing import Generic, TypeVar
 
 from enforcer.groups import EMPTY, Bucket
@@ -18,7 +18,42 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Live(Mapping[K, V], Generic[K, V]):
+class _Items(ItemsView[K, V]):
+    """Pairs of what is still there."""
+
+    _mapping: Mapping[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        for key in self._mapping:
+            try:
+                value = self._mapping[key]
+            except KeyError:
+                continue
+            yield key, value
+
+
+class _Values(ValuesView[V]):
+    """The same without keys."""
+
+    _mapping: Mapping[object, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return (value for _, value in _Items(self._mapping))
+
+
+class Shown(Mapping[K, V], Generic[K, V]):
+    """What others change while it is walked over."""
+
+    def items(self) -> ItemsView[K, V]:
+        """Pairs; nothing for a key that goes meanwhile."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """Values; nothing for a key that goes meanwhile."""
+        return _Values(self)
+
+
+class Live(Shown[K, V]):
     """A dict that somebody else changes."""
 
     def __init__(self, values: Mapping[K, V]) -> None:
@@ -38,7 +73,7 @@ class Live(Mapping[K, V], Generic[K, V]):
         return iter(list(self._values))
 
 
-class Computed(Mapping[K, V], Generic[K, V]):
+class Computed(Shown[K, V]):
     """Values that are made when they are asked for."""
 
     def __init__(self, make: Mapping[K, Callable[[], V]]) -> None:
@@ -54,7 +89,7 @@ class Computed(Mapping[K, V], Generic[K, V]):
         return iter(list(self._make))
 
 
-class Nested(Mapping[str, V], Generic[V]):
+class Nested(Shown[str, V]):
     """Values by `namespace/name` that are kept by namespace."""
 
     def __init__(self, values: Mapping[str, Mapping[str, V]]) -> None:
@@ -71,7 +106,7 @@ class Nested(Mapping[str, V], Generic[V]):
             yield from list(near)
 
 
-class InForce(Mapping[K, V], Generic[K, V]):
+class InForce(Shown[K, V]):
     """A map as the kernel holds it, also while a change is being written or was refused."""
 
     def __init__(self, layer: Layer[K, V]) -> None:
@@ -94,7 +129,7 @@ class InForce(Mapping[K, V], Generic[K, V]):
         return iter([*kept, *(key for key, value in was.items() if value is not None)])
 
 
-class _Entries(Mapping[K, int], Generic[K]):
+class _Entries(Shown[K, int]):
     """Entries of policies as the kernel holds them, out of the buckets that they are kept in."""
 
     def __init__(self, ledger: Ledger) -> None:
