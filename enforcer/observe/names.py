@@ -134,13 +134,15 @@ class Directory:
         protocol = PROTOCOLS.get(record.protocol)
         if protocol is None or not address:
             return ""
-        if address not in self._serving:
+        known = self._serving.get(address)
+        if known is None:
             if len(self._serving) >= REMEMBERED:
                 self._serving.clear()
-            self._serving[address] = self._state.serving(address)
-        fitting = (s for s in self._serving[address] if calls or (protocol, port) in s.ports)
-        found = next(fitting, None)
-        return found.service if found is not None else ""
+            known = self._serving[address] = self._state.serving(address)
+        for item in known:
+            if calls or (protocol, port) in item.ports:
+                return item.service
+        return ""
 
     def _interface(self, ifindex: int) -> str:
         if ifindex not in self._interfaces:
