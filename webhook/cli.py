@@ -79,7 +79,7 @@ def webhook() -> None:
     "allowed_kinds",
     multiple=True,
     metavar="KIND",
-    help="A kind that policies may write beside the usual ones; as for the controller.",
+    help="A kind that policies may write, or read by path; as for the controller.",
 )
 @click.option(
     "--kubeconfig",
@@ -158,12 +158,15 @@ def serve(
     metavar="PATH|cluster",
     help="As for `serve`.",
 )
-def rules(home: str, policies: tuple[str, ...]) -> None:
+@click.option(
+    "--allow-kind", "allowed_kinds", multiple=True, metavar="KIND", help="As for `serve`."
+)
+def rules(home: str, policies: tuple[str, ...], allowed_kinds: tuple[str, ...]) -> None:
     """Print the ServiceAccount that the webhook needs, and what policies let it read, as YAML."""
     from generators.manifests import to_yaml
     from webhook.policy_access import role_documents
 
-    click.echo(to_yaml(role_documents(home, policies)), nl=False)
+    click.echo(to_yaml(role_documents(home, policies, allowed_kinds)), nl=False)
 
 
 @webhook.command()

@@ -57,7 +57,8 @@ _allow_kind_option = click.option(
     "allowed_kinds",
     multiple=True,
     metavar="KIND",
-    help="Policies may also write this kind, such as Secret or apps/v1/Deployment.",
+    help="Policies may also write this kind, such as Secret or apps/v1/Deployment; and read it by"
+    " path, when group and version are given.",
 )
 
 

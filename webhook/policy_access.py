@@ -1,8 +1,8 @@
 """What a webhook with policies may do at the API server: only read. `ringfence webhook rules`.
 
 One table, by what the policies read while requests are admitted. What the cluster's policies will
-read is not known beforehand: with them it is everything that a context can ask for. Paths of
-`apiCall` beyond namespaces and NetworkPolicies need rights of their own.
+read is not known beforehand: with them it is everything that a context can ask for, also by paths
+of the kinds that `--allow-kind` names.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from generators.kube.resources import (
 from generators.kyverno.model import ApiCallEntry
 from generators.kyverno.model import Policy as KyvernoPolicy
 from generators.kyverno.usage import Usage, parts, usage
+from webhook.background.rights import reading
 from webhook.permissions import Rule, bound_role
 from webhook.policies import CLUSTER
 from webhook.policy_files import PolicyFiles
@@ -34,13 +35,18 @@ _FOLLOW = ("get", "list", "watch")
 _ANYTHING = Usage(frozenset({""}), namespaces=True, roles=True)
 
 
-def rules(sources: Sequence[str]) -> tuple[Rule, ...]:
+def rules(sources: Sequence[str], allowed_kinds: Sequence[str] = ()) -> tuple[Rule, ...]:
     """The lines of RBAC; InputError when a path cannot be read."""
     files = PolicyFiles(path for path in sources if path != CLUSTER)
     policies = [each.policy for each in files.in_force.policies]
     cluster = CLUSTER in sources
     wanted = _ANYTHING if cluster else usage(policies)
-    return (*(_cluster_rules() if cluster else ()), *_reads(wanted, cluster or _calls(policies)))
+    calls = cluster or _calls(policies)
+    return (
+        *(_cluster_rules() if cluster else ()),
+        *_reads(wanted, calls),
+        *(reading(allowed_kinds) if calls else ()),
+    )
 
 
 def _cluster_rules() -> Iterator[Rule]:
@@ -67,13 +73,15 @@ def _calls(policies: Iterable[KyvernoPolicy]) -> bool:
     return any(True for policy in policies for _ in parts(policy, ApiCallEntry))
 
 
-def role_documents(namespace: str, sources: Sequence[str]) -> list[Document]:
+def role_documents(
+    namespace: str, sources: Sequence[str], allowed_kinds: Sequence[str] = ()
+) -> list[Document]:
     """ServiceAccount, role and binding of a webhook in `namespace`."""
     account: Document = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {"name": ROLE, "namespace": namespace},
     }
-    found = rules(sources)
+    found = rules(sources, allowed_kinds)
     subject: Document = {"kind": "ServiceAccount", "name": ROLE, "namespace": namespace}
     return [account, *(bound_role("ClusterRole", ROLE, found, {}, subject) if found else ())]

@@ -74,17 +74,55 @@ OFFLINE = Limits(kinds=None, paths=("*",), protected=frozenset())
 
 
 def allowing(kinds: Iterable[str]) -> Limits:
-    """The usual lists and what `--allow-kind` names, which namespaced Policies may write too."""
+    """The usual lists and what `--allow-kind` names, which namespaced Policies may write too.
+
+    A kind that is named with group and version may be read by path as well, in that version. The
+    core group's never are: Secrets are among them.
+    """
+    kinds = tuple(kinds)
     named = frozenset(map(parse_kind, kinds))
-    return Limits(kinds=DEFAULT_KINDS | named, in_namespaces=IN_NAMESPACES | named)
+    paths = tuple(path for kind in readable(kinds) for path in _paths(kind))
+    return Limits(
+        kinds=DEFAULT_KINDS | named,
+        in_namespaces=IN_NAMESPACES | named,
+        paths=(*DEFAULT_PATHS, *paths),
+    )
+
+
+def readable(kinds: Iterable[str]) -> tuple[ObjectKind, ...]:
+    """Of what `--allow-kind` names, the kinds that policies may read by path."""
+    found = set()
+    for each in kinds:
+        api_version, _, kind = each.rpartition("/")
+        group, version = split_api_version(api_version)
+        if group and _is_version(version):
+            found.add(ObjectKind(group, version, kind))
+    return tuple(sorted(found))
+
+
+def _paths(kind: ObjectKind) -> tuple[str, ...]:
+    base, plural = f"/apis/{kind.api_version}", plural_of(kind.kind)
+    home = f"{base}/namespaces/*/{plural}"
+    return f"{base}/{plural}", f"{base}/{plural}/*", home, f"{home}/*"
+
+
+def plural_of(kind: str) -> str:
+    """As kinds are usually spelled in paths and roles: `networkpolicies` for NetworkPolicy."""
+    name = kind.lower()
+    if name.endswith("y") and name[-2:-1] not in "aeiou":
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
 
 
 def parse_kind(text: str) -> tuple[str, str]:
     """`Secret`, `apps/v1/Deployment` or `apps/Deployment` of `--allow-kind`."""
     before, _, kind = text.rpartition("/")
     group, version = split_api_version(before)
-    is_version = version.startswith("v") and version[1:2].isdigit()
-    return (group, kind) if is_version else (before, kind)
+    return (group, kind) if _is_version(version) else (before, kind)
+
+
+def _is_version(text: str) -> bool:
+    return text.startswith("v") and text[1:2].isdigit()
 
 
 def check_write(limits: Limits, policy_namespace: str, key: ObjectKey) -> None:
@@ -169,7 +207,10 @@ class GuardedLookups:
         if not every and any(clean.endswith(end) or f"{end}/" in clean for end in _NEVER):
             raise NotAllowed(f"policies never read {clean}")
         if not any(_same_shape(allowed, clean) for allowed in self.limits.paths):
-            raise NotAllowed(f"policies may not read {clean}; the operator's list does not have it")
+            raise NotAllowed(
+                f"policies may not read {clean}; the operator's list does not have it: "
+                "--allow-kind GROUP/VERSION/KIND adds a kind"
+            )
         if self.namespace and f"/namespaces/{self.namespace}/" not in f"{clean}/":
             raise NotAllowed(f"a Policy of namespace {self.namespace} may not read {clean}")
         asked = {name for name, _ in parse_qsl(path.partition("?")[2], keep_blank_values=True)}

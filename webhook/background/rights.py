@@ -20,11 +20,11 @@ from generators.kube.resources import (
     POLICIES,
     Resource,
 )
-from generators.kyverno.guard import allowing
+from generators.kyverno.guard import allowing, readable
 from generators.kyverno.loading import load_policies
-from generators.kyverno.model import Data, Generation, Policy
+from generators.kyverno.model import ApiCallEntry, Data, Generation, Policy
 from generators.kyverno.model import Rule as PolicyRule
-from generators.kyverno.usage import usage
+from generators.kyverno.usage import parts, usage
 from generators.kyverno.values import mapping, string
 from generators.kyverno.variables import has_variable
 from generators.kyverno.vetting import vetted
@@ -109,12 +109,21 @@ def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule,
     held = (vetted(policy, limits).policy for policy in loaded.policies)
     policies = Policies(tuple(Held(policy, Source.FILE, "") for policy in held))
     rules = list(all_rules(table_of(policies, Spelled())))
+    if any(True for policy in policies.policies for _ in parts(policy, ApiCallEntry)):
+        rules += reading(allowed_kinds)
     if CLUSTER in sources:
         rules += OF_THE_CLUSTER
         for group, kind in sorted(limits.kinds or ()):
             verbs = (*FOLLOW, "patch") if kind == "Namespace" else MAKE
             rules.append(Rule(spelled(group, "v1", kind), verbs, "policies of the cluster"))
     return tuple(rules)
+
+
+def reading(allowed_kinds: Sequence[str]) -> Iterator[Rule]:
+    """What paths of `apiCall` need, for the kinds that `--allow-kind` names."""
+    for kind in readable(allowed_kinds):
+        resource = spelled(kind.group, kind.version, kind.kind)
+        yield Rule(resource, ("get", "list"), "what policies look up")
 
 
 def _each(table: Table) -> Iterator[tuple[str, Rule]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from generators.kube.resources import NAMESPACES, PODS, SECRETS, SERVICES, Resource
-from generators.kyverno.guard import DEFAULT_KINDS
+from generators.kyverno.guard import DEFAULT_KINDS, plural_of
 from generators.kyverno.values import CLUSTER_SCOPED
 
 _VERSIONS = {"cilium.io": "v2"}
@@ -19,14 +19,6 @@ _WELL_KNOWN = (("apps", "Deployment"), ("apps", "StatefulSet"), ("apps", "Daemon
 def spelled(group: str, version: str, kind: str) -> Resource:
     """The resource that a kind most likely has."""
     return Resource(group, version, plural_of(kind), kind, kind not in CLUSTER_SCOPED)
-
-
-def plural_of(kind: str) -> str:
-    """`networkpolicies` for NetworkPolicy."""
-    name = kind.lower()
-    if name.endswith("y") and name[-2:-1] not in "aeiou":
-        return f"{name[:-1]}ies"
-    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
 
 
 class Spelled:

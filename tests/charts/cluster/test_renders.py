@@ -145,8 +145,8 @@ BEYOND = {
 
 @pytest.mark.parametrize("who", ["controller", "webhook"])
 def test_with_policies_it_has_the_rules_that_its_command_prints(helm4: Helm, who: str) -> None:
-    options = ["--policies", "cluster"]
-    options += ["--allow-kind", "Secret"] if who == "controller" else []
+    options = ["--policies", "cluster", "--allow-kind", "Secret"]
+    options += ["--allow-kind", "config.kio.kasten.io/v1alpha1/Policy"]
     command: list[str | Path] = [COMMAND, who, "rules", *options]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     role = f"ClusterRole/ringfence-{who}"

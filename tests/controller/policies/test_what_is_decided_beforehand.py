@@ -11,6 +11,7 @@ import pytest
 from generators.kube.client import Client
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, SECRETS
 from generators.kyverno.engine import generate
+from generators.kyverno.guard import plural_of
 from generators.kyverno.ownership import Mark, Owner, mark_of
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied, mapping
 from tests.controller.policies.test_generating import SYNC, deny, rule
@@ -24,7 +25,7 @@ from tests.generators.kyverno.policies import (
 )
 from webhook.background.memory import ALWAYS, Memory, Newcomer
 from webhook.background.needs import RuleNeeds, depends_on_trigger, needs_of
-from webhook.background.spelled import Spelled, plural_of
+from webhook.background.spelled import Spelled
 from webhook.background.table import table_of
 from webhook.background.writing import differences
 from webhook.policies import Held, Policies, Source

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from generators.kyverno.conditions import holds
 from generators.kyverno.context import Scope, World, chooser, dotted
 from generators.kyverno.engine import Environment, mutate
-from generators.kyverno.failures import UnresolvedVariable
+from generators.kyverno.failures import NotAllowed, UnresolvedVariable
 from generators.kyverno.functions import Surroundings
-from generators.kyverno.guard import GuardedLookups, Limits
+from generators.kyverno.guard import GuardedLookups, Limits, allowing
 from generators.kyverno.model import ConditionOperator, Policy
 from generators.kyverno.offline import DocumentCluster
 from generators.kyverno.requests import Requester
@@ -264,6 +264,53 @@ def test_only_paths_of_the_operators_list_are_read(path: str, allowed: bool) -> 
     context = f"[{{name: n, apiCall: {{urlPath: '{path}', jmesPath: kind}}}}]"
     outcome, message = labelled(context, "{{ n }}", cluster)
     assert (outcome is Outcome.PASS) is allowed, message
+
+
+KASTEN = "config.kio.kasten.io/v1alpha1"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        (f"/apis/{KASTEN}/policies", True),
+        (f"/apis/{KASTEN}/policies?limit=5", True),
+        (f"/apis/{KASTEN}/namespaces/kasten-io/policies", True),
+        (f"/apis/{KASTEN}/namespaces/kasten-io/policies/gold", True),
+        (f"/apis/{KASTEN}/namespaces/kasten-io/policies/gold/status", False),
+        (f"/apis/{KASTEN}/namespaces/kasten-io/policies?watch=1", False),
+        (f"/apis/{KASTEN}/watch/policies", False),
+        (f"/apis/{KASTEN}/namespaces/kasten-io/profiles", False),
+        ("/apis/config.kio.kasten.io/v1beta1/policies", False),
+        ("/apis/kyverno.io/v1/policies", False),
+        ("/apis/apps/v1/deployments", False),
+        ("/api/v1/namespaces/shop/secrets", False),
+        ("/api/v1/namespaces/shop/secrets/a", False),
+        ("/api/v1/pods", False),
+        ("/apis/storage.example.com/v1/secrets", False),
+    ],
+)
+def test_a_kind_that_the_operator_names_with_group_and_version_is_read_by_its_paths(
+    path: str, allowed: bool
+) -> None:
+    """Nothing of the core group is: Secrets are in it."""
+    named = (f"{KASTEN}/Policy", "Secret", "v1/Secret", "v1/Pod", "apps/Deployment")
+    limits = allowing((*named, "storage.example.com/v1/Secret"))
+    guarded = GuardedLookups(environment().lookups, limits)
+    if allowed:
+        assert guarded.checked(path) == path
+        with pytest.raises(NotAllowed, match="--allow-kind"):
+            GuardedLookups(environment().lookups, Limits()).checked(path)
+    else:
+        with pytest.raises(NotAllowed):
+            guarded.checked(path)
+
+
+def test_a_namespaced_policy_reads_an_allowed_kind_in_its_namespace_only() -> None:
+    guarded = GuardedLookups(environment().lookups, allowing([f"{KASTEN}/Policy"]), "shop")
+    assert guarded.checked(f"/apis/{KASTEN}/namespaces/shop/policies")
+    for path in ("policies", "policies/namespaces", "namespaces/kasten-io/policies"):
+        with pytest.raises(NotAllowed, match="may not read"):
+            guarded.checked(f"/apis/{KASTEN}/{path}")
 
 
 @pytest.mark.parametrize(
