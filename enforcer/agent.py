@@ -91,11 +91,8 @@ class Settings:
 class Busy(Refused):
     """Another agent works on this directory."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(
-            f"another agent works with {directory}; stop it first, or give this one directories "
-            "of its own with --run-dir and --pin-dir"
-        )
+    def __init__(self, directory: Path, advice: str) -> None:
+        super().__init__(f"another agent works with {directory}; {advice}")
 
 
 @contextmanager
@@ -107,13 +104,34 @@ def exclusive(settings: Settings) -> Iterator[None]:
     links.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         for directory, named in ((settings.run_dir, settings.run_dir), (links, settings.pin_dir)):
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(named) from None
+            own = "stop it first, or give this one its own, with --run-dir and --pin-dir"
+            stack.enter_context(_locked(directory, Busy(named, own)))
         yield
+
+
+@contextmanager
+def unused(pin_dir: Path) -> Iterator[None]:
+    """Have no agent work with these pins meanwhile: it would bring them back."""
+    loader.check_root()  # nobody else may look
+    links = pin_dir / attach.LINKS
+    if not links.is_dir():
+        yield
+        return
+    with _locked(links, Busy(pin_dir, "end it first")):
+        yield
+
+
+@contextmanager
+def _locked(directory: Path, busy: Busy) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +219,10 @@ class Agent:
         self._woken.set()
 
     def run(self, stop: Event) -> None:
-        """Work until told to stop (and woken); what is in force stays in force."""
+        """Work until told to stop (and woken); what is in force stays in force.
+
+        PinsGone where somebody removed the pins: there is nothing left to work with.
+        """
         self._parts.attachments.subscribe(self._attached)
         self._parts.collector.start()
         self._parts.supply.start(self.wake)

@@ -49,6 +49,15 @@ class AttachError(RingfenceError):
     exit_code = 1
 
 
+class PinsGone(AttachError):
+    """Somebody removed the pins; links that lost theirs have taken their programs along."""
+
+    def __init__(self, pin_path: Path) -> None:
+        super().__init__(
+            f"the pins below {pin_path.parent} were removed, and the programs with them"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Hook:
     program: str
@@ -135,9 +144,25 @@ def attach(pin_path: Path, interface: str | int, mode: Mode | None = None) -> Mo
     is removed after the new way is in force.
     """
     ifindex = _ifindex(interface)
-    (pin_path.parent / LINKS).mkdir(mode=0o700, exist_ok=True)
+    with _of_pins(pin_path):
+        (pin_path.parent / LINKS).mkdir(mode=0o700, exist_ok=True)
     with _alone:
         return _attach(pin_path, ifindex, mode)
+
+
+@contextmanager
+def _of_pins(pin_path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PinsGone(pin_path) from error
+
+
+def check_pins(pin_path: Path) -> None:
+    """PinsGone unless programs and the folder of links are there."""
+    wanted = (pin_path.parent / LINKS, *(pin_path / hook.program for hook in HOOKS))
+    if not all(path.exists() for path in wanted):
+        raise PinsGone(pin_path)
 
 
 def _attach(pin_path: Path, ifindex: int, mode: Mode | None) -> Mode:
@@ -313,7 +338,8 @@ def attached(pin_path: Path, interface: str | int) -> Mode | None:
 
 def pinned(pin_path: Path) -> frozenset[int]:
     """The interfaces that programs of ours were put on, whether they are still there or not."""
-    numbers = (path.name.partition("-")[0] for path in (pin_path.parent / LINKS).iterdir())
+    with _of_pins(pin_path):
+        numbers = [path.name.partition("-")[0] for path in (pin_path.parent / LINKS).iterdir()]
     return frozenset(int(number) for number in numbers if number.isdecimal())
 
 
@@ -383,7 +409,8 @@ def uninstall(pin_dir: Path) -> None:
 
 def _others(pin_path: Path) -> list[Path]:
     """The pins of other versions."""
-    found = (p for p in pin_path.parent.iterdir() if p != pin_path and p.name != LINKS)
+    with _of_pins(pin_path):
+        found = [p for p in pin_path.parent.iterdir() if p != pin_path and p.name != LINKS]
     return sorted(path for path in found if path.is_dir())
 
 

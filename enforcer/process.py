@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 from contextlib import ExitStack
 
-from enforcer import loader, scrape
+from enforcer import attach, loader, scrape
 from enforcer.agent import Agent, Parts, Settings, exclusive
 from enforcer.answers.journal import Journal
 from enforcer.attachments import Attachments
@@ -36,8 +38,21 @@ def run(
     scraped_at: tuple[str, int] | None = None,
     contexts: Contexts | None = None,
 ) -> None:
-    """Enforce until SIGTERM or SIGINT; what is in force then stays in force."""
+    """Enforce until SIGTERM or SIGINT; what is in force then stays in force.
+
+    Pins that somebody removed are no end: the process begins anew, with programs of its own.
+    """
     logs.configure()
+    try:
+        _enforce(settings, scraped_at, contexts)
+    except attach.PinsGone as error:
+        logs.event(log, "begins_anew", logging.ERROR, error=str(error))
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  the same command
+
+
+def _enforce(
+    settings: Settings, scraped_at: tuple[str, int] | None, contexts: Contexts | None
+) -> None:
     stop = threading.Event()
     supply = open_supply(
         settings.node,

@@ -69,8 +69,11 @@ class Programs:
     def forget_gone(self, present: Collection[int]) -> None:
         """Remove the pins of interfaces that are gone; one that is still there stays closed.
 
+        PinsGone where somebody else removed all of them.
+
         Those of interfaces that never had an endpoint too: CNI calls and the watcher close some.
         """
+        attach.check_pins(self._pins)
         candidates = [i for i in self._known | attach.pinned(self._pins) if i not in present]
         for ifindex in candidates:
             if _exists(ifindex):  # made since

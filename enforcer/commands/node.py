@@ -151,9 +151,11 @@ def uninstall(
     remove the pins: enforcement ends.
     """
     from enforcer import attach
+    from enforcer.agent import unused
     from enforcer.cni import install, running
 
-    places = running.places(cni_conf_dir, cni_bin_dir, run_dir)
-    if places is not None:
-        install.leave(places)
-    attach.uninstall(pin_dir)
+    with unused(pin_dir):
+        places = running.places(cni_conf_dir, cni_bin_dir, run_dir)
+        if places is not None:
+            install.leave(places)
+        attach.uninstall(pin_dir)

@@ -108,6 +108,33 @@ def test_node_that_has_rebooted(node: Node) -> None:
     assert node.reaches("t1/a", "t2/b")
 
 
+def test_pins_that_somebody_removes_under_a_running_agent(node: Node) -> None:
+    """The programs go with them; the agent notices, and begins anew in the same process."""
+    agent = node.start()
+    in_force(node, agent)
+    answer = subprocess.run(uninstall(node), capture_output=True, text=True)
+    assert answer.returncode != 0
+    assert "end it first" in answer.stderr
+    for _ in range(2):
+        pinned = versions_pinned(node)
+        shutil.rmtree(node.pin_dir)
+        eventually(lambda before=pinned: versions_pinned(node) == before, "pinned again")  # type: ignore[misc]
+        in_force(node, agent)
+        assert not node.reaches("t3/c", "t1/a")
+        assert node.reaches("t1/a", "t2/b")
+    log = (node.directory / "agent.log").read_text()
+    assert log.count(f"the pins below {node.pin_dir} were removed") == 2
+    assert "Traceback" not in log
+    assert stop(agent) == 0
+    subprocess.run(uninstall(node), check=True)
+    assert not node.pin_dir.exists()
+
+
+def uninstall(node: Node) -> list[str]:
+    run = node.arguments()
+    return [*run[: run.index("run")], "uninstall", "--pin-dir", str(node.pin_dir)]
+
+
 # --- another version ----------------------------------------------------------------------------
 
 
