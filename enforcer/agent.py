@@ -61,6 +61,8 @@ TICK_SECONDS = 1.0
 """What failed is tried again, and interfaces that are gone are noticed, every so often."""
 START_SECONDS = 0.05
 """Between two looks at whether all inputs have been read."""
+ENDING_SECONDS = 5.0
+"""An agent that was told to end may take so long."""
 ROUTINE = (PodChange, ServiceChange, SliceChange)
 """Changes that happen all day and are not worth a line of the log each."""
 
@@ -117,21 +119,30 @@ def unused(pin_dir: Path) -> Iterator[None]:
     if not links.is_dir():
         yield
         return
-    with _locked(links, Busy(pin_dir, "end it first")):
+    with _locked(links, Busy(pin_dir, "end it first"), ENDING_SECONDS):
         yield
 
 
 @contextmanager
-def _locked(directory: Path, busy: Busy) -> Iterator[None]:
+def _locked(directory: Path, busy: Busy, patience: float = 0) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
+        while not _lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise busy
+            time.sleep(START_SECONDS)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
