@@ -108,7 +108,7 @@ class Carrier:
             verdicts = self._judged(table, resource, document, environment)
         else:
             document = former.document() if former is not None else {}
-            own = self._is_made(table, document, gone=True)
+            own = self._is_made(table, document, environment, gone=True)
             verdicts = judge_deleted(policies, document or None, environment, own=own)
         planned = plan(self._situation(table, name, kept, made, verdicts))
         problems, failure = self._generate(table, environment, planned, verdicts, name)
@@ -136,13 +136,14 @@ class Carrier:
         document: Document,
         environment: Environment,
     ) -> list[Verdict]:
-        if resource is None:
+        policies = table.generating.get(resource, ()) if resource is not None else ()
+        if resource is None or not policies:
             return []
         return judge(
-            table.generating.get(resource, ()),
+            policies,
             document,
             environment,
-            own=self._is_made(table, document),
+            own=self._is_made(table, document, environment),
             creator=self._creator(resource, document, environment),
         )
 
@@ -156,12 +157,14 @@ class Carrier:
             return None
         return creator_of(document, self._memory.noted(resource))
 
-    def _is_made(self, table: Table, document: Document, *, gone: bool = False) -> bool:
+    def _is_made(
+        self, table: Table, document: Document, environment: Environment, *, gone: bool = False
+    ) -> bool:
         """Whether a rule in force made it: then it triggers no other rule by default.
 
-        Anybody may write a mark on what is theirs. It counts where its rule makes such objects and
-        its trigger is there. What is `gone` may have gone with it, and what a rule about deletions
-        made outlives it.
+        Anybody may write a mark on what is theirs. It counts where its rule makes such objects, its
+        trigger is there, and the rule makes this very object for it. What is `gone` may have gone
+        with it, and what a rule about deletions made outlives it.
         """
         mark = mark_of(document)
         if mark is None or not table.makes(mark, key_of(document).kind):
@@ -169,8 +172,22 @@ class Carrier:
         owner = mark.owner
         if gone or on_deletion(table.rules[owner.policy, owner.rule]):
             return True
-        _, trigger = self._trigger(name_of(owner.trigger))
-        return trigger is not None and trigger.uid == owner.trigger_uid
+        resource, trigger = self._trigger(name_of(owner.trigger))
+        if resource is None or trigger is None or trigger.uid != owner.trigger_uid:
+            return False
+        # As if nobody had made the trigger: whether somebody did would be asked without end.
+        from_it = trigger.document()
+        verdicts = judge(
+            table.generating.get(resource, ()),
+            from_it,
+            environment,
+            own=False,
+            creator=self._creator(resource, from_it, environment),
+        )
+        name, key = (owner.policy, owner.rule), name_of(key_of(document))
+        return any(
+            name_of(wanted.key) == key for v in verdicts if v.name == name for wanted in v.wanted
+        )
 
     def _situation(
         self,
@@ -390,11 +407,15 @@ class Carrier:
             if not document or not on_deletion(existing.rule):
                 return None
             return Request(
-                Operation.DELETE, {}, document, own=self._is_made(table, document, gone=True)
+                Operation.DELETE,
+                {},
+                document,
+                own=self._is_made(table, document, environment, gone=True),
             )
         since = self._memory.since(existing.name).introduced
         if not is_existing(existing.rule) and kept.version <= since:
             return None
         resource, _ = self._trigger(name)
         creator = self._creator(resource, document, environment) if resource is not None else None
-        return living(existing.rule, document, self._is_made(table, document), creator)
+        own = self._is_made(table, document, environment)
+        return living(existing.rule, document, own, creator)

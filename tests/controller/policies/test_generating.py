@@ -355,6 +355,34 @@ def test_a_forged_mark_neither_ends_what_is_generated_nor_keeps_it_from_being_ma
     assert uid_of(on.find(NETWORK_POLICIES, mine, "wall")) != before
 
 
+def test_a_mark_counts_only_on_what_its_rule_makes_for_its_trigger(on: Ground, mine: str) -> None:
+    """A true trigger and a true rule, on an object that the rule does not make."""
+    data = f"data: {{metadata: {{labels: {{walled: {mine}}}}}, data: {{a: b}}}}"
+    home = 'namespace: "{{request.object.metadata.name}}"'
+    makes = f"apiVersion: v1, kind: ConfigMap, name: made, {home}, {data}"
+    on.policy_object(mine, rule("r", mine, makes))
+    walls = (
+        "- name: walls\n"
+        "  match: {any: [{resources: {kinds: [ConfigMap],"
+        f" selector: {{matchLabels: {{walled: {mine}}}}}}}}}]}}\n"
+        "  generate: {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy,"
+        ' name: "wall-{{request.object.metadata.name}}", synchronize: true,'
+        ' namespace: "{{request.object.metadata.namespace}}",'
+        " data: {spec: {podSelector: {}, policyTypes: [Ingress]}}}\n"
+    )
+    on.policy_object(f"{mine}-walls", walls)
+    eventually(lambda: on.is_ready(mine) and on.is_ready(f"{mine}-walls"), "Ready")
+    labelled(on, mine, mine)
+    eventually(lambda: on.find(CONFIG_MAPS, mine, "made") is not None, "made")
+    trigger = ["v1", "Namespace", "", mine, uid_of(on.find(NAMESPACES, "", mine))]
+    marks = forged("ConfigMap", mine, "mine", mine, trigger=trigger, synchronize=False)
+    labels = {**strings(marks, "labels"), "walled": mine}
+    meta: Document = {"name": "mine", "namespace": mine, **marks, "labels": labels}
+    on.admin.create(CONFIG_MAPS, {"metadata": meta}, manager="test")
+    eventually(lambda: on.networks(mine) == ["wall-mine"], "the mark is not believed")
+    holds_for(1.0, lambda: on.networks(mine) == ["wall-mine"], "and that of what is made, is")
+
+
 def test_a_forged_copy_is_replaced_by_the_true_one(on: Ground, mine: str) -> None:
     source, evil = f"{mine}-source", f"{mine}-evil"
     for name in (source, evil):
