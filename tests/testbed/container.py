@@ -93,6 +93,7 @@ def _script(container: Container, scratch: Path) -> str:
         'at() { chroot root mkdir -p "$1" && echo "root$(chroot root realpath "$1")"; }',
         *_readable_programs(),
         *(line for mount in container.mounts for line in _bind(mount)),
+        *_programs_within(container.mounts),
     ]
     if container.root is Root.READ_ONLY:
         lines.append("mount -o remount,ro root")
@@ -107,7 +108,7 @@ def _script(container: Container, scratch: Path) -> str:
 def _readable_programs() -> list[str]:
     """The environment, also where it lies in a home folder that only its owner may enter."""
     lines: list[str] = []
-    for folder in sorted({CHECKOUT, PROGRAMS.parent, Path(sys.base_prefix)}):
+    for folder in _programs():
         if folder.stat().st_dev != Path("/").stat().st_dev:
             # The overlay shows one file system.
             source = shlex.quote(str(folder))
@@ -115,6 +116,20 @@ def _readable_programs() -> list[str]:
         closed = [p for p in (folder, *folder.parents) if p.stat().st_mode & 0o5 != 0o5]
         lines += [f"chmod o+rx root{shlex.quote(str(parent))}" for parent in closed]
     return lines
+
+
+def _programs_within(mounts: Sequence[Mount]) -> list[str]:
+    """A checkout below /tmp is hidden by a volume there: show it again, within the volume."""
+    lines: list[str] = []
+    for folder in _programs():
+        if any(folder.is_relative_to(mount.target) for mount in mounts):
+            source = shlex.quote(str(folder))
+            lines.append(f'mount --bind {source} "$(at {source})"')
+    return lines
+
+
+def _programs() -> list[Path]:
+    return sorted({CHECKOUT, PROGRAMS.parent, Path(sys.base_prefix)})
 
 
 def _bind(mount: Mount) -> list[str]:
