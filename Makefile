@@ -25,7 +25,7 @@ lint: ## style, types, who imports whom
 
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test
-	$(BIN)/pytest $(or $(PYTEST),--cov --numprocesses 3 --dist loadfile)
+	$(BIN)/pytest $(or $(PYTEST),--cov --numprocesses 2 --dist loadfile)
 
 fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 	@tools/setup.sh test

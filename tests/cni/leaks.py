@@ -19,7 +19,7 @@ from enforcer.lab.names import Wire
 
 PORT = 9000
 PAUSE = 0.0002
-PATIENCE = 20.0
+PATIENCE = 60.0
 STAMP = struct.Struct("=d")
 
 

@@ -29,9 +29,9 @@ from tests.cni.runtime import Result, Runtime, result
 
 NODE_NAME = "here"
 PORT = 8080
-DEADLINE = 30.0
+DEADLINE = 60.0
 SILENCE_SECONDS = 0.4
-PATIENCE = 10.0
+PATIENCE = 60.0
 """For answers that have to come."""
 CONFLIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}'
 CONFIG = """\

@@ -21,7 +21,7 @@ from enforcer.lab.names import Wire
 
 NODE_NAME = "here"
 PORT = 8080
-IN_FORCE_SECONDS = 30
+IN_FORCE_SECONDS = 60
 SILENCE_SECONDS = 0.4
 Document = Mapping[str, object]
 

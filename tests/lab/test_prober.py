@@ -140,7 +140,7 @@ def responder(tmp_path: Path) -> Iterator[Path]:
     processes.start(
         "responder", command, tmp_path / "log", started.append, Path(__file__).parents[2]
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not control.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)

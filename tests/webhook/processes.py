@@ -23,7 +23,7 @@ from tests.webhook.reviews import TENANTS, JSONObject, body
 from webhook.certificates import issue, new_authority, write_files
 
 COMMAND = Path(sys.executable).with_name("ringfence")
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Webhook:
 
     def connect(self) -> http.client.HTTPSConnection:
         context = ssl.create_default_context(cafile=self.folder / "ca.crt")
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text; 0 when nobody answers."""
@@ -95,7 +95,7 @@ class Webhook:
         return 0, ""
 
     def metrics(self) -> dict[str, float]:
-        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples}

@@ -104,7 +104,7 @@ def test_policies_around_local_pods_are_written_down(place: Path, tmp_path: Path
     with running(Replayed(first_state(ALL, LOCAL)), tmp_path, place) as agent:
         ready(agent)
         agent.replay.send(NETWORK_POLICIES, "MODIFIED", policy(namespace_of(0), 4711))
-        held = agent.board.wait(lambda _: file.exists() and "4711" in file.read_text(), 5)
+        held = agent.board.wait(lambda _: file.exists() and "4711" in file.read_text(), 60)
         agent.replay.send(PODS, "ADDED", pod(ALL + 1))
         held = held or agent.board.wait(lambda _: "4711" in file.read_text(), 20)
         assert held is not None

@@ -29,7 +29,7 @@ tenants:
 """
 RED_LINE, GREEN_LINE = 4, 8
 METRICS_PORT = 9418
-PATIENCE = 30.0
+PATIENCE = 60.0
 LABELS = {"t1/a": {"app": "api"}, "t1/c": {"app": "web"}, "t2/b": {"app": "b"}, "t3/d": {}}
 CONNECTIONS = {
     ("t2/b", "t1/a"): False,  # the tenant wall
