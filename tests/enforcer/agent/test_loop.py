@@ -104,9 +104,9 @@ def test_policies_around_local_pods_are_written_down(place: Path, tmp_path: Path
     with running(Replayed(first_state(ALL, LOCAL)), tmp_path, place) as agent:
         ready(agent)
         agent.replay.send(NETWORK_POLICIES, "MODIFIED", policy(namespace_of(0), 4711))
-        held = agent.board.wait(lambda _: file.exists() and "4711" in file.read_text(), 60)
+        held = agent.board.wait(lambda _: file.exists() and "4711" in file.read_text(), 5)
         agent.replay.send(PODS, "ADDED", pod(ALL + 1))
-        held = held or agent.board.wait(lambda _: "4711" in file.read_text(), 20)
+        held = held or agent.board.wait(lambda _: "4711" in file.read_text(), 60)
         assert held is not None
     [entry] = json.loads(file.read_text())
     assert entry["uid"] == f"uid-{namespace_of(0)}"
