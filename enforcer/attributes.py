@@ -151,6 +151,9 @@ class ProgramInfo(ctypes.Structure):
         ("nr_map_ids", ctypes.c_uint32),
         ("map_ids", ctypes.c_uint64),
         ("name", ctypes.c_char * NAME_LENGTH),
+        ("_origin_and_debugging", ctypes.c_uint64 * 17),
+        ("verified_insns", ctypes.c_uint32),
+        ("_pad", ctypes.c_uint32),
     )
 
 

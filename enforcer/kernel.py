@@ -98,6 +98,8 @@ class ProgramInfo:
 
     id: int
     name: str
+    steps: int
+    """What the verifier took, of the million that it allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +206,10 @@ def map_memory(fd: int) -> int:
 
 
 def program_info(fd: int) -> ProgramInfo:
-    """Id and name of a program."""
+    """Id and name of a program, and what the verifier took for it."""
     raw = attributes.ProgramInfo()
     _info(fd, raw, "program")
-    return ProgramInfo(raw.id, raw.name.decode())
+    return ProgramInfo(raw.id, raw.name.decode(), raw.verified_insns)
 
 
 def link_info(fd: int) -> LinkInfo:
