@@ -106,9 +106,7 @@ def _enforce(
         stack.enter_context(answering_cni(settings, pins, board, attachments, agent.report))
         if settings.watch_interfaces:
             looked_for = settings.watch_interfaces
-            watcher = Watcher(
-                pins, settings.start_mode, looked_for, agent.look_around, agent.report
-            )
+            watcher = Watcher(pins, looked_for, agent.look_around, agent.report)
             start_thread(stack, threading.Event(), watcher.run)
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)

@@ -4,7 +4,8 @@ bypass it: the second line behind the CNI plugin.
 A thread of the agent's process. It hears of every new interface from the kernel, puts the programs
 on what looks like the host side of a pod (without an endpoint they let nothing through), and wakes
 the agent, which finds out whose it is. What may surprise: this is fast, not strict: packets may
-pass in the time between the interface and the programs. Interfaces that are there when the agent
+pass in the time between the interface and the programs. It closes in every start mode: nothing is
+known of such a pod, not even which addresses are its own. Interfaces that are there when the agent
 begins are never closed by it: a pod that works is not cut off because the agent is late.
 """
 
@@ -22,7 +23,6 @@ from pathlib import Path
 from enforcer import attach, links
 from enforcer.beside import Part, Report
 from enforcer.links import Link
-from enforcer.start import StartMode
 from generators.errors import RingfenceError
 from generators.logs import event
 
@@ -45,13 +45,11 @@ class Watcher:
     def __init__(
         self,
         pins: Path,
-        mode: StartMode,
         patterns: Sequence[str],
         changed: Callable[[], None],
         report: Report,
     ) -> None:
         self._pins = pins
-        self._mode = mode
         self._patterns = tuple(patterns)
         self._changed = changed
         self._part = Part(
@@ -84,8 +82,7 @@ class Watcher:
             if link.ifindex not in self._seen and looks_like_pod(link, self._patterns)
         ]
         for link in {link.ifindex: link for link in new}.values():
-            if self._mode is not StartMode.OPEN:
-                self._close(link)
+            self._close(link)
             self._seen.add(link.ifindex)
         if new:
             self._changed()

@@ -1,22 +1,23 @@
 """What the agent answers to CNI calls: ADD returns when the pod's policy is in force.
 
-The programs go on the pod's interface first: they let nothing through until the endpoint is
-written. Then the attachment is noted, which wakes the agent's loop, and the call waits for it: for
-the policy in start mode strict, for the tenant wall in tenant-default, for nothing in open.
+The programs go on the pod's interface first, in every start mode: they let nothing through until
+the endpoint is written. Then the attachment is noted, which wakes the agent's loop, and the call
+waits for what the mode promises (`ENOUGH`). CHECK asks for just that.
 What may surprise: only pods of strict namespaces are refused when something does not work. Any
-other pod starts all the same, and what holds for it meanwhile is the start mode's business.
+other pod starts all the same, closed until it is known, and CHECK holds nothing against it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer import attach, links
 from enforcer.attachments import Attachment, Attachments
 from enforcer.cni.call import Call, CallRefused, Code, Command, Sandbox, nothing, previous
+from enforcer.kernel import KernelError
 from enforcer.start import StartMode
 from enforcer.state import Board, State
 from generators.errors import RingfenceError
@@ -60,7 +61,7 @@ class Plugin:
         strict = self.is_strict(call.sandbox.namespace)
         try:
             interface = _host_side(call, netns)
-            self._enforce(call, call.sandbox, interface, addresses, strict=strict)
+            self._enforce(call, call.sandbox, interface, addresses)
         except RingfenceError as error:
             told = {"pod": call.sandbox.key, "error": str(error)}
             event(log, "cni_add_unenforced", logging.WARNING, refused=strict, **told)
@@ -78,23 +79,21 @@ class Plugin:
         sandbox: Sandbox,
         interface: int,
         addresses: tuple[str, ...],
-        *,
-        strict: bool,
     ) -> None:
         """Close the interface, tell the agent of it, and wait until it is open for the right."""
-        if strict or self.mode is not StartMode.OPEN:
-            attach.attach(self.pins, interface)
+        attach.attach(self.pins, interface)
         attachment = Attachment(
             call.container, sandbox.namespace, sandbox.pod, sandbox.uid, interface, addresses
         )
         self.attachments.put(attachment)
-        if self.mode is StartMode.OPEN:
-            return
-        enough = in_force if self.mode is StartMode.STRICT else is_guarded
-        state = self.board.wait(lambda now: enough(now, attachment), call.seconds)
-        if state is None:
-            raise NotYet(attachment, self.board.state, call.seconds)
+        self._wait(attachment, call.seconds)
         event(log, "cni_added", pod=attachment.key, container=call.container, ifindex=interface)
+
+    def _wait(self, attachment: Attachment, seconds: float) -> None:
+        """Return when what the start mode promises holds; NotYet if it does not in time."""
+        enough = ENOUGH[self.mode]
+        if self.board.wait(lambda now: enough(now, attachment), seconds) is None:
+            raise NotYet(attachment, self.board.state, seconds)
 
     def _release(self, call: Call, netns: int | None) -> None:
         """A container that is no pod is not our business, even if the watcher took it for one."""
@@ -112,20 +111,27 @@ class Plugin:
         return nothing()
 
     def _check(self, call: Call) -> bytes:
+        """Whether still holds what ADD promised: to pods of strict namespaces what the mode says,
+        to others that programs which it put on their interfaces are there.
+        """
+        sandbox = call.sandbox
+        if sandbox is None:
+            return nothing()
+        strict = self.is_strict(sandbox.namespace)
         known = [a for a in self.attachments.snapshot() if a.container == call.container]
-        if call.sandbox is None:
+        if not known and not strict:
             return nothing()
         if not known:
-            raise _broken(call.sandbox, f"container {call.container} was never added")
+            raise _broken(sandbox, f"container {call.container} was never added")
         attachment = known[0]
         try:
             attached = attach.attached(self.pins, attachment.ifindex)
-        except RingfenceError as error:
-            raise _broken(call.sandbox, str(error)) from error
-        if attached is None:
-            raise _broken(call.sandbox, f"the programs are not on ifindex {attachment.ifindex}")
-        if not in_force(self.board.state, attachment):
-            raise _broken(call.sandbox, str(NotYet(attachment, self.board.state, 0)))
+            if attached is None:
+                raise _broken(sandbox, f"the programs are not on ifindex {attachment.ifindex}")
+            if strict:
+                self._wait(attachment, call.seconds)
+        except (attach.AttachError, KernelError, NotYet) as error:
+            raise _broken(sandbox, str(error)) from error
         return nothing()
 
     def _status(self) -> bytes:
@@ -178,6 +184,19 @@ def is_guarded(state: State, attachment: Attachment) -> bool:
         return True
     known = attachment.ifindex in state.pods or attachment.key in state.unenforced
     return not known and _holds(state, attachment)
+
+
+def is_taken_up(state: State, attachment: Attachment) -> bool:
+    """Whether the pod may use its own addresses, or nothing because its namespace is not known."""
+    return is_guarded(state, attachment) or attachment.namespace not in state.namespaces
+
+
+ENOUGH: Mapping[StartMode, Callable[[State, Attachment], bool]] = {
+    StartMode.STRICT: in_force,
+    StartMode.TENANT_DEFAULT: is_guarded,
+    StartMode.OPEN: is_taken_up,
+}
+"""What holds when ADD has returned."""
 
 
 def _holds(state: State, attachment: Attachment) -> bool:

@@ -191,6 +191,15 @@ class Node:
     def status(self) -> control.Answer:
         return control.ask(self.run_dir, {"command": "status"})
 
+    def enforces(self, key: str) -> bool:
+        """Whether the policy of a pod that the agent knows is in force."""
+        return key in self._listed("endpoints", "endpoints") - self._listed("status", "notEnforced")
+
+    def _listed(self, command: str, field: str) -> set[str]:
+        found = control.ask(self.run_dir, {"command": command})[field]
+        assert isinstance(found, list)
+        return {f"{entry['namespace']}/{entry['pod']}" for entry in found}
+
 
 @contextmanager
 def started(directory: Path, *more: str) -> Iterator[Node]:

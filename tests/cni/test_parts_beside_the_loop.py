@@ -16,7 +16,6 @@ from enforcer.cni import install, namespaces
 from enforcer.cni.install import Places
 from enforcer.cni.namespaces import Strictness
 from enforcer.lab import netns
-from enforcer.start import StartMode
 from enforcer.state import Board, State
 from enforcer.watcher import Watcher
 from tests.cni.node import CONFLIST, wait_for
@@ -139,7 +138,7 @@ def test_the_watcher_hears_of_interfaces_after_whatever_went_wrong(
         if len(heard) == 1:
             raise RuntimeError("once")
 
-    watcher = Watcher(tmp_path, StartMode.OPEN, ["veth*"], changed, told)
+    watcher = Watcher(tmp_path, ["veth*"], changed, told)
     with threaded(watcher.run):
         for number in (1, 2):
             words = f"link add veth{number} type veth peer name e{number} netns {node}-pod"

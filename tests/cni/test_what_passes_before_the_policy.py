@@ -42,10 +42,10 @@ def restart(node: Node, option: str) -> None:
     node.start(option)
 
 
-def known(node: Node, wire: Wire) -> None:
+def known(node: Node) -> None:
     """The agent hears of t1/new, and has it under its policy."""
     node.write("new.json", pod("t1/new"))
-    wait_for(lambda: node.check("t1/new", wire).code == 0)
+    wait_for(lambda: node.enforces("t1/new"))
 
 
 def unknown(node: Node, wire: Wire) -> None:
@@ -77,7 +77,7 @@ def test_tenant_default_lets_in_the_own_tenant_alone_until_the_policy_is_known(
             assert node.add("t1/new", wire).code == 0, "without its policy"
             begins = flood.go_on()
             assert (flood.since(begins) > 0) is passes
-            known(node, wire)
+            known(node)
             under_policy = flood.go_on()
         assert flood.since(under_policy) == 0
         print(f"tenant-default: {flood.since(begins)} of {len(flood.sent)} datagrams of {key}")
@@ -93,7 +93,7 @@ def test_open_lets_everything_in_until_the_policy_is_known(
         assert node.add("t1/new", wire).code == 0
         begins = flood.go_on()
         assert flood.since(begins) > 0
-        known(node, wire)
+        known(node)
         under_policy = flood.go_on()
     assert flood.since(under_policy) == 0
     print(f"open: {flood.since(begins)} of {len(flood.sent)} datagrams of t2/stranger")
@@ -111,7 +111,7 @@ def test_the_watcher_closes_a_pod_that_no_cni_call_told_of(
         closed = flood.go_on()
         assert flood.since(closed) == 0, "closed until somebody knows whose it is"
         node.write("new.json", pod("t1/bypassed", ips=wire.addresses))
-        wait_for(lambda: _enforced(node, "bypassed"))
+        wait_for(lambda: node.enforces("t1/bypassed"))
         under_policy = flood.go_on()
     assert flood.since(under_policy) == 0
     print(f"watcher: {len(flood.arrived)} of {len(flood.sent)} datagrams of t2/stranger")
@@ -121,9 +121,3 @@ def _programs(node: Node, wire: Wire) -> bool:
     with netns.inside(node.name):
         pins = loader.find_loaded(node.pin_dir)
         return pins is not None and attach.attached(pins, wire.interface) is not None
-
-
-def _enforced(node: Node, name: str) -> bool:
-    listed = node.status()["notEnforced"]
-    assert isinstance(listed, list)
-    return all(entry["pod"] != name for entry in listed)
