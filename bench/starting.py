@@ -21,8 +21,9 @@ from enforcer.cni import build
 from enforcer.lab import machine, netns
 from enforcer.lab.names import NETNS_ROOT, Wire
 from tests.cni.leaks import flooding
-from tests.cni.node import Node, deny_ingress, pod, started, wait_for
+from tests.cni.node import Node, deny_ingress, pod, started
 from tests.cni.runtime import BOTH_FAMILIES, PLUGINS, Chain, conflist_of
+from tests.testbed.waiting import eventually
 
 POD = "t1/new"
 SENDER = "t1/friend"
@@ -58,7 +59,7 @@ def _add(node: Node, scale: Scale) -> Comparison:
     # IPv4 only: trying out an IPv6 address takes ptp more than a second.
     alone.write_text(conflist_of("ptp", node.directory / "addresses", BOTH_FAMILIES[:1]))
     node.conflist.write_text(alone.read_text())
-    wait_for(lambda: "ringfence-cni" in node.conflist.read_text())
+    eventually(lambda: "ringfence-cni" in node.conflist.read_text())
     chains = {"ptp alone": alone, "ptp, then Ringfence": node.conflist}
     turns: dict[str, Turn] = {name: _adding(node, path) for name, path in chains.items()}
     samples = alternate(turns, scale.of(100, 2))

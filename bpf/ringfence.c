@@ -258,7 +258,7 @@ static __always_inline void touch(struct ct_value *entry, const struct packet *p
 	__u8 flags = ct_flags_after(entry->flags, packet, state);
 	__u64 now = ct_now();
 
-	if (now > entry->last + CT_TOUCH)
+	if (ct_silence(entry, now) > (__s64)CT_TOUCH)
 		entry->last = now;
 	if (flags != entry->flags)
 		entry->flags = flags;

@@ -6,6 +6,7 @@ The programs ignore an entry that has ended; collecting only keeps the map's fil
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -98,7 +99,7 @@ def unpack(key: bytes, value: bytes, now: int) -> Connection:
         rule=v.rule,
         flags=ConnectionFlag(v.flags),
         reason=v.reason,
-        idle=max(0, now - v.last) / NANOSECONDS,
+        idle=max(0, _silence(v.last, now)) / NANOSECONDS,
     )
 
 
@@ -106,5 +107,10 @@ def has_ended(key: bytes, value: bytes, now: int) -> bool:
     """`Connection.ended`, without unpacking what it does not need."""
     protocol = layout.ConnectionKey.from_buffer_copy(key).protocol
     v = layout.ConnectionValue.from_buffer_copy(value)
-    silent: int = now - v.last
-    return silent > timeout(protocol, ConnectionFlag(v.flags)) * NANOSECONDS
+    allowed = timeout(protocol, ConnectionFlag(v.flags)) * NANOSECONDS
+    return _silence(v.last, now) > allowed
+
+
+def _silence(last: int, now: int) -> int:
+    """Nanoseconds, as `ct_silence` in the kernel reckons them."""
+    return ctypes.c_int64(now - last).value

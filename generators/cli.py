@@ -7,6 +7,7 @@ nothing heavy at the top.
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.metadata import entry_points
 
@@ -59,6 +60,9 @@ def root() -> click.Group:
 
 def main() -> None:
     """Entry point of `ringfence`. Errors meant for users are printed without a traceback."""
+    # Python leaves SIGINT ignored where it was at the start, as for a script's background job; but
+    # whatever follows or waits promises to end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(root().main(standalone_mode=False) or 0)
     except click.exceptions.Abort:

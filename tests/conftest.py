@@ -19,6 +19,7 @@ import pytest
 
 from enforcer.lab import machine
 from generators.errors import MachineLacks
+from tests.testbed.waiting import patience
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("ringfence")
@@ -47,6 +48,17 @@ def stage(item: pytest.Item) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=stage)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """How long a test may take is said for a quiet machine too; pytest-timeout reads it next."""
+    marked = item.get_closest_marker("timeout")
+    chosen = item.config.getoption("timeout")
+    default = float(item.config.getini("timeout") if chosen is None else chosen)
+    seconds = patience(marked.args[0] if marked else default)
+    item.add_marker(pytest.mark.timeout(seconds), append=False)
+    return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -92,7 +104,7 @@ def ringfence() -> Run:
             command,
             input=stdin,
             cwd=cwd,
-            timeout=timeout,
+            timeout=patience(timeout),
             capture_output=True,
             text=True,
             check=False,

@@ -49,9 +49,15 @@ static __always_inline __u64 ct_timeout(const struct ct_value *entry, __u8 proto
 	return CT_TIMEOUT_TCP_SYN;
 }
 
+/* Signed: another core may have written a moment that this one's clock has not reached yet. */
+static __always_inline __s64 ct_silence(const struct ct_value *entry, __u64 now)
+{
+	return (__s64)(now - entry->last);
+}
+
 static __always_inline int ct_expired(const struct ct_value *entry, __u8 protocol, __u64 now)
 {
-	return now > entry->last && now - entry->last > ct_timeout(entry, protocol);
+	return ct_silence(entry, now) > (__s64)ct_timeout(entry, protocol);
 }
 
 static __always_inline int ct_closed(const struct ct_value *entry)

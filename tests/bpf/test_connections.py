@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -40,7 +41,7 @@ SECOND = 1_000_000_000
 
 
 def age(veth: Veth, seconds: float) -> None:
-    """Make every connection of the pod look idle for that long."""
+    """Make every connection of the pod look idle for that long, be it since before the boot."""
     with kernel.open_pin(veth.pins / "ct_map") as handle:
         info = kernel.map_info(handle.fd)
         for key, value in kernel.map_dump(handle.fd, info):
@@ -217,6 +218,17 @@ def test_entries_live_as_long_as_their_state_says(
     last = {"udp": udp(port=40000, client_port=53), "icmp": echo_reply(family)}
     answer = veth.to_pod(back / last.get(kind, tcp_back("A")))
     assert answer.passed is not late
+
+
+def test_an_entry_from_before_the_boot_has_ended(veth: Veth, family: int) -> None:
+    """The clock begins at the boot: on a machine of any age an hour ago may be below its zero."""
+    veth.configure(WALLED, OWN_TENANT)
+    assert veth.from_pod(ip(family, POD, OTHER) / tcp()).passed
+    age(veth, time.monotonic() + 3600)
+    assert not veth.to_pod(ip(family, OTHER, POD) / tcp_back("A")).passed
+    assert [entry.ended for entry in own_connections(veth)] == [True]
+    veth.maps.collect()
+    assert own_connections(veth) == []
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import patience
 
 SECONDS = 400.0
 ADMINS = ("system:masters",)
@@ -80,7 +81,7 @@ class Helm:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=patience(SECONDS),
             check=False,
         )
 

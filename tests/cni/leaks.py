@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 from enforcer.lab import netns
 from enforcer.lab.names import Wire
+from tests.testbed.waiting import eventually, patience
 
 PORT = 9000
 PAUSE = 0.0002
-PATIENCE = 60.0
 STAMP = struct.Struct("=d")
 
 
@@ -34,10 +34,8 @@ class Flood:
     def go_on(self, seconds: float = 0.2) -> float:
         """Wait until more was sent for so long; when that began."""
         moment = time.monotonic()
-        while not self.sent or self.sent[-1] < moment + seconds:
-            if time.monotonic() > moment + PATIENCE:
-                raise TimeoutError("the sender does not send")
-            time.sleep(PAUSE)
+        sends = f"the sender sends for {seconds} s"
+        eventually(lambda: self.sent and self.sent[-1] >= moment + seconds, sends, poll=PAUSE)
         return moment
 
     def since(self, moment: float) -> int:
@@ -82,6 +80,6 @@ def flooding(source: Wire, destination: Wire) -> Iterator[Flood]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            thread.join(patience(10))
         sender.close()
         reader.close()

@@ -11,8 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -26,12 +25,12 @@ from enforcer.lab import netns, network
 from enforcer.lab.names import NETNS_ROOT, Wire
 from generators.record import RecordEntry, record_documents
 from tests.cni.runtime import Result, Runtime, result
+from tests.testbed.waiting import ended, eventually, kill
 
 NODE_NAME = "here"
 PORT = 8080
 DEADLINE = 60.0
 SILENCE_SECONDS = 0.4
-PATIENCE = 60.0
 """For answers that have to come."""
 CONFLIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}'
 CONFIG = """\
@@ -94,8 +93,7 @@ class Node:
 
     def remove(self) -> None:
         for process in self.processes:
-            process.kill()
-            process.wait()
+            kill(process)
         if self.pin_dir.exists():
             with netns.inside(self.name):
                 attach.uninstall(self.pin_dir)
@@ -121,13 +119,13 @@ class Node:
         with (self.directory / "agent.log").open("ab") as log:
             process = subprocess.Popen(command, stderr=log)
         self.processes.append(process)
-        wait_for(lambda: process.poll() is not None or self.runtime().call("STATUS").code == 0)
+        eventually(lambda: process.poll() is not None or self.runtime().call("STATUS").code == 0)
         assert process.poll() is None, self.log
         return process
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
-        assert process.wait(DEADLINE) == 0, self.log
+        assert ended(process, DEADLINE) == 0, self.log
 
     def sandbox(self) -> Wire:
         """What runtime and main plugin make: a network namespace that reaches the node."""
@@ -214,16 +212,7 @@ def started(directory: Path, *more: str) -> Iterator[Node]:
         node.remove()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
-    """Return when a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the condition does not come true")
-        time.sleep(0.02)
-
-
-def reaches(source: str, destination: str, address: str, patience: float = SILENCE_SECONDS) -> bool:
+def reaches(source: str, destination: str, address: str, silence: float = SILENCE_SECONDS) -> bool:
     """Whether a real connection is made between two network namespaces; silence means no."""
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     with netns.inside(destination):
@@ -231,7 +220,7 @@ def reaches(source: str, destination: str, address: str, patience: float = SILEN
     with netns.inside(source):
         client = socket.socket(kind, socket.SOCK_STREAM)
     with listener, client:
-        client.settimeout(patience)
+        client.settimeout(silence)
         try:
             client.connect((address, PORT))
         except TimeoutError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.cni import build
+from tests.testbed.waiting import patience
 
 IFNAME = "eth0"
 DEADLINE = 60
@@ -84,7 +85,7 @@ class Runtime:
             input=config,
             env={**environment, "PATH": os.defpath},
             capture_output=True,
-            timeout=DEADLINE,
+            timeout=patience(DEADLINE),
             check=False,
         )
         return Result(finished.returncode, finished.stdout.decode())
@@ -152,7 +153,7 @@ class Chain:
                 "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}",
             },
             capture_output=True,
-            timeout=DEADLINE,
+            timeout=patience(DEADLINE),
             check=False,
         )
         return Result(finished.returncode, finished.stdout.decode())

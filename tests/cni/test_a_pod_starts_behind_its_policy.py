@@ -13,7 +13,8 @@ import pytest
 from enforcer import attach, control, loader
 from enforcer.cni import conflist
 from enforcer.lab import netns
-from tests.cni.node import CONFLIST, PATIENCE, Node, deny_ingress, pod, reaches, started, wait_for
+from tests.cni.node import CONFLIST, Node, deny_ingress, pod, reaches, started
+from tests.testbed.waiting import eventually, kill, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(120)]
 
@@ -28,7 +29,7 @@ def test_add_returns_when_the_policy_of_the_pod_is_in_force(node: Node) -> None:
     friend = node.sandbox()
     node.write("two.json", pod("t1/friend"))
     assert node.add("t1/friend", friend).code == 0
-    assert reaches(friend.netns, ours.netns, ours.addresses[0], PATIENCE)
+    assert reaches(friend.netns, ours.netns, ours.addresses[0], patience(60))
 
 
 def test_add_of_a_pod_that_nobody_knows_fails_for_a_strict_tenant_only(node: Node) -> None:
@@ -47,7 +48,7 @@ def test_add_of_a_pod_that_nobody_knows_fails_for_a_strict_tenant_only(node: Nod
     numbers = {str(node.ifindex(wire)) for wire in (strict, free)}
     for key, wire in (("t1/ghost", strict), ("free/ghost", free)):
         assert node.delete(key, wire).code == 0
-    wait_for(lambda: not numbers & {p.name.partition("-")[0] for p in node.links()})
+    eventually(lambda: not numbers & {p.name.partition("-")[0] for p in node.links()})
 
 
 def test_a_pod_that_becomes_known_while_add_waits_starts(node: Node) -> None:
@@ -67,7 +68,7 @@ def test_a_new_sandbox_of_the_same_pod_outlives_the_late_end_of_the_old_one(node
     found = node.attachment("t1/again")
     assert found is not None
     assert (found.container, found.ifindex) == (new.netns, node.ifindex(new))
-    assert reaches(peer.netns, new.netns, new.addresses[0], PATIENCE)
+    assert reaches(peer.netns, new.netns, new.addresses[0], patience(60))
 
 
 def test_a_new_sandbox_starts_while_the_status_has_the_addresses_of_the_old_one(node: Node) -> None:
@@ -77,17 +78,17 @@ def test_a_new_sandbox_starts_while_the_status_has_the_addresses_of_the_old_one(
         assert node.add(key, wire, uid=uid).code == 0
     node.write("moved.json", pod("t1/moved", uid="u", ips=old.addresses), pod("t1/near"))
     files = {path.name: path.read_bytes() for path in node.manifests.iterdir()}
-    wait_for(lambda: node.status()["manifests"] == control.manifests_digest(files))
+    eventually(lambda: node.status()["manifests"] == control.manifests_digest(files))
     assert node.delete("t1/moved", old).code == 0
     added = node.add("t1/moved", new, uid="u", seconds=5)
     assert (added.code, added.json) == (0, node.previous(new)), node.log
-    assert reaches(peer.netns, new.netns, new.addresses[0], PATIENCE)
+    assert reaches(peer.netns, new.netns, new.addresses[0], patience(60))
 
 
 def test_a_pod_whose_sandbox_is_not_made_is_nothing_that_is_not_enforced(node: Node) -> None:
     node.write("pending.json", pod("t1/pending"))
     files = {path.name: path.read_bytes() for path in node.manifests.iterdir()}
-    wait_for(lambda: node.status()["manifests"] == control.manifests_digest(files))
+    eventually(lambda: node.status()["manifests"] == control.manifests_digest(files))
     status = node.status()
     assert "t1/pending" not in str((status["notEnforced"], status["problems"]))
     wire = node.sandbox()
@@ -145,14 +146,14 @@ def test_a_pod_without_a_veth_is_refused_to_a_strict_tenant(node: Node) -> None:
 
 def test_the_namespaces_that_are_strict_are_written_down(node: Node) -> None:
     wanted = ["* strict", "free open", "t1 strict", "t2 strict"]
-    wait_for(lambda: set(wanted) <= set(node.places.namespaces.read_text().splitlines()))
+    eventually(lambda: set(wanted) <= set(node.places.namespaces.read_text().splitlines()))
 
 
 def test_a_configuration_written_anew_by_its_owner_gets_our_entry_again(node: Node) -> None:
     newer = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge", "mtu": 9000}]}'
     for text in (newer, newer.replace("9000", "1500")):
         node.conflist.write_text(text)
-        wait_for(lambda: conflist.PLUGIN_TYPE in node.conflist.read_text())
+        eventually(lambda: conflist.PLUGIN_TYPE in node.conflist.read_text())
         held = json.loads(node.conflist.read_text())["plugins"]
         assert held == [*json.loads(text)["plugins"], node.places.entry().fields]
 
@@ -160,13 +161,13 @@ def test_a_configuration_written_anew_by_its_owner_gets_our_entry_again(node: No
 def test_a_configuration_that_cannot_be_joined_is_in_the_status_until_it_can(node: Node) -> None:
     good = node.conflist.read_text()
     node.conflist.write_text("{")
-    wait_for(lambda: "this is not JSON" in str(node.status()["errors"]))
+    eventually(lambda: "this is not JSON" in str(node.status()["errors"]))
     assert "new pods start without the CNI plugin" in str(node.status()["errors"])
     node.conflist.write_text(good)
-    wait_for(lambda: node.status()["errors"] == {})
+    eventually(lambda: node.status()["errors"] == {})
     node.places.program.unlink()
     node.conflist.touch()
-    wait_for(node.places.program.exists)
+    eventually(node.places.program.exists)
 
 
 def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
         ours, friend = node.sandbox(), node.sandbox()
         node.write("pods.json", pod("t1/a"), pod("t1/friend"), deny_ingress("free"))
         assert node.add("t1/a", ours).code == 0
-        wait_for(lambda: "t1 strict" in node.places.namespaces.read_text())
+        eventually(lambda: "t1 strict" in node.places.namespaces.read_text())
         node.end(node.processes[0])
 
         refused = node.add("t1/friend", friend, seconds=1)
@@ -186,22 +187,21 @@ def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
         with ThreadPoolExecutor(1) as runtime:
             node.start()
             waiting = runtime.submit(node.add, "t1/later", friend)
-            wait_for(lambda: node.attachment("t1/later") is not None)
-            node.processes[-1].kill()
-            node.processes[-1].wait()
+            eventually(lambda: node.attachment("t1/later") is not None)
+            kill(node.processes[-1])
             node.write("later.json", pod("t1/later"))
             node.start()
-            assert waiting.result().code == 0, "the next agent answered"
+            assert waiting.result(patience(60)).code == 0, "the next agent answered"
         assert node.attachment("t1/a") is not None
         assert node.add("t1/friend", friend).code == 0
         assert node.check("t1/a", ours).code == 0
-        assert reaches(friend.netns, ours.netns, ours.addresses[0], PATIENCE)
+        assert reaches(friend.netns, ours.netns, ours.addresses[0], patience(60))
 
         refused_to_go = subprocess.run(node.command("uninstall"), capture_output=True, text=True)
         assert (refused_to_go.returncode, node.conflist.exists()) == (1, True)
         assert "end it first" in refused_to_go.stderr
         node.end(node.processes[-1])
-        subprocess.run(node.command("uninstall"), check=True, timeout=30)
+        subprocess.run(node.command("uninstall"), check=True, timeout=patience(30))
         assert node.conflist.read_text() == CONFLIST
         assert [p.name for p in node.places.conf_dir.iterdir()] == [node.conflist.name]
         assert not list(node.places.bin_dir.iterdir())

@@ -14,8 +14,9 @@ import pytest
 from enforcer import control
 from enforcer.lab import netns
 from enforcer.lab.names import NETNS_ROOT
-from tests.cni.node import PATIENCE, Node, deny_ingress, pod, reaches, wait_for
+from tests.cni.node import Node, deny_ingress, pod, reaches
 from tests.cni.runtime import PLUGINS, Chain, Result, conflist_of
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = [
     pytest.mark.bpf,
@@ -45,7 +46,7 @@ def chain(node: Node, kind: str) -> Chain:
     text = conflist_of(kind, node.directory / "addresses" / kind)
     node.conflist.write_text(text)
     wanted = [*json.loads(text)["plugins"], node.places.entry().fields]
-    wait_for(lambda: json.loads(node.conflist.read_text())["plugins"] == wanted)
+    eventually(lambda: json.loads(node.conflist.read_text())["plugins"] == wanted)
     return Chain(node.conflist, NETNS_ROOT / node.name, node.places.bin_dir)
 
 
@@ -67,11 +68,11 @@ def test_pods_of_another_cni_start_behind_their_policy(node: Node, kind: str) ->
     for family in (4, 6):
         target = address(added[server], family)
         for key in keys:  # IPv6 addresses are tried out first
-            wait_for(partial(ready, boxes[key], address(added[key], family)))
-        assert reaches(boxes[friend], boxes[server], target, PATIENCE), node.log
+            eventually(partial(ready, boxes[key], address(added[key], family)))
+        assert reaches(boxes[friend], boxes[server], target, patience(60)), node.log
         assert not reaches(boxes[stranger], boxes[server], target)
     node.write("deny.json", deny_ingress("t1"))
-    wait_for(lambda: not reaches(boxes[friend], boxes[server], target))
+    eventually(lambda: not reaches(boxes[friend], boxes[server], target))
     (node.manifests / "deny.json").unlink()
     for key in keys:
         ended = runtime.delete(boxes[key], NETNS_ROOT / boxes[key], key, added[key])
@@ -100,8 +101,8 @@ def test_a_pod_that_started_without_the_plugin_is_found_all_the_same(node: Node,
     name = f"late-{kind}"
     node.write("found.json", pod(f"t1/{name}", ips=(address(added, 4), address(added, 6))))
     began = time.monotonic()
-    wait_for(lambda: any(e["pod"] == name for e in listed(node, "endpoints")))
-    wait_for(lambda: not any(e["pod"] == name for e in listed(node, "status", "notEnforced")))
+    eventually(lambda: any(e["pod"] == name for e in listed(node, "endpoints")))
+    eventually(lambda: not any(e["pod"] == name for e in listed(node, "status", "notEnforced")))
     print(f"{kind}: found by its addresses after {time.monotonic() - began:.2f} s")
 
 

@@ -18,7 +18,8 @@ from enforcer.cni.namespaces import Strictness
 from enforcer.lab import netns
 from enforcer.state import Board, State
 from enforcer.watcher import Watcher
-from tests.cni.node import CONFLIST, wait_for
+from tests.cni.node import CONFLIST
+from tests.testbed.waiting import eventually
 
 
 class Told:
@@ -79,10 +80,10 @@ def test_the_file_of_namespaces_is_kept_after_whatever_went_wrong(tmp_path: Path
     assert namespaces.parse(path.read_text())["*"] is namespaces.Start.STRICT
     with threaded(keeper.run):
         board.publish(State(revision=1, walled=Changing()))
-        wait_for(lambda: "dictionary changed size" in told.last)
+        eventually(lambda: "dictionary changed size" in told.last)
         board.publish(State(revision=2, walled={"free": False}))
-        wait_for(lambda: "free" in namespaces.parse(path.read_text()))
-        wait_for(lambda: told.last == "")
+        eventually(lambda: "free" in namespaces.parse(path.read_text()))
+        eventually(lambda: told.last == "")
 
 
 def test_a_file_that_could_not_be_written_is_written_when_it_can(tmp_path: Path) -> None:
@@ -94,8 +95,8 @@ def test_a_file_that_could_not_be_written_is_written_when_it_can(tmp_path: Path)
     assert "is not kept" in told.last
     with threaded(keeper.run):
         blocked.rmdir()
-        wait_for(path.exists)
-        wait_for(lambda: told.last == "")
+        eventually(path.exists)
+        eventually(lambda: told.last == "")
 
 
 @pytest.mark.usefixtures("plugin")
@@ -109,8 +110,8 @@ def test_a_configuration_that_breaks_the_parser_does_not_end_the_keeper(tmp_path
     assert told.last.startswith("new pods start without the CNI plugin: ")
     with threaded(keeper.run):
         file.write_text(CONFLIST)
-        wait_for(lambda: told.last == "")
-        wait_for(lambda: "ringfence" in file.read_text())
+        eventually(lambda: told.last == "")
+        eventually(lambda: "ringfence" in file.read_text())
         keeper.wake()
 
 
@@ -143,8 +144,8 @@ def test_the_watcher_hears_of_interfaces_after_whatever_went_wrong(
         for number in (1, 2):
             words = f"link add veth{number} type veth peer name e{number} netns {node}-pod"
             subprocess.run(["ip", *words.split()], check=True)
-            wait_for(lambda wanted=number: len(heard) >= wanted)  # type: ignore[misc]
-        wait_for(lambda: told.last == "")
+            eventually(lambda wanted=number: len(heard) >= wanted)  # type: ignore[misc]
+        eventually(lambda: told.last == "")
     assert told.all[0] == (
         "interfaces",
         "new interfaces are not closed until their pod is known: once",

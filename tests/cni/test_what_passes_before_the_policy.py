@@ -15,7 +15,8 @@ from enforcer import attach, loader
 from enforcer.lab import netns
 from enforcer.lab.names import Wire
 from tests.cni.leaks import flooding
-from tests.cni.node import Node, deny_ingress, pod, started, wait_for
+from tests.cni.node import Node, deny_ingress, pod, started
+from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(120)]
 
@@ -45,7 +46,7 @@ def restart(node: Node, option: str) -> None:
 def known(node: Node) -> None:
     """The agent hears of t1/new, and has it under its policy."""
     node.write("new.json", pod("t1/new"))
-    wait_for(lambda: node.enforces("t1/new"))
+    eventually(lambda: node.enforces("t1/new"))
 
 
 def unknown(node: Node, wire: Wire) -> None:
@@ -107,11 +108,11 @@ def test_the_watcher_closes_a_pod_that_no_cni_call_told_of(
     wire = node.empty()
     with flooding(senders["t2/stranger"], wire) as flood:
         node.plug(wire)
-        wait_for(lambda: _programs(node, wire))
+        eventually(lambda: _programs(node, wire))
         closed = flood.go_on()
         assert flood.since(closed) == 0, "closed until somebody knows whose it is"
         node.write("new.json", pod("t1/bypassed", ips=wire.addresses))
-        wait_for(lambda: node.enforces("t1/bypassed"))
+        eventually(lambda: node.enforces("t1/bypassed"))
         under_policy = flood.go_on()
     assert flood.since(under_policy) == 0
     print(f"watcher: {len(flood.arrived)} of {len(flood.sent)} datagrams of t2/stranger")

@@ -32,7 +32,7 @@ from generators.kube.resources import (
 from generators.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import ended, eventually, kill, patience
 
 COMMAND = Path(sys.executable).with_name("ringfence")
 SYSTEM = "ringfence-system"
@@ -107,7 +107,7 @@ class Process:
     def terminate(self, seconds: float = 20.0) -> int:
         """SIGTERM and its exit code."""
         self._process.terminate()
-        return self._process.wait(seconds)
+        return ended(self._process, seconds)
 
     def kill(self) -> None:
         """SIGKILL, children first."""
@@ -115,7 +115,7 @@ class Process:
         with contextlib.suppress(OSError):
             for pid in [*children.read_text().split(), str(self.pid)]:
                 os.kill(int(pid), signal.SIGKILL)
-        self._process.wait()
+        kill(self._process)
 
 
 class ControllerProcess(Process):
@@ -129,7 +129,7 @@ class ControllerProcess(Process):
     def get(self, path: str) -> tuple[int, str]:
         """Status and text; 0 when nobody answers."""
         with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience(5))
             with contextlib.closing(connection):
                 connection.request("GET", path)
                 answer = connection.getresponse()
@@ -137,7 +137,7 @@ class ControllerProcess(Process):
         return 0, ""
 
     def metrics(self) -> dict[str, float]:
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=patience(60)) as answer:
             lines = answer.read().decode().splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples}

@@ -18,7 +18,7 @@ from generators.kube.documents import Document, mapping, strings
 from generators.kube.errors import KubeError
 from generators.kube.resources import NAMESPACES, SECRETS
 from tests.controller.cluster import SYSTEM, Cluster
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 from webhook.certificates import CLOCK_SKEW, issue, new_authority
 from webhook.rotation import SECRET_NAME, Lifetimes, Step, next_step
 
@@ -178,7 +178,7 @@ class Load(threading.Thread):
 
     def stop(self) -> None:
         self.stopping.set()
-        self.join(10)
+        self.join(patience(10))
 
 
 @pytest.mark.cluster

@@ -24,7 +24,7 @@ from tests.controller.cluster import (
     ControllerProcess,
     holds_for,
 )
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = pytest.mark.cluster
 QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
@@ -35,18 +35,14 @@ def make_many(cluster: Cluster, names: list[str], by: Client | None = None) -> N
     """Several at a time; each is tried until it is there."""
 
     def make(name: str) -> None:
-        deadline = time.monotonic() + 40
-        while True:
+        def made() -> bool:
             try:
                 cluster.make(name, by)
             except KubeError as error:
-                if error.status.reason == "AlreadyExists":
-                    return
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return
+                return error.status.reason == "AlreadyExists"
+            return True
+
+        eventually(made, f"{name} is made", poll=0.1)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(make, names))
@@ -196,7 +192,7 @@ def test_a_webhook_killed_in_a_burst_lets_nothing_through_unlabelled(fresh: Clus
     )
     assert "failed calling webhook" in refused.stderr
     fresh.webhook()
-    burst.join(60)
+    burst.join(patience(60))
     eventually(
         lambda: sum(e.tenant == "test01" for e in fresh.record().values()) == len(names),
         "all recorded",

@@ -13,6 +13,7 @@ import pytest
 from generators.errors import MachineLacks
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import patience
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 150
@@ -59,7 +60,7 @@ def test_the_section_works_as_it_stands(kubectl: Path, tmp_path: Path) -> None:
             },
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=patience(TIMEOUT_SECONDS),
             check=False,
         )
     assert re.search(r"^app-test01 +Active +\S+ +test01$", done.stdout, re.MULTILINE), done

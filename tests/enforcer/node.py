@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from secrets import token_hex
 from enforcer import attach, control
 from enforcer.lab import netns, network
 from enforcer.lab.names import Wire
+from tests.testbed.waiting import ended, eventually, kill, patience
 
 NODE_NAME = "here"
 PORT = 8080
@@ -71,8 +70,7 @@ class Node:
 
     def remove(self) -> None:
         for process in self.processes:
-            process.kill()
-            process.wait()
+            kill(process)
         for listener in self.listeners:
             listener.close()
         if self.pin_dir.exists():
@@ -113,34 +111,30 @@ class Node:
         self, digest: str, process: subprocess.Popen[bytes], config: str | None = None
     ) -> control.Answer:
         """What the agent says once it has seen that input."""
-        while True:
+        question: dict[str, object] = {"command": "wait", "manifests": digest, "config": config}
+        question["timeout"] = patience(IN_FORCE_SECONDS)
+
+        def answer() -> control.Answer | None:
             try:
-                return control.ask(
-                    self.run_dir,
-                    {
-                        "command": "wait",
-                        "manifests": digest,
-                        "config": config,
-                        "timeout": IN_FORCE_SECONDS,
-                    },
-                )
+                return control.ask(self.run_dir, question)
             except control.AgentAway:
                 if process.poll() is not None:
                     raise
-                os.sched_yield()
+                return None
+
+        found = eventually(answer, "the agent answers", IN_FORCE_SECONDS)
+        assert found is not None
+        return found
 
     def wait_until_enforced(self) -> None:
         """Return when every local pod is enforced."""
-        deadline = time.monotonic() + IN_FORCE_SECONDS
-        while control.ask(self.run_dir, {"command": "status"})["notEnforced"]:
-            if time.monotonic() > deadline:
-                raise TimeoutError("a pod is still not enforced")
-            time.sleep(0.02)
+        status = {"command": "status"}
+        eventually(lambda: not control.ask(self.run_dir, status)["notEnforced"], "all enforced")
 
     def scrape(self, port: int) -> str:
         """The agent's metrics."""
         with netns.inside(self.name):
-            connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+            connection = socket.create_connection(("127.0.0.1", port), timeout=patience(5))
         with connection, connection.makefile("rwb") as stream:
             stream.write(b"GET /metrics HTTP/1.0\r\n\r\n")
             stream.flush()
@@ -193,4 +187,4 @@ def deny_ingress(namespace: str) -> Document:
 def stop(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
     """Send a signal and return how the process ended."""
     process.send_signal(number)
-    return process.wait(timeout=20)
+    return ended(process)

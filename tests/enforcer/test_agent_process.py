@@ -14,6 +14,7 @@ import pytest
 from enforcer import control
 from generators.record import RecordEntry, record_documents
 from tests.enforcer.node import Node, deny_ingress, stop
+from tests.testbed.waiting import patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]
 
@@ -143,7 +144,7 @@ def test_an_agent_that_has_read_nothing_yet_deletes_nothing(node: Node) -> None:
 def test_a_second_agent_on_the_same_directories_refuses(node: Node) -> None:
     agent = node.start()
     node.wait(node.write(*node.pods()), agent)
-    second = subprocess.run(node.arguments(), capture_output=True, text=True, timeout=60)
+    second = subprocess.run(node.arguments(), capture_output=True, text=True, timeout=patience(60))
     assert second.returncode == 1
     assert "another agent" in second.stderr
     assert agent.poll() is None

@@ -14,15 +14,16 @@ from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.objects import IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
 from generators.reachability import Question
+from tests.testbed.waiting import ended
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]
 
 
 def test_the_pins_of_a_killed_run_go_with_the_next_and_those_of_a_live_one_stay() -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    assert ended(gone) == 0
     with testrun.loaded():
-        left = loader.BPF_FS / f"{testrun.PINS}{ended.pid}-test"
+        left = loader.BPF_FS / f"{testrun.PINS}{gone.pid}-test"
         live = loader.BPF_FS / f"{testrun.PINS}{os.getpid()}-test"
         left.mkdir()
         live.mkdir()

@@ -12,6 +12,7 @@ import pytest
 from bench import BENCHES
 from bench.measure import Comparison, Series, Unit, alternate
 from bench.report import markdown, quantity
+from tests.testbed.waiting import ended, ending, patience
 
 NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut", "events", "arrival", "node", "starting"}
 NEEDS_API_SERVER = {"controller", "policy_generation", "arrival"}
@@ -30,13 +31,15 @@ def marked(name: str) -> object:
 def bench(checkout: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and messages. A bench that takes too long may still take down what it made."""
     command = [sys.executable, "-m", "bench", *arguments]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    )
+    with ending(process):
         try:
-            messages = process.communicate()[1]
+            messages = process.communicate(timeout=patience(150))[1]
         except BaseException:
             process.terminate()
+            ended(process)
             raise
     return process.returncode, messages
 

@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
+from tests.testbed.waiting import ended, ending
+
 FORMAT = "\t".join(
     f"${{{field}}}"
     for field in (
@@ -106,9 +108,9 @@ def unpack(names: Iterable[str], root: Path) -> None:
     present = sorted(p[1:] for p in paths if Path(p).exists() or Path(p).is_symlink())
     pack = ["tar", "-C", "/", "--create", "--no-recursion", "--null", "--files-from=-"]
     into = ["tar", "-C", str(root), "--extract", "--keep-directory-symlink", "-p"]
-    with subprocess.Popen(pack, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as packing:
+    with ending(subprocess.Popen(pack, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as packing:
         assert packing.stdin is not None
-        with subprocess.Popen(into, stdin=packing.stdout) as extracting:
+        with ending(subprocess.Popen(into, stdin=packing.stdout)) as extracting:
             packing.stdin.write("\0".join(present).encode())
             packing.stdin.close()
-            assert extracting.wait() == 0
+            assert ended(extracting, 120) == 0

@@ -26,7 +26,7 @@ from tests.images.debian import Lacking
 from tests.images.dockerfile import Dockerfile
 from tests.images.following import Built, follow
 from tests.testbed.processes import free_ports
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import ended, ending, eventually, patience
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -149,13 +149,13 @@ def run(command: list[str]) -> str:
 def running(command: list[str], log: Path) -> Iterator[None]:
     with (
         log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output) as process,
+        ending(subprocess.Popen(command, stdout=output, stderr=output)) as process,
     ):
         try:
             yield
         finally:
             process.terminate()
-            process.wait(30)
+            ended(process, 30)
 
 
 POD = """\
@@ -231,7 +231,7 @@ class TestTheImageOfWebhookAndController:
         def answers() -> bool:
             with contextlib.suppress(OSError):
                 url = f"https://localhost:{port}/readyz"
-                with urlopen(url, context=trust, timeout=5) as answer:
+                with urlopen(url, context=trust, timeout=patience(5)) as answer:
                     return bool(answer.status == 200)
             return False
 

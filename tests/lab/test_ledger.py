@@ -13,6 +13,7 @@ from enforcer.lab import names
 from enforcer.lab.ledger import BrokenLedger, Ledger, Lock, Phase, State
 from enforcer.lab.names import Places, Wire
 from enforcer.lab.processes import Process, boot_id
+from tests.testbed.waiting import patience
 
 FULL = State(
     name="test",
@@ -99,8 +100,8 @@ def test_the_lock_lets_many_look_and_one_change(lab: Places) -> None:
         writer = threading.Thread(target=change)
         writer.start()
         assert not entered.wait(0.2)
-    assert entered.wait(10)
-    writer.join()
+    assert entered.wait(patience(10))
+    writer.join(patience(10))
 
 
 def test_who_waited_for_a_lock_that_went_with_its_lab_takes_the_new_one(lab: Places) -> None:
@@ -114,7 +115,7 @@ def test_who_waited_for_a_lock_that_went_with_its_lab_takes_the_new_one(lab: Pla
     with ledgers.locked(lab, Lock.EXCLUSIVE):
         waiter = threading.Thread(target=wait_for_it)
         waiter.start()
-        assert waiting.wait(10)
+        assert waiting.wait(patience(10))
         lab.lock.unlink()
-    waiter.join(10)
+    waiter.join(patience(10))
     assert inode == [lab.lock.stat().st_ino]

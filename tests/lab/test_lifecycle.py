@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from enforcer.lab.names import NETNS_ROOT, Places
 from tests.conftest import COMMAND
 from tests.lab.builders import CLUSTER, TENANTS
 from tests.lab.conftest import Lab
+from tests.testbed.waiting import ended, eventually, kill
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
 
@@ -53,7 +53,7 @@ def test_down_ends_what_was_started_inside_pods(new_lab: MakeLab) -> None:
 
     eventually(is_inside)
     lab.ok("down")
-    assert shell.wait(10) != 0
+    assert ended(shell) != 0
     assert lab.traces() == []
 
 
@@ -168,13 +168,6 @@ def test_a_bad_manifest_starts_nothing(new_lab: MakeLab) -> None:
     assert lab.traces() == []
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-
-
 def _seen(places: Places, wanted: Callable[[State], bool]) -> Callable[[], bool]:
     def condition() -> bool:
         ledger = ledgers.load(places)
@@ -205,9 +198,8 @@ def test_up_killed_half_way_is_cleaned_up_by_the_next_command(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    eventually(_seen(lab.places, MOMENTS[moment]))
-    started.kill()
-    started.wait()
+    eventually(_seen(lab.places, MOMENTS[moment]), poll=0.005)
+    kill(started)
     ledger = ledgers.load(lab.places)
     assert ledger is not None
     if ledger.state.phase is Phase.UP:
@@ -222,9 +214,8 @@ def test_up_begins_anew_over_the_remains_of_a_killed_one(new_lab: MakeLab) -> No
     lab = new_lab()
     command = [str(COMMAND), "lab", "up", "--name", lab.places.name, "-f", str(CLUSTER)]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    eventually(_seen(lab.places, MOMENTS["pods are about to be made"]))
-    started.kill()
-    started.wait()
+    eventually(_seen(lab.places, MOMENTS["pods are about to be made"]), poll=0.005)
+    kill(started)
     up(lab)
     assert lab.reaches("app-test02/web", "app-test01/web", "80/TCP") == {"DROPPED"}
 
@@ -245,9 +236,8 @@ def test_apply_killed_half_way_is_finished_by_the_next_one(new_lab: MakeLab) -> 
     started.stdin.write(more.encode())
     started.stdin.close()
     name = lab.places.pod_netns("app-test01", "more")
-    eventually(_seen(lab.places, lambda state: name in state.netns))
-    started.kill()
-    started.wait()
+    eventually(_seen(lab.places, lambda state: name in state.netns), poll=0.005)
+    kill(started)
     assert lab.apply(more).returncode == 0
     assert lab.reaches("ingress/nginx", "app-test01/more", "80/TCP") == {"FORWARDED"}
     assert lab.reaches("app-test02/web", "app-test01/more", "80/TCP") == {"DROPPED"}

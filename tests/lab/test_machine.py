@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import COMMAND, Run
 from tests.lab.builders import CLUSTER
+from tests.testbed.waiting import patience
 
 NOBODY = 65534
 UP = ("lab", "up", "-f", str(CLUSTER))
@@ -28,7 +29,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nob
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=patience(50), check=False
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -18,6 +18,7 @@ from enforcer.lab.prober import Probe
 from enforcer.lab.processes import Process
 from enforcer.lab.responder import ResponderFailed, Site, announce
 from generators.errors import Refused
+from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.bpf
 
@@ -140,10 +141,7 @@ def responder(tmp_path: Path) -> Iterator[Path]:
     processes.start(
         "responder", command, tmp_path / "log", started.append, Path(__file__).parents[2]
     )
-    deadline = time.monotonic() + 60
-    while not control.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(control.exists, "the responder listens")
     yield control
     processes.end(started)
 

@@ -15,6 +15,7 @@ import pytest
 
 from enforcer.lab import processes
 from enforcer.lab.processes import Process
+from tests.testbed.waiting import eventually
 
 SLEEP = ("/bin/sleep", "600")
 
@@ -32,15 +33,6 @@ def started(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     processes.end(all_of_them, grace=1)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def test_a_process_is_written_down_before_it_does_anything(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     noted: list[Process] = []
@@ -52,7 +44,7 @@ def test_a_process_is_written_down_before_it_does_anything(tmp_path: Path) -> No
 
     process = processes.start("it", ("/usr/bin/touch", str(mark)), tmp_path / "log", remember)
     assert noted == [process]
-    assert eventually(mark.exists)
+    eventually(mark.exists)
     processes.end([process])
 
 
@@ -69,7 +61,7 @@ processes.start("it", ("/usr/bin/touch", {str(mark)!r}), pathlib.Path({str(log)!
     died = subprocess.run([sys.executable, "-c", program], check=False)
     assert died.returncode == -signal.SIGKILL
     child = int(pid_file.read_text())
-    assert eventually(lambda: not Path(f"/proc/{child}").exists())
+    eventually(lambda: not Path(f"/proc/{child}").exists())
     assert not mark.exists()
 
 
@@ -86,7 +78,7 @@ def test_what_ignores_the_polite_request_is_ended_all_the_same(
 ) -> None:
     ready = tmp_path / "ready"
     process = started("/bin/sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 1; done")
-    assert eventually(ready.exists)
+    eventually(ready.exists)
     processes.end([process], grace=0.1)
     assert not process.alive
 
@@ -96,16 +88,16 @@ def test_children_that_outlive_their_parent_are_ended_with_it(
 ) -> None:
     child = tmp_path / "child"
     process = started("/bin/sh", "-c", f"sleep 600 & echo $! > {child}; wait")
-    assert eventually(lambda: child.exists() and child.read_text().endswith("\n"))
+    eventually(lambda: child.exists() and child.read_text().endswith("\n"))
     os.kill(process.pid, signal.SIGKILL)
-    assert eventually(lambda: not process.alive)
+    eventually(lambda: not process.alive)
     left = int(child.read_text())
     assert Path(f"/proc/{left}").exists()
     processes.end([process])
-    assert eventually(lambda: not Path(f"/proc/{left}").exists())
+    eventually(lambda: not Path(f"/proc/{left}").exists())
 
 
 def test_a_zombie_is_not_alive(started: Callable[..., Process]) -> None:
     process = started("/bin/true")
-    assert eventually(lambda: not process.alive)
+    eventually(lambda: not process.alive)
     assert Path(f"/proc/{process.pid}").exists(), "we have not waited for it yet"

@@ -29,8 +29,10 @@ def _say(line: str) -> None:
 
 
 def _up(kubeconfig: Path | None) -> None:
-    # `kill` ends it like Ctrl-C does: both run the context manager's end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # `kill` ends it like Ctrl-C does: both run the context manager's end. SIGINT may be ignored at
+    # the start, as it is for whatever a shell runs in the background.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     with ControlPlane(say=_say) as plane:
         path = plane.kubeconfig()
         if kubeconfig is not None:

@@ -28,6 +28,7 @@ from enforcer.lab.api.assets import (
     named_by_environment,
 )
 from generators.errors import MachineLacks, RingfenceError
+from tests.testbed.waiting import ended, ending
 
 __all__ = [
     "HELM",
@@ -157,8 +158,10 @@ def _compile(product: Product, go: Path, target: Path, say: Say) -> None:
     command += ["-ldflags", product.ldflags, "-o", str(target), product.package]
     said: list[str] = []
     last = time.monotonic()
-    with subprocess.Popen(
-        command, cwd=product.folder, env=environment, stderr=subprocess.PIPE, text=True
+    with ending(
+        subprocess.Popen(
+            command, cwd=product.folder, env=environment, stderr=subprocess.PIPE, text=True
+        )
     ) as process:
         assert process.stderr is not None
         # `go build -v` names each package as it compiles it; what is cached is not named.
@@ -167,6 +170,7 @@ def _compile(product: Product, go: Path, target: Path, say: Say) -> None:
             if time.monotonic() - last > PROGRESS_SECONDS:
                 last = time.monotonic()
                 say(f"testbed: {len(said)} of at most {total} packages compiled")
+        ended(process)
     if process.returncode != 0:
         raise BuildFailed(f"go build in {product.folder} failed:\n{''.join(said[-30:])}")
 

@@ -35,6 +35,7 @@ from generators.kube.resources import BINDINGS, NODES, PODS, Key
 from tests.testbed import container
 from tests.testbed.plane import ControlPlane
 from tests.testbed.volumes import Pod, mounts, variables
+from tests.testbed.waiting import kill, patience
 
 MANAGER = "testbed-node"
 HOOK = "helm.sh/hook"
@@ -171,14 +172,14 @@ class JobNode:
         try:
             return process.wait(pod.deadline)
         except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+            kill(process)
+            return process.returncode
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _once_complete(self, pod: Pod, volumes: Path) -> container.Container:
         """As a kubelet waits for what a pod names: others make it a moment later."""
-        deadline = time.monotonic() + MOUNT_SECONDS
+        deadline = time.monotonic() + patience(MOUNT_SECONDS)
         while True:
             try:
                 return self._container(pod, volumes)

@@ -21,7 +21,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -31,6 +30,7 @@ from enforcer.lab.api.pki import Authority
 from enforcer.lab.api.plane import ADMINS, Plane, Ports, certificate_credentials
 from tests.testbed import build
 from tests.testbed.processes import Child
+from tests.testbed.waiting import eventually, patience
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
@@ -220,7 +220,7 @@ class ControlPlane:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=READY_SECONDS,
+            timeout=patience(READY_SECONDS),
             check=False,
         )
 
@@ -247,19 +247,23 @@ class ControlPlane:
     # --- waiting --------------------------------------------------------------------------------
 
     def _wait(self, what: str, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while not done():
+        def is_done() -> bool:
             for child in self._children.values():
                 if child.ended:
                     raise PlaneFailed(f"{child.name} ended at start:\n{child.last_words()}")
-            if time.monotonic() > deadline:
-                words = "\n".join(f"{c.name}: {c.last_words(5)}" for c in self._children.values())
-                raise PlaneFailed(f"{what} not ready after {READY_SECONDS:.0f} s:\n{words}")
-            time.sleep(POLL_SECONDS)
+            return done()
+
+        try:
+            eventually(is_done, f"{what} is ready", READY_SECONDS, POLL_SECONDS)
+        except AssertionError as late:
+            words = "\n".join(f"{c.name}: {c.last_words(5)}" for c in self._children.values())
+            raise PlaneFailed(f"{late}\n{words}") from late
 
     def _etcd(self, path: str, body: dict[str, object]) -> dict[str, object]:
         """etcd speaks JSON beside gRPC."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._plane.ports.etcd, timeout=10)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self._plane.ports.etcd, timeout=patience(10)
+        )
         with contextlib.closing(connection):
             connection.request("POST", path, json.dumps(body))
             response = connection.getresponse()

@@ -7,7 +7,6 @@ outlives them.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from enforcer.lab.api.plane import free_ports
+from tests.testbed.waiting import kill
 
 __all__ = ["Child", "free_ports"]
 
@@ -53,9 +53,7 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL: all data are throw-away, and etcd takes seconds for a polite end."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        self._process.wait()
+        kill(self._process)
 
     def pause(self) -> None:
         """Stop its clock: connections stay open and nothing answers."""

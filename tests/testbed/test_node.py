@@ -9,7 +9,7 @@ import pytest
 
 from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = pytest.mark.cluster
 
@@ -67,7 +67,14 @@ def test_a_job_runs_as_the_image_s_user_in_a_root_of_its_own(
 ) -> None:
     api.kubectl("create", "configmap", "settings", "-n", place, "--from-literal=colour=blue")
     api.kubectl("apply", "-n", place, "-f", "-", stdin=_job("inside", INSIDE))
-    api.kubectl("wait", "--for=condition=Failed", "job/inside", "-n", place, "--timeout=20s")
+    api.kubectl(
+        "wait",
+        "--for=condition=Failed",
+        "job/inside",
+        "-n",
+        place,
+        f"--timeout={patience(20):.0f}s",
+    )
     said = api.kubectl("logs", "job/inside", "-n", place).splitlines()
     # `touch` complains on stderr, which is part of the log.
     assert [line for line in said if "touch" not in line] == [
@@ -88,9 +95,16 @@ def test_a_job_that_is_deleted_while_it_runs_ends_at_once(
 ) -> None:
     api.kubectl("create", "job", "long", "-n", place, "--image=x", "--", "sleep", "600")
     ready = "--for=jsonpath={.status.ready}=1"
-    api.kubectl("wait", ready, "job/long", "-n", place, "--timeout=20s")
+    api.kubectl("wait", ready, "job/long", "-n", place, f"--timeout={patience(20):.0f}s")
     api.kubectl(
-        "delete", "job", "long", "-n", place, "--cascade=foreground", "--timeout=20s", "--wait"
+        "delete",
+        "job",
+        "long",
+        "-n",
+        place,
+        "--cascade=foreground",
+        f"--timeout={patience(20):.0f}s",
+        "--wait",
     )
     assert api.kubectl("get", "pods", "-n", place, "-o", "name") == ""
 

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import ended, ending, eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -55,13 +55,6 @@ def test_a_service_account_is_who_its_token_says(
     assert who["status"]["userInfo"]["username"] == f"system:serviceaccount:{namespace}:deployer"
 
 
-def _wait_until(done: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def _started_by(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -76,20 +69,23 @@ def _gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_programs_end_with_the_process_that_started_them(how: signal.Signals) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.testbed", "up"],
+    # As a background job gets it: SIGINT is ignored from the start.
+    command = ["env", "--ignore-signal=INT", sys.executable, "-m", "tests.testbed", "up"]
+    started = subprocess.Popen(
+        command,
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    ) as parent:
+    )
+    with ending(started) as parent:
         assert parent.stdout is not None
         config = Path(parent.stdout.readline().strip())
         children = _started_by(parent.pid)
         assert len(children) == 3
         parent.send_signal(how)
-        parent.wait()
-    _wait_until(lambda: all(map(_gone, children)), f"{children} outlive their parent")
+        ended(parent)
+    eventually(lambda: all(map(_gone, children)), f"{children} outlive their parent")
     if how is signal.SIGKILL:
         assert config.exists(), "nobody was left to remove it"
         with ControlPlane():

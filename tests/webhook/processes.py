@@ -9,34 +9,20 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 from urllib.request import urlopen
 
 import orjson
 
+from tests.testbed.waiting import eventually, kill, patience
 from tests.webhook.reviews import TENANTS, JSONObject, body
 from webhook.certificates import issue, new_authority, write_files
 
 COMMAND = Path(sys.executable).with_name("ringfence")
 DEADLINE = 60.0
-
-T = TypeVar("T")
-
-
-def eventually(ask: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
-    """The first true answer of `ask`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = ask()
-        if answer:
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(f"did not happen within {seconds} s: {what}")
 
 
 def new_certificate(folder: Path, days: int = 30, name: str = "localhost") -> None:
@@ -79,12 +65,14 @@ class Webhook:
     def socket(self) -> ssl.SSLSocket:
         """A TLS connection that trusts the CA on disk."""
         context = ssl.create_default_context(cafile=self.folder / "ca.crt")
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=patience(DEADLINE))
         return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def connect(self) -> http.client.HTTPSConnection:
         context = ssl.create_default_context(cafile=self.folder / "ca.crt")
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
+        return http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=patience(DEADLINE), context=context
+        )
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text; 0 when nobody answers."""
@@ -95,7 +83,9 @@ class Webhook:
         return 0, ""
 
     def metrics(self) -> dict[str, float]:
-        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60) as answer:
+        with urlopen(
+            f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=patience(DEADLINE)
+        ) as answer:
             lines = answer.read().decode().splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
@@ -107,10 +97,10 @@ class Webhook:
 
     def stop(self) -> None:
         """End it in the way that cannot fail; workers first, by their own pid."""
-        with suppress(ProcessLookupError):
-            for pid in [*self.workers(), self.process.pid]:
+        for pid in self.workers():
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        kill(self.process)
 
 
 @contextmanager

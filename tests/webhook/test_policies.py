@@ -21,6 +21,7 @@ from generators.kyverno.engine import Environment
 from generators.kyverno.model import FailurePolicy
 from generators.tenants.assignment import Requester
 from generators.tenants.model import TenantConfig
+from tests.testbed.waiting import eventually
 from tests.webhook import processes, reviews
 from tests.webhook.reviews import AWAY, CONTROLLER, ROBOT, JSONObject, decoded, ns, request
 from webhook import policy_mutation
@@ -571,13 +572,13 @@ def test_a_running_webhook_takes_policies_that_change_and_a_new_worker_has_the_l
 
         assert label() == {"team": "one"}
         file.write_text(labelling("team", "team", "two"))
-        processes.eventually(lambda: label() == {"team": "two"}, "the new policy is in force")
-        processes.eventually(lambda: running.events("policies_loaded"), "in the log")
+        eventually(lambda: label() == {"team": "two"}, "the new policy is in force")
+        eventually(lambda: running.events("policies_loaded"), "in the log")
         file.write_text("spec: [")
-        processes.eventually(lambda: running.events("policies_refused"), "refused, in the log")
+        eventually(lambda: running.events("policies_refused"), "refused, in the log")
         [worker] = running.workers()
         os.kill(worker, signal.SIGKILL)
-        processes.eventually(lambda: running.workers() not in ([], [worker]), "a new worker")
-        processes.eventually(lambda: running.get("/readyz")[0] == HTTPStatus.OK, "it is ready")
+        eventually(lambda: running.workers() not in ([], [worker]), "a new worker")
+        eventually(lambda: running.get("/readyz")[0] == HTTPStatus.OK, "it is ready")
         assert label() == {"team": "two"}
         assert running.metrics()["ringfence_policies_last_reload_successful"] == 0

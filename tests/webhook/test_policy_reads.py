@@ -14,6 +14,7 @@ from generators.kyverno.failures import LookupFailed
 from generators.kyverno.guard import GuardedLookups, Limits
 from generators.kyverno.requests import Lookups
 from tests.generators.kube.slow import SlowServer, pouring, silent, whole
+from tests.testbed.waiting import patience
 from webhook.background.caches import Caches, Told
 from webhook.policy_lookups import READERS, WAITING, AdmissionLookups
 
@@ -82,7 +83,7 @@ def test_readers_that_are_all_busy_shed_what_comes_more_and_are_free_again(
         for _ in range(most + 5):
             threads.submit(ask)
         for _ in range(READERS):
-            assert asked.acquire(timeout=10)
+            assert asked.acquire(timeout=patience(10))
     shed = [why for why in failed if "too many reads" in why]
     assert (len(failed), len(shed)) == (most + 5, 5)
     server.answer = whole(b"{}")

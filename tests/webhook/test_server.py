@@ -14,10 +14,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.testbed.waiting import ended, eventually, patience
 from tests.webhook.processes import (
     Webhook,
     ask,
-    eventually,
     gone,
     new_certificate,
     prepare,
@@ -166,7 +166,7 @@ def served(webhook: Webhook) -> bytes | None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", webhook.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", webhook.port), timeout=patience(10)) as plain,
         context.wrap_socket(plain) as secure,
     ):
         return secure.getpeercert(binary_form=True)
@@ -309,7 +309,7 @@ class TestBadClients:
         stalled: list[socket.socket] = []
         for index in range(24):
             if index % 3 == 0:
-                half = socket.create_connection(("127.0.0.1", shared.port), timeout=20)
+                half = socket.create_connection(("127.0.0.1", shared.port), timeout=patience(20))
                 half.sendall(b"\x16\x03\x01")
             else:
                 half = shared.socket()
@@ -325,12 +325,12 @@ class TestBadClients:
         """Four times as many as there are threads."""
         with ExitStack() as stack:
             for _ in range(64):
-                idle = socket.create_connection(("127.0.0.1", webhook.port), timeout=20)
+                idle = socket.create_connection(("127.0.0.1", webhook.port), timeout=patience(20))
                 stack.enter_context(idle)
             assert webhook.get("/livez")[0] == 200
 
     def test_http_without_tls_is_closed(self, shared: Webhook) -> None:
-        with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as plain:
+        with socket.create_connection(("127.0.0.1", shared.port), timeout=patience(10)) as plain:
             plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"200" not in plain.recv(1024)
 
@@ -353,7 +353,7 @@ class TestShutdown:
                 answer = connection.getresponse()
                 assert answer.status == 200
                 assert answer.headers["Connection"] == "close"
-            assert webhook.process.wait(20) == 0
+            assert ended(webhook.process) == 0
             assert gone(worker)
 
     def test_a_request_on_its_way_is_answered(self, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ class TestShutdown:
             eventually(lambda: webhook.get("/livez")[0] == 0, "listener closed")
             connection.sendall(GOOD[50:])
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-            assert webhook.process.wait(20) == 0
+            assert ended(webhook.process) == 0
 
     def test_sighup_replaces_the_worker_on_the_same_ports(self, webhook: Webhook) -> None:
         [worker] = webhook.workers()
@@ -378,7 +378,7 @@ class TestShutdown:
 
     def test_sigint_ends_at_once(self, webhook: Webhook) -> None:
         webhook.process.send_signal(signal.SIGINT)
-        assert webhook.process.wait(20) == 0
+        assert ended(webhook.process) == 0
 
     def test_a_killed_master_leaves_no_worker(self, tmp_path: Path) -> None:
         """Not even with one connection that idles and one that stalls."""
@@ -391,7 +391,7 @@ class TestShutdown:
             ask(idle, "/mutate", APP)
             stalled.sendall(HEAD)
             webhook.process.kill()
-            webhook.process.wait()
+            ended(webhook.process)
             eventually(lambda: gone(worker), "the worker ends")
 
     def test_a_killed_worker_is_replaced_with_the_last_good_tenant_file(

@@ -16,6 +16,7 @@ from generators.kube.documents import mapping, text
 from tests.charts.cluster.conftest import Site
 from tests.charts.cluster.rendered import CHART, SYSTEM
 from tests.charts.helm import Done, Helm, said
+from tests.testbed.waiting import patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -70,7 +71,7 @@ ACCOUNTS = (
     "ringfence-verify",
 )
 HOOKS = ("-n", SYSTEM, "-l", "app.kubernetes.io/component=hook")
-WAIT = ("--timeout", "300s")
+WAIT = ("--timeout", f"{patience(300):.0f}s")
 
 
 def tenants(*more: dict[str, object]) -> dict[str, object]:
@@ -143,7 +144,13 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
     plane.kubectl("create", "namespace", late)
     site.soon(lambda: site.labels(late).get("client") == "test03", "a tenant of the new file")
     site.soon(lambda: site.try_apply(QUOTA), "the kinds of policies")
-    ready = ("wait", "clusterpolicy", "settings", "--for=condition=Ready", "--timeout=180s")
+    ready = (
+        "wait",
+        "clusterpolicy",
+        "settings",
+        "--for=condition=Ready",
+        f"--timeout={patience(180):.0f}s",
+    )
     plane.kubectl(*ready)
     later = f"later{helm.major.value}-test03"
     plane.kubectl("create", "namespace", later)
@@ -170,7 +177,7 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
             if program == "helm":
                 helm.run(*words, *WAIT, namespace=SYSTEM)
             else:
-                plane.kubectl(*words, "--timeout=180s")
+                plane.kubectl(*words, f"--timeout={patience(180):.0f}s")
 
     quick = {"checkTenantFile": False}
     without = helm.values(here | quick | {"enforcer": {"enabled": False}})

@@ -8,6 +8,7 @@ import pytest
 
 from tests.charts.helm import Done, Helm, said
 from tests.charts.namespace.conftest import CHART, Team
+from tests.testbed.waiting import patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -29,7 +30,7 @@ def test_a_team_s_chart_labels_its_namespace_from_install_to_uninstall(
     def run(*words: str | Path) -> str:
         return helm.run(*words, namespace=team.namespace)
 
-    run("install", "shop", umbrella, *NO_PODS, "--wait", "--timeout", "60s")
+    run("install", "shop", umbrella, *NO_PODS, "--wait", "--timeout", f"{patience(60):.0f}s")
     assert team.labels == before | {"client": "test01"}
     assert team.managers("client") == {"ringfence-shop"}
     assert team.labelled_at("ringfence-shop") <= team.made_at("deployment", "shop-web")
@@ -47,13 +48,15 @@ def test_a_team_s_chart_labels_its_namespace_from_install_to_uninstall(
     assert "Phase:          Succeeded" in run("test", "shop")
 
     other = ("--set", "ringfence-namespace.labels.client=test02")
-    run("upgrade", "shop", umbrella, *NO_PODS, *other, "--wait", "--timeout", "60s")
+    run(
+        "upgrade", "shop", umbrella, *NO_PODS, *other, "--wait", "--timeout", f"{patience(60):.0f}s"
+    )
     assert team.labels["client"] == "test02"
 
-    run("rollback", "shop", "1", "--wait", "--timeout", "60s")
+    run("rollback", "shop", "1", "--wait", "--timeout", f"{patience(60):.0f}s")
     assert team.labels["client"] == "test01"
 
-    run("uninstall", "shop", "--wait", "--timeout", "60s")
+    run("uninstall", "shop", "--wait", "--timeout", f"{patience(60):.0f}s")
     assert team.labels == before
     assert team.objects() == set()
 

@@ -13,7 +13,7 @@ from tests.conftest import Run
 from tests.lab.conftest import Lab, fresh
 from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.bpf, pytest.mark.timeout(180)]
 
@@ -53,7 +53,7 @@ def test_only_the_allowed_namespaces_enter(
                 plane.kubectl("create", "-f", "-", stdin=json.dumps(document))
         lab.ok("up", "--kubeconfig", plane.kubeconfig())
         helm = helm4.at(plane)
-        words = ("shop", str(umbrella), "--wait", "--timeout", "60s")
+        words = ("shop", str(umbrella), "--wait", "--timeout", f"{patience(60):.0f}s")
         helm.run("install", *words, "--create-namespace", namespace="shop")
         team = Team(plane, "shop")
         (pod,) = (o for o in team.objects() if o.startswith("pod/"))
@@ -64,6 +64,8 @@ def test_only_the_allowed_namespaces_enter(
         helm.run("upgrade", *words, *values, namespace="shop")
         nobody = {name: {"DROPPED"} for name in CALLERS}
         eventually(lambda: verdicts(lab, server) == nobody, "an empty list lets nobody in", 30)
-        helm.run("uninstall", "shop", "--wait", "--timeout", "60s", namespace="shop")
+        helm.run(
+            "uninstall", "shop", "--wait", "--timeout", f"{patience(60):.0f}s", namespace="shop"
+        )
         eventually(lambda: team.objects() == set(), "uninstall leaves nothing", 30)
         assert "client" not in team.labels

@@ -18,7 +18,7 @@ from tests.controller.cluster import guarded
 from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import ended, ending, eventually
 from webhook.namespace_apply import Patience
 from webhook.namespace_apply import label as put
 from webhook.namespace_labels import Act, Wish
@@ -55,13 +55,10 @@ def trying(log: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """`namespace label` running, after it has said twice that it tries again."""
     with log.open("w") as output:
         command = [str(COMMAND), "namespace", "label", *words]
-        with subprocess.Popen(command, stdout=output, stderr=output) as waiting:
-            try:
-                again = "trying again"
-                eventually(lambda: log.read_text().count(again) >= 2, f"it tries again: {log}")
-                yield waiting
-            finally:
-                waiting.kill()
+        with ending(subprocess.Popen(command, stdout=output, stderr=output)) as waiting:
+            again = "trying again"
+            eventually(lambda: log.read_text().count(again) >= 2, f"it tries again: {log}")
+            yield waiting
 
 
 def test_applying_again_writes_nothing(place: Team, label: Label) -> None:
@@ -140,7 +137,7 @@ def test_a_role_that_is_made_while_the_hook_runs_is_waited_for(place: Team, tmp_
         place.plane.kubectl("create", "role", "labels", *rule, "-n", name)
         account = f"--serviceaccount={name}:labeler"
         place.plane.kubectl("create", "rolebinding", "labels", "--role=labels", account, "-n", name)
-        assert waiting.wait(30) == 0
+        assert ended(waiting, 30) == 0
     assert place.labels["client"] == "a"
 
 
@@ -180,7 +177,7 @@ def test_while_the_api_server_is_away_it_is_waited_for_and_then_not(
     assert "the API server does not answer" in gone.stderr
     with trying(tmp_path / "log", "team", "a=b", *config) as waiting:
         lonely.start_apiserver()
-        assert waiting.wait(30) == 0
+        assert ended(waiting, 30) == 0
     assert Team(lonely, "team").labels["a"] == "b"
 
 

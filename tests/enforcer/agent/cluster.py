@@ -13,8 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,18 +35,10 @@ from generators.kube.resources import (
 from generators.record import RecordEntry, record_documents
 from tests.enforcer.node import Node, stop
 from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import eventually
 
 SOON = 20.0
 MANAGER = "test"
-
-
-def eventually(what: str, done: Callable[[], bool], seconds: float = SOON) -> None:
-    """Return as soon as something is true."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
-        time.sleep(0.02)
 
 
 class Relay:
@@ -186,8 +177,8 @@ class Cluster:
         made = self.client.create(NAMESPACES, document, manager=MANAGER)
         self.objects.append((NAMESPACES, "", name))
         eventually(
-            f"the ServiceAccount of {name}",
             lambda: bool(self.client.list_all(SERVICE_ACCOUNTS, _default_account(name))),
+            f"the ServiceAccount of {name}",
         )
         metadata = made["metadata"]
         assert isinstance(metadata, dict)
@@ -286,7 +277,7 @@ class Cluster:
             return {}
 
     def wait_ready(self) -> None:
-        eventually("the agent is ready", lambda: self.status_of_agent().get("ready") is True, 60)
+        eventually(lambda: self.status_of_agent().get("ready") is True, "the agent is ready")
 
     def endpoints(self) -> dict[str, Mapping[str, object]]:
         """`namespace/pod` -> endpoint."""
@@ -298,8 +289,8 @@ class Cluster:
         """All of these pods are under enforcement."""
         self.wait_ready()
         eventually(
-            f"{', '.join(keys)} enforced",
             lambda: all(self.endpoints().get(k, {}).get("status") == "ready" for k in keys),
+            f"{', '.join(keys)} enforced",
         )
 
     def log(self) -> str:
@@ -311,8 +302,8 @@ class Cluster:
 
     def eventually_reaches(self, source: str, destination: str, expected: bool = True) -> None:
         eventually(
-            f"{source} -> {destination} {'open' if expected else 'closed'}",
             lambda: self.reaches(source, destination) is expected,
+            f"{source} -> {destination} {'open' if expected else 'closed'}",
         )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from generators.kube.resources import NAMESPACES
-from tests.enforcer.agent.cluster import Cluster, eventually, policy
+from tests.enforcer.agent.cluster import Cluster, policy
 from tests.enforcer.faults.traffic import Cast, Traffic, unharmed
+from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -63,8 +64,8 @@ def test_a_pod_of_the_same_name_and_a_new_uid_is_another_endpoint(
     cluster.delete_pod(server)
     cluster.pod_behind(server)
     eventually(
-        "a new endpoint",
         lambda: cluster.endpoints().get(server, before)["id"] != before["id"],
+        "a new endpoint",
     )
     cluster.wait_enforced(server)
     assert cluster.endpoints()[server]["ifindex"] == before["ifindex"]
@@ -79,7 +80,7 @@ def test_a_terminal_pod_leaves_and_its_address_may_be_another_ones(
     cluster.policy(policy(a, "only-b", ingress=[{"from": [{"podSelector": {}}]}]))
     cluster.eventually_reaches(client, server, expected=False)
     cluster.status(client, {"phase": "Succeeded"})
-    eventually("the finished pod is gone", lambda: client not in cluster.endpoints())
+    eventually(lambda: client not in cluster.endpoints(), "the finished pod is gone")
 
     heir = f"{a}/heir"
     cluster.node.wires[heir] = cluster.node.wires[client]
@@ -96,7 +97,7 @@ def test_policies_of_a_terminating_namespace_outlive_their_deletion_and_a_restar
     cluster.policy(policy(a, "deny"))
     cluster.eventually_reaches(client, server, expected=False)
     cluster.client.delete(NAMESPACES, a)
-    eventually("it terminates", lambda: _terminates(cluster, a))
+    eventually(lambda: _terminates(cluster, a), "it terminates")
     # Namespace controllers before 1.34 empty a namespace in any order.
     cluster.delete_policy(a, "deny")
     cluster.policy(policy(client.partition("/")[0], "after"))
@@ -109,7 +110,7 @@ def test_policies_of_a_terminating_namespace_outlive_their_deletion_and_a_restar
     assert not cluster.reaches(client, server)
 
     cluster.delete_pod(server)
-    eventually("the endpoint is gone", lambda: server not in cluster.endpoints())
+    eventually(lambda: server not in cluster.endpoints(), "the endpoint is gone")
 
 
 def test_while_the_api_server_is_away_nothing_opens_and_nothing_good_is_cut(
@@ -127,7 +128,7 @@ def test_while_the_api_server_is_away_nothing_opens_and_nothing_good_is_cut(
     assert cluster.reaches(server, client)
     cluster.end_agent()
     cluster.start_agent()
-    eventually("the next agent is up", lambda: "ready" in cluster.status_of_agent(), 60)
+    eventually(lambda: "ready" in cluster.status_of_agent(), "the next agent is up")
     assert cluster.ask("status")["ready"] is False
     assert not cluster.reaches(client, server)
     assert cluster.reaches(server, client)
@@ -157,7 +158,7 @@ def test_pods_come_and_go_under_traffic_while_the_api_server_is_away(
         traffic.wait_for_more(200)
         cluster.relay.restore()
         cluster.wait_enforced(f"{c}/comes")
-        eventually("the pod is gone", lambda: f"{c}/goes" not in cluster.endpoints())
+        eventually(lambda: f"{c}/goes" not in cluster.endpoints(), "the pod is gone")
         cluster.eventually_reaches(isolated, f"{c}/comes", expected=False)
     assert unharmed(traffic.tally), traffic.tally
 
@@ -174,7 +175,7 @@ def test_what_the_api_server_refuses_to_show_is_said_and_what_was_in_force_stays
     def refused() -> bool:
         return "refuses to show pods" in str(cluster.status_of_agent().get("errors"))
 
-    eventually("the refusal is told", refused)
+    eventually(refused, "the refusal is told")
     assert cluster.ask("status")["ready"] is False
     assert not cluster.reaches(client, server)
     assert cluster.reaches(server, client)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -38,6 +37,7 @@ from generators.objects import (
 from generators.record import RecordEntry, record_documents
 from generators.tenants.load import load_tenants
 from tests.enforcer.test_sequences import meaning
+from tests.testbed.waiting import eventually, patience
 
 NODE = "here"
 SOON = 10.0
@@ -133,12 +133,11 @@ class Followed:
         }
         self.there = {(kind, key_of(d)): d for kind, listed in first.items() for d in listed}
         self.replay = Replayed({k: [orjson.dumps(d) for d in v] for k, v in first.items()})
-        self.woken = threading.Event()
         self.supply = ApiSupply(self.replay, NODE, TenantFile(tenants), "ringfence-system")
         self.config = load_tenants(tenants)
         self.compiler = Compiler(NODE)
         self.compiler.apply(InterfaceChange(key, index) for key, index in INTERFACES.items())
-        self.supply.start(self.woken.set)
+        self.supply.start(lambda: None)
 
     def happen(self, event: Object) -> None:
         """An event of the watch; what is not there cannot be deleted."""
@@ -152,12 +151,12 @@ class Followed:
 
     def settle(self) -> None:
         """Take in all that was sent."""
-        deadline = time.monotonic() + SOON
-        while not self._is_up_to_date():
-            self.woken.wait(0.05)
-            self.woken.clear()
+
+        def taken() -> bool:
             self.compiler.apply(self.supply.take().changes)
-            assert time.monotonic() < deadline, "the last events never came"
+            return self._is_up_to_date()
+
+        eventually(taken, "the last events came", poll=0.002)
         self.compiler.plan()
         self.compiler.commit()
 
@@ -214,7 +213,7 @@ def test_nothing_is_given_out_before_the_last_resource_has_been_read(tmp_path: P
     release = threading.Event()
 
     def slow() -> Iterator[bytes]:
-        release.wait(SOON)
+        release.wait(patience(SOON))
         yield orjson.dumps(pod("n1", "a"))
 
     supply = ApiSupply(Replayed({PODS: slow()}), NODE, TenantFile(None), "ringfence-system")
@@ -222,10 +221,10 @@ def test_nothing_is_given_out_before_the_last_resource_has_been_read(tmp_path: P
     supply.start(woken.set)
     try:
         others = [s for kind, s in supply.sources().items() if kind != "pods"]
-        _until(lambda: all(source().synced for source in others))
+        eventually(lambda: all(source().synced for source in others))
         assert supply.take().changes == ()
         release.set()
-        _until(lambda: supply.sources()["pods"]().synced)
+        eventually(lambda: supply.sources()["pods"]().synced)
         assert any(isinstance(change, PodChange) for change in supply.take().changes)
     finally:
         supply.stop()
@@ -237,7 +236,7 @@ def test_without_a_good_tenant_file_nothing_is_given_out(tmp_path: Path) -> None
     supply = ApiSupply(Replayed({}), NODE, TenantFile(file), "ringfence-system")
     supply.start(lambda: None)
     try:
-        _until(lambda: all(s().synced for k, s in supply.sources().items() if k != "config"))
+        eventually(lambda: all(s().synced for k, s in supply.sources().items() if k != "config"))
         assert supply.take().changes == ()
         assert "tenants.yaml" in supply.health().errors["config"]
         file.write_text(TENANTS)
@@ -364,14 +363,7 @@ def test_a_change_on_disk_wakes_the_agent(tmp_path: Path) -> None:
     supply.start(woken.set)
     try:
         (below / "p.json").write_bytes(orjson.dumps(policy("n1", "web")))
-        assert woken.wait(SOON)
-        _until(lambda: bool(supply.take().changes))
+        assert woken.wait(patience(SOON))
+        eventually(lambda: bool(supply.take().changes))
     finally:
         supply.stop()
-
-
-def _until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

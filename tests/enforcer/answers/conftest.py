@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from enforcer import control
 from enforcer.lab import netns
 from generators.record import RecordEntry, record_documents
 from tests.enforcer.node import Document, Node
+from tests.testbed.waiting import eventually, patience
 
 TENANTS = """\
 apiVersion: ringfence.io/v1alpha1
@@ -85,7 +85,9 @@ def asking(run_dir: Path) -> Run:
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(COMMAND), *arguments, "--run-dir", str(run_dir)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=patience(30), check=False
+        )
 
     return ask
 
@@ -151,20 +153,20 @@ def policy(name: str, app: str, ingress: list[object]) -> Document:
 
 def wait_for_flows(run_dir: Path, count: int) -> None:
     """Events reach the agent a moment after their packets."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+
+    def came() -> bool:
         with contextlib.suppress(control.AgentAway):
-            if len(list(control.stream(run_dir, {"command": "flows", "last": 4096}))) >= count:
-                return
-        time.sleep(0.05)
-    raise TimeoutError(f"no {count} flows in {PATIENCE} s")
+            return len(list(control.stream(run_dir, {"command": "flows", "last": 4096}))) >= count
+        return False
+
+    eventually(came, f"{count} flows")
 
 
 def scrape(node: Node, path: str) -> tuple[int, str]:
     """Status and body of a page of the agent's listener."""
     from http.client import HTTPConnection
 
-    connection = HTTPConnection("127.0.0.1", METRICS_PORT, timeout=5)
+    connection = HTTPConnection("127.0.0.1", METRICS_PORT, timeout=patience(5))
     with netns.inside(node.name):
         connection.connect()
     connection.request("GET", path)

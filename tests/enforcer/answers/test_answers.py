@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -17,13 +16,13 @@ from enforcer import control
 from enforcer.maps import Change, Maps, Table
 from tests.enforcer.answers.conftest import (
     GREEN_LINE,
-    PATIENCE,
     RED_LINE,
     Answering,
     documents,
     scrape,
 )
 from tests.enforcer.node import PORT
+from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]
 
@@ -41,10 +40,9 @@ def rows(answering: Answering, *arguments: str) -> list[Json]:
 
 
 def wait_until(answering: Answering, holds: Callable[[Json], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds(control.ask(answering.node.run_dir, {"command": "status"})):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(
+        lambda: holds(control.ask(answering.node.run_dir, {"command": "status"})), "the status"
+    )
 
 
 def number_of(answering: Answering, pod: str) -> str:

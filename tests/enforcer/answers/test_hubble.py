@@ -13,6 +13,7 @@ from enforcer.observe.mask import LEAVES
 from generators.errors import MachineLacks
 from tests.enforcer.answers.conftest import Answering
 from tests.testbed import build
+from tests.testbed.waiting import patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(600)]
 
@@ -41,7 +42,7 @@ def hubble(program: Path, answering: Answering) -> Hubble:
             input=flows,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=patience(60),
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, ""), "a warning, or worse"

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from enforcer.lab import netns
 from tests.conftest import COMMAND
 from tests.enforcer.answers.conftest import PATIENCE
 from tests.enforcer.node import PORT, Node, deny_ingress
+from tests.testbed.waiting import ending, eventually, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
 
@@ -47,7 +47,9 @@ def flood(node: Node, count: int) -> None:
 
 def dropped(node: Node) -> int:
     """Packets that the kernel counted as denied."""
-    answer = control.ask(node.run_dir, {"command": "bpf", "table": "metrics", "timeout": PATIENCE})
+    answer = control.ask(
+        node.run_dir, {"command": "bpf", "table": "metrics", "timeout": patience(PATIENCE)}
+    )
     rows = answer["entries"]
     assert isinstance(rows, list)
     return sum(row["packets"] for row in rows if row["reason"] == "POLICY_DENIED")
@@ -55,7 +57,7 @@ def dropped(node: Node) -> int:
 
 def told(node: Node) -> tuple[int, int]:
     """Flows that were read, and events that were lost."""
-    flows = control.ask(node.run_dir, {"command": "status", "timeout": PATIENCE})["flows"]
+    flows = control.ask(node.run_dir, {"command": "status", "timeout": patience(PATIENCE)})["flows"]
     assert isinstance(flows, Mapping)
     return flows["read"], flows["lost"]
 
@@ -79,10 +81,12 @@ def test_a_full_ring_loses_events_but_no_count_and_blocks_nobody(
         finally:
             agent.send_signal(signal.SIGCONT)
         assert dropped(node) - before == MANY
-        until(lambda: any(KERNEL_LOSS in line for line in lines()))
+        eventually(lambda: any(KERNEL_LOSS in line for line in lines()))
         # What was not read was lost; the line that tells so counts as read.
-        until(lambda: sum(told(node)) - sum(told_before) >= MANY)
-        until(lambda: sum(count for line in lines() if (count := lost_by(line))) == told(node)[1])
+        eventually(lambda: sum(told(node)) - sum(told_before) >= MANY)
+        eventually(
+            lambda: sum(count for line in lines() if (count := lost_by(line))) == told(node)[1]
+        )
     assert told(node)[1] > 0
 
 
@@ -90,24 +94,14 @@ def test_a_full_ring_loses_events_but_no_count_and_blocks_nobody(
 def following(node: Node, path: Path) -> Iterator[Callable[[], list[str]]]:
     """`ringfence monitor` in the background; what it has printed so far."""
     command = [str(COMMAND), "monitor", "--run-dir", str(node.run_dir), "--last", "99"]
-    with path.open("wb") as out, subprocess.Popen(command, stdout=out) as monitor:
-        try:
-            until(lambda: path.stat().st_size > 0)
-            yield lambda: path.read_text().splitlines()
-        finally:
-            monitor.kill()
+    with path.open("wb") as out, ending(subprocess.Popen(command, stdout=out)):
+        eventually(lambda: path.stat().st_size > 0)
+        yield lambda: path.read_text().splitlines()
 
 
 def lost_by(line: str) -> int:
     """How many events the kernel lost, by one line of monitor."""
     return int(line.removeprefix(KERNEL_LOSS)) if line.startswith(KERNEL_LOSS) else 0
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_flood_is_read_within_limits_and_counted_exactly(node: Node) -> None:
@@ -117,6 +111,6 @@ def test_a_flood_is_read_within_limits_and_counted_exactly(node: Node) -> None:
     before = dropped(node)
     flood(node, 5_000)
     assert dropped(node) - before == 5_000
-    until(lambda: sum(told(node)) >= 5_000)
+    eventually(lambda: sum(told(node)) >= 5_000)
     last = list(control.stream(node.run_dir, {"command": "flows", "last": 4096}))
     assert len(last) == 4096, "the last ones are kept, and no more"

@@ -12,7 +12,6 @@ import os
 import select
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from enforcer import attach
 from enforcer.flows import FlowReader, FlowRecord
 from enforcer.maps import Maps, diff
 from enforcer.tables import AddressEntry, EndpointEntry, EndpointFlag, PolicyKey, Tables
+from tests.testbed.waiting import eventually, patience
 
 CLONE_NEWNET = 0x40000000
 DEADLINE = 10.0
@@ -217,9 +217,11 @@ def calling(namespace: str, family: int, address: str, port: int = PORT) -> sock
     return client
 
 
-def connected(client: socket.socket, timeout: float = DEADLINE) -> bool:
+def connected(client: socket.socket, timeout: float | None = None) -> bool:
     """Is the connection there within the deadline? False as soon as it is refused."""
-    _, writable, _ = select.select([], [client], [], timeout)
+    _, writable, _ = select.select(
+        [], [client], [], patience(DEADLINE) if timeout is None else timeout
+    )
     if not writable:
         return False
     code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -227,22 +229,15 @@ def connected(client: socket.socket, timeout: float = DEADLINE) -> bool:
     return code == 0
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Until the condition holds; an assertion with its name after the deadline."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE} s"
-        time.sleep(0.01)
-
-
 def wait_for_event(
     reader: FlowReader, wanted: Callable[[FlowRecord], bool], what: str
 ) -> FlowRecord:
     """The first event that is wanted; others are read and forgotten."""
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
+
+    def found() -> FlowRecord | None:
         reader.wait(0.1)
-        for record in reader.read():
-            if wanted(record):
-                return record
-    raise AssertionError(f"no event of {what} within {DEADLINE} s")
+        return next((record for record in reader.read() if wanted(record)), None)
+
+    record = eventually(found, f"an event of {what}", DEADLINE)
+    assert record is not None
+    return record

@@ -32,6 +32,7 @@ from tests.enforcer.datapath.pods import (
     listen,
     wait_for_event,
 )
+from tests.testbed.waiting import ending
 
 pytestmark = pytest.mark.bpf
 
@@ -226,7 +227,7 @@ def test_enforcement_outlives_the_process_that_attached(
     words = (sys.executable, "-c", ATTACH_AND_WAIT, str(cluster.pins), str(server.ifindex), mode)
     with inside(cluster.node):
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with process:
+    with ending(process):
         assert process.stdout is not None
         assert process.stdout.readline() == "attached\n"
         os.kill(process.pid, signal.SIGKILL)

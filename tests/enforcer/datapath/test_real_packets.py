@@ -26,9 +26,9 @@ from tests.enforcer.datapath.pods import (
     identity,
     inside,
     listen,
-    wait_for,
     wait_for_event,
 )
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = pytest.mark.bpf
 
@@ -95,8 +95,8 @@ def test_udp_is_judged_and_answered(
         listen(server.namespace, family, socket.SOCK_DGRAM) as answering,
         listen(client.namespace, family, socket.SOCK_DGRAM, 0) as asking,
     ):
-        asking.settimeout(10)
-        answering.settimeout(10)
+        asking.settimeout(patience(10))
+        answering.settimeout(patience(10))
         asking.sendto(b"question", (server.address[family], PORT))
         question, sender = answering.recvfrom(100)
         answering.sendto(b"answer", sender)
@@ -127,7 +127,7 @@ def test_answers_arrive_after_isolation(
         cluster.enforce({server.number: ISOLATED})
         with accepted:
             accepted.sendall(b"late answer")
-            call.settimeout(10)
+            call.settimeout(patience(10))
             assert call.recv(100) == b"late answer"
 
 
@@ -252,7 +252,7 @@ def test_counts_of_a_connection_are_exact(
                 (Dir.EGRESS, ForwardReason.REPLY),
             }
 
-        wait_for(both_ways, "counts of both directions")
+        eventually(both_ways, "counts of both directions")
 
 
 def test_program_is_found_by_its_id(cluster: Cluster, server: Pod) -> None:

@@ -14,7 +14,7 @@ import pytest
 from enforcer import control
 from tests.enforcer.faults.traffic import Traffic, unharmed
 from tests.enforcer.node import Document, Node, deny_ingress, stop
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import ended, eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
 
@@ -225,7 +225,7 @@ def test_upgrade_that_does_not_load(
     with Traffic(node).started() as traffic:
         assert stop(agent) == 0
         failed = start_version(node, directory)
-        assert failed.wait(timeout=120) != 0
+        assert ended(failed, 120) != 0
     assert unharmed(traffic.tally), traffic.tally
     assert says in (node.directory / "agent.log").read_text()
     assert versions_pinned(node) == pinned
@@ -284,7 +284,7 @@ def test_upgrade_whose_maps_do_not_hold_what_is_there(
     with Traffic(node).started() as traffic:
         assert stop(agent) == 0
         for _ in range(2):
-            assert start_version(node, smaller).wait(timeout=120) != 0
+            assert ended(start_version(node, smaller), 120) != 0
             traffic.wait_for_more(50)
         log = (node.directory / "agent.log").read_text()
         assert log.count(f"the programs of {pinned[0]} stay in force") == 2

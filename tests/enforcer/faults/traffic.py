@@ -16,6 +16,7 @@ from typing import Self
 
 from enforcer.lab import netns
 from tests.enforcer.node import Node
+from tests.testbed.waiting import patience
 
 ECHO_PORT, GUARDED_PORT = 9000, 9001
 PATIENCE_SECONDS = 2.0
@@ -90,7 +91,7 @@ class Traffic:
         """Return when so many more answers have come; AssertionError where nothing comes."""
         wanted = self.tally.answered + answers
         with self._moved:
-            came = self._moved.wait_for(lambda: self.tally.answered >= wanted, timeout=30)
+            came = self._moved.wait_for(lambda: self.tally.answered >= wanted, timeout=patience(30))
         assert came, f"no answers any more: {self.tally}"
 
     def _flows(self) -> list[Callable[[], None]]:

@@ -20,6 +20,7 @@ from generators.kube.client import Client
 from generators.kube.config import Fixed, access_for
 from generators.kube.transport import Transport
 from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import patience
 
 READ_BYTES = 1 << 16
 
@@ -148,7 +149,7 @@ class FaultProxy:
             return
         kept = [h for h in headers if not h.lower().startswith("connection:")]
         lines = [f"{method} {self.rewrite(target)} {version}", *kept, "Connection: close", "", ""]
-        plain = socket.create_connection(("127.0.0.1", self._plane.port), timeout=5)
+        plain = socket.create_connection(("127.0.0.1", self._plane.port), timeout=patience(5))
         plain.settimeout(None)
         upstream = self._tls.wrap_socket(plain, server_hostname="127.0.0.1")
         connection.upstream = upstream

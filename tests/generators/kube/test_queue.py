@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from generators.kube.queue import Backoff, WorkQueue
+from tests.testbed.waiting import patience
 
 
 class Clock:
@@ -122,7 +123,7 @@ def test_stats_tell_what_waits_and_for_how_long(queue: WorkQueue[str], clock: Cl
 def test_a_worker_that_waits_gets_a_key_added_by_another_thread() -> None:
     queue: WorkQueue[str] = WorkQueue()
     got: list[str | None] = []
-    worker = threading.Thread(target=lambda: got.append(queue.get(timeout=30)))
+    worker = threading.Thread(target=lambda: got.append(queue.get(timeout=patience(30))))
     worker.start()
     queue.add_after("a", 0.05)
     worker.join(30)

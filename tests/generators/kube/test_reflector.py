@@ -18,7 +18,7 @@ from generators.kube.config import ServiceAccount, Source
 from tests.generators.kube.following import QUICK, Cluster
 from tests.generators.kube.proxy import FaultProxy, refusal
 from tests.testbed.plane import ControlPlane
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = pytest.mark.cluster
 
@@ -97,7 +97,7 @@ def test_all_keys_come_again_when_a_resync_is_due(cluster: Cluster, admin: Clien
 
 def test_stop_ends_a_watch_on_which_nothing_happens(cluster: Cluster, admin: Client) -> None:
     reflector = cluster.synced(admin)
-    reflector.stop(timeout=20)
+    reflector.stop(timeout=patience(20))
     assert not [t for t in threading.enumerate() if t.name == "reflect-configmaps"]
     cluster.put("a", "late")
     assert cluster.seen(reflector) == {"a": "1", "b": "1"}

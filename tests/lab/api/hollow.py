@@ -22,7 +22,7 @@ from enforcer.lab.names import places
 from tests.conftest import COMMAND, Run
 from tests.lab.conftest import Done, Lab
 from tests.testbed.plane import ControlPlane
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 UP_SECONDS = 150.0
 
@@ -40,7 +40,7 @@ class ApiLab(Lab):
         """`ringfence lab kubectl`, whatever it answers."""
         command = [str(COMMAND), "lab", "kubectl", "--name", self.places.name, "--", *arguments]
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=60, check=False
+            command, input=stdin, capture_output=True, text=True, timeout=patience(60), check=False
         )
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
@@ -60,7 +60,7 @@ class ApiLab(Lab):
     def ready(self, pod: str) -> None:
         """Wait until a pod is ready."""
         namespace, name = pod.split("/")
-        wait = ("wait", "--for=condition=Ready", "--timeout=40s", "-n", namespace)
+        wait = ("wait", "--for=condition=Ready", f"--timeout={patience(40):.0f}s", "-n", namespace)
         self.kubectl(*wait, f"pod/{name}")
 
     def becomes(self, verdict: str, source: str, destination: str, port: str = "80/TCP") -> None:

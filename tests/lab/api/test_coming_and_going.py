@@ -16,7 +16,7 @@ from tests.conftest import COMMAND, Run
 from tests.lab.api.hollow import ApiLab, fresh_lab, joined, nodes_of
 from tests.lab.builders import namespace, pod
 from tests.testbed.plane import ControlPlane
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, kill
 
 
 @pytest.fixture
@@ -83,8 +83,7 @@ def _killed_when(lab: ApiLab, seen: Callable[[State], bool]) -> None:
         return ledger is not None and seen(ledger.state)
 
     eventually(reached, "half-way", 60)
-    started.kill()
-    started.wait()
+    kill(started)
 
 
 @pytest.mark.bpf

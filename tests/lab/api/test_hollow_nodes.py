@@ -17,7 +17,7 @@ from tests.conftest import Run
 from tests.lab.api.hollow import ApiLab
 from tests.lab.builders import CLUSTER, TENANTS, namespace, pod
 from tests.lab.conftest import Cell, key_of
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -138,7 +138,9 @@ def test_a_pod_made_again_under_its_name_is_another_one(
 def test_a_deployment_scales_up_and_down(hollow: ApiLab, tenant: Name) -> None:
     space = tenant("test01")
     hollow.make(namespace(space) + _deployment(space, replicas=3))
-    hollow.kubectl("rollout", "status", "-n", space, "deployment/web", "--timeout=60s")
+    hollow.kubectl(
+        "rollout", "status", "-n", space, "deployment/web", f"--timeout={patience(60):.0f}s"
+    )
     held = [key for key in hollow.held() if key.startswith(f"{space}/")]
     assert len(held) == 3
     hollow.kubectl("scale", "-n", space, "deployment/web", "--replicas=1")
@@ -154,7 +156,9 @@ def test_a_service_leads_to_its_pods_and_the_policy_judges_them(
     text = namespace(space) + namespace(other) + _deployment(space, replicas=2)
     text += _service(space) + pod(f"{space}/client") + pod(f"{other}/client")
     hollow.make(text, f"{space}/client", f"{other}/client")
-    hollow.kubectl("rollout", "status", "-n", space, "deployment/web", "--timeout=60s")
+    hollow.kubectl(
+        "rollout", "status", "-n", space, "deployment/web", f"--timeout={patience(60):.0f}s"
+    )
     service = json.loads(hollow.kubectl("get", "service", "-n", space, "web", "-o", "json"))
 
     def answers(source: str, calls: int = 1) -> set[str]:

@@ -15,7 +15,7 @@ import pytest
 
 from enforcer.lab import netns, network
 from enforcer.lab.api.plane import free_ports
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import ending, eventually, patience
 
 pytestmark = pytest.mark.bpf
 
@@ -36,18 +36,15 @@ def node() -> Iterator[str]:
 def uplink(node: str, port: int, ready: Path) -> Iterator[None]:
     words = ("127.0.0.1", str(port), str(port), str(ready), node)
     command = [sys.executable, "-m", "enforcer.lab.api.uplink", *words]
-    with subprocess.Popen(command) as process:
-        try:
-            eventually(ready.exists, "the uplink listens")
-            yield
-        finally:
-            process.kill()
+    with ending(subprocess.Popen(command)):
+        eventually(ready.exists, "the uplink listens")
+        yield
 
 
 def ask(node: str, port: int, question: bytes) -> bytes:
     """Send, say that this was all, and read to the end."""
     with netns.inside(node):
-        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=patience(10))
     with connection:
         connection.sendall(question)
         connection.shutdown(socket.SHUT_WR)
@@ -69,7 +66,7 @@ def test_what_a_node_sends_arrives_whole_and_comes_back(node: str, tmp_path: Pat
         question = bytes(range(256)) * 4000
         with uplink(node, port, tmp_path / "ready"):
             assert ask(node, port, question) == question[::-1]
-        thread.join()
+        thread.join(patience(10))
 
 
 def test_a_target_that_is_away_is_a_broken_connection(node: str, tmp_path: Path) -> None:
