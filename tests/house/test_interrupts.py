@@ -83,7 +83,7 @@ def test_the_agent_and_who_follows_it_end(tmp_path: Path) -> None:
         for command in ("monitor", "observe"):
             follow = ["--follow"] if command == "observe" else []
             words = [command, "--run-dir", str(node.run_dir), "--last", "9", *follow]
-            assert interrupted(words, tmp_path / command, "t1/a") == INTERRUPTED
+            assert interrupted(words, tmp_path / command, "denied") == INTERRUPTED
         os.kill(agent.pid, signal.SIGINT)
         assert ended(agent) == 0
     finally:
