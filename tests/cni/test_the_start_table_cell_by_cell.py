@@ -20,7 +20,8 @@ from enforcer.lab.names import Wire
 from enforcer.start import StartMode
 from generators.labels import MODE_ANNOTATION
 from tests.cni.datagrams import Datagram, Listeners, listening
-from tests.cni.node import Node, namespace, pod, started, tenants, wait_for
+from tests.cni.node import Node, namespace, pod, started, tenants
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(180)]
 
@@ -91,7 +92,7 @@ class Stage:
             wire = replace(wire, interface=f"odd{next(self.numbers)}{name}"[:15])
         self.node.plug(wire)
         if line == "watcher":
-            wait_for(lambda: self.has_programs(wire))
+            eventually(lambda: self.has_programs(wire))
         return wire
 
     def has_programs(self, wire: Wire) -> bool:
@@ -102,7 +103,7 @@ class Stage:
     def tell(self, pods: Mapping[str, Wire]) -> None:
         """Have the agent know pods as an API server shows them once they have addresses."""
         self.node.write("told.json", *(pod(key, ips=wire.addresses) for key, wire in pods.items()))
-        wait_for(lambda: all(self.node.enforces(key) for key in pods))
+        eventually(lambda: all(self.node.enforces(key) for key in pods))
 
     def cells(self, new: Wire, space: str) -> Iterator[tuple[str, Datagram]]:
         """What is sent for each cell: one datagram or two of each family."""
@@ -153,7 +154,7 @@ def stage(
         elsewhere = {"nodeName": "elsewhere", "containers": [{"name": "c"}]}
         far = {**pod("t1/far", ips=FAR), "spec": elsewhere}
         node.write("peers.json", far, *(pod(f"{space}/peer") for space in PEERS))
-        wait_for(lambda: "t2 open" in node.places.namespaces.read_text())
+        eventually(lambda: "t2 open" in node.places.namespaces.read_text())
         peers = {space: node.sandbox() for space in PEERS}
         for space, wire in peers.items():
             assert node.add(f"{space}/peer", wire).code == 0, node.log
@@ -195,7 +196,10 @@ def test_rows_are_what_packets_do(
                 row: runtime.submit(stage.node.add, keys[row], wire, seconds=SECONDS[known])
                 for row, wire in pods.items()
             }
-        found = {str(row): "fails" if a.result().code else "starts" for row, a in added.items()}
+        found = {
+            str(row): "fails" if a.result(patience(60)).code else "starts"
+            for row, a in added.items()
+        }
         assert found == {str(row): row.add for row in chosen}, stage.node.log
         assert all(stage.has_programs(wire) for wire in pods.values()), "before ADD answered"
     elif known == "known":
