@@ -61,12 +61,16 @@ static __always_inline enum reason judge_link_control(struct __sk_buff *skb,
 	return DROP_INVALID_SOURCE_IP;
 }
 
-/* Any tenant's masqueraded traffic wears the node's address; only a local socket proves the node. */
+/*
+ * Any tenant's masqueraded traffic wears the node's address; only a local socket proves the node.
+ * What came in by an interface has none, whatever it says: a bridge passes frames of a pod on with
+ * the pod's own socket.
+ */
 static __always_inline int is_from_host(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct policy_peer peer = {};
 
-	if (!packet->family || !skb->sk)
+	if (!packet->family || !skb->sk || skb->ingress_ifindex)
 		return 0;
 	policy_find_peer(&peer, (struct address *)&packet->source);
 	return peer.identity == IDENTITY_HOST;

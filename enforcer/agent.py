@@ -42,6 +42,7 @@ from enforcer.compile import Compiler
 from enforcer.identity import Registry
 from enforcer.maps import Maps
 from enforcer.numbers import Numbers
+from enforcer.own_addresses import OwnNode
 from enforcer.programs import Programs, is_up
 from enforcer.remembered import Lately, Remembered
 from enforcer.residents import Residents
@@ -173,6 +174,7 @@ class Agent:
         self._saved: tuple[int, ...] = ()
         self._compiler = Compiler(settings.node, self._registry, start_mode=settings.start_mode)
         self._residents = Residents(settings.node)
+        self._own_node = OwnNode(settings.node)
         self._programs = Programs(parts.pins, kernel.endpoints)
         self._remembered = Remembered(settings.run_dir)
         self._lately = Lately()
@@ -222,6 +224,11 @@ class Agent:
     def report(self, source: str, error: str) -> None:
         """What a part beside the loop cannot do, for status and readiness; empty: it can again."""
         self._reported[source] = error
+        self._woken.set()
+
+    def have_addresses(self, addresses: tuple[str, ...]) -> None:
+        """These are the node's from now on."""
+        self._own_node.have(addresses)
         self._woken.set()
 
     def look_around(self) -> None:
@@ -302,7 +309,7 @@ class Agent:
             # First the flag: what comes meanwhile is looked at in the next turn.
             self._attachments_changed = False
             yield from self._residents.attach(self._parts.attachments.snapshot())
-        yield from self._residents.follow(changes)
+        yield from self._own_node.follow(self._residents.follow(changes))
         if tick:
             yield from self._residents.look_again()
 
@@ -353,7 +360,11 @@ class Agent:
         self._state = replace(self._state, revision=self._state.revision + 1)
         for change in changes:
             if isinstance(change, NodesChange):
-                nodes = {ip: node.name for node in change.nodes for ip in node.ips}
+                nodes = {
+                    ip: node.name
+                    for node in change.nodes
+                    for ip in (*node.ips, *node.interface_ips)
+                }
                 self._state = replace(self._state, nodes=nodes)
             elif self._is_remembered(change):
                 self._remembered.touch()

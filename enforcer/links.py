@@ -1,10 +1,10 @@
 """Interfaces of the node and what is behind them, asked of the kernel by raw netlink.
 
 The CNI server asks which interface of the node a pod's network namespace hangs on, the watcher
-hears of new interfaces, the agent asks for the interface of a pod that no CNI call told of. Plain
-sockets: this is in the path of every pod that starts, and pyroute2 takes longer to import than a
-pod to start. What may surprise: nothing here ever enters another network namespace; the kernel
-answers for one by the id under which it knows it.
+hears of new interfaces, the agent asks for the interface of a pod that no CNI call told of, and for
+the node's own addresses. Plain sockets: this is in the path of every pod that starts, and pyroute2
+takes longer to import than a pod to start. What may surprise: nothing here ever enters another
+network namespace; the kernel answers for one by the id under which it knows it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NESTED_MASK = 0x3FFF
 
 IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 3, 5, 18, 37, 46
 IFLA_INFO_KIND = 1
-IFA_ADDRESS, IFA_LOCAL, IFA_TARGET_NETNSID = 1, 2, 10
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 8, 10
 RTA_DST, RTA_OIF = 1, 4
 NETNSA_NSID, NETNSA_FD = 1, 3
-RTNLGRP_LINK = 1
+RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 1, 5, 9
 SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
 SCOPE_LINK = 253
 
@@ -63,6 +63,17 @@ class Link:
     """The id under which ours knows the network namespace of the other end; None: the same."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An address that an interface of this network namespace has."""
+
+    ifindex: int
+    address: str
+    scope: int
+    flags: int
+    """IFA_F_..."""
+
+
 class Netlink:
     """One route netlink socket; not for several threads at once."""
 
@@ -82,6 +93,12 @@ class Netlink:
         """Every interface of this network namespace."""
         messages = self._ask(RTM_GETLINK, NLM_F_DUMP, IFINFO.pack(0, 0, 0, 0, 0))
         return [parse_link(body) for kind, body in messages if kind == RTM_NEWLINK]
+
+    def addresses(self) -> list[Held]:
+        """Every address of every interface of this network namespace."""
+        messages = self._ask(RTM_GETADDR, NLM_F_DUMP, IFADDR.pack(0, 0, 0, 0, 0))
+        found = [parse_address(body) for kind, body in messages if kind == RTM_NEWADDR]
+        return [held for held in found if held is not None]
 
     def link(self, ifindex: int) -> Link | None:
         """One interface; None if there is no such one."""
@@ -119,9 +136,12 @@ class Netlink:
         except OSError:  # the other network namespace has just gone
             return frozenset()
         return frozenset(
-            address
+            held.address
             for kind, found in messages
-            if kind == RTM_NEWADDR and (address := _address_on(found, link.peer))
+            if kind == RTM_NEWADDR
+            and (held := parse_address(found)) is not None
+            and held.ifindex == link.peer
+            and held.scope < SCOPE_LINK
         )
 
     def route_to(self, address: str) -> int | None:
@@ -189,18 +209,18 @@ def netlink() -> Iterator[Netlink]:
         opened.close()
 
 
-def listen() -> socket.socket:
-    """A socket that hears of every interface that appears or changes here; see `heard`."""
+def listen(*groups: int) -> socket.socket:
+    """A socket that hears what happens here to what the groups (RTNLGRP_...) are about."""
     opened = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     )
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE * 4)
-    opened.bind((0, 1 << (RTNLGRP_LINK - 1)))
+    opened.bind((0, sum(1 << (group - 1) for group in groups)))
     return opened
 
 
 def heard(data: bytes) -> list[Link]:
-    """The interfaces that a datagram of `listen` tells of."""
+    """The interfaces that a datagram of `listen(RTNLGRP_LINK)` tells of."""
     return [parse_link(body) for kind, _, body in split(data) if kind == RTM_NEWLINK]
 
 
@@ -252,13 +272,19 @@ def parse_link(body: bytes) -> Link:
     )
 
 
-def _address_on(body: bytes, ifindex: int) -> str:
-    _, _, _, scope, index = IFADDR.unpack_from(body)
+def parse_address(body: bytes) -> Held | None:
+    """The address that an address message describes; of two ends of a line, the one that is here.
+
+    None where it names none.
+    """
+    _, _, flags, scope, ifindex = IFADDR.unpack_from(body)
     found = _attributes(body[IFADDR.size :])
     raw = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
-    if index != ifindex or scope >= SCOPE_LINK or raw is None:
-        return ""
-    return str(ipaddress.ip_address(raw))
+    if raw is None:
+        return None
+    more = found.get(IFA_FLAGS)
+    flags = int.from_bytes(more, "little") if more is not None else flags
+    return Held(ifindex, str(ipaddress.ip_address(raw)), scope, flags)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -103,7 +103,9 @@ class _Kernel:
         self._maps.apply([Change(Table.ENDPOINTS, LOOPBACK, entry)])
         self._reader.read()
         program = self._programs[packet.direction]
-        context = kernel.SkbContext(ifindex=LOOPBACK, ingress_ifindex=LOOPBACK)
+        # A test run has a socket; what came in by an interface has none that counts.
+        came_by = 0 if packet.from_socket else LOOPBACK
+        context = kernel.SkbContext(ifindex=LOOPBACK, ingress_ifindex=came_by)
         run = kernel.test_run(program.fd, frame(packet), context)
         records = self._reader.read()
         if records:

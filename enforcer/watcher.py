@@ -55,7 +55,7 @@ class Watcher:
         self._part = Part(
             "interfaces", "new interfaces are not closed until their pod is known", report
         )
-        self._socket = links.listen()
+        self._socket = links.listen(links.RTNLGRP_LINK)
         self._seen = {link.ifindex for link in _everything()}
 
     def run(self, stop: threading.Event) -> None:

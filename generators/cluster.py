@@ -242,7 +242,7 @@ def _addressed(
 ) -> tuple[tuple[Pod, ...], tuple[Node, ...]]:
     """Pods to be get addresses: on a node's network the node's, others from the pod ranges."""
     used = {ip for pod in pods for ip in (*pod.ips, *pod.host_ips)}
-    used.update(ip for node in nodes for ip in node.ips)
+    used.update(ip for node in nodes for ip in (*node.ips, *node.interface_ips))
     node_pool = AddressPool(DEFAULT_NODE_CIDRS, used)
     pools = {node.name: AddressPool(node.pod_cidrs, used) for node in nodes if node.pod_cidrs}
     shared_pool = AddressPool(pod_cidrs, used)

@@ -116,6 +116,13 @@ def _end(evaluator: Evaluator, party: Party) -> EndNote:
             return EndNote(
                 party.name, party.address, f"address of node {party.node or '(unnamed)'}"
             )
+        if party.interface_of:
+            nodes = ", ".join(sorted(party.interface_of))
+            return EndNote(
+                party.name,
+                party.address,
+                f"address of an interface of node {nodes}, and only there",
+            )
         service = evaluator.service(f"{EXTERNAL_PREFIX}{party.address}")
         if service is not None:
             what = f"ClusterIP of Service {service.key}, without a backend for this port"

@@ -196,7 +196,10 @@ class Node:
 
     name: str
     ips: tuple[str, ...] = ()
+    """As its status tells everybody."""
     pod_cidrs: tuple[str, ...] = ()
+    interface_ips: tuple[str, ...] = ()
+    """What its interfaces have, such as a bridge: the node to its own pods, nobody to others."""
     origin: Origin = field(default=Origin(), compare=False)
 
 

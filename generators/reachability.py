@@ -75,13 +75,15 @@ class Party:
     """One end of a connection as a decision sees it.
 
     `pod` is set for pods on the pod network only; `node` is the name of the node whose address it
-    is, for the node's own processes and for pods on its network.
+    is, for the node's own processes and for pods on its network. `interface_of` names the nodes
+    that have the address on an interface: to their pods it is the node, to others nobody.
     """
 
     name: str
     address: str
     pod: Pod | None = None
     node: str | None = None
+    interface_of: frozenset[str] = frozenset()
 
 
 class Route(Enum):
@@ -147,6 +149,11 @@ class Evaluator:
         for pod in cluster.pods:
             if pod.host_network and not pod.terminal:
                 self.node_addresses.update((ip, pod.node) for ip in pod.ips)
+        self.interface_addresses: dict[str, frozenset[str]] = {}
+        for node in cluster.nodes:
+            for ip in node.interface_ips:
+                others = self.interface_addresses.get(ip, frozenset())
+                self.interface_addresses[ip] = others | {node.name}
 
     def cell(self, question: Question) -> Cell:
         """The answer to one question; LookupError when an end has no address of that family."""
@@ -185,6 +192,8 @@ class Evaluator:
         destination = packet.destination
         if destination.pod is not None or destination.node is not None:
             return ()
+        if packet.source.pod is not None and _own_node(packet.source.pod, destination):
+            return ()
         key = ServiceKey(destination.address, packet.port, packet.protocol)
         return self.services.get(key, ())
 
@@ -211,7 +220,7 @@ class Evaluator:
             if family(address) is not of or pod.terminal:
                 continue
             if pod.host_network:
-                return Party(name, address, node=pod.node)
+                return replace(self.at_address(name, address), node=pod.node)
             if self.owners[address].key == pod.key:
                 return Party(name, address, pod=pod)
         raise LookupError(f"{name} has no {of} address")
@@ -223,7 +232,10 @@ class Evaluator:
     def at_address(self, name: str, address: str) -> Party:
         """Whoever has an address: a pod, a node, or somebody outside."""
         pod = self.owners.get(address)
-        return Party(name, address, pod, self.node_addresses.get(address) if pod is None else None)
+        if pod is not None:
+            return Party(name, address, pod)
+        node, interface_of = self.node_addresses.get(address), self.interface_addresses
+        return Party(name, address, None, node, interface_of.get(address, frozenset()))
 
     def arriving(self, packet: Packet) -> Packet:
         """The packet as the destination sees it: a hairpin wears the address of the pod's node."""
@@ -483,4 +495,5 @@ def _same(packet: Packet) -> bool:
 
 def _own_node(pod: Pod, other: Party) -> bool:
     """Whether the other end is the pod's own node; a pod that is on no node yet has none."""
-    return other.pod is None and pod.node != "" and other.node == pod.node
+    is_its = other.node == pod.node or pod.node in other.interface_of
+    return other.pod is None and pod.node != "" and is_its

@@ -209,10 +209,14 @@ class Reader:
         return replace(found, labels=self._shared.labels(dict(found.labels)))
 
     def node(self, document: Document) -> Node | None:
-        """A node's addresses and pod ranges; its heartbeats change nothing here."""
+        """A node's addresses and pod ranges; its heartbeats change nothing here.
+
+        What its interfaces have, the agent asks its own kernel: an annotation is no proof.
+        """
         whole = mapping(document, "status")
         addresses = {"addresses": whole.get("addresses")}
-        return self._parse({**document, "status": addresses}, Node, "spec", "status")
+        found = self._parse({**document, "status": addresses}, Node, "spec", "status")
+        return None if found is None else replace(found, interface_ips=())
 
     def policy(self, document: Document) -> NetworkPolicy:
         """A policy; one that makes no sense lets nobody in or out, and selects as widely as told.

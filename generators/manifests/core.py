@@ -27,6 +27,8 @@ from generators.workloads import workload_of
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 _RUNNING = "Running"
 _NODE_ADDRESSES = ("InternalIP", "ExternalIP")
+INTERFACE_ADDRESSES = "ringfence.io/interface-addresses"
+"""Annotation of a Node in a file: what an agent would ask its kernel for."""
 
 
 def parse_namespace(root: Cursor, origin: Origin) -> Namespace:
@@ -145,9 +147,24 @@ def parse_node(root: Cursor, origin: Origin) -> Node:
     return Node(
         name=meta.name,
         ips=tuple(dict.fromkeys(ip for ip in ips if ip is not None)),
+        interface_ips=_interface_addresses(root),
         pod_cidrs=_pod_cidrs(spec) if spec is not None else (),
         origin=origin,
     )
+
+
+def _interface_addresses(root: Cursor) -> tuple[str, ...]:
+    meta = root.child("metadata")
+    annotations = meta.child("annotations") if meta is not None else None
+    at = annotations.child(INTERFACE_ADDRESSES) if annotations is not None else None
+    if at is None:
+        return ()
+    try:
+        found = [str(parse_address(part.strip())) for part in at.text().split(",")]
+    except ValueError:
+        at.fail(f'Invalid value: "{at.text()}": must be IP addresses', "write ADDRESS[,ADDRESS...]")
+        return ()
+    return tuple(dict.fromkeys(found))
 
 
 def _pod_cidrs(spec: Cursor) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from tests.bpf.veth import (
     GROUP,
     ISOLATED,
     ISOLATED_BOTH,
+    LOOPBACK,
     NODE,
     OTHER,
     OTHER_IDENTITY,
@@ -188,6 +189,8 @@ def test_node_reaches_the_pod_and_the_pod_its_node(veth: Veth, family: int) -> N
     """In test runs every packet has a socket; without one is tested with real packets."""
     veth.configure(ISOLATED_BOTH)
     assert veth.to_pod(ip(family, NODE, POD) / tcp()).reason is ForwardReason.HOST
+    bridged = veth.to_pod(ip(family, NODE, POD) / tcp(), came_by=LOOPBACK)
+    assert bridged.reason is DropReason.POLICY_DENIED, "a socket that is not the node's"
     assert veth.from_pod(ip(family, POD, NODE) / tcp(port=10250)).reason is ForwardReason.HOST
 
 

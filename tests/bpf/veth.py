@@ -190,9 +190,9 @@ class Veth:
             )
         )
 
-    def to_pod(self, packet: Packet | bytes) -> Answer:
-        """Send a packet towards the pod."""
-        return self.send(Dir.INGRESS, packet)
+    def to_pod(self, packet: Packet | bytes, came_by: int = 0) -> Answer:
+        """Send a packet towards the pod, from a local socket or an interface that it came by."""
+        return self.send(Dir.INGRESS, packet, came_by)
 
     def from_pod(self, packet: Packet | bytes) -> Answer:
         """Let the pod send a packet."""
@@ -208,11 +208,11 @@ class Veth:
             isolating={(GROUP, direction): () for direction in Dir},
         )
 
-    def send(self, direction: Dir, packet: Packet | bytes) -> Answer:
+    def send(self, direction: Dir, packet: Packet | bytes, came_by: int = 0) -> Answer:
         """A packet or a frame, one way or the other."""
         frame = packet if isinstance(packet, bytes) else ethernet(packet)
         before = self._counts(direction)
-        context = kernel.SkbContext(ifindex=LOOPBACK)
+        context = kernel.SkbContext(ifindex=LOOPBACK, ingress_ifindex=came_by)
         run = kernel.test_run(self._programs[direction].fd, frame, context)
         counted = [s for s, n in self._counts(direction).items() if n != before.get(s, 0)]
         assert len(counted) == 1, f"one packet is counted once, not {counted}"

@@ -57,7 +57,7 @@ def wired(node: str, count: int) -> Iterator[list[Wire]]:
 def test_the_kernel_says_where_a_pod_is(unique_name: Names) -> None:
     node = unique_name("rfl")
     with wired(node, 2) as (first, second), netns.inside(node):
-        listening = links.listen()
+        listening = links.listen(links.RTNLGRP_LINK)
         network.connect_pod(node, second)
         with listening:
             assert second.interface in {link.name for link in links.heard(listening.recv(1 << 18))}

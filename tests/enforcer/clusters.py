@@ -41,8 +41,11 @@ NAMESPACES = ("n1", "n2", "n3")
 NODES = ("", "here", "there")
 POD_CIDRS = ("10.0.0.0/24", "fd00::/64")
 NODE_ADDRESSES = {"here": ("10.9.0.1", "fd09::1"), "there": ("10.9.0.2", "fd09::2")}
+INTERFACE_ADDRESSES = {"here": ("10.0.0.250", "fd00::fa"), "there": ("10.0.0.250", "10.9.0.1")}
+"""One is on both nodes, as that of a bridge may be; one is the other node's own."""
 EXTERNALS = (
     "10.0.0.200",
+    "10.0.0.250",
     "10.9.0.1",
     "10.9.0.2",
     "192.0.2.1",
@@ -224,7 +227,9 @@ def clusters(draw: st.DrawFn) -> Cluster:
         namespaces=namespaces,
         pods=tuple(map(placed, found)),
         policies=tuple(draw(st.lists(policies, min_size=2, max_size=6, unique_by=lambda p: p.key))),
-        nodes=tuple(Node(name, ips) for name, ips in NODE_ADDRESSES.items()),
+        nodes=tuple(
+            Node(name, ips, (), INTERFACE_ADDRESSES[name]) for name, ips in NODE_ADDRESSES.items()
+        ),
         services=tuple(
             draw(
                 st.lists(services, max_size=2, unique_by=(lambda s: s.key, lambda s: s.cluster_ips))
