@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from generators.addresses import contains
+from generators.assumptions import Assumption, assumptions
 from generators.isolation import is_ours, isolation_policies
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.manifests import Documents
@@ -56,6 +57,8 @@ class Cluster:
     pod_cidrs: tuple[str, ...] = DEFAULT_POD_CIDRS
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was changed or left out on the way, for the user's eyes."""
+    assumptions: tuple[Assumption, ...] = field(default=(), compare=False)
+    """What the input does not say and a verdict may depend on."""
 
 
 def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cluster:
@@ -81,6 +84,7 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
         tenants=tenants,
         pod_cidrs=pod_cidrs,
         warnings=tuple(warnings),
+        assumptions=assumptions(documents, {pod.key: pod.ips for pod in pods}, config),
     )
 
 
@@ -104,6 +108,20 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
         pod_cidrs=pod_ranges(nodes),
         warnings=tuple(warnings),
     )
+
+
+def assumed(cluster: Cluster, ends: Iterable[str]) -> tuple[str, ...]:
+    """What a question about these ends, named as in cells, takes for granted."""
+    names = set(ends)
+    namespaces = {name.partition("/")[0] for name in names}
+    found = [item.text for item in cluster.assumptions if item.namespaces & namespaces]
+    walled = cluster.config is not None and "ip" in namespaces
+    if walled and not any(node.pod_cidrs for node in cluster.nodes):
+        found.append(
+            f"no Node says podCIDRs, so pods are taken to be in {' and '.join(cluster.pod_cidrs)}, "
+            "and any other address outside the cluster; add the Nodes"
+        )
+    return tuple(found)
 
 
 def label_namespaces(

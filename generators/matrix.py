@@ -6,8 +6,10 @@ questions.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
@@ -15,7 +17,7 @@ from generators.addresses import Family, family, parse_address
 from generators.cluster import Cluster, address_owners
 from generators.errors import RingfenceError
 from generators.protocols import NO_PORT, port_text, portless
-from generators.reachability import EXTERNAL_PREFIX, Question, evaluate
+from generators.reachability import EXTERNAL_PREFIX, Question
 from generators.services import SERVICE_PREFIX
 from generators.verdicts import Cell, Judgement
 
@@ -23,7 +25,7 @@ ENGINES = "ringfence.engines"
 """Entry-point group: name -> callable(cluster, questions) that answers every question, in order."""
 EVALUATE = "evaluate"
 
-Engine = Callable[[Cluster, Sequence[Question]], Iterable[Cell]]
+Engine = Callable[[Cluster, Iterable[Question]], Iterable[Cell]]
 
 _PORT = re.compile(r"([0-9]{1,5})(?:/(TCP|UDP|SCTP))?", re.IGNORECASE)
 _HIGHEST_PORT = 65535
@@ -125,14 +127,61 @@ def declared_ports(cluster: Cluster) -> tuple[PortProtocol, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """One question for each ordered pair of ends, port and common family.
+
+    They are made as they are taken, in the order of the cells: all of them at once would not fit.
+    """
+
+    sources: Mapping[str, frozenset[Family]]
+    destinations: Mapping[str, frozenset[Family]]
+    pods: frozenset[str]
+    ports: tuple[PortProtocol, ...]
+
+    def __iter__(self) -> Iterator[Question]:
+        for source, from_families in self.sources.items():
+            for destination, to_families in self.destinations.items():
+                if self.is_asked(source, destination):
+                    common = sorted(from_families & to_families)
+                    for wanted in self.ports:
+                        for of in common:
+                            yield Question(source, destination, wanted.protocol, wanted.port, of)
+
+    def __len__(self) -> int:
+        """How many questions there are."""
+        return (
+            len(self.ports)
+            * sum(
+                count * there
+                for families, count in Counter(self.sources.values()).items()
+                for others, there in Counter(self.destinations.values()).items()
+                for _ in families & others
+            )
+            - self._between_strangers()
+        )
+
+    def _between_strangers(self) -> int:
+        outside = [self.sources.keys() - self.pods, self.destinations.keys() - self.pods]
+        return len(self.ports) * sum(
+            len(self.sources[source] & self.destinations[destination])
+            for source in outside[0]
+            for destination in outside[1]
+        )
+
+    def is_asked(self, source: str, destination: str) -> bool:
+        """Whether one of the two is a pod: nothing of ours stands between two others."""
+        return source in self.pods or destination in self.pods
+
+
 def questions(
     cluster: Cluster,
     ports: Sequence[PortProtocol] = (),
     externals: Sequence[str] = (),
     source: str | None = None,
     destination: str | None = None,
-) -> tuple[Question, ...]:
-    """One question for each ordered pair, port and common family; sorted.
+) -> Questions:
+    """What a matrix asks.
 
     Without `ports` every declared one. `source` and `destination` narrow the pairs to one end.
     """
@@ -143,15 +192,13 @@ def questions(
         everyone[name] = families
     sources = everyone if source is None else dict([end_of(cluster, source)])
     destinations = everyone if destination is None else dict([end_of(cluster, destination)])
-    found = {
-        Question(a, b, wanted.protocol, wanted.port, common)
-        for a, from_families in sources.items()
-        for b, to_families in destinations.items()
-        if a in pods or b in pods
-        for common in from_families & to_families
-        for wanted in ports or declared_ports(cluster)
-    }
-    return tuple(sorted(found))
+    wanted = set(ports) or declared_ports(cluster)
+    return Questions(
+        sources=dict(sorted(sources.items())),
+        destinations=dict(sorted(destinations.items())),
+        pods=pods,
+        ports=tuple(sorted(wanted, key=lambda port: (port.protocol, port.port))),
+    )
 
 
 def single_question(
@@ -167,19 +214,16 @@ def single_question(
     return Question(a, b, wanted.protocol, wanted.port, Family(of) if of else common[0])
 
 
-def answer(engine: str, cluster: Cluster, asked: Sequence[Question]) -> tuple[Cell, ...]:
-    """The cells that an engine gives; BadQuestion when it is not installed."""
-    return tuple(_engine(engine)(cluster, asked))
+def answer(engine: str, cluster: Cluster, asked: Iterable[Question]) -> Iterable[Cell]:
+    """The cells that an engine gives; BadQuestion when it is not installed.
 
-
-def _engine(name: str) -> Engine:
-    if name == EVALUATE:
-        return evaluate
-    for point in entry_points(group=ENGINES, name=name):
+    `evaluate` makes them as they are taken.
+    """
+    for point in entry_points(group=ENGINES, name=engine):
         found: Engine = point.load()
-        return found
+        return found(cluster, asked)
     raise BadQuestion(
-        f'engine "{name}" is not installed; install the enforcer, or use --engine {EVALUATE}'
+        f'engine "{engine}" is not installed; install the enforcer, or use --engine {EVALUATE}'
     )
 
 
@@ -207,10 +251,39 @@ def judgement_document(judgement: Judgement) -> dict[str, object]:
     }
 
 
-def matrix_document(engine: str, cells: Iterable[Cell]) -> dict[str, object]:
-    """The whole answer of `matrix -o json`."""
-    return {"engine": engine, "cells": [cell_document(cell) for cell in sorted(cells, key=_order)]}
+def matrix_text(engine: str, assumed: Sequence[str], cells: Iterable[Cell]) -> Iterator[str]:
+    """The whole answer of `matrix -o json`, piece by piece; the cells come in their order."""
+    yield '{\n  "engine": ' + json.dumps(engine) + ',\n  "assumptions": '
+    yield _indented(list(assumed)) + ',\n  "cells": ['
+    tails: dict[tuple[object, ...], tuple[Cell, str]] = {}
+    mark = "\n"
+    for cell in cells:
+        # Most cells of a large cluster share their judgements, which are most of the text.
+        key = (id(cell.egress), id(cell.ingress), cell.protocol, cell.port, cell.family)
+        if key not in tails:
+            tails[key] = cell, _tail(cell)
+        yield (
+            f'{mark}    {{\n      "source": "{cell.source}",\n'
+            f'      "destination": "{cell.destination}",{tails[key][1]}'
+        )
+        mark = ",\n"
+    yield "]\n}\n" if mark == "\n" else "\n  ]\n}\n"
 
 
-def _order(cell: Cell) -> tuple[str, str, str, int, str]:
-    return (cell.source, cell.destination, cell.protocol, cell.port, cell.family)
+def _tail(cell: Cell) -> str:
+    """A cell's text from `protocol` on."""
+    document = cell_document(cell)
+    del document["source"], document["destination"]
+    return _indented(document, "    ").removeprefix("{")
+
+
+def _indented(document: object, by: str = "  ") -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False).replace("\n", f"\n{by}")
+
+
+def matrix_document(
+    engine: str, assumed: Sequence[str], cells: Iterable[Cell]
+) -> dict[str, object]:
+    """The same as plain values."""
+    documents = [cell_document(cell) for cell in cells]
+    return {"engine": engine, "assumptions": list(assumed), "cells": documents}

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from typing import TypeVar
 
 import click
+
+T = TypeVar("T")
 
 
 class Output(StrEnum):
@@ -46,6 +50,21 @@ def warn(warnings: Iterable[str]) -> None:
     """Messages go to stderr, so that results stay clean."""
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def progress(items: Iterable[T], total: int) -> Iterator[T]:
+    """The items; on a terminal with what is done of them, once that takes more than 2 seconds."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    shown = time.monotonic() + 1
+    for done, item in enumerate(items):
+        yield item
+        now = time.monotonic()
+        if now > shown + 1:
+            shown = now
+            click.echo(f"\r{done + 1} of {total}", nl=False, err=True)
+    click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def on_terminal() -> bool:

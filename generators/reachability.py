@@ -142,6 +142,9 @@ class Evaluator:
         self.quarantined = quarantined(cluster)
         self.audited = audited(cluster)
         self.owners = address_owners(cluster.pods)
+        self.policies: dict[str, list[NetworkPolicy]] = {}
+        for policy in sorted(cluster.policies, key=lambda p: p.name):
+            self.policies.setdefault(policy.namespace, []).append(policy)
         self.pods = {pod.key: pod for pod in cluster.pods}
         self.services = service_map(cluster.services, cluster.slices, cluster.pods)
         self.virtual = {ip: service for service in cluster.services for ip in service.cluster_ips}
@@ -353,14 +356,11 @@ class Evaluator:
 
     def isolating(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
         """The policies that isolate a pod in a direction, by name."""
-        found = (
+        return tuple(
             policy
-            for policy in self.cluster.policies
-            if policy.namespace == subject.namespace
-            and direction in policy.directions
-            and matches(policy.pod_selector, subject.labels)
+            for policy in self.policies.get(subject.namespace, ())
+            if direction in policy.directions and matches(policy.pod_selector, subject.labels)
         )
-        return tuple(sorted(found, key=lambda p: p.name))
 
     def matching_rules(
         self, direction: Direction, policies: Iterable[NetworkPolicy], packet: Packet
@@ -416,12 +416,6 @@ class Evaluator:
         elif not matches(item.namespace_selector, self.namespaces[peer.pod.namespace].labels):
             return False
         return item.pod_selector is None or matches(item.pod_selector, peer.pod.labels)
-
-
-def evaluate(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
-    """The engine `evaluate`: an answer for each question, in order."""
-    evaluator = Evaluator(cluster)
-    return tuple(evaluator.cell(question) for question in questions)
 
 
 def rule_name(policy: NetworkPolicy, direction: Direction, index: int) -> str:

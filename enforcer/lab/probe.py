@@ -18,7 +18,7 @@ from enforcer.lab.responder import TYPES
 from enforcer.lab.view import View
 from generators.addresses import Family, family
 from generators.cluster import from_objects
-from generators.grid import Style, grid_text
+from generators.grid import Style, grid_text, table_of
 from generators.matrix import BadQuestion, PortProtocol, judgement_document, questions
 from generators.reachability import Question
 from generators.verdicts import Cell, Judgement, Reason, Verdict
@@ -142,7 +142,7 @@ def matrix(
     """Answers to the questions of `ringfence matrix`, and how many the prober cannot ask."""
     cluster = from_objects(view.documents)
     wanted = [PortProtocol.parse(port) for port in ports]
-    asked = questions(cluster, wanted, (), source, destination)
+    asked = tuple(questions(cluster, wanted, (), source, destination))
     pods = view.pods
     strangers = {name for q in asked for name in (q.source, q.destination)}
     strangers -= {item.pod.key for item in pods}
@@ -164,4 +164,4 @@ def document(findings: Sequence[Finding]) -> dict[str, object]:
 
 def table(findings: Sequence[Finding], style: Style, encoding: str) -> str:
     """The same grids that `ringfence matrix` draws."""
-    return grid_text((finding.cell() for finding in findings), style, encoding)
+    return "".join(grid_text(table_of(finding.cell() for finding in findings), style, encoding))

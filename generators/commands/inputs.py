@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from generators.errors import RingfenceError
 
 if TYPE_CHECKING:
     from generators.cluster import Cluster
@@ -48,6 +51,30 @@ kubeconfig_option = click.option(
     metavar="FILE",
     help="Ask about the live cluster of this kubeconfig instead of files; nothing is written.",
 )
+strict_option = click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 2 where the answer rests on something that the input does not say.",
+)
+
+
+class Assumed(RingfenceError):
+    """An answer under --strict would rest on assumptions; the message lists them."""
+
+    def __init__(self, assumed: Iterable[str]) -> None:
+        super().__init__("\n".join(f"--strict refuses to assume: {text}" for text in assumed))
+
+
+def assumed_of(cluster: Cluster, ends: Iterable[str], strict: bool) -> tuple[str, ...]:
+    """What an answer about these ends takes for granted, said on stderr; an error if strict."""
+    from generators.cluster import assumed
+    from generators.output import warn
+
+    found = assumed(cluster, ends)
+    if strict and found:
+        raise Assumed(found)
+    warn(f"assumed: {text}" for text in found)
+    return found
 
 
 def one_source(files: tuple[str, ...], kubeconfig: str | None) -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from generators.commands.inputs import (
+    assumed_of,
     config_option,
     kubeconfig_option,
     load_cluster,
     objects_option,
     one_source,
+    strict_option,
 )
-from generators.output import Output, on_terminal, output_option, structured, warn
+from generators.output import Output, on_terminal, output_option, progress, structured, warn
 
 if TYPE_CHECKING:
+    from generators.grid import Table
     from generators.verdicts import Cell
+
+_PIECES = 1000
+"""Cells that are printed at once."""
 
 
 @click.command()
@@ -48,6 +56,7 @@ if TYPE_CHECKING:
     help="Only to this pod, address or Service (svc/NS/NAME).",
 )
 @click.option("--external", "externals", multiple=True, metavar="ADDR", help="An address outside.")
+@strict_option
 @output_option
 def matrix(
     config_file: Path | None,
@@ -59,6 +68,7 @@ def matrix(
     source: str | None,
     destination: str | None,
     externals: tuple[str, ...],
+    strict: bool,
     output: Output,
 ) -> None:
     """Print for each pair of pods, port and address family whether a connection passes."""
@@ -70,19 +80,37 @@ def matrix(
     asked = matrices.questions(cluster, wanted, externals, source, destination)
     if not asked:
         warn(["no cells: no pair of pods with addresses, or no port is declared (give --port)"])
-    cells = matrices.answer(engine, cluster, asked)
-    if former_file is not None:
-        former = load_cluster(former_file, files, kubeconfig)
-        before = {_asked(cell): cell.verdict for cell in matrices.answer(engine, former, asked)}
-        cells = tuple(cell for cell in cells if cell.verdict != before[_asked(cell)])
-    if Output(output) is not Output.TABLE:
-        click.echo(structured(matrices.matrix_document(engine, cells), Output(output)), nl=False)
+    assumed = assumed_of(cluster, (*asked.sources, *asked.destinations), strict)
+    former = load_cluster(former_file, files, kubeconfig) if former_file is not None else None
+    if former is None and engine == matrices.EVALUATE and Output(output) is Output.TABLE:
+        from generators.classes import table
+
+        _print_table(table(cluster, asked, progress))
         return
+    cells = matrices.answer(engine, cluster, asked)
+    if former is not None:
+        cells = _changed(matrices.answer(engine, former, asked), cells)
+    if Output(output) is Output.TABLE:
+        from generators.grid import table_of
+
+        _print_table(table_of(cells))
+    elif Output(output) is Output.JSON:
+        pieces = matrices.matrix_text(engine, assumed, progress(cells, len(asked)))
+        while text := "".join(islice(pieces, _PIECES)):
+            click.echo(text, nl=False)
+    else:
+        document = matrices.matrix_document(engine, assumed, cells)
+        click.echo(structured(document, Output(output)), nl=False)
+
+
+def _changed(before: Iterable[Cell], after: Iterable[Cell]) -> Iterator[Cell]:
+    """The answers that differ; both are to the same questions."""
+    return (new for old, new in zip(before, after, strict=True) if old.verdict != new.verdict)
+
+
+def _print_table(table: Table) -> None:
     from generators.grid import Style, grid_text
 
     style = Style.COLOUR if on_terminal() else Style.PLAIN
-    click.echo(grid_text(cells, style, sys.stdout.encoding), nl=False)
-
-
-def _asked(cell: Cell) -> tuple[str, str, str, int, str]:
-    return cell.source, cell.destination, cell.protocol, cell.port, cell.family
+    for text in grid_text(table, style, sys.stdout.encoding):
+        click.echo(text, nl=False)

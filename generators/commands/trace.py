@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from generators.commands.inputs import (
+    assumed_of,
     config_option,
     kubeconfig_option,
     load_cluster,
     objects_option,
     one_source,
+    strict_option,
 )
 from generators.output import Output, output_option, structured
 
@@ -36,6 +38,7 @@ _VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
     "--family", type=click.Choice(["IPv4", "IPv6"]), help="Default: IPv4 if both have it."
 )
 @click.option("--expect", type=click.Choice(_VERDICTS), help="Exit with 1 for another verdict.")
+@strict_option
 @output_option
 @click.pass_context
 def trace(
@@ -48,6 +51,7 @@ def trace(
     kubeconfig: str | None,
     family: str | None,
     expect: str | None,
+    strict: bool,
     output: Output,
 ) -> None:
     """Explain whether SRC reaches DST.
@@ -63,11 +67,13 @@ def trace(
     one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, kubeconfig)
     question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
+    assumed = assumed_of(cluster, (question.source, question.destination), strict)
     found = explain(Evaluator(cluster), question)
     if Output(output) is Output.TABLE:
         click.echo("\n".join(lines(found)))
     else:
-        click.echo(structured(document(found), Output(output)), nl=False)
+        answered = {**document(found), "assumptions": list(assumed)}
+        click.echo(structured(answered, Output(output)), nl=False)
     if expect is not None and found.cell.verdict.value != expect:
         click.echo(f"expected {expect}, found {found.cell.verdict.value}", err=True)
         context.exit(EXIT_NO)

@@ -87,7 +87,7 @@ def _workload(root: Cursor, labels: Labels) -> Workload | None:
 
 
 def _phase(status: Cursor) -> str:
-    at = status.child("phase")
+    at = status.filled("phase")
     if at is None:
         return _RUNNING
     text = at.text()
@@ -98,9 +98,9 @@ def _phase(status: Cursor) -> str:
 
 def _addresses(status: Cursor, plural: str, singular: str) -> tuple[str, ...]:
     """`podIPs: [{ip}]`, and `podIP` where it says more; in that order, each once."""
-    found = [ip for item in status.children(plural) if (ip := item.child("ip")) is not None]
-    single = status.child(singular)
-    if single is not None and single.field.value != "":
+    found = [ip for item in status.children(plural) if (ip := item.filled("ip")) is not None]
+    single = status.filled(singular)
+    if single is not None:
         found.append(single)
     return tuple(dict.fromkeys(text for at in found if (text := parse_address_at(at)) is not None))
 
@@ -131,7 +131,11 @@ def _ports(spec: Cursor) -> tuple[ContainerPort, ...]:
             elif number is not None and (wrong := names.port_number(number)) is not None:
                 number_at.fail(f"Invalid value: {number}: {wrong}", "use a port number")
             if number is not None:
-                ports.append(ContainerPort(number, parse_protocol(item), item.string("name")))
+                ports.append(
+                    ContainerPort(
+                        number, parse_protocol(item.filled("protocol")), item.string("name")
+                    )
+                )
     return tuple(ports)
 
 
@@ -169,8 +173,8 @@ def _interface_addresses(root: Cursor) -> tuple[str, ...]:
 
 def _pod_cidrs(spec: Cursor) -> tuple[str, ...]:
     found = spec.children("podCIDRs")
-    single = spec.child("podCIDR")
-    if single is not None and single.field.value != "":
+    single = spec.filled("podCIDR")
+    if single is not None:
         found.append(single)
     cidrs = []
     for at in found:

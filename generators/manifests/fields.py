@@ -1,7 +1,9 @@
 """Typed access to `Field` trees: every accessor gives a usable value and reports what is wrong.
 
 Parsers walk a `Cursor` and never stop at the first defect; the reader raises all problems together.
-Paths are spelled as the API server spells them (`spec.ingress[0].from[1].ipBlock.cidr`).
+A null is what the API server's JSON decoder makes of it: an absent field, and in a list an empty
+object or an empty string. Paths are spelled as the API server spells them
+(`spec.ingress[0].from[1].ipBlock.cidr`).
 """
 
 from __future__ import annotations
@@ -61,6 +63,11 @@ class Cursor:
             return None
         return Cursor(found, f"{self.path}.{key}" if self.path else key, self.report)
 
+    def part(self, key: str) -> Cursor:
+        """The object called `key`; an empty one when it is absent or null."""
+        path = f"{self.path}.{key}" if self.path else key
+        return self.child(key) or Cursor(Field({}, self.line), path, self.report)
+
     def items(self) -> list[Cursor]:
         """The items of a list."""
         if not isinstance(self.field.value, tuple):
@@ -82,6 +89,8 @@ class Cursor:
             yield key, Cursor(value, f"{self.path}.{key}", self.report)
 
     def _entries(self) -> Mapping[str, Field]:
+        if self.field.value is None:
+            return {}
         if not isinstance(self.field.value, Mapping):
             self.fail(
                 f"Invalid value: {self.shown()}: must be an object", "write `key: value` pairs"
@@ -90,14 +99,16 @@ class Cursor:
         return self.field.value
 
     def text(self) -> str:
-        """A string; an unquoted scalar that YAML takes for something else is refused."""
+        """A string, empty for null; a scalar that YAML takes for something else is refused."""
         value = self.field.value
+        if value is None:
+            return ""
         if isinstance(value, str):
             return value
         if isinstance(value, tuple | Mapping):
             self.fail("Invalid value: must be a string", "write one word")
             return ""
-        kind = "null" if value is None else "a boolean" if isinstance(value, bool) else "a number"
+        kind = "a boolean" if isinstance(value, bool) else "a number"
         self.fail(f"Invalid value: {self.shown()} is {kind} to YAML, not a string", _QUOTE)
         return self.field.text
 
@@ -123,9 +134,14 @@ class Cursor:
         return False
 
     def string(self, key: str, default: str = "") -> str:
-        """The string called `key`."""
+        """The string called `key`; `default` when it is absent or null."""
         child = self.child(key)
         return child.text() if child is not None else default
+
+    def filled(self, key: str) -> Cursor | None:
+        """The field called `key`; None when it is absent, null, or the empty string."""
+        child = self.child(key)
+        return None if child is None or child.field.value == "" else child
 
     def only(self, *known: str) -> None:
         """Report fields that the API does not know: a misspelt selector would select everything."""

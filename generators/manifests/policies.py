@@ -29,18 +29,14 @@ _VALUED = (Operator.IN, Operator.NOT_IN)
 
 
 def parse_policy(root: Cursor, origin: Origin) -> NetworkPolicy:
-    """A policy with defaults applied; problems go to the cursor's report."""
+    """A policy with defaults applied; problems go to the cursor's report.
+
+    Without `spec` or `podSelector` it selects every pod, as the API server stores it.
+    """
     meta = parse_metadata(root, names.dns_subdomain)
-    spec = root.child("spec")
-    if spec is None:
-        root.report.add(root.line, "spec", "Required value", "write a spec with a podSelector")
-        return NetworkPolicy(meta.namespace, meta.name)
+    spec = root.part("spec")
     spec.only("podSelector", "policyTypes", "ingress", "egress")
     pod_selector = spec.child("podSelector")
-    if pod_selector is None:
-        spec.report.add(
-            spec.line, "spec.podSelector", "Required value", "write `podSelector: {}` for every pod"
-        )
     return NetworkPolicy(
         namespace=meta.namespace,
         name=meta.name,
@@ -195,7 +191,7 @@ def _strictly_inside(inner: Network, outer: Network) -> bool:
 
 def _port(item: Cursor) -> PolicyPort:
     item.only("protocol", "port", "endPort")
-    protocol = parse_protocol(item)
+    protocol = parse_protocol(item.child("protocol"))
     port_at, end_at = item.child("port"), item.child("endPort")
     port: int | str | None = None
     if port_at is not None:
@@ -206,9 +202,11 @@ def _port(item: Cursor) -> PolicyPort:
     return PolicyPort(protocol, port, end)
 
 
-def parse_protocol(item: Cursor) -> str:
-    """`protocol` of a port, TCP when it is absent."""
-    at = item.child("protocol")
+def parse_protocol(at: Cursor | None) -> str:
+    """`protocol` of a port, TCP when it is absent.
+
+    Empty means the same on Services and containers, and is refused elsewhere.
+    """
     if at is None:
         return "TCP"
     text = at.text()

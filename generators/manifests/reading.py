@@ -6,6 +6,7 @@ Kinds that decisions do not depend on are skipped, and named in a warning.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from generators.errors import InputError, Problem
 from generators.manifests import core, policies, services
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
+from generators.manifests.kinds import unknown_to_the_server
 from generators.manifests.source import Field, documents, from_plain
 from generators.objects import (
     ConfigMap,
@@ -39,6 +41,11 @@ _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
     ("discovery.k8s.io/v1", "EndpointSlice"): services.parse_slice,
     (_NETWORKING, "NetworkPolicy"): policies.parse_policy,
 }
+_VERSIONS = {kind: api_version for api_version, kind in _PARSERS}
+_TEMPLATE = re.compile(
+    rb"\{\{-?\s*(\.(Values|Release|Chart|Capabilities|Files)\b|\$|(include|template|toYaml|tpl)\b"
+    rb"|(if|range|with|define|end|else)\b)"
+)
 _CLUSTER_SCOPED = (Namespace, Node)
 
 
@@ -154,11 +161,18 @@ def parse_object(document: Mapping[str, object], origin: Origin) -> Object | Non
 
 
 def _read_file(data: bytes, file: str, collection: _Collection) -> None:
+    before = len(collection.problems)
     try:
         for root in documents(data, file):
             _read_object(root, Origin(file, root.line), collection)
     except InputError as error:
         collection.problems.extend(error.problems)
+    template = _TEMPLATE.search(data) if len(collection.problems) > before else None
+    if template is not None:
+        line = data.count(b"\n", 0, template.start()) + 1
+        fix = "render it first: helm template CHART | ringfence ... -f -"
+        hint = Problem(file, line, "", "is a Helm template, not a manifest", fix)
+        collection.problems.insert(before, hint)
 
 
 def _read_object(
@@ -172,7 +186,9 @@ def _read_object(
         parser = _PARSERS.get((api_version, kind))
         if not kind or not api_version:
             report.add(root.line, "", "no apiVersion and kind", "say what object this is")
-        elif kind.endswith("List") and cursor.child("items") is not None:
+        elif (wrong := unknown_to_the_server(api_version, kind, _VERSIONS)) and kind != "List":
+            report.add(root.line, "", *wrong)
+        elif kind.endswith("List") and "items" in root.value:
             _read_list(cursor, (api_version, kind), origin, collection)
         elif parser is None:
             collection.skip(api_version, kind, origin)

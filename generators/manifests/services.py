@@ -51,12 +51,12 @@ def parse_service(root: Cursor, origin: Origin) -> Service:
 
 def _written_addresses(spec: Cursor) -> list[Cursor]:
     found = spec.children("clusterIPs")
-    single = spec.child("clusterIP")
+    single = spec.filled("clusterIP")
     return [at for at in [*found, *([single] if single else [])] if at.field.value != ""]
 
 
 def _kind(spec: Cursor, addresses: list[Cursor]) -> ServiceKind:
-    at = spec.child("type")
+    at = spec.filled("type")
     text = at.text() if at is not None else _TYPES[0]
     if at is not None and text not in _TYPES:
         at.fail(f'Unsupported value: "{text}"', f"use one of {', '.join(_TYPES)}")
@@ -71,7 +71,9 @@ def _port(item: Cursor) -> ServicePort | None:
     number = _number(item, "port")
     if number is None:
         return None
-    target = item.child("targetPort")
+    target = item.filled("targetPort")
+    if target is not None and type(target.field.value) is int and target.field.value == 0:
+        target = None  # "not given" to the API server, as is an empty name
     meant: int | str = number
     if target is not None and isinstance(target.field.value, str):
         meant = target.field.value
@@ -79,7 +81,8 @@ def _port(item: Cursor) -> ServicePort | None:
             target.fail(f'Invalid value: "{meant}": {wrong}', "use a container port's name")
     elif target is not None:
         meant = _checked(target) or number
-    return ServicePort(number, parse_protocol(item), item.string("name"), meant)
+    protocol = parse_protocol(item.filled("protocol"))
+    return ServicePort(number, protocol, item.string("name"), meant)
 
 
 def _number(item: Cursor, key: str) -> int | None:
@@ -107,7 +110,8 @@ def parse_slice(root: Cursor, origin: Origin) -> EndpointSlice:
         # A port of null means every port, which no Service of ours can have.
         number = _number(item, "port") if item.child("port") is not None else None
         if number is not None:
-            ports.append(SlicePort(number, parse_protocol(item), item.string("name")))
+            protocol = parse_protocol(item.child("protocol"))
+            ports.append(SlicePort(number, protocol, item.string("name")))
     return EndpointSlice(
         namespace=meta.namespace,
         name=meta.name,

@@ -7,10 +7,12 @@ Nothing here recurses over text, and aliases are shared, not copied: they are on
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import yaml
 
@@ -34,8 +36,23 @@ _INTEGER = re.compile(r"[-+]?(0[bB][01_]+|0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]*|[1-9]
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LONGEST_INTEGER = 25
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_JSON = json.JSONDecoder()
+_SPACE = re.compile(r"\s*")
+_JSON_ONLY = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # one character in two halves
+    r"|\\u[0-9a-fA-F]{4}|\\."  # any escape as a whole, so that none is taken for its half
+    r"|[\t\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]"  # white space, no white space to JSON
+)
 _STRING_TAG = "tag:yaml.org,2002:str"
 _MERGE = "<<"
+
+
+class _Mark(Protocol):
+    """A place in the text, as either of PyYAML's parsers tells it."""
+
+    line: int
+
 
 Scalar = None | bool | int | float | str
 
@@ -99,14 +116,55 @@ def documents(data: bytes, file: str) -> Iterator[Field]:
     if len(data) > MAX_BYTES:
         raise _error(file, 1, f"is larger than {MAX_BYTES >> 20} MiB", "split the file")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _error(file, line, "is not UTF-8 text", "save the file as UTF-8") from None
-    if text.lstrip()[:1] in ("{", "["):
-        # A tab can only be white space in JSON, but YAML refuses it there.
-        text = text.replace("\t", " ")
-    yield from _Builder(file).documents(text)
+    for line, part in _parts(text, file):
+        yield from _Builder(file, line).documents(part)
+
+
+def _parts(text: str, file: str) -> Iterator[tuple[int, str]]:
+    """The text in pieces that YAML reads, with the line of each.
+
+    As kubectl does: a file that begins with a JSON value is a stream of JSON values, which may go
+    on with YAML documents.
+    """
+    line, start = 1, 0
+    while text.startswith(("{", "["), begin := _end_of_space(text, start)):
+        try:
+            _, end = _JSON.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            if start:
+                break
+            # A flow mapping, not JSON: YAML refuses a tab as white space in it.
+            yield line, text.replace("\t", " ")
+            return
+        yield line, text[start:begin] + _JSON_ONLY.sub(_as_yaml, text[begin:end])
+        line, start = line + text.count("\n", start, end), end
+    begin = _end_of_space(text, start)
+    if start and begin < len(text) and not text.startswith("---", begin):
+        line += text.count("\n", start, begin)
+        raise _error(file, line, "what follows the JSON value is not JSON", "correct it")
+    yield line, text[start:]
+
+
+def _end_of_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return found.end() if found else start
+
+
+def _as_yaml(found: re.Match[str]) -> str:
+    """A piece of JSON text that YAML would read otherwise or refuse, as YAML's escape for it."""
+    piece = found[0]
+    if piece == "\t":
+        return " "
+    if piece[0] != "\\":
+        return f"\\U{ord(piece):08x}"
+    if piece[1] != "u":
+        return piece
+    text: str = json.loads(f'"{piece}"')
+    return "\\ufffd" if "\ud800" <= text <= "\udfff" else f"\\U{ord(text):08x}"
 
 
 def _error(file: str, line: int, what: str, fix: str) -> InputError:
@@ -131,8 +189,9 @@ class _Open:
 class _Builder:
     """Turns the parser's events into fields, with a stack of its own instead of recursion."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, first_line: int = 1) -> None:
         self.file = file
+        self.first_line = first_line
         self.stack: list[_Open] = []
         self.anchors: dict[str, Field] = {}
         self.root: Field | None = None
@@ -152,14 +211,14 @@ class _Builder:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = f"broken YAML: {error.problem or error.context}"
-            raise _error(self.file, mark.line + 1 if mark else 1, what, "correct it") from None
+            raise self._refuse(self._line(mark), what, "correct it") from None
         except yaml.YAMLError as error:
             what = f"broken YAML: {str(error).splitlines()[0]}"
-            raise _error(self.file, 1, what, "correct it") from None
+            raise self._refuse(self.first_line, what, "correct it") from None
 
     def _event(self, event: yaml.Event) -> None:
         self.written += 1
-        line = event.start_mark.line + 1 if event.start_mark else 1
+        line = self._line(event.start_mark)
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             self._open(event, line)
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
@@ -238,6 +297,9 @@ class _Builder:
             top.merged.extend(field.value)
         else:
             top.merged.append(field)
+
+    def _line(self, mark: _Mark | None) -> int:
+        return self.first_line + (mark.line if mark else 0)
 
     def _refuse(self, line: int, what: str, fix: str) -> InputError:
         return _error(self.file, line, what, fix)

@@ -14,9 +14,10 @@ from enforcer.interpret import Packet, judge
 from enforcer.tables import Dir
 from generators import reachability
 from generators.addresses import family
+from generators.classes import evaluate
 from generators.cluster import Cluster
 from generators.protocols import WITH_PORTS
-from generators.reachability import Evaluator, Route, evaluate
+from generators.reachability import Evaluator, Route
 from generators.verdicts import Reason
 from tests.enforcer.clusters import PORTS, clusters, questions
 

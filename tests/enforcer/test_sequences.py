@@ -23,6 +23,7 @@ from enforcer.identity import Registry
 from enforcer.interpret import Packet, judge
 from enforcer.maps import Change, Table
 from enforcer.tables import FIRST_POD_IDENTITY, PEER_CIDR, PEER_TENANT, Dir, EndpointEntry, Tables
+from generators.classes import evaluate
 from generators.cluster import Cluster
 from generators.objects import (
     EndpointSlice,
@@ -33,7 +34,6 @@ from generators.objects import (
     SliceEndpoint,
     SlicePort,
 )
-from generators.reachability import evaluate
 from generators.tenants.model import TenantConfig
 from generators.verdicts import Judgement, Verdict
 from tests.enforcer.clusters import (
@@ -406,7 +406,7 @@ def _agrees_with_the_evaluator(inputs: Inputs, maps: Tables) -> None:
         return judge(maps, local, packet)
 
     asked = questions(inputs.cluster, (80, 81))
-    assert answer(inputs.cluster, asked, ours) == evaluate(inputs.cluster, asked)
+    assert answer(inputs.cluster, asked, ours) == tuple(evaluate(inputs.cluster, asked))
 
 
 def is_shadowed(inputs: Inputs, address: str, ifindex: int) -> bool:

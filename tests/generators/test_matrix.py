@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from generators.addresses import Family
+from generators.classes import evaluate
 from generators.cluster import Cluster
-from generators.grid import Style, grid_text
+from generators.grid import Style, grid_text, table_of
 from generators.matrix import BadQuestion, PortProtocol, answer, ends, questions
-from generators.reachability import evaluate
+from generators.verdicts import Cell
 from tests.generators.builders import TENANTS, cluster, pod, policy
 
+PORT_80 = [PortProtocol(80, "TCP")]
 PORTS = "containers: [{ports: [{containerPort: 80}, {containerPort: 53, protocol: UDP}]}]"
 
 
 def small() -> Cluster:
     return cluster(pod("x/a", "10.0.0.1 fd00::1", PORTS), pod("x/b", "10.0.0.2"))
+
+
+def drawn(cells: Iterable[Cell], style: Style = Style.PLAIN, encoding: str = "utf-8") -> str:
+    return "".join(grid_text(table_of(cells), style, encoding))
 
 
 def asked(of: Cluster, **narrow: str) -> list[str]:
@@ -95,7 +103,7 @@ def test_an_engine_that_is_not_installed_is_said_to_be() -> None:
 
 def test_families_and_ports_that_answer_alike_share_a_grid() -> None:
     of = cluster(pod("a-blue/a", spec=PORTS), pod("b-red/b"), tenants=TENANTS)
-    assert grid_text(evaluate(of, questions(of))) == (
+    assert drawn(evaluate(of, questions(of))) == (
         "53/UDP, 80/TCP (IPv4 and IPv6)\n"
         "                                             1  2\n"
         "  1 a-blue/a                                 ✓  ✗\n"
@@ -112,22 +120,29 @@ def test_ports_and_families_that_differ_have_their_own_grid() -> None:
         "podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 80}]}]"
     )
     of = cluster(pod("x/a", spec=PORTS), pod("x/b", "10.0.0.2 fd00::2"), policy("x/p", only_80))
-    titles = [line for line in grid_text(evaluate(of, questions(of))).splitlines() if "(" in line]
+    titles = [line for line in drawn(evaluate(of, questions(of))).splitlines() if "(" in line]
     assert titles == ["53/UDP (IPv4 and IPv6)", "80/TCP (IPv4)", "80/TCP (IPv6)"]
 
 
 def test_a_wide_cluster_stays_within_100_columns() -> None:
     of = cluster(*(pod(f"a-very-long-namespace-name-for-a-test/p{i}") for i in range(60)))
-    text = grid_text(evaluate(of, questions(of, [PortProtocol(80, "TCP")])))
+    text = drawn(evaluate(of, questions(of, [PortProtocol(80, "TCP")])))
     assert max(map(len, text.splitlines())) <= 100
 
 
 def test_a_terminal_without_unicode_gets_plain_signs() -> None:
-    text = grid_text(evaluate(small(), questions(small())), encoding="ascii")
+    text = drawn(evaluate(small(), questions(small())), encoding="ascii")
     assert text.isascii()
 
 
 def test_colour_is_only_used_where_asked_for() -> None:
-    cells = evaluate(small(), questions(small()))
-    assert "\x1b[" in grid_text(cells, Style.COLOUR)
-    assert "\x1b[" not in grid_text(cells)
+    cells = tuple(evaluate(small(), questions(small())))
+    assert "\x1b[" in drawn(cells, Style.COLOUR)
+    assert "\x1b[" not in drawn(cells)
+
+
+def test_a_legend_of_many_policies_stays_short() -> None:
+    many = [policy(f"x/p{n:03}", "podSelector: {}") for n in range(300)]
+    text = drawn(evaluate(of := cluster(pod("x/a"), pod("x/b"), *many), questions(of, PORT_80)))
+    assert "POLICY_DENIED by x/p000, x/p001, x/p002 and 297 more" in text
+    assert max(map(len, text.splitlines())) <= 100

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from generators.addresses import Family
+from generators.classes import evaluate
 from generators.cluster import Cluster
 from generators.objects import Direction, NetworkPolicy
-from generators.reachability import evaluate
 from generators.verdicts import Judgement, Reason, Verdict
 from tests.enforcer import clusters
 from tests.generators.builders import (

@@ -10,10 +10,10 @@ from enforcer.lab.controller import synchronize
 from enforcer.lab.names import NODE, NODE_ADDRESSES, places
 from enforcer.lab.pods import give_addresses, manifest, running
 from enforcer.lab.store import Store
+from generators.classes import evaluate
 from generators.cluster import from_objects, from_record
 from generators.manifests import Documents, read_bytes
 from generators.matrix import questions
-from generators.reachability import evaluate
 from tests.lab.builders import example, namespace, objects, pod, tenants
 
 LAB = places("lab")

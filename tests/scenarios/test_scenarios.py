@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.scenarios import loader
 SCENARIOS = loader.paths()
 ENGINES = ["evaluate", "maps", pytest.param("kernel", marks=pytest.mark.bpf)]
 
-Ask = Callable[[Cluster, Sequence[Question]], Sequence[Cell]]
+Ask = Callable[[Cluster, Sequence[Question]], Iterable[Cell]]
 
 load = cache(loader.load)
 

@@ -118,8 +118,6 @@ def test_bad_ports(port: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("{}", "spec.podSelector: Required value"),
-        ("null", "spec: Required value"),
         ("{podSelector: {}, policyTypes: [ingress]}", 'Unsupported value: "ingress"'),
         ("{podSelector: {}, policyTypes: [Ingress, Egress, Ingress]}", "more than two policyTypes"),
         ("{podSelector: {}, ingres: []}", "unknown field \"ingres\"; did you mean 'ingress'?"),
@@ -140,7 +138,8 @@ def test_bad_specs(spec: str, words: str) -> None:
         ("a: 1\na: 2", 2, "key 'a' is given twice, first in line 1"),
         ("a: &x [*x]", 1, "alias *x has no finished anchor"),
         ("a: *nobody", 1, "broken YAML|no finished anchor"),
-        ("[1, 2]: 3", 1, "a key that is a list or a mapping"),
+        ("[1, 2]: 3", 1, "what follows the JSON value is not JSON|not a Kubernetes object"),
+        ("? [1, 2]\n: 3", 1, "a key that is a list or a mapping"),
         ("- 1\n- 2", 1, "not a Kubernetes object"),
         ("just words", 1, "not a Kubernetes object"),
         ("a: 1", 1, "no apiVersion and kind"),

@@ -1,0 +1,61 @@
+"""What a current API server knows by a name: a misspelt kind is refused, not skipped as foreign.
+
+Asked by the reader for documents that it does not parse. Kinds of custom resources are anybody's;
+the groups below are the API server's own. Checked against its discovery by a test.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+SERVED: Mapping[str, frozenset[str]] = {
+    "v1": frozenset(
+        (
+            *("Binding", "ComponentStatus", "ConfigMap", "Endpoints", "Event", "LimitRange"),
+            *("Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim", "Pod"),
+            *("PodTemplate", "ReplicationController", "ResourceQuota", "Secret", "Service"),
+            "ServiceAccount",
+        )
+    ),
+    "discovery.k8s.io/v1": frozenset({"EndpointSlice"}),
+    "networking.k8s.io/v1": frozenset(
+        {"IPAddress", "Ingress", "IngressClass", "NetworkPolicy", "ServiceCIDR"}
+    ),
+}
+"""Kinds by apiVersion, where any kind that decisions depend on lives."""
+_OWN_GROUPS = frozenset(
+    f"{name}.k8s.io"
+    for name in (
+        *("admissionregistration", "apiextensions", "apiregistration", "authentication"),
+        *("certificates", "coordination", "discovery", "events", "flowcontrol.apiserver"),
+        *("internal.apiserver", "networking", "node", "rbac.authorization", "resource"),
+        *("authorization", "scheduling", "storage", "storagemigration"),
+    )
+)
+
+
+def unknown_to_the_server(
+    api_version: str, kind: str, read: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """What is wrong with a kind that no API server would take, and what to do; None of any other.
+
+    `read` says under which apiVersion each kind lives that decisions depend on.
+    """
+    item = kind.removesuffix("List")
+    right = read.get(item)
+    served = SERVED.get(api_version)
+    misplaced = right is not None and right != api_version and _is_own(api_version)
+    if not misplaced and (served is None or item in served):
+        return None
+    what = f'no matches for kind "{kind}" in version "{api_version}"'
+    if right is not None:
+        return what, f"write apiVersion: {right}"
+    near = difflib.get_close_matches(item, served or (), n=1)
+    return what, f'did you mean "{near[0]}"?' if near else "correct apiVersion or kind"
+
+
+def _is_own(api_version: str) -> bool:
+    """Whether a group is the API server's own: one of a custom resource has a dot in its name."""
+    group, slash, _ = api_version.partition("/")
+    return not slash or "." not in group or group in _OWN_GROUPS
