@@ -222,6 +222,7 @@ def _inputs(state: State) -> Iterator[Metric]:
     for name, source, good in (
         ("config_last_reload_successful", "config", "1 if the tenant file is good."),
         ("inputs_last_read_successful", "manifests", "1 if the policies are good."),
+        ("cni_last_join_successful", "cni", "1 if new pods start with the CNI plugin."),
         ("maps_last_write_successful", "datapath", "1 if the maps hold what they should."),
     ):
         yield _gauge(name, good, 0 if source in state.errors else 1)

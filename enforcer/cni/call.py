@@ -22,6 +22,9 @@ LONGEST_TIMEOUT = 300.0
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 """Under which GC names the attachments that stay; the second in libraries before 1.2.1."""
 
+OLD_ADDRESSES = ("ip4", "ip6")
+"""Where results before 0.3.0 have one address of each family; they name no interfaces."""
+
 
 class Command(StrEnum):
     """What the runtime wants; the shim answers VERSION itself."""
@@ -94,7 +97,12 @@ class Call:
     @property
     def addresses(self) -> tuple[str, ...]:
         """The pod's addresses, by the result of the plugins before us."""
-        found = [_string(ip, "address") for ip in _mappings(self._previous(), "ips")]
+        previous = self._previous()
+        found = [_string(ip, "address") for ip in _mappings(previous, "ips")]
+        for key in OLD_ADDRESSES:
+            old = previous.get(key)
+            if isinstance(old, dict):
+                found.append(_string(old, "ip"))
         try:
             return tuple(str(ipaddress.ip_interface(address).ip) for address in found)
         except ValueError as error:
@@ -109,15 +117,13 @@ class Call:
         return tuple(_string(i, "name") for i in listed if not _string(i, "sandbox"))
 
     @property
-    def valid_containers(self) -> frozenset[str]:
-        """The containers that GC leaves."""
+    def valid_containers(self) -> frozenset[str] | None:
+        """The containers that GC leaves; None: it does not say."""
         for key in VALID_ATTACHMENTS:
             if isinstance(self.config.get(key), list):
                 listed = _mappings(self.config, key)
                 return frozenset(_string(entry, "containerID") for entry in listed)
-        raise CallRefused(
-            Code.BAD_CONFIG, f"there is no {VALID_ATTACHMENTS[0]}", "GC has to name what stays"
-        )
+        return None
 
     def _previous(self) -> Mapping[str, object]:
         previous = self.config.get("prevResult")

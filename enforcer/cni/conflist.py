@@ -19,8 +19,8 @@ from generators.errors import RingfenceError
 PLUGIN_TYPE = "ringfence-cni"
 LIST_SUFFIX = ".conflist"
 SINGLE_SUFFIXES = (".conf", ".json")
-LIST_VERSION = "0.3.1"
-"""For a single configuration that says none: the oldest that has lists and that we speak."""
+OLDEST_VERSION = "0.1.0"
+"""What a configuration without a version means."""
 _BLANK = re.compile(r"[ \t\r\n]*")
 _SCALAR = re.compile(r"[^\s,\]}]+")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -116,6 +116,19 @@ def remove(text: str, socket: str, where: str) -> str:
     return text
 
 
+def versions(text: str) -> tuple[str, ...]:
+    """The versions of CNI in which a runtime may run this list's plugins."""
+    held = json.loads(text)
+    more = held.get("cniVersions")
+    named = [held.get("cniVersion"), *(more if isinstance(more, list) else ())]
+    return tuple(dict.fromkeys(str(version or OLDEST_VERSION) for version in named))
+
+
+def network(text: str) -> str:
+    """What the list is called."""
+    return str(json.loads(text).get("name", ""))
+
+
 def is_list_of(text: str, single: str) -> bool:
     """Whether a list holds just this one plugin."""
     held, alone = json.loads(text), json.loads(single)
@@ -137,8 +150,7 @@ def _shape(text: str, where: str) -> Shape:
 def _as_list(text: str) -> str:
     """A list of one plugin, which keeps its own fields; version and name are also the list's."""
     held = json.loads(text)
-    version = held.get("cniVersion") or LIST_VERSION
-    head = {"cniVersion": version, "name": held.get("name", "")}
+    head = {key: held[key] for key in ("cniVersion", "cniVersions", "name") if key in held}
     inner = text.strip().replace("\n", "\n    ")
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     return "\n".join(["{", *lines, '  "plugins": [', f"    {inner}", "  ]", "}", ""])

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.beside import Part, Report
-from enforcer.cni import build, conflist
+from enforcer.cni import build, conflist, trial
 from enforcer.cni.conflist import BadConflist, Entry
 from enforcer.cni.namespaces import FILE as NAMESPACES
 from enforcer.cni.server import SOCKET
@@ -90,9 +90,12 @@ def install_program(places: Places) -> None:
 
 
 def join(places: Places, entry: Entry) -> Path | None:
-    """Have our entry last in the configuration that runtimes use; the file that was changed."""
+    """Have our entry last in the configuration that runtimes use; the file that was changed.
+
+    The plugin is tried out first: where it cannot be run, the file stays as it is.
+    """
     try:
-        name = conflist.choose(p.name for p in places.conf_dir.iterdir() if p.is_file())
+        name = conflist.choose(p.name for p in places.conf_dir.iterdir() if _is_file(p))
         if name is None:
             return None
         path = places.conf_dir / name
@@ -103,6 +106,7 @@ def join(places: Places, entry: Entry) -> Path | None:
         target = path.with_name(conflist.list_name(name))
         if target != path:
             _refuse_foreign(target, entry)
+        trial.attempt(places.program, wanted, entry, str(path))
         _replace(target, wanted, path)
         if target != path:
             path.replace(path.with_name(path.name + ASIDE))
@@ -175,7 +179,14 @@ def _read(path: Path) -> str:
     return path.read_bytes().decode("utf-8", errors="surrogateescape")
 
 
+def _is_file(path: Path) -> bool:
+    """A link that leads nowhere from here is one, too: the runtime may see further."""
+    return path.is_file() or path.is_symlink()
+
+
 def _replace(path: Path, text: str, like: Path) -> None:
+    """Write a file whole; a link goes on leading to it."""
+    path = path.resolve()
     unfinished = path.with_name(path.name + UNFINISHED)
     unfinished.write_bytes(text.encode("utf-8", errors="surrogateescape"))
     shutil.copymode(like, unfinished)

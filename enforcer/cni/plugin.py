@@ -47,9 +47,7 @@ class Plugin:
             case Command.CHECK:
                 return self._check(call)
             case Command.GC:
-                gone = self.attachments.retain(call.valid_containers)
-                event(log, "cni_collected", attachments=len(gone))
-                return nothing()
+                return self._collect(call)
             case Command.STATUS:
                 return self._status()
 
@@ -108,6 +106,14 @@ class Plugin:
         gone = self.attachments.remove(call.container)
         if gone is not None:
             event(log, "cni_deleted", pod=gone.key, container=call.container)
+        return nothing()
+
+    def _collect(self, call: Call) -> bytes:
+        """What GC does not say is left alone: an interface that goes is noticed all the same."""
+        valid = call.valid_containers
+        if valid is not None:
+            gone = self.attachments.retain(valid)
+            event(log, "cni_collected", attachments=len(gone))
         return nothing()
 
     def _check(self, call: Call) -> bytes:

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The chained CNI plugin (CNI 0.3.1 to 1.1.0): what the container runtime runs, last in the chain,
+ * The chained CNI plugin (CNI 0.1.0 to 1.1.0): what the container runtime runs, last in the chain,
  * when it makes or removes a pod. It hands environment, configuration and the pod's network
  * namespace to the agent's socket and prints the answer; every decision is the agent's. Only when
  * no agent answers in time it decides itself: pods of the namespaces that the agent left written
- * down as strict are refused, all others pass as if it were not there.
+ * down as strict are refused, all others pass as if it were not there. DEL and GC never fail: what
+ * is wrong with them goes to stderr, because a pod that cannot be deleted helps nobody.
  *
  * It is C because nodes have no Python, and static because they have no common C library. The
  * runtime starts it for each pod: it reads, asks, prints and ends.
@@ -44,7 +45,9 @@ enum code {
 	NOT_AVAILABLE = 50,
 };
 
-static const char *const SUPPORTED[] = { "0.3.1", "0.4.0", "1.0.0", "1.1.0" };
+static const char *const SUPPORTED[] = { "0.1.0", "0.2.0", "0.3.0", "0.3.1",
+					 "0.4.0", "1.0.0", "1.1.0" };
+#define OLDEST SUPPORTED[0] /* also what configurations without a version mean */
 static const char *const PASSED_ON[] = { "CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS",
 					 "CNI_IFNAME", "CNI_ARGS" };
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -60,6 +63,7 @@ static struct {
 } plugin;
 
 static char spoken[16] = NEWEST; /* the version of our answers */
+static int is_cleanup; /* DEL or GC */
 
 static void print_escaped(const char *text)
 {
@@ -86,6 +90,10 @@ static void __attribute__((noreturn, format(printf, 3, 4))) fail(enum code code,
 	va_start(arguments, format);
 	vsnprintf(details, sizeof(details), format, arguments);
 	va_end(arguments);
+	if (is_cleanup) {
+		fprintf(stderr, "%s: %s\n", message, details);
+		_exit(0);
+	}
 	printf("{\"cniVersion\":\"%s\",\"code\":%d,\"msg\":\"", spoken, code);
 	print_escaped(message);
 	printf("\",\"details\":\"");
@@ -144,15 +152,17 @@ static void print_version(void)
 static void read_version(int is_question)
 {
 	struct span found = member("cniVersion");
-	char version[sizeof(spoken)] = "0.1.0"; /* what configurations without one mean */
+	char version[sizeof(spoken)] = "";
 
 	if (found.at && !scan_copy(found, version, sizeof(version)))
 		fail(BAD_CONTENT, "cniVersion cannot be read", "%.*s", (int)found.length, found.at);
+	if (!*version && !is_question)
+		strcpy(version, OLDEST);
 	if (is_supported(version))
 		strcpy(spoken, version);
-	else if (!is_question)
+	else if (!is_question && !is_cleanup)
 		fail(BAD_VERSION, "this CNI version is not supported",
-		     "cniVersion %s; ringfence-cni speaks 0.3.1 to " NEWEST, version);
+		     "cniVersion %s; ringfence-cni speaks %s to " NEWEST, version, OLDEST);
 }
 
 static void read_settings(void)
@@ -295,13 +305,20 @@ static int ask(int patience)
 	return 0;
 }
 
-static void print_previous(void)
+static struct span previous_result(void)
 {
 	struct span previous = member("prevResult");
 
 	if (!previous.at)
 		fail(BAD_CONFIG, "there is no prevResult",
 		     "ringfence-cni makes no network: it has to come after a plugin that does");
+	return previous;
+}
+
+static void print_previous(void)
+{
+	struct span previous = previous_result();
+
 	fwrite(previous.at, 1, previous.length, stdout);
 	putchar('\n');
 }
@@ -316,6 +333,10 @@ static int repeat_answer(void)
 		fail(IO_FAILURE, "the agent's answer is not understood",
 		     "are ringfence-cni and the agent of one version?");
 	*text++ = 0;
+	if (is_cleanup) {
+		fputs(text, stderr);
+		return 0;
+	}
 	if (!strcmp(plugin.answer + 2, "previous"))
 		print_previous();
 	else
@@ -367,7 +388,8 @@ static int is_strict(const char *namespace)
 	return strict < 0 ? others : strict;
 }
 
-static int add_without_agent(void)
+/* ADD and CHECK: pods that may start without us are none of our business. */
+static int pass_without_agent(int is_add)
 {
 	char namespace[256];
 
@@ -378,18 +400,24 @@ static int add_without_agent(void)
 		     "only when their policy is in force; nothing answered on %s in %d s: is the "
 		     "ringfence agent running?",
 		     namespace, plugin.namespaces, plugin.socket, plugin.timeout);
-	print_previous();
+	if (is_add)
+		print_previous();
 	return 0;
+}
+
+/* 1 for commands that a new pod waits for: an agent may have a moment to come back. */
+static int is_urgent(const char *command)
+{
+	return !strcmp(command, "ADD") || !strcmp(command, "CHECK");
 }
 
 static int without_agent(const char *command)
 {
-	if (!strcmp(command, "ADD"))
-		return add_without_agent();
-	if (!strcmp(command, "DEL"))
+	if (is_cleanup)
 		return 0; /* the agent notices that the interface is gone */
-	fail(strcmp(command, "STATUS") ? TRY_AGAIN : NOT_AVAILABLE,
-	     "ringfence: no agent answers on this node",
+	if (is_urgent(command))
+		return pass_without_agent(!strcmp(command, "ADD"));
+	fail(NOT_AVAILABLE, "ringfence: no agent answers on this node",
 	     "nothing answered on %s: is the ringfence agent running?", plugin.socket);
 }
 
@@ -415,6 +443,7 @@ int main(void)
 	const char *command = variable("CNI_COMMAND");
 	int is_question = !strcmp(command, "VERSION");
 
+	is_cleanup = !strcmp(command, "DEL") || !strcmp(command, "GC");
 	check_environment(command);
 	read_input();
 	read_version(is_question);
@@ -423,7 +452,9 @@ int main(void)
 		return 0;
 	}
 	read_settings();
-	if (ask(strcmp(command, "ADD") ? 0 : plugin.timeout))
+	if (!strcmp(command, "ADD"))
+		previous_result(); /* or there is nothing to wait for */
+	if (ask(is_urgent(command) ? plugin.timeout : 0))
 		return repeat_answer();
 	return without_agent(command);
 }

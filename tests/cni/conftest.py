@@ -10,6 +10,7 @@ import pytest
 from enforcer.cni import build
 from generators.errors import MachineLacks
 from tests.cni.node import Node, started
+from tests.testbed import build as build_testbed
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,15 @@ def plugin() -> Path:
     """The built plugin, of the present source."""
     try:
         return build.build()
+    except MachineLacks as lack:
+        pytest.skip(str(lack))
+
+
+@pytest.fixture(scope="session")
+def libcni() -> Path:
+    """The library by which runtimes run plugins, as a command; built once and cached."""
+    try:
+        return build_testbed.ensure(build_testbed.LIBCNI, lambda _: None) / "libcni"
     except MachineLacks as lack:
         pytest.skip(str(lack))
 

@@ -11,94 +11,23 @@ from hypothesis import strategies as st
 
 from enforcer.cni import build, conflist, install
 from enforcer.cni.conflist import BadConflist, Entry
+from tests.cni import shapes
 
 ENTRY = Entry("/run/ringfence/cni.sock", "/etc/cni/net.d/ringfence-namespaces", 10)
 OTHER_AGENT = Entry("/run/other/cni.sock", "/etc/cni/net.d/ringfence-namespaces", 10)
 
-SHAPES = {
-    "calico": """{
-  "name": "k8s-pod-network",
-  "cniVersion": "0.3.1",
-  "plugins": [
-    {
-      "type": "calico",
-      "datastore_type": "kubernetes",
-      "mtu": 0,
-      "ipam": {"type": "calico-ipam"},
-      "kubernetes": {"kubeconfig": "/etc/cni/net.d/calico-kubeconfig"}
-    },
-    {"type": "portmap", "snat": true, "capabilities": {"portMappings": true}},
-    {"type": "bandwidth", "capabilities": {"bandwidth": true}}
-  ]
-}""",
-    "flannel": """{
-  "name": "cbr0",
-  "cniVersion": "0.3.1",
-  "plugins": [
-    {
-      "type": "flannel",
-      "delegate": {
-        "hairpinMode": true,
-        "isDefaultGateway": true
-      }
-    },
-    {
-      "type": "portmap",
-      "capabilities": {
-        "portMappings": true
-      }
-    }
-  ]
-}
-""",
-    "tabs and the first line empty": """
-{
-\t"cniVersion": "0.3.1",
-\t"name": "kindnet",
-\t"plugins": [
-\t{
-\t\t"type": "ptp",
-\t\t"ipMasq": false
-\t}
-\t]
-}
-""",
-    "aws": """{
-  "cniVersion": "0.4.0",
-  "name": "aws-cni",
-  "disableCheck": true,
-  "plugins": [
-    {
-      "name": "aws-cni",
-      "type": "aws-cni",
-      "vethPrefix": "eni",
-      "mtu": "9001",
-      "pluginLogLevel": "DEBUG"
-    },
-    {
-      "type": "portmap",
-      "capabilities": {"portMappings": true},
-      "snat": true
-    }
-  ]
-}""",
+LISTS = {name: s.text for name, s in shapes.SHAPES.items() if s.file.endswith(".conflist")}
+LISTS |= {
     "one line": '{"cniVersion":"1.0.0","name":"b","plugins":[{"type":"bridge","ipam":{"dns":{}}}]}',
     "plugins first, other fields after": '{"plugins" : [ {"type":"x"} ],\r\n "x": [1, {"y": "]"}]}',
     "a second member of the same name inside": """{"name": "n", "args": {"plugins": []},
  "plugins": [{"plugins": [{"type": "z"}], "type": "multus"}]}""",
     "braces in names": '{"name": "}\\"]{", "plugins": [{"type": "a}]\\\\", "b": "]"}]}',
 }
-SINGLE = """{
-  "cniVersion": "0.3.1",
-  "name": "cilium",
-  "type": "cilium-cni",
-  "enable-debug": false,
-  "log-file": "/var/run/cilium/cilium-cni.log"
-}
-"""
+SINGLE = shapes.SHAPES["single"].text
 
 
-@pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("text", LISTS.values(), ids=LISTS.keys())
 def test_our_entry_is_last_and_everything_else_as_it_was(text: str) -> None:
     added = conflist.add(text, ENTRY, "x")
     before, after = json.loads(text), json.loads(added)
@@ -107,7 +36,7 @@ def test_our_entry_is_last_and_everything_else_as_it_was(text: str) -> None:
     assert list(after) == list(before)
 
 
-@pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("text", LISTS.values(), ids=LISTS.keys())
 def test_added_twice_is_added_once_and_removed_leaves_every_byte(text: str) -> None:
     added = conflist.add(text, ENTRY, "x")
     assert conflist.add(added, ENTRY, "x") == added
@@ -116,12 +45,12 @@ def test_added_twice_is_added_once_and_removed_leaves_every_byte(text: str) -> N
 
 
 def test_the_entry_is_indented_like_its_neighbours() -> None:
-    added = conflist.add(SHAPES["flannel"], ENTRY, "x")
+    added = conflist.add(LISTS["k3s flannel"], ENTRY, "x")
     assert '    },\n    {\n      "type": "ringfence-cni",\n      "socket"' in added
 
 
 def test_an_entry_that_is_not_last_any_more_or_says_something_else_is_put_right() -> None:
-    text = SHAPES["calico"]
+    text = LISTS["calico"]
     longer = Entry(ENTRY.socket, ENTRY.namespaces, 30)
     assert conflist.add(conflist.add(text, longer, "x"), ENTRY, "x") == conflist.add(
         text, ENTRY, "x"
@@ -141,6 +70,84 @@ def test_a_single_configuration_becomes_a_list_of_two() -> None:
     }
 
 
+def test_a_single_configuration_without_a_version_gets_none() -> None:
+    single = json.loads(shapes.SHAPES["single, no version"].text)
+    held = json.loads(conflist.add(shapes.SHAPES["single, no version"].text, ENTRY, "x"))
+    assert held == {"name": single["name"], "plugins": [single, ENTRY.fields]}
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ('"cniVersion": "2.0.0"', "cniVersion 2.0.0 is not one of those that ringfence-cni speaks"),
+        ('"cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.2.0"]', "install a newer ringfence"),
+    ],
+)
+def test_a_version_that_the_plugin_does_not_speak_keeps_it_out(
+    places: install.Places, versions: str, told: str
+) -> None:
+    path = places.conf_dir / "10-new.conflist"
+    path.write_text(text := "{" + versions + ', "name": "n", "plugins": [{"type": "x"}]}')
+    install.install_program(places)
+    with pytest.raises(BadConflist, match=told):
+        install.join(places, places.entry())
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (None, "cannot be run here"),
+        ("exit 3", "fails at a trial VERSION"),
+        ("echo hello", "is it the program of this agent?"),
+        (
+            '[ "$CNI_COMMAND" = VERSION ] && echo \'{"supportedVersions": ["1.0.0"]}\'',
+            "fails at a trial CHECK",
+        ),
+    ],
+    ids=["missing", "broken", "another program", "cannot be part of a chain"],
+)
+def test_a_plugin_that_cannot_be_run_here_is_not_joined(
+    places: install.Places, program: str | None, told: str
+) -> None:
+    path = places.conf_dir / "10-x.conflist"
+    path.write_text(text := LISTS["one line"])
+    places.bin_dir.mkdir()
+    if program is not None:
+        places.program.write_text(f"#!/bin/sh\n{program}\n")
+        places.program.chmod(0o755)
+    with pytest.raises(BadConflist, match=told):
+        install.join(places, places.entry())
+    assert path.read_text() == text
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("name", ["10-calico.conflist", "05-cilium.conf"])
+def test_a_link_stays_a_link(places: install.Places, tmp_path: Path, name: str) -> None:
+    written = tmp_path / "elsewhere" / "written-by-another"
+    written.parent.mkdir()
+    text = LISTS["calico"] if name.endswith("list") else SINGLE
+    written.write_text(text)
+    link = places.conf_dir / name
+    link.symlink_to(written)
+    install.install_program(places)
+    changed = install.join(places, places.entry())
+    assert changed is not None
+    assert conflist.PLUGIN_TYPE in changed.read_text()
+    assert changed.is_symlink() is name.endswith("list")
+    install.leave(places)
+    assert link.readlink() == written
+    assert written.read_text() == text
+    assert [p.name for p in written.parent.iterdir()] == [written.name]
+
+
+def test_a_link_that_leads_nowhere_from_here_is_told(places: install.Places) -> None:
+    (places.conf_dir / "10-calico.conflist").symlink_to("/nowhere/10-calico.conflist")
+    with pytest.raises(install.Unwritable, match=r"No such file.*/10-calico.conflist"):
+        install.join(places, places.entry())
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -149,7 +156,7 @@ def test_a_single_configuration_becomes_a_list_of_two() -> None:
         ("[]", "neither a list"),
         ('{"plugins": 3}', "neither a list"),
         ('{"name": "n", "plugins": []}', "no plugin that ours could come after"),
-        (conflist.add(SHAPES["aws"], OTHER_AGENT, "x"), "another ringfence agent"),
+        (conflist.add(LISTS["aws"], OTHER_AGENT, "x"), "another ringfence agent"),
     ],
 )
 def test_what_we_cannot_join_says_why(text: str, told: str) -> None:
@@ -199,7 +206,7 @@ def places(tmp_path: Path) -> install.Places:
 @pytest.mark.usefixtures("plugin")
 def test_installed_and_left_leaves_the_node_as_it_was(places: install.Places) -> None:
     path = places.conf_dir / "10-calico.conflist"
-    path.write_text(SHAPES["calico"])
+    path.write_text(LISTS["calico"])
     path.chmod(0o600)
     install.install_program(places)
     assert install.join(places, places.entry()) == path
@@ -209,12 +216,14 @@ def test_installed_and_left_leaves_the_node_as_it_was(places: install.Places) ->
     assert places.program.read_bytes() == build.find().read_bytes()
     places.namespaces.touch()
     install.leave(places)
-    assert path.read_text() == SHAPES["calico"]
+    assert path.read_text() == LISTS["calico"]
     assert [p.name for p in places.conf_dir.iterdir()] == [path.name]
     assert not list(places.bin_dir.iterdir())
 
 
+@pytest.mark.usefixtures("plugin")
 def test_a_single_configuration_is_set_aside_and_comes_back(places: install.Places) -> None:
+    install.install_program(places)
     path = places.conf_dir / "05-cilium.conf"
     path.write_text(SINGLE)
     install.join(places, places.entry())
@@ -226,7 +235,9 @@ def test_a_single_configuration_is_set_aside_and_comes_back(places: install.Plac
     assert {p.name: p.read_text() for p in places.conf_dir.iterdir()} == {"05-cilium.conf": SINGLE}
 
 
+@pytest.mark.usefixtures("plugin")
 def test_a_single_configuration_written_again_is_joined_again(places: install.Places) -> None:
+    install.install_program(places)
     path = places.conf_dir / "05-cilium.conf"
     newer = SINGLE.replace("false", "true")
     for text in (SINGLE, newer):
@@ -238,7 +249,9 @@ def test_a_single_configuration_written_again_is_joined_again(places: install.Pl
     assert path.read_text() == newer
 
 
+@pytest.mark.usefixtures("plugin")
 def test_a_list_that_grew_since_is_kept(places: install.Places) -> None:
+    install.install_program(places)
     (places.conf_dir / "05-cilium.conf").write_text(SINGLE)
     install.join(places, places.entry())
     path = places.conf_dir / "05-cilium.conflist"
@@ -254,7 +267,7 @@ def test_a_list_that_grew_since_is_kept(places: install.Places) -> None:
 def test_the_program_stays_while_another_agent_needs_it(places: install.Places) -> None:
     install.install_program(places)
     (places.conf_dir / "10-a.conflist").write_text(
-        conflist.add(SHAPES["aws"], OTHER_AGENT, "10-a.conflist")
+        conflist.add(LISTS["aws"], OTHER_AGENT, "10-a.conflist")
     )
     install.leave(places)
     assert places.program.exists()

@@ -54,13 +54,16 @@ def listening(path: Path, answer: bytes) -> Iterator[list[bytes]]:
         thread.join(5)
 
 
-@pytest.mark.parametrize("version", ["0.3.1", "1.1.0"])
+VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_version_is_answered_in_the_version_of_the_question(runtime: Runtime, version: str) -> None:
     told = runtime.raw({"CNI_COMMAND": "VERSION"}, json.dumps({"cniVersion": version}).encode())
     assert told.code == 0
     assert told.json == {
         "cniVersion": version,
-        "supportedVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+        "supportedVersions": VERSIONS,
     }
 
 
@@ -76,10 +79,10 @@ def test_version_needs_no_configuration(runtime: Runtime) -> None:
         pytest.param(
             {"CNI_COMMAND": "ADD", "CNI_ARGS": "a\nb"}, b"{}", 4, "CNI_ARGS", id="two lines"
         ),
-        pytest.param({"CNI_COMMAND": "ADD"}, b"", 1, "0.1.0", id="no configuration"),
-        pytest.param({"CNI_COMMAND": "ADD"}, b"[]", 1, "0.1.0", id="not an object"),
+        pytest.param({"CNI_COMMAND": "ADD"}, b"", 7, "prevResult", id="no configuration"),
+        pytest.param({"CNI_COMMAND": "ADD"}, b"[]", 7, "prevResult", id="not an object"),
         pytest.param(
-            {"CNI_COMMAND": "ADD"}, b'{"cniVersion": "0.2.0"}', 1, "0.2.0", id="an old version"
+            {"CNI_COMMAND": "ADD"}, b'{"cniVersion": "1.2.0"}', 1, "1.2.0", id="a newer version"
         ),
         pytest.param(
             {"CNI_COMMAND": "ADD"}, b'{"cniVersion": 1}', 6, "cniVersion", id="version is a number"
@@ -143,16 +146,55 @@ def test_where_no_agent_ever_was_nothing_starts(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "code"), [("DEL", None), ("CHECK", 11), ("GC", 11), ("STATUS", 50)]
+    ("command", "pod", "code"),
+    [
+        ("CHECK", "t1/web", 11),
+        ("CHECK", "kube-system/dns", None),
+        ("DEL", "t1/web", None),
+        ("GC", "", None),
+        ("STATUS", "", 50),
+    ],
 )
-def test_without_an_agent_other_commands_answer_at_once(
-    runtime: Runtime, command: str, code: int | None
+def test_without_an_agent_other_commands_ask_for_no_more_than_add(
+    runtime: Runtime, command: str, pod: str, code: int | None
 ) -> None:
-    answer = runtime.call(command, pod="t1/web", previous=result([]))
+    answer = runtime.call(command, pod=pod, previous=result([]))
     if code is None:
         assert (answer.code, answer.output) == (0, "")
     else:
         assert (answer.code, answer.json["code"]) == (1, code)
+
+
+@pytest.mark.parametrize("command", ["DEL", "GC"])
+@pytest.mark.parametrize(
+    ("more", "config"),
+    [
+        ({}, b""),
+        ({}, b"nonsense"),
+        ({}, b'{"cniVersion": "7.0.0"}'),
+        ({}, b'{"cniVersion": {}}'),
+        ({}, b'{"cniVersion": "1.0.0", "timeoutSeconds": "soon"}'),
+        ({}, b" " * (1 << 20)),
+        ({"CNI_ARGS": "a\nb"}, b"{}"),
+        ({"CNI_NETNS": "/proc/nothing/ns/net"}, b"{}"),
+    ],
+    ids=["nothing", "no JSON", "version", "no version", "time", "huge", "two lines", "no netns"],
+)
+def test_del_and_gc_never_fail(
+    runtime: Runtime, command: str, more: dict[str, str], config: bytes
+) -> None:
+    answer = runtime.raw({"CNI_COMMAND": command, **more}, config)
+    assert (answer.code, answer.output) == (0, "")
+
+
+@pytest.mark.parametrize("told", [b"nonsense", b"1 error\n{}", b""])
+@pytest.mark.parametrize("command", ["DEL", "GC"])
+def test_del_and_gc_do_not_fail_whatever_an_agent_says(
+    runtime: Runtime, command: str, told: bytes
+) -> None:
+    with listening(runtime.socket, told):
+        answer = runtime.call(command, pod="t1/web")
+    assert (answer.code, answer.output) == (0, "")
 
 
 def test_the_result_before_us_is_printed_byte_by_byte(runtime: Runtime) -> None:

@@ -1,7 +1,7 @@
 """The table of docs/starting.md, played: one row after the other, each cell with real packets.
 
-A cell is two datagrams, of IPv4 and of IPv6. The plugin's rows use interfaces that the watcher does
-not look at, the watcher's rows no plugin.
+A cell is two datagrams, of IPv4 and of IPv6. Where ADD starts a pod, a CHECK follows at once. The
+plugin's rows use interfaces that the watcher does not look at, the watcher's rows no plugin.
 """
 
 from __future__ import annotations
@@ -202,6 +202,8 @@ def test_rows_are_what_packets_do(
         }
         assert found == {str(row): row.add for row in chosen}, stage.node.log
         assert all(stage.has_programs(wire) for wire in pods.values()), "before ADD answered"
+        checked = {str(row): stage.node.check(keys[row], wire).code for row, wire in pods.items()}
+        assert all(code == 0 for row, code in checked.items() if found[row] == "starts"), checked
     elif known == "known":
         stage.tell({keys[row]: wire for row, wire in pods.items()})
     for wire in pods.values():

@@ -21,6 +21,7 @@ PRODUCTS = {
     "helm": build.HELM,
     "helm3": build.HELM3,
     "hubble": build.HUBBLE,
+    "libcni": build.LIBCNI,
 }
 
 
@@ -58,6 +59,9 @@ def main() -> int:
     commands.add_parser("helm", help="find or build helm 4")
     commands.add_parser("helm3", help="find or build helm 3")
     commands.add_parser("hubble", help="find or build the hubble command line")
+    commands.add_parser(
+        "libcni", help="find or build the library of container runtimes, as a command"
+    )
     chosen = parser.parse_args()
     try:
         if chosen.command == "up":

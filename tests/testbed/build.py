@@ -35,6 +35,7 @@ __all__ = [
     "HELM3",
     "HUBBLE",
     "KUBERNETES",
+    "LIBCNI",
     "BuildFailed",
     "Product",
     "cache_folder",
@@ -66,6 +67,7 @@ HELM3 = Product(
     " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
 )
 HUBBLE = Product("hubble", "github.com/cilium/cilium/hubble", ("hubble",))
+LIBCNI = Product("libcni", ".", ("libcni",))
 HELM_MAJORS = {HELM: "v4", HELM3: "v3"}
 
 
