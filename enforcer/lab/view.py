@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from enforcer.lab import netns
 from enforcer.lab import store as stores
 from enforcer.lab.api import objects
 from enforcer.lab.api.topology import hollow_nodes
@@ -86,7 +87,9 @@ def _hollow_pods(ledger: Ledger, store: Store, homes: Sequence[Home]) -> list[Ru
         if pod.host_network:
             found.append(Running(pod, home.places.netns, None, pod.node))
             continue
-        netns = ledger.places.pod_netns(pod.namespace, pod.name)
-        wire = Wire(netns, ledger.places.interface(pod.namespace, pod.name), pod.ips)
-        found.append(Running(pod, netns, wire, pod.node))
+        where = ledger.places.pod_netns(pod.namespace, pod.name)
+        if pod.terminating and not netns.exists(where):
+            continue  # only a finalizer keeps the object
+        wire = Wire(where, ledger.places.interface(pod.namespace, pod.name), pod.ips)
+        found.append(Running(pod, where, wire, pod.node))
     return found

@@ -1,7 +1,8 @@
 """ClusterIPs on a hollow node: a kube-proxy of one nftables table in the node's network namespace.
 
-The kubelet runs it beside its pods. Each Service port becomes one rule that sends new connections
-to a backend at random, as the EndpointSlices name them. The programs on the client's veth have
+The kubelet runs it beside its pods. A new connection to a Service goes to one of its backends at
+random, as the EndpointSlices name them: looked up in sets and maps, so that the kernel checks a few
+rules however many Services there are. The programs on the client's veth have
 seen the ClusterIP, those on the backend's veth see the backend: both judge. What may surprise: a
 pod whose Service picks that very pod gets no answer, as nothing is masqueraded here.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from enforcer.lab import netns
@@ -43,24 +45,64 @@ class ProxyFailed(RingfenceError):
 
 
 def ruleset(services: Mapping[ServiceKey, Sequence[Backend]]) -> str:
-    """The whole table, replaced in one transaction."""
-    rules = "".join(f"\t\t{_rule(key, backends)}\n" for key, backends in services.items())
-    chains = "".join(
-        f"\tchain {hook} {{\n"
-        f"\t\ttype nat hook {hook} priority {PRIORITY}; policy accept;\n{rules}\t}}\n"
+    """The whole table, replaced in one transaction; its rules do not grow with the Services.
+
+    Set `ip-of-N` has the Services with N backends, map `ip-backend-I` backend I of each Service.
+    """
+    parts = [part for of in _Nft for part in of.parts(services)]
+    jumps = "".join(f"\t\tjump {of}-services\n" for of in _Nft)
+    hooks = [
+        _block(
+            f"chain {hook}",
+            f"\t\ttype nat hook {hook} priority {PRIORITY}; policy accept;\n{jumps}",
+        )
         for hook in ("prerouting", "output")
-    )
-    return f"table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{chains}}}\n"
+    ]
+    body = "".join([*parts, *hooks])
+    return f"table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{body}}}\n"
 
 
-def _rule(key: ServiceKey, backends: Sequence[Backend]) -> str:
-    ip = "ip" if family(key.address) is Family.IPV4 else "ip6"
-    protocol = key.protocol.lower()
-    targets = ", ".join(f"{n} : {b.address} . {b.port}" for n, b in enumerate(backends))
-    return (
-        f"{ip} daddr {key.address} {protocol} dport {key.port} "
-        f"dnat {ip} to numgen random mod {len(backends)} map {{ {targets} }}"
-    )
+class _Nft(StrEnum):
+    """A family by the name that nft has for it."""
+
+    IPV4 = "ip"
+    IPV6 = "ip6"
+
+    def parts(self, services: Mapping[ServiceKey, Sequence[Backend]]) -> Iterator[str]:
+        """Sets, maps and chains of this family's Services."""
+        address = "ipv4_addr" if self is _Nft.IPV4 else "ipv6_addr"
+        key_type = f"{address} . inet_proto . inet_service"
+        called = f"{self} daddr . meta l4proto . th dport"
+        by_count: dict[int, list[str]] = {}
+        by_place: dict[int, list[str]] = {}
+        for key, backends in services.items():
+            if (family(key.address) is Family.IPV4) is (self is _Nft.IPV4):
+                name = f"{key.address} . {key.protocol.lower()} . {key.port}"
+                by_count.setdefault(len(backends), []).append(name)
+                for place, backend in enumerate(backends):
+                    target = f"{name} : {backend.address} . {backend.port}"
+                    by_place.setdefault(place, []).append(target)
+        for place, targets in sorted(by_place.items()):
+            kind = f"\t\ttype {key_type} : {address} . inet_service\n"
+            yield _block(f"map {self}-backend-{place}", kind + _elements(targets))
+            rule = f"\t\tdnat {self} to {called} map @{self}-backend-{place}\n"
+            yield _block(f"chain {self}-pick-{place}", rule)
+        rules = ""
+        for count, names in sorted(by_count.items()):
+            yield _block(f"set {self}-of-{count}", f"\t\ttype {key_type}\n{_elements(names)}")
+            picks = ", ".join(f"{place} : goto {self}-pick-{place}" for place in range(count))
+            rules += (
+                f"\t\t{called} @{self}-of-{count} numgen random mod {count} vmap {{ {picks} }}\n"
+            )
+        yield _block(f"chain {self}-services", rules)
+
+
+def _block(head: str, body: str) -> str:
+    return f"\t{head} {{\n{body}\t}}\n"
+
+
+def _elements(names: Sequence[str]) -> str:
+    return f"\t\telements = {{ {', '.join(names)} }}\n"
 
 
 class Proxy:
@@ -118,7 +160,7 @@ def apply(text: str, where: str) -> None:
             [program, "-f", "-"], input=text, capture_output=True, text=True, check=False
         )
     if done.returncode != 0:
-        raise ProxyFailed(f"nft refuses the Services: {done.stderr.strip()}")
+        raise ProxyFailed(f"nft refuses the Services: {done.stderr.strip()[:200]}")
 
 
 def _service(document: Document) -> Service | None:

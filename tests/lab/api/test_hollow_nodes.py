@@ -106,6 +106,22 @@ def test_a_namespace_that_an_admin_moves_changes_sides(hollow: ApiLab, tenant: N
     hollow.becomes("FORWARDED", f"{other}/b", f"{space}/a")
 
 
+def test_a_pod_that_only_a_finalizer_keeps_stops_no_probe_of_others(
+    hollow: ApiLab, tenant: Name
+) -> None:
+    space = tenant("test01")
+    kept = pod(f"{space}/kept").replace("name: kept", "name: kept, finalizers: [example.com/keep]")
+    hollow.make(namespace(space) + pod(f"{space}/a") + kept, f"{space}/a", f"{space}/kept")
+    try:
+        hollow.kubectl("delete", "pod", "-n", space, "kept", "--wait=false")
+        where = hollow.places.pod_netns(space, "kept")
+        eventually(lambda: not netns.exists(where), "the pod's network is gone")
+        assert hollow.probe("--from", f"{space}/a", "--port", "80/TCP")
+    finally:
+        gone = '{"metadata": {"finalizers": null}}'
+        hollow.kubectl("patch", "pod", "-n", space, "kept", "--type=merge", "-p", gone)
+
+
 def test_a_deleted_pod_leaves_nothing(hollow: ApiLab, tenant: Name) -> None:
     space = tenant("test01")
     hollow.make(namespace(space) + on(pod(f"{space}/a"), hollow, 1), f"{space}/a")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from enforcer.lab import netns
 from enforcer.lab.api import assets, kubeconfig
 from enforcer.lab.api.binder import waiting
 from enforcer.lab.api.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
-from enforcer.lab.api.services import ruleset
+from enforcer.lab.api.services import apply, ruleset
 from enforcer.lab.api.topology import hollow_nodes, node_named
 from enforcer.lab.api.workload import assigned
 from enforcer.lab.names import places
@@ -166,21 +168,36 @@ def test_pods_of_jobs_are_nobody_s_here() -> None:
     assert assigned(owned) is None
 
 
-def test_each_service_port_is_one_rule_in_its_family() -> None:
-    text = ruleset(
-        {
-            ServiceKey("10.96.0.9", 80, "TCP"): (
-                Backend("10.1.0.2", 8080),
-                Backend("10.1.1.2", 8080),
-            ),
-            ServiceKey("fd00::9", 53, "UDP"): (Backend("fd01::2", 53),),
-        }
-    )
-    first = "ip daddr 10.96.0.9 tcp dport 80 dnat ip to numgen random mod 2 map "
-    assert first + "{ 0 : 10.1.0.2 . 8080, 1 : 10.1.1.2 . 8080 }" in text
-    second = "ip6 daddr fd00::9 udp dport 53 dnat ip6 to numgen random mod 1 map "
-    assert second + "{ 0 : fd01::2 . 53 }" in text
-    assert text.count(first) == 2, "for pods, and for the node itself"
+def _services(count: int) -> dict[ServiceKey, tuple[Backend, ...]]:
+    backends = tuple(Backend(f"10.1.0.{last}", 8080) for last in (2, 3))
+    return {ServiceKey(f"10.96.{n // 250}.{n % 250}", 80, "TCP"): backends for n in range(count)}
+
+
+def test_services_are_elements_of_maps_in_their_family() -> None:
+    services = _services(1)
+    services[ServiceKey("fd00::9", 53, "UDP")] = (Backend("fd01::2", 53),)
+    text = ruleset(services)
+    for place, last in enumerate((2, 3)):
+        head = f"map ip-backend-{place} {{"
+        assert f"{{ 10.96.0.0 . tcp . 80 : 10.1.0.{last} . 8080 }}" in text.split(head)[1]
+    assert "{ fd00::9 . udp . 53 : fd01::2 . 53 }" in text.split("map ip6-backend-0 {")[1]
+    assert "@ip-of-2 numgen random mod 2 vmap { 0 : goto ip-pick-0, 1 : goto ip-pick-1 }" in text
+
+
+def test_more_services_are_not_more_rules() -> None:
+    few, many = ruleset(_services(1)), ruleset(_services(2000))
+    assert len(few.splitlines()) == len(many.splitlines())
+
+
+@pytest.mark.bpf
+def test_the_kernel_takes_two_thousand_services(unique_name: Callable[[str], str]) -> None:
+    node = unique_name("services")
+    netns.create(node)
+    try:
+        apply(ruleset(_services(2000)), node)
+        apply(ruleset(_services(1)), node)
+    finally:
+        netns.remove(node)
 
 
 def test_an_installed_command_takes_the_programs_that_were_built_last(
