@@ -80,15 +80,23 @@ class _Run:
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
+    withheld: list[str] = field(default_factory=list)
 
-    def note(self, results: Iterable[RuleResult]) -> None:
+    def take(self, policy: Policy, results: Iterable[RuleResult], after: Document) -> None:
+        """What a policy made of the object, as far as that is a policy's to change."""
+        before, self.document = self.document, _kept(self, policy, self.document, after)
+        self.note(results, withheld=after != before and self.document == before)
+
+    def note(self, results: Iterable[RuleResult], *, withheld: bool = False) -> None:
+        """Report results; those of a change that was withheld are not said to be applied."""
         for result in results:
             self.bench.told(result)
             name = f"policy {result.policy}, rule {result.rule}"
             if result.outcome is Outcome.ERROR:
                 self.failures.append(f"{name}: {result.message}")
             elif result.outcome is Outcome.PASS:
-                self.applied.append(f"{result.policy}/{result.rule}")
+                said = self.withheld if withheld else self.applied
+                said.append(f"{result.policy}/{result.rule}")
 
 
 def decide(bench: Bench, review: Review, failure: FailurePolicy) -> Decision:
@@ -199,8 +207,7 @@ def _admit(run: _Run, policies: Sequence[Policy], request: Request) -> None:
             return
         request = _about(request, run.document)
         mutated = engine.mutate((policy,), request, run.environment)
-        run.note(mutated.results)
-        run.document = _kept(run, policy, run.document, mutated.document)
+        run.take(policy, mutated.results, mutated.document)
 
 
 def _about(request: Request, document: Document) -> Request:
@@ -295,8 +302,7 @@ def _label_itself(run: _Run, policies: Sequence[Policy], request: Request) -> No
         environment = replace(run.environment, lookups=lookups)
         for change in engine.mutate_existing((policy,), request, environment):
             if change.after is not None and key_of(change.after) == request.key:
-                run.note([change.result])
-                run.document = _kept(run, policy, run.document, change.after)
+                run.take(policy, [change.result], change.after)
 
 
 def _note_creator(run: _Run, request: Request, asked: bool, unknown: str) -> None:
@@ -330,6 +336,8 @@ def _answer(run: _Run, before: Document, failure: FailurePolicy) -> Decision:
         return Decision(f"{'; '.join(told)}; {fix}", Denial.FORBIDDEN, warnings=tuple(run.warnings))
     patch = tuple(_operations(before, run.document))
     said = f"applied: {', '.join(run.applied)}" if run.applied else "no rule applied"
+    if run.withheld:
+        said += f"; withheld: {', '.join(run.withheld)}"
     audit = {"policies": ", ".join(run.applied)} if patch and run.applied else {}
     return Decision(said, patch=patch, warnings=(*told, *run.warnings), audit=audit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import textwrap
@@ -236,8 +237,13 @@ def test_of_a_namespace_policies_change_labels_and_annotations_only(
     ],
 )
 def test_no_policy_touches_what_the_tenant_file_decides(
-    webhook: Webhook, given: dict[str, str], key: str, value: str
+    webhook: Webhook,
+    caplog: pytest.LogCaptureFixture,
+    given: dict[str, str],
+    key: str,
+    value: str,
 ) -> None:
+    caplog.set_level(logging.INFO)
     webhook.write(labelling("forge", key, value))
     subject = ns("plain", given) if given else ns("plain")
     response = webhook.ask(request("CREATE", subject))
@@ -246,6 +252,9 @@ def test_no_policy_touches_what_the_tenant_file_decides(
     warnings = response["warnings"]
     assert isinstance(warnings, list)
     assert "policy forge may not change labels" in warnings[0]
+    said = "".join(str(vars(record)) for record in caplog.records)
+    assert "no rule applied; withheld: forge/" in said
+    assert "'applied: " not in said
 
 
 def test_a_forged_tenant_label_is_gone_before_the_next_policy_looks(webhook: Webhook) -> None:
