@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BENCHES = (
     "labels",
     "generation",
+    "matrix",
     "compilation",
     "webhook",
     "policy_admission",
