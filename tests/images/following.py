@@ -31,7 +31,7 @@ APT = re.compile(
     r" && rm -rf /var/lib/apt/lists/\*( && (?P<rest>.+))?"
 )
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LOCKS = ("images/requirements.lock", "images/build.lock")
+LOCKS = ("requirements.lock", "requirements-build.lock")
 
 
 @cache
