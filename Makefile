@@ -23,18 +23,21 @@ lint: ## style, types, who imports whom
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports
 
+# Two at a time, a file each; tests/conftest.py hands the longest ones out first.
+SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
+
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test
-	$(BIN)/pytest $(or $(PYTEST),-m "not slow" --cov --numprocesses 2 --dist loadfile)
+	$(BIN)/pytest $(or $(PYTEST),-m "not slow" --cov $(SPREAD))
 
 test-slow: ## the tests that take minutes by nature (marker slow)
 	@tools/setup.sh test
-	$(BIN)/pytest -m slow $(PYTEST)
+	$(BIN)/pytest $(or $(PYTEST),-m slow $(SPREAD))
 
 fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 	@tools/setup.sh test
 	@end=$$(($$(date +%s) + $(or $(SECONDS),60))); while [ $$(date +%s) -lt $$end ]; do \
-		$(BIN)/pytest --quiet --exitfirst $$(grep --recursive --files-with-matches 'hypothesis import' tests --include='test_*.py') || exit 1; \
+		$(BIN)/pytest --quiet --exitfirst --hypothesis-profile many $$(grep --recursive --files-with-matches 'hypothesis import' tests --include='test_*.py') || exit 1; \
 	done
 
 bench: ## speed and memory beside a baseline (ONLY=name for one)

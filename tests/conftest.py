@@ -16,6 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from enforcer.lab import machine
 from generators.errors import MachineLacks
@@ -23,6 +24,22 @@ from tests.testbed.waiting import patience
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("ringfence")
+
+# `make test` tries the same few examples every time, `make fuzz` many new ones.
+settings.register_profile(
+    "few",
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "many",
+    settings.get_profile("few"),
+    max_examples=300,
+    derandomize=False,
+)
+settings.load_profile("few")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -46,8 +63,19 @@ def stage(item: pytest.Item) -> int:
     return 1 if item.path.name == "test_wheel.py" else 0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In stages where one reads along; the longest files first where two processes share them."""
     items.sort(key=stage)
+    if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
+        seconds = durations()
+        items.sort(key=lambda item: -seconds.get(str(item.path.relative_to(CHECKOUT)), 0))
+
+
+@cache
+def durations() -> dict[str, int]:
+    """Seconds that the long files take on two quiet cores; what is not named is short."""
+    rows = (CHECKOUT / "tests/durations.txt").read_text().splitlines()
+    return {path: int(seconds) for seconds, path in (row.split() for row in rows)}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

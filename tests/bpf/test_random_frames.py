@@ -62,8 +62,6 @@ SHORTEST_IPV4, SHORTEST = 34, 54
 """Test runs refuse frames without room for the header that their EtherType promises."""
 FRAGMENT_BITS = 0x3FFF
 bounded = settings(
-    max_examples=150,
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.cni import build
@@ -67,7 +67,6 @@ def _value(text: bytes, line: str) -> bytes | None:
     return text[begin : begin + length]
 
 
-@settings(max_examples=100, deadline=None)
 @given(document=st.dictionaries(st.text() | st.just("a"), JSON, max_size=5), indent=st.booleans())
 def test_members_are_found_as_they_were_written(
     harness: Path, document: dict[str, object], indent: bool

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 
 from enforcer import testrun
 from enforcer.engine import Judge, answer, compile_nodes, maps
@@ -23,7 +23,6 @@ from tests.enforcer.clusters import PORTS, clusters, questions
 
 
 @pytest.mark.timeout(300)  # shrinking a failure takes a while
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(clusters())
 def test_compiled_entries_answer_every_question_as_the_evaluator_does(cluster: Cluster) -> None:
     asked = questions(cluster)
@@ -72,7 +71,6 @@ def check_calls(cluster: Cluster, judge_packet: Judge) -> None:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(clusters())
 def test_a_call_to_a_service_is_judged_by_its_backends_before_one_is_chosen(
     cluster: Cluster,
@@ -89,10 +87,7 @@ def kernel_judge() -> Iterator[Judge]:
 @pytest.mark.bpf
 @pytest.mark.timeout(300)
 @settings(
-    max_examples=50,
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking on the kernel takes minutes
-    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(cluster=clusters())
 def test_the_kernel_answers_every_question_as_the_evaluator_does(
@@ -108,10 +103,7 @@ def test_the_kernel_answers_every_question_as_the_evaluator_does(
 @pytest.mark.bpf
 @pytest.mark.timeout(300)
 @settings(
-    max_examples=50,
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(cluster=clusters())
 def test_the_kernel_judges_a_call_to_a_service_by_its_backends(

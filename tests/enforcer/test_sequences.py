@@ -370,8 +370,6 @@ class Enforcement:
 
 @pytest.mark.timeout(600)
 @settings(
-    max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(clusters(), steps)

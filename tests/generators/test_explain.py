@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from generators.cluster import Cluster
 from generators.explain import Trace, trace
@@ -153,7 +153,6 @@ def test_where_there_is_no_wall_the_trace_says_why() -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
 @given(clusters.clusters())
 def test_any_cell_can_be_explained_and_the_notes_agree_with_it(of: Cluster) -> None:
     evaluator = Evaluator(of)
@@ -190,7 +189,6 @@ def followed(of: Cluster, question: Question, found: Trace) -> Cluster:
     return replace(of, policies=(*of.policies, *documents(*more).policies) if more else of.policies)
 
 
-@settings(max_examples=25, deadline=None)
 @given(clusters.clusters())
 def test_whoever_follows_the_hints_of_a_trace_gets_through(of: Cluster) -> None:
     evaluator = Evaluator(of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from generators.addresses import Family
 from generators.classes import evaluate
@@ -220,7 +220,6 @@ def test_a_policy_speaks_only_for_its_own_namespace() -> None:
     assert said(ask(of, "x/a", "y/a")) == "DROPPED egress=POLICY_DENIED ingress=NOT_ISOLATED"
 
 
-@settings(max_examples=40, deadline=None)
 @given(clusters.clusters())
 def test_a_cell_is_the_worse_of_its_directions_and_only_allowed_ones_name_a_rule(
     of: Cluster,
@@ -234,7 +233,6 @@ def test_a_cell_is_the_worse_of_its_directions_and_only_allowed_ones_name_a_rule
             assert not allowed or judgement.policies
 
 
-@settings(max_examples=40, deadline=None)
 @given(clusters.clusters(), clusters.policies)
 def test_one_more_policy_never_closes_a_pod_that_is_isolated(
     of: Cluster, more: NetworkPolicy

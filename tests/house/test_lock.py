@@ -16,8 +16,7 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+) \\$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def lock(checkout: Path) -> str:
-    files = ("requirements.lock", "requirements-testbed.lock")
-    return "".join((checkout / name).read_text() for name in files)
+    return "".join(path.read_text() for path in sorted(checkout.glob("requirements*.lock")))
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,19 @@ import hashlib
 import os
 import shutil
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from tests.testbed.waiting import patience
 
-INPUTS = ("pyproject.toml", "requirements.lock", "tools/setup.sh")
+ALWAYS = ("pyproject.toml", "tools/setup.sh")
+STAMPS = {
+    "ringfence-setup": ("requirements.lock", "requirements-build.lock"),
+    "ringfence-setup-test": ("requirements-test.lock",),
+}
+INPUTS = (*ALWAYS, *chain.from_iterable(STAMPS.values()))
 
 
 @pytest.fixture
@@ -24,10 +30,11 @@ def furnished(checkout: Path, tmp_path: Path) -> Path:
     command = tmp_path / ".venv/bin/ringfence"
     command.parent.mkdir(parents=True)
     command.touch(mode=0o755)
-    digest = hashlib.sha256(f"{tmp_path}\n".encode())
-    for name in INPUTS:
-        digest.update((tmp_path / name).read_bytes())
-    (tmp_path / ".venv/ringfence-setup").write_text(f"{digest.hexdigest()}  -\n")
+    for stamp, locks in STAMPS.items():
+        digest = hashlib.sha256(f"{tmp_path}\n".encode())
+        for name in (*ALWAYS, *locks):
+            digest.update((tmp_path / name).read_bytes())
+        (tmp_path / ".venv" / stamp).write_text(f"{digest.hexdigest()}  -\n")
     return tmp_path
 
 

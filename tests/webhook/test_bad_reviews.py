@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.webhook.reviews import (
@@ -29,7 +29,6 @@ from webhook.state import load_state
 
 GOOD = body(request("CREATE", ns("app-test01")))
 JSON = "application/json"
-patient = settings(deadline=None)  # other tests share the processors
 
 
 @pytest.fixture(scope="module")
@@ -232,25 +231,21 @@ def sound(client: FlaskClient, data: bytes, kind: str = JSON) -> None:
         assert isinstance(orjson.loads(answer.data), dict)
 
 
-@patient
 @given(data=st.binary(max_size=300))
 def test_any_bytes_get_a_json_answer(client: FlaskClient, data: bytes) -> None:
     sound(client, data)
 
 
-@patient
 @given(value=json_values)
 def test_any_json_gets_a_json_answer(client: FlaskClient, value: object) -> None:
     sound(client, json.dumps(value).encode())
 
 
-@patient
 @given(whole=damaged())
 def test_any_damaged_review_gets_a_json_answer(client: FlaskClient, whole: object) -> None:
     sound(client, json.dumps(whole).encode())
 
 
-@patient
 @given(kind=st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=40))
 def test_any_content_type_gets_a_json_answer(client: FlaskClient, kind: str) -> None:
     sound(client, GOOD, kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.tenants.assignment import Requester
@@ -10,7 +10,6 @@ from generators.tenants.load import parse_tenants
 from tests.webhook.reviews import KEY, PEOPLE, TENANTS, create, labels, ns, patched, update
 from webhook import mutate, validate
 
-patient = settings(deadline=None)  # other tests share the processors
 CONFIG = parse_tenants(TENANTS.encode(), "tenants.yaml")
 TRUSTED = ("root", "admin", "controller")
 
@@ -25,7 +24,6 @@ subresources = st.sampled_from(["", "status", "finalize"])
 requests = st.tuples(tenants_people, label_maps, subresources)
 
 
-@patient
 @given(names, label_maps, people)
 def test_a_second_creation_decision_changes_nothing(
     name: str, wish: dict[str, str], by: Requester
@@ -37,7 +35,6 @@ def test_a_second_creation_decision_changes_nothing(
     assert again.allowed is first.allowed
 
 
-@patient
 @given(names, label_maps, label_maps, people)
 def test_a_second_update_decision_changes_nothing(
     name: str, old: dict[str, str], new: dict[str, str], by: Requester
@@ -48,7 +45,6 @@ def test_a_second_update_decision_changes_nothing(
     assert again.patch == ()
 
 
-@patient
 @given(names, label_maps, people)
 def test_what_the_one_webhook_makes_the_other_accepts(
     name: str, wish: dict[str, str], by: Requester
@@ -61,7 +57,6 @@ def test_what_the_one_webhook_makes_the_other_accepts(
     assert decision.warnings == ()
 
 
-@patient
 @given(names, label_maps, tenants_people)
 def test_who_is_no_admin_gets_no_other_label_than_the_assignment_says(
     name: str, wish: dict[str, str], by: Requester
@@ -71,7 +66,6 @@ def test_who_is_no_admin_gets_no_other_label_than_the_assignment_says(
         assert wish.get(KEY) in (None, decision.tenant)
 
 
-@patient
 @given(names, label_maps, st.lists(requests, max_size=6))
 def test_no_sequence_of_requests_by_tenants_changes_a_tenant(
     name: str, start: dict[str, str], sequence: list[tuple[Requester, dict[str, str], str]]

@@ -192,7 +192,7 @@ def key_of(document: Document) -> str:
     return "/".join(metadata[k] for k in ("namespace", "name") if k in metadata)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_any_events_in_any_order_mean_what_compiling_from_nothing_means(
     tmp_path_factory: pytest.TempPathFactory, history: list[list[Object]]

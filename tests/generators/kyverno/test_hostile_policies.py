@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.errors import InputError
@@ -151,7 +151,6 @@ def read(*rules: object) -> Loaded:
     return policies_in(json.dumps(document).encode(), "p.json")
 
 
-@settings(max_examples=300, deadline=None)
 @given(RULES, OBJECTS)
 def test_any_rule_on_any_object_ends_in_the_same_results_twice(
     rule: object, document: dict[str, object]
@@ -179,7 +178,6 @@ def test_any_rule_on_any_object_ends_in_the_same_results_twice(
                 continue
 
 
-@settings(max_examples=200, deadline=None)
 @given(JSON)
 def test_any_document_is_a_policy_or_a_list_of_problems(body: Value) -> None:
     document = {
@@ -192,7 +190,6 @@ def test_any_document_is_a_policy_or_a_list_of_problems(body: Value) -> None:
     assert bool(loaded.policies) is not bool(loaded.problems)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -228,7 +225,6 @@ GIVEN = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(FIELDS, INSIDE, max_size=3),
     st.lists(EXPECTATIONS, max_size=2),
