@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from generators.tenants.model import (
+    ALWAYS_PROTECTED,
     DEFAULT_LABEL_KEY,
-    DEFAULT_PROTECTED,
     Grant,
     Match,
     Mode,
@@ -37,9 +37,7 @@ def build_config(root: Part, file: str, digest: str) -> TenantConfig:
         label_key=root.field("labelKey").text(DEFAULT_LABEL_KEY),
         mode=Mode(root.field("mode").text(Mode.STRICT)),
         admins=_subjects(root.field("admins")),
-        protected_namespaces=frozenset(
-            protected.texts() if protected.present else DEFAULT_PROTECTED
-        ),
+        protected_namespaces=ALWAYS_PROTECTED.union(protected.texts()),
         shared=tuple(map(_shared, root.field("shared").items())),
         unassigned=Unassigned(root.field("defaults").field("unassigned").text(Unassigned.IGNORE)),
         file=file,

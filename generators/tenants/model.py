@@ -15,7 +15,8 @@ from enum import StrEnum
 API_VERSION = "ringfence.io/v1alpha1"
 KIND = "TenantConfig"
 DEFAULT_LABEL_KEY = "ringfence.io/tenant"
-DEFAULT_PROTECTED = ("kube-node-lease", "kube-public", "kube-system", "ringfence-system")
+ALWAYS_PROTECTED = frozenset({"kube-node-lease", "kube-public", "kube-system", "ringfence-system"})
+"""The system's own namespaces; `protectedNamespaces` adds to them."""
 LAST_PORT = 65535
 
 
@@ -226,7 +227,7 @@ class TenantConfig:
     label_key: str = DEFAULT_LABEL_KEY
     mode: Mode = Mode.STRICT
     admins: Subjects = Subjects()
-    protected_namespaces: frozenset[str] = frozenset(DEFAULT_PROTECTED)
+    protected_namespaces: frozenset[str] = ALWAYS_PROTECTED
     shared: tuple[SharedComponent, ...] = ()
     unassigned: Unassigned = Unassigned.IGNORE
     file: str = ""

@@ -21,7 +21,7 @@ from generators.labels import OWN_KEYS
 from generators.objects import NAME_LABEL
 from generators.tenants.assignment import MASTERS, Requester, is_system
 from generators.tenants.build import build_ports, service_account
-from generators.tenants.model import DEFAULT_LABEL_KEY, DEFAULT_PROTECTED, Match, common_ports
+from generators.tenants.model import ALWAYS_PROTECTED, DEFAULT_LABEL_KEY, Match, common_ports
 from generators.tenants.parts import Part
 from generators.tenants.schema import MAX_ERRORS, nearest
 
@@ -150,15 +150,13 @@ def reserved_names_are_not_claimed(facts: Facts) -> Iterator[Problem]:
 
 def _reserved(root: Part) -> Iterator[tuple[str, str, str]]:
     """Names of protected and shared namespaces, how to speak of them and how to free them."""
-    protected = root.field("protectedNamespaces")
-    if protected.present:
-        for part in protected.items():
+    for name in sorted(ALWAYS_PROTECTED):
+        what = f'namespace "{name}", which is always protected'
+        yield name, what, "name the tenant's namespaces one by one"
+    for part in root.field("protectedNamespaces").items():
+        if part.text() not in ALWAYS_PROTECTED:
             what = f'protected namespace "{part.text()}" (line {part.line})'
             yield part.text(), what, f"unprotect it in line {part.line}"
-    else:
-        for name in DEFAULT_PROTECTED:
-            what = f'namespace "{name}", which is protected by default'
-            yield name, what, "list other protectedNamespaces"
     for component in root.field("shared").items():
         shared = component.field("name").text()
         for part in component.field("namespaces").field("names").items():

@@ -10,8 +10,8 @@ import pytest
 from generators.errors import InputError
 from generators.tenants.load import load_tenants, parse_tenants
 from generators.tenants.model import (
+    ALWAYS_PROTECTED,
     DEFAULT_LABEL_KEY,
-    DEFAULT_PROTECTED,
     Grant,
     Match,
     Mode,
@@ -33,7 +33,7 @@ kind: TenantConfig
 labelKey: client
 mode: audit
 admins: {users: [root], groups: [platform-team], serviceAccounts: [ops/bot]}
-protectedNamespaces: [kube-system]
+protectedNamespaces: [vault]
 shared:
   - name: ingress
     namespaces: {names: [ingress]}
@@ -68,7 +68,7 @@ def test_every_field_reaches_the_model() -> None:
             frozenset({"platform-team"}),
             frozenset({"system:serviceaccount:ops:bot"}),
         ),
-        protected_namespaces=frozenset({"kube-system"}),
+        protected_namespaces=ALWAYS_PROTECTED | {"vault"},
         shared=(
             SharedComponent("ingress", ("ingress",), host_network=True, line=8),
             SharedComponent(
@@ -112,7 +112,7 @@ def test_smallest_file_has_the_defaults() -> None:
     made = config(HEAD)
     assert made.label_key == DEFAULT_LABEL_KEY
     assert made.mode is Mode.STRICT
-    assert made.protected_namespaces == frozenset(DEFAULT_PROTECTED)
+    assert made.protected_namespaces == ALWAYS_PROTECTED
     assert made.unassigned is Unassigned.IGNORE
     assert (dict(made.tenants), made.shared, made.admins) == ({}, (), Subjects())
 

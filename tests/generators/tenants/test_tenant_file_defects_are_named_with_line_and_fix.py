@@ -181,7 +181,13 @@ RULES = {
         "make one longer",
     ),
     "name twice in one": (TWO % ("names: [x, x]", "names: [v]"), 5, "already in line 5", "remove"),
-    "claims kube-system": (TWO % ("names: [kube-system]", "names: [x]"), 5, "by default", "remove"),
+    "claims kube-system": (TWO % ("names: [kube-system]", "names: [x]"), 5, "always", "remove"),
+    "claims the system's beside one of its own": (
+        TWO % ("prefixes: [kube-]", "names: [x]") + "protectedNamespaces:\n- vault\n",
+        5,
+        'matches namespace "kube-system", which is always protected',
+        "narrower",
+    ),
     "prefix on kube-": (TWO % ("prefixes: [kube-]", "names: [x]"), 5, '"kube-public"', "narrower"),
     "suffix on -system": (TWO % ("suffixes: [-system]", "names: [x]"), 5, "kube-system", "narrow"),
     "claims protected": (
