@@ -13,53 +13,16 @@
 #include "lib/verdict.h"
 #include "lib/conntrack.h"
 #include "lib/maps.h"
-#include "lib/track.h"
 #include "lib/policy.h"
+#include "lib/track.h"
+#include "lib/link.h"
+#include "lib/encapsulation.h"
+#include "lib/checksum.h"
 #include "lib/report.h"
 
 /* Also "next" for tcx: programs of others after ours still have their say. */
 #define VERDICT_CONTINUE (-1)
 #define VERDICT_SHOT 2
-
-static __always_inline int is_own(const struct endpoint *endpoint, const struct packet *packet,
-				  const struct address *address)
-{
-	const struct address *own = packet->family == 6 ? &endpoint->ip6 : &endpoint->ip4;
-
-	return !address_is_unspecified(own) && address_equal(own, address);
-}
-
-/*
- * A pod may look for neighbours and answer for itself. It is not a router, and not its neighbour:
- * everything else would be ARP or ND poisoning.
- */
-static __always_inline enum reason judge_link_control(struct __sk_buff *skb,
-						      const struct endpoint *endpoint,
-						      const struct packet *packet,
-						      enum direction direction)
-{
-	struct address target;
-	__u8 type = packet->icmp_type;
-
-	if (direction == DIR_INGRESS)
-		return FORWARD_LINK;
-	if (packet->family == 0) { /* ARP; a sender of 0.0.0.0 is a probe */
-		if (packet->source.quads[3] == 0 || address_equal(&packet->source, &endpoint->ip4))
-			return FORWARD_LINK;
-		return DROP_INVALID_SOURCE_IP;
-	}
-	if (packet->protocol != PROTOCOL_ICMPV6)
-		return FORWARD_LINK;
-	if (type == ICMPV6_ROUTER_ADVERTISEMENT || type == ICMPV6_REDIRECT)
-		return DROP_INVALID_SOURCE_IP;
-	if (type != ICMPV6_NEIGHBOUR_ADVERTISEMENT)
-		return FORWARD_LINK;
-	if (bpf_skb_load_bytes(skb, packet->l4 + 8, &target, sizeof(target)))
-		return DROP_INVALID_PACKET_DROPPED;
-	if (address_is_link_local(&target) || address_equal(&target, &endpoint->ip6))
-		return FORWARD_LINK;
-	return DROP_INVALID_SOURCE_IP;
-}
 
 /*
  * Any tenant's masqueraded traffic wears the node's address; only a local socket proves the node.
@@ -95,17 +58,15 @@ static __always_inline void ask(struct policy_question *question, const struct p
 
 /*
  * A TCP segment without a known beginning may be the answer to what the pod opened before we knew
- * it: it is asked about the other way round too. The tenant wall yields to that only in the grace
- * period of endpoints older than us. A datagram does not show whether it answers: it never does.
+ * it: it is asked about the other way round too, in the grace period of endpoints older than us. A
+ * datagram does not show whether it answers: it never does.
  */
 static __always_inline int may_be_answer(const struct endpoint *endpoint,
-					 const struct packet *packet, enum reason refused)
+					 const struct packet *packet)
 {
 	if (packet->protocol != PROTOCOL_TCP || ct_starts(packet) || !ct_is_tracked(packet))
 		return 0;
-	if ((endpoint->flags & EP_GRACE) && ct_now() < endpoint->grace_until)
-		return 1;
-	return ct_is_mid_stream(packet) && refused == DROP_POLICY_DENIED;
+	return (endpoint->flags & EP_GRACE) && ct_now() < endpoint->grace_until;
 }
 
 static __always_inline int is_worth_tracking(const struct packet *packet, enum reason reason)
@@ -204,7 +165,7 @@ static __always_inline void judge(struct scratch *scratch, const struct endpoint
 			return;
 		}
 		if (attempt || course->state != CT_NEW ||
-		    !may_be_answer(endpoint, &scratch->packet, scratch->answer.reason))
+		    !may_be_answer(endpoint, &scratch->packet))
 			break;
 		scratch->refused = scratch->answer;
 		course->asked = course->opener == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
@@ -256,13 +217,14 @@ static __always_inline enum reason resume(struct scratch *scratch, const struct 
 	return scratch->course.state == CT_OPENER ? answer->reason : FORWARD_REPLY;
 }
 
+/* What both ends have closed only ages, whatever still arrives. */
 static __always_inline void touch(struct ct_value *entry, const struct packet *packet,
 				  enum ct_state state)
 {
 	__u8 flags = ct_flags_after(entry->flags, packet, state);
 	__u64 now = ct_now();
 
-	if (ct_silence(entry, now) > (__s64)CT_TOUCH)
+	if (ct_silence(entry, now) > (__s64)CT_TOUCH && !ct_closed(entry))
 		entry->last = now;
 	if (flags != entry->flags)
 		entry->flags = flags;
@@ -323,35 +285,59 @@ static __always_inline enum reason judge_unreadable(struct outcome *outcome,
 	return FORWARD_NOT_ISOLATED;
 }
 
+/*
+ * Is it a frame that may leave this pod, or enter it, whatever the policies say? FORWARD_NONE: they
+ * are asked.
+ */
+static __always_inline enum reason judge_shape(struct __sk_buff *skb, struct scratch *scratch,
+					       const struct endpoint *endpoint,
+					       enum direction direction, enum reason reason)
+{
+	enum reason link;
+
+	if (direction == DIR_INGRESS)
+		return link_enters(skb, scratch, endpoint, reason);
+	link = link_leaves(skb, endpoint, &scratch->packet, reason);
+	if (!verdict_is_drop(link) && !checksum_is_harmless(skb, &scratch->packet, reason))
+		return DROP_INVALID_CHECKSUM;
+	return link;
+}
+
 static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch *scratch,
 					  const struct endpoint *endpoint, enum direction direction)
 {
 	struct packet *packet = &scratch->packet;
 	struct outcome *outcome = &scratch->outcome;
-	enum reason reason = parse_frame(skb, packet);
 	int ingress = direction == DIR_INGRESS;
+	enum reason shape, reason;
 
+	outcome->reason = parse_frame(skb, packet);
+	forget();
+	reason = outcome->reason;
 	if (!endpoint)
 		return DROP_EP_NOT_READY;
 	outcome->endpoint = endpoint->endpoint;
 	if (!(endpoint->flags & EP_READY))
 		return DROP_EP_NOT_READY;
-	if (reason == FORWARD_LINK)
-		return judge_link_control(skb, endpoint, packet, direction);
-	if (reason == DROP_INVALID_SOURCE_IP)
-		return reason;
-	if (!ingress && packet->family && !is_own(endpoint, packet, &packet->source))
-		return DROP_INVALID_SOURCE_IP;
+	outcome->reason = judge_shape(skb, scratch, endpoint, direction, reason);
+	forget();
+	if (outcome->reason)
+		return outcome->reason;
 	if (ingress && is_from_host(skb, packet)) {
 		outcome->identity = IDENTITY_HOST;
 		outcome->news = ct_starts(packet);
 		return FORWARD_HOST;
 	}
 	if (packet->family && address_equal(&packet->source, &packet->destination) &&
-	    is_own(endpoint, packet, &packet->source))
+	    link_is_own(endpoint, packet->family, &packet->source))
 		return FORWARD_SELF;
 	if (!verdict_is_drop(reason) && packet->fragment)
 		reason = track_fragment(endpoint->endpoint, packet, direction);
+	if (!ingress) {
+		shape = encapsulation_leaves(scratch, endpoint, reason);
+		if (shape)
+			return shape;
+	}
 	if (verdict_is_drop(reason))
 		return judge_unreadable(outcome, endpoint, direction, reason);
 	if (packet->kind == PACKET_ICMP_ERROR) {

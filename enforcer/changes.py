@@ -87,6 +87,8 @@ class InterfaceChange:
 
     pod: str
     ifindex: int | None
+    mac: str = ""
+    """Of the pod's side; empty: nobody could say."""
 
 
 @dataclass(frozen=True, slots=True)

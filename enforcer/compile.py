@@ -297,8 +297,9 @@ class Compiler:
                 if pod_cidrs != self._pod_cidrs:
                     self._rejudge_all = self._rejudge_all or bool(self.known.pods)
                     self._pod_cidrs = pod_cidrs
-            case InterfaceChange(key, ifindex):
+            case InterfaceChange(key, ifindex, mac):
                 _put(self.known.interfaces, key, ifindex)
+                _put(self.known.macs, key, mac or None)
                 batch.local[key] = None
             case ArrivalChange(key, attachment):
                 _put(self.known.arrivals, key, attachment)

@@ -39,8 +39,9 @@ class ForwardReason(IntEnum):
 
 
 class DropReason(IntEnum):
-    """Why a packet was dropped: numbers and names as Cilium's where one fits, 240 is ours."""
+    """Why a packet was dropped: numbers and names as Cilium's where one fits; from 240 ours."""
 
+    INVALID_SOURCE_MAC = 130
     INVALID_SOURCE_IP = 132
     POLICY_DENIED = 133
     INVALID_PACKET_DROPPED = 134
@@ -50,10 +51,13 @@ class DropReason(IntEnum):
     INVALID_IPV6_EXTENSION_HEADER = 156
     IP_FRAGMENTATION_NOT_SUPPORTED = 157
     UNSUPPORTED_L2_PROTOCOL = 166
+    ENCAP_PROHIBITED = 170
     UNKNOWN_SENDER = 172
     FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175
     DROP_EP_NOT_READY = 203
     TENANT_WALL = 240
+    INVALID_DESTINATION_IP = 241
+    INVALID_CHECKSUM = 242
 
 
 class EventFlag(IntFlag):
@@ -71,7 +75,7 @@ VERDICTS = (Verdict.FORWARDED, Verdict.DROPPED, Verdict.AUDIT)
 
 def reason_of(code: int) -> ForwardReason | DropReason:
     """The reason of a code in events and statistics."""
-    return DropReason(code) if code >= DropReason.INVALID_SOURCE_IP else ForwardReason(code)
+    return DropReason(code) if code >= DropReason.INVALID_SOURCE_MAC else ForwardReason(code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from generators.services import Backend, ServiceKey
 
 V4_PREFIX = bytes(10) + b"\xff\xff"
 UNSET = bytes(16)
+MAC_BYTES = 6
 V4_BITS = 96
 FAMILY_BITS = 32
 """Bits of a CIDR key before its address."""
@@ -48,6 +49,8 @@ class Endpoint(ctypes.Structure):
         ("ip4", Address),
         ("ip6", Address),
         ("grace_until", ctypes.c_uint64),
+        ("mac", ctypes.c_uint8 * MAC_BYTES),
+        ("pad", ctypes.c_uint8 * 2),
     )
 
 
@@ -287,6 +290,7 @@ def pack_endpoint(entry: EndpointEntry, grace_until: int = 0) -> bytes:
             ip4=Address(*_only_address(entry.ip4, "IPv4")),
             ip6=Address(*_only_address(entry.ip6, "IPv6")),
             grace_until=grace_until if EndpointFlag.GRACE in entry.flags else 0,
+            mac=(ctypes.c_uint8 * MAC_BYTES)(*bytes.fromhex(entry.mac.replace(":", ""))),
         )
     )
 
@@ -294,7 +298,7 @@ def pack_endpoint(entry: EndpointEntry, grace_until: int = 0) -> bytes:
 def unpack_endpoint(value: bytes) -> EndpointEntry:
     """The entry of an endpoint."""
     raw = Endpoint.from_buffer_copy(value)
-    ip4, ip6 = bytes(raw.ip4), bytes(raw.ip6)
+    ip4, ip6, mac = bytes(raw.ip4), bytes(raw.ip6), bytes(raw.mac)
     return EndpointEntry(
         endpoint=raw.endpoint,
         group=raw.group,
@@ -304,6 +308,7 @@ def unpack_endpoint(value: bytes) -> EndpointEntry:
         flags=EndpointFlag(raw.flags),
         ip4=() if ip4 == UNSET else (unpack_address(ip4),),
         ip6=() if ip6 == UNSET else (unpack_address(ip6),),
+        mac=mac.hex(":") if any(mac) else "",
     )
 
 

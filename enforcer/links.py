@@ -26,7 +26,8 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
 NESTED_MASK = 0x3FFF
 
-IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 3, 5, 18, 37, 46
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
+IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 37, 46
 IFLA_INFO_KIND = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 8, 10
 RTA_DST, RTA_OIF = 1, 4
@@ -61,6 +62,7 @@ class Link:
     """The ifindex of the other end, in its own network namespace."""
     netns: int | None = None
     """The id under which ours knows the network namespace of the other end; None: the same."""
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,17 @@ class Netlink:
         if outer is None or (outer.kind, outer.peer, outer.netns) != (VETH, inner.ifindex, number):
             return None
         return outer
+
+    def mac_behind(self, link: Link) -> str:
+        """The MAC of the other end of a veth; empty where there is no other end any more."""
+        if link.netns is None:
+            return ""
+        target = _attribute(IFLA_TARGET_NETNSID, struct.pack("=i", link.netns))
+        try:
+            inner = self._one_link(IFINFO.pack(0, 0, link.peer, 0, 0) + target)
+        except OSError:
+            return ""
+        return inner.mac if inner is not None else ""
 
     def addresses_behind(self, link: Link) -> frozenset[str]:
         """The addresses that the other end of a veth has, but for link-local ones."""
@@ -269,6 +282,7 @@ def parse_link(body: bytes) -> Link:
         os.fsdecode(kind.rstrip(b"\0")),
         int.from_bytes(found.get(IFLA_LINK, b""), "little"),
         int.from_bytes(netns, "little", signed=True) if netns is not None else None,
+        found.get(IFLA_ADDRESS, b"").hex(":"),
     )
 
 

@@ -45,6 +45,7 @@ MAPS = (
     "frag_map",
     "stats_map",
     "lost_map",
+    "tunnel_map",
     "meta_map",
     "events",
 )

@@ -47,6 +47,8 @@ class Known:
     record: dict[str, str] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
     interfaces: dict[str, int] = field(default_factory=dict)
+    macs: dict[str, str] = field(default_factory=dict)
+    """Of the pods that have interfaces."""
     arrivals: dict[str, Attachment] = field(default_factory=dict)
     """Sandboxes of pods that are not known yet."""
     homes: dict[str, Home] = field(default_factory=dict)
@@ -118,8 +120,9 @@ class Placement:
         if anew:
             self._registry.endpoints.forget((ifindex, ip4, ip6))
         before = self._ledger.endpoints.now.get(ifindex)
+        number = self._registry.endpoints.of((ifindex, ip4, ip6))
         return ifindex, EndpointEntry(
-            endpoint=self._registry.endpoints.of((ifindex, ip4, ip6)),
+            endpoint=number,
             group=policy.number if policy is not None else 0,
             wall=wall.number if wall is not None else 0,
             tenant=known.tenants.ids.get(home.tenant, 0),
@@ -127,7 +130,14 @@ class Placement:
             flags=flags,
             ip4=ip4,
             ip6=ip6,
+            mac=self._mac(key, number, before),
         )
+
+    def _mac(self, key: str, number: int, before: EndpointEntry | None) -> str:
+        """The one that the pod started with: it may give itself another one."""
+        if before is not None and before.endpoint == number and before.mac:
+            return before.mac
+        return self._known.macs.get(key, "")
 
     def _provisional(self, key: str, arrival: Attachment) -> EndpointEntry | None:
         """What the start mode grants to a pod of which only the interface is known."""

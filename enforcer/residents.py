@@ -33,6 +33,8 @@ class Links:
     """The interface behind which a pod with these addresses is."""
     leads_away: Callable[[int], bool] = lambda _: True
     """Whether a pod can be behind an interface: a veth into another network namespace."""
+    mac_behind: Callable[[int], str] = lambda _: ""
+    """The MAC of the other end of a veth; empty where nobody can say."""
 
 
 def links() -> Links:
@@ -47,8 +49,12 @@ def links() -> Links:
     def leads_away(ifindex: int) -> bool:
         return any(link.ifindex == ifindex and is_of_pod(link) for link in behind())
 
+    def mac_behind(ifindex: int) -> str:
+        with netlink() as asked:
+            return next((asked.mac_behind(k) for k in behind() if k.ifindex == ifindex), "")
+
     numbers = frozenset(by_name.values())
-    return Links(by_name, numbers, lambda ips: locate(ips, behind()), leads_away)
+    return Links(by_name, numbers, lambda ips: locate(ips, behind()), leads_away, mac_behind)
 
 
 class Residents:
@@ -167,7 +173,8 @@ class Residents:
                 yield InterfaceChange(loser, None)
             self.interfaces[key] = index
             self._holder[index] = key
-        yield InterfaceChange(key, index)
+        mac = present.mac_behind(index) if index is not None else ""
+        yield InterfaceChange(key, index, mac)
 
     def _find(self, pod: Pod, present: Links) -> tuple[int | None, str]:
         self._named.discard(pod.key)

@@ -60,6 +60,7 @@ class EndpointFlag(IntFlag):
     KEEP_INGRESS = 512  # open connections stay when the policy of the direction changes
     KEEP_EGRESS = 1024
     AUDIT = 2048  # a denial by NetworkPolicies is reported with verdict AUDIT and passes
+    ENCAPSULATES = 4096  # may send encapsulated packets towards nodes
 
 
 class AddressFlag(IntFlag):
@@ -86,6 +87,7 @@ class EndpointEntry:
     flags: EndpointFlag
     ip4: tuple[str, ...] = ()
     ip6: tuple[str, ...] = ()
+    mac: str = ""  # of the pod; empty = not known
 
 
 @dataclass(frozen=True, slots=True)

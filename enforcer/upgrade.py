@@ -59,7 +59,8 @@ def take_connections(old: Path, new: Path) -> None:
 def closed(value: bytes) -> bytes:
     """An endpoint with its number and addresses, through which nothing passes yet."""
     was = layout.Endpoint.from_buffer_copy(_fitted(value, ctypes.sizeof(layout.Endpoint)))
-    return bytes(layout.Endpoint(endpoint=was.endpoint, ip4=was.ip4, ip6=was.ip6))
+    kept = {"endpoint": was.endpoint, "ip4": was.ip4, "ip6": was.ip6, "mac": was.mac}
+    return bytes(layout.Endpoint(**kept))
 
 
 def to_be_judged(value: bytes) -> bytes:

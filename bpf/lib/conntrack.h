@@ -79,12 +79,6 @@ static __always_inline int ct_starts(const struct packet *packet)
 	return ct_is_syn(packet) || packet->kind == PACKET_ECHO_REQUEST;
 }
 
-static __always_inline int ct_is_mid_stream(const struct packet *packet)
-{
-	return packet->protocol == PROTOCOL_TCP && packet->kind == PACKET_PORTS &&
-	       !(packet->tcp_flags & TCP_SYN);
-}
-
 /* ICMP that is not echo belongs to no conversation: it is judged alone, packet by packet. */
 static __always_inline int ct_is_tracked(const struct packet *packet)
 {

@@ -22,6 +22,7 @@ enum endpoint_flag {
 	EP_KEEP_INGRESS = 512,
 	EP_KEEP_EGRESS = 1024,
 	EP_AUDIT = 2048,
+	EP_ENCAPSULATES = 4096,
 };
 
 enum address_flag { ADDR_QUARANTINE = 1 };
@@ -49,8 +50,10 @@ struct endpoint {
 	struct address ip4;
 	struct address ip6;
 	__u64 grace_until; /* monotonic clock; counts only with EP_GRACE */
+	__u8 mac[6]; /* all zero: not known */
+	__u8 pad[2];
 };
-_Static_assert(sizeof(struct endpoint) == 64, "struct endpoint");
+_Static_assert(sizeof(struct endpoint) == 72, "struct endpoint");
 
 struct address_value {
 	__u32 identity;

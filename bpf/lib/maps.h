@@ -15,6 +15,7 @@
 #define MAX_CONNECTIONS 262144
 #define MAX_FRAGMENTS 4096
 #define MAX_STATS 16384
+#define TUNNEL_WORDS 1024
 #define EVENT_PAGES 256
 
 /*
@@ -50,6 +51,7 @@ BPF_TABLE("lru_hash", struct frag_key, struct frag_value, frag_map, MAX_FRAGMENT
 BPF_TABLE("percpu_hash", struct stats_key, struct stats_value, stats_map, MAX_STATS);
 BPF_TABLE("percpu_array", __u32, __u64, lost_map, LOST_COUNTERS);
 BPF_TABLE("percpu_array", __u32, struct scratch, scratch_map, 1);
+BPF_TABLE("array", __u32, __u64, tunnel_map, TUNNEL_WORDS); /* a bit for each UDP port */
 BPF_TABLE("array", __u32, struct meta_value, meta_map, 1);
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 

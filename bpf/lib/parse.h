@@ -27,11 +27,7 @@
 #define NEXT_HOP_BY_HOP 0
 #define NEXT_ROUTING 43
 #define NEXT_FRAGMENT 44
-#define NEXT_AUTHENTICATION 51
 #define NEXT_DESTINATION 60
-#define NEXT_MOBILITY 135
-#define NEXT_HIP 139
-#define NEXT_SHIM6 140
 #define PARSE_MAX_EXTENSIONS 8
 
 #define TCP_FIN 0x01
@@ -39,9 +35,12 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-#define ICMPV6_ROUTER_ADVERTISEMENT 134
+#define ICMPV6_MLD_REPORT 131
+#define ICMPV6_MLD_DONE 132
+#define ICMPV6_ROUTER_SOLICITATION 133
+#define ICMPV6_NEIGHBOUR_SOLICITATION 135
 #define ICMPV6_NEIGHBOUR_ADVERTISEMENT 136
-#define ICMPV6_REDIRECT 137
+#define ICMPV6_MLD2_REPORT 143
 
 enum packet_kind {
 	PACKET_OTHER = 0, /* a protocol without ports that we know */
@@ -82,6 +81,9 @@ struct packet {
 	__u32 fragment_id;
 	__u32 fragment_offset; /* in bytes */
 	__u32 l4; /* offset of the L4 header in the frame */
+	__u32 end; /* of the IP packet in the frame; 0 where its header does not say */
+	__u8 mac[6]; /* Ethernet source */
+	__u8 padding[2];
 };
 
 struct parse_ethernet_header {
@@ -283,6 +285,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 	    parse_available(total, skb->len - offset, mode, &available) || available < length)
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->l4 = offset + length;
+	packet->end = total ? offset + total : 0;
 	fragment = host16(header.fragment);
 	if (fragment & 0x3fff) {
 		packet->fragment = fragment & 0x1fff ? FRAGMENT_LATER : FRAGMENT_FIRST;
@@ -292,19 +295,20 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 	return parse_transport(skb, packet, available - length, mode);
 }
 
+/*
+ * What a host walks through to find a transport. To it AH without a security association, Mobility,
+ * HIP and Shim6 are the packet's protocol, whatever follows them.
+ */
 static __always_inline int parse_is_extension(__u8 next)
 {
 	return next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_FRAGMENT ||
-	       next == NEXT_AUTHENTICATION || next == NEXT_DESTINATION || next == NEXT_MOBILITY ||
-	       next == NEXT_HIP || next == NEXT_SHIM6;
+	       next == NEXT_DESTINATION;
 }
 
 static __always_inline __u32 parse_extension_length(__u8 type, __u8 length)
 {
 	if (type == NEXT_FRAGMENT)
 		return 8;
-	if (type == NEXT_AUTHENTICATION)
-		return (length + 2U) * 4;
 	return (length + 1U) * 8;
 }
 
@@ -366,6 +370,7 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 offse
 	    parse_available(host16(header.payload_length), skb->len - packet->l4, mode, &available))
 		return DROP_INVALID_PACKET_DROPPED;
 	end = packet->l4 + available;
+	packet->end = header.payload_length ? end : 0;
 	reason = parse_extensions(skb, packet, header.next);
 	if (reason)
 		return reason;
@@ -419,6 +424,7 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, struct pac
 	if (bpf_skb_load_bytes(skb, 0, &header, sizeof(header)))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->ethertype = header.type;
+	__builtin_memcpy(packet->mac, header.source, sizeof(packet->mac));
 	type = host16(header.type);
 	if (skb->vlan_present || type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ ||
 	    type < ETHERTYPE_LOWEST)

@@ -67,7 +67,46 @@ static __always_inline enum reason track_fragment(__u32 endpoint, struct packet 
 	return FORWARD_NONE;
 }
 
-/* An ICMP error passes when it is about a connection that may go on; it creates nothing. */
+/* What a host quotes of a packet that it complains about: RFC 1812 and RFC 4443. */
+#define TRACK_ERROR_IPV4 576
+#define TRACK_ERROR_IPV6 1280
+
+static __always_inline int track_is_short(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 length = skb->len - sizeof(struct parse_ethernet_header);
+
+	return length <= (packet->family == 4 ? TRACK_ERROR_IPV4 : TRACK_ERROR_IPV6);
+}
+
+/*
+ * Who may complain about a packet: the host that it was sent to, and what may lie on the way: this
+ * node, other nodes, and routers, which have no address of the cluster. Never another pod.
+ */
+static __always_inline int track_may_complain(struct __sk_buff *skb, struct scratch *scratch,
+					      enum direction direction)
+{
+	struct policy_peer *peer = &scratch->peer;
+	struct packet *packet = &scratch->packet;
+
+	if (address_equal(&packet->source, &scratch->quoted.destination))
+		return 1;
+	if (direction == DIR_EGRESS)
+		return 0;
+	if (!skb->ingress_ifindex) /* made on this node */
+		return 1;
+	policy_find_peer(peer, &packet->source);
+	if (peer->identity == IDENTITY_HOST || peer->identity == IDENTITY_REMOTE_NODE)
+		return 1;
+	if (peer->identity != IDENTITY_UNKNOWN)
+		return 0;
+	policy_find_cidr(peer, &packet->source);
+	return !peer->in_cluster;
+}
+
+/*
+ * An ICMP error passes when it is about a connection that may go on, and comes from who can know;
+ * it creates nothing. Everything else is judged as the ICMP that it is.
+ */
 static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 						    const struct endpoint *endpoint,
 						    struct scratch *scratch,
@@ -79,6 +118,8 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	const struct ct_value *entry;
 	enum reason reason;
 
+	if (packet->fragment || !track_is_short(skb, packet))
+		return FORWARD_NONE;
 	__builtin_memset(quoted, 0, sizeof(*quoted));
 	if (packet->family == 4)
 		reason = parse_ipv4(skb, packet->l4 + 8, quoted, PARSE_QUOTED);
@@ -88,6 +129,10 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 		return FORWARD_NONE;
 	if (!address_equal(&quoted->source,
 			   &packet->destination)) /* errors go to who caused them */
+		return FORWARD_NONE;
+	scratch->course.complains = track_may_complain(skb, scratch, direction);
+	forget();
+	if (!scratch->course.complains)
 		return FORWARD_NONE;
 	ct_key_of_quoted(&key, endpoint->endpoint, quoted, direction);
 	entry = ct_map.lookup(&key);

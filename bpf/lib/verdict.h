@@ -29,6 +29,8 @@ struct course {
 	__u8 state; /* enum ct_state */
 	__u8 opener; /* enum direction */
 	__u8 asked; /* enum direction of the question */
+	__u8 complains; /* an ICMP error comes from who may send it */
+	__u8 pad[3];
 };
 
 /* Who the question is about, as far as the maps know. */

@@ -250,7 +250,7 @@ def test_new_syn_on_a_closed_connection_is_a_new_connection(veth: Veth, family: 
 
 
 def test_mid_stream_answer_of_the_pods_own_connection_is_adopted(veth: Veth, family: int) -> None:
-    veth.configure(ISOLATED)
+    veth.configure(ISOLATED | EndpointFlag.GRACE)
     answer = veth.to_pod(ip(family, PEER, POD) / tcp_back("A"))
     assert answer.reason is ForwardReason.REPLY
     assert EventFlag.MID_STREAM in answer.events[0].flags
@@ -262,10 +262,33 @@ def test_mid_stream_answer_of_the_pods_own_connection_is_adopted(veth: Veth, fam
 
 
 def test_mid_stream_is_refused_where_the_pod_could_not_have_asked(veth: Veth, family: int) -> None:
-    veth.configure(ISOLATED_BOTH, outward((443, 6)))
+    veth.configure(ISOLATED_BOTH | EndpointFlag.GRACE, outward((443, 6)))
     refused = veth.to_pod(ip(family, PEER, POD) / tcp_back("A"))
     assert refused.reason is DropReason.POLICY_DENIED
     assert veth.to_pod(ip(family, PEER, POD) / tcp_back("A", port=443)).passed
+
+
+@pytest.mark.parametrize("flags", ["A", "PA", "", "F", "SA", "R"])
+def test_mid_stream_answers_nothing_once_the_pod_is_known(
+    veth: Veth, family: int, flags: str
+) -> None:
+    veth.configure(READY | EndpointFlag.ISOLATED_EGRESS)
+    refused = veth.from_pod(ip(family, POD, PEER) / tcp_back(flags))
+    assert refused.reason is DropReason.POLICY_DENIED
+    assert not own_connections(veth)
+
+
+@pytest.mark.parametrize("last", ["F", "R"])
+def test_closed_connection_only_ages_whatever_arrives(veth: Veth, family: int, last: str) -> None:
+    veth.configure(ISOLATED)
+    there, back = ip(family, POD, PEER), ip(family, PEER, POD)
+    for segment in (tcp(), tcp("FA"), tcp("RA") if last == "R" else tcp("A")):
+        assert veth.from_pod(there / segment).passed
+    assert veth.to_pod(back / tcp_back("FA")).passed
+    age(veth, 20)
+    assert veth.to_pod(back / tcp_back("A")).passed
+    age(veth, 25)
+    assert not veth.to_pod(back / tcp_back("A")).passed
 
 
 def test_mid_stream_does_not_climb_the_wall(veth: Veth, family: int) -> None:

@@ -73,11 +73,23 @@ def test_ports_behind_ipv6_extension_headers(veth: Veth, headers: list[Packet]) 
     assert veth.to_pod(chained(headers, tcp(port=81))).reason is DropReason.POLICY_DENIED
 
 
-def test_ports_behind_an_authentication_header(veth: Veth) -> None:
-    veth.configure(ISOLATED, inward((80, 6)))
-    header = IPv6(src=PEER[6], dst=POD[6], nh=51) / authentication(6)
-    assert veth.to_pod(header / bytes(tcp())).passed
-    assert veth.to_pod(header / bytes(tcp(port=81))).reason is DropReason.POLICY_DENIED
+NO_EXTENSIONS = [
+    pytest.param(51, authentication(6), id="AH"),
+    pytest.param(135, Raw(bytes([6, 0]) + bytes(6)), id="Mobility"),
+    pytest.param(139, Raw(bytes([6, 0, 1, 1]) + bytes(4)), id="HIP"),
+    pytest.param(140, Raw(bytes([6, 0, 1]) + bytes(5)), id="Shim6"),
+]
+
+
+@pytest.mark.parametrize(("protocol", "header"), NO_EXTENSIONS)
+def test_what_a_host_does_not_walk_through_is_the_protocol(
+    veth: Veth, protocol: int, header: Packet
+) -> None:
+    veth.configure(ISOLATED, inward((80, 6), (0, 17)))
+    packet = IPv6(src=PEER[6], dst=POD[6], nh=protocol) / header / bytes(tcp())
+    assert veth.to_pod(packet).reason is DropReason.UNKNOWN_L4_PROTOCOL
+    veth.configure(ISOLATED, inward((0, protocol)))
+    assert veth.to_pod(packet).passed
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
-    ICMPv6MLReport2,
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
@@ -15,15 +14,15 @@ from scapy.layers.inet6 import (
     ICMPv6PacketTooBig,
     ICMPv6TimeExceeded,
     IPv6,
-    IPv6ExtHdrHopByHop,
 )
-from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
 
 from enforcer.flows import DropReason, ForwardReason
+from enforcer.tables import CidrEntry, CidrFlag
 from tests.bpf.veth import (
     ISOLATED,
     ISOLATED_BOTH,
+    NODE,
     OTHER,
     PEER,
     POD,
@@ -40,6 +39,8 @@ pytestmark = pytest.mark.bpf
 
 ROUTER = WORLD
 GATEWAY = "fe80::1"
+NOBODY = {4: "10.9.0.99", 6: "fd09::99"}
+POD_RANGES = {4: "10.9.0.0/16", 6: "fd09::/64"}
 
 
 def quoting(family: int, error: Packet, quoted: Packet) -> Packet:
@@ -135,48 +136,48 @@ def test_neighbour_discovery_that_was_routed_does_not(veth: Veth, message: Packe
     assert veth.to_pod(packet).reason is DropReason.POLICY_DENIED
 
 
-@pytest.mark.parametrize(
-    ("message", "passes"),
-    [
-        pytest.param(ICMPv6ND_NS(tgt=GATEWAY), True, id="asks for the gateway"),
-        pytest.param(ICMPv6ND_RS(), True, id="asks for routers"),
-        pytest.param(ICMPv6ND_NA(tgt=POD[6]), True, id="answers for itself"),
-        pytest.param(ICMPv6ND_NA(tgt="fe80::5"), True, id="answers for its link address"),
-        pytest.param(ICMPv6ND_NA(tgt=OTHER[6]), False, id="answers for another pod"),
-        pytest.param(ICMPv6ND_RA(), False, id="plays router"),
-        pytest.param(ICMPv6ND_Redirect(), False, id="redirects"),
-    ],
-)
-def test_pod_speaks_neighbour_discovery_for_itself_only(
-    veth: Veth, message: Packet, passes: bool
+SAID_BY = [
+    pytest.param(PEER, True, id="by whom it was sent to"),
+    pytest.param(ROUTER, True, id="by a router"),
+    pytest.param(NODE, True, id="by the node"),
+    pytest.param(OTHER, False, id="by another pod"),
+    pytest.param(NOBODY, False, id="by an address of the pod ranges that nobody knows"),
+]
+
+
+@pytest.mark.parametrize(("sender", "passes"), SAID_BY)
+def test_error_is_believed_of_who_can_know(
+    veth: Veth, family: int, sender: dict[int, str], passes: bool
 ) -> None:
-    veth.configure(ISOLATED_BOTH)
-    answer = veth.from_pod(IPv6(src="fe80::5", dst="ff02::1", hlim=255) / message)
-    assert answer.reason is (ForwardReason.LINK if passes else DropReason.INVALID_SOURCE_IP)
+    cidrs = dict.fromkeys(POD_RANGES.values(), CidrEntry(9, CidrFlag.IN_CLUSTER))
+    veth.configure(ISOLATED, cidrs=cidrs)
+    sent = ip(family, POD, PEER) / udp()
+    assert veth.from_pod(sent).passed
+    quoted = Raw(bytes(sent)[: 28 if family == 4 else 48])
+    for error in ERRORS[family]:
+        answer = veth.to_pod(ip(family, sender, POD) / error / quoted)
+        assert answer.passed is passes
+        assert len(answer.events) == (0 if passes else 1)
 
 
-@pytest.mark.parametrize(
-    ("sender", "passes"),
-    [
-        pytest.param(POD[4], True, id="for itself"),
-        pytest.param("0.0.0.0", True, id="probe"),  # noqa: S104 the sender of an ARP probe
-        pytest.param(OTHER[4], False, id="for another pod"),
-        pytest.param("10.9.255.1", False, id="for the node"),
-    ],
-)
-def test_pod_speaks_arp_for_itself_only(veth: Veth, sender: str, passes: bool) -> None:
-    veth.configure(ISOLATED_BOTH)
-    for operation in (1, 2):
-        answer = veth.from_pod(ARP(op=operation, psrc=sender, pdst="169.254.1.1"))
+def test_error_quotes_no_more_than_a_host_does(veth: Veth, family: int) -> None:
+    veth.configure(ISOLATED)
+    sent = ip(family, POD, PEER) / udp()
+    assert veth.from_pod(sent).passed
+    header = len(ip(family, PEER, POD) / ERRORS[family][0])
+    room = (576 if family == 4 else 1280) - header
+    for length, passes in ((room, True), (room + 1, False)):
+        quoted = Raw(bytes(sent).ljust(length, b"x"))
+        answer = veth.to_pod(ip(family, PEER, POD) / ERRORS[family][0] / quoted)
         assert answer.passed is passes
 
 
-def test_arp_enters(veth: Veth) -> None:
+def test_fragments_of_an_error_are_no_error(veth: Veth) -> None:
     veth.configure(ISOLATED)
-    assert veth.to_pod(ARP(psrc="169.254.1.1", pdst=POD[4])).reason is ForwardReason.LINK
-
-
-def test_multicast_listener_report_leaves(veth: Veth) -> None:
-    veth.configure(ISOLATED_BOTH)
-    header = IPv6(src="fe80::5", dst="ff02::16", hlim=1) / IPv6ExtHdrHopByHop()
-    assert veth.from_pod(header / ICMPv6MLReport2()).reason is ForwardReason.LINK
+    sent = ip(4, POD, PEER) / udp()
+    assert veth.from_pod(sent).passed
+    error = bytes(ICMP(type=3, code=3) / Raw(bytes(sent)[:28]))
+    first = IP(src=PEER[4], dst=POD[4], id=7, flags="MF", proto=1) / Raw(error[:32])
+    later = IP(src=PEER[4], dst=POD[4], id=7, frag=4, proto=1) / Raw(bytes(8) + bytes(sent)[:28])
+    assert veth.to_pod(first).reason is DropReason.POLICY_DENIED
+    assert veth.to_pod(later).reason is DropReason.POLICY_DENIED

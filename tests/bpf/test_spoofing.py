@@ -11,6 +11,7 @@ from scapy.packet import Packet
 
 from enforcer.flows import DropReason, ForwardReason
 from tests.bpf.veth import (
+    LOCAL,
     NODE,
     OTHER,
     PEER,
@@ -73,10 +74,21 @@ def test_ipv4_in_disguise_is_refused_even_without_policy(veth: Veth, packet: Pac
 
 def test_dhcpv6_stays_on_the_link(veth: Veth) -> None:
     veth.configure(READY)
-    request = IPv6(src="fe80::5", dst="ff02::1:2") / udp(port=547, client_port=546)
+    client = udp(port=547, client_port=546)
+    request = IPv6(src=LOCAL, dst="ff02::1:2") / client
     assert veth.from_pod(request).reason is ForwardReason.LINK
-    routed = IPv6(src="fe80::5", dst=PEER[6]) / udp(port=547, client_port=546)
-    assert veth.from_pod(routed).reason is DropReason.INVALID_SOURCE_IP
+    for refused in (
+        IPv6(src="fe80::5", dst="ff02::1:2") / client,
+        IPv6(src=LOCAL, dst=PEER[6]) / client,
+        IPv6(src=LOCAL, dst="ff02::1") / client,
+        IPv6(src=LOCAL, dst="ff02::1:2") / udp(port=546, client_port=547),
+        IPv6(src=LOCAL, dst="ff02::1:2") / udp(port=547, client_port=53),
+    ):
+        assert veth.from_pod(refused).reason is DropReason.INVALID_SOURCE_IP
+    answer = IPv6(src="fe80::9", dst=LOCAL) / udp(port=546, client_port=547)
+    assert veth.to_pod(answer).reason is ForwardReason.LINK
+    for refused in (request, IPv6(src="fe80::9", dst="ff02::1") / answer.payload):
+        assert veth.to_pod(refused).reason is DropReason.INVALID_DESTINATION_IP
 
 
 def test_pod_without_address_of_a_family_sends_none_of_it(veth: Veth) -> None:

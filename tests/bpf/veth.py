@@ -39,6 +39,10 @@ from generators.services import Backend, ServiceKey
 
 LOOPBACK = 1
 """A test run wants an interface that exists; nothing is attached to it."""
+MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+"""The pod's, and that of whoever is on the link."""
+LOCAL = "fe80::ff:fe00:1"
+"""The link-local address that follows from the pod's MAC."""
 
 POD = {4: "10.9.0.1", 6: "fd09::1"}
 PEER = {4: "10.9.0.2", 6: "fd09::2"}
@@ -98,7 +102,7 @@ def echo_reply(family: int, identifier: int = 77) -> Packet:
 
 def ethernet(payload: Packet) -> bytes:
     """The frame of a packet; the EtherType follows from it."""
-    return bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / payload)
+    return bytes(Ether(src=MAC, dst=OTHER_MAC) / payload)
 
 
 def inward(*ports: tuple[int, int], peer: int = PEER_IDENTITY) -> dict[PolicyKey, int]:
@@ -178,6 +182,7 @@ class Veth:
             flags=flags,
             ip4=(POD[4],),
             ip6=(POD[6],),
+            mac=MAC,
         )
         self.put(
             Tables(
