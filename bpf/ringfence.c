@@ -33,7 +33,7 @@ static __always_inline int is_from_host(struct __sk_buff *skb, const struct pack
 {
 	struct policy_peer peer = {};
 
-	if (!packet->family || !skb->sk || skb->ingress_ifindex)
+	if (!packet->family || !skb->sk || !packet->local)
 		return 0;
 	policy_find_peer(&peer, (struct address *)&packet->source);
 	return peer.identity == IDENTITY_HOST;

@@ -54,6 +54,7 @@ from enforcer.writer import Kernel, Writer
 from generators.errors import Refused, RingfenceError
 from generators.logs import event
 from generators.objects import Pod
+from generators.protocols import TUNNEL_PORTS
 from generators.record import RECORD_NAMESPACE
 
 log = logging.getLogger("ringfence.enforcer")
@@ -85,6 +86,8 @@ class Settings:
     cni_bin_dir: Path | None = None
     watch_interfaces: tuple[str, ...] = ()
     """Patterns of names: new interfaces like these are closed until their pod is known."""
+    tunnel_ports: tuple[int, ...] = TUNNEL_PORTS
+    """Where nodes unpack what arrives, beside the tunnel devices that this one has."""
     audit_seconds: float = 600.0
     """Between two comparisons of the kernel's maps with the wanted ones."""
     system_namespace: str = RECORD_NAMESPACE

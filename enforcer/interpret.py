@@ -28,7 +28,7 @@ from enforcer.tables import (
     Tables,
 )
 from generators.addresses import Family, contains, parse_network
-from generators.protocols import ICMP_NUMBERS, PORT_PROTOCOLS, WITH_PORTS
+from generators.protocols import ICMP_NUMBERS, PORT_PROTOCOLS, WITH_PORTS, encapsulates
 from generators.services import Backend, ServiceKey
 from generators.verdicts import Judgement, Reason, Verdict
 
@@ -36,6 +36,7 @@ PROTO_ICMP = ICMP_NUMBERS[Family.IPV4]
 PROTO_ICMPV6 = ICMP_NUMBERS[Family.IPV6]
 WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 NOBODY = AddressEntry(IDENTITY_UNKNOWN)
+NODES = (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
 ISOLATED: Mapping[Dir, EndpointFlag] = {
     Dir.INGRESS: EndpointFlag.ISOLATED_INGRESS,
     Dir.EGRESS: EndpointFlag.ISOLATED_EGRESS,
@@ -60,6 +61,8 @@ def judge(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
     endpoint = tables.endpoints[ifindex]
     if packet.peer == packet.own:
         return Judgement(Verdict.FORWARDED, Reason.SELF)
+    if _is_prohibited(tables, endpoint, packet):
+        return Judgement(Verdict.DROPPED, Reason.ENCAP_PROHIBITED)
     backends = _backends(tables, endpoint, packet)
     if backends is None:
         return _judge(tables, endpoint, packet)
@@ -100,6 +103,15 @@ def _judge(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> Judgement
     return Judgement(Verdict.AUDIT, refused, rule, policy.policies)
 
 
+def _is_prohibited(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> bool:
+    """Whether the packet carries others to a node."""
+    if packet.direction is Dir.INGRESS or EndpointFlag.ENCAPSULATES in endpoint.flags:
+        return False
+    name = PORT_PROTOCOLS.get(packet.protocol, f"IP/{packet.protocol}")
+    peer = tables.addresses.get(packet.peer, NOBODY)
+    return peer.identity in NODES and encapsulates(name, packet.port)
+
+
 def _wall(
     tables: Tables, endpoint: EndpointEntry, peer: AddressEntry, packet: Packet
 ) -> Reason | None:
@@ -109,7 +121,7 @@ def _wall(
     if peer.identity == IDENTITY_UNKNOWN:
         flags = _longest(tables, packet.peer)[1]
         return Reason.UNKNOWN_SENDER if CidrFlag.IN_CLUSTER in flags else None
-    masked = peer.identity in (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
+    masked = peer.identity in NODES
     if masked and EndpointFlag.ALLOW_MASKED in endpoint.flags:
         return None
     peers = [peer.identity] + ([PEER_TENANT | peer.tenant] if peer.tenant else [])

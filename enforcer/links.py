@@ -28,7 +28,7 @@ NESTED_MASK = 0x3FFF
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
 IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 37, 46
-IFLA_INFO_KIND = 1
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 8, 10
 RTA_DST, RTA_OIF = 1, 4
 NETNSA_NSID, NETNSA_FD = 1, 3
@@ -48,6 +48,8 @@ UNKNOWN = -1
 VETH = "veth"
 
 Attributes = Mapping[int, bytes]
+TUNNEL_PORT: Mapping[str, int] = {"vxlan": 15, "geneve": 5, "bareudp": 1}
+"""The attribute of a tunnel device that names its UDP port, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Link:
     netns: int | None = None
     """The id under which ours knows the network namespace of the other end; None: the same."""
     mac: str = ""
+    tunnel_port: int = 0
+    """The UDP port at which a tunnel device unpacks what arrives; 0: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,15 +278,18 @@ def parse_link(body: bytes) -> Link:
     """The interface that a link message describes."""
     _, _, ifindex, _, _ = IFINFO.unpack_from(body)
     found = _attributes(body[IFINFO.size :])
-    kind = _attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
+    info = _attributes(found.get(IFLA_LINKINFO, b""))
+    kind = os.fsdecode(info.get(IFLA_INFO_KIND, b"").rstrip(b"\0"))
+    tunnel = _attributes(info.get(IFLA_INFO_DATA, b"")) if kind in TUNNEL_PORT else {}
     netns = found.get(IFLA_LINK_NETNSID)
     return Link(
         ifindex,
         os.fsdecode(found.get(IFLA_IFNAME, b"").rstrip(b"\0")),
-        os.fsdecode(kind.rstrip(b"\0")),
+        kind,
         int.from_bytes(found.get(IFLA_LINK, b""), "little"),
         int.from_bytes(netns, "little", signed=True) if netns is not None else None,
         found.get(IFLA_ADDRESS, b"").hex(":"),
+        int.from_bytes(tunnel.get(TUNNEL_PORT.get(kind, 0), b"")),
     )
 
 

@@ -31,6 +31,7 @@ from generators.services import Backend, ServiceKey
 
 GRACE_NANOSECONDS = 30 * 1_000_000_000
 LOST_COUNTERS = 2
+TUNNELS, TUNNEL_WORDS = "tunnel_map", 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -201,7 +202,8 @@ class Maps:
     @classmethod
     def open(cls, pin_path: Path) -> Maps:
         """Open the maps below the directory that loader.ensure_loaded returned."""
-        names = [*(table.value for table in Table), "ct_map", "stats_map", "lost_map"]
+        others = ["ct_map", "stats_map", "lost_map", TUNNELS]
+        names = [*(table.value for table in Table), *others]
         handles: dict[str, kernel.Handle] = {}
         try:
             for name in names:
@@ -222,6 +224,14 @@ class Maps:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def lead_to_tunnels(self, ports: Iterable[int]) -> None:
+        """Exactly these UDP ports of nodes unpack what they get."""
+        words = [0] * TUNNEL_WORDS
+        for port in ports:
+            words[port // 64] |= 1 << port % 64
+        packed = [(i.to_bytes(4, "little"), w.to_bytes(8, "little")) for i, w in enumerate(words)]
+        kernel.map_update_batch(self._handles[TUNNELS].fd, packed)
 
     def _dump(self, name: str) -> list[tuple[bytes, bytes]]:
         return kernel.map_dump(self._handles[name].fd, self._info[name])

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Generic, TypeVar
 
 from enforcer import links
 from enforcer.beside import Part, Report
@@ -28,6 +29,7 @@ BRIDGE = "bridge"
 OF_SERVICES = ("kube-ipvs0", "nodelocaldns")
 """Interfaces on which kube-proxy (IPVS) and the node's DNS cache keep addresses of Services: their
 owners may write Services, and what they lead to is behind them."""
+Seen = TypeVar("Seen")
 STOP_SECONDS = 0.5
 """How soon the thread notices that it is to end, and looks again after a failure."""
 
@@ -66,6 +68,12 @@ def look() -> tuple[str, ...]:
         return of_node(asked.addresses(), asked.links())
 
 
+def look_for_tunnels() -> tuple[int, ...]:
+    """The UDP ports at which this node unpacks what arrives, at this moment."""
+    with links.netlink() as asked:
+        return tuple(sorted({link.tunnel_port for link in asked.links() if link.tunnel_port}))
+
+
 class OwnNode:
     """The agent's view of its own Node; `follow` is for its loop alone."""
 
@@ -100,12 +108,15 @@ class OwnNode:
         return replace(change, nodes=tuple(nodes.values()))
 
 
-class Follower:
-    """Hears of the node's addresses from the moment it is made; `run` tells of changes."""
+class Follower(Generic[Seen]):
+    """Hears of the node's interfaces from the moment it is made; `run` tells of changes."""
 
-    def __init__(self, changed: Callable[[tuple[str, ...]], None], report: Report) -> None:
+    def __init__(
+        self, part: Part, look: Callable[[], Seen], changed: Callable[[Seen], None]
+    ) -> None:
+        self._part = part
+        self._look = look
         self._changed = changed
-        self._part = Part("addresses", "new addresses of this node are not followed", report)
         groups = (links.RTNLGRP_IPV4_IFADDR, links.RTNLGRP_IPV6_IFADDR, links.RTNLGRP_LINK)
         self._socket = links.listen(*groups)
         self._socket.setblocking(False)
@@ -124,7 +135,7 @@ class Follower:
 
     def _step(self) -> None:
         self._drain()
-        found = look()
+        found = self._look()
         if found != self._last:
             self._last = found
             self._changed(found)
@@ -139,3 +150,19 @@ class Follower:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+
+
+def addresses(
+    changed: Callable[[tuple[str, ...]], None], report: Report
+) -> Follower[tuple[str, ...]]:
+    """Tells of the node's addresses."""
+    part = Part("addresses", "new addresses of this node are not followed", report)
+    return Follower(part, look, changed)
+
+
+def tunnels(
+    changed: Callable[[tuple[int, ...]], None], report: Report
+) -> Follower[tuple[int, ...]]:
+    """Tells of the ports of the node's tunnels."""
+    part = Part("tunnels", "pods may send to new tunnels of this node", report)
+    return Follower(part, look_for_tunnels, changed)

@@ -24,7 +24,7 @@ from enforcer.feed import Feed
 from enforcer.flows import FlowReader
 from enforcer.maps import Maps
 from enforcer.metrics import Observed
-from enforcer.own_addresses import Follower
+from enforcer.own_addresses import addresses, tunnels
 from enforcer.service import Service, Sources
 from enforcer.sources.open import open_supply
 from enforcer.state import Board
@@ -105,8 +105,11 @@ def _enforce(
         server.start()
         stack.callback(server.stop)
         stack.enter_context(answering_cni(settings, pins, board, attachments, agent.report))
-        follower = Follower(agent.have_addresses, agent.report)
-        start_thread(stack, threading.Event(), follower.run)
+        for follower in (
+            addresses(agent.have_addresses, agent.report),
+            tunnels(lambda own: maps.lead_to_tunnels({*own, *settings.tunnel_ports}), agent.report),
+        ):
+            start_thread(stack, threading.Event(), follower.run)
         if settings.watch_interfaces:
             looked_for = settings.watch_interfaces
             watcher = Watcher(pins, looked_for, agent.look_around, agent.report)

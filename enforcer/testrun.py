@@ -26,6 +26,7 @@ from enforcer.maps import Change, Maps, Table, diff, refuse_overflow
 from enforcer.tables import IDENTITY_HOST, Dir, EndpointEntry, Tables
 from generators.cluster import Cluster
 from generators.errors import RingfenceError
+from generators.protocols import TUNNEL_PORTS
 from generators.reachability import Question
 from generators.verdicts import Cell, Judgement, Reason, Verdict
 
@@ -65,6 +66,7 @@ def loaded() -> Iterator[Judge]:
                 direction: stack.enter_context(kernel.open_pin(pins / name))
                 for direction, name in PROGRAMS.items()
             }
+            maps.lead_to_tunnels(TUNNEL_PORTS)
             yield _Kernel(maps, reader, programs)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -121,7 +123,7 @@ class _Kernel:
 
 def _judgement(record: FlowRecord, tables: Tables, entry: EndpointEntry) -> Judgement:
     reason = Reason[record.reason.name]
-    if reason in (Reason.HOST, Reason.NOT_ISOLATED):
+    if reason in (Reason.HOST, Reason.NOT_ISOLATED, Reason.ENCAP_PROHIBITED):
         return Judgement(record.verdict, reason)
     policies = tables.isolating.get((entry.group, record.direction), ())
     if record.reason in WALL:

@@ -58,8 +58,10 @@ class Home:
 
 
 def wall_flags(home: Home, config: TenantConfig | None) -> EndpointFlag:
-    """Whether a wall is around the pods of a namespace, and how strictly all is meant."""
+    """Whether a wall is around a namespace's pods, how strictly all is meant, what they may."""
     flags = EndpointFlag.AUDIT if home.audited else EndpointFlag(0)
+    if config is not None and home.name in config.encapsulating:
+        flags |= EndpointFlag.ENCAPSULATES
     if config is None or not (home.quarantined or home.tenant):
         return flags
     if not home.quarantined and config.mode is Mode.OVERRIDABLE:

@@ -30,6 +30,9 @@ from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import Mode
 from generators.verdicts import Cell, Judgement, Reason, Verdict
 
+NOT_ASKED = (Reason.SELF, Reason.HOST, Reason.ENCAP_PROHIBITED)
+"""Decided before wall and policies."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndNote:
@@ -154,7 +157,7 @@ def _wall(evaluator: Evaluator, packet: Packet, judgement: Judgement) -> str:
     subject = packet.destination.pod
     if subject is None:
         return "no wall: the destination is no pod on the pod network"
-    if judgement.reason in (Reason.SELF, Reason.HOST):
+    if judgement.reason in NOT_ASKED:
         return f"not asked: {judgement.reason.value}"
     if evaluator.cluster.config is None:
         return "no wall: no tenant file was given"
@@ -204,7 +207,7 @@ def _rules(
     packet: Packet,
     judgement: Judgement,
 ) -> tuple[RuleNote, ...]:
-    if subject is None or judgement.reason in (Reason.SELF, Reason.HOST):
+    if subject is None or judgement.reason in NOT_ASKED:
         return ()
     notes = []
     for policy in evaluator.isolating(direction, subject):
@@ -309,7 +312,13 @@ def _to_allow(
 ) -> tuple[str, ...]:
     """What somebody would have to write, for each direction that does not let through."""
     hints = []
-    if cell.egress.verdict is not Verdict.FORWARDED and leaving.source.pod is not None:
+    if cell.egress.reason is Reason.ENCAP_PROHIBITED and leaving.source.pod is not None:
+        hints.append(
+            "to allow encapsulated packets to nodes, add namespace "
+            f"{leaving.source.pod.namespace} to `encapsulation: {{namespaces: {{names: []}}}}` "
+            "of the tenant file"
+        )
+    elif cell.egress.verdict is not Verdict.FORWARDED and leaving.source.pod is not None:
         hints.append(_policy_hint(evaluator, Direction.EGRESS, leaving.source.pod, leaving))
     subject = arrived.destination.pod
     if cell.ingress.verdict is Verdict.FORWARDED or subject is None:

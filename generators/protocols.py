@@ -21,8 +21,12 @@ NO_PORT = 0
 
 _NUMBERED = re.compile(r"IP/([0-9]{1,3})")
 _LAST = 255
-_HEADERS = frozenset({0, 43, 44, 51, 59, 60, 135, 139, 140})
+_HEADERS = frozenset({0, 43, 44, 59, 60})
 """Extension headers of IPv6: what follows them is the protocol."""
+_CARRIERS = frozenset(f"IP/{value}" for value in (4, 41, 47, 50, 51, 97, 115))
+"""IP in IP, GRE, ESP, AH, EtherIP, L2TP."""
+TUNNEL_PORTS = (4789, 6081, 8472, 51820)
+"""UDP ports of VXLAN, Geneve, VXLAN as Linux first had it, and WireGuard."""
 
 
 def portless(text: str) -> str | None:
@@ -47,6 +51,11 @@ def number(protocol: str, of: Family) -> int:
     if protocol in WITH_PORTS:
         return WITH_PORTS[protocol]
     return int(protocol.removeprefix("IP/"))
+
+
+def encapsulates(protocol: str, port: int) -> bool:
+    """Whether packets carry packets, which a node that they are sent to may unpack."""
+    return protocol in _CARRIERS or (protocol == "UDP" and port in TUNNEL_PORTS)
 
 
 def is_unknown(protocol: str) -> bool:

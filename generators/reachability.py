@@ -50,7 +50,7 @@ from generators.objects import (
     Rule,
     Service,
 )
-from generators.protocols import is_unknown
+from generators.protocols import encapsulates, is_unknown
 from generators.selectors import matches
 from generators.services import SERVICE_PREFIX, Backend, ServiceKey, service_map
 from generators.tenants.model import Mode, Port, Tenant
@@ -258,12 +258,22 @@ class Evaluator:
             return _NOT_ISOLATED
         if _same(packet):
             return _SELF
+        if self._is_prohibited(subject, packet):
+            return Judgement(Verdict.DROPPED, Reason.ENCAP_PROHIBITED)
         if packet.route is Route.SERVICE and not self.isolating(Direction.EGRESS, subject):
             # Nobody has to look behind the Service.
             return _NOT_ISOLATED
         if _own_node(subject, packet.destination):
             return _HOST
         return self._meant(subject, self._by_policies(Direction.EGRESS, subject, packet))
+
+    def _is_prohibited(self, subject: Pod, packet: Packet) -> bool:
+        """Whether the packet carries others to a node, in whatever mode."""
+        if packet.destination.node is None or packet.route is Route.SERVICE:
+            return False
+        config = self.cluster.config
+        allowed = config is not None and subject.namespace in config.encapsulating
+        return encapsulates(packet.protocol, packet.port) and not allowed
 
     def ingress(self, packet: Packet) -> Judgement:
         """The destination's side: the tenant wall, then its policies."""

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     POLICY_ALLOWED = "POLICY_ALLOWED"
     POLICY_DENIED = "POLICY_DENIED"
     TENANT_WALL = "TENANT_WALL"
+    ENCAP_PROHIBITED = "ENCAP_PROHIBITED"  # a pod's encapsulated packet towards a node
     UNKNOWN_L4_PROTOCOL = "UNKNOWN_L4_PROTOCOL"  # POLICY_DENIED of a protocol that has no rules
     UNKNOWN_SENDER = "UNKNOWN_SENDER"  # in-cluster address that no cache knows, or a masked source
 

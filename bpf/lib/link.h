@@ -180,8 +180,8 @@ static __always_inline enum reason link_solicitation_leaves(struct __sk_buff *sk
 		return DROP_INVALID_SOURCE_IP;
 	if (!asked && (probe || !address_equal(&packet->destination, &nd->target)))
 		return DROP_INVALID_PACKET_DROPPED;
-	if (nd->flags || !link_options_are_own(skb, packet, packet->l4 + ND_LENGTH,
-					       ND_OPTION_SOURCE, probe))
+	if (nd->flags ||
+	    !link_options_are_own(skb, packet, packet->l4 + ND_LENGTH, ND_OPTION_SOURCE, probe))
 		return DROP_INVALID_PACKET_DROPPED;
 	return FORWARD_LINK;
 }
@@ -279,14 +279,14 @@ static __always_inline enum reason link_leaves(struct __sk_buff *skb,
 }
 
 /* Somebody else says that an address is his which is the pod's, or the node's. */
-static __always_inline enum reason link_claims(struct __sk_buff *skb, struct scratch *scratch,
+static __always_inline enum reason link_claims(struct scratch *scratch,
 					       const struct endpoint *endpoint,
 					       struct address *claimed, __u8 family)
 {
 	if (link_is_own(endpoint, family, claimed) ||
 	    (family == 6 && link_is_own_local(endpoint, claimed)))
 		return DROP_INVALID_SOURCE_IP;
-	if (skb->ingress_ifindex && link_is_nodes(&scratch->peer, claimed))
+	if (!scratch->packet.local && link_is_nodes(&scratch->peer, claimed))
 		return DROP_INVALID_SOURCE_IP;
 	return FORWARD_LINK;
 }
@@ -301,7 +301,7 @@ static __always_inline enum reason link_control_enters(struct __sk_buff *skb,
 	int probe;
 
 	if (packet->family == 0)
-		return link_claims(skb, scratch, endpoint, &packet->source, 4);
+		return link_claims(scratch, endpoint, &packet->source, 4);
 	if (packet->protocol != PROTOCOL_ICMPV6) {
 		if (packet->source_port == net16(DHCPV6_SERVER) &&
 		    packet->destination_port == net16(DHCPV6_CLIENT) &&
@@ -315,16 +315,16 @@ static __always_inline enum reason link_control_enters(struct __sk_buff *skb,
 		return FORWARD_LINK;
 	if (bpf_skb_load_bytes(skb, packet->l4, &nd, sizeof(nd)))
 		return DROP_INVALID_PACKET_DROPPED;
-	if (link_claims(skb, scratch, endpoint, &packet->source, 6) != FORWARD_LINK)
+	if (link_claims(scratch, endpoint, &packet->source, 6) != FORWARD_LINK)
 		return DROP_INVALID_SOURCE_IP;
 	probe = address_is_unspecified(&packet->source);
 	if (type == ICMPV6_NEIGHBOUR_SOLICITATION && !probe)
 		return FORWARD_LINK;
 	scratch->question.remote = nd.target;
-	return link_claims(skb, scratch, endpoint, &scratch->question.remote, 6);
+	return link_claims(scratch, endpoint, &scratch->question.remote, 6);
 }
 
-static __always_inline int link_is_for_pod(struct __sk_buff *skb, const struct endpoint *endpoint,
+static __always_inline int link_is_for_pod(const struct endpoint *endpoint,
 					   const struct packet *packet)
 {
 	const struct address *to = &packet->destination;
@@ -335,7 +335,7 @@ static __always_inline int link_is_for_pod(struct __sk_buff *skb, const struct e
 		return (to->bytes[12] & 0xf0) == 0xe0 || to->quads[3] == net32(0xffffffff);
 	if (to->bytes[0] == 0xff || link_is_own_local(endpoint, to))
 		return 1;
-	return address_is_link_local(to) && skb->sk; /* the node knows its neighbours */
+	return address_is_link_local(to) && packet->local; /* the node knows it */
 }
 
 /* As link_leaves(), of what is about to enter a pod. */
@@ -344,7 +344,7 @@ static __always_inline enum reason link_enters(struct __sk_buff *skb, struct scr
 {
 	if (reason == DROP_INVALID_SOURCE_IP)
 		return reason;
-	if (scratch->packet.family && !link_is_for_pod(skb, endpoint, &scratch->packet))
+	if (scratch->packet.family && !link_is_for_pod(endpoint, &scratch->packet))
 		return DROP_INVALID_DESTINATION_IP;
 	if (reason == FORWARD_LINK)
 		return link_control_enters(skb, scratch, endpoint);

@@ -83,7 +83,8 @@ struct packet {
 	__u32 l4; /* offset of the L4 header in the frame */
 	__u32 end; /* of the IP packet in the frame; 0 where its header does not say */
 	__u8 mac[6]; /* Ethernet source */
-	__u8 padding[2];
+	__u8 local; /* made on this node: it came in by no interface */
+	__u8 padding;
 };
 
 struct parse_ethernet_header {
@@ -424,6 +425,7 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, struct pac
 	if (bpf_skb_load_bytes(skb, 0, &header, sizeof(header)))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->ethertype = header.type;
+	packet->local = !skb->ingress_ifindex;
 	__builtin_memcpy(packet->mac, header.source, sizeof(packet->mac));
 	type = host16(header.type);
 	if (skb->vlan_present || type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ ||

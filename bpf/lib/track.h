@@ -82,8 +82,7 @@ static __always_inline int track_is_short(struct __sk_buff *skb, const struct pa
  * Who may complain about a packet: the host that it was sent to, and what may lie on the way: this
  * node, other nodes, and routers, which have no address of the cluster. Never another pod.
  */
-static __always_inline int track_may_complain(struct __sk_buff *skb, struct scratch *scratch,
-					      enum direction direction)
+static __always_inline int track_may_complain(struct scratch *scratch, enum direction direction)
 {
 	struct policy_peer *peer = &scratch->peer;
 	struct packet *packet = &scratch->packet;
@@ -92,7 +91,7 @@ static __always_inline int track_may_complain(struct __sk_buff *skb, struct scra
 		return 1;
 	if (direction == DIR_EGRESS)
 		return 0;
-	if (!skb->ingress_ifindex) /* made on this node */
+	if (packet->local)
 		return 1;
 	policy_find_peer(peer, &packet->source);
 	if (peer->identity == IDENTITY_HOST || peer->identity == IDENTITY_REMOTE_NODE)
@@ -130,7 +129,7 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	if (!address_equal(&quoted->source,
 			   &packet->destination)) /* errors go to who caused them */
 		return FORWARD_NONE;
-	scratch->course.complains = track_may_complain(skb, scratch, direction);
+	scratch->course.complains = track_may_complain(scratch, direction);
 	forget();
 	if (!scratch->course.complains)
 		return FORWARD_NONE;

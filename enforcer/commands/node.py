@@ -15,6 +15,7 @@ from enforcer.commands.options import (
     run_dir_option,
 )
 from enforcer.start import StartMode
+from generators.protocols import TUNNEL_PORTS
 
 if TYPE_CHECKING:
     from enforcer.contexts import Contexts
@@ -65,6 +66,16 @@ def enforcer() -> None:
     "the names that CNIs give, with an API server or --cni-conf-dir. `none`: no veth.",
 )
 @click.option(
+    "--tunnel-port",
+    "tunnel_ports",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    default=TUNNEL_PORTS,
+    show_default=True,
+    help="A UDP port at which nodes unpack what they get: pods may not send to it. May be "
+    "repeated; ports of the tunnel devices that this node has count, too.",
+)
+@click.option(
     "--audit-seconds",
     type=click.FloatRange(min=1),
     default=600,
@@ -90,6 +101,7 @@ def run_agent(
     cni_conf_dir: Path | None,
     cni_bin_dir: Path | None,
     watch_interfaces: tuple[str, ...],
+    tunnel_ports: tuple[int, ...],
     audit_seconds: float,
     metrics_listen: str | None,
     metrics_context: tuple[str, ...],
@@ -112,6 +124,7 @@ def run_agent(
         run_dir,
         kubeconfig=kubeconfig,
         system_namespace=system_namespace,
+        tunnel_ports=tunnel_ports,
         audit_seconds=audit_seconds,
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,

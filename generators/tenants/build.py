@@ -39,6 +39,9 @@ def build_config(root: Part, file: str, digest: str) -> TenantConfig:
         admins=_subjects(root.field("admins")),
         protected_namespaces=ALWAYS_PROTECTED.union(protected.texts()),
         shared=tuple(map(_shared, root.field("shared").items())),
+        encapsulating=frozenset(
+            root.field("encapsulation").field("namespaces").field("names").texts()
+        ),
         unassigned=Unassigned(root.field("defaults").field("unassigned").text(Unassigned.IGNORE)),
         file=file,
         digest=digest,

@@ -229,6 +229,8 @@ class TenantConfig:
     admins: Subjects = Subjects()
     protected_namespaces: frozenset[str] = ALWAYS_PROTECTED
     shared: tuple[SharedComponent, ...] = ()
+    encapsulating: frozenset[str] = frozenset()
+    """Namespaces whose pods may send encapsulated packets to nodes."""
     unassigned: Unassigned = Unassigned.IGNORE
     file: str = ""
     digest: str = ""

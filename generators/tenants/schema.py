@@ -195,6 +195,7 @@ TENANT_FILE = _mapping(
     admins=SUBJECTS,
     protectedNamespaces=_list_of(DNS_LABEL),
     shared=_list_of(SHARED),
+    encapsulation=_mapping(namespaces=_required(_mapping(names=_required(_some(DNS_LABEL))))),
     tenants=_list_of(TENANT),
     defaults=_mapping(unassigned=_words("a word", *Unassigned)),
 )

@@ -22,6 +22,7 @@ from enforcer.tables import CidrEntry, CidrFlag
 from tests.bpf.veth import (
     ISOLATED,
     ISOLATED_BOTH,
+    LOOPBACK,
     NODE,
     OTHER,
     PEER,
@@ -155,7 +156,7 @@ def test_error_is_believed_of_who_can_know(
     assert veth.from_pod(sent).passed
     quoted = Raw(bytes(sent)[: 28 if family == 4 else 48])
     for error in ERRORS[family]:
-        answer = veth.to_pod(ip(family, sender, POD) / error / quoted)
+        answer = veth.to_pod(ip(family, sender, POD) / error / quoted, came_by=LOOPBACK)
         assert answer.passed is passes
         assert len(answer.events) == (0 if passes else 1)
 

@@ -27,6 +27,7 @@ from tests.bpf.veth import (
     ISOLATED,
     ISOLATED_BOTH,
     LOCAL,
+    LOOPBACK,
     MAC,
     NODE,
     OTHER,
@@ -280,7 +281,8 @@ def test_nobody_on_the_link_claims_the_pods_address_or_the_nodes(
     veth: Veth, packet: Packet, passes: bool
 ) -> None:
     veth.configure(READY)
-    assert veth.to_pod(packet).reason is (LINK if passes else IP_SOURCE)
+    answer = veth.to_pod(packet, came_by=LOOPBACK)
+    assert answer.reason is (LINK if passes else IP_SOURCE)
 
 
 def test_arp_enters(veth: Veth) -> None:
