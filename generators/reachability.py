@@ -269,7 +269,8 @@ class Evaluator:
 
     def _is_prohibited(self, subject: Pod, packet: Packet) -> bool:
         """Whether the packet carries others to a node, in whatever mode."""
-        if packet.destination.node is None or packet.route is Route.SERVICE:
+        is_node = packet.destination.node is not None or _own_node(subject, packet.destination)
+        if not is_node or packet.route is Route.SERVICE:
             return False
         config = self.cluster.config
         allowed = config is not None and subject.namespace in config.encapsulating

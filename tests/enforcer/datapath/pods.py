@@ -30,6 +30,8 @@ NODE = {4: "10.9.255.1", 6: "fd09::ff"}
 GATEWAY = {4: "169.254.1.1", 6: "fe80::1"}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 PORT = 8080
+FIRST_INDEX = 1000
+"""Interfaces of pods have the numbers after it: several nodes may share the maps."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -116,14 +118,15 @@ class Cluster:
         for path in Path("/run/netns").glob(f"rft-{self.tag}-*"):
             command("ip", "netns", "delete", path.name)
 
-    def pod(self) -> Pod:
-        """Add a pod; nothing is attached to it."""
-        number = len(self.pods) + 1
+    def pod(self, number: int = 0) -> Pod:
+        """Add a pod, the next one unless told; nothing is attached to it."""
+        number = number or len(self.pods) + 1
         namespace, interface = f"rft-{self.tag}-{number}", f"rft{self.tag}{number}"
         command("ip", "netns", "add", namespace)
         configure_namespace(namespace)
         command(
-            *f"ip -n {self.node} link add {interface} type veth peer name eth0".split(),
+            *f"ip -n {self.node} link add {interface} index {FIRST_INDEX + number}".split(),
+            *("type", "veth", "peer", "name", "eth0"),
             *f"netns {namespace}".split(),
         )
         address = {4: f"10.9.0.{number}", 6: f"fd09::{number}"}

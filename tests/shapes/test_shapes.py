@@ -1,0 +1,57 @@
+"""No packet crosses the wall because of its shape: frames of every family, by root in a pod."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.shapes.families import Shape, friends, some, strangers
+from tests.shapes.ground import FRIEND, STRANGER, Ground, Wiring, ground
+
+pytestmark = pytest.mark.bpf
+
+SEED = 20261130
+FEW = 8
+"""One of so many shapes is sent where there is little time."""
+
+
+def wrong(on: Ground, sender: int, shapes: list[Shape]) -> tuple[list[str], list[str]]:
+    """What arrived and should not, and the other way round."""
+    arrived = set(on.arrived(sender, shapes))
+    told = {shape.name: shape.arrives for shape in shapes}
+    came = sorted(name for name in arrived if not told[name])
+    return came, sorted(name for name, arrives in told.items() if arrives and name not in arrived)
+
+
+def let_loose(pins: Path, wiring: Wiring, share: int) -> int:
+    """Every shape of a stranger and of a friend; how many there were."""
+    with ground(pins, wiring) as on:
+        attempts = {
+            STRANGER: some(strangers(on.scene(STRANGER)), SEED, share),
+            FRIEND: some(friends(on.scene(FRIEND)), SEED, share),
+        }
+        found = {sender: wrong(on, sender, shapes) for sender, shapes in attempts.items()}
+    assert found == dict.fromkeys(attempts, ([], [])), f"seed {SEED}, {wiring}"
+    return sum(map(len, attempts.values()))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("wiring", Wiring)
+def test_some_shapes_of_every_family_stay_where_they_belong(pins: Path, wiring: Wiring) -> None:
+    assert let_loose(pins, wiring, FEW) > 500
+
+
+@pytest.mark.timeout(120)
+def test_shapes_arrive_where_nothing_is_enforced(pins: Path) -> None:
+    """Otherwise it would say nothing that they stay away."""
+    with ground(pins, Wiring.BRIDGE, enforced=False) as on:
+        shapes = some(strangers(on.scene(STRANGER)), SEED, FEW)
+        assert len(on.arrived(STRANGER, shapes)) > len(shapes) // 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("wiring", Wiring)
+def test_every_shape_stays_where_it_belongs(pins: Path, wiring: Wiring) -> None:
+    assert let_loose(pins, wiring, 1) > 5000
