@@ -142,8 +142,10 @@ def test_pod_speaks_arp_for_itself_only(
     veth: Veth, fields: dict[str, object], behind: bytes, reason: DropReason
 ) -> None:
     veth.configure(READY)
-    said = {"hwsrc": MAC, "psrc": POD[4], "pdst": "169.254.1.1", "op": 1, **fields}
-    frame = bytes(Ether(src=MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(**said))
+    message = ARP(hwsrc=MAC, psrc=POD[4], pdst="169.254.1.1", op=1)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    frame = bytes(Ether(src=MAC, dst="ff:ff:ff:ff:ff:ff") / message)
     assert veth.from_pod(frame + behind).reason is reason
 
 

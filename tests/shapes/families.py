@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from itertools import permutations, product
 
 from tests.shapes import frames
 from tests.shapes.frames import ICMP, ICMPV6, SCTP, TCP, UDP, End, Header
 
-MARK = b"SHAPE"
+MARK = b"SHAPE000000"
 PORT = 5353
 ROUTERS, NODES = "ff02::2", "ff02::1"
 NOBODY = "0.0.0.0"  # noqa: S104 an address that no sender has
@@ -49,9 +50,9 @@ class Shape:
     """A virtio net header: what is said of its checksum and its segments."""
 
 
-Made = tuple[str, Callable[[bytes], bytes]]
-"""A name, and the frame around a mark."""
-OffloadMade = tuple[str, Callable[[bytes], bytes], bytes]
+Made = tuple[str, bytes]
+"""A name, and a frame with `MARK` in it, which becomes a mark of its own."""
+OffloadMade = tuple[str, bytes, bytes]
 
 
 def framed(scene: Scene, header: Header, payload: bytes, source_mac: str | None = None) -> bytes:
@@ -76,29 +77,21 @@ def plain(scene: Scene) -> Iterator[Made]:
     for family in (4, 6):
         header = to_victim(scene, family, UDP)
         for port in (53, 80, PORT, 40000):
-            yield f"udp{family} {port}", _lazy(scene, header, frames.udp, port)
+            yield f"udp{family} {port}", framed(scene, header, frames.udp(header, port, MARK))
             segment = replace(header, protocol=TCP)
-            yield f"tcp{family} {port}", _lazy(scene, segment, frames.tcp, port)
+            yield f"tcp{family} {port}", framed(scene, segment, frames.tcp(segment, port, MARK))
         ping = replace(header, protocol=icmp_of(family))
         kind = 8 if family == 4 else 128
 
-        def echo(mark: bytes, ping: Header = ping, kind: int = kind) -> bytes:
-            return framed(scene, ping, frames.icmp(ping, kind, 0, b"\0\7\0\1" + mark))
-
-        yield f"echo{family}", echo
-
-
-def _lazy(
-    scene: Scene, header: Header, transport: Callable[[Header, int, bytes], bytes], port: int
-) -> Callable[[bytes], bytes]:
-    return lambda mark: framed(scene, header, transport(header, port, mark))
+        message = frames.icmp(ping, kind, 0, b"\0\7\0\1" + MARK)
+        yield f"echo{family}", framed(scene, ping, message)
 
 
 def protocols(scene: Scene) -> Iterator[Made]:
     """Every protocol number."""
     for family, number in product((4, 6), range(256)):
         header = to_victim(scene, family, number)
-        yield f"protocol{family} {number}", lambda m, h=header: framed(scene, h, bytes(32) + m)
+        yield f"protocol{family} {number}", framed(scene, header, bytes(32) + MARK)
 
 
 def tcp_states(scene: Scene) -> Iterator[Made]:
@@ -107,7 +100,7 @@ def tcp_states(scene: Scene) -> Iterator[Made]:
         header = to_victim(scene, family, TCP)
         yield (
             f"tcp{family} flags {flags:#x}",
-            lambda m, h=header, f=flags: framed(scene, h, frames.tcp(h, 443, m, f, 443)),
+            framed(scene, header, frames.tcp(header, 443, MARK, flags, 443)),
         )
 
 
@@ -117,7 +110,7 @@ def icmp_messages(scene: Scene) -> Iterator[Made]:
         header = to_victim(scene, family, icmp_of(family))
         yield (
             f"icmp{family} {kind}",
-            lambda m, h=header, k=kind: framed(scene, h, frames.icmp(h, k, 0, bytes(4) + m)),
+            framed(scene, header, frames.icmp(header, kind, 0, bytes(4) + MARK)),
         )
 
 
@@ -139,9 +132,7 @@ def icmp_errors(scene: Scene) -> Iterator[Made]:
             way = "back" if swapped else "there"
             yield (
                 f"error{family} {kind}/{code} about {protocol} {way} {size}",
-                lambda m, h=header, k=kind, c=code, b=body, s=size: framed(
-                    scene, h, frames.icmp(h, k, c, b + bytes(s) + m)
-                ),
+                framed(scene, header, frames.icmp(header, kind, code, body + bytes(size) + MARK)),
             )
 
 
@@ -154,13 +145,10 @@ def tags(scene: Scene) -> Iterator[Made]:
         if forged:
             header = frames.with_source(header, scene.friend.address(family))
 
-        def make(
-            mark: bytes, h: Header = header, d: int = depth, e: int = ethertype, v: int = vlan
-        ) -> bytes:
-            frame = framed(scene, h, frames.udp(h, PORT, mark))
-            return frame[:12] + struct.pack("!HH", e, v) * d + frame[12:]
-
-        yield f"tag{family} {ethertype:#x} vlan {vlan} x{depth} {'forged' if forged else ''}", make
+        frame = framed(scene, header, frames.udp(header, PORT, MARK))
+        tagged = frame[:12] + struct.pack("!HH", ethertype, vlan) * depth + frame[12:]
+        whose = "forged" if forged else ""
+        yield f"tag{family} {ethertype:#x} vlan {vlan} x{depth} {whose}", tagged
 
 
 def ethertypes(scene: Scene) -> Iterator[Made]:
@@ -173,8 +161,11 @@ def ethertypes(scene: Scene) -> Iterator[Made]:
             header = frames.with_source(header, scene.friend.address(family))
         yield (
             f"ethertype{family} {ethertype:#x} {'forged' if forged else ''}",
-            lambda m, h=header, e=ethertype: frames.ethernet(
-                scene.sender.mac, scene.gateway, e, h.bytes(frames.udp(h, PORT, m))
+            frames.ethernet(
+                scene.sender.mac,
+                scene.gateway,
+                ethertype,
+                header.bytes(frames.udp(header, PORT, MARK)),
             ),
         )
 
@@ -210,21 +201,19 @@ def forged_sources(scene: Scene) -> Iterator[Made]:
             whose = f"{name} by {mac or 'own MAC'}"
             yield (
                 f"udp{family} as {whose}",
-                lambda m, h=header, c=mac: framed(scene, h, frames.udp(h, PORT, m), c),
+                framed(scene, header, frames.udp(header, PORT, MARK), mac),
             )
             for flags in (0x02, 0x10, 0x12):
                 segment = replace(header, protocol=TCP)
                 yield (
                     f"tcp{family} {flags:#x} as {whose}",
-                    lambda m, h=segment, f=flags, c=mac: framed(
-                        scene, h, frames.tcp(h, 80, m, f), c
-                    ),
+                    framed(scene, segment, frames.tcp(segment, 80, MARK, flags), mac),
                 )
             for number in (1, 2, 47, 58, 132):
                 other = replace(header, protocol=number)
                 yield (
                     f"protocol{family} {number} as {whose}",
-                    lambda m, h=other, c=mac: framed(scene, h, bytes(16) + m, c),
+                    framed(scene, other, bytes(16) + MARK, mac),
                 )
 
 
@@ -237,15 +226,15 @@ def neighbour_discovery(scene: Scene) -> Iterator[Made]:
         (130, 131, 132, 133, 134, 135, 136, 137, 143), sources, destinations, targets, (255, 1)
     ):
         header = Header(6, source, destination, ICMPV6, hop_limit=hops)
-        body = bytes(4) + frames.ip_address(target).packed
+        body = bytes(4) + ip_address(target).packed
         yield (
             f"discovery {kind} {source} > {destination} about {target} hops {hops}",
-            lambda m, h=header, k=kind, b=body: framed(scene, h, frames.icmp(h, k, 0, b + m)),
+            framed(scene, header, frames.icmp(header, kind, 0, body + MARK)),
         )
 
 
 def _solicited(address: str) -> str:
-    return "ff02::1:ff" + frames.ip_address(address).exploded[-7:]
+    return "ff02::1:ff" + ip_address(address).exploded[-7:]
 
 
 def dhcp(scene: Scene) -> Iterator[Made]:
@@ -258,13 +247,13 @@ def dhcp(scene: Scene) -> Iterator[Made]:
         header = Header(6, source, destination, UDP)
         yield (
             f"dhcp6 {ours}>{theirs} {source} > {destination}",
-            lambda m, h=header, o=ours, t=theirs: framed(scene, h, frames.udp(h, t, m, o)),
+            framed(scene, header, frames.udp(header, theirs, MARK, ours)),
         )
     for (ours, theirs), source in product(((68, 67), (67, 68)), (NOBODY, scene.node.ip4)):
         header = Header(4, source, "255.255.255.255", UDP)
         yield (
             f"dhcp4 {ours}>{theirs} {source}",
-            lambda m, h=header, o=ours, t=theirs: framed(scene, h, frames.udp(h, t, m, o)),
+            framed(scene, header, frames.udp(header, theirs, MARK, ours)),
         )
 
 
@@ -276,18 +265,18 @@ def arp_messages(scene: Scene) -> Iterator[Made]:
         message = frames.arp(operation, (said, name), (scene.victim.mac, scene.victim.ip4))
         yield (
             f"arp {operation} {name} at {said} by {worn} +{space}",
-            lambda m, b=message, w=worn, s=space: frames.ethernet(
-                w,
+            frames.ethernet(
+                worn,
                 scene.victim.mac if scene.direct else frames.EVERYBODY,
                 frames.ARP,
-                b + bytes(s) + m,
+                message + bytes(space) + MARK,
             ),
         )
 
 
 def ipv4_options(scene: Scene) -> Iterator[Made]:
     """Options, and header lengths that lie."""
-    hop = frames.ip_address(scene.friend.ip4).packed
+    hop = ip_address(scene.friend.ip4).packed
     options = {
         "nop": b"\1" * 4, "end": b"\0" * 4, "many": b"\1" * 40, "record": b"\7\7\4" + bytes(5),
         "timestamp": b"\x44\x0c\x05\x00" + bytes(8), "alert": b"\x94\4\0\0",
@@ -298,7 +287,7 @@ def ipv4_options(scene: Scene) -> Iterator[Made]:
         header = replace(to_victim(scene, 4, UDP), options=option, header_length=words)
         yield (
             f"option {name} length {words}",
-            lambda m, h=header: framed(scene, h, frames.udp(h, PORT, m)),
+            framed(scene, header, frames.udp(header, PORT, MARK)),
         )
 
 
@@ -308,21 +297,19 @@ def lengths(scene: Scene) -> Iterator[Made]:
         header = replace(to_victim(scene, family, UDP), length=claimed)
         yield (
             f"length{family} {claimed}",
-            lambda m, h=header: framed(scene, h, frames.udp(h, PORT, m)),
+            framed(scene, header, frames.udp(header, PORT, MARK)),
         )
     for family, version in product((4, 6), range(16)):
         header = replace(to_victim(scene, family, UDP), version=version)
         yield (
             f"version{family} {version}",
-            lambda m, h=header: framed(scene, h, frames.udp(h, PORT, m)),
+            framed(scene, header, frames.udp(header, PORT, MARK)),
         )
     for family, padding in product((4, 6), (1, 30, 60, 500)):
         header = to_victim(scene, family, UDP)
         yield (
             f"padding{family} {padding}",
-            lambda m, h=header, p=padding: (
-                framed(scene, h, frames.udp(h, PORT, b"")) + bytes(p) + m
-            ),
+            framed(scene, header, frames.udp(header, PORT, b"")) + bytes(padding) + MARK,
         )
 
 
@@ -343,7 +330,7 @@ def extension_headers(scene: Scene) -> Iterator[Made]:
             header = to_victim(scene, 6, first)
             yield (
                 f"headers {' '.join(names)}",
-                lambda m, h=header, c=chain: framed(scene, h, c + frames.udp(h, PORT, m)),
+                framed(scene, header, chain + frames.udp(header, PORT, MARK)),
             )
 
 
@@ -353,18 +340,14 @@ def fragments(scene: Scene) -> Iterator[Made]:
         (4, 6), (ICMP, TCP, UDP, 58, 47), (0, 1, 2, 3, 5, 100, 8189), (0, 1)
     ):
         header = replace(to_victim(scene, family, protocol), fragment=offset | more << 13)
+        chain = b""
         if family == 6:
             chain = bytes([protocol, 0]) + struct.pack("!HI", offset << 3 | more, 77)
             header = replace(header, protocol=44, fragment=0)
-
-            def make(mark: bytes, h: Header = header, c: bytes = chain) -> bytes:
-                return framed(scene, h, c + bytes(24) + mark)
-        else:
-
-            def make(mark: bytes, h: Header = header, c: bytes = b"") -> bytes:
-                return framed(scene, h, c + bytes(24) + mark)
-
-        yield f"fragment{family} of {protocol} at {offset} {'more' if more else 'last'}", make
+        yield (
+            f"fragment{family} of {protocol} at {offset} {'more' if more else 'last'}",
+            framed(scene, header, chain + bytes(24) + MARK),
+        )
 
 
 def tunnels(scene: Scene) -> Iterator[Made]:
@@ -374,15 +357,13 @@ def tunnels(scene: Scene) -> Iterator[Made]:
         hidden = frames.between(inner, scene.friend, scene.victim, UDP)
         vxlan = b"\x08\0\0\0\0\0\x01\0" if port != 6081 else b"\0\0\x65\x58\0\0\x01\0"
 
-        def make(
-            mark: bytes, o: Header = outer, i: Header = hidden, p: int = port, v: bytes = vxlan
-        ) -> bytes:
-            ethertype = frames.IPV4 if i.family == 4 else frames.IPV6
-            packet = i.bytes(frames.udp(i, PORT, mark))
-            whole = frames.ethernet(scene.sender.mac, TUNNEL_MAC, ethertype, packet)
-            return framed(scene, o, frames.udp(o, p, v + whole))
-
-        yield f"tunnel{family} of {inner} to {port}", make
+        ethertype = frames.IPV4 if inner == 4 else frames.IPV6
+        packet = hidden.bytes(frames.udp(hidden, PORT, MARK))
+        whole = frames.ethernet(scene.sender.mac, TUNNEL_MAC, ethertype, packet)
+        yield (
+            f"tunnel{family} of {inner} to {port}",
+            framed(scene, outer, frames.udp(outer, port, vxlan + whole)),
+        )
     for family, inner in product((4, 6), (4, 6)):
         hidden = frames.between(inner, scene.friend, scene.victim, UDP)
         number = 4 if inner == 4 else 41
@@ -395,9 +376,7 @@ def tunnels(scene: Scene) -> Iterator[Made]:
             outer = frames.between(family, scene.sender, scene.node, protocol)
             yield (
                 f"{name} in {family} of {inner}",
-                lambda m, o=outer, i=hidden, b=before: framed(
-                    scene, o, b + i.bytes(frames.udp(i, PORT, m))
-                ),
+                framed(scene, outer, before + hidden.bytes(frames.udp(hidden, PORT, MARK))),
             )
 
 
@@ -412,7 +391,7 @@ def offloads(scene: Scene) -> Iterator[OffloadMade]:
         said = struct.pack("=BBHHHH", 1, 0, 0, 0, start, offset)
         yield (
             f"checksum{family} {start}+{offset}",
-            lambda m, h=header: framed(scene, h, frames.udp(h, PORT, bytes(60) + m)),
+            framed(scene, header, frames.udp(header, PORT, bytes(60) + MARK)),
             said,
         )
     for family, kind, size in product((4, 6), (1, 3, 4, 5), (1, 8, 100, 1400)):
@@ -420,7 +399,7 @@ def offloads(scene: Scene) -> Iterator[OffloadMade]:
         said = struct.pack("=BBHHHH", 1, kind, 54, size, 34 if family == 4 else 54, 16)
         yield (
             f"segments{family} {kind} of {size}",
-            lambda m, h=header: framed(scene, h, frames.tcp(h, 80, m + bytes(1200), 0x10)),
+            framed(scene, header, frames.tcp(header, 80, MARK + bytes(1200), 16)),
             said,
         )
 
@@ -438,10 +417,10 @@ FORGED = (tags, forged_sources, neighbour_discovery, dhcp, tunnels)
 def strangers(scene: Scene) -> list[Shape]:
     """Every shape of somebody whom the victim's wall keeps out."""
     made = [item for family in STRANGE for item in family(scene)]
-    found = [_shape(i, name, make) for i, (name, make) in enumerate(made)]
+    found = [_shape(i, name, frame) for i, (name, frame) in enumerate(made)]
     found += [
-        _shape(len(made) + i, name, make, offload=said)
-        for i, (name, make, said) in enumerate(offloads(scene))
+        _shape(len(made) + i, name, frame, offload=said)
+        for i, (name, frame, said) in enumerate(offloads(scene))
     ]
     return found
 
@@ -449,9 +428,9 @@ def strangers(scene: Scene) -> list[Shape]:
 def friends(scene: Scene) -> list[Shape]:
     """What arrives of a friend, beside what stays away although it is a friend's."""
     well = [*plain(scene), *_well_formed(scene)]
-    found = [_shape(i, name, make, arrives=True) for i, (name, make) in enumerate(well)]
+    found = [_shape(i, name, frame, arrives=True) for i, (name, frame) in enumerate(well)]
     ill = [item for family in (tags, ethertypes) for item in family(scene)]
-    return found + [_shape(len(well) + i, name, make) for i, (name, make) in enumerate(ill)]
+    return found + [_shape(len(well) + i, name, frame) for i, (name, frame) in enumerate(ill)]
 
 
 def _well_formed(scene: Scene) -> Iterator[Made]:
@@ -463,19 +442,19 @@ def _well_formed(scene: Scene) -> Iterator[Made]:
             yield made
     for family, number in product((4, 6), (47, 50, 89, 136, 253)):
         header = to_victim(scene, family, number)
-        yield f"protocol{family} {number}", lambda m, h=header: framed(scene, h, bytes(32) + m)
+        yield f"protocol{family} {number}", framed(scene, header, bytes(32) + MARK)
 
 
 def _shape(
     number: int,
     name: str,
-    make: Callable[[bytes], bytes],
+    frame: bytes,
     *,
     arrives: bool = False,
     offload: bytes | None = None,
 ) -> Shape:
-    mark = MARK + f"{number:06d}".encode()
-    return Shape(name, make(mark), mark, arrives, offload)
+    mark = b"SHAPE" + f"{number:06d}".encode()
+    return Shape(name, frame.replace(MARK, mark), mark, arrives, offload)
 
 
 def some(shapes: list[Shape], seed: int, share: int) -> list[Shape]:

@@ -38,7 +38,7 @@ def ethernet(source: str, destination: str, ethertype: int, payload: bytes) -> b
 def checksum(data: bytes) -> int:
     """The ones' complement of the ones' complement sum."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

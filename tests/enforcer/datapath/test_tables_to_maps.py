@@ -23,8 +23,8 @@ from enforcer.tables import (
 from generators.services import Backend, ServiceKey
 
 
-def endpoint(group: int = 1, **addresses: tuple[str, ...]) -> EndpointEntry:
-    return EndpointEntry(1, group, 0, 0, group, EndpointFlag.READY, **addresses)
+def endpoint(group: int = 1, ip4: tuple[str, ...] = (), ip6: tuple[str, ...] = ()) -> EndpointEntry:
+    return EndpointEntry(1, group, 0, 0, group, EndpointFlag.READY, ip4, ip6)
 
 
 def policy(group: int) -> PolicyKey:
