@@ -33,7 +33,7 @@ FILES = {
     path.suffix[1:]: dockerfile.read(path)
     for path in sorted((CHECKOUT / "images").glob("Dockerfile.*"))
 }
-needs_root = [pytest.mark.bpf, pytest.mark.timeout(600)]
+needs_root = [pytest.mark.bpf, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(params=FILES)

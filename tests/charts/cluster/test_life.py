@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -87,36 +88,79 @@ def advice(done: Done) -> list[str]:
     return re.findall(r'^  ([^"\n]+)', said(done).partition("try again:")[2], re.MULTILINE)
 
 
-def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
-    helm: Helm, site: Site, tmp_path: Path
-) -> None:
-    helm, plane = helm.at(site.plane), site.plane
-    member = ("--as=alice", "--as-group=team-test01", "--as-group=system:authenticated")
-    here = site.values() | {"uninstall": {"removeIsolation": True}}
+MEMBER = ("--as=alice", "--as-group=team-test01", "--as-group=system:authenticated")
 
-    def run(*words: str, **values: object) -> str:
-        told = helm.values(here | values) if values else []
-        return helm.run(*words, *told, *WAIT, namespace=SYSTEM)
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The chart's release at a site, in the hands of one helm."""
+
+    helm: Helm
+    site: Site
+    values: dict[str, object]
+
+    def run(self, *words: str, **values: object) -> str:
+        told = self.helm.values(self.values | values) if values else []
+        return self.helm.run(*words, *told, *WAIT, namespace=SYSTEM)
+
+    @property
+    def old(self) -> str:
+        return f"old{self.helm.major.value}-test02"
+
+
+def release_at(site: Site, helm: Helm) -> Release:
+    return Release(
+        helm.at(site.plane), site, site.values() | {"uninstall": {"removeIsolation": True}}
+    )
+
+
+def install(release: Release, **values: object) -> None:
+    """A namespace that existed before, and one of a member, are their tenants'."""
+    site, plane, old = release.site, release.site.plane, release.old
     plane.kubectl("apply", "-f", "-", stdin=MEMBERS)
-    old = f"old{helm.major.value}-test02"
     plane.kubectl("create", "namespace", old)
-
-    # --- install: a namespace that existed before, and one of a member, are their tenants'.
-    run("install", "ringfence", str(CHART), "--create-namespace", tenantFile=tenants())
+    words = ("install", "ringfence", str(CHART), "--create-namespace")
+    release.run(*words, tenantFile=tenants(), **values)
     site.find_service()
     site.wait_for_webhook()
     site.soon(lambda: site.labels(old).get("client") == "test02", "label of what was there")
-    assert "Phase:          Succeeded" in run("test", "ringfence")
-    new = f"new{helm.major.value}"
-    plane.kubectl("create", "namespace", new, *member)
+    assert "Phase:          Succeeded" in release.run("test", "ringfence")
+    new = f"new{release.helm.major.value}"
+    plane.kubectl("create", "namespace", new, *MEMBER)
     assert site.labels(new)["client"] == "test01", "labelled as it was created"
     site.soon(lambda: POLICY in site.names("networkpolicies", "-n", new), "isolation policy")
-    site.follow_as_agent(tmp_path)
     forged = ("label", "namespace", old, "client=test01", "--overwrite")
-    refused = plane.try_kubectl(*forged, *member)
+    refused = plane.try_kubectl(*forged, *MEMBER)
     assert refused.returncode != 0
     assert "client" in refused.stderr
+
+
+def uninstall(release: Release) -> None:
+    """Admission goes first and stays away, though a controller still runs; then all the rest."""
+    site = release.site
+    release.run("uninstall", "ringfence")
+    assert site.names(ADMISSION) == []
+    assert set(site.names("configmaps,secrets,serviceaccounts,leases", "-n", SYSTEM)) == BY_ITSELF
+    ours = ("clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/name=ringfence")
+    assert site.names(*ours) == []
+    assert site.names("networkpolicies", "-A") == []
+    site.plane.kubectl("label", "namespace", release.old, "client=anything", "--overwrite")
+
+
+def test_an_install_works_and_leaves_without_a_trace(helm4: Helm, site: Site) -> None:
+    release = release_at(site, helm4)
+    install(release, enforcer={"enabled": False})
+    uninstall(release)
+
+
+@pytest.mark.slow
+def test_every_upgrade_rollback_and_refusal_in_the_life_of_an_install(
+    helm: Helm, site: Site, tmp_path: Path
+) -> None:
+    release = release_at(site, helm)
+    helm, plane, run, here = release.helm, site.plane, release.run, release.values
+    install(release)
+    site.follow_as_agent(tmp_path)
 
     # --- upgrade: a bad tenant file changes nothing, a good one comes into force.
     overlap: dict[str, object] = {"name": "test03", "namespaces": {"suffixes": ["-test02"]}}
@@ -190,14 +234,7 @@ def test_an_install_does_its_whole_job_and_leaves_without_a_trace(
     assert len(site.names(ADMISSION)) == 6
     follow(told)
 
-    # --- uninstall: admission goes first and stays away, though a controller still runs.
-    run("uninstall", "ringfence")
-    assert site.names(ADMISSION) == []
-    assert set(site.names("configmaps,secrets,serviceaccounts,leases", "-n", SYSTEM)) == BY_ITSELF
-    ours = ("clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/name=ringfence")
-    assert site.names(*ours) == []
-    assert site.names("networkpolicies", "-A") == []
-    plane.kubectl("label", "namespace", old, "client=anything", "--overwrite")
+    uninstall(release)
 
     # --- nothing that any of them asked for was forbidden.
     asked = {account: site.requests(account) for account in ACCOUNTS}
