@@ -6,29 +6,18 @@ agent answers, because restarting it mends none of those reasons.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import (
-    CollectorRegistry,
-    PlatformCollector,
-    ProcessCollector,
-    make_wsgi_app,
-)
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from enforcer.answers.status import unready
 from enforcer.metrics import AgentCollector, Observed
+from generators.serving import pages
+from generators.serving.http import Answer, Request, plain
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Scrapes are not events."""
+BACKLOG = 128
 
 
 def serve(observed: Observed, host: str, port: int) -> None:
@@ -37,30 +26,19 @@ def serve(observed: Observed, host: str, port: int) -> None:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(AgentCollector(observed))
-    app = application(make_wsgi_app(registry), lambda: unready(observed.board.state))
-    server = make_server(host, port, app, handler_class=_Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    listener = socket.create_server((host, port), backlog=BACKLOG)
+    ready = readiness(lambda: unready(observed.board.state))
+    health = {"/healthz": pages.alive, "/readyz": ready}
+    server = pages.serve("metrics", listener, health, registry)
+    registry.register(pages.ServerMetrics([server]))
 
 
-def application(metrics: WSGIApplication, troubles: Callable[[], list[str]]) -> WSGIApplication:
-    """Metrics beside health."""
+def readiness(troubles: Callable[[], list[str]]) -> pages.Page:
+    """A page with every trouble, a line each."""
 
-    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        match environ.get("PATH_INFO"):
-            case "/healthz":
-                return _text(start, HTTPStatus.OK, "ok")
-            case "/readyz":
-                found = troubles()
-                status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
-                return _text(start, status, "\n".join(found) or "ok")
-            case "/metrics":
-                return metrics(environ, start)
-        return _text(start, HTTPStatus.NOT_FOUND, "there are /metrics, /healthz and /readyz")
+    def page(_: Request) -> Answer:
+        found = troubles()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
+        return plain(status, "\n".join(found) or "ok")
 
-    return answer
-
-
-def _text(start: StartResponse, status: HTTPStatus, body: str) -> Iterable[bytes]:
-    headers = [("Content-Type", "text/plain; charset=utf-8")]
-    start(f"{status.value} {status.phrase}", headers)
-    return [f"{body}\n".encode()]
+    return page

@@ -73,6 +73,10 @@ _NAMED: dict[str, Schema] = {
         "minItems": 1,
         "items": {"type": "integer", "minimum": 1, "maximum": 65535},
     },
+    "list of CIDR": {
+        "type": "array",
+        "items": {"type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"},
+    },
     "list of string": {"type": "array", "items": {"type": "string", "minLength": 1}},
     "list of object": {"type": "array", "items": {"type": "object"}},
     "integer or string": {"type": ["integer", "string"]},

@@ -7,7 +7,6 @@ a review that cannot be read is a 4xx with a metav1.Status, and nothing that a c
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -16,8 +15,7 @@ from http import HTTPStatus
 
 import orjson
 from flask import Blueprint, Flask, Response, request
-from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from generators.kyverno.model import FailurePolicy
 from generators.logs import event
@@ -25,11 +23,9 @@ from generators.tenants.model import TenantConfig
 from webhook import mutate, validate
 from webhook.policy_desk import NotServedYet, PolicyDesk
 from webhook.review import (
-    MAX_BODY,
     BadReview,
     Decision,
     Review,
-    ReviewTooLarge,
     WrongMediaType,
     parse_review,
     respond,
@@ -47,8 +43,6 @@ KNOWN_RESOURCES = frozenset(
         "networkpolicies.networking.k8s.io",
     }
 )
-MAX_DRAINED = 4 * MAX_BODY
-DRAIN_STEP = 256 * 1024
 
 MOST_STRANGERS = 100
 """How many unexpected resources are remembered, so that each is reported once."""
@@ -59,8 +53,6 @@ Decide = Callable[[TenantConfig, Review], Decision]
 def create_app(state: State) -> Flask:
     """The WSGI application of one webhook."""
     app = Flask("webhook", static_folder=None)
-    # One more than a review may have: without a declared length Werkzeug cuts, and we see it.
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
     app.register_blueprint(admission(state))
     app.register_blueprint(health(state))
     app.register_error_handler(HTTPException, _http_error)
@@ -169,29 +161,10 @@ class Endpoint:
 
 
 def read_body() -> bytes:
-    """The whole body of the current request, or a BadReview."""
+    """The whole body of the current request, which the server has bounded; or a BadReview."""
     if request.mimetype != JSON or request.content_encoding not in (None, "", "identity"):
         raise WrongMediaType(f"the body must be plain {JSON}")
-    try:
-        body = request.get_data(cache=False)
-    except RequestEntityTooLarge as error:
-        _drain()
-        raise ReviewTooLarge(f"the body is larger than {MAX_BODY} bytes") from error
-    except (HTTPException, OSError, ParseException) as error:
-        raise BadReview("the body ends too early or its chunks are malformed") from error
-    if request.content_length is not None and len(body) < request.content_length:
-        raise BadReview("the body ends too early")
-    if len(body) > MAX_BODY:
-        _drain()
-    return body
-
-
-def _drain() -> None:
-    """Read on for a while: a client that is still sending would not see the answer."""
-    stream, drained = request.environ["wsgi.input"], 0
-    with contextlib.suppress(OSError, ParseException):
-        while drained < MAX_DRAINED and (piece := stream.read(DRAIN_STEP)):
-            drained += len(piece)
+    return request.get_data(cache=False)
 
 
 def health(state: State) -> Blueprint:
@@ -205,15 +178,19 @@ def health(state: State) -> Blueprint:
     @blueprint.get("/readyz")
     def readyz() -> Response:
         """Problems that the last good files bridge are said, and do not fail."""
-        lines, ready = readiness(state)
-        code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        problems = [line for line in lines if not line.startswith("[+]")]
-        shown = lines if "verbose" in request.args or not ready else problems
-        return Response(
-            "\n".join([*shown, "ok" if ready else "not ready", ""]), code, mimetype="text/plain"
-        )
+        code, text = readiness_text(state, "verbose" in request.args)
+        return Response(f"{text}\n", code, mimetype="text/plain")
 
     return blueprint
+
+
+def readiness_text(state: State, verbose: bool) -> tuple[HTTPStatus, str]:
+    """Status and text of /readyz: what is wrong, or all checks."""
+    lines, ready = readiness(state)
+    code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    problems = [line for line in lines if not line.startswith("[+]")]
+    shown = lines if verbose or not ready else problems
+    return code, "\n".join([*shown, "ok" if ready else "not ready"])
 
 
 def readiness(state: State) -> tuple[list[str], bool]:

@@ -5,6 +5,7 @@ Flask, gunicorn and cryptography are imported only by the command that runs.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from generators.record import RECORD_NAMESPACE
 from webhook.controller_cli import controller
 from webhook.install_cli import agents_gone, forget, unregister, verify
 from webhook.namespace_cli import namespace
-from webhook.options import EXISTING_FILE, address, bound, policy_sources
+from webhook.options import EXISTING_FILE, address, bound, network, policy_sources
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
 
 
@@ -61,6 +62,32 @@ def webhook() -> None:
     help="Where Prometheus asks, without TLS.",
 )
 @click.option(
+    "--health-listen",
+    type=address,
+    metavar="HOST:PORT",
+    help="Where the kubelet asks /livez and /readyz, without TLS.",
+)
+@click.option(
+    "--allow-from",
+    multiple=True,
+    type=network,
+    metavar="CIDR",
+    help="Addresses of API servers; others are not let in. May be repeated.",
+)
+@click.option(
+    "--client-ca",
+    type=EXISTING_FILE,
+    metavar="FILE",
+    help="CAs (PEM) of which clients must show a certificate; a renewed file is used at once.",
+)
+@click.option(
+    "--client-name",
+    "client_names",
+    multiple=True,
+    metavar="NAME",
+    help="Common name that a client's certificate must carry; may be repeated.",
+)
+@click.option(
     "--controller-user",
     default=DEFAULT_CONTROLLER,
     show_default=True,
@@ -106,6 +133,10 @@ def serve(
     tls_cert: Path,
     tls_key: Path,
     metrics_listen: tuple[str, int] | None,
+    health_listen: tuple[str, int] | None,
+    allow_from: tuple[IPv4Network | IPv6Network, ...],
+    client_ca: Path | None,
+    client_names: tuple[str, ...],
     controller_user: str,
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
@@ -120,6 +151,8 @@ def serve(
     A tenant file or certificate that is wrong at the start ends the command; one that becomes wrong
     later is refused and the last good one stays.
     """
+    if client_names and client_ca is None:
+        raise click.UsageError("--client-name needs --client-ca")
     from generators import logs
     from webhook import server
     from webhook.state import load_state
@@ -134,12 +167,18 @@ def serve(
         policies,
         kubeconfig,
         allowed_kinds,
+        client_ca,
+        client_names,
+        allow_from,
     )
     state = load_state(settings)
-    listener = bound("--listen", listen)
-    metrics = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
+    ports = server.Ports(
+        bound("--listen", listen),
+        None if metrics_listen is None else bound("--metrics-listen", metrics_listen),
+        None if health_listen is None else bound("--health-listen", health_listen),
+    )
     logs.configure()
-    server.serve(state, listener, metrics)
+    server.serve(state, ports)
 
 
 @webhook.command()

@@ -188,7 +188,7 @@ def run(
     from generators import logs
     from generators.kube.client import Client
     from generators.kube.lease import LeaseTiming
-    from webhook import health
+    from generators.serving import pages
     from webhook.controller import Controller, ControllerSettings
     from webhook.rotation import Lifetimes
 
@@ -216,7 +216,10 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: running.stop())
         if listener is not None:
-            health.serve(listener, running.metrics.registry, running.live, running.ready)
+            health = {"/livez": pages.checks(running.live), "/readyz": pages.checks(running.ready)}
+            registry = running.metrics.registry
+            server = pages.serve("metrics", listener, health, registry)
+            registry.register(pages.ServerMetrics([server]))
         running.run()
 
 

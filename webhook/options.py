@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def address(value: str) -> tuple[str, int]:
     if ":" in host and not bracketed:
         raise click.BadParameter(f"{value!r}: write an IPv6 address in brackets, [::1]:8443")
     return host, int(port)
+
+
+def network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """An address, or a network as a CIDR."""
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write 10.0.0.1 or 10.0.0.0/24") from error
 
 
 def policy_sources(

@@ -31,7 +31,7 @@ from generators.objects import NAME_LABEL
 from generators.tenants.assignment import MASTERS
 from generators.tenants.model import TenantConfig
 from webhook.policy_registration import NO_POLICIES, PolicyWebhooks, rules_of
-from webhook.settings import FIELD_MANAGER
+from webhook.settings import FIELD_MANAGER, TIMEOUT_SECONDS
 from webhook.validate import CLEANERS
 
 NAME = "ringfence"
@@ -39,7 +39,6 @@ POLICIES_PATH = "/mutate-policies"
 POLICIES_SUFFIX = ".policies.ringfence.io"
 LABEL_POLICY = "ringfence-tenant-label"
 NETWORK_POLICY = "ringfence-generated-policies"
-TIMEOUT_SECONDS = 5
 SYSTEM_NAMESPACES = ("kube-node-lease", "kube-public", "kube-system")
 """Without these a cluster cannot start; their labels are kept by policy, and are never believed."""
 

@@ -91,9 +91,12 @@ class Pair:
 class ServingCertificate:
     """The TLS certificate in force; one SSLContext for all connections."""
 
-    def __init__(self, certificate: Path, key: Path) -> None:
-        """Load the pair; raises InputError when it cannot be served."""
-        self.certificate, self.key = certificate, key
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
+        """Load the pair; raises InputError when it cannot be served.
+
+        With `client_ca` (PEM) clients need a certificate that it signed.
+        """
+        self.certificate, self.key, self.client_ca = certificate, key, client_ca
         self.problem: str | None = None
         self._lock = threading.Lock()
         try:
@@ -143,19 +146,25 @@ class ServingCertificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # Without a password given, OpenSSL would ask the terminal for that of an encrypted key.
         context.load_cert_chain(self.certificate, self.key, password="")
+        if self.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.client_ca)
         leaf = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         if signature != self._signature():
             raise ValueError("the files change while they are read; they are read again at once")
         return Pair(context, leaf.not_valid_after_utc, signature)
 
     def _signature(self) -> Signature:
-        stats = (path.stat() for path in (self.certificate, self.key))
+        files = (self.certificate, self.key, *(() if self.client_ca is None else (self.client_ca,)))
+        stats = (path.stat() for path in files)
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
 
     def _problem(self, error: Exception) -> Problem:
         missing = isinstance(error, FileNotFoundError) and error.filename
         what = f"{missing} is missing" if missing else f"certificate and key do not load: {error}"
         fix = f"both must be PEM, and {self.key} the key of this certificate"
+        if self.client_ca is not None:
+            fix += f"; {self.client_ca} must hold certificates of client CAs (PEM)"
         return Problem(str(self.certificate), 1, "", what, fix)
 
     def _refuse(self, problem: str) -> Changed | None:

@@ -1,28 +1,23 @@
-"""gunicorn around the Flask application: one `gthread` worker, TLS, a plain second port for
-metrics.
+"""gunicorn's master around our own worker: TLS for the API server, plain ports for the rest.
 
 Called by cli.py with sockets that are bound already, so that a port in use is an error of the
 command and port 0 can be told. The master holds the sockets and respawns a dead worker; the worker
-answers. Surprises: the certificate is chosen anew at each connection; after SIGTERM requests are
-still served for a while, because the API server goes on sending them until it has seen the endpoint
-go; a worker whose master is gone ends by itself.
+answers, by the loop and the threads of generators/serving. Surprises: the certificate is chosen
+anew at each connection; after SIGTERM requests are still served for a while, because the API
+server goes on sending them until it has seen the endpoint go; a worker whose master is gone ends by
+itself.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
 import os
-import selectors
 import signal
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, cast
 
 import orjson
@@ -30,46 +25,59 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.http import Request
-from gunicorn.http.errors import (
-    ConfigurationProblem,
-    LimitRequestHeaders,
-    LimitRequestLine,
-    ParseException,
-)
 from gunicorn.workers.base import Worker
-from gunicorn.workers.gthread import TConn, ThreadWorker
-from prometheus_client import MetricsHandler
 
 from generators.logs import event
-from webhook.app import create_app
+from generators.serving import pages
+from generators.serving.connections import Limits
+from generators.serving.http import Answer, Request, plain
+from generators.serving.pages import ServerMetrics
+from generators.serving.server import Server as Serving
+from generators.serving.server import Service
+from generators.serving.wsgi import handler
+from webhook.app import create_app, readiness_text
 from webhook.reload import Changed, watch
+from webhook.review import MAX_BODY
 from webhook.state import State
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
     from gunicorn._types import _WSGIAppType
+    from gunicorn.sock import BaseSocket
 
 log = logging.getLogger("ringfence.webhook")
 
 THREADS = 16
 KEEPALIVE_SECONDS = 75
 GRACEFUL_SECONDS = 25
+MOST_CONNECTIONS = 640
+"""With what else is open below 1,024 descriptors, which is what some runtimes give."""
+LARGE_BYTES = 4 * MAX_BODY
+"""All larger bodies together, with what decoding takes within the memory limit of the chart."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the worker's heartbeat must not wait for a disk
-ANSWER_SECONDS = 5.0
-"""How long a client may take to read the answer, after the time for its request is over."""
 
 
-def serve(state: State, listener: socket.socket, metrics: socket.socket | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Listening sockets, bound: reviews over TLS, and plain ones where asked for."""
+
+    admission: socket.socket
+    metrics: socket.socket | None = None
+    health: socket.socket | None = None
+
+
+def serve(state: State, ports: Ports) -> None:
     """Serve until SIGTERM or SIGINT; ends with SystemExit, as gunicorn does."""
     event(
         log,
         "listening",
         logging.INFO,
-        address=_address(listener),
-        metrics=None if metrics is None else _address(metrics),
+        address=_address(ports.admission),
+        metrics=None if ports.metrics is None else _address(ports.metrics),
+        health=None if ports.health is None else _address(ports.health),
         config=state.tenants.config.digest,
     )
-    Server(state, listener, metrics).run()
+    Server(state, ports).run()
 
 
 def _address(bound: socket.socket) -> str:
@@ -80,82 +88,64 @@ def _address(bound: socket.socket) -> str:
 class Server(BaseApplication):
     """gunicorn's application: our settings, no configuration file, no environment."""
 
-    def __init__(
-        self, state: State, listener: socket.socket, metrics: socket.socket | None
-    ) -> None:
+    def __init__(self, state: State, ports: Ports) -> None:
         self.state = state
+        self.ports = ports
         # gunicorn owns the descriptor from here: a copy kept open would keep the port listening.
-        self.bind = f"fd://{listener.detach()}"
-        self.metrics = metrics
+        self.bind = f"fd://{ports.admission.detach()}"
         super().__init__()
 
     def load_config(self) -> None:
         """Set what differs from gunicorn's defaults."""
-        settings = self.state.settings
         ours: dict[str, object] = {
             "bind": [self.bind],
-            "worker_class": StallGuard,
+            "worker_class": AdmissionWorker,
             "workers": 1,
-            "threads": THREADS,
-            "keepalive": KEEPALIVE_SECONDS,
             "timeout": 30,
             "graceful_timeout": GRACEFUL_SECONDS,
             "worker_tmp_dir": SHARED_MEMORY if os.path.isdir(SHARED_MEMORY) else None,
             "control_socket_disable": True,
             "logger_class": JsonLogger,
-            "certfile": str(settings.certificate),
-            "keyfile": str(settings.key),
-            "ssl_context": self._ssl_context,
-            "pre_request": self._pre_request,
             "post_worker_init": self._start_threads,
         }
         for name, value in ours.items():
             self.cfg.set(name, value)
 
     def load(self) -> _WSGIAppType:
-        """The WSGI application, in the worker."""
-        # Flask and gunicorn type "start_response" differently.
-        return cast("_WSGIAppType", create_app(self.state))
+        """gunicorn wants an application before the worker runs; the worker makes the real one."""
+        return lambda environ, start_response: ()
 
     def run(self) -> None:
         """Become the master process."""
         Master(self).run()
-
-    def _ssl_context(self, config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-        """gunicorn's hook, at each connection: a renewed pair is served at once."""
-        self.state.certificate.check()
-        return self.state.certificate.context
-
-    def _pre_request(self, worker: Worker, request: Request) -> None:
-        if self.state.draining.begun:
-            request.force_close()
 
     def _start_threads(self, worker: Worker) -> None:
         """Threads do not survive a fork, so they start here, in the worker."""
         watch(self.state.tenants.check, self.state.certificate.check)
         if self.state.policies is not None:
             self.state.policies.start()
-        if self.metrics is not None:
-            serve_metrics(self.state, self.metrics)
+
+    def serve_pages(self) -> list[Serving]:
+        """Answer on the plain ports, on sockets of the master: a respawned worker finds them
+        bound."""
+
+        def ready(request: Request) -> Answer:
+            status, text = readiness_text(self.state, "verbose" in request.query)
+            return plain(status, text)
+
+        found, state = [], self.state
+        if self.ports.health is not None:
+            health = {"/livez": pages.alive, "/readyz": ready}
+            found.append(pages.serve("health", self.ports.health, health))
+        if self.ports.metrics is not None:
+            found.append(pages.serve("metrics", self.ports.metrics, {}, state.metrics.registry))
+        return found
 
 
 def report(changed: Changed) -> None:
     """Log that a file was taken or refused."""
     level = logging.ERROR if changed.refused else logging.INFO
     event(log, changed.event, level, file=changed.file, detail=changed.detail)
-
-
-def serve_metrics(state: State, listener: socket.socket) -> None:
-    """Answer Prometheus, on a socket of the master: a respawned worker finds it bound."""
-
-    class Page(MetricsHandler):
-        timeout = 10
-        registry = state.metrics.registry
-
-    server = ThreadingHTTPServer(listener.getsockname()[:2], Page, bind_and_activate=False)
-    server.socket.close()
-    server.socket = listener
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
 
 class Master(Arbiter):
@@ -189,116 +179,68 @@ class Master(Arbiter):
         super().murder_workers()
 
 
-class StallGuard(ThreadWorker):
-    """The threaded worker with a deadline for each request, whatever it stalls in.
+class AdmissionWorker(Worker):
+    """gunicorn's worker around the loop of generators/serving.
 
-    gunicorn reads from a blocking socket without a limit: a handful of clients that send half a
-    request would hold all threads. At the deadline the reading side is shut down, so the
-    application sees a cut body and can answer; a little later the other side follows. A client
-    that sends nothing holds no thread at all.
+    gunicorn's own workers give a thread to whoever sends a first byte, or have no deadlines for
+    handshakes and heads (docs/performance.md has the measurements).
     """
 
     app: Server
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.started: dict[TConn, float] = {}
-
-    def accept(self, listener: socket.socket) -> None:
-        """Let a new connection wait for its first byte in the poller, not in a thread."""
-        try:
-            client, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        self.nr_conns += 1
-        conn = TConn(self.cfg, client, address, listener.getsockname())
-        conn.timeout = time.monotonic() + self._request_seconds()
-        self.pending_conns.append(conn)
-        readable = functools.partial(self.on_pending_socket_readable, conn)
-        self.poller.register(client, selectors.EVENT_READ, readable)
-
-    def handle(self, conn: TConn) -> bool:
-        """Serve one request of a connection, in a thread of the pool."""
-        self.started[conn] = time.monotonic()
-        try:
-            return super().handle(conn)
-        finally:
-            self.started.pop(conn, None)
-
-    def murder_pending(self) -> None:
-        """Called every second by the main loop."""
-        super().murder_pending()
-        self._end_stalled(self._request_seconds())
-
-    def _request_seconds(self) -> float:
-        return self.app.state.settings.request_seconds
-
-    def set_accept_enabled(self, enabled: bool | None) -> None:
-        """Stop accepting for good: who connects from now on is refused, not left in the queue."""
-        super().set_accept_enabled(enabled)
-        if not enabled and not self.alive:
-            for listener in self.sockets:
-                listener.close()
-
     def run(self) -> None:
-        """Serve; at the end no thread may be left waiting, or the process would never exit."""
-        super().run()
-        self._end_stalled(-ANSWER_SECONDS)
+        """Serve until told to stop; then what has begun may end."""
+        state = self.app.state
+        admission = Serving(admission_service(state), cast("BaseSocket", self.sockets[0]).sock)
+        servers = [admission, *self.app.serve_pages()]
+        state.metrics.registry.register(ServerMetrics(servers))
+        admission.run(self._beat, self.cfg.graceful_timeout)
 
-    def _end_stalled(self, limit: float) -> None:
-        now = time.monotonic()
-        for conn, since in list(self.started.items()):
-            if now - since > limit + ANSWER_SECONDS:
-                _shut(conn.sock, socket.SHUT_RDWR)
-            elif now - since > limit:
-                _shut(conn.sock, socket.SHUT_RD)
-
-    def handle_error(
-        self, req: Request | None, client: socket.socket, addr: object, exc: BaseException
-    ) -> None:
-        """Answer what is no HTTP request with JSON, too. On a failed handshake there is nobody to
-        answer."""
-        if isinstance(exc, ssl.SSLError):
-            return
-        status = _status(exc)
-        level = logging.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
-        event(log, "bad_request", level, client=str(addr), problem=f"{type(exc).__name__}: {exc}")
-        with contextlib.suppress(OSError):
-            client.sendall(_plain_response(status))
+    def _beat(self) -> bool:
+        """Tell the master that the loop runs; False when it is time to stop."""
+        self.notify()
+        return self.alive and self.ppid == os.getppid()
 
 
-def _shut(sock: socket.socket, how: int) -> None:
-    """SSLSocket.shutdown would drop the TLS state under the thread that uses it."""
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, how)
+def admission_service(state: State) -> Service:
+    """The port that the API server calls."""
+    settings = state.settings
 
+    def context() -> ssl.SSLContext:
+        state.certificate.check()  # a renewed pair is served at once
+        return state.certificate.context
 
-def _status(error: BaseException) -> HTTPStatus:
-    if isinstance(error, LimitRequestLine):
-        return HTTPStatus.REQUEST_URI_TOO_LONG
-    if isinstance(error, LimitRequestHeaders):
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-    if isinstance(error, ParseException) and not isinstance(error, ConfigurationProblem):
-        return HTTPStatus.BAD_REQUEST
-    return HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _plain_response(status: HTTPStatus) -> bytes:
-    body = orjson.dumps(
-        {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "status": "Failure",
-            "code": status.value,
-            "reason": status.phrase.replace(" ", ""),
-            "message": "this is not an HTTP request that can be read",
-        }
+    return Service(
+        "admission",
+        # Flask and typeshed type "start_response" differently.
+        handler(cast("WSGIApplication", create_app(state)), "https"),
+        Limits(
+            threads=THREADS,
+            connections=MOST_CONNECTIONS,
+            request_seconds=settings.request_seconds,
+            idle_seconds=KEEPALIVE_SECONDS,
+            body=MAX_BODY,
+            large_bytes=LARGE_BYTES,
+        ),
+        context,
+        settings.allow_from,
+        settings.client_names,
+        refuse,
+        lambda: state.draining.begun,
     )
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode("ascii") + body
+
+
+def refuse(status: HTTPStatus, problem: str) -> Answer:
+    """What is no HTTP request gets JSON, too."""
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": status.value,
+        "reason": status.phrase.replace(" ", ""),
+        "message": problem,
+    }
+    return Answer(status, orjson.dumps(body), "application/json")
 
 
 class JsonLogger(Logger):

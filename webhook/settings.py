@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 DEFAULT_CONTROLLER = "system:serviceaccount:ringfence-system:ringfence-controller"
@@ -14,8 +15,11 @@ LEASE_NAME = "ringfence-controller"
 FIELD_MANAGER = "ringfence"
 """Who Ringfence is to the API server's field ownership."""
 
+TIMEOUT_SECONDS = 5
+"""How long the API server waits for an answer; the controller registers it."""
+
 DRAIN_SECONDS = 3.0
-REQUEST_SECONDS = 10.0
+REQUEST_SECONDS = float(TIMEOUT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +39,9 @@ class Settings:
     kubeconfig: str | None = None
     allowed_kinds: tuple[str, ...] = ()
     """Kinds that policies may write beside those that they always may."""
+    client_ca: Path | None = None
+    """Who signs the certificates of clients; None: none is asked for."""
+    client_names: tuple[str, ...] = ()
+    """Common names of clients, of all that the CA signed."""
+    allow_from: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks of the API servers; without any, everybody may connect."""

@@ -46,7 +46,7 @@ class State:
 def load_state(settings: Settings) -> State:
     """Read the files; InvalidConfig or InputError when one of them cannot be served with."""
     tenants = TenantFile(settings.tenant_file)
-    certificate = ServingCertificate(settings.certificate, settings.key)
+    certificate = ServingCertificate(settings.certificate, settings.key, settings.client_ca)
     metrics = Metrics(tenants, certificate)
     desk = _desk(settings, tenants)
     if desk is not None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import orjson
@@ -317,7 +317,7 @@ class TestBadClients:
             stalled.append(half)
         assert shared.get("/livez")[0] == 200
         answers = [half.recv(65536) for half in stalled if isinstance(half, ssl.SSLSocket)]
-        assert sorted({answer[:12] for answer in answers}) == [b"", b"HTTP/1.1 400"]
+        assert {answer[:12] for answer in answers} == {b"HTTP/1.1 408"}
         for half in stalled:
             half.close()
 
@@ -332,7 +332,8 @@ class TestBadClients:
     def test_http_without_tls_is_closed(self, shared: Webhook) -> None:
         with socket.create_connection(("127.0.0.1", shared.port), timeout=patience(10)) as plain:
             plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"200" not in plain.recv(1024)
+            with suppress(ConnectionResetError):
+                assert b"200" not in plain.recv(1024)
 
     def test_the_log_holds_no_traceback_of_all_this(self, shared: Webhook) -> None:
         assert "Traceback" not in shared.log.read_text()

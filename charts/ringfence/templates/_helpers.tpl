@@ -129,3 +129,8 @@ topologySpreadConstraints:
     name: ringfence-policy-files
 {{- end }}
 {{- end }}
+
+{{/* An address as the network of one; a network as it is. */}}
+{{- define "ringfence.cidr" -}}
+{{- if contains "/" . }}{{ . }}{{ else if contains ":" . }}{{ . }}/128{{ else }}{{ . }}/32{{ end }}
+{{- end -}}

@@ -1,0 +1,124 @@
+"""The pages of a process beside its work: health, readiness and metrics, on plain ports.
+
+Webhook, controller and node agent serve them by this. Answers are small, threads and connections
+few, and who reads slowly is dropped.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from generators.serving.connections import Limits, Phase
+from generators.serving.http import Answer, Request, plain
+from generators.serving.server import Server, Service
+from generators.serving.wsgi import handler
+
+REASONS = ("source", "client", "connections", "large", "descriptors")
+LIMITS = Limits(threads=2, connections=64, idle_seconds=60)
+
+Page = Callable[[Request], Answer]
+Lines = Callable[[], list[str]]
+"""One line a check: `[+]` good, `[!]` bridged by what was good last, `[-]` not good."""
+
+
+def healthy(lines: Iterable[str]) -> bool:
+    """Whether no check failed."""
+    return not any(line.startswith("[-]") for line in lines)
+
+
+def checks(lines: Lines) -> Page:
+    """A page that lists checks; 503 when one of them fails."""
+
+    def page(_: Request) -> Answer:
+        found = lines()
+        good = healthy(found)
+        status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+        return plain(status, "\n".join([*found, "ok" if good else "not ok"]))
+
+    return page
+
+
+def alive(_: Request) -> Answer:
+    """A page that says only that the process answers."""
+    return plain(HTTPStatus.OK, "ok")
+
+
+def serve(
+    name: str,
+    listener: socket.socket,
+    pages: Mapping[str, Page],
+    registry: CollectorRegistry | None = None,
+) -> Server:
+    """Serve the pages, and with a registry /metrics, for the rest of the process."""
+    server = Server(Service(name, pages_of(pages, registry), LIMITS), listener)
+    server.start()
+    return server
+
+
+def pages_of(
+    pages: Mapping[str, Page], registry: CollectorRegistry | None
+) -> Callable[[Request], Answer]:
+    """The handler of some pages."""
+    metrics = None if registry is None else handler(make_wsgi_app(registry))
+    known = sorted([*pages, *(["/metrics"] if metrics else [])])
+
+    def handle(request: Request) -> Answer:
+        page = pages.get(request.path)
+        if page is not None:
+            return page(request)
+        if metrics is not None and request.path == "/metrics":
+            return metrics(request)
+        return plain(HTTPStatus.NOT_FOUND, f"there is {', '.join(known)}")
+
+    return handle
+
+
+class ServerMetrics(Collector):
+    """What the servers of a process hold and whom they sent away; `port` names the server."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self._servers = servers
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at each scrape."""
+        threads = GaugeMetricFamily(
+            "ringfence_server_threads", "Threads that answer requests.", labels=("port",)
+        )
+        busy = GaugeMetricFamily(
+            "ringfence_server_threads_busy", "Of them, those that answer one now.", labels=("port",)
+        )
+        held = GaugeMetricFamily(
+            "ringfence_server_connections",
+            "Open connections by phase (handshake, head, body, queued, busy, answer, idle, "
+            "linger).",
+            labels=("port", "phase"),
+        )
+        refused = CounterMetricFamily(
+            "ringfence_server_connections_refused",
+            "Connections that were not let in or had to go, by reason (source, client, "
+            "connections, large, descriptors).",
+            labels=("port", "reason"),
+        )
+        late = CounterMetricFamily(
+            "ringfence_server_connections_timed_out",
+            "Connections closed at a deadline, by phase.",
+            labels=("port", "phase"),
+        )
+        for server in self._servers:
+            port = server.service.name
+            table, phases = server.connections, server.connections.phases()
+            threads.add_metric((port,), server.service.limits.threads)
+            busy.add_metric((port,), server.busy)
+            for reason in REASONS:
+                refused.add_metric((port, reason), table.refused[reason])
+            for phase in Phase:
+                held.add_metric((port, phase.value), phases[phase])
+                late.add_metric((port, phase.value), table.timed_out[phase])
+        yield from (threads, busy, held, refused, late)

@@ -1,0 +1,485 @@
+"""The loop that reads from all connections, and the threads that answer whole requests.
+
+A connection is watched for one event at a time (EPOLLONESHOT), so at any moment it belongs either
+to the loop or to one thread of the pool, and a thread may write its answer and arm the next wait
+without asking the loop. What may surprise: connections that have shown themselves go before
+handshakes, of which only a few are done a turn; when descriptors run out the connection that is
+worth least is closed, and the loop goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from generators.logs import event
+from generators.serving.connections import (
+    INCOMPLETE,
+    Connection,
+    Connections,
+    Limits,
+    Network,
+    Phase,
+    admitted,
+    source_of,
+)
+from generators.serving.http import (
+    CONTINUE,
+    Answer,
+    BadRequest,
+    Request,
+    RequestReader,
+    plain,
+    render,
+)
+
+log = logging.getLogger("ringfence.serving")
+
+PIECE = 64 * 1024
+PIECES = 16
+"""Reads of one connection before the others have their turn."""
+HANDSHAKES = 8
+"""Steps of handshakes a turn: they cost more than anything else here."""
+ACCEPTS = 32
+SWEEP_SECONDS = 0.25
+LINGERING = 32 * 1024 * 1024
+"""Bytes that are thrown away behind a refused request, so that the client sees the answer."""
+ONCE = select.EPOLLIN | select.EPOLLONESHOT
+WRITABLE = select.EPOLLOUT | select.EPOLLONESHOT
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+Handler = Callable[[Request], Answer]
+
+
+def say_refused(status: HTTPStatus, problem: str) -> Answer:
+    """The answer to what is no request, where nothing else is agreed."""
+    return plain(status, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a server does with requests, and whom it serves."""
+
+    name: str
+    handle: Handler
+    limits: Limits
+    secure: Callable[[], ssl.SSLContext] | None = None
+    """The TLS context of the next connection; None: plain HTTP."""
+    allowed: Sequence[Network] = ()
+    client_names: Sequence[str] = ()
+    """Names in the subject of client certificates; without any, whom the CA signed is enough."""
+    refuse: Callable[[HTTPStatus, str], Answer] = say_refused
+    ending: Callable[[], bool] = bool
+    """Whether connections are closed after their answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Client(Connection):
+    """A connection with its socket and parser."""
+
+    socket: socket.socket = field(default=None, kw_only=True)  # type: ignore[assignment]
+    reader: RequestReader = field(default=None, kw_only=True)  # type: ignore[assignment]
+    fd: int = field(default=-1, kw_only=True)
+    out: memoryview = field(default=memoryview(b""), kw_only=True)
+    keep: bool = field(default=True, kw_only=True)
+    linger: bool = field(default=False, kw_only=True)
+    thrown: int = field(default=0, kw_only=True)
+
+
+class Server:
+    """One listening socket with its loop and its pool."""
+
+    def __init__(self, service: Service, listener: socket.socket) -> None:
+        self.service = service
+        self.connections = Connections(service.limits)
+        self.busy = 0
+        self._listener: socket.socket | None = listener
+        self._listening = listener.fileno()
+        self._clients: dict[int, Client] = {}
+        self._lock = threading.RLock()
+        self._work: queue.SimpleQueue[tuple[Client, Request]] = queue.SimpleQueue()
+        self._again: deque[Client] = deque()
+        self._handshakes: deque[Client] = deque()
+        self._swept = 0.0
+        listener.setblocking(False)
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._epoll.register(self._listening, select.EPOLLIN)
+
+    def start(self) -> None:
+        """Serve for the rest of the process, in threads."""
+        name = self.service.name
+        threading.Thread(target=self.run, args=(lambda: True,), name=name, daemon=True).start()
+
+    def run(self, alive: Callable[[], bool], grace: float = 0.0) -> None:
+        """Serve while `alive()`, which is asked each quarter of a second; then let requests that
+        have begun end within `grace` seconds."""
+        for number in range(self.service.limits.threads):
+            name = f"{self.service.name}-{number}"
+            threading.Thread(target=self._answer_all, name=name, daemon=True).start()
+        while alive():
+            self._turn()
+        self._stop_listening()
+        end = time.monotonic() + grace
+        while time.monotonic() < end and self._end_idle():
+            self._turn()
+
+    # The loop.
+
+    def _turn(self) -> None:
+        waiting = self._handshakes or self._again
+        for fd, _ in self._epoll.poll(0 if waiting else SWEEP_SECONDS):
+            if fd == self._listening:
+                self._accept()
+            elif fd == self._wake:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+            elif (client := self._clients.get(fd)) is not None:
+                if client.phase is Phase.HANDSHAKE:
+                    self._handshakes.append(client)
+                else:
+                    self._guarded(client, self._go_on)
+        for _ in range(len(self._again)):
+            self._guarded(self._again.popleft(), self._next)
+        for _ in range(min(HANDSHAKES, len(self._handshakes))):
+            client = self._handshakes.popleft()
+            if client.phase is Phase.HANDSHAKE and client.fd in self._clients:
+                self._guarded(client, self._shake)
+        now = time.monotonic()
+        if now - self._swept > SWEEP_SECONDS:
+            self._swept = now
+            self._sweep(now)
+
+    def _guarded(self, client: Client, step: Callable[[Client], None]) -> None:
+        """One step of one client; what goes wrong in it ends that client alone."""
+        try:
+            step(client)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._arm(client, ONCE)
+        except ssl.SSLWantWriteError:
+            self._arm(client, WRITABLE)
+        except (OSError, ValueError):
+            self._close(client)
+        except Exception:
+            log.exception("connection_failed")
+            self._close(client)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS):
+            if self._listener is None:
+                return
+            try:
+                plain_socket, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    continue
+                self._make_room("descriptors")
+                return
+            self._admit(plain_socket, str(address[0]))
+
+    def _admit(self, plain_socket: socket.socket, host: str) -> None:
+        with self._lock:
+            if not admitted(host, self.service.allowed):
+                self.connections.refused["source"] += 1
+                plain_socket.close()
+                return
+            if self.connections.full and not self._make_room("connections"):
+                plain_socket.close()
+                return
+            client = self._client(plain_socket, source_of(host))
+        if client is not None:
+            self._guarded(client, self._begin)
+
+    def _client(self, plain_socket: socket.socket, source: str) -> Client | None:
+        """A new client in the table; None when its socket is gone already."""
+        try:
+            plain_socket.setblocking(False)
+            plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            used = plain_socket
+            if self.service.secure is not None:
+                used = self.service.secure().wrap_socket(
+                    plain_socket, server_side=True, do_handshake_on_connect=False
+                )
+        except (OSError, ValueError):
+            plain_socket.close()
+            return None
+        reader = RequestReader(self.service.limits.body)
+        client = Client(source, socket=used, reader=reader, fd=used.fileno())
+        self._clients[client.fd] = client
+        secure = isinstance(used, ssl.SSLSocket)
+        phase = Phase.HANDSHAKE if secure else Phase.HEAD
+        self.connections.add(client, phase, time.monotonic())
+        self._epoll.register(client.fd, 0)
+        return client
+
+    def _begin(self, client: Client) -> None:
+        """Nothing is read before something has come."""
+        self._arm(client, ONCE)
+
+    def _shake(self, client: Client) -> None:
+        secure = client.socket
+        assert isinstance(secure, ssl.SSLSocket)  # noqa: S101  # HANDSHAKE is a phase of TLS
+        secure.do_handshake()
+        if not named(secure.getpeercert(), self.service.client_names):
+            self.connections.refused["client"] += 1
+            self._close(client)
+            return
+        with self._lock:
+            self.connections.move(client, Phase.HEAD, time.monotonic())
+        self._read(client)
+
+    def _go_on(self, client: Client) -> None:
+        match client.phase:
+            case Phase.ANSWER:
+                self._write(client)
+            case Phase.LINGER:
+                self._throw_away(client)
+            case Phase.HEAD | Phase.BODY | Phase.IDLE:
+                self._read(client)
+
+    def _next(self, client: Client) -> None:
+        """After an answer: another request may be here already."""
+        if client.fd in self._clients and client.phase is Phase.IDLE:
+            if client.reader.complete:
+                self._hand_over(client)
+            else:
+                self._read(client)
+
+    def _read(self, client: Client) -> None:
+        for _ in range(PIECES):
+            data = self._received(client)
+            if not data:
+                self._ended(client)
+                return
+            try:
+                client.reader.feed(data)
+            except BadRequest as error:
+                self._refuse(client, error.status, error.problem)
+                return
+            if client.reader.complete:
+                self._hand_over(client)
+                return
+            if not self._further(client):
+                return
+        self._arm(client, ONCE)
+
+    def _received(self, client: Client) -> bytes:
+        try:
+            return client.socket.recv(PIECE)
+        except ssl.SSLEOFError:
+            return b""
+
+    def _ended(self, client: Client) -> None:
+        """The client has closed its side: if it was sending, it may still read."""
+        if client.reader.begun:
+            self._refuse(client, HTTPStatus.BAD_REQUEST, "the request ends too early")
+        else:
+            self._close(client)
+
+    def _further(self, client: Client) -> bool:
+        """Note how far the request has come; False when this client had to go."""
+        reader, now = client.reader, time.monotonic()
+        with self._lock:
+            if client.phase is Phase.IDLE and reader.begun:
+                self.connections.move(client, Phase.HEAD, now)
+            if client.phase is Phase.HEAD and reader.in_body:
+                self.connections.move(client, Phase.BODY, now)
+            going = self.connections.weigh(client, reader.buffered)
+            for each in going:
+                self.connections.refused["large"] += 1
+                if each is not client and isinstance(each, Client):
+                    self._close(each)
+        if client in going:
+            problem = "too many large requests at the same time; try again"
+            self._refuse(client, HTTPStatus.SERVICE_UNAVAILABLE, problem)
+            return False
+        if reader.expects_continue:
+            reader.expects_continue = False
+            client.socket.send(CONTINUE)
+        return True
+
+    def _hand_over(self, client: Client) -> None:
+        request, now = client.reader.complete.popleft(), time.monotonic()
+        with self._lock:
+            if client.phase is Phase.IDLE:
+                self.connections.move(client, Phase.HEAD, now)
+            going = self.connections.weigh(client, len(request.body))
+            for each in going:
+                self.connections.refused["large"] += 1
+                if each is not client and isinstance(each, Client):
+                    self._close(each)
+            self.connections.move(client, Phase.QUEUED, now)
+        if client in going:
+            problem = "too many large requests at the same time; try again"
+            self._refuse(client, HTTPStatus.SERVICE_UNAVAILABLE, problem)
+            return
+        self._work.put((client, request))
+
+    def _refuse(self, client: Client, status: HTTPStatus, problem: str) -> None:
+        event(
+            log,
+            "bad_request",
+            logging.WARNING,
+            server=self.service.name,
+            client=client.source,
+            problem=problem,
+        )
+        client.linger, client.keep = True, False
+        self._send(client, render(self.service.refuse(status, problem), keep_alive=False))
+
+    def _throw_away(self, client: Client) -> None:
+        """Past TLS: nobody reads this."""
+        while client.thrown < LINGERING and (piece := socket.socket.recv(client.socket, 4 * PIECE)):
+            client.thrown += len(piece)
+        self._close(client)
+
+    # In the loop and in the threads of the pool.
+
+    def _arm(self, client: Client, events: int) -> None:
+        with suppress(OSError, ValueError):
+            self._epoll.modify(client.fd, events)
+
+    def _send(self, client: Client, data: bytes) -> None:
+        client.out = memoryview(data)
+        with self._lock:
+            self.connections.move(client, Phase.ANSWER, time.monotonic())
+        self._write(client)
+
+    def _write(self, client: Client) -> None:
+        while client.out:
+            try:
+                sent = client.socket.send(client.out)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._arm(client, WRITABLE)
+                return
+            client.out = client.out[sent:]
+        client.out = memoryview(b"")
+        self._answered(client)
+
+    def _answered(self, client: Client) -> None:
+        if not client.keep:
+            if client.linger:
+                self._shut(client)
+            else:
+                self._close(client)
+            return
+        more = bool(client.reader.complete) or client.reader.begun or _pending(client.socket)
+        with self._lock:
+            self.connections.weigh(client, 0)
+            self.connections.move(client, Phase.IDLE, time.monotonic())
+        if more:
+            self._again.append(client)
+            os.eventfd_write(self._wake, 1)
+        else:
+            self._arm(client, ONCE)
+
+    def _shut(self, client: Client) -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(client.socket, socket.SHUT_WR)
+        with self._lock:
+            self.connections.move(client, Phase.LINGER, time.monotonic())
+        self._arm(client, ONCE)
+
+    def _close(self, client: Client) -> None:
+        with self._lock:
+            self.connections.remove(client)
+            if self._clients.get(client.fd) is client:
+                del self._clients[client.fd]
+                with suppress(OSError):
+                    client.socket.close()
+
+    def _make_room(self, why: str) -> bool:
+        """Close the connection that is worth least; False when all are being answered."""
+        with self._lock:
+            worst = self.connections.worst()
+            self.connections.refused[why] += 1
+            if not isinstance(worst, Client):
+                return False
+            self._close(worst)
+            return True
+
+    def _sweep(self, now: float) -> None:
+        with self._lock:
+            for client in self.connections.expired(now):
+                if not isinstance(client, Client):
+                    continue
+                if client.phase in (Phase.BODY, Phase.HEAD) and client.reader.begun:
+                    self._guarded(client, self._too_slow)
+                else:
+                    self._close(client)
+
+    def _too_slow(self, client: Client) -> None:
+        self._refuse(client, HTTPStatus.REQUEST_TIMEOUT, "the request takes too long")
+
+    def _stop_listening(self) -> None:
+        """Who connects from now on is refused, not left in the queue."""
+        if self._listener is not None:
+            with suppress(OSError):
+                self._epoll.unregister(self._listening)
+            self._listener.close()
+            self._listener = None
+
+    def _end_idle(self) -> bool:
+        """Close who has not begun a request; whether anybody is left."""
+        with self._lock:
+            for client in list(self._clients.values()):
+                idle = client.phase in INCOMPLETE | {Phase.IDLE} and not client.reader.begun
+                if idle or client.phase is Phase.LINGER:
+                    self._close(client)
+            return bool(self._clients)
+
+    # The threads of the pool.
+
+    def _answer_all(self) -> None:
+        while True:
+            client, request = self._work.get()
+            try:
+                self._answer(client, request)
+            except (OSError, ValueError):
+                self._close(client)
+            except Exception:
+                log.exception("answer_failed")
+                self._close(client)
+
+    def _answer(self, client: Client, request: Request) -> None:
+        with self._lock:
+            if self._clients.get(client.fd) is not client:
+                return  # its time was over in the queue
+            self.connections.move(client, Phase.BUSY, time.monotonic())
+            self.busy += 1
+        try:
+            answer = self.service.handle(request)
+        finally:
+            with self._lock:
+                self.busy -= 1
+        client.keep = request.keep_alive and not self.service.ending()
+        self._send(client, render(answer, client.keep, with_body=request.method != "HEAD"))
+
+
+def named(certificate: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
+    """Whether a client's certificate carries one of the common names; without any, it may be
+    anybody's."""
+    subject = () if certificate is None else certificate.get("subject", ())
+    found = (value for part in subject for key, value in part if key == "commonName")
+    return not names or any(each in names for each in found)
+
+
+def _pending(sock: socket.socket) -> bool:
+    """Whether TLS holds bytes that the descriptor will not tell of."""
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
