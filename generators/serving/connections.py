@@ -1,8 +1,9 @@
 """Who is connected, how far each is, and who has to go: pure, the clock is an argument.
 
-A connection that has not brought a whole request is worth less than one that has. When there are
-too many, the oldest incomplete one of the source that has the most of them goes first, then the
-one that has idled longest; what is being answered stays. Not safe for threads: the server locks.
+A connection that has not brought a whole request is worth less than one that has, and the less of
+it has come, the less. When there are too many, the source that has the most incomplete ones loses
+one: of those that are least far the oldest. Without any, the one that has idled longest goes; what
+is being answered stays. Not safe for threads: the server locks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Phase(StrEnum):
     """How far a connection is."""
 
+    NEW = "new"
+    """No whole ClientHello has come; on a plain port nothing."""
     HANDSHAKE = "handshake"
     HEAD = "head"
     BODY = "body"
@@ -30,7 +33,8 @@ class Phase(StrEnum):
     """Answered and closed on our side; the rest of what the client sends is thrown away."""
 
 
-INCOMPLETE = frozenset({Phase.HANDSHAKE, Phase.HEAD, Phase.BODY})
+INCOMPLETE = (Phase.NEW, Phase.HANDSHAKE, Phase.HEAD, Phase.BODY)
+"""In the order of what they are worth."""
 HELD = frozenset({Phase.BUSY})
 """A thread of the pool has it: nobody else may close it."""
 
@@ -57,7 +61,7 @@ class Limits:
     def seconds(self, phase: Phase) -> float:
         """How long a phase may take; a thread's own time is not bounded here."""
         match phase:
-            case Phase.HANDSHAKE:
+            case Phase.NEW | Phase.HANDSHAKE:
                 return self.handshake_seconds
             case Phase.HEAD | Phase.LINGER:
                 return self.head_seconds
@@ -73,7 +77,7 @@ class Connection:
     """One connection; the server keeps socket and parser in a subclass."""
 
     source: str
-    phase: Phase = Phase.HANDSHAKE
+    phase: Phase = Phase.NEW
     deadline: float = 0.0
     large: int = field(default=0)
     """Bytes of its body that count as large."""
@@ -90,7 +94,9 @@ class Connections:
         self.large = 0
         self._all: dict[Connection, None] = {}
         self._idle: dict[Connection, None] = {}
-        self._incomplete: dict[str, dict[Connection, None]] = {}
+        self._incomplete: dict[str, dict[Phase, dict[Connection, None]]] = {}
+        self._counts: Counter[str] = Counter()
+        """Incomplete ones by source."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -102,10 +108,6 @@ class Connections:
         """How many are in each phase."""
         return Counter(each.phase for each in list(self._all))
 
-    def room(self) -> Connection | None:
-        """Who has to go before another is let in: None when nobody has to, or nobody can."""
-        return self.worst() if len(self._all) >= self.limits.connections else None
-
     @property
     def full(self) -> bool:
         """Whether no other may be let in."""
@@ -113,15 +115,17 @@ class Connections:
 
     def worst(self) -> Connection | None:
         """The one that is worth least."""
-        if self._incomplete:
-            greediest = max(self._incomplete.values(), key=len)
-            return next(iter(greediest))
+        if self._counts:
+            greediest = max(self._counts, key=self._counts.__getitem__)
+            phases = self._incomplete[greediest]
+            return next(each for phase in INCOMPLETE for each in phases.get(phase, ()))
         return next(iter(self._idle), None)
 
     def add(self, connection: Connection, phase: Phase, now: float) -> None:
         """A connection was accepted."""
         self._all[connection] = None
-        self.move(connection, phase, now)
+        connection.phase, connection.deadline = phase, now + self.limits.seconds(phase)
+        self._list(connection)
 
     def move(self, connection: Connection, phase: Phase, now: float) -> None:
         """It got further; the time of one request runs from its first byte to the thread."""
@@ -132,10 +136,7 @@ class Connections:
         if before is Phase.HEAD and phase in (Phase.BODY, Phase.QUEUED):
             rest = self.limits.request_seconds - self.limits.head_seconds
             connection.deadline += max(rest, 0.0)
-        if phase in INCOMPLETE:
-            self._incomplete.setdefault(connection.source, {})[connection] = None
-        elif phase is Phase.IDLE:
-            self._idle[connection] = None
+        self._list(connection)
 
     def weigh(self, connection: Connection, body: int) -> Sequence[Connection]:
         """Its body has that many bytes now; who has to go for it, itself at worst."""
@@ -145,7 +146,12 @@ class Connections:
         over, going = self.large - self.limits.large_bytes, []
         if over <= 0 or not large:
             return ()
-        receiving = (each for held in self._incomplete.values() for each in held if each.large)
+        receiving = (
+            each
+            for phases in self._incomplete.values()
+            for each in phases.get(Phase.BODY, ())
+            if each.large
+        )
         for each in sorted(receiving, key=lambda each: each.deadline):
             if over <= 0:
                 break
@@ -167,17 +173,30 @@ class Connections:
         self.timed_out.update(each.phase for each in late)
         return late
 
+    def _list(self, connection: Connection) -> None:
+        phase = connection.phase
+        if phase in INCOMPLETE:
+            phases = self._incomplete.setdefault(connection.source, {})
+            phases.setdefault(phase, {})[connection] = None
+            self._counts[connection.source] += 1
+        elif phase is Phase.IDLE:
+            self._idle[connection] = None
+
     def _unlist(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
-        mates = self._incomplete.get(connection.source)
-        if mates is not None and connection in mates:
-            del mates[connection]
-            if not mates:
-                del self._incomplete[connection.source]
+        source = connection.source
+        mates = self._incomplete.get(source, {}).get(connection.phase, {})
+        if connection not in mates:
+            return
+        del mates[connection]
+        self._counts[source] -= 1
+        if not self._counts[source]:
+            del self._counts[source], self._incomplete[source]
 
 
 _SAME_CLOCK = frozenset(
     {
+        (Phase.NEW, Phase.HANDSHAKE),
         (Phase.HEAD, Phase.BODY),
         (Phase.HEAD, Phase.QUEUED),
         (Phase.BODY, Phase.QUEUED),

@@ -7,7 +7,8 @@ few, and who reads slowly is dropped.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -62,6 +63,21 @@ def serve(
     return server
 
 
+@contextmanager
+def serving(
+    name: str,
+    listener: socket.socket,
+    pages: Mapping[str, Page],
+    registry: CollectorRegistry | None = None,
+) -> Iterator[Server]:
+    """The same for as long as the block runs."""
+    server = serve(name, listener, pages, registry)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 def pages_of(
     pages: Mapping[str, Page], registry: CollectorRegistry | None
 ) -> Callable[[Request], Answer]:
@@ -96,7 +112,7 @@ class ServerMetrics(Collector):
         )
         held = GaugeMetricFamily(
             "ringfence_server_connections",
-            "Open connections by phase (handshake, head, body, queued, busy, answer, idle, "
+            "Open connections by phase (new, handshake, head, body, queued, busy, answer, idle, "
             "linger).",
             labels=("port", "phase"),
         )

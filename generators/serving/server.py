@@ -52,11 +52,13 @@ PIECE = 64 * 1024
 PIECES = 16
 """Reads of one connection before the others have their turn."""
 HANDSHAKES = 8
-"""Steps of handshakes a turn: they cost more than anything else here."""
-ACCEPTS = 32
+"""Steps of handshakes a turn, and as many accepted: they cost more than anything else here."""
+ACCEPTS = 8
 SWEEP_SECONDS = 0.25
 LINGERING = 32 * 1024 * 1024
 """Bytes that are thrown away behind a refused request, so that the client sees the answer."""
+RESTING = (Phase.NEW, Phase.IDLE)
+SHAKING = (Phase.NEW, Phase.HANDSHAKE)
 ONCE = select.EPOLLIN | select.EPOLLONESHOT
 WRITABLE = select.EPOLLOUT | select.EPOLLONESHOT
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -110,10 +112,12 @@ class Server:
         self._listening = listener.fileno()
         self._clients: dict[int, Client] = {}
         self._lock = threading.RLock()
-        self._work: queue.SimpleQueue[tuple[Client, Request]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Client, Request] | None] = queue.SimpleQueue()
         self._again: deque[Client] = deque()
         self._handshakes: deque[Client] = deque()
         self._swept = 0.0
+        self._stopped = threading.Event()
+        self._loop: threading.Thread | None = None
         listener.setblocking(False)
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -121,22 +125,40 @@ class Server:
         self._epoll.register(self._listening, select.EPOLLIN)
 
     def start(self) -> None:
-        """Serve for the rest of the process, in threads."""
-        name = self.service.name
-        threading.Thread(target=self.run, args=(lambda: True,), name=name, daemon=True).start()
+        """Serve in threads, until `stop` or the end of the process."""
+        name, going = self.service.name, lambda: not self._stopped.is_set()
+        self._loop = threading.Thread(target=self.run, args=(going,), name=name, daemon=True)
+        self._loop.start()
+
+    def stop(self) -> None:
+        """End what `start` began; connections are closed."""
+        self._stopped.set()
+        os.eventfd_write(self._wake, 1)
+        if self._loop is not None:
+            self._loop.join()
 
     def run(self, alive: Callable[[], bool], grace: float = 0.0) -> None:
         """Serve while `alive()`, which is asked each quarter of a second; then let requests that
         have begun end within `grace` seconds."""
-        for number in range(self.service.limits.threads):
-            name = f"{self.service.name}-{number}"
-            threading.Thread(target=self._answer_all, name=name, daemon=True).start()
+        pool = [
+            threading.Thread(target=self._answer_all, name=f"{self.service.name}-{n}", daemon=True)
+            for n in range(self.service.limits.threads)
+        ]
+        for thread in pool:
+            thread.start()
         while alive():
             self._turn()
         self._stop_listening()
         end = time.monotonic() + grace
         while time.monotonic() < end and self._end_idle():
             self._turn()
+        for client in list(self._clients.values()):
+            self._close(client)
+        for _ in pool:
+            self._work.put(None)
+        for thread in pool:
+            thread.join(grace)
+        self._epoll.close()
 
     # The loop.
 
@@ -149,7 +171,7 @@ class Server:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
             elif (client := self._clients.get(fd)) is not None:
-                if client.phase is Phase.HANDSHAKE:
+                if client.phase in SHAKING:
                     self._handshakes.append(client)
                 else:
                     self._guarded(client, self._go_on)
@@ -157,7 +179,7 @@ class Server:
             self._guarded(self._again.popleft(), self._next)
         for _ in range(min(HANDSHAKES, len(self._handshakes))):
             client = self._handshakes.popleft()
-            if client.phase is Phase.HANDSHAKE and client.fd in self._clients:
+            if client.phase in SHAKING and self._clients.get(client.fd) is client:
                 self._guarded(client, self._shake)
         now = time.monotonic()
         if now - self._swept > SWEEP_SECONDS:
@@ -204,7 +226,8 @@ class Server:
                 return
             client = self._client(plain_socket, source_of(host))
         if client is not None:
-            self._guarded(client, self._begin)
+            # Who is late to be accepted has sent its hello by now, and gets ahead of the silent.
+            self._guarded(client, self._shake)
 
     def _client(self, plain_socket: socket.socket, source: str) -> Client | None:
         """A new client in the table; None when its socket is gone already."""
@@ -222,27 +245,30 @@ class Server:
         reader = RequestReader(self.service.limits.body)
         client = Client(source, socket=used, reader=reader, fd=used.fileno())
         self._clients[client.fd] = client
-        secure = isinstance(used, ssl.SSLSocket)
-        phase = Phase.HANDSHAKE if secure else Phase.HEAD
-        self.connections.add(client, phase, time.monotonic())
+        self.connections.add(client, Phase.NEW, time.monotonic())
         self._epoll.register(client.fd, 0)
         return client
 
-    def _begin(self, client: Client) -> None:
-        """Nothing is read before something has come."""
-        self._arm(client, ONCE)
-
     def _shake(self, client: Client) -> None:
         secure = client.socket
-        assert isinstance(secure, ssl.SSLSocket)  # noqa: S101  # HANDSHAKE is a phase of TLS
-        secure.do_handshake()
-        if not named(secure.getpeercert(), self.service.client_names):
-            self.connections.refused["client"] += 1
-            self._close(client)
-            return
-        with self._lock:
-            self.connections.move(client, Phase.HEAD, time.monotonic())
+        if isinstance(secure, ssl.SSLSocket):
+            try:
+                secure.do_handshake()
+            finally:
+                self._greeted(client, secure)
+            if not named(secure.getpeercert(), self.service.client_names):
+                self.connections.refused["client"] += 1
+                self._close(client)
+                return
+            with self._lock:
+                self.connections.move(client, Phase.HEAD, time.monotonic())
         self._read(client)
+
+    def _greeted(self, client: Client, secure: ssl.SSLSocket) -> None:
+        """A whole ClientHello is worth more than a part of one."""
+        if client.phase is Phase.NEW and secure.shared_ciphers() is not None:
+            with self._lock:
+                self.connections.move(client, Phase.HANDSHAKE, time.monotonic())
 
     def _go_on(self, client: Client) -> None:
         match client.phase:
@@ -296,7 +322,7 @@ class Server:
         """Note how far the request has come; False when this client had to go."""
         reader, now = client.reader, time.monotonic()
         with self._lock:
-            if client.phase is Phase.IDLE and reader.begun:
+            if client.phase in RESTING and reader.begun:
                 self.connections.move(client, Phase.HEAD, now)
             if client.phase is Phase.HEAD and reader.in_body:
                 self.connections.move(client, Phase.BODY, now)
@@ -317,7 +343,7 @@ class Server:
     def _hand_over(self, client: Client) -> None:
         request, now = client.reader.complete.popleft(), time.monotonic()
         with self._lock:
-            if client.phase is Phase.IDLE:
+            if client.phase in RESTING:
                 self.connections.move(client, Phase.HEAD, now)
             going = self.connections.weigh(client, len(request.body))
             for each in going:
@@ -439,7 +465,7 @@ class Server:
         """Close who has not begun a request; whether anybody is left."""
         with self._lock:
             for client in list(self._clients.values()):
-                idle = client.phase in INCOMPLETE | {Phase.IDLE} and not client.reader.begun
+                idle = client.phase in (*INCOMPLETE, Phase.IDLE) and not client.reader.begun
                 if idle or client.phase is Phase.LINGER:
                     self._close(client)
             return bool(self._clients)
@@ -447,8 +473,8 @@ class Server:
     # The threads of the pool.
 
     def _answer_all(self) -> None:
-        while True:
-            client, request = self._work.get()
+        while (work := self._work.get()) is not None:
+            client, request = work
             try:
                 self._answer(client, request)
             except (OSError, ValueError):

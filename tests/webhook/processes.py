@@ -42,7 +42,9 @@ def prepare(folder: Path) -> Path:
 class Webhook:
     """The running command; ask it, read its log, signal it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(
+        self, folder: Path, *options: str, ready: Callable[[Webhook], bool] | None = None
+    ) -> None:
         self.folder = folder
         self.log = folder / "webhook.log"
         command: list[str | Path] = [
@@ -55,7 +57,8 @@ class Webhook:
         listening = eventually(lambda: self.events("listening"), self.log.read_text())[0]
         self.port = int(str(listening["address"]).rpartition(":")[2])
         self.metrics_port = int(str(listening["metrics"]).rpartition(":")[2])
-        eventually(lambda: self.get("/readyz")[0] == 200, "ready")
+        answers = ready or (lambda webhook: webhook.get("/readyz")[0] == 200)
+        eventually(lambda: answers(self), "ready")
 
     def events(self, name: str) -> list[JSONObject]:
         """Log events of that name; every whole line of the log is JSON."""

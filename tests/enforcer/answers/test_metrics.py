@@ -16,10 +16,12 @@ from enforcer.contexts import Context, Contexts
 from enforcer.counts import Counts
 from enforcer.feed import Feed
 from enforcer.metrics import AgentCollector, Observed
-from enforcer.scrape import application
+from enforcer.scrape import readiness
 from enforcer.state import Board, State
 from generators.objects import Workload
 from tests.docs.test_metrics_page import documented, exported
+from generators.serving import pages
+from generators.serving.http import Request
 from tests.enforcer.answers.conftest import Answering, scrape
 from tests.enforcer.answers.observed import RECORD, Kernel, registry, state
 
@@ -94,19 +96,20 @@ def test_a_query_for_what_is_not_there_would_be_seen(checkout: Path, query: str)
 
 
 def test_readyz_lists_reasons_and_healthz_does_not_care() -> None:
-    answers: dict[str, tuple[str, bytes]] = {}
-    app = application(lambda environ, start: [b""], lambda: ["pods: not read", "map full"])
-    for path in ("/healthz", "/readyz", "/other"):
-        told: list[str] = []
-
-        def start(status: str, headers: object, told: list[str] = told) -> None:
-            told.append(status)
-
-        body = b"".join(app({"PATH_INFO": path}, start))  # type: ignore[arg-type]
-        answers[path] = (told[0], body)
-    assert answers["/healthz"] == ("200 OK", b"ok\n")
-    assert answers["/readyz"] == ("503 Service Unavailable", b"pods: not read\nmap full\n")
-    assert answers["/other"][0].startswith("404")
+    shown = {
+        "/healthz": pages.alive,
+        "/readyz": readiness(lambda: ["pods: not read", "map full"]),
+    }
+    handle = pages.pages_of(shown, None)
+    answers = {
+        path: handle(Request("GET", path, "", (), b"", keep_alive=True))
+        for path in (*shown, "/other")
+    }
+    assert [(each.status, each.body) for each in answers.values()] == [
+        (200, b"ok\n"),
+        (503, b"pods: not read\nmap full\n"),
+        (404, b"there is /healthz, /readyz\n"),
+    ]
 
 
 class Clock:
