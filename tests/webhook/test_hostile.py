@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -161,9 +161,9 @@ def test_with_a_client_ca_only_its_clients_are_answered(tmp_path: Path) -> None:
     other = client_certificate(ours, tmp_path / "other", "somebody")
     stranger = client_certificate(theirs, tmp_path / "stranger", "kube-apiserver")
     ours.cert_pem.write_to_path(clients)
-    options = ("--client-ca", str(clients), "--client-name", "kube-apiserver")
-    options += ("--health-listen", "127.0.0.1:0")
-    with running_closed(prepare(tmp_path), *options) as webhook:
+    wanted = ("--client-ca", str(clients), "--client-name", "kube-apiserver")
+    pages = ("--health-listen", "127.0.0.1:0")
+    with running_closed(prepare(tmp_path), *wanted, *pages) as webhook:
         assert shown(webhook, api) == 200
         assert [shown(webhook, each) for each in (other, stranger, None)] == [0, 0, 0]
         theirs.cert_pem.write_to_path(clients)

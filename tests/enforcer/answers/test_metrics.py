@@ -19,9 +19,9 @@ from enforcer.metrics import AgentCollector, Observed
 from enforcer.scrape import readiness
 from enforcer.state import Board, State
 from generators.objects import Workload
-from tests.docs.test_metrics_page import documented, exported
 from generators.serving import pages
 from generators.serving.http import Request
+from tests.docs.test_metrics_page import documented, exported
 from tests.enforcer.answers.conftest import Answering, scrape
 from tests.enforcer.answers.observed import RECORD, Kernel, registry, state
 
