@@ -144,11 +144,11 @@ def serving(command: Sequence[str], log: Path) -> Iterator[Server]:
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where the server listens, from the first line of its log."""
+    """Where the server listens, from the first line of its log that says so."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        first, end, _ = log.read_bytes().partition(b"\n")
-        if end:
-            return str(json.loads(first)["address"])
+        for line in log.read_bytes().split(b"\n")[:-1]:
+            if b'"address"' in line:
+                return str(json.loads(line)["address"])
         time.sleep(0.02)
     raise RuntimeError(f"the server does not listen: {log.read_text()}")

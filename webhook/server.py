@@ -68,15 +68,6 @@ class Ports:
 
 def serve(state: State, ports: Ports) -> None:
     """Serve until SIGTERM or SIGINT; ends with SystemExit, as gunicorn does."""
-    event(
-        log,
-        "listening",
-        logging.INFO,
-        address=_address(ports.admission),
-        metrics=None if ports.metrics is None else _address(ports.metrics),
-        health=None if ports.health is None else _address(ports.health),
-        config=state.tenants.config.digest,
-    )
     Server(state, ports).run()
 
 
@@ -85,12 +76,27 @@ def _address(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def say_listening(server: Server) -> None:
+    """Where it listens; said once signals are handled."""
+    ports = server.ports
+    event(
+        log,
+        "listening",
+        logging.INFO,
+        address=server.address,
+        metrics=None if ports.metrics is None else _address(ports.metrics),
+        health=None if ports.health is None else _address(ports.health),
+        config=server.state.tenants.config.digest,
+    )
+
+
 class Server(BaseApplication):
     """gunicorn's application: our settings, no configuration file, no environment."""
 
     def __init__(self, state: State, ports: Ports) -> None:
         self.state = state
         self.ports = ports
+        self.address = _address(ports.admission)
         # gunicorn owns the descriptor from here: a copy kept open would keep the port listening.
         self.bind = f"fd://{ports.admission.detach()}"
         super().__init__()
@@ -106,6 +112,7 @@ class Server(BaseApplication):
             "worker_tmp_dir": SHARED_MEMORY if os.path.isdir(SHARED_MEMORY) else None,
             "control_socket_disable": True,
             "logger_class": JsonLogger,
+            "when_ready": lambda _arbiter: say_listening(self),
             "post_worker_init": self._start_threads,
         }
         for name, value in ours.items():

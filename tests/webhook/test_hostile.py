@@ -14,7 +14,8 @@ from urllib.request import urlopen
 import pytest
 import trustme
 
-from tests.webhook.processes import Webhook, ask, eventually, new_certificate, prepare, running
+from tests.testbed.waiting import eventually
+from tests.webhook.processes import Webhook, ask, new_certificate, prepare, running
 from tests.webhook.reviews import ns, request
 
 APP = request("CREATE", ns("app-test01"))
