@@ -58,6 +58,11 @@ class Calls:
         """All of them, as of now."""
         return [known.service for known in list(self._known.values()) if known.service is not None]
 
+    def owner(self, key: ServiceKey) -> str | None:
+        """The namespace of the Service that is called by this key; None: there is none."""
+        claims = self._claims.get(key)
+        return max(claims).partition("/")[0] if claims else None
+
     def serving(self, address: str) -> tuple[Serving, ...]:
         """The Services of an address, by name; may be asked from any thread."""
         found: dict[str, set[tuple[str, int]]] = {}

@@ -6,56 +6,43 @@ more room than its result.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from enforcer.groups import EMPTY
 from enforcer.ledger import Ledger
 from enforcer.maps import CAPACITY, Change, MapOverflow, Table
 from enforcer.tables import AddressEntry, CidrEntry, EndpointEntry, PolicyKey, RangeKey
-from generators.errors import Refused
 from generators.services import ServiceKey
-
-
-class PolicyOverflow(MapOverflow):
-    """A map has no room for the policies; the error names the one that needs most of it."""
-
-    def __init__(self, table: Table, needed: int, limit: int, policy: str, entries: int) -> None:
-        self.table, self.needed, self.limit = table, needed, limit
-        self.policy, self.entries = policy, entries
-        Refused.__init__(
-            self,
-            f"map {table.value} ({table.name.lower()}) would need {needed} entries and holds "
-            f"{limit}; nothing was changed, what was in force stays: NetworkPolicy {policy} needs "
-            f"most of them, {entries}: name fewer peers, ports or blocks in it",
-        )
 
 
 def peaks(ledger: Ledger, writes: Iterable[Change]) -> Mapping[Table, int]:
     """The most entries that each map will hold on the way."""
-    found = _in_force(ledger)
-    seen: set[tuple[Table, object]] = set()
+    held = _in_force(ledger)
+    most = dict(held)
+    changed: dict[tuple[Table, object], bool] = {}
     for write in writes:
         key = (write.table, write.key)
-        if write.value is not None and key not in seen:
-            seen.add(key)
-            found[write.table] += not _holds(ledger, write)
-    return found
+        before = changed[key] if key in changed else _holds(ledger, write)
+        changed[key] = write.value is not None
+        held[write.table] += changed[key] - before
+        most[write.table] = max(most[write.table], held[write.table])
+    return most
+
+
+def overflows(
+    ledger: Ledger, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
+) -> bool:
+    """Whether some map would overflow."""
+    return any(needed > capacity[table] for table, needed in peaks(ledger, writes).items())
 
 
 def refuse_overflow(
-    ledger: Ledger,
-    writes: Iterable[Change],
-    shares: Callable[[Table], Counter[str]],
-    capacity: Mapping[Table, int] = CAPACITY,
+    ledger: Ledger, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
 ) -> None:
-    """Raise MapOverflow where a map would overflow. `shares`: entries of each policy, by map."""
+    """Raise MapOverflow where a map would overflow."""
     for table, needed in peaks(ledger, writes).items():
-        if needed <= capacity[table]:
-            continue
-        for policy, entries in shares(table).most_common(1):
-            raise PolicyOverflow(table, needed, capacity[table], policy, entries)
-        raise MapOverflow(table, needed, capacity[table])
+        if needed > capacity[table]:
+            raise MapOverflow(table, needed, capacity[table])
 
 
 def _in_force(ledger: Ledger) -> dict[Table, int]:

@@ -4,19 +4,20 @@ The agent tells the `Compiler` what happened (`apply`), asks for the writes (`pl
 the kernel has them (`commit`). `compile_tables` is the same from nothing: whatever the history, the
 tables mean what they would mean if they had just been compiled. What may surprise: a policy group
 is named by what its policies say, so a changed policy always is a new group beside the old one, to
-which endpoints are switched by one write each; and a change that finds no room stays pending, the
-next plan holds it too.
+which endpoints are switched by one write each; and what finds no room is closed, for its owner
+alone: policies by `Allotment`, addresses, endpoints and Services by `Rooms`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
-from enforcer import capacity, generations, transition
+from enforcer import capacity, generations, tight, transition
+from enforcer.allotment import Allotment
+from enforcer.budgets import NOBODY
 from enforcer.calls import Calls, Serving
 from enforcer.changes import (
     ArrivalChange,
@@ -43,7 +44,8 @@ from enforcer.maps import CAPACITY, Change, Table
 from enforcer.placement import Known, Placement
 from enforcer.population import Population, Settled
 from enforcer.prefixes import Prefixes
-from enforcer.rulebook import Groups, Rulebook, blocks_of
+from enforcer.rooms import Rooms
+from enforcer.rulebook import Groups, Rulebook
 from enforcer.start import StartMode
 from enforcer.tables import (
     IDENTITY_HOST,
@@ -102,12 +104,23 @@ class Compiler:
         self._population = Population(self.registry.identities)
         self._tenancy = Tenancy(self.known, self._population)
         self._prefixes = Prefixes(self._population.holding, self.registry.cidrs)
-        self._filling = Filling(self.ledger, self._groups, self._population, self._prefixes)
+        ceiling = limits[Table.POLICY] + limits[Table.RANGES]
+        self._filling = Filling(
+            self.ledger, self._groups, self._population, self._prefixes, ceiling
+        )
         self._calls = Calls(self._pods_of)
         self._slices: dict[str, EndpointSlice] = {}
+        self.rooms = Rooms(limits)
         self._placement = Placement(
-            self.known, self._rulebook, self._groups, self.registry, self.ledger
+            self.known,
+            self._rulebook,
+            self._groups,
+            self.registry,
+            self.ledger,
+            self.rooms.endpoints,
         )
+        names = RuleNames(self.registry.rules)
+        self.allotment = Allotment(self.known, self._rulebook, self.ledger, names, limits)
         self._names = GroupNames()
         self._rules_worth_a_look = RULES_KEPT
         self._rejudge_all = False
@@ -129,8 +142,28 @@ class Compiler:
         moved = self._tenancy.settle()
         self._follow(moved, batch)
         self._release(batch)
+        touched = dict.fromkeys(map(_namespace_of, batch.local))
+        self._look_at(self.allotment.look(touched, self._by_namespace), batch)
+        self.rooms.resize(self.allotment.shares, len(self._nodes))
+        self._bring(batch)
+        while closed := self.allotment.tighten():
+            more = _Batch()
+            self._look_at(closed, more)
+            self._bring(more)
+        self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
+
+    def reconsider(self) -> None:
+        """See whether what was refused would find room by now: takes as long as compiling it."""
+        self.allotment.forget()
+        self.apply(())
+
+    def _bring(self, batch: _Batch) -> None:
+        """Have the tables say what the inputs do, as far as the batch concerns them."""
         for key in batch.local:
             self._placement.place(key, anew=key in batch.anew)
+        while moved := self._placement.moved():
+            for key in moved:
+                self._placement.place(key)
         turnover = self._groups.turnover()
         self._names.follow(turnover)
         self._population.set_words(turnover.new_words, turnover.old_words)
@@ -139,7 +172,6 @@ class Compiler:
         settled = self._population.settle(words)
         self._filling.follow(turnover, settled, self._pod_cidrs)
         self._write_addresses(settled, batch)
-        self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
 
     # What is to be written
 
@@ -151,8 +183,14 @@ class Compiler:
             self._names.drop(number)
         generations.stamp(ledger, groups, placed, everybody=self._rejudge_all)
         writes = transition.writes(self.ledger, self.registry.identities.fresh)
-        capacity.refuse_overflow(self.ledger, writes, self._shares, self._limits)
+        if capacity.overflows(ledger, writes, self._limits):
+            writes = tight.squeezed(ledger)
+            capacity.refuse_overflow(ledger, writes, self._limits)
         return writes
+
+    def urgent(self) -> tuple[Change, ...]:
+        """What is to be written whatever becomes of the rest: removals, and who addresses are."""
+        return tight.urgent(self.ledger)
 
     @property
     def pending(self) -> bool:
@@ -293,7 +331,9 @@ class Compiler:
                 self._tenancy.put_config(config)
                 batch.look_at(self.known.interfaces)
             case NodesChange(nodes, pod_cidrs):
-                batch.nodes = self._all_nodes = nodes
+                before, self._all_nodes = self._nodes, nodes
+                self._nodes = _node_addresses(nodes, self.known.node)
+                batch.addresses.update(dict.fromkeys((*before, *self._nodes)))
                 if pod_cidrs != self._pod_cidrs:
                     self._rejudge_all = self._rejudge_all or bool(self.known.pods)
                     self._pod_cidrs = pod_cidrs
@@ -325,10 +365,13 @@ class Compiler:
     def _pods_of(self, namespace: str) -> Iterable[Pod]:
         return (self.known.pods[key] for key in self._everybody.get(namespace, ()))
 
+    def _look_at(self, namespaces: Iterable[str], batch: _Batch) -> None:
+        for name in namespaces:
+            batch.look_at(self._by_namespace.get(name, ()))
+
     def _follow(self, moved: Moved, batch: _Batch) -> None:
         """Look at whom the tenancy of namespaces concerns."""
-        for name in moved.homes:
-            batch.look_at(self._by_namespace.get(name, ()))
+        self._look_at(moved.homes, batch)
         if moved.renumbered:
             # A wall names the tenants that it lets in by their numbers.
             batch.look_at(self.known.interfaces)
@@ -358,17 +401,35 @@ class Compiler:
     # Outputs
 
     def _write_addresses(self, settled: Settled, batch: _Batch) -> None:
-        changed: dict[str, None] = dict.fromkeys(settled.addresses)
-        if batch.nodes is not None:
-            before, self._nodes = self._nodes, _node_addresses(batch.nodes, self.known.node)
-            changed.update(dict.fromkeys((*before, *self._nodes)))
+        changed: dict[str, None] = {**dict.fromkeys(settled.addresses), **batch.addresses}
         if batch.all_addresses:
             changed.update(dict.fromkeys(self._population.owners))
+        places = self.rooms.addresses
         for address in changed:
+            places.put(address, self._owner(address))
+        for address in (*changed, *(a for a in places.changed() if a not in changed)):
             self.ledger.addresses.put(address, self._entry(address))
             self._calls.touch_address(address)
-        for key in self._calls.refresh():
-            self.ledger.services.put(key, self._calls.entry(key, self.ledger.addresses.now))
+        self._write_services()
+
+    def _write_services(self) -> None:
+        stale, places = dict.fromkeys(self._calls.refresh()), self.rooms.services
+        entries = {key: self._calls.entry(key, self.ledger.addresses.now) for key in stale}
+        for key, entry in entries.items():
+            namespace = self._calls.owner(key)
+            owner = self.known.record.get(namespace, NOBODY) if namespace is not None else None
+            places.put(key, owner if entry is not None else None)
+        for key in (*stale, *(k for k in places.changed() if k not in stale)):
+            if key not in entries:
+                entries[key] = self._calls.entry(key, self.ledger.addresses.now)
+            self.ledger.services.put(key, entries[key] if places.holds(key) else None)
+
+    def _owner(self, address: str) -> str | None:
+        """The tenant whose budget a pod's address counts for; None: it is no pod's."""
+        pod = self._population.owners.get(address)
+        if pod is None or address in self._nodes:
+            return None
+        return self.known.record.get(pod.namespace, NOBODY)
 
     def _entry(self, address: str) -> AddressEntry | None:
         """Who an address is; a node's own address is never a pod's."""
@@ -376,7 +437,7 @@ class Compiler:
         if node is not None:
             return node
         identity = self._population.identity(address)
-        if identity is None:
+        if identity is None or not self.rooms.addresses.holds(address):
             return None
         tenant = self.known.tenants.ids.get(identity.pods.tenant, 0)
         flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
@@ -393,23 +454,6 @@ class Compiler:
             self.registry.rules.forget(name)
         self._rules_worth_a_look = 2 * len(known) + RULES_KEPT
 
-    def _shares(self, table: Table) -> Counter[str]:
-        """How many entries of a map each policy needs."""
-        found: Counter[str] = Counter()
-        if table is Table.CIDRS:
-            return blocks_of(
-                self._rulebook.in_use(
-                    self.known.pods[key] for key in self._placement.placed if key in self.known.pods
-                )
-            )
-        if table not in (Table.POLICY, Table.RANGES):
-            return found
-        names = {number: str(name) for name, number in self.registry.rules.known.items()}
-        for bucket in self.ledger.buckets.now.values():
-            rules = bucket.policy if table is Table.POLICY else bucket.ranges
-            found.update(names.get(rule, "").partition("#")[0] for rule in rules.values())
-        return found
-
 
 @dataclass(slots=True)
 class _Batch:
@@ -420,7 +464,8 @@ class _Batch:
     """Those of them that are another pod of the same name."""
     pods: dict[str, Pod | None] = field(default_factory=dict)
     """Pods that changed, as they were before."""
-    nodes: tuple[Node, ...] | None = None
+    addresses: dict[str, None] = field(default_factory=dict)
+    """Addresses that nodes had or have."""
     order: tuple[str, ...] | None = None
     all_addresses: bool = False
 

@@ -2,7 +2,8 @@
 
 The compiler calls `follow` once for all groups, identities and prefixes that its changes moved.
 What may surprise: a group that stays only gets the entries of peers that are new, and a peer that
-stays only those of groups that are new; whoever is gone takes all of its entries along.
+stays only those of groups that are new; whoever is gone takes all of its entries along. Past the
+ceiling nothing is filled: such groups wait for a `follow` that finds room.
 """
 
 from __future__ import annotations
@@ -22,18 +23,27 @@ class Filling:
     """Buckets and prefixes in the ledger."""
 
     def __init__(
-        self, ledger: Ledger, groups: Groups, population: Population, prefixes: Prefixes
+        self,
+        ledger: Ledger,
+        groups: Groups,
+        population: Population,
+        prefixes: Prefixes,
+        ceiling: int,
     ) -> None:
         self._ledger = ledger
         self._groups = groups
         self._population = population
         self._prefixes = prefixes
+        self._ceiling = ceiling
+        self._unfilled: dict[Group, None] = {}
 
     def follow(self, turnover: Turnover, settled: Settled, pod_cidrs: tuple[str, ...]) -> None:
         """The entries of groups, for peers and groups that came or went."""
         put = self._ledger.put_bucket
-        fresh = dict.fromkeys(turnover.added)
+        fresh = dict.fromkeys((*turnover.added, *self._unfilled))
+        self._unfilled = {}
         for group in turnover.removed:
+            fresh.pop(group, None)
             for peer in tuple(self._ledger.peers_of.get(group.number, ())):
                 put(group.number, peer, EMPTY)
         for gone in settled.removed:
@@ -41,10 +51,11 @@ class Filling:
                 put(number, gone.number, EMPTY)
         for identity in settled.added:
             for group in self._groups.using(identity.pods.words):
-                put(group.number, identity.number, group.definition.for_pods(identity.pods))
+                if self._has_room(group):
+                    put(group.number, identity.number, group.definition.for_pods(identity.pods))
         for prefix, cidr in self._cut(turnover, pod_cidrs):
             for group in self._groups.using(self._prefixes.held(prefix)):
-                if group not in fresh:
+                if group not in fresh and self._has_room(group):
                     held = self._prefixes.held(prefix)
                     put(group.number, PEER_CIDR | cidr, group.definition.for_block(held))
         for group in fresh:
@@ -72,8 +83,19 @@ class Filling:
         for peer, bucket in definition.fixed().items():
             put(group.number, peer, bucket)
         for identity in self._population.meant_by(definition.words):
+            if not self._has_room(group):
+                return
             put(group.number, identity.number, definition.for_pods(identity.pods))
         blocks = frozenset(word for word in definition.words if isinstance(word, IPBlock))
         for prefix in self._prefixes.within(blocks):
+            if not self._has_room(group):
+                return
             peer = PEER_CIDR | self._prefixes.cidr(prefix)
             put(group.number, peer, definition.for_block(self._prefixes.held(prefix)))
+
+    def _has_room(self, group: Group) -> bool:
+        """Whether a group can be filled on; else it is one to come back to."""
+        if self._ledger.exact + self._ledger.ranged <= self._ceiling:
+            return True
+        self._unfilled[group] = None
+        return False

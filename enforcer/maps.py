@@ -111,7 +111,8 @@ class MapOverflow(Refused):
         self.limit = limit
         super().__init__(
             f"map {table.value} ({table.name.lower()}) would need {needed} entries and "
-            f"holds {limit}; nothing was changed: have fewer or coarser policies on this node"
+            f"holds {limit}; nobody's policy is to blame: start the agent with "
+            f"--map-size {table.value}=NUMBER"
         )
 
 

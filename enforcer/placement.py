@@ -8,14 +8,16 @@ endpoint, even behind the same interface, so that nothing of the old one's conne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.attachments import Attachment
+from enforcer.budgets import NOBODY
 from enforcer.endpoints import is_local
 from enforcer.groups import PolicyGroup
 from enforcer.identity import Registry, TenantNumbers
 from enforcer.ledger import Ledger
+from enforcer.rooms import Room
 from enforcer.rulebook import Group, Groups, Rulebook
 from enforcer.start import Ground, StartMode, provisional
 from enforcer.tables import EndpointEntry, EndpointFlag
@@ -59,7 +61,13 @@ class Placement:
     """The endpoints in the ledger."""
 
     def __init__(
-        self, known: Known, rulebook: Rulebook, groups: Groups, registry: Registry, ledger: Ledger
+        self,
+        known: Known,
+        rulebook: Rulebook,
+        groups: Groups,
+        registry: Registry,
+        ledger: Ledger,
+        room: Room[str],
     ) -> None:
         self.placed: dict[str, int] = {}
         """Local pod -> the interface that its endpoint is filed under."""
@@ -68,11 +76,16 @@ class Placement:
         self._groups = groups
         self._registry = registry
         self._ledger = ledger
+        self._room = room
 
     def place(self, key: str, *, anew: bool = False) -> None:
         """The endpoint of a pod of this node; `anew`: it is another pod than before."""
         before = self.placed.pop(key, None)
         ifindex, entry = self._entry(key, anew=anew)
+        owner = self._known.record.get(key.partition("/")[0], NOBODY)
+        self._room.put(key, None if entry is None else owner)
+        if not self._room.holds(key):
+            entry = None
         if entry is None or ifindex is None:
             self._groups.leave(key, POLICY)
             self._groups.leave(key, WALL)
@@ -82,6 +95,10 @@ class Placement:
             self.placed[key] = ifindex
             self._succeed(ifindex, entry)
             self._ledger.endpoints.put(ifindex, entry)
+
+    def moved(self) -> Iterable[str]:
+        """Pods that came in or went out because of others, where the map is full."""
+        return [k for k in self._room.changed() if self._room.holds(k) != (k in self.placed)]
 
     def _succeed(self, ifindex: int, entry: EndpointEntry) -> None:
         """Free the number of an endpoint whose place another one takes."""

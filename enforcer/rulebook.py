@@ -7,15 +7,27 @@ a pod that outlives its policy must not be open for its last minute.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from enforcer.groups import Definition, Isolation
 from enforcer.identity import Numbering, Word
 from enforcer.numbers import name_of
 from generators.objects import Direction, NetworkPolicy, Pod
 from generators.selectors import matches
+
+NOWHERE: frozenset[Direction] = frozenset()
+
+
+def closed(policy: NetworkPolicy, directions: frozenset[Direction]) -> NetworkPolicy:
+    """The policy as it is enforced where it finds no room: it isolates and allows nothing."""
+    if not directions:
+        return policy
+    return replace(
+        policy,
+        ingress=() if Direction.INGRESS in directions else policy.ingress,
+        egress=() if Direction.EGRESS in directions else policy.egress,
+    )
 
 
 class Rulebook:
@@ -27,6 +39,8 @@ class Rulebook:
         self._latest = 0
         self._held: dict[str, dict[str, None]] = {}
         """Namespace -> its policies that are gone but still hold."""
+        self._closed: dict[str, frozenset[Direction]] = {}
+        """Policies that allow nothing in these directions, whatever they say."""
 
     def put(self, policy: NetworkPolicy) -> None:
         """A policy is there, or says something else."""
@@ -47,8 +61,22 @@ class Rulebook:
             self._held.setdefault(namespace, {})[key] = None
             return
         self._held.get(namespace, {}).pop(key, None)
+        self._drop(namespace, key)
+
+    def _drop(self, namespace: str, key: str) -> None:
         del self.policies[namespace][key]
         del self._versions[key]
+        self._closed.pop(key, None)
+
+    def written(self, key: str) -> NetworkPolicy | None:
+        """A policy as it is written."""
+        return self.policies.get(key.partition("/")[0], {}).get(key)
+
+    def close(self, key: str, directions: frozenset[Direction]) -> None:
+        """Have a policy isolate in these directions and allow nothing there; none: as written."""
+        self._closed.pop(key, None)
+        if directions and self.written(key) is not None:
+            self._closed[key] = directions
 
     def holding(self) -> Iterable[str]:
         """Namespaces with policies that are kept."""
@@ -57,35 +85,34 @@ class Rulebook:
     def release(self, namespace: str) -> None:
         """Nobody is left to be kept safe."""
         for key in self._held.pop(namespace, {}):
-            del self.policies[namespace][key]
-            del self._versions[key]
+            self._drop(namespace, key)
 
     def isolation(self, pod: Pod) -> Isolation:
         """The policies that select a pod, in name order."""
         near = self.policies.get(pod.namespace, {})
         own = sorted(
-            (p for p in near.values() if matches(p.pod_selector, pod.labels)), key=lambda p: p.key
+            (
+                closed(p, self._closed.get(p.key, NOWHERE))
+                for p in near.values()
+                if matches(p.pod_selector, pod.labels)
+            ),
+            key=lambda p: p.key,
         )
         return Isolation(
             tuple(p for p in own if Direction.INGRESS in p.directions),
             tuple(p for p in own if Direction.EGRESS in p.directions),
         )
 
-    def in_use(self, pods: Iterable[Pod]) -> Iterable[NetworkPolicy]:
-        """The policies that isolate some of these pods."""
-        found: dict[str, NetworkPolicy] = {}
-        for pod in pods:
-            isolation = self.isolation(pod)
-            found.update({p.key: p for p in (*isolation.ingress, *isolation.egress)})
-        return found.values()
-
     def meaning(self, isolation: Isolation, pod: Pod) -> object:
         """Equal for endpoints that share a group."""
         return (
-            tuple((p.key, self._versions[p.key]) for p in isolation.ingress),
-            tuple((p.key, self._versions[p.key]) for p in isolation.egress),
+            tuple(self._version(p.key) for p in isolation.ingress),
+            tuple(self._version(p.key) for p in isolation.egress),
             isolation.port_numbers(pod.ports),
         )
+
+    def _version(self, key: str) -> object:
+        return key, self._versions[key], self._closed.get(key, NOWHERE)
 
 
 def _meaning(policy: NetworkPolicy) -> object:
@@ -193,18 +220,3 @@ class Groups:
         group.number = self._numbers.fresh()
         self.by_number[group.number] = group
         return group
-
-
-def blocks_of(policies: Iterable[NetworkPolicy]) -> Counter[str]:
-    """Policy -> how many prefixes its blocks are cut into."""
-    found: Counter[str] = Counter()
-    for policy in policies:
-        blocks = {
-            peer.ip_block
-            for direction in Direction
-            for rule in policy.rules(direction)
-            for peer in rule.peers
-            if peer.ip_block is not None
-        }
-        found[policy.key] += len({p for b in blocks for p in (b.cidr, *b.excepts)})
-    return found

@@ -108,7 +108,7 @@ def writes(ledger: Ledger, fresh: Fresh) -> tuple[Change, ...]:
     addresses = ledger.addresses.changed()
     endpoints = ledger.endpoints.changed()
     return (
-        *_opened(buckets, bridges.made),
+        *opening(buckets, bridges.made),
         *(Change(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
         *(Change(Table.ADDRESSES, a, entry) for a, entry in meanwhile.items()),
         *_put({} if meanwhile else {a: p for a, p in addresses.items() if p[0] is None}),
@@ -129,7 +129,7 @@ def writes(ledger: Ledger, fresh: Fresh) -> tuple[Change, ...]:
         *(Change(Table.ENDPOINTS, i, None) for i, (_, new) in endpoints.items() if new is None),
         *(Change(Table.SERVICES, k, None) for k, (_, new) in services.items() if new is None),
         *(Change(Table.CIDRS, p, None) for p, (_, new) in cidrs.items() if new is None),
-        *_closed(buckets, bridges.made),
+        *closing(buckets, bridges.made),
     )
 
 
@@ -154,7 +154,7 @@ def _joined(
                 yield Change(Table.SERVICES, key, joined)
 
 
-def _opened(
+def opening(
     buckets: Mapping[Place, tuple[Bucket | None, Bucket | None]], bridges: Mapping[Place, Bucket]
 ) -> Iterable[Change]:
     """Entries of policies to add; ranges after exact ports."""
@@ -170,9 +170,10 @@ def _opened(
                 yield Change(Table.RANGES, item, rule)
 
 
-def _closed(
+def closing(
     buckets: Mapping[Place, tuple[Bucket | None, Bucket | None]], bridges: Mapping[Place, Bucket]
 ) -> Iterable[Change]:
+    """Entries of policies to remove; ranges first."""
     gone = [(place, old or EMPTY, new or EMPTY) for place, (old, new) in buckets.items()]
     gone += [(place, bucket, EMPTY) for place, bucket in bridges.items()]
     for (group, peer), old, new in gone:

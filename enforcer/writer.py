@@ -62,19 +62,26 @@ class Writer:
             writes = compiler.plan()
         except MapOverflow as error:
             self._tally.add(Work("map", error.table.value, "update", "refused"))
+            self._hurry()
             raise
         gone = compiler.leaving()
         try:
             self._kernel.apply(writes)
         except RingfenceError:
-            self._unsure = True
             self._count(writes, "fail")
+            self._hurry()
             raise
         compiler.commit()
         self._count(writes, "success")
         if gone:
             self._forget(gone)
         return len(writes)
+
+    def _hurry(self) -> None:
+        """After a failure: at least nobody who is gone keeps a place, or is taken for another."""
+        self._unsure = True
+        self._compiler.resync(self._kernel.read())
+        self._kernel.apply(self._compiler.urgent())
 
     def _swept(self) -> Tables:
         """What the kernel holds, without groups that no endpoint uses.

@@ -57,6 +57,7 @@ def _tenant(part: Part) -> Tenant:
         allow_from=tuple(map(_grant, part.field("allowFrom").items())),
         allow_to=tuple(map(_grant, part.field("allowTo").items())),
         allow_masked=part.field("allowMasked").flag(),
+        map_share=part.field("mapShare").number(),
         line=part.line,
     )
 

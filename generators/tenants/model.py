@@ -141,6 +141,8 @@ class Tenant:
     allow_from: tuple[Grant, ...] = ()
     allow_to: tuple[Grant, ...] = ()
     allow_masked: bool = False
+    map_share: int | None = None
+    """Percent of every map on a node that is kept for it; None: an equal part of the rest."""
     line: int = 0
 
 

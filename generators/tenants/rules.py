@@ -29,6 +29,8 @@ EVERYBODY = frozenset(
     {"system:authenticated", "system:unauthenticated", "system:serviceaccounts", "system:nodes"}
 )
 """Groups that hold far more than admins."""
+MOST_SHARES = 90
+"""Percent of a map that tenants may be promised together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,17 @@ def port_ranges_are_forward(facts: Facts) -> Iterator[Problem]:
                 yield item.field("endPort").problem(what, "write the smaller number as port")
 
 
+def shares_leave_room(facts: Facts) -> Iterator[Problem]:
+    """A tenth of every map is left for those whose share is not written down."""
+    taken = 0
+    for tenant in facts.tenants:
+        part = tenant.part.field("mapShare")
+        taken += part.number() or 0
+        if part.present and taken > MOST_SHARES:
+            what = f"with tenant {tenant.name} the mapShares add up to {taken} percent"
+            yield part.problem(what, f"lower some: {MOST_SHARES} percent can be given away")
+
+
 def grants_name_others_once(facts: Facts) -> Iterator[Problem]:
     """A grant is between two tenants, and each side speaks once."""
     for tenant in facts.tenants:
@@ -334,6 +347,7 @@ RULES: tuple[Rule, ...] = (
     admins_are_few,
     members_can_be_members,
     port_ranges_are_forward,
+    shares_leave_room,
     grants_name_others_once,
 )
 

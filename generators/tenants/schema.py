@@ -121,6 +121,12 @@ PORT_NUMBER: Rules = {
     "max": 65535,
     "meta": {"noun": "a port number", "fix": "write a decimal number from 1 to 65535"},
 }
+PERCENT: Rules = {
+    "type": INTEGER,
+    "min": 1,
+    "max": 90,
+    "meta": {"noun": "a percentage", "fix": "write a decimal number from 1 to 90"},
+}
 SWITCH: Rules = {
     "type": "boolean",
     "meta": {"noun": "a boolean", "fix": "write true or false"},
@@ -186,6 +192,7 @@ TENANT = _mapping(
     allowFrom=GRANTS,
     allowTo=GRANTS,
     allowMasked=SWITCH,
+    mapShare=PERCENT,
 )
 TENANT_FILE = _mapping(
     apiVersion=_required(_words("the API version", API_VERSION)),
