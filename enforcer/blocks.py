@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from generators.objects import IPBlock
@@ -45,6 +46,37 @@ class Net:
     def shortened(self, length: int) -> Net:
         """The block of that length around it."""
         return Net(self.version, length, self.value >> (self.length - length))
+
+
+class Nets:
+    """Some blocks, asked whether they hold others."""
+
+    def __init__(self, nets: Iterable[Net]) -> None:
+        self._nets = frozenset(nets)
+        self._lengths = {
+            version: sorted({n.length for n in self._nets if n.version == version})
+            for version in BITS
+        }
+
+    def hold(self, net: Net) -> bool:
+        """Whether one of them holds all of a block."""
+        return any(True for _ in self._around(net))
+
+    def around(self, net: Net) -> Net | None:
+        """The longest of them that holds a block and more."""
+        return max(
+            (n for n in self._around(net) if n.length < net.length),
+            key=lambda n: n.length,
+            default=None,
+        )
+
+    def _around(self, net: Net) -> Iterable[Net]:
+        for length in self._lengths[net.version]:
+            if length > net.length:
+                return
+            outer = net.shortened(length)
+            if outer in self._nets:
+                yield outer
 
 
 class BlockIndex:

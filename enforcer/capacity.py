@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from enforcer.groups import EMPTY
 from enforcer.ledger import Ledger
 from enforcer.maps import CAPACITY, Change, MapOverflow, Table
-from enforcer.tables import AddressEntry, CidrEntry, EndpointEntry, PolicyKey, RangeKey
+from enforcer.tables import AddressEntry, CidrEntry, CidrKey, EndpointEntry, PolicyKey, RangeKey
 from generators.services import ServiceKey
 
 
@@ -75,7 +75,7 @@ def _holds(ledger: Ledger, write: Change) -> bool:
     found: AddressEntry | CidrEntry | EndpointEntry | None
     if isinstance(key, int):
         found = ledger.endpoints.in_force(key)
-    elif write.table is Table.CIDRS:
+    elif isinstance(key, CidrKey):
         found = ledger.cidrs.in_force(key)
     else:
         found = ledger.addresses.in_force(key)

@@ -43,7 +43,7 @@ from enforcer.ledger import Ledger
 from enforcer.maps import CAPACITY, Change, Table
 from enforcer.placement import Known, Placement
 from enforcer.population import Population, Settled
-from enforcer.prefixes import Prefixes
+from enforcer.prefixes import Tries
 from enforcer.rooms import Rooms
 from enforcer.rulebook import Groups, Rulebook
 from enforcer.start import StartMode
@@ -69,9 +69,10 @@ def compile_tables(
     node: str,
     interfaces: Mapping[str, int],
     grace: frozenset[int] = frozenset(),
+    limits: Mapping[Table, int] = CAPACITY,
 ) -> Tables:
     """The maps of `node`, from nothing. `interfaces`: `namespace/pod` -> ifindex of its veth."""
-    compiler = Compiler(node, grace=grace)
+    compiler = Compiler(node, grace=grace, limits=limits)
     compiler.become(Inputs(cluster, interfaces))
     return compiler.tables()
 
@@ -103,11 +104,9 @@ class Compiler:
         self._groups = Groups(self.registry.groups)
         self._population = Population(self.registry.identities)
         self._tenancy = Tenancy(self.known, self._population)
-        self._prefixes = Prefixes(self._population.holding, self.registry.cidrs)
+        self._tries = Tries(self._population.holding, self.registry.cidrs)
         ceiling = limits[Table.POLICY] + limits[Table.RANGES]
-        self._filling = Filling(
-            self.ledger, self._groups, self._population, self._prefixes, ceiling
-        )
+        self._filling = Filling(self.ledger, self._groups, self._population, self._tries, ceiling)
         self._calls = Calls(self._pods_of)
         self._slices: dict[str, EndpointSlice] = {}
         self.rooms = Rooms(limits)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enforcer.compile import compile_tables
 from enforcer.endpoints import is_local
 from enforcer.interpret import Packet, judge
+from enforcer.maps import UNLIMITED
 from enforcer.tables import Dir, Tables
 from generators import reachability
 from generators.cluster import Cluster
@@ -42,7 +43,7 @@ def compile_nodes(cluster: Cluster) -> Mapping[str, CompiledNode]:
 def _compile_node(cluster: Cluster, node: str) -> CompiledNode:
     keys = sorted(pod.key for pod in cluster.pods if is_local(pod, node))
     interfaces = {key: index for index, key in enumerate(keys, start=1)}
-    return CompiledNode(compile_tables(cluster, node, interfaces), interfaces)
+    return CompiledNode(compile_tables(cluster, node, interfaces, limits=UNLIMITED), interfaces)
 
 
 def maps(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from enforcer.groups import EMPTY
 from enforcer.ledger import Ledger
 from enforcer.population import Population, Settled
-from enforcer.prefixes import Prefixes
+from enforcer.prefixes import Prefixes, Tries
 from enforcer.rulebook import Group, Groups, Turnover
-from enforcer.tables import PEER_CIDR
+from enforcer.tables import PEER_CIDR, CidrKey
 from generators.objects import IPBlock
 
 
@@ -27,13 +27,13 @@ class Filling:
         ledger: Ledger,
         groups: Groups,
         population: Population,
-        prefixes: Prefixes,
+        tries: Tries,
         ceiling: int,
     ) -> None:
         self._ledger = ledger
         self._groups = groups
         self._population = population
-        self._prefixes = prefixes
+        self._tries = tries
         self._ceiling = ceiling
         self._unfilled: dict[Group, None] = {}
 
@@ -53,29 +53,30 @@ class Filling:
             for group in self._groups.using(identity.pods.words):
                 if self._has_room(group):
                     put(group.number, identity.number, group.definition.for_pods(identity.pods))
-        for prefix, cidr in self._cut(turnover, pod_cidrs):
-            for group in self._groups.using(self._prefixes.held(prefix)):
-                if group not in fresh and self._has_room(group):
-                    held = self._prefixes.held(prefix)
-                    put(group.number, PEER_CIDR | cidr, group.definition.for_block(held))
+        for trie, prefix in tuple(self._cut(turnover, pod_cidrs)):
+            held = trie.held(prefix)
+            for group in self._groups.using(held):
+                mine = group.definition.tenant == trie.tenant and group not in fresh
+                if mine and self._has_room(group):
+                    peer = PEER_CIDR | trie.cidr(prefix)
+                    put(group.number, peer, group.definition.for_block(held))
         for group in fresh:
             self._fill(group)
 
-    def _cut(self, turnover: Turnover, pod_cidrs: tuple[str, ...]) -> Iterable[tuple[str, int]]:
-        """Bring prefixes up to date; those that are new, with their ids."""
-        trimmed = self._prefixes.change(
-            (word for word in turnover.new_words if isinstance(word, IPBlock)),
-            (word for word in turnover.old_words if isinstance(word, IPBlock)),
-            pod_cidrs,
-        )
-        for cidr in trimmed.removed.values():
-            for number in tuple(self._ledger.groups_of.get(PEER_CIDR | cidr, ())):
-                self._ledger.put_bucket(number, PEER_CIDR | cidr, EMPTY)
-        if trimmed.added or trimmed.removed or trimmed.reflagged:
-            entries = self._prefixes.entries()
-            for prefix in (*entries, *trimmed.removed):
-                self._ledger.cidrs.put(prefix, entries.get(prefix))
-        return [(prefix, self._prefixes.cidr(prefix)) for prefix in trimmed.added]
+    def _cut(
+        self, turnover: Turnover, pod_cidrs: tuple[str, ...]
+    ) -> Iterable[tuple[Prefixes, str]]:
+        """Bring all tries up to date; the prefixes that are new in them."""
+        tenants = {entry.tenant for entry in self._ledger.endpoints.now.values()}
+        for trie, trimmed in self._tries.change(turnover, tenants, pod_cidrs):
+            for prefix, cidr in trimmed.removed.items():
+                self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), None)
+                for number in tuple(self._ledger.groups_of.get(PEER_CIDR | cidr, ())):
+                    self._ledger.put_bucket(number, PEER_CIDR | cidr, EMPTY)
+            for prefix in trie.all() if trimmed.reflagged else trimmed.added:
+                self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), trie.entry(prefix))
+            for prefix in trimmed.added:
+                yield trie, prefix
 
     def _fill(self, group: Group) -> None:
         """A new group's entries, for all peers that it means."""
@@ -87,11 +88,12 @@ class Filling:
                 return
             put(group.number, identity.number, definition.for_pods(identity.pods))
         blocks = frozenset(word for word in definition.words if isinstance(word, IPBlock))
-        for prefix in self._prefixes.within(blocks):
+        trie = self._tries.of(definition.tenant)
+        for prefix in trie.within(blocks):
             if not self._has_room(group):
                 return
-            peer = PEER_CIDR | self._prefixes.cidr(prefix)
-            put(group.number, peer, definition.for_block(self._prefixes.held(prefix)))
+            peer = PEER_CIDR | trie.cidr(prefix)
+            put(group.number, peer, definition.for_block(trie.held(prefix)))
 
     def _has_room(self, group: Group) -> bool:
         """Whether a group can be filled on; else it is one to come back to."""

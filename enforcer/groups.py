@@ -88,6 +88,10 @@ class Definition(Protocol):
         """The same, equal in every process."""
 
     @property
+    def tenant(self) -> int:
+        """Whose trie holds its blocks."""
+
+    @property
     def words(self) -> frozenset[Word]:
         """The words by which it names peers."""
 
@@ -160,10 +164,17 @@ class PolicyGroup:
     wall = ""
 
     def __init__(
-        self, key: object, isolation: Isolation, ports: Sequence[ContainerPort], number: Number
+        self,
+        tenant: int,
+        key: object,
+        isolation: Isolation,
+        ports: Sequence[ContainerPort],
+        number: Number,
     ) -> None:
         self.key = key
+        self.tenant = tenant
         self.lasting = (
+            tenant,
             *(tuple((p.key, p.rules(d)) for p in isolation.of(d)) for d in Direction),
             isolation.port_numbers(ports),
         )

@@ -119,7 +119,7 @@ def _wall(
     if packet.direction is Dir.EGRESS or EndpointFlag.WALL not in endpoint.flags:
         return None
     if peer.identity == IDENTITY_UNKNOWN:
-        flags = _longest(tables, packet.peer)[1]
+        flags = _longest(tables, endpoint.tenant, packet.peer)[1]
         return Reason.UNKNOWN_SENDER if CidrFlag.IN_CLUSTER in flags else None
     masked = peer.identity in NODES
     if masked and EndpointFlag.ALLOW_MASKED in endpoint.flags:
@@ -139,7 +139,7 @@ def _policy(
     if peer.tenant:
         peers.append(PEER_TENANT | peer.tenant)
     if EndpointFlag.USES_CIDR in endpoint.flags:
-        cidr = _longest(tables, packet.peer)[0]
+        cidr = _longest(tables, endpoint.tenant, packet.peer)[0]
         peers += [PEER_CIDR | cidr] if cidr else []
     rule = _probe(tables, endpoint.group, [*peers, PEER_ANY], packet)
     isolating = tables.isolating[endpoint.group, packet.direction]
@@ -176,10 +176,10 @@ def _probe(tables: Tables, group: int, peers: Iterable[int], packet: Packet) -> 
     return None
 
 
-def _longest(tables: Tables, address: str) -> tuple[int, CidrFlag]:
-    """Cidr id and flags of the longest prefix that holds the address."""
-    holding = [p for p in tables.cidrs if contains(p, address)]
+def _longest(tables: Tables, tenant: int, address: str) -> tuple[int, CidrFlag]:
+    """Cidr id and flags of the longest prefix in a tenant's trie that holds the address."""
+    holding = [k for k in tables.cidrs if k.tenant == tenant and contains(k.prefix, address)]
     if not holding:
         return 0, CidrFlag(0)
-    entry = tables.cidrs[max(holding, key=lambda p: parse_network(p).prefixlen)]
+    entry = tables.cidrs[max(holding, key=lambda k: parse_network(k.prefix).prefixlen)]
     return entry.cidr, entry.flags

@@ -15,6 +15,7 @@ from enforcer.tables import (
     AddressFlag,
     CidrEntry,
     CidrFlag,
+    CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
@@ -28,7 +29,7 @@ V4_PREFIX = bytes(10) + b"\xff\xff"
 UNSET = bytes(16)
 MAC_BYTES = 6
 V4_BITS = 96
-FAMILY_BITS = 32
+TRIE_BITS = 32
 """Bits of a CIDR key before its address."""
 RANGE_FIXED_BITS = 80
 """Bits of a range key before its port: group, peer, protocol and direction."""
@@ -100,7 +101,7 @@ class Cidr(ctypes.Structure):
 
     _fields_ = (
         ("prefixlen", ctypes.c_uint32),
-        ("family", ctypes.c_uint32),
+        ("trie", ctypes.c_uint32),
         ("address", Address),
     )
 
@@ -238,24 +239,24 @@ def unpack_address(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, packed)
 
 
-def pack_cidr(prefix: str) -> bytes:
+def pack_cidr(key: CidrKey) -> bytes:
     """The key of a canonical prefix such as 10.0.0.0/8 or 2001:db8::/32."""
-    address, _, length = prefix.partition("/")
-    family, skipped = (6, 0) if ":" in address else (4, V4_BITS)
+    address, _, length = key.prefix.partition("/")
+    v6, skipped = (1, 0) if ":" in address else (0, V4_BITS)
     return bytes(
         Cidr(
-            prefixlen=FAMILY_BITS + skipped + int(length),
-            family=family,
+            prefixlen=TRIE_BITS + skipped + int(length),
+            trie=key.tenant << 1 | v6,
             address=Address(*pack_address(address)),
         )
     )
 
 
-def unpack_cidr(key: bytes) -> str:
-    """The prefix of a key."""
+def unpack_cidr(key: bytes) -> CidrKey:
+    """The prefix of a key, and whose trie it is in."""
     raw = Cidr.from_buffer_copy(key)
-    bits = raw.prefixlen - FAMILY_BITS - (V4_BITS if raw.family == 4 else 0)
-    return f"{unpack_address(bytes(raw.address))}/{bits}"
+    bits = raw.prefixlen - TRIE_BITS - (0 if raw.trie & 1 else V4_BITS)
+    return CidrKey(raw.trie >> 1, f"{unpack_address(bytes(raw.address))}/{bits}")
 
 
 def pack_cidr_value(entry: CidrEntry) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from enforcer.groups import EMPTY, Bucket, ExactSlot, RangeSlot
-from enforcer.tables import AddressEntry, CidrEntry, EndpointEntry, Tables
+from enforcer.tables import AddressEntry, CidrEntry, CidrKey, EndpointEntry, Tables
 from generators.services import Backend, ServiceKey
 
 K = TypeVar("K", bound=Hashable)
@@ -70,7 +70,7 @@ class Ledger:
 
     endpoints: Layer[int, EndpointEntry] = field(default_factory=Layer)
     addresses: Layer[str, AddressEntry] = field(default_factory=Layer)
-    cidrs: Layer[str, CidrEntry] = field(default_factory=Layer)
+    cidrs: Layer[CidrKey, CidrEntry] = field(default_factory=Layer)
     services: Layer[ServiceKey, tuple[Backend, ...]] = field(default_factory=Layer)
     buckets: Layer[Place, Bucket] = field(default_factory=Layer)
     groups_of: dict[int, dict[int, None]] = field(default_factory=dict)

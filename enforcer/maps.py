@@ -7,6 +7,7 @@ what new endpoints rely on is there before they are flipped, and what old ones r
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from enforcer.connections import Connection, has_ended, unpack
 from enforcer.tables import (
     AddressEntry,
     CidrEntry,
+    CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
@@ -55,8 +57,10 @@ CAPACITY: Mapping[Table, int] = {
     Table.ENDPOINTS: 1_024,
 }
 """As in bpf/lib/maps.h; a test compares them with the loaded maps."""
+UNLIMITED: Mapping[Table, int] = dict.fromkeys(Table, sys.maxsize)
+"""For questions about what is written, whatever a node has room for."""
 
-Key = int | str | PolicyKey | RangeKey | ServiceKey
+Key = int | str | CidrKey | PolicyKey | RangeKey | ServiceKey
 Value = int | EndpointEntry | AddressEntry | CidrEntry | tuple[Backend, ...]
 
 
@@ -133,6 +137,8 @@ def _order(key: Key) -> tuple[int, str, tuple[int, ...]]:
         return key, "", ()
     if isinstance(key, str):
         return 0, key, ()
+    if isinstance(key, CidrKey):
+        return key.tenant, key.prefix, ()
     if isinstance(key, PolicyKey):
         return key.group, "", (key.peer, key.port, key.protocol, key.direction)
     if isinstance(key, ServiceKey):
@@ -167,7 +173,7 @@ def refuse_overflow(
             raise MapOverflow(table, needed, capacity[table])
 
 
-def _pack_key(table: Table, key: Key) -> bytes:
+def _pack_key(key: Key) -> bytes:
     if isinstance(key, PolicyKey):
         return layout.pack_policy(key)
     if isinstance(key, RangeKey):
@@ -176,7 +182,7 @@ def _pack_key(table: Table, key: Key) -> bytes:
         return layout.pack_service(key)
     if isinstance(key, int):
         return key.to_bytes(4, "little")
-    return layout.pack_cidr(key) if table is Table.CIDRS else layout.pack_address(key)
+    return layout.pack_cidr(key) if isinstance(key, CidrKey) else layout.pack_address(key)
 
 
 def _pack_value(value: Value) -> bytes:
@@ -277,7 +283,7 @@ class Maps:
             descriptor = self._handles[table].fd
             batch = tuple(group)
             if deletes:
-                kernel.map_delete_batch(descriptor, [_pack_key(table, c.key) for c in batch])
+                kernel.map_delete_batch(descriptor, [_pack_key(c.key) for c in batch])
             elif table is Table.ENDPOINTS:
                 for change in batch:
                     self._write_endpoint(change)
@@ -285,7 +291,7 @@ class Maps:
                 kernel.map_update_batch(
                     descriptor,
                     [
-                        (_pack_key(table, c.key), _pack_value(c.value))
+                        (_pack_key(c.key), _pack_value(c.value))
                         for c in batch
                         if c.value is not None
                     ],
@@ -296,7 +302,7 @@ class Maps:
         if not isinstance(change.value, EndpointEntry):
             raise TypeError(f"{change.table} holds endpoints, not {change.value!r}")
         descriptor, size = self._handles[Table.ENDPOINTS].fd, ctypes.sizeof(layout.Endpoint)
-        key = _pack_key(Table.ENDPOINTS, change.key)
+        key = _pack_key(change.key)
         until = 0
         if EndpointFlag.GRACE in change.value.flags:
             present = kernel.map_lookup(descriptor, key, size)

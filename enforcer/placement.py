@@ -196,10 +196,12 @@ class Placement:
         if not (isolation.ingress or isolation.egress):
             self._groups.leave(pod.key, POLICY)
             return None
-        key = self._rulebook.meaning(isolation, pod)
+        known = self._known
+        tenant = known.tenants.ids.get(known.homes[pod.namespace].tenant, 0)
+        key = tenant, self._rulebook.meaning(isolation, pod)
         number = self._registry.rules.of
         return self._groups.enter(
-            pod.key, POLICY, key, lambda: PolicyGroup(key, isolation, pod.ports, number)
+            pod.key, POLICY, key, lambda: PolicyGroup(tenant, key, isolation, pod.ports, number)
         )
 
     def _wall_of(self, pod: Pod) -> Group | None:

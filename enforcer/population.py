@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enforcer.blocks import BlockIndex, Net
+from enforcer.blocks import BlockIndex, Net, Nets
 from enforcer.identity import Numbering, PeerSelector, PodClass, PortName, Word, named_port
 from enforcer.numbers import name_of_class
 from enforcer.walls import Home
@@ -184,7 +184,7 @@ class Population:
                 self._port_names[word] = None
                 self._declaring(word)
         if blocks:
-            self._replace_within([Net.of(block.cidr) for block in blocks])
+            self._replace_within(Nets(Net.of(block.cidr) for block in blocks))
 
     def add_pod(self, pod: Pod) -> None:
         """A pod is there; one that has no address on the pod network is nobody's peer."""
@@ -416,9 +416,9 @@ class Population:
                 if named_port(kind.key[2], name.name, name.protocol) is not None:
                     self._dirty.update(dict.fromkeys(kind.cells.values()))
 
-    def _replace_within(self, nets: list[Net]) -> None:
+    def _replace_within(self, nets: Nets) -> None:
         for address, net in self._nets.items():
-            if any(net.inside(outer) for outer in nets):
+            if nets.hold(net):
                 self._put(address, self._cells[address].kind, self._blocks.holding(net))
 
     def _claim(self, pod: Pod) -> tuple[str, int]:

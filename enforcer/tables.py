@@ -122,6 +122,14 @@ class RangeKey:
     length: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class CidrKey:
+    """A canonical prefix in the trie of a tenant's endpoints; nobody's endpoints share trie 0."""
+
+    tenant: int
+    prefix: str
+
+
 @dataclass(frozen=True, slots=True)
 class CidrEntry:
     """A block of addresses; the longest one that holds an address speaks for it."""
@@ -142,8 +150,8 @@ class Tables:
     """Entry -> rule id."""
     ranges: Mapping[RangeKey, int] = field(default_factory=dict)
     """Port prefix -> rule id."""
-    cidrs: Mapping[str, CidrEntry] = field(default_factory=dict)
-    """By canonical prefix."""
+    cidrs: Mapping[CidrKey, CidrEntry] = field(default_factory=dict)
+    """By trie and prefix."""
     services: Mapping[ServiceKey, tuple[Backend, ...]] = field(default_factory=dict)
     """What isolated pods call -> the first backend, in order, of each kind that policies can tell
     apart; all of them must be allowed. Without backends: more kinds than SERVICE_BACKENDS, closed.

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from enforcer.blocks import Net
+from enforcer.blocks import Net, Nets
 from enforcer.groups import EMPTY, Bucket
 from enforcer.ledger import Ledger, Place
 from enforcer.maps import Change, Table
@@ -32,6 +32,7 @@ from enforcer.tables import (
     AddressEntry,
     CidrEntry,
     CidrFlag,
+    CidrKey,
     Dir,
     EndpointEntry,
 )
@@ -197,21 +198,23 @@ class _Bridges:
     def blocks(self) -> None:
         """Blocks that only one side knows, to the block around them on the other."""
         changed = self.ledger.cidrs.changed()
-        if not changed:
+        if not changed or not self.switches:
             return
-        before: dict[str, CidrEntry] = {}
-        for prefix in (*self.ledger.cidrs.now, *changed):
-            entry = self.ledger.cidrs.in_force(prefix)
+        before: dict[CidrKey, CidrEntry] = {}
+        for key in (*self.ledger.cidrs.now, *changed):
+            entry = self.ledger.cidrs.in_force(key)
             if entry is not None:
-                before[prefix] = entry
-        for prefix, (old, new) in changed.items():
+                before[key] = entry
+        around, around_now = _Around(before), _Around(self.ledger.cidrs.now)
+        left, entered = self._left, self._entered
+        for key, (old, new) in changed.items():
             if new is not None and (old is None or old.cidr != new.cidr):
-                outer = old or _around(prefix, before)
-                for group in self._left:
+                outer = old or around.entry(key)
+                for group in left:
                     self._as(group, new, outer, old_side=True)
             elif old is not None and new is None:
-                outer = _around(prefix, self.ledger.cidrs.now)
-                for group in self._entered:
+                outer = around_now.entry(key)
+                for group in entered:
                     self._as(group, old, outer, old_side=False)
 
     def addresses(self, moves: Mapping[str, Move], fresh: Fresh) -> Mapping[str, AddressEntry]:
@@ -219,9 +222,9 @@ class _Bridges:
         numbers: dict[tuple[object, ...], int] = {}
         found: dict[str, AddressEntry] = {}
         ranges = [
-            Net.of(prefix)
-            for prefix in {*self.ledger.cidrs.now, *self.ledger.cidrs.was}
-            for entry in (self.ledger.cidrs.in_force(prefix), self.ledger.cidrs.now.get(prefix))
+            Net.of(key.prefix)
+            for key in {*self.ledger.cidrs.now, *self.ledger.cidrs.was}
+            for entry in (self.ledger.cidrs.in_force(key), self.ledger.cidrs.now.get(key))
             if entry is not None and CidrFlag.IN_CLUSTER in entry.flags
         ]
         for address, (old, new) in moves.items():
@@ -289,16 +292,18 @@ class _Bridges:
         return olds | {entry.wall for entry in self.ledger.endpoints.now.values()}
 
 
-def _around(prefix: str, entries: Mapping[str, CidrEntry]) -> CidrEntry | None:
-    """The longest of the blocks that hold this one and more."""
-    net = Net.of(prefix)
-    best: tuple[int, CidrEntry] | None = None
-    for other, entry in entries.items():
-        outer = Net.of(other)
-        if (
-            outer.length < net.length
-            and net.inside(outer)
-            and (best is None or best[0] < outer.length)
-        ):
-            best = (outer.length, entry)
-    return best[1] if best is not None else None
+class _Around:
+    """Finds the longest of the blocks of a trie that hold a prefix and more."""
+
+    def __init__(self, entries: Mapping[CidrKey, CidrEntry]) -> None:
+        self._entries = entries
+        self._texts: dict[int, dict[Net, CidrKey]] = {}
+        for key in entries:
+            self._texts.setdefault(key.tenant, {})[Net.of(key.prefix)] = key
+        self._nets = {tenant: Nets(texts) for tenant, texts in self._texts.items()}
+
+    def entry(self, key: CidrKey) -> CidrEntry | None:
+        """The block around a prefix."""
+        nets = self._nets.get(key.tenant)
+        outer = nets.around(Net.of(key.prefix)) if nets is not None else None
+        return self._entries[self._texts[key.tenant][outer]] if outer is not None else None

@@ -87,6 +87,7 @@ class WallGroup:
         self, home: Home, config: TenantConfig, tenant_ids: Mapping[str, int], number: Number
     ) -> None:
         self.isolating: Mapping[Dir, tuple[str, ...]] = {}
+        self.tenant = 0  # it has no blocks
         self._home = home
         self._components = config.shared
         self._grants: tuple[Grant, ...] = ()

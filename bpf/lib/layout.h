@@ -91,10 +91,13 @@ struct rule_value {
 };
 _Static_assert(sizeof(struct rule_value) == 4, "struct rule_value");
 
-/* The family comes first, so that ::/0 does not match what is really IPv4. */
+/*
+ * Every tenant has a trie of its own, so that nobody's blocks cost another one entries; and the
+ * family comes before the address, so that ::/0 does not match what is really IPv4.
+ */
 struct cidr_key {
 	__u32 prefixlen; /* counts from 32; of IPv4 from 32 + 96 */
-	__u32 family; /* 4 or 6 */
+	__u32 trie; /* the endpoint's tenant << 1, plus 1 for IPv6 */
 	__u8 address[16]; /* a struct address, which would want to be aligned */
 };
 _Static_assert(sizeof(struct cidr_key) == 24, "struct cidr_key");

@@ -39,12 +39,14 @@ static __always_inline void policy_find_peer(struct policy_peer *peer, struct ad
 		peer->tenant = known->tenant;
 }
 
-static __always_inline void policy_find_cidr(struct policy_peer *peer, const struct address *remote)
+static __always_inline void policy_find_cidr(struct policy_peer *peer,
+					     const struct endpoint *endpoint,
+					     const struct address *remote)
 {
 	struct cidr_key key = { .prefixlen = CIDR_KEY_BITS };
 	const struct cidr_value *known;
 
-	key.family = address_is_v4(remote) ? 4 : 6;
+	key.trie = endpoint->tenant << 1 | !address_is_v4(remote);
 	__builtin_memcpy(key.address, remote->bytes, sizeof(key.address));
 	known = cidr_map.lookup(&key);
 
@@ -198,7 +200,7 @@ static __always_inline void policy_judge_peer(struct policy_answer *answer,
 	enum reason wall;
 
 	if ((endpoint->flags & EP_USES_CIDR) || (endpoint->flags & EP_WALL))
-		policy_find_cidr(peer, &question->remote);
+		policy_find_cidr(peer, endpoint, &question->remote);
 	if (!(endpoint->flags & EP_USES_CIDR))
 		peer->cidr = 0;
 	answer->identity = peer->identity;

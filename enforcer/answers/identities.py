@@ -52,7 +52,9 @@ class Identities:
             return [ANY]
         tables = self._state.tables
         if peer >= PEER_CIDR:
-            return [f"cidr:{p}" for p, e in tables.cidrs.items() if e.cidr == peer - PEER_CIDR]
+            return [
+                f"cidr:{k.prefix}" for k, e in tables.cidrs.items() if e.cidr == peer - PEER_CIDR
+            ]
         if peer >= PEER_TENANT:
             number = peer - PEER_TENANT
             return [f"tenant:name={tables.tenants.get(number, f'unknown ({number})')}"]

@@ -28,6 +28,7 @@ from enforcer.tables import (
     PEER_TENANT,
     AddressEntry,
     CidrEntry,
+    CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
@@ -190,7 +191,7 @@ class Veth:
                 addresses=ADDRESSES if addresses is None else addresses,
                 policy=policy or {},
                 ranges=ranges or {},
-                cidrs=cidrs or {},
+                cidrs={CidrKey(TENANT, prefix): entry for prefix, entry in (cidrs or {}).items()},
                 services=services or {},
             )
         )

@@ -26,6 +26,7 @@ from enforcer.tables import (
     SERVICE_BACKENDS,
     AddressFlag,
     CidrFlag,
+    CidrKey,
     Dir,
     EndpointFlag,
     Tables,
@@ -96,7 +97,7 @@ def readable(tables: Tables, ifindex: int = 5) -> set[str]:
     peers: dict[int, str] = {0: "any"}
     for address, entry in sorted(tables.addresses.items(), reverse=True):
         peers[entry.identity] = address
-    peers |= {PEER_CIDR | entry.cidr: prefix for prefix, entry in tables.cidrs.items()}
+    peers |= {PEER_CIDR | entry.cidr: key.prefix for key, entry in tables.cidrs.items()}
     found = {
         f"{peers[k.peer]} {k.port}/{k.protocol} -> {tables.rules[rule]}"
         for k, rule in tables.policy.items()
@@ -180,7 +181,7 @@ def test_nodes_and_pods_have_their_identities() -> None:
     assert tables.addresses["10.9.0.1"].identity == IDENTITY_HOST
     assert tables.addresses["10.9.0.2"].identity == IDENTITY_REMOTE_NODE
     assert "10.0.0.9" not in tables.addresses
-    assert tables.cidrs["10.0.0.0/24"].flags == CidrFlag.IN_CLUSTER
+    assert tables.cidrs[CidrKey(0, "10.0.0.0/24")].flags == CidrFlag.IN_CLUSTER
 
 
 class TestChanging:

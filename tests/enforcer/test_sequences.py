@@ -247,7 +247,7 @@ def written(tables: Tables, change: Change) -> Tables:
 
 def meaning(tables: Tables) -> object:
     """The tables without their numbers, generations and endpoint ids."""
-    peers: dict[int, object] = {PEER_CIDR | c.cidr: prefix for prefix, c in tables.cidrs.items()}
+    peers: dict[int, object] = {PEER_CIDR | c.cidr: key.prefix for key, c in tables.cidrs.items()}
     for address, entry in sorted(tables.addresses.items()):
         if entry.identity >= FIRST_POD_IDENTITY:
             known = peers.setdefault(entry.identity, frozenset())
@@ -277,7 +277,7 @@ def meaning(tables: Tables) -> object:
             for a, e in tables.addresses.items()
         },
         tables.services,
-        {prefix: entry.flags for prefix, entry in tables.cidrs.items()},
+        {key: entry.flags for key, entry in tables.cidrs.items()},
         sum(map(len, contents.values())),
     )
 

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer import layout
+from enforcer.identity import TENANT_IDS
 from enforcer.maps import CAPACITY, Change, MapOverflow, Table, diff, refuse_overflow
 from enforcer.tables import (
     SERVICE_BACKENDS,
     AddressEntry,
     CidrEntry,
     CidrFlag,
+    CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
@@ -37,7 +39,7 @@ OLD = Tables(
     addresses={"10.0.0.1": AddressEntry(256), "10.0.0.2": AddressEntry(257)},
     policy={policy(1): 11},
     ranges={RangeKey(1, 256, 6, Dir.INGRESS, 1024, 6): 12},
-    cidrs={"10.0.0.0/8": CidrEntry(1)},
+    cidrs={CidrKey(0, "10.0.0.0/8"): CidrEntry(1)},
     services={SHOP: (Backend("10.0.0.2", 8080),)},
 )
 NEW = Tables(
@@ -45,7 +47,7 @@ NEW = Tables(
     addresses={"10.0.0.1": AddressEntry(256), "10.0.0.3": AddressEntry(258)},
     policy={policy(2): 13},
     ranges={RangeKey(2, 256, 6, Dir.INGRESS, 1024, 6): 14},
-    cidrs={"10.0.0.0/8": CidrEntry(1), "10.1.0.0/16": CidrEntry(2)},
+    cidrs={CidrKey(0, "10.0.0.0/8"): CidrEntry(1), CidrKey(7, "10.1.0.0/16"): CidrEntry(2)},
     services={BANK: (Backend("10.0.0.3", 8080),)},
 )
 
@@ -111,10 +113,11 @@ def test_old_and_new_must_fit_together_while_one_replaces_the_other() -> None:
         ("fd00::1/128", 32 + 128),
     ],
 )
-def test_prefixes_keep_their_family_and_length(prefix: str, bits: int) -> None:
-    key = layout.pack_cidr(prefix)
-    assert int.from_bytes(key[:4], "little") == bits
-    assert layout.unpack_cidr(key) == prefix
+def test_prefixes_keep_their_trie_family_and_length(prefix: str, bits: int) -> None:
+    for tenant in (0, TENANT_IDS):
+        key = layout.pack_cidr(CidrKey(tenant, prefix))
+        assert int.from_bytes(key[:4], "little") == bits
+        assert layout.unpack_cidr(key) == CidrKey(tenant, prefix)
 
 
 def test_second_address_of_a_family_is_refused() -> None:
