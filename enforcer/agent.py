@@ -21,10 +21,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
-from enforcer import attach, loader
+from enforcer import attach, excess, loader
 from enforcer.attachments import Attachments
 from enforcer.changes import (
     ArrivalChange,
@@ -40,7 +41,7 @@ from enforcer.changes import (
 from enforcer.collector import Collector
 from enforcer.compile import Compiler
 from enforcer.identity import Registry
-from enforcer.maps import Maps
+from enforcer.maps import Maps, Table
 from enforcer.numbers import Numbers
 from enforcer.own_addresses import OwnNode
 from enforcer.programs import Programs, is_up
@@ -218,6 +219,7 @@ class Agent:
             sources=Computed(self._parts.supply.sources()),
             cluster=compiler.cluster,
             serving=compiler.serving,
+            usage=Computed({t.value: partial(compiler.usage, t) for t in Table}),
         )
 
     def wake(self) -> None:
@@ -423,6 +425,8 @@ class Agent:
         if time.monotonic() < self._audit_at:
             return
         try:
+            self._compiler.reconsider()
+            self._writer.write()
             self._writer.audit()
         except RingfenceError as error:
             self._datapath_error = str(error)
@@ -439,7 +443,6 @@ class Agent:
         errors = dict(health.errors)
         if self._datapath_error:
             errors["datapath"] = self._datapath_error
-        errors |= self._writer.errors()
         errors |= {source: error for source, error in dict(self._reported).items() if error}
         config = self._compiler.known.config
         self._state = replace(
@@ -451,6 +454,8 @@ class Agent:
             config=config,
             walls_turned=self._compiler.walls_turned,
             unenforced=dict(self._unenforced),
+            excess={**self._compiler.excess(), **self._writer.excess()},
+            refused=tuple(self._compiler.allotment.refused.values()),
             audit=self._writer.audited,
         )
         before = self._parts.board.state
@@ -459,6 +464,7 @@ class Agent:
         if errors != before.errors:
             for source, error in sorted(errors.items()):
                 event(log, "input_refused", logging.ERROR, source=source, error=error)
+        excess.report(before, self._state)
         self._parts.board.publish(self._state)
 
     def _tell(self, writes: int) -> None:

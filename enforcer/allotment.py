@@ -13,11 +13,24 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from enforcer.budgets import BY_POLICY, NOBODY, Refusal, Shares, Unit, Want, at_least, refuse, total
+from enforcer.budgets import (
+    BY_POLICY,
+    NOBODY,
+    Refusal,
+    Shares,
+    Unit,
+    Usage,
+    Want,
+    at_least,
+    refuse,
+    total,
+)
+from enforcer.groupnames import GroupNames
 from enforcer.ledger import Ledger
 from enforcer.maps import Table
 from enforcer.placement import Known
 from enforcer.rulebook import Rulebook
+from enforcer.tables import Dir
 from generators.objects import Direction, NetworkPolicy
 from generators.selectors import matches
 from generators.tenants.model import TenantConfig
@@ -33,7 +46,8 @@ class Allotment:
         known: Known,
         rulebook: Rulebook,
         ledger: Ledger,
-        names: Mapping[int, str],
+        names: GroupNames,
+        rules: Mapping[int, str],
         capacity: Mapping[Table, int],
     ) -> None:
         self.refused: dict[Unit, Refusal] = {}
@@ -44,7 +58,8 @@ class Allotment:
         self._known = known
         self._rulebook = rulebook
         self._ledger = ledger
-        self._names = names
+        self._isolating_names = names.isolating
+        self._names = rules
         self._measured: dict[Unit, tuple[NetworkPolicy, int, int]] = {}
         self._least: dict[Unit, tuple[NetworkPolicy, Want]] = {}
         self._in_use: dict[str, Mapping[Unit, NetworkPolicy]] = {}
@@ -113,6 +128,31 @@ class Allotment:
         for unit in self.refused:
             self._measured.pop(unit, None)
 
+    def usage(self, table: Table) -> Usage:
+        """Who uses what of a map that policies fill; may be asked from any thread."""
+        used: Counter[str] = Counter()
+        if table is Table.CIDRS:
+            prefixes: dict[str, set[str]] = {}
+            for unit, want in self._wants().items():
+                if unit not in self.refused:
+                    prefixes.setdefault(want.tenant, set()).update(want.prefixes)
+            used.update({tenant: len(found) for tenant, found in prefixes.items()})
+        else:
+            for (group, _), bucket in list(self._ledger.buckets.now.items()):
+                owner = self._owner_of(group)
+                if owner is not None:
+                    used[owner] += len(bucket.policy if table is Table.POLICY else bucket.ranges)
+        room = self.room[table]
+        budget = {tenant: self.shares.budget(tenant, room) for tenant in used}
+        return Usage(room, {tenant: n for tenant, n in used.items() if n}, budget)
+
+    def _owner_of(self, group: int) -> str | None:
+        """The tenant of a group of policies; None for walls."""
+        for direction in Dir:
+            for policy in self._isolating_names.get((group, direction), ()):
+                return self._known.record.get(policy.partition("/")[0], NOBODY)
+        return None
+
     def _forget(self, namespace: str) -> None:
         for unit in self._in_use.pop(namespace, {}):
             policy = self._rulebook.written(unit[0])
@@ -132,7 +172,7 @@ class Allotment:
     def _wants(self) -> dict[Unit, Want]:
         return {
             unit: self._want(unit, policy, self._known.record.get(namespace, NOBODY))
-            for namespace, units in self._in_use.items()
+            for namespace, units in list(self._in_use.items())
             for unit, policy in units.items()
         }
 

@@ -90,6 +90,19 @@ class Refusal:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Who uses how much of one map, and what is kept for each."""
+
+    room: int
+    """Entries that owners share."""
+    used: Mapping[str, int]
+    """By tenant; nobody's namespaces together under NOBODY."""
+    budget: Mapping[str, int]
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Things that found no place, by tenant."""
+
+
 def prefixes_of(policy: NetworkPolicy, direction: Direction) -> frozenset[str]:
     """All prefixes that the blocks of one direction are cut into."""
     return frozenset(

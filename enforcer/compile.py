@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TypeVar
 
 from enforcer import capacity, generations, tight, transition
+from enforcer.addressing import Addressing
 from enforcer.allotment import Allotment
-from enforcer.budgets import NOBODY
+from enforcer.budgets import Usage
 from enforcer.calls import Calls, Serving
 from enforcer.changes import (
     ArrivalChange,
@@ -42,16 +42,12 @@ from enforcer.identity import Registry
 from enforcer.ledger import Ledger
 from enforcer.maps import CAPACITY, Change, Table
 from enforcer.placement import Known, Placement
-from enforcer.population import Population, Settled
+from enforcer.population import Population
 from enforcer.prefixes import Tries
 from enforcer.rooms import Rooms
 from enforcer.rulebook import Groups, Rulebook
 from enforcer.start import StartMode
 from enforcer.tables import (
-    IDENTITY_HOST,
-    IDENTITY_REMOTE_NODE,
-    AddressEntry,
-    AddressFlag,
     Tables,
 )
 from enforcer.tenancy import Moved, Tenancy
@@ -97,7 +93,6 @@ class Compiler:
         """Local pods by namespace."""
         self._everybody: dict[str, dict[str, None]] = {}
         """All pods by namespace."""
-        self._nodes: dict[str, AddressEntry] = {}
         self._all_nodes: tuple[Node, ...] = ()
         self._pod_cidrs: tuple[str, ...] = ()
         self._rulebook = Rulebook()
@@ -118,9 +113,14 @@ class Compiler:
             self.ledger,
             self.rooms.endpoints,
         )
-        names = RuleNames(self.registry.rules)
-        self.allotment = Allotment(self.known, self._rulebook, self.ledger, names, limits)
+        self._addressing = Addressing(
+            self.known, self._population, self._calls, self.rooms, self.ledger
+        )
         self._names = GroupNames()
+        rules = RuleNames(self.registry.rules)
+        self.allotment = Allotment(
+            self.known, self._rulebook, self.ledger, self._names, rules, limits
+        )
         self._rules_worth_a_look = RULES_KEPT
         self._rejudge_all = False
 
@@ -143,7 +143,7 @@ class Compiler:
         self._release(batch)
         touched = dict.fromkeys(map(_namespace_of, batch.local))
         self._look_at(self.allotment.look(touched, self._by_namespace), batch)
-        self.rooms.resize(self.allotment.shares, len(self._nodes))
+        self.rooms.resize(self.allotment.shares, len(self._addressing.nodes))
         self._bring(batch)
         while closed := self.allotment.tighten():
             more = _Batch()
@@ -170,7 +170,7 @@ class Compiler:
         words = frozenset((*turnover.new_words, *turnover.old_words))
         settled = self._population.settle(words)
         self._filling.follow(turnover, settled, self._pod_cidrs)
-        self._write_addresses(settled, batch)
+        self._addressing.write(settled)
 
     # What is to be written
 
@@ -259,6 +259,16 @@ class Compiler:
         """The Services of an address; always as of now."""
         return self._calls.serving(address)
 
+    def usage(self, table: Table) -> Usage:
+        """Who uses what of a map; as of now, from any thread."""
+        rooms = (Table.ADDRESSES, Table.ENDPOINTS, Table.SERVICES)
+        return self.rooms[table].usage() if table in rooms else self.allotment.usage(table)
+
+    def excess(self) -> Mapping[str, str]:
+        """What is closed for want of room, and why."""
+        found = {f"{r.policy} {r.direction.value}": str(r) for r in self.allotment.refused.values()}
+        return {**found, **self.rooms.excess()}
+
     def walled(self) -> Mapping[str, bool]:
         """The known namespaces: whether a wall that drops is around their pods; as of now."""
         return Live(self._tenancy.walled)
@@ -330,9 +340,8 @@ class Compiler:
                 self._tenancy.put_config(config)
                 batch.look_at(self.known.interfaces)
             case NodesChange(nodes, pod_cidrs):
-                before, self._all_nodes = self._nodes, nodes
-                self._nodes = _node_addresses(nodes, self.known.node)
-                batch.addresses.update(dict.fromkeys((*before, *self._nodes)))
+                self._all_nodes = nodes
+                self._addressing.set_nodes(nodes)
                 if pod_cidrs != self._pod_cidrs:
                     self._rejudge_all = self._rejudge_all or bool(self.known.pods)
                     self._pod_cidrs = pod_cidrs
@@ -374,7 +383,7 @@ class Compiler:
         if moved.renumbered:
             # A wall names the tenants that it lets in by their numbers.
             batch.look_at(self.known.interfaces)
-            batch.all_addresses = True
+            self._addressing.touch_all()
 
     def _release(self, batch: _Batch) -> None:
         """Policies that were kept for pods which are gone now."""
@@ -399,49 +408,6 @@ class Compiler:
 
     # Outputs
 
-    def _write_addresses(self, settled: Settled, batch: _Batch) -> None:
-        changed: dict[str, None] = {**dict.fromkeys(settled.addresses), **batch.addresses}
-        if batch.all_addresses:
-            changed.update(dict.fromkeys(self._population.owners))
-        places = self.rooms.addresses
-        for address in changed:
-            places.put(address, self._owner(address))
-        for address in (*changed, *(a for a in places.changed() if a not in changed)):
-            self.ledger.addresses.put(address, self._entry(address))
-            self._calls.touch_address(address)
-        self._write_services()
-
-    def _write_services(self) -> None:
-        stale, places = dict.fromkeys(self._calls.refresh()), self.rooms.services
-        entries = {key: self._calls.entry(key, self.ledger.addresses.now) for key in stale}
-        for key, entry in entries.items():
-            namespace = self._calls.owner(key)
-            owner = self.known.record.get(namespace, NOBODY) if namespace is not None else None
-            places.put(key, owner if entry is not None else None)
-        for key in (*stale, *(k for k in places.changed() if k not in stale)):
-            if key not in entries:
-                entries[key] = self._calls.entry(key, self.ledger.addresses.now)
-            self.ledger.services.put(key, entries[key] if places.holds(key) else None)
-
-    def _owner(self, address: str) -> str | None:
-        """The tenant whose budget a pod's address counts for; None: it is no pod's."""
-        pod = self._population.owners.get(address)
-        if pod is None or address in self._nodes:
-            return None
-        return self.known.record.get(pod.namespace, NOBODY)
-
-    def _entry(self, address: str) -> AddressEntry | None:
-        """Who an address is; a node's own address is never a pod's."""
-        node = self._nodes.get(address)
-        if node is not None:
-            return node
-        identity = self._population.identity(address)
-        if identity is None or not self.rooms.addresses.holds(address):
-            return None
-        tenant = self.known.tenants.ids.get(identity.pods.tenant, 0)
-        flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
-        return _entry_of(identity.number, tenant, flags)
-
     def _forget_rules(self) -> None:
         """Rules of policies that have been gone for long; they would only become more."""
         known = self.registry.rules.known
@@ -463,10 +429,7 @@ class _Batch:
     """Those of them that are another pod of the same name."""
     pods: dict[str, Pod | None] = field(default_factory=dict)
     """Pods that changed, as they were before."""
-    addresses: dict[str, None] = field(default_factory=dict)
-    """Addresses that nodes had or have."""
     order: tuple[str, ...] | None = None
-    all_addresses: bool = False
 
     def look_at(self, pods: Iterable[str]) -> None:
         """These local pods may be judged by other groups."""
@@ -498,24 +461,3 @@ def _as_peer(pod: Pod | None) -> object:
     if pod is None or pod.host_network or pod.terminal:
         return None
     return pod.labels, pod.ips, pod.ports, pod.created
-
-
-@lru_cache(maxsize=16_384)
-def _entry_of(identity: int, tenant: int, flags: AddressFlag) -> AddressEntry:
-    """One object for all addresses of an identity: there are many, and they stay."""
-    return AddressEntry(identity, tenant, flags)
-
-
-def _node_addresses(nodes: Iterable[Node], own: str) -> dict[str, AddressEntry]:
-    """An address that two nodes claim is this node's, if it is one of them.
-
-    What the interfaces of others have is theirs alone, and may well be that of a bridge here.
-    """
-    found: dict[str, AddressEntry] = {}
-    for node in sorted(nodes, key=lambda n: n.name == own):
-        if node.name == own:
-            ips, identity = (*node.ips, *node.interface_ips), IDENTITY_HOST
-        else:
-            ips, identity = node.ips, IDENTITY_REMOTE_NODE
-        found.update(dict.fromkeys(ips, AddressEntry(identity)))
-    return found

@@ -27,7 +27,7 @@ from enforcer.counts import Counts
 from enforcer.delays import BOUNDS, Histogram
 from enforcer.feed import Feed, FlowKind
 from enforcer.flows import DropReason, reason_of
-from enforcer.maps import CAPACITY, Collected, Lost, Table
+from enforcer.maps import Collected, Lost, Table
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import PROTOCOLS, RESERVED
 from enforcer.state import Board, State
@@ -52,6 +52,9 @@ class Kernel(Protocol):
 
     def memory(self) -> int:
         """Bytes of all maps when they are full."""
+
+    def capacity(self) -> Mapping[Table, int]:
+        """How many entries each map holds at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +101,19 @@ class AgentCollector:
 
     def _maps(self, state: State) -> Iterator[Metric]:
         held = {table: entries(state.tables, table) for table in Table}
+        capacity = self._of.maps.capacity()
+        yield from _rooms(state)
         yield _gauges(
             "bpf_map_pressure",
             "Fill level of a map, 0 to 1.",
             ("map_name",),
-            {(table.value,): held[table] / CAPACITY[table] for table in Table},
+            {(table.value,): held[table] / capacity[table] for table in Table},
         )
         yield _gauges(
             "bpf_map_capacity",
             "How many entries a map can hold.",
             ("map_group",),
-            {(table.value,): CAPACITY[table] for table in Table},
+            {(table.value,): capacity[table] for table in Table},
         )
         size = self._of.maps.memory()
         yield _gauge("bpf_maps_virtual_memory_max_bytes", "Memory of all maps when full.", size)
@@ -180,6 +185,27 @@ def _enforcement(entry: EndpointEntry) -> str:
     named = {(False, False): "none", (True, False): "ingress", (False, True): "egress"}
     name = named.get((sides[Dir.INGRESS], sides[Dir.EGRESS]), "both")
     return f"audit-{name}" if audit and name != "none" else name
+
+
+def _rooms(state: State) -> Iterator[Metric]:
+    """Budgets, and what found no room."""
+    usages = dict(state.usage.items())
+    labels = ("map_name", "tenant")
+    used = {(m, tenant): n for m, usage in usages.items() for tenant, n in usage.used.items()}
+    kept = {(m, tenant): n for m, usage in usages.items() for tenant, n in usage.budget.items()}
+    waiting = {(m, tenant): n for m, usage in usages.items() for tenant, n in usage.waiting.items()}
+    yield _gauges("map_tenant_entries", "Entries of a map that a tenant uses.", labels, used)
+    yield _gauges("map_tenant_budget", "Entries of a map kept for a tenant.", labels, kept)
+    yield _gauges("map_tenant_waiting", "What of a tenant's found no room.", labels, waiting)
+    yield _gauges(
+        "policy_without_room",
+        "Entries that a policy needs which is closed because they found no room.",
+        ("namespace", "policy", "direction", "map_name", "tenant"),
+        {
+            (*r.policy.split("/", 1), r.direction.value.lower(), r.table.value, r.tenant): r.needs
+            for r in state.refused
+        },
+    )
 
 
 def _policies(state: State) -> Iterator[Metric]:

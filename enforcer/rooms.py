@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from enforcer.budgets import Shares
+from enforcer.budgets import Shares, Usage
 from enforcer.maps import Table
 from generators.services import ServiceKey
 
@@ -66,6 +66,12 @@ class Room(Generic[K]):
         """How many have no place, by owner."""
         return {owner: len(keys) for owner, keys in list(self._waiting.items())}
 
+    def usage(self) -> Usage:
+        """Who uses what; may be asked from any thread."""
+        used, waiting = self.used(), self.waiting()
+        owners = dict.fromkeys((*used, *waiting))
+        return Usage(self.limit, used, {o: self.budget(o) for o in owners}, waiting)
+
     def budget(self, owner: str) -> int:
         """Places that are kept for an owner."""
         return self._shares.budget(owner, self.limit)
@@ -116,6 +122,13 @@ def _dequeue(places: dict[str, dict[K, None]], owner: str, key: K) -> None:
         del places[owner]
 
 
+CLOSED: Mapping[Table, str] = {
+    Table.ADDRESSES: "addresses of pods that are unknown senders",
+    Table.ENDPOINTS: "pods that are closed",
+    Table.SERVICES: "ports of Services that isolated pods cannot call",
+}
+
+
 class Rooms:
     """The three maps that are filled so."""
 
@@ -130,6 +143,21 @@ class Rooms:
         self.addresses.resize(self._capacity[Table.ADDRESSES] - nodes, shares)
         self.endpoints.resize(self._capacity[Table.ENDPOINTS], shares)
         self.services.resize(self._capacity[Table.SERVICES], shares)
+
+    def excess(self) -> Mapping[str, str]:
+        """Who found no place, by map and owner."""
+        found = {}
+        for table, closed in CLOSED.items():
+            usage = self[table].usage()
+            for owner, count in usage.waiting.items():
+                who = f"tenant {owner}" if owner else "no tenant"
+                found[f"{table.value} {owner}"] = (
+                    f"{count} {closed} ({who}) found no room in {table.value}: {who} has "
+                    f"{usage.used.get(owner, 0)} places, its budget is {usage.budget[owner]} of "
+                    f"{usage.room}; remove some, raise the tenant's mapShare, or start agents "
+                    f"with --map-size {table.value}=NUMBER"
+                )
+        return found
 
     def __getitem__(self, table: Table) -> Room[str] | Room[ServiceKey]:
         """The places of one of the maps."""

@@ -90,15 +90,31 @@ def status_text(status: Json, *, verbose: bool = False) -> str:
     for name, fill in sorted(_mapping(status, "maps").items()):
         if isinstance(fill, dict):
             rows.append([f"Map {name}", f"{fill.get('entries')} of {fill.get('capacity')}"])
+            rows += _budgets(name, fill, verbose=verbose)
     if verbose:
         rows += [[f"Source {name}", _source(item)] for name, item in sorted(sources.items())]
     for source, error in sorted(_mapping(status, "errors").items()):
         rows.append([f"Error: {source}", str(error)])
+    rows += [["Without room", str(why)] for why in _mapping(status, "withoutRoom").values()]
     for pod in mappings(status.get("notEnforced")):
         rows.append(
             ["Not enforced", f"{pod.get('namespace')}/{pod.get('pod')}: {pod.get('reason')}"]
         )
     return columns(rows)
+
+
+def _budgets(name: str, fill: Json, *, verbose: bool) -> Iterable[Sequence[str]]:
+    """Who uses what of a map; all of them, or those who are above their budget."""
+    for tenant, use in sorted(_mapping(fill, "tenants").items()):
+        if isinstance(use, dict):
+            used, budget = use.get("used"), use.get("budget")
+            above = isinstance(used, int) and isinstance(budget, int) and used > budget
+            if verbose or above or use.get("waiting"):
+                who = f"tenant {tenant}" if tenant else "no tenant"
+                yield [
+                    f"Map {name}, {who}",
+                    f"{used}, its budget is {budget} of {fill.get('room')}",
+                ]
 
 
 def _sources(sources: Json) -> str:

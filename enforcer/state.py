@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from enforcer.budgets import Refusal, Usage
 from enforcer.calls import Serving
 from enforcer.delays import Delays, Tally
 from enforcer.tables import Tables
@@ -105,6 +106,12 @@ class State:
     """The tenant file in force; lines of the file travel with its values."""
     cluster: Callable[[], Cluster | None] = field(default=lambda: None, compare=False)
     """The objects that all of it was made from, put together when somebody asks: takes time."""
+    excess: Mapping[str, str] = field(default_factory=dict)
+    """What is closed because it found no room, or cannot be said in a map; by what it is."""
+    refused: tuple[Refusal, ...] = ()
+    """Policies that are not enforced as written."""
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    """Who uses what of each map; as of now."""
     serving: Callable[[str], tuple[Serving, ...]] = field(default=lambda _: (), compare=False)
     """The Services that an address belongs to, as theirs or as a backend's; always as of now."""
 

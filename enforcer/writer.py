@@ -101,7 +101,7 @@ class Writer:
             ranges={key: rule for key, rule in kernel.ranges.items() if key.group in used},
         )
 
-    def errors(self) -> Mapping[str, str]:
+    def excess(self) -> Mapping[str, str]:
         """What is closed because the maps cannot say it."""
         if not self._closed:
             return {}

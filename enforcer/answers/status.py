@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping
 from enforcer.agent import Settings
 from enforcer.answers.endpoints import not_enforced
 from enforcer.answers.request import Json
+from enforcer.budgets import Usage
 from enforcer.feed import Feed
-from enforcer.maps import CAPACITY, Maps, Table
+from enforcer.maps import Maps, Table
 from enforcer.state import Source, State
 from enforcer.tables import Tables
 
 
 def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
     """All of it."""
-    lost = maps.lost()
+    lost, capacity = maps.lost(), maps.capacity()
     return {
         "node": settings.node,
         "pid": os.getpid(),
@@ -41,9 +42,14 @@ def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
             "drift": dict(sorted(state.audit.drift.items())),
         },
         "maps": {
-            table.value: {"entries": entries(state.tables, table), "capacity": CAPACITY[table]}
+            table.value: {
+                "entries": entries(state.tables, table),
+                "capacity": capacity[table],
+                **_usage(state.usage.get(table.value)),
+            }
             for table in Table
         },
+        "withoutRoom": dict(sorted(state.excess.items())),
         "flows": {"read": feed.count, "lost": lost.events},
         "pinDir": str(settings.pin_dir),
         "problems": problems(state),
@@ -55,13 +61,15 @@ def problems(state: State) -> list[str]:
     return [
         *unready(state),
         *(f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())),
+        *(why for _, why in sorted(state.excess.items())),
     ]
 
 
 def unready(state: State) -> list[str]:
     """Why the agent does not call itself ready.
 
-    A pod that cannot be enforced is none of the reasons: it would hold up the agents of all nodes.
+    Neither a pod that cannot be enforced nor a tenant that wants too much is one of the reasons: it
+    would hold up the agents of all nodes.
     """
     found = [] if state.ready else ["nothing is in force yet by this agent"]
     for name, source in sorted(state.sources.items()):
@@ -90,6 +98,23 @@ def entries(tables: Tables, table: Table) -> int:
         Table.ENDPOINTS: len(tables.endpoints),
     }
     return held[table]
+
+
+def _usage(usage: Usage | None) -> Json:
+    """Used and budget by tenant, as far as the map is shared among them."""
+    if usage is None:
+        return {}
+    return {
+        "room": usage.room,
+        "tenants": {
+            tenant: {
+                "used": usage.used.get(tenant, 0),
+                "budget": budget,
+                "waiting": usage.waiting.get(tenant, 0),
+            }
+            for tenant, budget in sorted(usage.budget.items())
+        },
+    }
 
 
 def counts(values: Iterable[str]) -> Mapping[str, int]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
 from enforcer.bootstrap import Bootstrap
+from enforcer.budgets import Refusal, Usage
 from enforcer.counts import Counts
 from enforcer.delays import Work
 from enforcer.feed import Feed
 from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason
-from enforcer.maps import Collected, Lost, Statistic
+from enforcer.maps import CAPACITY, Collected, Lost, Statistic, Table
 from enforcer.metrics import AgentCollector, Observed
 from enforcer.state import Board, Source, State
 from enforcer.tables import Dir, EndpointEntry, EndpointFlag, Tables
-from generators.objects import Pod
+from generators.objects import Direction, Pod
 from generators.verdicts import Verdict
 
 
@@ -29,6 +31,9 @@ class Kernel:
 
     def memory(self) -> int:
         return 1 << 20
+
+    def capacity(self) -> Mapping[Table, int]:
+        return CAPACITY
 
     def statistics(self) -> tuple[Statistic, ...]:
         outcomes = ((0, ForwardReason.POLICY_ALLOWED), (1, DropReason.TENANT_WALL))
@@ -68,6 +73,9 @@ RECORD = FlowRecord(
 )
 
 
+REFUSAL = Refusal("blue-dev/big", Direction.INGRESS, "blue", Table.CIDRS, 11, 12, 5, 10)
+
+
 def state() -> State:
     pod = Pod("blue-dev", "api", ips=("10.0.0.1",))
     flags = EndpointFlag.READY | EndpointFlag.WALL
@@ -86,6 +94,9 @@ def state() -> State:
         owners={"10.0.0.1": pod},
         tenants={"blue-dev": "blue"},
         sources={"networkpolicies": source},
+        refused=(REFUSAL,),
+        excess={"blue-dev/big Ingress": str(REFUSAL)},
+        usage={"cidr_map": Usage(10, {"blue": 9}, {"blue": 5}, {"blue": 1})},
     )
     for name in ("k8s", "write", "gc"):
         found.delays.observe(name, 0.003)
