@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from enforcer.maps import Table
 from generators.objects import Direction, NetworkPolicy
@@ -130,17 +131,15 @@ def refuse(
     left, refused = dict(wants), dict[Unit, Refusal]()
     for table in BY_POLICY:
         users = _Users(table, left)
-        while sum(users.used.values()) > room[table]:
-            tenant = max(
-                users.used, key=lambda t: (users.used[t] - shares.budget(t, room[table]), t)
-            )
+        budget = partial(shares.budget, room=room[table])
+        while sum(users.used.values()) > room[table] and users.units:
+            tenant = max(users.units, key=lambda t: (users.used[t] - budget(t), t))
             wanted = users.used[tenant]
             unit = users.pop_largest(tenant)
-            if unit is None:
-                break
-            budget = shares.budget(tenant, room[table])
             needs = left.pop(unit).amount(table)
-            refused[unit] = Refusal(*unit, tenant, table, needs, wanted, budget, room[table])
+            refused[unit] = Refusal(
+                *unit, tenant, table, needs, wanted, budget(tenant), room[table]
+            )
     return refused
 
 
@@ -151,13 +150,13 @@ class _Users:
         self.used: Counter[str] = Counter()
         self._table = table
         self._wants = wants
-        self._units: dict[str, list[Unit]] = {}
+        self.units: dict[str, list[Unit]] = {}
         self._prefixes: dict[str, Counter[str]] = {}
         by_size = sorted(wants, key=lambda unit: (wants[unit].amount(table), unit))
         for unit in by_size:
             want = wants[unit]
             if want.amount(table):
-                self._units.setdefault(want.tenant, []).append(unit)
+                self.units.setdefault(want.tenant, []).append(unit)
                 self._add(want)
 
     def _add(self, want: Want) -> None:
@@ -168,12 +167,11 @@ class _Users:
         counted.update(want.prefixes)
         self.used[want.tenant] = len(counted)
 
-    def pop_largest(self, tenant: str) -> Unit | None:
-        """The unit that gives most back; None where there is none."""
-        units = self._units.get(tenant)
-        if not units:
-            return None
-        unit = units.pop()
+    def pop_largest(self, tenant: str) -> Unit:
+        """The unit that gives most back."""
+        unit = self.units[tenant].pop()
+        if not self.units[tenant]:
+            del self.units[tenant]
         want = self._wants[unit]
         if self._table is not Table.CIDRS:
             self.used[tenant] -= want.amount(self._table)

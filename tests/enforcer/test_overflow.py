@@ -187,8 +187,8 @@ def with_flood(inputs: Inputs, policies: Iterable[NetworkPolicy], pods: Iterable
 )
 @given(
     clusters(),
-    st.integers(1, 60),
-    st.integers(1, 60),
+    st.integers(1, 90),
+    st.integers(1, 90),
     st.integers(1, 20),
     st.booleans(),
 )
@@ -224,18 +224,18 @@ def test_a_flood_opens_nobody_and_reaches_nobody_below_its_budget(
 
 
 def room_for(tables: Tables, owners: int) -> Mapping[Table, int]:
-    """Maps in which what these tables hold is within each owner's budget."""
-    walls = 2 * sum(1 for key in tables.policy if key.group in tables.walls)
+    """Maps in which what these tables hold is within each owner's budget, beside the walls."""
+    walls = 2 * sum(1 for key in (*tables.policy, *tables.ranges) if key.group in tables.walls)
+    beside = walls + 400  # and the wall around the flood
     held = {
-        Table.POLICY: 2 * len(tables.policy) + walls,
+        Table.POLICY: 2 * len(tables.policy),
         Table.RANGES: 2 * len(tables.ranges),
         Table.CIDRS: 2 * (len(tables.cidrs) + len(POD_CIDRS)),
         Table.ADDRESSES: len(tables.addresses),
         Table.ENDPOINTS: len(tables.endpoints),
     }
+    by_policy = (Table.POLICY, Table.RANGES)
     return {
         **CAPACITY,
-        **{
-            t: (owners + 1) * (n + 4) + (walls if t is Table.POLICY else 0) for t, n in held.items()
-        },
+        **{t: (owners + 1) * (n + 4) + beside * (t in by_policy) for t, n in held.items()},
     }
