@@ -225,8 +225,9 @@ def test_a_flood_opens_nobody_and_reaches_nobody_below_its_budget(
 
 def room_for(tables: Tables, owners: int) -> Mapping[Table, int]:
     """Maps in which what these tables hold is within each owner's budget, beside the walls."""
-    walls = 2 * sum(1 for key in (*tables.policy, *tables.ranges) if key.group in tables.walls)
-    beside = walls + 400  # and the wall around the flood
+    groups = (*(key.group for key in tables.policy), *(key.group for key in tables.ranges))
+    walls = sum(1 for group in groups if group in tables.walls)
+    beside = 2 * walls + 400  # and the wall around the flood
     held = {
         Table.POLICY: 2 * len(tables.policy),
         Table.RANGES: 2 * len(tables.ranges),

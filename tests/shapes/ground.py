@@ -24,6 +24,7 @@ from enforcer.tables import (
     AddressEntry,
     CidrEntry,
     CidrFlag,
+    CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
@@ -251,7 +252,9 @@ def _enforce(pins: Path, made: Ground) -> None:
         for tenant in TENANTS.values()
     }
     inside_cluster = CidrEntry(9, CidrFlag.IN_CLUSTER)
-    cidrs = dict.fromkeys(("10.9.0.0/16", "fd09::/64"), inside_cluster)
+    ranges = ("10.9.0.0/16", "fd09::/64")
+    tries = {CidrKey(tenant, prefix) for tenant in TENANTS.values() for prefix in ranges}
+    cidrs = dict.fromkeys(tries, inside_cluster)
     wanted = Tables(endpoints=endpoints, addresses=addresses, policy=policy, cidrs=cidrs)
     with Maps.open(pins) as maps:
         maps.apply(diff(maps.read(), wanted))
