@@ -82,7 +82,8 @@ static __always_inline int track_is_short(struct __sk_buff *skb, const struct pa
  * Who may complain about a packet: the host that it was sent to, and what may lie on the way: this
  * node, other nodes, and routers, which have no address of the cluster. Never another pod.
  */
-static __always_inline int track_may_complain(struct scratch *scratch, enum direction direction)
+static __always_inline int track_may_complain(const struct endpoint *endpoint,
+					      struct scratch *scratch, enum direction direction)
 {
 	struct policy_peer *peer = &scratch->peer;
 	struct packet *packet = &scratch->packet;
@@ -98,7 +99,7 @@ static __always_inline int track_may_complain(struct scratch *scratch, enum dire
 		return 1;
 	if (peer->identity != IDENTITY_UNKNOWN)
 		return 0;
-	policy_find_cidr(peer, &packet->source);
+	policy_find_cidr(peer, endpoint, &packet->source);
 	return !peer->in_cluster;
 }
 
@@ -129,7 +130,7 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	if (!address_equal(&quoted->source,
 			   &packet->destination)) /* errors go to who caused them */
 		return FORWARD_NONE;
-	scratch->course.complains = track_may_complain(scratch, direction);
+	scratch->course.complains = track_may_complain(endpoint, scratch, direction);
 	forget();
 	if (!scratch->course.complains)
 		return FORWARD_NONE;
