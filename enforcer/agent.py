@@ -40,6 +40,7 @@ from enforcer.changes import (
 )
 from enforcer.collector import Collector
 from enforcer.compile import Compiler
+from enforcer.connections import IDLE_TCP
 from enforcer.identity import Registry
 from enforcer.maps import Maps, Table
 from enforcer.numbers import Numbers
@@ -89,6 +90,8 @@ class Settings:
     """Patterns of names: new interfaces like these are closed until their pod is known."""
     tunnel_ports: tuple[int, ...] = TUNNEL_PORTS
     """Where nodes unpack what arrives, beside the tunnel devices that this one has."""
+    tcp_idle_seconds: int = IDLE_TCP
+    """How long an established TCP connection may be silent."""
     audit_seconds: float = 600.0
     """Between two comparisons of the kernel's maps with the wanted ones."""
     system_namespace: str = RECORD_NAMESPACE

@@ -31,14 +31,17 @@ class ConnectionFlag(IntFlag):
 
 TIMEOUTS = {
     "TCP_SYN": 20,
-    "TCP": 3600,
+    "TCP": 8000,
     "TCP_FIN": 30,
     "TCP_RST": 40,
     "UDP": 60,
+    "UDP_REPLIED": 180,
     "ICMP": 5,
     "OTHER": 600,
 }
 """Seconds without a packet, by the name of the C constant without CT_TIMEOUT_."""
+IDLE_TCP = TIMEOUTS["TCP"]
+"""What holds for an established TCP connection unless the agent was told otherwise."""
 
 BOTH_FINS = ConnectionFlag.FIN_OPENER | ConnectionFlag.FIN_REPLY
 
@@ -59,17 +62,19 @@ class Connection:
     flags: ConnectionFlag
     reason: int
     idle: float
+    allowed: int
+    """Seconds that it may be idle in its state."""
 
     @property
     def ended(self) -> bool:
         """Has it been silent for longer than its state allows?"""
-        return self.idle > timeout(self.protocol, self.flags)
+        return self.idle > self.allowed
 
 
-def timeout(protocol: int, flags: ConnectionFlag) -> int:
+def timeout(protocol: int, flags: ConnectionFlag, idle_tcp: int) -> int:
     """Seconds that a connection in this state may be silent."""
     if protocol == UDP:
-        return TIMEOUTS["UDP"]
+        return TIMEOUTS["UDP_REPLIED" if ConnectionFlag.REPLIED in flags else "UDP"]
     if protocol in (ICMP, ICMPV6):
         return TIMEOUTS["ICMP"]
     if protocol != TCP:
@@ -79,11 +84,11 @@ def timeout(protocol: int, flags: ConnectionFlag) -> int:
     if flags & BOTH_FINS == BOTH_FINS:
         return TIMEOUTS["TCP_FIN"]
     if flags & (ConnectionFlag.REPLIED | ConnectionFlag.ADOPTED):
-        return TIMEOUTS["TCP"]
+        return idle_tcp
     return TIMEOUTS["TCP_SYN"]
 
 
-def unpack(key: bytes, value: bytes, now: int) -> Connection:
+def unpack(key: bytes, value: bytes, now: int, idle_tcp: int = IDLE_TCP) -> Connection:
     """The connection of an entry; `now` is the monotonic clock in nanoseconds."""
     k = layout.ConnectionKey.from_buffer_copy(key)
     v = layout.ConnectionValue.from_buffer_copy(value)
@@ -100,14 +105,15 @@ def unpack(key: bytes, value: bytes, now: int) -> Connection:
         flags=ConnectionFlag(v.flags),
         reason=v.reason,
         idle=max(0, _silence(v.last, now)) / NANOSECONDS,
+        allowed=timeout(k.protocol, ConnectionFlag(v.flags), idle_tcp),
     )
 
 
-def has_ended(key: bytes, value: bytes, now: int) -> bool:
+def has_ended(key: bytes, value: bytes, now: int, idle_tcp: int = IDLE_TCP) -> bool:
     """`Connection.ended`, without unpacking what it does not need."""
     protocol = layout.ConnectionKey.from_buffer_copy(key).protocol
     v = layout.ConnectionValue.from_buffer_copy(value)
-    allowed = timeout(protocol, ConnectionFlag(v.flags)) * NANOSECONDS
+    allowed = timeout(protocol, ConnectionFlag(v.flags), idle_tcp) * NANOSECONDS
     return _silence(v.last, now) > allowed
 
 

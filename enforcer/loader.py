@@ -42,6 +42,7 @@ MAPS = (
     "rng_map",
     "svc_map",
     "ct_map",
+    "idle_map",
     "frag_map",
     "stats_map",
     "lost_map",

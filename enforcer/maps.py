@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from enforcer import kernel, layout
-from enforcer.connections import Connection, has_ended, unpack
+from enforcer.connections import IDLE_TCP, NANOSECONDS, Connection, has_ended, unpack
 from enforcer.tables import (
     AddressEntry,
     CidrEntry,
@@ -197,6 +197,11 @@ def _pack_value(value: Value) -> bytes:
     return layout.pack_endpoint(value)
 
 
+OTHERS = ("ct_map", "idle_map", "stats_map", "lost_map", TUNNELS)
+"""Maps that hold no tables."""
+IDLE_SIZE = 8
+
+
 class Maps:
     """The pinned maps of one node. Open with `Maps.open`, close or use as a context."""
 
@@ -209,8 +214,7 @@ class Maps:
     @classmethod
     def open(cls, pin_path: Path) -> Maps:
         """Open the maps below the directory that loader.ensure_loaded returned."""
-        others = ["ct_map", "stats_map", "lost_map", TUNNELS]
-        names = [*(table.value for table in Table), *others]
+        names = [*(table.value for table in Table), *OTHERS]
         handles: dict[str, kernel.Handle] = {}
         try:
             for name in names:
@@ -355,23 +359,34 @@ class Maps:
 
     def connections(self) -> tuple[Connection, ...]:
         """Every tracked connection, sorted; ended ones stay until they are pushed out or expire."""
-        now = time.monotonic_ns()
-        return tuple(sorted(unpack(k, v, now) for k, v in self._dump("ct_map")))
+        now, idle = time.monotonic_ns(), self.idle_tcp
+        return tuple(sorted(unpack(k, v, now, idle) for k, v in self._dump("ct_map")))
+
+    @property
+    def idle_tcp(self) -> int:
+        """Seconds that an established TCP connection may be silent."""
+        raw = kernel.map_lookup(self._handles["idle_map"].fd, bytes(4), IDLE_SIZE) or b""
+        return int.from_bytes(raw, "little") // NANOSECONDS or IDLE_TCP
+
+    @idle_tcp.setter
+    def idle_tcp(self, seconds: int) -> None:
+        value = (seconds * NANOSECONDS).to_bytes(IDLE_SIZE, "little")
+        kernel.map_update(self._handles["idle_map"].fd, bytes(4), value)
 
     def collect(self) -> int:
         """Remove connections that have ended; how many are left. For every half minute or so.
 
         An entry is read again right before it goes: a packet may have revived it meanwhile.
         """
-        now = time.monotonic_ns()
+        now, idle = time.monotonic_ns(), self.idle_tcp
         tracked = self._dump("ct_map")
         descriptor, size = self._handles["ct_map"].fd, self._info["ct_map"].value_size
         left = len(tracked)
         for key, value in tracked:
-            if not has_ended(key, value, now):
+            if not has_ended(key, value, now, idle):
                 continue
             latest = kernel.map_lookup(descriptor, key, size)
-            if latest is not None and has_ended(key, latest, now):
+            if latest is not None and has_ended(key, latest, now, idle):
                 left -= kernel.map_delete(descriptor, key)
         self.collected = Collected(left, len(tracked) - left)
         return left

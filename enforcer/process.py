@@ -68,6 +68,7 @@ def _enforce(
         pins = loader.ensure_loaded(settings.pin_dir)
         bootstrap.reached("programs")
         maps = stack.enter_context(Maps.open(pins))
+        maps.idle_tcp = settings.tcp_idle_seconds
         reader = stack.enter_context(FlowReader.open(pins))
         board = Board()
         feed = Feed(board, settings.node, lambda: maps.lost().events, contexts)

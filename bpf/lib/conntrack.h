@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What a connection entry means: age, direction, state. Pure; the lookups are in track.h.
+ * What a connection entry means: age, direction, state. Pure, but for the one age that the agent
+ * sets; the lookups are in track.h.
  *
  * Only packets that answer the opener are exempt from policy. A packet that starts a conversation
  * (a SYN without ACK, an ICMP echo request) is never an answer, even where the ports fit.
@@ -10,13 +11,16 @@
 
 #define CT_SECOND 1000000000ULL
 #define CT_TIMEOUT_TCP_SYN (20 * CT_SECOND)
-#define CT_TIMEOUT_TCP (3600 * CT_SECOND)
+/* Above Linux' keepalive, which begins at 7,200 s and gives up at 7,875; ct_idle_tcp(). */
+#define CT_TIMEOUT_TCP (8000 * CT_SECOND)
 #define CT_TIMEOUT_TCP_FIN (30 * CT_SECOND)
 #define CT_TIMEOUT_TCP_RST (40 * CT_SECOND)
 #define CT_TIMEOUT_UDP (60 * CT_SECOND)
+#define CT_TIMEOUT_UDP_REPLIED (180 * CT_SECOND)
 #define CT_TIMEOUT_ICMP (5 * CT_SECOND)
 #define CT_TIMEOUT_OTHER (600 * CT_SECOND)
 #define CT_TIMEOUT_FRAGMENT (30 * CT_SECOND)
+#define CT_TIMEOUT_SHORTEST CT_TIMEOUT_ICMP
 /* Writing `last` on every packet would bounce its cache line between CPUs for nothing. */
 #define CT_TOUCH (CT_SECOND / 8)
 
@@ -32,10 +36,21 @@ static __always_inline __u64 ct_now(void)
 	return bpf_ktime_get_coarse_ns();
 }
 
+/* How long TCP may be silent, in nanoseconds; 0: as long as CT_TIMEOUT_TCP says. */
+BPF_TABLE("array", __u32, __u64, idle_map, 1);
+
+static __always_inline __u64 ct_idle_tcp(void)
+{
+	__u32 zero = 0;
+	__u64 *set = idle_map.lookup(&zero);
+
+	return set && *set ? *set : CT_TIMEOUT_TCP;
+}
+
 static __always_inline __u64 ct_timeout(const struct ct_value *entry, __u8 protocol)
 {
 	if (protocol == PROTOCOL_UDP)
-		return CT_TIMEOUT_UDP;
+		return entry->flags & CT_REPLIED ? CT_TIMEOUT_UDP_REPLIED : CT_TIMEOUT_UDP;
 	if (protocol == PROTOCOL_ICMP || protocol == PROTOCOL_ICMPV6)
 		return CT_TIMEOUT_ICMP;
 	if (protocol != PROTOCOL_TCP)
@@ -45,7 +60,7 @@ static __always_inline __u64 ct_timeout(const struct ct_value *entry, __u8 proto
 	if ((entry->flags & CT_FIN_OPENER) && (entry->flags & CT_FIN_REPLY))
 		return CT_TIMEOUT_TCP_FIN;
 	if (entry->flags & (CT_REPLIED | CT_ADOPTED))
-		return CT_TIMEOUT_TCP;
+		return ct_idle_tcp();
 	return CT_TIMEOUT_TCP_SYN;
 }
 
@@ -57,7 +72,9 @@ static __always_inline __s64 ct_silence(const struct ct_value *entry, __u64 now)
 
 static __always_inline int ct_expired(const struct ct_value *entry, __u8 protocol, __u64 now)
 {
-	return ct_silence(entry, now) > (__s64)ct_timeout(entry, protocol);
+	__s64 silence = ct_silence(entry, now);
+
+	return silence > (__s64)CT_TIMEOUT_SHORTEST && silence > (__s64)ct_timeout(entry, protocol);
 }
 
 static __always_inline int ct_closed(const struct ct_value *entry)

@@ -140,8 +140,6 @@ def connections(maps: Maps, state: State, name: str) -> list[Json]:
 
 
 def _connection(found: Connection, state: State, pods: Mapping[int, str]) -> Json:
-    from enforcer.connections import timeout
-
     ingress = found.opener is Dir.INGRESS
     ends = ((found.local, found.local_port), (found.remote, found.remote_port))
     source, destination = reversed(ends) if ingress else ends
@@ -157,7 +155,7 @@ def _connection(found: Connection, state: State, pods: Mapping[int, str]) -> Jso
         "destination": destination[0],
         "destinationPort": destination[1],
         "idleSeconds": round(found.idle, 1),
-        "expiresSeconds": round(max(0.0, timeout(found.protocol, found.flags) - found.idle), 1),
+        "expiresSeconds": round(max(0.0, found.allowed - found.idle), 1),
         "flags": [text for flag, text in CONNECTION_STATES if flag in found.flags],
         "generation": found.generation,
         "rule": state.tables.rules.get(found.rule),

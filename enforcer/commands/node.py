@@ -76,6 +76,14 @@ def enforcer() -> None:
     "repeated; ports of the tunnel devices that this node has count, too.",
 )
 @click.option(
+    "--tcp-idle-seconds",
+    type=click.IntRange(min=60, max=10**8),
+    default=8000,
+    show_default=True,
+    help="How long an established TCP connection may be silent; keep it above the keepalive of "
+    "your applications.",
+)
+@click.option(
     "--audit-seconds",
     type=click.FloatRange(min=1),
     default=600,
@@ -102,6 +110,7 @@ def run_agent(
     cni_bin_dir: Path | None,
     watch_interfaces: tuple[str, ...],
     tunnel_ports: tuple[int, ...],
+    tcp_idle_seconds: int,
     audit_seconds: float,
     metrics_listen: str | None,
     metrics_context: tuple[str, ...],
@@ -125,6 +134,7 @@ def run_agent(
         kubeconfig=kubeconfig,
         system_namespace=system_namespace,
         tunnel_ports=tunnel_ports,
+        tcp_idle_seconds=tcp_idle_seconds,
         audit_seconds=audit_seconds,
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,

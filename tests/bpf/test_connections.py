@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -185,10 +185,11 @@ def test_replies_go_on_when_isolation_comes_later(veth: Veth, family: int) -> No
 
 TIMEOUTS = [
     pytest.param("syn", 20, id="SYN sent"),
-    pytest.param("established", 3600, id="established"),
+    pytest.param("established", 8000, id="established"),
     pytest.param("fin", 30, id="both FINs seen"),
     pytest.param("rst", 40, id="reset"),
     pytest.param("udp", 60, id="UDP"),
+    pytest.param("answered", 180, id="UDP, answered"),
     pytest.param("icmp", 5, id="ICMP"),
 ]
 
@@ -206,6 +207,7 @@ def test_entries_live_as_long_as_their_state_says(
         "fin": ([tcp(), tcp("FA")], [tcp_back(), tcp_back("FA")]),
         "rst": ([tcp()], [tcp_back("RA")]),
         "udp": ([udp()], []),
+        "answered": ([udp()], [udp(port=40000, client_port=53)]),
         "icmp": ([echo(family)], []),
     }
     sent, received = dialogue[kind]
@@ -215,9 +217,50 @@ def test_entries_live_as_long_as_their_state_says(
     for segment in sent[1:]:
         assert veth.from_pod(there / segment).passed
     age(veth, timeout + (2 if late else -2))
-    last = {"udp": udp(port=40000, client_port=53), "icmp": echo_reply(family)}
+    datagram = udp(port=40000, client_port=53)
+    last = {"udp": datagram, "answered": datagram, "icmp": echo_reply(family)}
     answer = veth.to_pod(back / last.get(kind, tcp_back("A")))
     assert answer.passed is not late
+
+
+@pytest.fixture
+def idle_tcp(veth: Veth) -> Iterator[int]:
+    """The agent was told another age."""
+    before = veth.maps.idle_tcp
+    veth.maps.idle_tcp = 100
+    yield 100
+    veth.maps.idle_tcp = before
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])
+def test_how_long_tcp_may_rest_is_the_agents_to_say(
+    veth: Veth, family: int, idle_tcp: int, late: bool
+) -> None:
+    veth.configure(WALLED, OWN_TENANT)
+    assert veth.from_pod(ip(family, POD, OTHER) / tcp()).passed
+    assert veth.to_pod(ip(family, OTHER, POD) / tcp_back()).passed
+    age(veth, idle_tcp + (2 if late else -2))
+    assert [entry.ended for entry in own_connections(veth)] == [late]
+    assert veth.to_pod(ip(family, OTHER, POD) / tcp_back("PA")).passed is not late
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_either_direction_keeps_an_entry_alive(veth: Veth, family: int, kind: str) -> None:
+    veth.configure(WALLED, OWN_TENANT)
+    there, back = ip(family, POD, OTHER), ip(family, OTHER, POD)
+    opening, said, answered, allowed = {
+        "tcp": (tcp(), tcp("A"), tcp_back("A"), 8000),
+        "udp": (udp(), udp(), udp(port=40000, client_port=53), 180),
+    }[kind]
+    assert veth.from_pod(there / opening).passed
+    assert veth.to_pod(back / (tcp_back() if kind == "tcp" else answered)).passed
+    for _ in range(2):
+        age(veth, allowed - 10)
+        assert veth.to_pod(back / answered).passed, "the server, which waits for nothing"
+        age(veth, allowed - 10)
+        assert veth.from_pod(there / said).passed
+    age(veth, allowed - 10)
+    assert veth.to_pod(back / answered).reason is ForwardReason.REPLY
 
 
 def test_an_entry_from_before_the_boot_has_ended(veth: Veth, family: int) -> None:
