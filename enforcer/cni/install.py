@@ -14,9 +14,11 @@ import logging
 import os
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from enforcer.attachments import Attachments
 from enforcer.beside import Part, Report
 from enforcer.cni import build, conflist, trial
 from enforcer.cni.conflist import BadConflist, Entry
@@ -49,6 +51,11 @@ class Places:
         return self.bin_dir / build.PLUGIN
 
     @property
+    def leaving(self) -> Path:
+        """After the end: a file for each sandbox that was made with the program, and still is."""
+        return self.program.with_name(f"{build.PLUGIN}.leaving")
+
+    @property
     def namespaces(self) -> Path:
         """What the plugin reads when no agent answers."""
         return self.conf_dir / NAMESPACES
@@ -78,6 +85,7 @@ def install_program(places: Places) -> None:
     built = build.find()
     try:
         places.bin_dir.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(places.leaving, ignore_errors=True)
         if places.program.exists() and filecmp.cmp(built, places.program, shallow=False):
             return
         unfinished = places.bin_dir / f".{build.PLUGIN}{UNFINISHED}"
@@ -118,7 +126,8 @@ def join(places: Places, entry: Entry) -> Path | None:
 
 def leave(places: Places) -> None:
     """Take our entry out of every configuration, bring back what was set aside, and remove the
-    program unless another agent's entry still names it.
+    program, unless another agent's entry still names it or a sandbox was made with it: that one
+    may be deleted with the configuration of then. What is left says yes, and goes with the last.
     """
     _refuse_while_running(places.run_dir)
     entry = places.entry()
@@ -135,7 +144,18 @@ def leave(places: Places) -> None:
     for leftover in (places.namespaces, *places.conf_dir.glob(f"*{UNFINISHED}")):
         leftover.unlink(missing_ok=True)
     if not used:
+        _leave_program(places, [a.container for a in Attachments(places.run_dir).snapshot()])
+
+
+def _leave_program(places: Places, sandboxes: Sequence[str]) -> None:
+    shutil.rmtree(places.leaving, ignore_errors=True)
+    if not sandboxes:
         places.program.unlink(missing_ok=True)
+        return
+    places.leaving.mkdir(mode=0o700)
+    for container in sandboxes:
+        (places.leaving / container).touch()
+    event(log, "cni_program_left", path=str(places.program), sandboxes=len(sandboxes))
 
 
 def _refuse_while_running(run_dir: Path) -> None:

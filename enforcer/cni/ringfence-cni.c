@@ -33,6 +33,7 @@
 #define LONGEST_TIMEOUT 300
 #define ANSWER_GRACE 5 /* seconds that an agent has beyond the time that it was given to wait */
 #define RETRY_MS 50
+#define LEAVING ".leaving" /* behind the program's own path, see is_leaving() */
 
 /* Error codes of the CNI specification. */
 enum code {
@@ -388,13 +389,52 @@ static int is_strict(const char *namespace)
 	return strict < 0 ? others : strict;
 }
 
+/*
+ * After `enforcer uninstall` the program stays for pods that know it: runtimes may delete them with
+ * the configuration under which they were made. A directory beside it has a file for each of them.
+ */
+static int leaving_path(char *target, size_t size)
+{
+	ssize_t length = readlink("/proc/self/exe", target, size - sizeof(LEAVING));
+
+	if (length <= 0)
+		return 0;
+	memcpy(target + length, LEAVING, sizeof(LEAVING));
+	return 1;
+}
+
+static int is_leaving(void)
+{
+	char path[4096];
+
+	return leaving_path(path, sizeof(path)) && !access(path, F_OK);
+}
+
+/* With the last of these pods the directory goes, and the program itself. */
+static int delete_without_agent(const char *container)
+{
+	char path[4096], file[4096 + 256];
+	int length;
+
+	if (!leaving_path(path, sizeof(path)))
+		return 0;
+	length = snprintf(file, sizeof(file), "%s/%s", path, container);
+	if (!strchr(container, '/') && length < (int)sizeof(file))
+		unlink(file);
+	if (!rmdir(path)) {
+		path[strlen(path) - strlen(LEAVING)] = 0;
+		unlink(path);
+	}
+	return 0;
+}
+
 /* ADD and CHECK: pods that may start without us are none of our business. */
 static int pass_without_agent(int is_add)
 {
 	char namespace[256];
 
 	pod_namespace(namespace, sizeof(namespace));
-	if (*namespace && is_strict(namespace))
+	if (*namespace && !is_leaving() && is_strict(namespace))
 		fail(TRY_AGAIN, "ringfence: no agent answers on this node",
 		     "namespace %s has a strict tenant, or may have one (%s), and its pods start "
 		     "only when their policy is in force; nothing answered on %s in %d s: is the "
@@ -413,8 +453,9 @@ static int is_urgent(const char *command)
 
 static int without_agent(const char *command)
 {
-	if (is_cleanup)
-		return 0; /* the agent notices that the interface is gone */
+	if (is_cleanup) /* the agent notices that the interface is gone */
+		return strcmp(command, "DEL") ? 0
+					      : delete_without_agent(variable("CNI_CONTAINERID"));
 	if (is_urgent(command))
 		return pass_without_agent(!strcmp(command, "ADD"));
 	fail(NOT_AVAILABLE, "ringfence: no agent answers on this node",

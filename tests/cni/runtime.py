@@ -41,6 +41,8 @@ class Runtime:
     version: str = "1.1.0"
     more: Config = field(default_factory=dict)
     prefix: Sequence[str] = ()
+    program: Path | None = None
+    """None: as it was built."""
 
     def call(
         self,
@@ -81,7 +83,7 @@ class Runtime:
     def raw(self, environment: Mapping[str, str], config: bytes) -> Result:
         """The program itself."""
         finished = subprocess.run(
-            [*self.prefix, str(build.find())],
+            [*self.prefix, str(self.program or build.find())],
             input=config,
             env={**environment, "PATH": os.defpath},
             capture_output=True,

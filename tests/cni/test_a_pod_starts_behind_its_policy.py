@@ -13,6 +13,7 @@ import pytest
 from enforcer import attach, control, loader
 from enforcer.cni import conflist
 from enforcer.lab import netns
+from enforcer.lab.names import NETNS_ROOT
 from tests.cni.node import CONFLIST, Node, deny_ingress, pod, reaches, started
 from tests.testbed.waiting import eventually, kill, patience
 
@@ -205,5 +206,14 @@ def test_agent_away_then_back_then_uninstalled(tmp_path: Path) -> None:
         subprocess.run(node.command("uninstall"), check=True, timeout=patience(30))
         assert node.conflist.read_text() == CONFLIST
         assert [p.name for p in node.places.conf_dir.iterdir()] == [node.conflist.name]
-        assert not list(node.places.bin_dir.iterdir())
         assert not node.pin_dir.exists()
+        kept = {file.name for file in node.places.leaving.iterdir()}
+        assert kept == {ours.netns, friend.netns}, "who was made with the plugin"
+        installed = replace(node.runtime(seconds=1), program=node.places.program)
+        for wire, left in ((ours, True), (ours, True), (friend, False)):
+            netns_path = str(NETNS_ROOT / wire.netns)
+            assert installed.call("CHECK", wire.netns, "t1/a", netns=netns_path).code == 0
+            deleted = installed.call("DEL", wire.netns, "t1/a", netns=netns_path)
+            assert (deleted.code, deleted.output) == (0, "")
+            assert node.places.program.exists() is left
+        assert not list(node.places.bin_dir.iterdir())
