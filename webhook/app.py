@@ -21,6 +21,7 @@ from generators.kyverno.model import FailurePolicy
 from generators.logs import event
 from generators.tenants.model import TenantConfig
 from webhook import mutate, validate
+from webhook.bounds import taking_turns
 from webhook.policy_desk import NotServedYet, PolicyDesk
 from webhook.review import (
     BadReview,
@@ -103,6 +104,10 @@ class Endpoint:
     def __call__(self) -> Response:
         """Answer the current request."""
         start = time.perf_counter()
+        with taking_turns(request.content_length or 0):
+            return self._answer(start)
+
+    def _answer(self, start: float) -> Response:
         config = self.state.tenants.config
         try:
             review = parse_review(read_body())

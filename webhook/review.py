@@ -18,6 +18,7 @@ from typing import ClassVar
 import orjson
 
 from generators.tenants.assignment import Requester
+from webhook.bounds import MOST_ELEMENTS, elements
 
 API_VERSION = "admission.k8s.io/v1"
 KIND = "AdmissionReview"
@@ -39,7 +40,7 @@ class BadReview(Exception):
 
 
 class ReviewTooLarge(BadReview):
-    """The body is larger than MAX_BODY."""
+    """The body is larger than MAX_BODY, or holds more than MOST_ELEMENTS."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     reason = "RequestEntityTooLarge"
@@ -179,6 +180,8 @@ def parse_review(body: bytes) -> Review:
     """The Review in `body`; BadReview names the first field that is wrong."""
     if len(body) > MAX_BODY:
         raise ReviewTooLarge(f"the body is larger than {MAX_BODY} bytes")
+    if elements(body) > MOST_ELEMENTS:
+        raise ReviewTooLarge(f"the body holds more than {MOST_ELEMENTS} elements")
     try:
         # orjson refuses a depth of 1024 and what is not UTF-8; it never recurses in Python.
         document: object = orjson.loads(body)
