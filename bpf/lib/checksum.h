@@ -12,15 +12,14 @@
 #define RINGFENCE_CHECKSUM_H
 
 #define EINVAL 22
-#define CHECKSUM_PROBED 0 /* the first bytes of the frame: nobody judges the MAC it goes to */
+#define CHECKSUM_PROBED 12 /* the EtherType, which is known */
 
 /* 2 more in the ones' complement: never the same word. */
-static __always_inline int checksum_is_pending(struct __sk_buff *skb)
+static __always_inline int checksum_is_pending(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u16 before = 0, after = 0;
+	__u16 before = packet->ethertype, after = 0;
 
-	if (bpf_skb_load_bytes(skb, CHECKSUM_PROBED, &before, sizeof(before)) ||
-	    bpf_l4_csum_replace(skb, CHECKSUM_PROBED, net16(1), net16(3), 2) ||
+	if (bpf_l4_csum_replace(skb, CHECKSUM_PROBED, net16(1), net16(3), 2) ||
 	    bpf_skb_load_bytes(skb, CHECKSUM_PROBED, &after, sizeof(after)))
 		return 1;
 	if (before == after)
@@ -49,7 +48,7 @@ static __always_inline int checksum_is_harmless(struct __sk_buff *skb, const str
 {
 	int place = checksum_place(packet, reason);
 
-	if (!skb->gso_size && !checksum_is_pending(skb))
+	if (!skb->gso_size && !checksum_is_pending(skb, packet))
 		return 1;
 	/* Where it does not refuse, the packet is cut, and dropped. */
 	return place >= 0 && bpf_skb_change_tail(skb, packet->l4 + place + 1, 0) == -EINVAL;

@@ -226,6 +226,14 @@ class Veth:
             run.verdict, reason_of(counted[0].reason), counted[0].rule, self.reader.read()
         )
 
+    def event(self, direction: Dir, frame: bytes, came_by: int = 0) -> FlowRecord | None:
+        """What is told about one frame; None where it passed as no news."""
+        context = kernel.SkbContext(ifindex=LOOPBACK, ingress_ifindex=came_by)
+        run = kernel.test_run(self._programs[direction].fd, frame, context)
+        events = self.reader.read()
+        assert len(events) == (run.verdict == SHOT), "each drop is told once"
+        return events[0] if events else None
+
     def _counts(self, direction: Dir) -> dict[Statistic, int]:
         return {
             replace(s, packets=0, octets=0): s.packets
