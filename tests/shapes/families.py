@@ -433,6 +433,22 @@ def friends(scene: Scene) -> list[Shape]:
     return found + [_shape(len(well) + i, name, frame) for i, (name, frame) in enumerate(ill)]
 
 
+def pending_checksums(scene: Scene) -> list[Shape]:
+    """A friend's packets with a pending checksum at every even place from the IP header on."""
+    found: list[Shape] = []
+    for family, (protocol, usual) in product((4, 6), ((UDP, 6), (TCP, 16))):
+        header = to_victim(scene, family, protocol)
+        transport = 34 if family == 4 else 54
+        make = frames.udp if protocol == UDP else frames.tcp
+        frame = framed(scene, header, make(header, PORT, bytes(40) + MARK))
+        for place in range(22, transport + 32, 2):
+            said = struct.pack("=BBHHHH", 1, 0, 0, 0, place - 2, 2)
+            name = f"{protocol} in {family}, {place - transport} from the transport"
+            fits = place >= transport + usual
+            found.append(_shape(len(found), name, frame, arrives=fits, offload=said))
+    return found
+
+
 def _well_formed(scene: Scene) -> Iterator[Made]:
     for made in extension_headers(scene):
         if made[0] in ("headers hop", "headers destination", "headers hop destination"):

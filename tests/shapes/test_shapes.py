@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shapes.families import Shape, friends, some, strangers
+from tests.shapes.families import Shape, friends, pending_checksums, some, strangers
 from tests.shapes.ground import FRIEND, STRANGER, Ground, Wiring, ground
 
 pytestmark = pytest.mark.bpf
@@ -48,6 +48,14 @@ def test_shapes_arrive_where_nothing_is_enforced(pins: Path) -> None:
     with ground(pins, Wiring.BRIDGE, enforced=False) as on:
         shapes = some(strangers(on.scene(STRANGER)), SEED, FEW)
         assert len(on.arrived(STRANGER, shapes)) > len(shapes) // 2
+
+
+@pytest.mark.timeout(120)
+def test_pending_checksum_is_where_the_transport_has_it(pins: Path) -> None:
+    """What is written after the verdict is behind all that was judged."""
+    with ground(pins, Wiring.NODES) as on:
+        pending = pending_checksums(on.scene(FRIEND))
+        assert wrong(on, FRIEND, pending) == ([], [])
 
 
 @pytest.mark.slow

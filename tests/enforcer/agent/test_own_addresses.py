@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcer import kernel
 from enforcer.changes import NodesChange, PodChange
 from enforcer.lab import netns, network
 from enforcer.links import Held, Link
@@ -17,6 +18,7 @@ from enforcer.maps import Maps
 from enforcer.own_addresses import OwnNode, of_node
 from enforcer.tables import IDENTITY_HOST
 from generators.objects import Node as NodeObject
+from generators.protocols import TUNNEL_PORTS
 from tests.enforcer.node import PORT, SILENCE_SECONDS, Node, deny_ingress
 from tests.testbed.waiting import eventually
 
@@ -152,3 +154,26 @@ def test_an_address_that_comes_or_goes_is_the_node_or_not(node: Node, source: st
     network.connect_pod(node.name, node.wires["t1/a"])  # routes went with the last address
     assert enters(node, source, "t1/a")
     assert not node.reaches("t2/b", "t1/a")
+
+
+@pytest.mark.bpf
+@pytest.mark.timeout(120)
+def test_ports_of_a_nodes_tunnels_are_followed(node: Node) -> None:
+    """A device made while the agent runs counts, beside the ports that are usual."""
+    agent = node.start()
+    node.wait(node.write(*node.pods()), agent)
+    (pins,) = node.pin_dir.glob("v*")
+    ip = ("ip", "-n", node.name, "link")
+    with kernel.open_pin(pins / "tunnel_map") as ports:
+
+        def leads_to_tunnel(port: int) -> bool:
+            word = kernel.map_lookup(ports.fd, (port // 64).to_bytes(4, "little"), 8)
+            return word is not None and bool(word[port % 64 // 8] >> port % 8 & 1)
+
+        eventually(lambda: all(map(leads_to_tunnel, TUNNEL_PORTS)), "usual ports are refused")
+        assert not leads_to_tunnel(7777)
+        device = ["tunnel", "type", "vxlan", "id", "7", "dstport", "7777", "local", "192.0.2.1"]
+        subprocess.run([*ip, "add", *device], check=True, capture_output=True)
+        eventually(lambda: leads_to_tunnel(7777), "a new tunnel is followed")
+        subprocess.run([*ip, "delete", "tunnel"], check=True, capture_output=True)
+        eventually(lambda: not leads_to_tunnel(7777), "its end is followed, too")
