@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enforcer.lab.names import DEFAULT_LAB, Places, places, pod_key
+from enforcer.lab.names import DEFAULT_LAB, Places, Shape, places, pod_key
 from generators.output import Output, on_terminal, output_option, structured
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ def lab() -> None:
     help="Join this API server instead of starting one.",
 )
 @click.option("--nodes", type=int, metavar="N", help="How many hollow nodes  [default: 2]")
+@click.option(
+    "--network",
+    type=click.Choice([shape.value for shape in Shape]),
+    default=Shape.GATEWAY.value,
+    show_default=True,
+    help="How pods are wired: by a next hop nobody has, an address at each veth, or a bridge.",
+)
 @NAME
 def up(
     config: Path | None,
@@ -73,6 +80,7 @@ def up(
     api_server: bool,
     kubeconfig: Path | None,
     nodes: int | None,
+    network: str,
     lab: str,
 ) -> None:
     """Start a lab: the webhook, the enforcer, and the objects in PATH as running pods."""
@@ -83,14 +91,14 @@ def up(
     if api_server or kubeconfig is not None:
         from enforcer.lab.api import session as api
 
-        wish = api.Wish(kubeconfig, HOLLOW_NODES if nodes is None else nodes)
+        wish = api.Wish(kubeconfig, HOLLOW_NODES if nodes is None else nodes, Shape(network))
         report = api.up(where, config, wish, paths)
         click.echo(where.kubeconfig)
         hint = f"`export KUBECONFIG={where.kubeconfig}`, or `ringfence lab kubectl{_option(where)}`"
     elif nodes is not None:
         raise click.UsageError("--nodes needs --api-server or --kubeconfig FILE")
     else:
-        report = session.up(where, config, paths, Requester())
+        report = session.up(where, config, paths, Requester(), Shape(network))
         hint = f"`ringfence lab probe{_option(where)}`"
     _print(report)
     click.echo(f'lab "{lab}" is up: {hint}', err=True)

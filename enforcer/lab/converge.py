@@ -17,7 +17,7 @@ from enforcer.lab.ledger import Ledger, write_atomically
 from enforcer.lab.lifecycle import ENFORCER, start_processes
 from enforcer.lab.names import Wire
 from enforcer.lab.parts import LabFailed, away
-from enforcer.lab.pods import MANIFEST_FILE, Running, manifest, running
+from enforcer.lab.pods import MANIFEST_FILE, Running, manifest, pod_network, running
 from enforcer.lab.responder import announce
 from enforcer.lab.store import Store
 
@@ -40,7 +40,7 @@ def converge(ledger: Ledger, store: Store, config_digest: str | None) -> None:
                 network.add_node_address(places.node_netns, address)
     _enforce(ledger, manifest(places, store), config_digest)
     for wire in new:
-        network.connect_pod(places.node_netns, wire)
+        network.connect_pod(places.node_netns, wire, pod_network(ledger.state.shape))
     ledger.update(replace(ledger.state, wires=(*ledger.state.wires, *new)))
     announce(places.responder_socket, [item.site() for item in pods])
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypedDict
 
-from enforcer.lab.names import Places, Wire
+from enforcer.lab.names import Places, Shape, Wire
 from enforcer.lab.processes import Process, boot_id
 from generators.errors import RingfenceError
 
@@ -61,7 +61,8 @@ class State:
     `boot`: which boot of the machine it is from; `netns`: names below /run/netns; `wires`: pods
     whose network namespace is complete; `pins`: the directory of pinned programs; `config`: the
     tenant file, absolute; `directory`: where its user was, so that messages name the file as the
-    user did; `webhook`: its address, while there is one; `nodes`: how many hollow nodes it has.
+    user did; `webhook`: its address, while there is one; `nodes`: how many hollow nodes it has;
+    `shape`: of its pods' network.
     """
 
     name: str
@@ -76,6 +77,7 @@ class State:
     webhook: str | None = None
     backing: Backing = Backing.FILES
     nodes: int = 0
+    shape: Shape = Shape.GATEWAY
 
     def process(self, name: str) -> Process | None:
         """The lab's process of that name."""
@@ -110,6 +112,7 @@ class _Document(TypedDict):
     webhook: str | None
     backing: str
     nodes: int
+    shape: str
 
 
 @dataclass(slots=True)
@@ -169,6 +172,7 @@ def _state(document: _Document) -> State:
         webhook=document["webhook"],
         backing=Backing(document["backing"]),
         nodes=document["nodes"],
+        shape=Shape(document["shape"]),
     )
 
 

@@ -25,7 +25,7 @@ from enforcer.lab.api import bringup, journal
 from enforcer.lab.api.control_plane import PROGRAMS
 from enforcer.lab.api.topology import hollow_nodes
 from enforcer.lab.ledger import STATE_FILE, Backing, Ledger, Lock, Phase, State
-from enforcer.lab.names import NETNS_ROOT, NODE, Places
+from enforcer.lab.names import NETNS_ROOT, NODE, Places, Shape
 from enforcer.lab.parts import (
     POLL_SECONDS,
     READY_SECONDS,
@@ -39,6 +39,7 @@ from enforcer.lab.parts import (
     start,
     wait,
 )
+from enforcer.lab.pods import pod_network
 from enforcer.lab.processes import Process
 from generators.errors import Refused
 
@@ -94,7 +95,11 @@ def clean_remains(places: Places) -> bool:
 
 
 def begin(
-    places: Places, config: Path | None, backing: Backing = Backing.FILES, nodes: int = 0
+    places: Places,
+    config: Path | None,
+    shape: Shape,
+    backing: Backing = Backing.FILES,
+    nodes: int = 0,
 ) -> Ledger:
     """A ledger for a new lab, with the network namespaces of its nodes; the caller holds the
     lock.
@@ -114,6 +119,7 @@ def begin(
         directory=str(Path.cwd()),
         backing=backing,
         nodes=nodes,
+        shape=shape,
     )
     ledger = Ledger(places, state)
     ledger.update(state)
@@ -122,9 +128,9 @@ def begin(
     for name in state.netns:
         netns.create(name)
     if hollow:
-        network.connect_nodes(places.fabric_netns, hollow)
+        network.connect_nodes(places.fabric_netns, hollow, shape)
     else:
-        network.prepare_node(places.node_netns)
+        network.prepare_node(places.node_netns, pods=pod_network(shape))
         places.manifests.mkdir(exist_ok=True)
     return ledger
 

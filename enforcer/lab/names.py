@@ -16,8 +16,10 @@ namespace's name.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from generators.errors import RingfenceError
@@ -27,8 +29,8 @@ NODE = "lab"
 NODE_ADDRESSES = ("172.31.255.1", "fd00:10:245::1")
 """The node's own addresses, on its loopback: outside the pod ranges, so it is no pod."""
 GATEWAYS = ("169.254.1.1", "fe80::1")
-"""Next hop of every pod; nobody has the address, a permanent neighbour entry leads to the
-host-side veth.
+"""Next hop of every pod on a network `gateway`; nobody has the address, a permanent neighbour entry
+leads to the host-side veth.
 """
 DEFAULT_LAB = "lab"
 
@@ -38,6 +40,35 @@ NETNS_ROOT = Path("/run/netns")
 FILE_NAME_MAX = 255
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+class Shape(StrEnum):
+    """How pods are wired to their node, as CNIs do it."""
+
+    GATEWAY = "gateway"
+    """The next hop is an address that nobody has (Calico)."""
+    PTP = "ptp"
+    """The next hop is an address of the host side of each veth."""
+    BRIDGE = "bridge"
+    """Pods are behind one bridge, whose address is the next hop (flannel, kubenet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodNetwork:
+    """The network of one node's pods; where nothing else is said, as Calico makes it."""
+
+    shape: Shape = Shape.GATEWAY
+    ranges: tuple[str, ...] = ()
+    """What is on the link behind a bridge: one range a family."""
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """The next hop of pods, in each family: the first address of the node's range, or
+        nobody's.
+        """
+        if self.shape is Shape.GATEWAY:
+            return GATEWAYS
+        return tuple(str(ipaddress.ip_network(cidr)[1]) for cidr in self.ranges)
 
 
 class BadName(RingfenceError):

@@ -1,10 +1,14 @@
 """Pods and their node as network namespaces: veths, addresses, routes. The lab's only user of
 pyroute2.
 
-A pod is wired the way Calico does it: its addresses are /32 and /128, its default route leads to a
-gateway that nobody has (a permanent neighbour entry leads it to the host-side veth), the node
-routes each address to its veth. No ARP, no neighbour discovery, no bridge: whatever a pod sends
-crosses the two programs on its veth and nothing else. `add_pod` leaves the links down;
+A pod's addresses are /32 and /128; the shape of its network says how it gets out:
+
+    gateway  by a next hop that nobody has: permanent neighbour entries on both sides, no ARP, no
+             neighbour discovery; the node routes each address to its veth
+    ptp      by an address of the veth's host side, found by ARP and neighbour discovery
+    bridge   the pods' ranges are on the link, behind a bridge whose address leads elsewhere
+
+Whatever a pod sends crosses the two programs on its veth. `add_pod` leaves the links down;
 `connect_pod` follows when the agent enforces, so no pod is ever open.
 """
 
@@ -20,11 +24,14 @@ import pyroute2  # type: ignore[import-untyped]  # no type information upstream:
 
 from enforcer.lab import netns
 from enforcer.lab.api.topology import HollowNode
-from enforcer.lab.names import GATEWAYS, NETNS_ROOT, NODE_ADDRESSES, Wire, mac
+from enforcer.lab.names import NETNS_ROOT, NODE_ADDRESSES, PodNetwork, Shape, Wire, mac
+from generators.addresses import contains
 
 POD_INTERFACE = "eth0"
 UPLINK = "uplink"
 BRIDGE = "fabric"
+POD_BRIDGE = "cni0"
+GATEWAY = PodNetwork()
 IFA_F_NODAD = 0x02
 SYSCTLS = (
     ("ipv6/conf/all/disable_ipv6", "0"),
@@ -67,9 +74,11 @@ class Netlink(Protocol):
         """Close the socket."""
 
 
-def prepare_node(node: str, addresses: Sequence[str] = NODE_ADDRESSES) -> None:
+def prepare_node(
+    node: str, addresses: Sequence[str] = NODE_ADDRESSES, pods: PodNetwork = GATEWAY
+) -> None:
     """Make a fresh network namespace a node: forwarding, both families, its own addresses on the
-    loopback.
+    loopback, and the bridge where its pods are to be behind one.
     """
     with _netlink(node) as netlink:
         _write_sysctls(NODE_SYSCTLS)
@@ -77,13 +86,25 @@ def prepare_node(node: str, addresses: Sequence[str] = NODE_ADDRESSES) -> None:
         netlink.link("set", index=loopback, state="up")
         for address in addresses:
             netlink.addr("add", index=loopback, **_single(address))
+        if pods.shape is Shape.BRIDGE:
+            _make_bridge(netlink, pods)
 
 
-def connect_nodes(fabric: str, nodes: Sequence[HollowNode]) -> None:
+def _make_bridge(netlink: Netlink, pods: PodNetwork) -> None:
+    hardware = mac(f"bridge {pods.gateways}")  # its own, or it changes with every port
+    netlink.link("add", ifname=POD_BRIDGE, kind="bridge", address=hardware)
+    index = _index(netlink, POD_BRIDGE)
+    for gateway, cidr in zip(pods.gateways, pods.ranges, strict=True):
+        length = ipaddress.ip_network(cidr).prefixlen
+        netlink.addr("add", index=index, **(_single(gateway) | {"prefixlen": length}))
+    netlink.link("set", index=index, state="up")
+
+
+def connect_nodes(fabric: str, nodes: Sequence[HollowNode], shape: Shape = Shape.GATEWAY) -> None:
     """Make fresh network namespaces nodes on one switch, each with a way to the others' pods."""
     _prepare_fabric(fabric)
     for node in nodes:
-        prepare_node(node.places.netns, ())
+        prepare_node(node.places.netns, (), node.network(shape))
         _plug_in(fabric, node.places.netns, node.port, node.interfaces)
     for node in nodes:
         for other in nodes:
@@ -146,17 +167,35 @@ def add_pod(node: str, wire: Wire) -> None:
             netlink.addr("add", index=index, **_single(address))
 
 
-def connect_pod(node: str, wire: Wire) -> None:
+def connect_pod(node: str, wire: Wire, pods: PodNetwork = GATEWAY) -> None:
     """Let packets flow: links up, then routes and neighbour entries on both sides. Again is
     fine.
     """
+    gateways = _of_families(pods.gateways, wire.addresses)
     with _netlink(node) as netlink:
-        netlink.link("set", index=_index(netlink, wire.interface), state="up")
+        index = _index(netlink, wire.interface)
+        if pods.shape is Shape.BRIDGE:
+            netlink.link("set", index=index, master=_index(netlink, POD_BRIDGE))
+        netlink.link("set", index=index, state="up")
+        if pods.shape is Shape.PTP:
+            for gateway in gateways:
+                netlink.addr("replace", index=index, **_single(gateway))
+    _lead_out(wire, pods, gateways)
+    with _netlink(node) as netlink:
+        _lead_in(netlink, wire, pods)
+
+
+def _lead_out(wire: Wire, pods: PodNetwork, gateways: Sequence[str]) -> None:
+    """The pod's own routes."""
     with _netlink(wire.netns) as netlink:
         index = _index(netlink, POD_INTERFACE)
         netlink.link("set", index=index, state="up")
-        for gateway in _of_families(GATEWAYS, wire.addresses):
-            _neighbour(netlink, index, gateway, mac(f"host {wire.interface}"))
+        if pods.shape is Shape.BRIDGE:
+            for cidr in _of_families(pods.ranges, wire.addresses):
+                netlink.route("replace", dst=cidr, oif=index)
+        for gateway in gateways:
+            if pods.shape is Shape.GATEWAY:
+                _neighbour(netlink, index, gateway, mac(f"host {wire.interface}"))
             family = ipaddress.ip_address(gateway).version
             netlink.route(
                 "replace",
@@ -165,10 +204,16 @@ def connect_pod(node: str, wire: Wire) -> None:
                 oif=index,
                 flags=["onlink"],
             )
-    with _netlink(node) as netlink:
-        index = _index(netlink, wire.interface)
-        for address in wire.addresses:
+
+
+def _lead_in(netlink: Netlink, wire: Wire, pods: PodNetwork) -> None:
+    """The node's routes to a pod; behind a bridge only to what is not in the bridge's ranges."""
+    bridged = pods.shape is Shape.BRIDGE
+    index = _index(netlink, POD_BRIDGE if bridged else wire.interface)
+    for address in wire.addresses:
+        if pods.shape is Shape.GATEWAY:
             _neighbour(netlink, index, address, mac(f"pod {wire.interface}"))
+        if not (bridged and any(contains(cidr, address) for cidr in pods.ranges)):
             netlink.route("replace", dst=_prefix(address), oif=index)
 
 
@@ -227,8 +272,9 @@ def _prefix(address: str) -> str:
 
 
 def _of_families(candidates: Sequence[str], addresses: Sequence[str]) -> tuple[str, ...]:
+    """Those of the addresses and ranges that are of the families of the pod's addresses."""
     families = {ipaddress.ip_address(address).version for address in addresses}
-    return tuple(c for c in candidates if ipaddress.ip_address(c).version in families)
+    return tuple(c for c in candidates if ipaddress.ip_network(c).version in families)
 
 
 def _write_sysctls(settings: Sequence[tuple[str, str]]) -> None:

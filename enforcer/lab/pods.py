@@ -11,10 +11,11 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from enforcer.lab.names import NODE, NODE_ADDRESSES, Places, Wire
+from enforcer.lab.names import NODE, NODE_ADDRESSES, Places, PodNetwork, Shape, Wire
 from enforcer.lab.responder import TYPES, Site
 from enforcer.lab.store import Store, Stored, key_of
-from generators.cluster import Cluster, from_objects
+from generators.cluster import DEFAULT_POD_CIDRS, Cluster, from_objects
+from generators.errors import Refused
 from generators.manifests import (
     Document,
     Documents,
@@ -42,6 +43,24 @@ class Running:
     def site(self) -> Site:
         """Where and on which ports it answers."""
         return site(self.pod, self.netns)
+
+
+def pod_network(shape: Shape) -> PodNetwork:
+    """The network of the pods on the lab's one node."""
+    return PodNetwork(shape, DEFAULT_POD_CIDRS)
+
+
+def check_addresses(shape: Shape, pods: Iterable[Pod]) -> None:
+    """Refused when a pod has the address that is its node's on this network."""
+    if shape is Shape.GATEWAY:
+        return
+    for pod in pods:
+        taken = sorted({*pod.ips} & {*pod_network(shape).gateways})
+        if taken:
+            raise Refused(
+                f"{pod.origin}: Pod {pod.key}: address {taken[0]} is the node's own on network "
+                f"{shape}; give the pod another, or start the lab with --network gateway"
+            )
 
 
 def site(pod: Pod, netns: str) -> Site:

@@ -24,8 +24,8 @@ from enforcer.lab.changes import delete as delete_objects
 from enforcer.lab.controller import synchronize
 from enforcer.lab.converge import begin_empty, converge
 from enforcer.lab.ledger import Backing, Ledger, Lock, Phase
-from enforcer.lab.names import Places
-from enforcer.lab.pods import give_addresses, nodes_of
+from enforcer.lab.names import Places, Shape
+from enforcer.lab.pods import check_addresses, give_addresses, nodes_of
 from enforcer.lab.store import Store
 from enforcer.lab.view import View, look
 from generators.errors import Refused, RingfenceError
@@ -36,7 +36,13 @@ from generators.tenants.model import TenantConfig
 Edit = Callable[[Store, Gate], Report]
 
 
-def up(places: Places, config: Path | None, paths: Sequence[str], requester: Requester) -> Report:
+def up(
+    places: Places,
+    config: Path | None,
+    paths: Sequence[str],
+    requester: Requester,
+    shape: Shape = Shape.GATEWAY,
+) -> Report:
     """Start a lab with these objects in it; whatever goes wrong, nothing stays behind."""
     machine.check()
     documents = read(paths)
@@ -44,7 +50,7 @@ def up(places: Places, config: Path | None, paths: Sequence[str], requester: Req
     with ledgers.locked(places, Lock.EXCLUSIVE):
         lifecycle.make_room(places)
         try:
-            ledger = lifecycle.begin(places, config)
+            ledger = lifecycle.begin(places, config, shape)
             begin_empty(ledger, digest)
             report = _edit(ledger, requester, lambda s, gate: apply_documents(s, documents, gate))
             ledger.update(replace(ledger.state, phase=Phase.UP))
@@ -163,6 +169,7 @@ def _edit(ledger: Ledger, requester: Requester, edit: Edit) -> Report:
         report = edit(objects, Gate(requester, config, webhook))
     if config is not None:
         report.lines += synchronize(config, objects, nodes_of(places, objects))
+    check_addresses(ledger.state.shape, objects.pods)
     give_addresses(objects)
     store.save(places.run, objects)
     converge(ledger, objects, None if config is None else config.digest)

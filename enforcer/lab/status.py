@@ -63,6 +63,7 @@ class Status(TypedDict):
 
     name: str
     config: str | None
+    network: str
     webhook: str | None
     runDirectory: str
     pinDirectory: str
@@ -95,6 +96,7 @@ def document(view: View) -> Status:
     return {
         "name": places.name,
         "config": state.config,
+        "network": state.shape.value,
         "webhook": state.webhook,
         "runDirectory": str(places.run),
         "pinDirectory": str(places.pins),
@@ -121,6 +123,7 @@ def table(status: Status) -> str:
             ("lab", status["name"]),
             ("processes", ", ".join([*processes, *missing])),
             ("tenant file", status["config"] or NONE),
+            ("network", status["network"]),
             *(
                 ("node", f"{node['networkNamespace']} {' '.join(node['addresses'])}")
                 for node in status["nodes"]

@@ -15,7 +15,7 @@ from secrets import token_hex
 
 from enforcer import attach, control
 from enforcer.lab import netns, network
-from enforcer.lab.names import Wire
+from enforcer.lab.names import PodNetwork, Wire
 from tests.testbed.waiting import ended, eventually, kill, patience
 
 NODE_NAME = "here"
@@ -30,6 +30,7 @@ class Node:
     """Two pods `t1/a` and `t2/b`, each listening on PORT; see `started` for its life."""
 
     directory: Path
+    network: PodNetwork = field(default_factory=PodNetwork)
     name: str = field(default_factory=lambda: f"rft-{token_hex(3)}")
     wires: dict[str, Wire] = field(default_factory=dict)
     listeners: list[socket.socket] = field(default_factory=list)
@@ -47,21 +48,21 @@ class Node:
     def manifests(self) -> Path:
         return self.directory / "manifests"
 
-    def build(self, pods: Sequence[str] = ("t1/a", "t2/b")) -> None:
+    def build(self, pods: Sequence[str] = ("t1/a", "t2/b"), first: int = 1) -> None:
         self.manifests.mkdir()
         netns.create(self.name)
-        network.prepare_node(self.name)
-        for number, pod in enumerate(pods, start=1):
+        network.prepare_node(self.name, pods=self.network)
+        for number, pod in enumerate(pods, start=first):
             self.add_pod(pod, number)
 
-    def add_pod(self, pod: str, number: int) -> None:
+    def add_pod(self, pod: str, number: int, of: PodNetwork | None = None) -> None:
         wire = Wire(
             f"{self.name}-{number}", f"rft{number}", (f"10.7.0.{number}", f"fd07::{number}")
         )
         self.wires[pod] = wire
         netns.create(wire.netns)
         network.add_pod(self.name, wire)
-        network.connect_pod(self.name, wire)
+        network.connect_pod(self.name, wire, of or self.network)
         with netns.inside(wire.netns):
             listener = socket.create_server(
                 ("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True

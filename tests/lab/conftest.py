@@ -67,6 +67,7 @@ class Status(TypedDict):
     """`status -o json`, as far as tests look at it."""
 
     name: str
+    network: str
     processes: list[ProcessStatus]
     pods: list[PodStatus]
     notEnforced: list[str]

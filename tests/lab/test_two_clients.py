@@ -6,11 +6,20 @@ import json
 
 import pytest
 
+from enforcer.lab.names import Shape
 from tests.conftest import Run
 from tests.lab.builders import CLUSTER, TENANTS
-from tests.lab.conftest import Cell, Key, Lab, key_of
+from tests.lab.conftest import Cell, Key, Lab, fresh, key_of
 
 pytestmark = pytest.mark.bpf
+
+CLAIMS_THE_GATEWAY = """
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy, namespace: sandbox}
+spec: {containers: [{name: c}]}
+status: {phase: Running, podIPs: [{ip: 10.244.0.1}]}
+"""
 
 
 def evaluated(run: Run) -> dict[Key, Cell]:
@@ -24,6 +33,20 @@ def test_real_connections_agree_with_the_matrix_cell_by_cell(
     probed, expected = two_clients.probe(), evaluated(ringfence)
     verdicts = {key: cell["verdict"] for key, cell in probed.items()}
     assert verdicts == {key: cell["verdict"] for key, cell in expected.items()}
+
+
+@pytest.mark.parametrize("shape", [Shape.PTP, Shape.BRIDGE])
+def test_real_connections_fare_the_same_however_pods_are_wired(
+    shape: Shape, ringfence: Run
+) -> None:
+    with fresh(ringfence) as lab:
+        lab.ok("up", "--network", shape, "-c", TENANTS, "-f", CLUSTER)
+        assert lab.status()["network"] == shape
+        verdicts = {key: cell["verdict"] for key, cell in lab.probe().items()}
+        claimed = lab.apply(CLAIMS_THE_GATEWAY)
+    assert verdicts == {key: cell["verdict"] for key, cell in evaluated(ringfence).items()}
+    assert claimed.returncode == 1
+    assert f"10.244.0.1 is the node's own on network {shape}" in claimed.stderr
 
 
 def test_the_kernel_s_reasons_and_rules_are_those_of_the_matrix(

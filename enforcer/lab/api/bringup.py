@@ -142,5 +142,6 @@ def _kubelet_command(ledger: Ledger, node: HollowNode, ready: Path) -> tuple[str
         *("--node", node.name),
         *("--kubeconfig", str(ledger.places.kubeconfig)),
         *("--ready", str(ready)),
+        *("--network", str(ledger.state.shape)),
         *binds,
     )

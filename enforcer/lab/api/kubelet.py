@@ -34,7 +34,7 @@ from enforcer.lab.api.workload import (
     node_status,
     running_patch,
 )
-from enforcer.lab.names import Places, places
+from enforcer.lab.names import Places, Shape, places
 from enforcer.lab.pods import site
 from enforcer.lab.responder import ResponderFailed, Site, announce
 from generators import logs
@@ -71,14 +71,19 @@ class Kubelet:
     """One node's pods, kept as the API server wants them."""
 
     def __init__(
-        self, client: Client, lab: Places, node: HollowNode, enforcement: Enforcement
+        self,
+        client: Client,
+        lab: Places,
+        node: HollowNode,
+        enforcement: Enforcement,
+        shape: Shape,
     ) -> None:
         self._client = client
         self._lab = lab
         self._node = node
         self._enforcement = enforcement
         self._journal = Journal(node.places.journal)
-        self._runtime = Runtime(lab, node, self._journal, enforcement)
+        self._runtime = Runtime(lab, node, self._journal, enforcement, shape)
         self._announced = _Announced()
         self._queue: WorkQueue[Key] = WorkQueue(PATIENCE)
         scope = Scope(fields=f"spec.nodeName={node.name}")
@@ -239,6 +244,7 @@ def main() -> None:
     parser.add_argument("--node", required=True)
     parser.add_argument("--kubeconfig", required=True)
     parser.add_argument("--ready", type=Path, required=True, help="made when pods are followed")
+    parser.add_argument("--network", type=Shape, required=True, help="how pods are wired")
     parser.add_argument("--bind", type=int, default=0, help="bind pods to so many nodes")
     asked = parser.parse_args()
     logs.configure()
@@ -259,7 +265,8 @@ def main() -> None:
         proxy = Proxy(client, node.places.netns)
         threading.Thread(target=proxy.run, daemon=True).start()
         stack.callback(proxy.stop)
-        Kubelet(client, lab, node, enforcement.plan(node.places)).run(stop, asked.ready)
+        plan = enforcement.plan(node.places)
+        Kubelet(client, lab, node, plan, asked.network).run(stop, asked.ready)
 
 
 def _labels(node: HollowNode, lab: Places) -> dict[str, str]:

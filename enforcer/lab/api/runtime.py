@@ -11,7 +11,7 @@ from enforcer.lab.api import journal
 from enforcer.lab.api.enforcement import Enforcement
 from enforcer.lab.api.journal import Journal, Sandbox, Stage
 from enforcer.lab.api.topology import HollowNode
-from enforcer.lab.names import Places
+from enforcer.lab.names import Places, Shape
 from generators.errors import RingfenceError
 from generators.objects import Pod
 
@@ -26,12 +26,18 @@ class Runtime:
     """The sandboxes of one node."""
 
     def __init__(
-        self, places: Places, node: HollowNode, held: Journal, enforcement: Enforcement
+        self,
+        places: Places,
+        node: HollowNode,
+        held: Journal,
+        enforcement: Enforcement,
+        shape: Shape,
     ) -> None:
         self._places = places
         self._node = node
         self._journal = held
         self._enforcement = enforcement
+        self._network = node.network(shape)
 
     def plan(self, pod: Pod) -> Sandbox:
         """Give a pod its names and addresses; nothing is made yet."""
@@ -58,7 +64,7 @@ class Runtime:
 
     def connect(self, sandbox: Sandbox) -> Sandbox:
         """Let packets flow."""
-        network.connect_pod(self._node.places.netns, sandbox.wire)
+        network.connect_pod(self._node.places.netns, sandbox.wire, self._network)
         return self._journal.reach(sandbox, Stage.CONNECTED)
 
     def tear_down(self, sandbox: Sandbox) -> None:

@@ -17,7 +17,7 @@ from enforcer.lab.api import assets, control_plane, kubeconfig, users
 from enforcer.lab.api.topology import MOST_NODES
 from enforcer.lab.changes import Report
 from enforcer.lab.ledger import Backing, Ledger, Lock, Phase, write_atomically
-from enforcer.lab.names import Places
+from enforcer.lab.names import Places, Shape
 from generators.errors import Refused
 from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
@@ -29,6 +29,7 @@ class Wish:
 
     kubeconfig: Path | None
     nodes: int
+    shape: Shape = Shape.GATEWAY
 
     @property
     def backing(self) -> Backing:
@@ -49,7 +50,7 @@ def up(places: Places, config: Path | None, wish: Wish, paths: Sequence[str]) ->
     with ledgers.locked(places, Lock.EXCLUSIVE):
         lifecycle.make_room(places)
         try:
-            ledger = lifecycle.begin(places, config, wish.backing, wish.nodes)
+            ledger = lifecycle.begin(places, config, wish.shape, wish.backing, wish.nodes)
             if wish.kubeconfig is None:
                 control_plane.prepare(places)
             else:

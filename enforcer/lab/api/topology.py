@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from enforcer.lab.names import NodePlaces, Places
+from enforcer.lab.names import NodePlaces, Places, PodNetwork, Shape
 
 MOST_NODES = 16
 FIRST_SECOND_BYTE = 128
@@ -43,6 +43,10 @@ class HollowNode:
     def port(self) -> str:
         """Its port of the switch between the nodes."""
         return f"port{self.number}"
+
+    def network(self, shape: Shape) -> PodNetwork:
+        """Its pods' network; the first address of its ranges is its own."""
+        return PodNetwork(shape, self.pod_cidrs)
 
     def pod_addresses(self, host: int) -> tuple[str, str]:
         """The addresses of the pod with that number on this node."""
