@@ -1,5 +1,7 @@
 """Logs of all long-lived processes: one JSON object a line on stderr, from stdlib logging.
 
+Long texts are cut, and a reader of stderr that has stopped costs lines, never time.
+
 `event(logger, "namespace_reviewed", user=..., allowed=...)` writes the fields beside time, level
 and event.
 """
@@ -7,12 +9,28 @@ and event.
 from __future__ import annotations
 
 import logging
+import os
+import select
+import stat
 import sys
 from datetime import UTC, datetime
 
 import orjson
 
 FIELDS = "ringfence_fields"
+LONGEST = 1024
+"""Characters of one field."""
+PIECE = select.PIPE_BUF
+"""What a pipe takes whole, or not at all."""
+PATIENCE_MILLISECONDS = 50
+"""For the rest of a line that is longer."""
+
+
+def shortened(value: object) -> object:
+    """A text of a line: what clients send may be long."""
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"{value[:LONGEST]}... ({len(value)} characters)"
+    return value
 
 
 class JsonFormatter(logging.Formatter):
@@ -24,11 +42,11 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": shortened(record.getMessage()),
         }
         fields = getattr(record, FIELDS, None)
         if isinstance(fields, dict):
-            line.update(fields)
+            line.update({name: shortened(value) for name, value in fields.items()})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode("utf-8")
@@ -41,9 +59,76 @@ def event(
     logger.log(level, name, extra={FIELDS: fields})
 
 
+class Unblocking(logging.Handler):
+    """Writes to a descriptor, and drops lines while nobody reads them.
+
+    Whoever answers requests logs, too: a full pipe must not stop it. How many lines were dropped is
+    said by the next one.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = _own(descriptor)
+        self._writable = select.poll()
+        self._writable.register(self._descriptor, select.POLLOUT)
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, or count it."""
+        try:
+            line = self.format(record)
+            if self._dropped:
+                told = logging.makeLogRecord(
+                    {
+                        "name": "ringfence",
+                        "levelno": logging.WARNING,
+                        "levelname": "WARNING",
+                        "msg": "log_lines_dropped",
+                        FIELDS: {"lines": self._dropped},
+                    }
+                )
+                if not self._write(self.format(told)):
+                    self._dropped += 1
+                    return
+                self._dropped = 0
+            if not self._write(line):
+                self._dropped += 1
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, line: str) -> bool:
+        """Whether all of it was taken; of a long line the rest may be lost with its reader."""
+        rest, patience = memoryview(f"{line}\n".encode()), 0
+        while rest:
+            if not self._writable.poll(patience):
+                return False
+            try:
+                taken = os.write(self._descriptor, rest[:PIECE])
+            except BlockingIOError:
+                return False
+            rest, patience = rest[taken:], PATIENCE_MILLISECONDS
+        return True
+
+
+def _own(descriptor: int) -> int:
+    """A pipe, opened anew so as not to wait: a flag on ours would be that of other processes, too.
+    Where that is not allowed, and for everything else, the descriptor itself."""
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return descriptor
+    try:
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except OSError:
+        return descriptor
+
+
 def configure() -> None:
     """Send every logger of this process to stderr as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler
+    try:
+        handler = Unblocking(sys.stderr.fileno())
+    except (OSError, ValueError):  # not a file: a test has put something in its place
+        handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers = [handler]

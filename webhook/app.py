@@ -45,6 +45,7 @@ KNOWN_RESOURCES = frozenset(
     }
 )
 
+LONGEST_RESOURCE = 256
 MOST_STRANGERS = 100
 """How many unexpected resources are remembered, so that each is reported once."""
 
@@ -160,6 +161,7 @@ class Endpoint:
 
     def _report_stranger(self, resource: str) -> None:
         """Once for each: the webhook configuration sends what it need not send."""
+        resource = resource[:LONGEST_RESOURCE]
         if resource not in self.strangers and len(self.strangers) < MOST_STRANGERS:
             self.strangers.add(resource)
             event(log, "unexpected_resource", logging.WARNING, resource=resource)

@@ -377,6 +377,7 @@ class Controller:
             self._keeper.resume(self.tenants.config.label_key)
         if self._policy_work is not None:
             self._policy_work.lead()
+        self._reconciler.forget_seen()
         self._status.forget()
         self._step_due = self._status_due = 0.0
         self._told_at = time.monotonic()
@@ -498,8 +499,7 @@ class Controller:
     def _leader_line(self) -> str:
         if self._leads():
             return "[+]leader" if self._prepared else "[-]leader, but the record is not read yet"
-        holder = self._leadership.holder
-        return f"[+]standby of {holder}" if holder else "[-]no leader is known"
+        return readiness.of_standby(self._leadership.standing)
 
     def _admission_lines(self) -> list[str]:
         if self._keeper is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from generators.kube.lease import Standing
 from generators.kube.reflector import ReflectorStats
 from webhook.reload import TenantFile
 from webhook.rotation import Served
@@ -29,6 +30,17 @@ def of_copies(followed: Iterable[ReflectorStats]) -> list[str]:
             age = stats.last_event_age
             lines.append(f"[!]{stats.resource}: no word from the API server for {age:.0f} s")
     return lines
+
+
+def of_standby(standing: Standing) -> str:
+    """A candidate that does not lead. One that held the Lease last has lost it, and is nobody's
+    standby; of another holder the word may be old."""
+    silence = f"the API server has not answered for the Lease for {standing.silent:.0f} s"
+    if standing.ours or not standing.holder:
+        return f"[-]no leader is known: {silence}" if standing.stale else "[-]no leader is known"
+    if standing.stale:
+        return f"[!]standby; {standing.holder} led when it was last heard, {silence}"
+    return f"[+]standby of {standing.holder}"
 
 
 def of_certificate(kept: Served | None, now: float) -> list[str]:

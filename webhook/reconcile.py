@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from generators.errors import InputError
 from generators.isolation import POLICY_NAME, is_ours
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
-from generators.kube.documents import Document, mapping, meta_of, strings, text
+from generators.kube.documents import Document, mapping, mappings, meta_of, strings, text
 from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
 from generators.kube.store import Store
 from generators.kyverno.ownership import KYVERNO
-from generators.labels import POLICY_LABEL
+from generators.labels import OWN_KEYS, POLICY_LABEL
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, Wanted, plan, wanted_for
@@ -68,9 +68,15 @@ class Reconciler:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._seen: set[tuple[str, str]] = set()
-        """Namespace UID and policy that this process has met: missing ones were deleted."""
+        """Namespace UID and policy that the watch has shown and that we have not deleted since:
+        somebody deleted one that is missing."""
         self._echoes: dict[tuple[str, str, str], tuple[float, object]] = {}
         """What was just written and has not come back by the watch: not to be written again."""
+
+    def forget_seen(self) -> None:
+        """Leading begins: who led meanwhile may have deleted what was seen before."""
+        self._seen.clear()
+        self._echoes.clear()
 
     def reconcile(self, config: TenantConfig, name: str) -> None:
         """Take every step that can be taken now. KubeErrors leave it for another attempt."""
@@ -208,7 +214,8 @@ class Reconciler:
             self._seen.discard(met)
             return
         known = met in self._seen
-        self._seen.add(met)
+        if change.action is not Action.CREATE:
+            self._seen.add(met)
         if not isinstance(change.item, NetworkPolicy):
             return
         if change.action is Action.KEEP:
@@ -225,6 +232,7 @@ class Reconciler:
                 return
             self._written(namespace, change)
             if known:
+                self._seen.discard(met)
                 self._warn(namespace, "PolicyRecreated", f"{change.name} was deleted; it is back")
             return
         self._replace(namespace, document, change)
@@ -241,8 +249,9 @@ class Reconciler:
         if not ours:
             note = f"{key.name} was written by somebody else and is replaced: {change.because}"
             self._warn(namespace, "PolicyTakenOver", note)
-        elif "drifted" in change.because:
-            self._warn(namespace, "PolicyRepaired", f"{key.name}: {change.because}")
+        elif editors := foreign_editors(live):
+            note = f"{key.name} was changed by {', '.join(editors)}; it is as it was"
+            self._warn(namespace, "PolicyRepaired", note)
 
     def _delete(self, change: Change) -> None:
         client = self._desk.client
@@ -270,6 +279,18 @@ class Reconciler:
 
     def _warn(self, namespace: Namespace, reason: str, note: str) -> None:
         self._desk.recorder.tell(namespace, reason, Severity.WARNING, note)
+
+
+def foreign_editors(policy: Document) -> list[str]:
+    """Field managers other than ours that have set something of what we generate."""
+    found = set()
+    for entry in mappings(mapping(policy, "metadata"), "managedFields"):
+        fields = mapping(entry, "fieldsV1")
+        labels = mapping(mapping(fields, "f:metadata"), "f:labels")
+        generated = "f:spec" in fields or any(f"f:{key}" in labels for key in OWN_KEYS)
+        if generated and text(entry, "manager") != FIELD_MANAGER:
+            found.add(text(entry, "manager"))
+    return sorted(found)
 
 
 def read_namespace(document: Document) -> Namespace:

@@ -43,6 +43,19 @@ class _Seen:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who holds a Lease, as this candidate knows it."""
+
+    holder: str
+    ours: bool
+    """Whether the holder is this candidate."""
+    silent: float
+    """Seconds since the API server said so."""
+    stale: bool
+    """Whether that is longer than a Lease lasts."""
+
+
 class Leadership:
     """A candidate: `start` it, ask `leading`, `stop` it."""
 
@@ -66,6 +79,8 @@ class Leadership:
         self._led = False
         self._seen: _Seen | None = None
         self.holder = ""
+        """Who held it when the API server was last heard."""
+        self._heard = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lease-{name}", daemon=True)
 
@@ -73,6 +88,13 @@ class Leadership:
     def leading(self) -> bool:
         """Whether a write that begins now is ours to make."""
         return time.monotonic() < self._valid_until
+
+    @property
+    def standing(self) -> Standing:
+        """What is known of the Lease now."""
+        silent = time.monotonic() - self._heard
+        stale = silent > self._timing.duration
+        return Standing(self.holder, self.holder == self._identity, silent, stale)
 
     def start(self) -> None:
         """Begin to ask for the Lease."""
@@ -122,6 +144,7 @@ class Leadership:
             self._won(began)
             return
         spec = mapping(lease, "spec")
+        self._heard = time.monotonic()
         self.holder = text(spec, "holderIdentity")
         ours = self.holder == self._identity
         if not ours and not self._abandoned(lease):
@@ -140,6 +163,7 @@ class Leadership:
     def _won(self, began: float) -> None:
         # Counted from before the request: rivals count from after they have seen its effect.
         self._valid_until = began + self._timing.renew_within
+        self._heard = time.monotonic()
         self.holder = self._identity
         self._seen = None
 

@@ -16,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.testbed.waiting import eventually
 from tests.webhook.processes import Webhook, ask, prepare, running
 from tests.webhook.reviews import body, ns, request
 from webhook import bounds
@@ -84,6 +85,7 @@ def group(limit: int) -> Iterator[Path]:
         )
         yield folder
     finally:
+        eventually(lambda: (folder / "cgroup.procs").read_text() == "", "its processes are gone")
         folder.rmdir()
 
 
