@@ -23,6 +23,8 @@ room_mb=600
 lacking=()
 # What python or pip said last when it failed.
 complaints=
+# A file with what apt-get could not bring, once it was begun.
+failures=
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -34,8 +36,9 @@ packages() {
 	echo python3-bpfcc iproute2 nftables gcc libc6-dev
 	[ -e "/lib/modules/$(uname -r)/build" ] || echo "linux-headers-$(dpkg --print-architecture)"
 	case $scope in
-	# The README's section "In a cluster" asks the webhook with curl; the plugins make networks.
-	test) echo curl containernetworking-plugins ;;
+	# The README's section "In a cluster" asks the webhook with curl; the plugins make networks;
+	# debootstrap a machine that was installed a minute ago.
+	test) echo curl containernetworking-plugins debootstrap ;;
 	bench) echo curl containernetworking-plugins iptables ;;
 	esac
 }
@@ -52,25 +55,45 @@ apt_install() {
 		-o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
 }
 
+# Debian's packages; what fails is a line on stdout.
 install_packages() {
-	local missing log
+	local log
+	[ $# -gt 0 ] || return 0
+	say "installing Debian packages: $*"
+	log=$(mktemp)
+	# Lists of packages may be absent or old; they are fetched only when the install without them fails.
+	if ! apt_install "$@" >"$log" 2>&1; then
+		say "fetching Debian's package lists first"
+		if ! { apt-get update -qq && apt_install "$@"; } >"$log" 2>&1; then
+			tail -n 20 "$log" >&2
+			echo "Debian packages (apt-get failed, see above; check the network and /etc/apt/sources.list, then run this again): $*"
+		fi
+	fi
+	rm -f "$log"
+}
+
+# Python first; the rest comes while pip fetches what is not Debian's. `finish_packages` waits for it.
+begin_packages() {
+	local missing package first=() rest=()
 	mapfile -t missing < <(missing_packages)
 	[ ${#missing[@]} -gt 0 ] || return 0
 	if ! as_root; then
 		lacking+=("Debian packages; as root: apt-get install --no-install-recommends ${missing[*]}")
 		return 0
 	fi
-	say "installing Debian packages: ${missing[*]}"
-	log=$(mktemp)
-	# Lists of packages may be absent or old; they are fetched only when the install without them fails.
-	if ! apt_install "${missing[@]}" >"$log" 2>&1; then
-		say "fetching Debian's package lists first"
-		if ! { apt-get update -qq && apt_install "${missing[@]}"; } >"$log" 2>&1; then
-			tail -n 20 "$log" >&2
-			lacking+=("Debian packages (apt-get failed, see above; check the network and /etc/apt/sources.list, then run this again): ${missing[*]}")
-		fi
-	fi
-	rm -f "$log"
+	for package in "${missing[@]}"; do
+		case $package in python3 | python3-venv) first+=("$package") ;; *) rest+=("$package") ;; esac
+	done
+	failures=$(mktemp)
+	install_packages "${first[@]}" >"$failures"
+	install_packages "${rest[@]}" >>"$failures" &
+}
+
+finish_packages() {
+	wait
+	[ -n "$failures" ] || return 0
+	mapfile -t -O "${#lacking[@]}" lacking <"$failures"
+	rm "$failures"
 }
 
 # bcc wants the running kernel's headers, and Debian has none for a kernel that is not its own. Our
@@ -198,21 +221,22 @@ build_plugin() {
 exec 9<tools/setup.sh
 flock 9
 
-install_packages
-if [ "$scope" != python ]; then
-	link_headers
-fi
+begin_packages
 version=$("$python" -c 'import sys; print(*sys.version_info[:3], sep=".")' 2>/dev/null || echo none)
+made=
 if ! "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
 	lacking+=("Python 3.11 or newer with venv as $python (there is $version); Debian 12 and later bring it")
-elif ! make_environment; then
-	lacking+=("$(explain)")
+elif make_environment; then
+	made=yes
 else
-	if [ "$scope" != python ] && command -v gcc >/dev/null; then
-		build_plugin
-	fi
-	case $scope in test | bench) install_go || lacking+=("$(explain)") ;; esac
+	lacking+=("$(explain)")
 fi
+finish_packages
+if [ "$scope" != python ]; then
+	link_headers
+	[ -z "$made" ] || ! command -v gcc >/dev/null || build_plugin
+fi
+case $made$scope in yestest | yesbench) install_go || lacking+=("$(explain)") ;; esac
 
 if [ ${#lacking[@]} -gt 0 ]; then
 	for what in "${lacking[@]}"; do

@@ -1,7 +1,7 @@
 """A registry of Python packages on loopback: what is locked, and something newer of each.
 
-The wheels are packed anew from what is installed here, so that nothing depends on what the real
-registries have today; the locks that go with them name the same versions and these files' hashes.
+Wheels packed anew from what is installed here depend on nothing that real registries have today;
+the locks that go with them name the same versions and these files' hashes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+) \\$", re.MULTILINE)
 NEWER = "9999.0"
@@ -94,11 +94,21 @@ def _files(found: Distribution, stem: str) -> Iterator[tuple[str, bytes]]:
 class Registry:
     """Answers as PEP 503 says; `lost` are versions that it does not have any more."""
 
-    def __init__(self, locks: Mapping[str, str]) -> None:
-        self.wheels = {name: installed(name, version) for name, version in locks.items()}
-        self.newer = {name: wheel(name, NEWER, {}) for name in locks}
+    def __init__(self, wheels: Mapping[str, Wheel]) -> None:
+        self.wheels = wheels
+        self.newer = {name: wheel(name, NEWER, {}) for name in wheels}
         self.lost: set[str] = set()
         self.asked: list[str] = []
+
+    @classmethod
+    def of_what_is_installed(cls, locks: Mapping[str, str]) -> Registry:
+        return cls({name: installed(name, version) for name, version in locks.items()})
+
+    @classmethod
+    def of_files(cls, folder: Path) -> Registry:
+        """Of the real wheels, as somebody downloaded them."""
+        files = {str(parse_wheel_filename(p.name)[0]): p for p in folder.glob("*.whl")}
+        return cls({name: Wheel(path.name, path.read_bytes()) for name, path in files.items()})
 
     def lock(self, original: Path) -> str:
         """The lock of the same versions, with the hashes of these files."""

@@ -149,7 +149,7 @@ def _copied(checkout: Path, folder: Path, registry: Registry) -> None:
 @pytest.fixture(scope="module")
 def packages(checkout: Path) -> Registry:
     every = {name: version for lock in ALL for name, version in pins(checkout / lock).items()}
-    return Registry(every)
+    return Registry.of_what_is_installed(every)
 
 
 @pytest.fixture

@@ -32,12 +32,13 @@ APT = re.compile(
 )
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOCKS = ("requirements.lock", "requirements-build.lock")
+"""Of the images, and of a machine that only runs the command."""
 
 
 @cache
-def wheels() -> Path:
-    """All that the lock files of the images name, downloaded once and kept for later runs."""
-    locks = [CHECKOUT / name for name in LOCKS]
+def wheels(*names: str) -> Path:
+    """All that lock files name, downloaded once and kept for later runs."""
+    locks = [CHECKOUT / name for name in names]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()[:16]
     folder = cache_root() / f"wheels-{digest}"
     if not folder.exists():
@@ -183,7 +184,7 @@ def _run(text: str, made: Built) -> None:
         words = [_filled(w, made.environment) for w in match["packages"].split()]
         debian.unpack(debian.closure(debian.check_pin(word) for word in words), made.root)
         script = match["rest"] or "true"
-    folder = wheels()
+    folder = wheels(*LOCKS)
     given = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "PIP_NO_COMPILE": "1"}
     lines = _devices(made.root)
     shared = f"{made.root}/wheels"
