@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @cache
 def durations() -> dict[str, int]:
-    """Seconds that the long files take on two quiet cores; what is not named is short."""
+    """Seconds, roughly: only their order matters. `make test` prints its slowest tests."""
     rows = (CHECKOUT / "tests/durations.txt").read_text().splitlines()
     return {path: int(seconds) for seconds, path in (row.split() for row in rows)}
 

@@ -19,12 +19,12 @@ NEEDS_API_SERVER = {"controller", "policy_generation", "arrival"}
 
 
 def marked(name: str) -> object:
-    """A bench with what it needs, and time for a busy machine."""
+    """A bench with what it needs; one that needs a kernel or a cluster takes its time."""
     marks = [pytest.mark.timeout(180)]
     if name in NEEDS_API_SERVER:
-        marks.append(pytest.mark.cluster)
+        marks += [pytest.mark.cluster, pytest.mark.slow]
     if name in NEEDS_KERNEL:
-        marks.append(pytest.mark.bpf)
+        marks += [pytest.mark.bpf, pytest.mark.slow]
     return pytest.param(name, marks=marks)
 
 

@@ -21,13 +21,23 @@ from tests.webhook.processes import prepare
 
 INTERRUPTED = 130
 BACKGROUND = ("env", "--ignore-signal=INT")
+Sign = Callable[[int, str], bool]
+"""By its pid and what it has said: whether a command is at work."""
 
 
-def webhook(folder: Path) -> tuple[list[str], str]:
+def says(word: str) -> Sign:
+    return lambda _, log: word in log
+
+
+def _has_a_worker(pid: int, _: str) -> bool:
+    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+def webhook(folder: Path) -> tuple[list[str], Sign]:
     prepare(folder)
     tls = ("--tls-cert", f"{folder}/tls.crt", "--tls-key", f"{folder}/tls.key")
     listen = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
-    return ["webhook", "serve", "-c", f"{folder}/tenants.yaml", *tls, *listen], "listening"
+    return ["webhook", "serve", "-c", f"{folder}/tenants.yaml", *tls, *listen], _has_a_worker
 
 
 def kubeconfig(folder: Path) -> str:
@@ -45,26 +55,25 @@ users: [{{name: a, user: {{}}}}]
     return str(path)
 
 
-def label(folder: Path) -> tuple[list[str], str]:
+def label(folder: Path) -> tuple[list[str], Sign]:
     config = kubeconfig(folder)
-    return ["namespace", "label", "team", "a=b", "--kubeconfig", config], "trying again"
+    return ["namespace", "label", "team", "a=b", "--kubeconfig", config], says("trying again")
 
 
 @pytest.mark.parametrize(("command", "code"), [(webhook, 0), (label, INTERRUPTED)])
 def test_a_command_without_a_kernel_ends(
-    tmp_path: Path, command: Callable[[Path], tuple[list[str], str]], code: int
+    tmp_path: Path, command: Callable[[Path], tuple[list[str], Sign]], code: int
 ) -> None:
     words, sign = command(tmp_path)
     assert interrupted(words, tmp_path / "log", sign) == code
 
 
-def interrupted(words: list[str], log: Path, sign: str) -> int:
-    """Start a command in the background, send SIGINT once it says the sign; how it ends."""
+def interrupted(words: list[str], log: Path, sign: Sign) -> int:
+    """Start a command in the background, send SIGINT once it is at work; how it ends."""
     with log.open("wb") as out:
         started = subprocess.Popen([*BACKGROUND, str(COMMAND), *words], stdout=out, stderr=out)
     with ending(started) as process:
-        eventually(lambda: sign in log.read_text() or process.poll() is not None, sign)
-        assert sign in log.read_text()
+        eventually(lambda: sign(process.pid, log.read_text()), f"{words[0]} is at work: {log}")
         process.send_signal(signal.SIGINT)
         return ended(process)
 
@@ -83,7 +92,7 @@ def test_the_agent_and_who_follows_it_end(tmp_path: Path) -> None:
         for command in ("monitor", "observe"):
             follow = ["--follow"] if command == "observe" else []
             words = [command, "--run-dir", str(node.run_dir), "--last", "9", *follow]
-            assert interrupted(words, tmp_path / command, "denied") == INTERRUPTED
+            assert interrupted(words, tmp_path / command, says("denied")) == INTERRUPTED
         os.kill(agent.pid, signal.SIGINT)
         assert ended(agent) == 0
     finally:

@@ -239,6 +239,7 @@ def test_a_registry_with_other_files_under_the_same_names_is_refused(copy: Copy)
     assert "the registry has other files under these names" in sentence(copy.setup("all"))
 
 
+@pytest.mark.slow
 def test_half_an_environment_is_made_anew(checkout: Path, copy: Copy) -> None:
     """Killed while packages are unpacked: pip would take what is there for whole."""
     started = subprocess.Popen(
@@ -257,6 +258,7 @@ def test_half_an_environment_is_made_anew(checkout: Path, copy: Copy) -> None:
     goes_on(copy, checkout)
 
 
+@pytest.mark.slow
 @pytest.mark.bpf
 @pytest.mark.parametrize(
     "room", [pytest.param(8, id="for no environment"), pytest.param(60, id="for no packages")]

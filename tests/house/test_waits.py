@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import durations
 from tests.testbed.waiting import STRETCH_AT_MOST, ended, ending, eventually, stretch
 
 ENDLESS = {"wait", "join", "communicate", "result", "acquire"}
@@ -129,3 +130,9 @@ def test_a_process_that_does_not_end_is_ended(
     with pytest.raises(error):
         leave(process)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_the_files_that_begin_first_are_there_and_in_order(checkout: Path) -> None:
+    seconds = durations()
+    assert [path for path in seconds if not (checkout / path).exists()] == []
+    assert list(seconds.values()) == sorted(seconds.values(), reverse=True)
