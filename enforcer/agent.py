@@ -65,6 +65,7 @@ TICK_SECONDS = 1.0
 """What failed is tried again, and interfaces that are gone are noticed, every so often."""
 START_SECONDS = 0.05
 """Between two looks at whether all inputs have been read."""
+TELL_SECONDS = 60.0
 ENDING_SECONDS = 5.0
 """An agent that was told to end may take so long."""
 ROUTINE = (PodChange, ServiceChange, SliceChange)
@@ -204,6 +205,8 @@ class Agent:
         self._reported: dict[str, str] = {}
         """By parts beside the loop; see `report`."""
         self._audit_at = time.monotonic() + settings.audit_seconds
+        self._batches = self._writes = 0  # since the last line that told of them
+        self._told_until = 0.0
 
     def _first_state(self) -> State:
         """With views of all that changes."""
@@ -471,13 +474,20 @@ class Agent:
         self._parts.board.publish(self._state)
 
     def _tell(self, writes: int) -> None:
+        """A line a minute at most, whatever comes in."""
+        self._batches, self._writes = self._batches + 1, self._writes + writes
+        if time.monotonic() < self._told_until:
+            return
         event(
             log,
             "policy_in_force",
             revision=self._state.revision,
             endpoints=len(self._state.tables.endpoints),
-            writes=writes,
+            batches=self._batches,
+            writes=self._writes,
         )
+        self._batches = self._writes = 0
+        self._told_until = time.monotonic() + TELL_SECONDS
 
 
 def _touched(changes: Iterable[InputChange]) -> Mapping[str, None]:

@@ -204,8 +204,15 @@ class Guard:
                     self._epoch = self._epoch.covers(live)
             if self._epoch is None:
                 return self._settle_down(live, label_key, doubtful)
+            self._keep()
             self._write()
             return float("inf")
+
+    def _keep(self) -> None:
+        """What is written down stays so while we run: a leader after us goes by it."""
+        if self._written is not None and Epoch.parse(self._read()) != self._written:
+            event(LOG, "guard_put_back", logging.WARNING, name=GUARD_NAME)
+            self._written = None
 
     def _break(self) -> None:
         self._looked_at = float("-inf")

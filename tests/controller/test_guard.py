@@ -8,11 +8,11 @@ import pytest
 
 from generators.kube.client import PatchKind
 from generators.kube.documents import Document, mapping
-from generators.kube.resources import VALIDATING_WEBHOOKS
+from generators.kube.resources import CONFIG_MAPS, VALIDATING_WEBHOOKS
 from generators.objects import Namespace
 from tests.controller.cluster import CONTROLLER, SYSTEM, Cluster
 from tests.testbed.waiting import eventually
-from webhook.guard import Guard, GuardState
+from webhook.guard import GUARD_NAME, Guard, GuardState
 from webhook.registration import Target, Wanted, webhooks
 
 pytestmark = pytest.mark.cluster
@@ -77,3 +77,17 @@ def test_a_label_that_was_set_right_is_proven_from_then_on(fresh: Cluster) -> No
     guard, want = in_force(fresh), wanted(fresh)
     guard.corrected(OLD.uid)
     assert guard.proven(want, OLD)
+
+
+def test_what_is_written_down_is_put_back(fresh: Cluster) -> None:
+    """Deleted, and forged by somebody who may write there."""
+    guard = in_force(fresh)
+    written = fresh.admin.get(CONFIG_MAPS, GUARD_NAME, SYSTEM)["data"]
+    fresh.admin.delete(CONFIG_MAPS, GUARD_NAME, SYSTEM)
+    assert stepped(guard, fresh)
+    assert fresh.admin.get(CONFIG_MAPS, GUARD_NAME, SYSTEM)["data"] == written
+    forged: Document = {"data": {"unproven": "[]", "generation": "7"}}
+    kind = PatchKind.MERGE
+    fresh.admin.patch(CONFIG_MAPS, GUARD_NAME, SYSTEM, forged, kind=kind, manager="test")
+    assert stepped(guard, fresh)
+    assert fresh.admin.get(CONFIG_MAPS, GUARD_NAME, SYSTEM)["data"] == written
