@@ -61,6 +61,7 @@ def _enforce(
         settings.manifests,
         settings.kubeconfig,
         settings.system_namespace,
+        settings.run_dir,
     )
     with ExitStack() as stack:
         stack.enter_context(exclusive(settings))

@@ -190,7 +190,7 @@ class AdmissionWorker(Worker):
     """gunicorn's worker around the loop of generators/serving.
 
     gunicorn's own workers give a thread to whoever sends a first byte, or have no deadlines for
-    handshakes and heads (docs/performance.md has the measurements).
+    handshakes and heads (docs/benchmarks.md has the measurements).
     """
 
     app: Server

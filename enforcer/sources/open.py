@@ -7,6 +7,8 @@ from pathlib import Path
 from enforcer.sources.supply import Supply
 from enforcer.sources.tenants import TenantFile
 
+LAST_GOOD = "tenants-last-good.yaml"
+
 
 def open_supply(
     node: str,
@@ -14,9 +16,10 @@ def open_supply(
     manifests: Path | None,
     kubeconfig: Path | None,
     system_namespace: str,
+    run_dir: Path,
 ) -> Supply:
     """Manifests where a directory is given, else an API server; what is not used is not loaded."""
-    tenants = TenantFile(config)
+    tenants = TenantFile(config, run_dir / LAST_GOOD)
     if manifests is not None:
         from enforcer.sources.manifests import ManifestSupply
 

@@ -1,12 +1,14 @@
 """The tenant file of an agent, read again when it changes; the last good one stays.
 
-Both supplies have one. What may surprise: a file that was never good means that nothing is ready,
-an agent must not take the wall away because somebody mistyped a line while it was being restarted.
+Both supplies have one. What may surprise: the last good one is kept on disk, too, so an agent that
+restarts while the file is broken goes on with it. Where there is none nothing is ready: an agent
+must not take the wall away because somebody mistyped a line.
 """
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from enforcer.state import Source
@@ -19,8 +21,9 @@ from generators.tenants.model import TenantConfig
 class TenantFile:
     """`read` looks at the file; `config` is the last good one, `error` what is wrong now."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, kept: Path | None = None) -> None:
         self.path = path
+        self._kept = kept
         self.config: TenantConfig | None = None
         self.digest: str | None = None
         """Of what was last looked at, good or bad."""
@@ -41,7 +44,7 @@ class TenantFile:
         except OSError as error:
             self.digest = ""
             self.error = f"{self.path}:1: cannot be read: {error.strerror}; check it"
-            return False
+            return self._fall_back()
         digest = hashlib.sha256(data).hexdigest()
         if digest == self.digest:
             return False
@@ -49,9 +52,27 @@ class TenantFile:
             self.config = parse_tenants(data, str(self.path))
         except RingfenceError as error:
             self.digest, self.error = digest, str(error)
-            return False
+            return self._fall_back()
         self.digest, self.error = digest, ""
+        self._keep(data)
         return True
+
+    def _keep(self, data: bytes) -> None:
+        """Best effort: without it a restart waits for a good file."""
+        if self._kept is None:
+            return
+        unfinished = self._kept.with_suffix(".new")
+        with suppress(OSError):
+            unfinished.write_bytes(data)
+            unfinished.replace(self._kept)
+
+    def _fall_back(self) -> bool:
+        """At the start, what an agent before us found good; whether there is such a file."""
+        if self.config is not None or self._kept is None:
+            return False
+        with suppress(OSError, RingfenceError):
+            self.config = parse_tenants(self._kept.read_bytes(), str(self._kept))
+        return self.config is not None
 
     def source(self) -> Source:
         """How it is doing."""
