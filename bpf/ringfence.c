@@ -13,6 +13,9 @@
 #include "lib/verdict.h"
 #include "lib/conntrack.h"
 #include "lib/maps.h"
+#include "lib/proof.h"
+#include "lib/lookup.h"
+#include "lib/track.h"
 #include "lib/policy.h"
 #include "lib/track.h"
 #include "lib/link.h"
@@ -29,14 +32,12 @@
  * What came in by an interface has none, whatever it says: a bridge passes frames of a pod on with
  * the pod's own socket.
  */
-static __always_inline int is_from_host(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int is_from_host(struct __sk_buff *skb, struct scratch *scratch)
 {
-	struct policy_peer peer = {};
-
-	if (!packet->family || !skb->sk || !packet->local)
+	if (!scratch->packet.family || !skb->sk || !scratch->packet.local)
 		return 0;
-	policy_find_peer(&peer, (struct address *)&packet->source);
-	return peer.identity == IDENTITY_HOST;
+	policy_find_peer(scratch, &scratch->packet.source);
+	return scratch->peer.identity == IDENTITY_HOST;
 }
 
 static __always_inline void ask(struct policy_question *question, const struct packet *packet,
@@ -81,27 +82,43 @@ static __always_inline int is_worth_tracking(const struct packet *packet, enum r
 	return !(tcp && reason == FORWARD_HOST && !ct_is_syn(packet));
 }
 
-static __always_inline enum reason open_connection(struct ct_key *key, const struct packet *packet,
-						   const struct endpoint *endpoint,
-						   const struct policy_answer *answer,
-						   enum direction direction, enum direction opener)
+/* What was found out about a connection, as an entry of its own in the place of any earlier one. */
+static __always_inline int hold_connection(struct scratch *scratch, const struct endpoint *endpoint,
+					   __u8 flags)
 {
-	enum ct_state state = direction == opener ? CT_OPENER : CT_REPLY;
+	const struct policy_answer *answer = &scratch->answer;
+	const struct course *course = &scratch->course;
 	struct ct_value value = {
 		.last = ct_now(),
-		.generation = endpoint->generation,
-		.rule = answer->rule,
 		.group = answer->group,
-		.opener = opener,
+		.rule = answer->rule,
+		.opener = course->opener,
+		.flags = flags,
 		.reason = answer->reason,
+		.generation = endpoint->generation,
+		.tenure = course->tenure,
 	};
 
+	if (scratch->unproven)
+		return -1;
+	value.proof = proof_of_connection(&scratch->key, &value);
+	value.seal = value.proof;
+	return ct_map.update(&scratch->key, &value);
+}
+
+static __always_inline enum reason open_connection(struct scratch *scratch,
+						   const struct endpoint *endpoint,
+						   enum direction direction)
+{
+	enum ct_state state = direction == scratch->course.opener ? CT_OPENER : CT_REPLY;
+	const struct packet *packet = &scratch->packet;
+	__u8 flags = 0;
+
 	if (packet->protocol == PROTOCOL_TCP && !ct_is_syn(packet))
-		value.flags = CT_ADOPTED;
-	value.flags = ct_flags_after(value.flags, packet, state);
-	if (ct_map.update(key, &value))
+		flags = CT_ADOPTED;
+	if (hold_connection(scratch, endpoint, ct_flags_after(flags, packet, state)))
 		return DROP_CT_MAP_INSERTION_FAILED;
-	return state == CT_OPENER ? answer->reason : FORWARD_REPLY;
+	return state == CT_OPENER ? scratch->answer.reason : FORWARD_REPLY;
 }
 
 static __always_inline int audit_is_the_walls(enum reason reason)
@@ -143,36 +160,54 @@ static __always_inline void keep(struct course *course, const struct endpoint *e
 	course->kept_group = entry->group;
 }
 
+static __always_inline void put(struct scratch *scratch, const struct endpoint *endpoint,
+				enum direction direction)
+{
+	forget();
+	ask(&scratch->question, &scratch->packet, direction, &scratch->course);
+	policy_judge(scratch, endpoint);
+	forget();
+}
+
+/* What the pod sent and the wall at the other end keeps out has no answers. */
+static __always_inline int answers_nothing(const struct scratch *scratch, enum direction direction)
+{
+	return direction == DIR_INGRESS && scratch->answer.unheld;
+}
+
 /*
  * Put the question of the opener, and where that is refused but may be turned round, the other
- * one. Leaves who opened in the course, with the answer that counts in scratch->answer.
+ * one; what comes back where nothing may come back is asked about as itself. Leaves who opened in
+ * the course, with the answer that counts in scratch->answer. (No loop: kernels before 6.7 refuse a
+ * way back that is no jump, and clang makes one of it.)
  */
 static __always_inline void judge(struct scratch *scratch, const struct endpoint *endpoint,
 				  enum direction direction)
 {
 	struct course *course = &scratch->course;
-	int attempt;
 
 	course->asked = course->opener;
-	/* Kernels before 6.7 refuse a way back that is no jump, and clang makes one of this loop. */
-#pragma clang loop unroll(full)
-	for (attempt = 0; attempt < 2; attempt++) {
-		forget();
-		ask(&scratch->question, &scratch->packet, direction, course);
-		policy_judge(scratch, endpoint);
-		if (!verdict_is_drop(scratch->answer.reason)) {
-			course->opener = course->asked;
+	put(scratch, endpoint, direction);
+	if (verdict_is_drop(scratch->answer.reason)) {
+		if (course->state != CT_NEW || !may_be_answer(endpoint, &scratch->packet))
 			return;
-		}
-		if (attempt || course->state != CT_NEW ||
-		    !may_be_answer(endpoint, &scratch->packet))
-			break;
 		scratch->refused = scratch->answer;
 		course->asked = course->opener == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
+	} else {
+		if (!answers_nothing(scratch, direction))
+			return;
+		course->opener = course->asked = DIR_INGRESS;
+		course->state = CT_NEW;
+		course->kept = FORWARD_NONE;
+		scratch->outcome.flags &= ~EVENT_REPLY;
 	}
-	forget();
-	if (course->asked != course->opener)
+	put(scratch, endpoint, direction);
+	if (course->asked == course->opener)
+		return;
+	if (verdict_is_drop(scratch->answer.reason) || answers_nothing(scratch, direction))
 		scratch->answer = scratch->refused;
+	else
+		course->opener = course->asked;
 }
 
 /* The first packet of a connection, or one that belongs to none that is known. */
@@ -185,49 +220,52 @@ static __always_inline enum reason begin(struct scratch *scratch, const struct e
 	if (verdict_is_drop(answer->reason) || !is_worth_tracking(packet, answer->reason))
 		return answer->reason;
 	scratch->outcome.news = 1;
+	if (answer->unheld)
+		return answer->reason;
 	if (packet->protocol == PROTOCOL_TCP && !ct_is_syn(packet))
 		scratch->outcome.flags |= EVENT_MID_STREAM;
-	return open_connection(&scratch->key, packet, endpoint, answer, direction,
-			       scratch->course.opener);
+	return open_connection(scratch, endpoint, direction);
 }
 
-/* The policy changed since this connection was let in, and the opener's question was put again. */
+/* Something changed since this connection was let in, and the opener's question was put again. */
 static __always_inline enum reason resume(struct scratch *scratch, const struct endpoint *endpoint)
 {
 	const struct policy_answer *answer = &scratch->answer;
-	struct ct_value *entry = ct_map.lookup(&scratch->key);
+	struct ct_value *living = lookup_connection(scratch, &scratch->key);
+	__u8 flags = scratch->entry.flags & ~(CT_REFUSED | CT_KEPT);
 
 	scratch->outcome.flags |= EVENT_REJUDGED;
-	if (!entry) /* pushed out meanwhile: the next packet begins anew */
+	if (!living) /* pushed out meanwhile: the next packet begins anew */
 		return answer->reason;
 	if (verdict_is_drop(answer->reason)) {
 		/* The entry stays, of its old generation: both ways stop. */
-		if (!ct_starts(&scratch->packet))
-			entry->flags |= CT_REFUSED;
+		if (!ct_starts(&scratch->packet) && !scratch->unproven)
+			lookup_mark(living, &scratch->entry, scratch->entry.flags | CT_REFUSED);
 		return answer->reason;
 	}
+	if (answer->unheld)
+		return answer->reason;
 	scratch->outcome.news = 1;
-	entry->flags &= ~(CT_REFUSED | CT_KEPT);
 	if (scratch->course.kept)
-		entry->flags |= CT_KEPT;
-	entry->rule = answer->rule;
-	entry->group = answer->group;
-	entry->reason = answer->reason;
-	entry->generation = endpoint->generation;
+		flags |= CT_KEPT;
+	if (hold_connection(scratch, endpoint, flags))
+		return DROP_CT_MAP_INSERTION_FAILED;
 	return scratch->course.state == CT_OPENER ? answer->reason : FORWARD_REPLY;
 }
 
 /* What both ends have closed only ages, whatever still arrives. */
-static __always_inline void touch(struct ct_value *entry, const struct packet *packet,
-				  enum ct_state state)
+static __always_inline void touch(struct ct_value *living, struct ct_value *entry,
+				  const struct packet *packet, enum ct_state state)
 {
 	__u8 flags = ct_flags_after(entry->flags, packet, state);
 	__u64 now = ct_now();
 
 	if (ct_silence(entry, now) > (__s64)CT_TOUCH && !ct_closed(entry))
-		entry->last = now;
-	if (flags != entry->flags)
-		entry->flags = flags;
+		lookup_refresh(living, entry, now);
+	if (flags == entry->flags)
+		return;
+	lookup_mark(living, entry, flags);
+	entry->flags = flags;
 }
 
 static __always_inline enum reason judge_connection(struct scratch *scratch,
@@ -237,24 +275,25 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 	const struct packet *packet = &scratch->packet;
 	struct outcome *outcome = &scratch->outcome;
 	struct course *course = &scratch->course;
-	struct ct_value *entry = 0;
+	struct ct_value *entry = &scratch->entry, *living = 0;
 
 	course->opener = direction;
 	course->state = CT_NEW;
 	course->kept = FORWARD_NONE;
 	ct_key_of(&scratch->key, endpoint->endpoint, packet, direction);
+	course->tenure = lookup_tenure(&scratch->key.remote);
 	if (ct_is_tracked(packet))
-		entry = ct_map.lookup(&scratch->key);
-	if (entry)
+		living = lookup_connection(scratch, &scratch->key);
+	if (living)
 		course->state = ct_state_of(entry, packet, direction, ct_now());
-	if (entry && course->state != CT_NEW) {
-		touch(entry, packet, course->state);
+	if (living && course->state != CT_NEW) {
+		touch(living, entry, packet, course->state);
 		course->opener = entry->opener ? DIR_EGRESS : DIR_INGRESS;
 		if (course->state == CT_REPLY)
 			outcome->flags |= EVENT_REPLY;
 		outcome->rule = entry->rule;
 		outcome->group = entry->group;
-		if (entry->generation == endpoint->generation &&
+		if (ct_is_current(entry, endpoint->generation, course->tenure) &&
 		    !((entry->flags & CT_KEPT) && ct_starts(packet)))
 			return course->state == CT_OPENER ? entry->reason : FORWARD_REPLY;
 		if (!ct_starts(packet))
@@ -323,7 +362,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 	forget();
 	if (outcome->reason)
 		return outcome->reason;
-	if (ingress && is_from_host(skb, packet)) {
+	if (ingress && is_from_host(skb, scratch)) {
 		outcome->identity = IDENTITY_HOST;
 		outcome->news = ct_starts(packet);
 		return FORWARD_HOST;
@@ -332,7 +371,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 	    link_is_own(endpoint, packet->family, &packet->source))
 		return FORWARD_SELF;
 	if (!verdict_is_drop(reason) && packet->fragment)
-		reason = track_fragment(endpoint->endpoint, packet, direction);
+		reason = track_fragment(scratch, endpoint->endpoint, direction);
 	if (!ingress) {
 		shape = encapsulation_leaves(scratch, endpoint, reason);
 		if (shape)
@@ -348,18 +387,37 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 	return judge_connection(scratch, endpoint, direction);
 }
 
+/*
+ * A value that did not prove whose it is: what was found out with it does not count, and the packet
+ * is judged from its beginning. Comes back only where that cannot be.
+ */
+static __always_inline void judge_again(struct __sk_buff *skb, struct scratch *scratch,
+					enum direction direction)
+{
+	scratch->outcome.reason = DROP_NO_CONFIGURATION_AVAILABLE_TO_DETERMINE_POLICY_DECISION;
+	if (scratch->attempts + 1 >= LOOKUP_ATTEMPTS)
+		return;
+	scratch->attempts += 1;
+	again_map.call(skb, direction);
+}
+
 static __always_inline int handle(struct __sk_buff *skb, enum direction direction)
 {
 	__u32 ifindex = skb->ifindex, zero = 0;
 	struct scratch *scratch = scratch_map.lookup(&zero);
-	const struct endpoint *endpoint = ep_map.lookup(&ifindex);
+	const struct endpoint *endpoint;
 
 	if (!scratch) /* cannot happen, but the verifier wants to hear it */
 		return VERDICT_SHOT;
 	/* The rest is set before it is read. */
 	__builtin_memset(&scratch->packet, 0, sizeof(scratch->packet));
 	__builtin_memset(&scratch->outcome, 0, sizeof(scratch->outcome));
+	scratch->unproven = 0;
+	endpoint = lookup_endpoint(scratch, ifindex);
 	scratch->outcome.reason = decide(skb, scratch, endpoint, direction);
+	if (scratch->unproven)
+		judge_again(skb, scratch, direction);
+	scratch->attempts = 0;
 	report(skb, &scratch->packet, &scratch->outcome, direction);
 	return verdict_is_drop(scratch->outcome.reason) ? VERDICT_SHOT : VERDICT_CONTINUE;
 }

@@ -50,7 +50,11 @@ class Addressing:
 
     def touch_all(self) -> None:
         """Tenants have other numbers."""
-        self._touched.update(dict.fromkeys(self._population.owners))
+        self.touch(self._population.owners)
+
+    def touch(self, addresses: Iterable[str]) -> None:
+        """Something else is to be said of who is there."""
+        self._touched.update(dict.fromkeys(addresses))
 
     def write(self, settled: Settled) -> None:
         """Bring the ledger up to date."""
@@ -91,6 +95,8 @@ class Addressing:
             return None
         tenant = self._known.tenants.ids.get(identity.pods.tenant, 0)
         flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
+        if self._known.homes[self._population.owners[address].namespace].audited:
+            flags |= AddressFlag.AUDIT
         return _entry_of(identity.number, tenant, flags)
 
 

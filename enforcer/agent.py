@@ -176,7 +176,7 @@ class Agent:
         self._tick_at = 0.0
         kernel = parts.maps.read()
         self._fresh = not kernel.endpoints
-        self._registry = Registry.following(kernel)
+        self._registry = Registry.following(kernel, time.monotonic_ns())
         self._numbers = Numbers(settings.run_dir, parts.maps.name)
         self._numbers.promise(self._registry)
         self._saved: tuple[int, ...] = ()

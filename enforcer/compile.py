@@ -180,7 +180,8 @@ class Compiler:
         for number in transition.conflicts(ledger):
             self._names.put(generations.renumber(ledger, groups, placed, number))
             self._names.drop(number)
-        generations.stamp(ledger, groups, placed, everybody=self._rejudge_all)
+        fresh = self.registry.generations.fresh
+        generations.stamp(ledger, groups, placed, fresh, everybody=self._rejudge_all)
         writes = transition.writes(self.ledger, self.registry.identities.fresh)
         if capacity.overflows(ledger, writes, self._limits):
             writes = tight.squeezed(ledger)
@@ -380,6 +381,8 @@ class Compiler:
     def _follow(self, moved: Moved, batch: _Batch) -> None:
         """Look at whom the tenancy of namespaces concerns."""
         self._look_at(moved.homes, batch)
+        for name in moved.homes:
+            self._addressing.touch(ip for pod in self._pods_of(name) for ip in pod.ips)
         if moved.renumbered:
             # A wall names the tenants that it lets in by their numbers.
             batch.look_at(self.known.interfaces)

@@ -7,7 +7,7 @@ let in somebody who is somebody else now.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from enforcer.groups import EMPTY
@@ -29,28 +29,37 @@ def renumber(ledger: Ledger, groups: Groups, interfaces: Mapping[str, int], numb
     for key in group.users:
         ifindex = interfaces[key]
         entry = ledger.endpoints.now[ifindex]
-        if entry.group == number:
-            entry = replace(entry, group=group.number)
-        if entry.wall == number:
-            entry = replace(entry, wall=group.number)
+        was, now = number, group.number
+        entry = replace(
+            entry,
+            group=now if entry.group == was else entry.group,
+            wall=now if entry.wall == was else entry.wall,
+            reach=now if entry.reach == was else entry.reach,
+        )
         ledger.endpoints.put(ifindex, entry)
     return group
 
 
 def stamp(
-    ledger: Ledger, groups: Groups, interfaces: Mapping[str, int], *, everybody: bool
+    ledger: Ledger,
+    groups: Groups,
+    interfaces: Mapping[str, int],
+    fresh: Callable[[], int],
+    *,
+    everybody: bool,
 ) -> None:
-    """Generations: the next one where connections have to be judged again."""
+    """Generations: a `fresh` one, which nobody ever had, where connections are judged again."""
     endpoints = ledger.endpoints
     again = _rejudged(ledger, groups, interfaces, everybody=everybody)
     for ifindex in dict.fromkeys((*endpoints.was, *again)):
         old, new = endpoints.in_force(ifindex), endpoints.now.get(ifindex)
         if new is None:
             continue
-        generation = 1
-        if old is not None and old.endpoint == new.endpoint:
-            same = replace(new, generation=old.generation) == old and ifindex not in again
-            generation = old.generation if same else old.generation + 1
+        same = old is not None and replace(new, generation=old.generation) == old
+        if old is not None and same and ifindex not in again:
+            generation = old.generation
+        else:
+            generation = fresh()
         endpoints.put(ifindex, replace(new, generation=generation))
 
 

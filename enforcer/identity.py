@@ -164,18 +164,19 @@ class Registry:
     cidrs: Numbering = field(default_factory=lambda: Numbering(1))
     endpoints: Numbering = field(default_factory=lambda: Numbering(1))
     rules: Numbering = field(default_factory=lambda: Numbering(1))
+    generations: Numbering = field(default_factory=lambda: Numbering(1))
 
     @classmethod
-    def following(cls, kernel: Tables) -> Registry:
+    def following(cls, kernel: Tables, generation: int = 1) -> Registry:
         """A registry whose new numbers cannot be taken for those of another process in the kernel.
 
         Endpoints keep their numbers: the kernel's connections are filed under them. Blocks keep
-        theirs because they mean the same to everybody.
+        theirs because they mean the same to everybody. `generation`: one that was never reached.
         """
         policy = [(k.group, k.peer) for k in kernel.policy]
         policy += [(k.group, k.peer) for k in kernel.ranges]
         entries = kernel.endpoints.values()
-        groups = [g for g, _ in policy] + [e.group for e in entries] + [e.wall for e in entries]
+        groups = [g for g, _ in policy] + [g for e in entries for g in e.groups]
         identities = [a.identity for a in kernel.addresses.values()]
         identities += [peer for _, peer in policy if peer < PEER_TENANT]
         cidrs = [c.cidr for c in kernel.cidrs.values()]
@@ -192,6 +193,7 @@ class Registry:
                 {(ifindex, e.ip4, e.ip6): e.endpoint for ifindex, e in kernel.endpoints.items()},
             ),
             rules=Numbering(max([0, *rules]) + 1),
+            generations=Numbering(max([generation, *(e.generation + 1 for e in entries)])),
         )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import socket
+import struct
 
+from enforcer.proof import proof, proven
 from enforcer.tables import (
     SERVICE_BACKENDS,
     AddressEntry,
@@ -45,13 +47,15 @@ class Endpoint(ctypes.Structure):
         ("group", ctypes.c_uint32),
         ("wall", ctypes.c_uint32),
         ("tenant", ctypes.c_uint32),
-        ("generation", ctypes.c_uint32),
+        ("reach", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
         ("ip4", Address),
         ("ip6", Address),
         ("grace_until", ctypes.c_uint64),
         ("mac", ctypes.c_uint8 * MAC_BYTES),
         ("pad", ctypes.c_uint8 * 2),
+        ("generation", ctypes.c_uint64),
+        ("proof", ctypes.c_uint64),
     )
 
 
@@ -62,6 +66,8 @@ class AddressValue(ctypes.Structure):
         ("identity", ctypes.c_uint32),
         ("tenant", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("proof", ctypes.c_uint64),
     )
 
 
@@ -92,6 +98,16 @@ class Range(ctypes.Structure):
 
 class Rule(ctypes.Structure):
     """struct rule_value."""
+
+    _fields_ = (
+        ("rule", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("proof", ctypes.c_uint64),
+    )
+
+
+class RangeValue(ctypes.Structure):
+    """struct range_value."""
 
     _fields_ = (("rule", ctypes.c_uint32),)
 
@@ -140,6 +156,7 @@ class ServiceValue(ctypes.Structure):
         ("count", ctypes.c_uint32),
         ("pad", ctypes.c_uint32),
         ("backends", ServiceBackend * SERVICE_BACKENDS),
+        ("proof", ctypes.c_uint64),
     )
 
 
@@ -162,13 +179,16 @@ class ConnectionValue(ctypes.Structure):
 
     _fields_ = (
         ("last", ctypes.c_uint64),
-        ("generation", ctypes.c_uint32),
-        ("rule", ctypes.c_uint32),
         ("group", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("seal", ctypes.c_uint32),
         ("opener", ctypes.c_uint8),
         ("flags", ctypes.c_uint8),
         ("reason", ctypes.c_uint8),
         ("pad", ctypes.c_uint8),
+        ("generation", ctypes.c_uint64),
+        ("tenure", ctypes.c_uint64),
+        ("proof", ctypes.c_uint64),
     )
 
 
@@ -189,6 +209,10 @@ class StatsValue(ctypes.Structure):
     """struct stats_value."""
 
     _fields_ = (("packets", ctypes.c_uint64), ("bytes", ctypes.c_uint64))
+
+
+def _proven(key: bytes, value: ctypes.Structure) -> bytes:
+    return proven(key, bytes(value))
 
 
 class FlowEvent(ctypes.Structure):
@@ -278,21 +302,28 @@ def _only_address(addresses: tuple[str, ...], family: str) -> bytes:
     return pack_address(addresses[0]) if addresses else UNSET
 
 
-def pack_endpoint(entry: EndpointEntry, grace_until: int = 0) -> bytes:
+def pack_interface(ifindex: int) -> bytes:
+    """The key of an endpoint."""
+    return ifindex.to_bytes(4, "little")
+
+
+def pack_endpoint(key: bytes, entry: EndpointEntry, grace_until: int = 0) -> bytes:
     """The value of an endpoint; at most one address a family."""
-    return bytes(
+    return _proven(
+        key,
         Endpoint(
             endpoint=entry.endpoint,
             group=entry.group,
             wall=entry.wall,
             tenant=entry.tenant,
+            reach=entry.reach,
             generation=entry.generation,
             flags=entry.flags,
             ip4=Address(*_only_address(entry.ip4, "IPv4")),
             ip6=Address(*_only_address(entry.ip6, "IPv6")),
             grace_until=grace_until if EndpointFlag.GRACE in entry.flags else 0,
             mac=(ctypes.c_uint8 * MAC_BYTES)(*bytes.fromhex(entry.mac.replace(":", ""))),
-        )
+        ),
     )
 
 
@@ -305,6 +336,7 @@ def unpack_endpoint(value: bytes) -> EndpointEntry:
         group=raw.group,
         wall=raw.wall,
         tenant=raw.tenant,
+        reach=raw.reach,
         generation=raw.generation,
         flags=EndpointFlag(raw.flags),
         ip4=() if ip4 == UNSET else (unpack_address(ip4),),
@@ -313,9 +345,10 @@ def unpack_endpoint(value: bytes) -> EndpointEntry:
     )
 
 
-def pack_address_entry(entry: AddressEntry) -> bytes:
+def pack_address_entry(key: bytes, entry: AddressEntry) -> bytes:
     """The value of an address."""
-    return bytes(AddressValue(identity=entry.identity, tenant=entry.tenant, flags=entry.flags))
+    value = AddressValue(identity=entry.identity, tenant=entry.tenant, flags=entry.flags)
+    return _proven(key, value)
 
 
 def unpack_address_entry(value: bytes) -> AddressEntry:
@@ -364,16 +397,26 @@ def unpack_range(key: bytes) -> RangeKey:
     return RangeKey(raw.group, raw.peer, raw.protocol, Dir(raw.direction), raw.port, length)
 
 
-def pack_rule(rule: int) -> bytes:
-    """The value of a policy or range entry; rule 0 would read as a miss."""
-    if rule <= 0:
+def pack_rule(key: bytes, rule: int) -> bytes:
+    """The value of a policy entry."""
+    return _proven(key, Rule(rule=_checked(rule)))
+
+
+def pack_range_rule(rule: int) -> bytes:
+    """The value of a slice of a port range."""
+    return bytes(RangeValue(rule=_checked(rule)))
+
+
+def _checked(rule: int) -> int:
+    if rule <= 0:  # 0 would read as a miss
         raise ValueError(f"rule ids begin at 1, not {rule}")
-    return bytes(Rule(rule=rule))
+    return rule
 
 
 def unpack_rule(value: bytes) -> int:
-    """The rule id of some bytes."""
-    return int.from_bytes(value, "little")
+    """The rule id of some bytes, of an entry of either kind."""
+    rule: int = RangeValue.from_buffer_copy(value).rule
+    return rule
 
 
 def pack_service(key: ServiceKey) -> bytes:
@@ -393,7 +436,7 @@ def unpack_service(key: bytes) -> ServiceKey:
     return ServiceKey(unpack_address(bytes(raw.address)), raw.port, PORT_PROTOCOLS[raw.protocol])
 
 
-def pack_backends(backends: tuple[Backend, ...]) -> bytes:
+def pack_backends(key: bytes, backends: tuple[Backend, ...]) -> bytes:
     """The value of a Service; a Service without backends is closed."""
     if len(backends) > SERVICE_BACKENDS:
         raise ValueError(f"a Service has at most {SERVICE_BACKENDS} backends, not {len(backends)}")
@@ -401,7 +444,7 @@ def pack_backends(backends: tuple[Backend, ...]) -> bytes:
     for slot, backend in zip(value.backends, backends, strict=False):
         slot.address = Address(*pack_address(backend.address))
         slot.port = backend.port
-    return bytes(value)
+    return _proven(key, value)
 
 
 def unpack_backends(value: bytes) -> tuple[Backend, ...]:
@@ -411,3 +454,18 @@ def unpack_backends(value: bytes) -> tuple[Backend, ...]:
         Backend(unpack_address(bytes(slot.address)), slot.port)
         for slot in raw.backends[: raw.count]
     )
+
+
+def seal_connection(key: bytes, value: ConnectionValue) -> bytes:
+    """The value of a connection, with the proof of what does not change while it lives."""
+    said = struct.pack(
+        "<IIQQQ",
+        value.group,
+        value.rule,
+        value.opener | value.reason << 8,
+        value.generation,
+        value.tenure,
+    )
+    value.proof = proof(key, said)
+    value.seal = value.proof & 0xFFFF_FFFF
+    return bytes(value)

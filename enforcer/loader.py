@@ -44,9 +44,11 @@ MAPS = (
     "ct_map",
     "idle_map",
     "frag_map",
+    "tenure_map",
     "stats_map",
     "lost_map",
     "tunnel_map",
+    "again_map",
     "meta_map",
     "events",
 )
@@ -275,6 +277,9 @@ def load(pin_dir: Path) -> Path:
     path = pin_dir / version_name(digest)
     objects = _compile(source)
     kernel.map_update(objects["meta_map"], bytes(4), digest)
+    for direction, name in enumerate(PROGRAMS):
+        entry = objects[name].to_bytes(4, "little")
+        kernel.map_update(objects["again_map"], direction.to_bytes(4, "little"), entry)
     for leftover in pin_dir.glob(f"{UNFINISHED}*"):  # of a loader that was killed
         shutil.rmtree(leftover)
     unfinished = pin_dir / f"{UNFINISHED}{os.getpid()}"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from enforcer import kernel, layout
 from enforcer.connections import IDLE_TCP, NANOSECONDS, Connection, has_ended, unpack
+from enforcer.proof import slot
 from enforcer.tables import (
     AddressEntry,
     CidrEntry,
@@ -181,23 +182,26 @@ def _pack_key(key: Key) -> bytes:
     if isinstance(key, ServiceKey):
         return layout.pack_service(key)
     if isinstance(key, int):
-        return key.to_bytes(4, "little")
+        return layout.pack_interface(key)
     return layout.pack_cidr(key) if isinstance(key, CidrKey) else layout.pack_address(key)
 
 
-def _pack_value(value: Value) -> bytes:
+def _pack(table: Table, key: Key, value: Value) -> tuple[bytes, bytes]:
+    """An element; the value tells whose it is."""
+    packed = _pack_key(key)
     if isinstance(value, int):
-        return layout.pack_rule(value)
+        ranged = table is Table.RANGES
+        return packed, layout.pack_range_rule(value) if ranged else layout.pack_rule(packed, value)
     if isinstance(value, AddressEntry):
-        return layout.pack_address_entry(value)
+        return packed, layout.pack_address_entry(packed, value)
     if isinstance(value, CidrEntry):
-        return layout.pack_cidr_value(value)
+        return packed, layout.pack_cidr_value(value)
     if isinstance(value, tuple):
-        return layout.pack_backends(value)
-    return layout.pack_endpoint(value)
+        return packed, layout.pack_backends(packed, value)
+    return packed, layout.pack_endpoint(packed, value)
 
 
-OTHERS = ("ct_map", "idle_map", "stats_map", "lost_map", TUNNELS)
+OTHERS = ("ct_map", "tenure_map", "idle_map", "stats_map", "lost_map", TUNNELS)
 """Maps that hold no tables."""
 IDLE_SIZE = 8
 
@@ -294,12 +298,18 @@ class Maps:
             else:
                 kernel.map_update_batch(
                     descriptor,
-                    [
-                        (_pack_key(c.key), _pack_value(c.value))
-                        for c in batch
-                        if c.value is not None
-                    ],
+                    [_pack(table, c.key, c.value) for c in batch if c.value is not None],
                 )
+            if table is Table.ADDRESSES:
+                self._end_tenures(batch)
+
+    def _end_tenures(self, changes: Iterable[Change]) -> None:
+        """Have every connection with these addresses judged again, whoever has them now."""
+        now = time.monotonic_ns().to_bytes(8, "little")
+        packed = (_pack_key(change.key) for change in changes)
+        slots = {slot(address) for address in packed}
+        entries = [(layout.pack_interface(number), now) for number in sorted(slots)]
+        kernel.map_update_batch(self._handles["tenure_map"].fd, entries)
 
     def _write_endpoint(self, change: Change) -> None:
         """Grace begins once: rewriting an endpoint does not prolong it."""
@@ -312,7 +322,7 @@ class Maps:
             present = kernel.map_lookup(descriptor, key, size)
             until = layout.Endpoint.from_buffer_copy(present).grace_until if present else 0
             until = until or time.monotonic_ns() + GRACE_NANOSECONDS
-        kernel.map_update(descriptor, key, layout.pack_endpoint(change.value, until))
+        kernel.map_update(descriptor, key, layout.pack_endpoint(key, change.value, until))
 
     def memory(self) -> int:
         """Bytes of all maps when they are full, as the kernel accounts them."""

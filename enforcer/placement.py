@@ -21,13 +21,13 @@ from enforcer.rooms import Room
 from enforcer.rulebook import Group, Groups, Rulebook
 from enforcer.start import Ground, StartMode, provisional
 from enforcer.tables import EndpointEntry, EndpointFlag
-from enforcer.walls import Home, WallGroup, wall_flags
+from enforcer.walls import Granted, Home, ReachGroup, WallGroup, wall_flags
 from generators.isolation import is_ours
 from generators.objects import Direction, Namespace, Pod
 from generators.tenants.model import TenantConfig
 
-POLICY, WALL = "policy", "wall"
-"""The two groups of an endpoint."""
+POLICY, WALL, REACH = "policy", "wall", "reach"
+"""The groups of an endpoint."""
 KEEP_ANNOTATION = "ringfence.io/keep-established"
 """`"true"` on a namespace or on policies: open connections outlive changes of policies."""
 KEPT: Mapping[Direction, EndpointFlag] = {
@@ -55,6 +55,7 @@ class Known:
     """Sandboxes of pods that are not known yet."""
     homes: dict[str, Home] = field(default_factory=dict)
     tenants: TenantNumbers = field(default_factory=TenantNumbers)
+    granted: Granted = field(default_factory=dict)
 
 
 class Placement:
@@ -87,8 +88,8 @@ class Placement:
         if not self._room.holds(key):
             entry = None
         if entry is None or ifindex is None:
-            self._groups.leave(key, POLICY)
-            self._groups.leave(key, WALL)
+            for side in (POLICY, WALL, REACH):
+                self._groups.leave(key, side)
         if before is not None and (entry is None or before != ifindex):
             self._vacate(before)
         if entry is not None and ifindex is not None:
@@ -124,10 +125,10 @@ class Placement:
             return arrival.ifindex, self._provisional(key, arrival)
         if pod is None or ifindex is None or not is_local(pod, known.node):
             return None, None
-        policy, wall = self._policy_of(pod), self._wall_of(pod)
         home = known.homes[pod.namespace]
+        policy, wall, reach = self._policy_of(pod), self._wall(key, home), self._reach(key, home)
         flags = EndpointFlag.READY | wall_flags(home, known.config)
-        for group in (policy, wall):
+        for group in (policy, wall, reach):
             flags |= group.definition.needs if group is not None else NONE
         flags |= self._kept(pod)
         if ifindex in known.grace:
@@ -148,6 +149,7 @@ class Placement:
             ip4=ip4,
             ip6=ip6,
             mac=self._mac(key, number, before),
+            reach=reach.number if reach is not None else 0,
         )
 
     def _mac(self, key: str, number: int, before: EndpointEntry | None) -> str:
@@ -161,6 +163,7 @@ class Placement:
         known, ground = self._known, None
         home = known.homes.get(arrival.namespace)
         self._groups.leave(key, POLICY)
+        self._groups.leave(key, REACH)
         if home is None or arrival.namespace not in known.namespaces:
             self._groups.leave(key, WALL)
         else:
@@ -204,9 +207,6 @@ class Placement:
             pod.key, POLICY, key, lambda: PolicyGroup(tenant, key, isolation, pod.ports, number)
         )
 
-    def _wall_of(self, pod: Pod) -> Group | None:
-        return self._wall(pod.key, self._known.homes[pod.namespace])
-
     def _wall(self, key: str, home: Home) -> Group | None:
         config = self._known.config
         if config is None or EndpointFlag.WALL not in wall_flags(home, config):
@@ -214,6 +214,16 @@ class Placement:
             return None
         wall = WallGroup(home, config, self._known.tenants.ids, self._registry.rules.of)
         return self._groups.enter(key, WALL, wall.key, lambda: wall)
+
+    def _reach(self, key: str, home: Home) -> Group | None:
+        known, config = self._known, self._known.config
+        if config is not None and EndpointFlag.REACH in wall_flags(home, config):
+            number = self._registry.rules.of
+            reach = ReachGroup(home, config, known.granted, known.tenants.ids, number)
+            if reach:
+                return self._groups.enter(key, REACH, reach.key, lambda: reach)
+        self._groups.leave(key, REACH)
+        return None
 
 
 def _wants_to_keep(annotations: Mapping[str, str]) -> bool:

@@ -59,6 +59,8 @@ class EndpointFlag(IntFlag):
     GRACE = 256  # existed before us: mid-stream connections are adopted for a while
     KEEP_INGRESS = 512  # open connections stay when the policy of the direction changes
     KEEP_EGRESS = 1024
+    REACH = 8192  # where walls of others keep its packets out, they open no connection (`reach`)
+    QUARANTINE = 16384  # of a namespace with a tenant label that no record confirms
     AUDIT = 2048  # a denial by NetworkPolicies is reported with verdict AUDIT and passes
     ENCAPSULATES = 4096  # may send encapsulated packets towards nodes
 
@@ -67,6 +69,8 @@ class AddressFlag(IntFlag):
     """What else is known of an address."""
 
     QUARANTINE = 1  # of a namespace with a tenant label that no record confirms
+    AUDIT = 2  # the wall around it only reports
+    MOVING = 4  # for a moment it is two: a tenant's pod before, after or both
 
 
 class CidrFlag(IntFlag):
@@ -83,11 +87,17 @@ class EndpointEntry:
     group: int  # policy group; 0 = none (not isolated)
     wall: int  # policy group of the tenant wall; 0 = none
     tenant: int  # 0 = none
-    generation: int  # connections stamped with another one are judged again
+    generation: int  # connections stamped with another one are judged again; nobody else's, ever
     flags: EndpointFlag
     ip4: tuple[str, ...] = ()
     ip6: tuple[str, ...] = ()
     mac: str = ""  # of the pod; empty = not known
+    reach: int = 0  # policy group of the walls that let it in, beside its own tenant's; 0 = none
+
+    @property
+    def groups(self) -> tuple[int, int, int]:
+        """All groups that it is judged by; 0 among them is none."""
+        return self.group, self.wall, self.reach
 
 
 @dataclass(frozen=True, slots=True)

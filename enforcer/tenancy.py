@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from enforcer.placement import Known
 from enforcer.population import Population
-from enforcer.walls import Home, drops, wall_flags
+from enforcer.walls import Home, drops, granted, wall_flags
 from generators.objects import Namespace
 from generators.tenants.model import TenantConfig
 
@@ -63,6 +63,7 @@ class Tenancy:
     def put_config(self, config: TenantConfig | None) -> None:
         """Another tenant file, or none."""
         before, self._known.config = self._known.config, config
+        self._known.granted = granted(config)
         for name in config.tenants if config is not None else ():
             self._known.tenants.use(name)
         for name in before.tenants if before is not None else ():

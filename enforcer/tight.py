@@ -26,7 +26,7 @@ def squeezed(ledger: Ledger) -> tuple[Change, ...]:
     services, buckets = ledger.services.changed(), ledger.buckets.changed()
     cidrs, addresses = ledger.cidrs.changed(), ledger.addresses.changed()
     endpoints = ledger.endpoints.changed()
-    used = {g for e in ledger.endpoints.now.values() for g in (e.group, e.wall)}
+    used = {g for e in ledger.endpoints.now.values() for g in e.groups}
     left = {place: pair for place, pair in buckets.items() if place[0] not in used}
     stay = {place: pair for place, pair in buckets.items() if place[0] in used}
     return (

@@ -30,6 +30,7 @@ from enforcer.tables import (
     PROTO_ANY,
     SERVICE_BACKENDS,
     AddressEntry,
+    AddressFlag,
     CidrEntry,
     CidrFlag,
     CidrKey,
@@ -90,8 +91,8 @@ def conflicts(ledger: Ledger) -> list[int]:
     switches = switched(ledger)
     if not needs_bridges(switches, moved(ledger)):
         return []
-    left = {group for old, _ in switches.values() for group in (old.group, old.wall)}
-    entered = {group for _, new in switches.values() for group in (new.group, new.wall)}
+    left = {group for old, _ in switches.values() for group in old.groups}
+    entered = {group for _, new in switches.values() for group in new.groups}
     return sorted((left & entered) - {0})
 
 
@@ -234,6 +235,8 @@ class _Bridges:
                 numbers[key] = fresh()
                 self._treat(numbers[key], old, new, inside=inside)
             kept = (new or old or AddressEntry(0)).flags
+            if any(side is not None and side.tenant for side in (old, new)):
+                kept |= AddressFlag.MOVING
             found[address] = AddressEntry(numbers[key], 0, kept)
         return found
 
@@ -276,15 +279,15 @@ class _Bridges:
     @property
     def _left(self) -> set[int]:
         """Groups by which endpoints are judged until they are switched."""
-        return {g for old, _ in self.switches.values() for g in (old.group, old.wall)} - {0}
+        return {g for old, _ in self.switches.values() for g in old.groups} - {0}
 
     @property
     def _entered(self) -> set[int]:
-        return {g for _, new in self.switches.values() for g in (new.group, new.wall)} - {0}
+        return {g for _, new in self.switches.values() for g in new.groups} - {0}
 
     @property
     def _wanted(self) -> set[int]:
-        return {g for e in self.ledger.endpoints.now.values() for g in (e.group, e.wall)} - {0}
+        return {g for e in self.ledger.endpoints.now.values() for g in e.groups} - {0}
 
     @property
     def _walls(self) -> set[int]:

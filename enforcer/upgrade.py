@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from enforcer import kernel, layout
+from enforcer.proof import proven
 from generators.errors import RingfenceError
 from generators.logs import event
 
@@ -56,26 +57,28 @@ def take_connections(old: Path, new: Path) -> None:
     event(log, "connections_taken_over", path=str(old), count=connections)
 
 
-def closed(value: bytes) -> bytes:
+def closed(key: bytes, value: bytes) -> bytes:
     """An endpoint with its number and addresses, through which nothing passes yet."""
     was = layout.Endpoint.from_buffer_copy(_fitted(value, ctypes.sizeof(layout.Endpoint)))
     kept = {"endpoint": was.endpoint, "ip4": was.ip4, "ip6": was.ip6, "mac": was.mac}
-    return bytes(layout.Endpoint(**kept))
+    return proven(key, bytes(layout.Endpoint(**kept)))
 
 
-def to_be_judged(value: bytes) -> bytes:
+def to_be_judged(key: bytes, value: bytes) -> bytes:
     """A connection that the next packet has judged again."""
     size = ctypes.sizeof(layout.ConnectionValue)
     entry = layout.ConnectionValue.from_buffer_copy(_fitted(value, size))
-    entry.generation = entry.rule = entry.group = 0
-    return bytes(entry)
+    entry.generation = entry.tenure = entry.rule = entry.group = 0
+    return layout.seal_connection(key, entry)
 
 
 def _fitted(value: bytes, size: int) -> bytes:
     return value[:size].ljust(size, b"\0")
 
 
-def _copy(old: Path, new: Path, name: str, key_size: int, made: Callable[[bytes], bytes]) -> int:
+def _copy(
+    old: Path, new: Path, name: str, key_size: int, made: Callable[[bytes, bytes], bytes]
+) -> int:
     with kernel.open_pin(old / name) as source, kernel.open_pin(new / name) as target:
         info = kernel.map_info(source.fd)
         if info.key_size != key_size:
@@ -83,7 +86,7 @@ def _copy(old: Path, new: Path, name: str, key_size: int, made: Callable[[bytes]
             return 0
         known = {key for key, _ in kernel.map_dump(target.fd, kernel.map_info(target.fd))}
         missing = [
-            (key, made(value))
+            (key, made(key, value))
             for key, value in kernel.map_dump(source.fd, info)
             if key not in known
         ]

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from enforcer.groups import EMPTY, Bucket, Number, bucket
 from enforcer.identity import PodClass, Quarantine, Shared, Word
 from enforcer.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port
-from enforcer.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, PEER_TENANT, Dir, EndpointFlag
+from enforcer.tables import (
+    IDENTITY_HOST,
+    IDENTITY_REMOTE_NODE,
+    PEER_ANY,
+    PEER_TENANT,
+    Dir,
+    EndpointFlag,
+)
 from generators.cluster import Cluster, audited, confirmed_namespaces, quarantined
 from generators.objects import NAME_LABEL, IPBlock, Labels, Namespace
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, TenantConfig
@@ -62,6 +69,10 @@ def wall_flags(home: Home, config: TenantConfig | None) -> EndpointFlag:
     flags = EndpointFlag.AUDIT if home.audited else EndpointFlag(0)
     if config is not None and home.name in config.encapsulating:
         flags |= EndpointFlag.ENCAPSULATES
+    if home.quarantined:
+        flags |= EndpointFlag.QUARANTINE
+    if config is not None and config.mode is Mode.STRICT:
+        flags |= EndpointFlag.REACH
     if config is None or not (home.quarantined or home.tenant):
         return flags
     if not home.quarantined and config.mode is Mode.OVERRIDABLE:
@@ -172,6 +183,94 @@ class WallGroup:
 
     def _bucket(self, found: list[Ranked]) -> Bucket:
         return bucket(found, [self._number(name) for name in self._names], Dir.INGRESS)
+
+
+Granted = Mapping[str, tuple[tuple[str, Grant], ...]]
+"""Tenant -> the tenants that let it in, and what each grants."""
+
+
+def granted(config: TenantConfig | None) -> Granted:
+    """All consented grants, by who profits."""
+    found: dict[str, tuple[tuple[str, Grant], ...]] = {}
+    for owner in config.tenants if config is not None else ():
+        for grant in config.consented(owner) if config is not None else ():
+            found[grant.tenant] = (*found.get(grant.tenant, ()), (owner, grant))
+    return found
+
+
+class ReachGroup:
+    """The walls of others, as far as they let in the pods of one namespace.
+
+    The programs ask it before a pod's packet to a walled pod opens a connection.
+    """
+
+    isolating: Mapping[Dir, tuple[str, ...]] = {}
+    tenant = 0
+    wall = ""
+
+    def __init__(
+        self,
+        home: Home,
+        config: TenantConfig,
+        grants: Granted,
+        tenant_ids: Mapping[str, int],
+        number: Number,
+    ) -> None:
+        self._home = home
+        self._components = tuple(c for c in config.shared if c.name in home.shared)
+        self._grants: tuple[tuple[str, Grant], ...] = ()
+        if not home.quarantined:
+            self._grants = tuple(g for g in grants.get(home.tenant, ()) if g[0] in tenant_ids)
+        owners = [owner for owner, _ in self._grants]
+        owners += [home.tenant] if home.tenant in tenant_ids and not home.quarantined else []
+        self._ids = {owner: tenant_ids[owner] for owner in owners}
+        owner = home.name if home.quarantined else home.tenant
+        self._rule = number(f"tenant/{owner}#reach")
+        self.words: frozenset[Word] = frozenset({Quarantine(home.name)} if home.quarantined else ())
+        sides: tuple[SharedComponent | Grant, ...] = (
+            *self._components,
+            *(grant for _, grant in self._grants),
+        )
+        spans = [span for side in sides for span in _spans(side)]
+        ranged = any(span.first != span.last and not span.whole for span in spans)
+        self.needs = EndpointFlag.USES_RANGE if ranged else EndpointFlag(0)
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self._components or self._ids)
+
+    @property
+    def key(self) -> object:
+        """Equal for equal meanings."""
+        return ("reach", self._rule, self.words, self._components, self._grants, *self._ids.items())
+
+    @property
+    def lasting(self) -> object:
+        """The same, equal in every process."""
+        words = tuple(sorted(map(repr, self.words)))
+        return ("reach", words, self._components, self._grants, tuple(self._ids.items()))
+
+    def fixed(self) -> Mapping[int, Bucket]:
+        """The own tenant, those that grant something, and everybody for shared components."""
+        everybody = [span for component in self._components for span in _spans(component)]
+        found = {PEER_ANY: self._bucket(everybody)} if everybody else {}
+        for owner, number in self._ids.items():
+            spans = [s for name, grant in self._grants if name == owner for s in _spans(grant)]
+            if owner == self._home.tenant:
+                spans = [EVERYTHING]
+            found[PEER_TENANT | number] = self._bucket(spans)
+        return found
+
+    def for_pods(self, pods: PodClass) -> Bucket:
+        """Pods of the same namespace, while it is in quarantine."""
+        same = self._home.quarantined and pods.quarantine == self._home.name
+        return self._bucket([EVERYTHING]) if same else EMPTY
+
+    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
+        """Walls do not look at addresses."""
+        return EMPTY
+
+    def _bucket(self, spans: list[Span]) -> Bucket:
+        return bucket([(0, span) for span in spans], [self._rule], Dir.EGRESS)
 
 
 def _spans(side: SharedComponent | Grant) -> list[Span]:

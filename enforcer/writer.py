@@ -89,7 +89,7 @@ class Writer:
         A write that failed left them there, and the next one needs their room.
         """
         kernel = self._kernel.read()
-        used = {number for e in kernel.endpoints.values() for number in (e.group, e.wall)}
+        used = {number for e in kernel.endpoints.values() for number in e.groups}
         idle = [Change(Table.POLICY, key, None) for key in kernel.policy if key.group not in used]
         idle += [Change(Table.RANGES, key, None) for key in kernel.ranges if key.group not in used]
         if not idle:

@@ -133,6 +133,13 @@ static __always_inline enum ct_state ct_state_of(const struct ct_value *entry,
 	return entry->opener == direction ? CT_OPENER : CT_REPLY;
 }
 
+/* Judged since anything changed for this endpoint, or for who is at the other end. */
+static __always_inline int ct_is_current(const struct ct_value *entry, __u64 generation,
+					 __u64 tenure)
+{
+	return entry->generation == generation && entry->tenure == tenure;
+}
+
 /* The flags that this packet adds to its entry. */
 static __always_inline __u8 ct_flags_after(__u8 flags, const struct packet *packet,
 					   enum ct_state state)

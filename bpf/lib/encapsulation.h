@@ -52,7 +52,7 @@ static __always_inline int encapsulation_reaches_node(struct scratch *scratch)
 		return 1;
 	if (scratch->packet.family == 6 && (to->bytes[0] == 0xff || address_is_link_local(to)))
 		return 1;
-	policy_find_peer(&scratch->peer, to);
+	policy_find_peer(scratch, to);
 	return scratch->peer.identity == IDENTITY_HOST ||
 	       scratch->peer.identity == IDENTITY_REMOTE_NODE;
 }

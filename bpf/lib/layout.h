@@ -5,6 +5,8 @@
  * Update also: the ctypes mirrors in enforcer/layout.py (a test compares every offset). A change
  * here changes the hash of the pin directory, so old pins are never misread. What an upgrade takes
  * over, struct endpoint and struct ct_value, only ever grows at its end (enforcer/upgrade.py).
+ *
+ * A `proof` says whose a value is and that it is whole: lib/proof.h, lib/lookup.h.
  */
 #ifndef RINGFENCE_LAYOUT_H
 #define RINGFENCE_LAYOUT_H
@@ -23,9 +25,15 @@ enum endpoint_flag {
 	EP_KEEP_EGRESS = 1024,
 	EP_AUDIT = 2048,
 	EP_ENCAPSULATES = 4096,
+	EP_REACH = 8192,
+	EP_QUARANTINE = 16384,
 };
 
-enum address_flag { ADDR_QUARANTINE = 1 };
+enum address_flag {
+	ADDR_QUARANTINE = 1,
+	ADDR_AUDIT = 2,
+	ADDR_MOVING = 4,
+};
 
 enum cidr_flag { CIDR_IN_CLUSTER = 1 };
 
@@ -45,22 +53,26 @@ struct endpoint {
 	__u32 group;
 	__u32 wall;
 	__u32 tenant;
-	__u32 generation;
+	__u32 reach; /* group of walls that let this pod in; counts only with EP_REACH */
 	__u32 flags; /* enum endpoint_flag */
 	struct address ip4;
 	struct address ip6;
 	__u64 grace_until; /* monotonic clock; counts only with EP_GRACE */
 	__u8 mac[6]; /* all zero: not known */
 	__u8 pad[2];
+	__u64 generation; /* no other endpoint of this node ever has it */
+	__u64 proof;
 };
-_Static_assert(sizeof(struct endpoint) == 72, "struct endpoint");
+_Static_assert(sizeof(struct endpoint) == 88, "struct endpoint");
 
 struct address_value {
 	__u32 identity;
 	__u32 tenant;
 	__u32 flags; /* enum address_flag */
+	__u32 pad;
+	__u64 proof;
 };
-_Static_assert(sizeof(struct address_value) == 12, "struct address_value");
+_Static_assert(sizeof(struct address_value) == 24, "struct address_value");
 
 struct policy_key {
 	__u32 group;
@@ -88,8 +100,16 @@ _Static_assert(sizeof(struct range_key) == 16, "struct range_key");
 
 struct rule_value {
 	__u32 rule; /* never 0 */
+	__u32 pad;
+	__u64 proof;
 };
-_Static_assert(sizeof(struct rule_value) == 4, "struct rule_value");
+_Static_assert(sizeof(struct rule_value) == 16, "struct rule_value");
+
+/* In a trie nothing changes under its reader: no proof. */
+struct range_value {
+	__u32 rule; /* never 0 */
+};
+_Static_assert(sizeof(struct range_value) == 4, "struct range_value");
 
 /*
  * Every tenant has a trie of its own, so that nobody's blocks cost another one entries; and the
@@ -131,8 +151,9 @@ struct service_value {
 	__u32 count;
 	__u32 pad;
 	struct service_backend backends[SERVICE_BACKENDS];
+	__u64 proof;
 };
-_Static_assert(sizeof(struct service_value) == 392, "struct service_value");
+_Static_assert(sizeof(struct service_value) == 400, "struct service_value");
 
 /*
  * One canonical orientation: the pod is `local`, whoever opened. ICMP echo keeps its identifier in
@@ -160,17 +181,27 @@ enum ct_flag {
 	CT_KEPT = 64, /* goes on although policies changed */
 };
 
+/* Only `last` and `flags` change while an entry lives, each by compare-and-exchange. */
 struct ct_value {
 	__u64 last; /* monotonic clock, refreshed at most every CT_TOUCH */
-	__u32 generation;
-	__u32 rule;
 	__u32 group;
+	__u32 rule;
+	__u32 seal; /* the low half of `proof`, in one word with the flags */
 	__u8 opener; /* enum direction */
 	__u8 flags; /* enum ct_flag */
 	__u8 reason; /* enum reason of the opener direction */
 	__u8 pad;
+	__u64 generation; /* of the endpoint when it was judged */
+	__u64 tenure; /* of the remote address then */
+	__u64 proof; /* but for `last` and `flags` */
 };
-_Static_assert(sizeof(struct ct_value) == 24, "struct ct_value");
+_Static_assert(sizeof(struct ct_value) == 48, "struct ct_value");
+
+/*
+ * When something was last written about an address; addresses share a slot by their hash. What was
+ * judged before is judged again.
+ */
+#define TENURE_SLOTS 65536 /* as many as 16 bits tell apart */
 
 /* The ports of a datagram whose later fragments carry none. */
 struct frag_key {
@@ -192,8 +223,9 @@ struct frag_value {
 	__u8 icmp_code;
 	__u8 kind; /* enum packet_kind */
 	__u8 protocol; /* of the datagram; an IPv6 fragment may name an extension header instead */
+	__u64 proof;
 };
-_Static_assert(sizeof(struct frag_value) == 16, "struct frag_value");
+_Static_assert(sizeof(struct frag_value) == 24, "struct frag_value");
 
 /* `rule` is the rule that allowed; without one, the policy group that spoke (by_group is 1). */
 struct stats_key {

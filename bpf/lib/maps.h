@@ -34,6 +34,15 @@ struct scratch {
 	struct policy_answer answer;
 	struct policy_answer candidate;
 	struct policy_answer refused;
+	/* Copies of what lookups found, and whether one did not prove itself: lookup.h. */
+	__u32 unproven;
+	__u32 attempts; /* of this packet before */
+	struct endpoint endpoint;
+	struct address_value address;
+	struct rule_value rule;
+	struct service_value service;
+	struct ct_value entry;
+	struct frag_value first;
 };
 
 /* BPF_F_NO_PREALLOC, which an LPM trie must have; large values take memory only as needed. */
@@ -43,15 +52,18 @@ BPF_TABLE("hash", __u32, struct endpoint, ep_map, MAX_ENDPOINTS);
 BPF_TABLE("hash", struct address, struct address_value, addr_map, MAX_ADDRESSES);
 BPF_F_TABLE("lpm_trie", struct cidr_key, struct cidr_value, cidr_map, MAX_CIDRS, MAP_NO_PREALLOC);
 BPF_TABLE("hash", struct policy_key, struct rule_value, pol_map, MAX_POLICY);
-BPF_F_TABLE("lpm_trie", struct range_key, struct rule_value, rng_map, MAX_RANGES, MAP_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct range_key, struct range_value, rng_map, MAX_RANGES, MAP_NO_PREALLOC);
 BPF_F_TABLE("hash", struct service_key, struct service_value, svc_map, MAX_SERVICES,
 	    MAP_NO_PREALLOC);
 BPF_TABLE("lru_hash", struct ct_key, struct ct_value, ct_map, MAX_CONNECTIONS);
 BPF_TABLE("lru_hash", struct frag_key, struct frag_value, frag_map, MAX_FRAGMENTS);
+BPF_TABLE("array", __u32, __u64, tenure_map, TENURE_SLOTS);
 BPF_TABLE("percpu_hash", struct stats_key, struct stats_value, stats_map, MAX_STATS);
 BPF_TABLE("percpu_array", __u32, __u64, lost_map, LOST_COUNTERS);
 BPF_TABLE("percpu_array", __u32, struct scratch, scratch_map, 1);
 BPF_TABLE("array", __u32, __u64, tunnel_map, TUNNEL_WORDS); /* a bit for each UDP port */
+/* The programs themselves, by direction: whoever met an unproven value begins again. */
+BPF_PROG_ARRAY(again_map, 2);
 BPF_TABLE("array", __u32, struct meta_value, meta_map, 1);
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 

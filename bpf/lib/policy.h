@@ -27,16 +27,21 @@ static __always_inline int policy_confined(const struct endpoint *endpoint,
 }
 
 /* An address of a quarantined namespace keeps its identity but speaks for no tenant. */
-static __always_inline void policy_find_peer(struct policy_peer *peer, struct address *remote)
+static __always_inline void policy_find_peer(struct scratch *scratch, struct address *remote)
 {
-	const struct address_value *known = addr_map.lookup(remote);
+	int found = lookup_address(scratch, remote);
+	const struct address_value *known = &scratch->address;
+	struct policy_peer *peer = &scratch->peer;
 
 	__builtin_memset(peer, 0, sizeof(*peer));
-	if (!known)
+	if (!found)
 		return;
 	peer->identity = known->identity;
 	if (!(known->flags & ADDR_QUARANTINE))
 		peer->tenant = known->tenant;
+	peer->walled = known->tenant | (known->flags & (ADDR_QUARANTINE | ADDR_MOVING));
+	if (known->flags & ADDR_AUDIT)
+		peer->walled = 0;
 }
 
 static __always_inline void policy_find_cidr(struct policy_peer *peer,
@@ -57,11 +62,12 @@ static __always_inline void policy_find_cidr(struct policy_peer *peer,
 }
 
 /* One peer at every port that may mean the question's; the rule is left in peer->rule. */
-static __always_inline void policy_probe_peer(__u32 group, __u32 candidate,
-					      struct policy_peer *peer,
-					      const struct endpoint *endpoint,
-					      const struct policy_question *question)
+static __always_inline void policy_probe_peer(struct scratch *scratch, __u32 group, __u32 candidate,
+					      const struct endpoint *endpoint)
 {
+	const struct policy_question *question = &scratch->question;
+	struct policy_peer *peer = &scratch->peer;
+	const struct range_value *hit;
 	struct policy_key key = {
 		.group = group,
 		.peer = candidate,
@@ -77,10 +83,8 @@ static __always_inline void policy_probe_peer(__u32 group, __u32 candidate,
 		.direction = question->direction,
 		.port = question->port,
 	};
-	const struct rule_value *hit = pol_map.lookup(&key);
 
-	if (hit)
-		peer->rule = hit->rule;
+	peer->rule = lookup_rule(scratch, &key);
 	forget();
 	if (peer->rule)
 		return;
@@ -94,18 +98,14 @@ static __always_inline void policy_probe_peer(__u32 group, __u32 candidate,
 		return;
 	if (question->port) {
 		key.port = 0;
-		hit = pol_map.lookup(&key);
-		if (hit)
-			peer->rule = hit->rule;
+		peer->rule = lookup_rule(scratch, &key);
 	}
 	forget();
 	if (peer->rule)
 		return;
 	key.port = 0;
 	key.protocol = PROTOCOL_ANY;
-	hit = pol_map.lookup(&key);
-	if (hit)
-		peer->rule = hit->rule;
+	peer->rule = lookup_rule(scratch, &key);
 }
 
 #define POLICY_WALL_PEERS 2
@@ -114,53 +114,71 @@ static __always_inline void policy_probe_peer(__u32 group, __u32 candidate,
  * The rule that lets in, or 0. The order of peers and ports is written down in enforcer/tables.py:
  * identity, tenant, CIDR, any. The wall knows only the first POLICY_WALL_PEERS kinds of peer.
  */
-static __always_inline __u32 policy_probe(__u32 group, struct policy_peer *peer, int peers,
-					  const struct endpoint *endpoint,
-					  const struct policy_question *question)
+static __always_inline __u32 policy_probe(struct scratch *scratch, __u32 group, __u32 peers,
+					  const struct endpoint *endpoint)
 {
-	int i;
+	struct policy_peer *peer = &scratch->peer;
+	__u32 i;
 
 	peer->candidates[0] = peer->identity;
 	peer->candidates[1] = peer->tenant ? PEER_TENANT | peer->tenant : PEER_ANY;
 	peer->candidates[2] = peer->cidr ? PEER_CIDR | peer->cidr : PEER_ANY;
 	peer->candidates[3] = PEER_ANY;
+	peer->probed = peers;
 	peer->rule = 0;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < POLICY_PEERS; i++) {
 		forget();
-		if (i >= peers || peer->rule)
+		if (i >= peer->probed || peer->rule)
 			break;
 		if (peer->candidates[i] != PEER_ANY || i == POLICY_PEERS - 1)
-			policy_probe_peer(group, peer->candidates[i], peer, endpoint, question);
+			policy_probe_peer(scratch, group, peer->candidates[i], endpoint);
 	}
 	forget();
 	return peer->rule;
+}
+
+static __always_inline int policy_is_node(const struct policy_peer *peer)
+{
+	return peer->identity == IDENTITY_HOST || peer->identity == IDENTITY_REMOTE_NODE;
 }
 
 /*
  * Who cannot be named is not let in: a node address without a local socket stands for anybody, and
  * so does an address of the pod ranges that no cache knows. What comes from outside the cluster is
  * not the wall's business.
+ *
+ * For egress the same is asked of the wall around the other end, as far as it is about this pod
+ * (the group endpoint->reach); the pod's own tenant needs no entries there.
  */
-static __always_inline enum reason policy_wall(const struct endpoint *endpoint,
-					       struct policy_peer *peer,
-					       const struct policy_question *question)
+static __always_inline enum reason policy_wall(struct scratch *scratch,
+					       const struct endpoint *endpoint, int ingress)
 {
-	int node = peer->identity == IDENTITY_HOST || peer->identity == IDENTITY_REMOTE_NODE;
+	const struct policy_peer *peer = &scratch->peer;
 
+	if (!(endpoint->flags & (ingress ? EP_WALL : EP_REACH)))
+		return FORWARD_NONE;
 	if (peer->identity == IDENTITY_UNKNOWN)
 		return peer->in_cluster ? DROP_UNKNOWN_SENDER : FORWARD_NONE;
-	if (node && (endpoint->flags & EP_ALLOW_MASKED))
+	if (ingress && policy_is_node(peer) && (endpoint->flags & EP_ALLOW_MASKED))
 		return FORWARD_NONE;
-	if (policy_probe(endpoint->wall, peer, POLICY_WALL_PEERS, endpoint, question))
+	if (!ingress && !peer->walled)
 		return FORWARD_NONE;
-	return node ? DROP_UNKNOWN_SENDER : DROP_TENANT_WALL;
+	if (!ingress && peer->tenant && peer->tenant == endpoint->tenant &&
+	    !(endpoint->flags & EP_QUARANTINE))
+		return FORWARD_NONE;
+	forget();
+	if (policy_probe(scratch, ingress ? endpoint->wall : endpoint->reach,
+			 ingress ? POLICY_WALL_PEERS : POLICY_PEERS, endpoint))
+		return FORWARD_NONE;
+	return policy_is_node(peer) ? DROP_UNKNOWN_SENDER : DROP_TENANT_WALL;
 }
 
-static __always_inline void policy_rules(struct policy_answer *answer,
-					 const struct endpoint *endpoint, struct policy_peer *peer,
-					 const struct policy_question *question)
+static __always_inline void policy_rules(struct scratch *scratch, struct policy_answer *answer,
+					 const struct endpoint *endpoint)
 {
+	const struct policy_question *question = &scratch->question;
+
 	if (!policy_isolated(endpoint, question->direction)) {
 		answer->reason = FORWARD_NOT_ISOLATED;
 		return;
@@ -172,7 +190,7 @@ static __always_inline void policy_rules(struct policy_answer *answer,
 		return;
 	}
 	answer->group = endpoint->group;
-	answer->rule = policy_probe(endpoint->group, peer, POLICY_PEERS, endpoint, question);
+	answer->rule = policy_probe(scratch, endpoint->group, POLICY_PEERS, endpoint);
 	if (answer->rule)
 		answer->reason = FORWARD_POLICY_ALLOWED;
 	else if (question->kind == PACKET_OTHER)
@@ -181,79 +199,87 @@ static __always_inline void policy_rules(struct policy_answer *answer,
 		answer->reason = DROP_POLICY_DENIED;
 }
 
-/* The wall's word, for ingress only. */
-static __always_inline enum reason policy_wall_reason(const struct endpoint *endpoint,
-						      struct policy_peer *peer,
-						      const struct policy_question *question)
-{
-	if (question->direction != DIR_INGRESS || !(endpoint->flags & EP_WALL))
-		return FORWARD_NONE;
-	return policy_wall(endpoint, peer, question);
-}
-
-static __always_inline void policy_judge_peer(struct policy_answer *answer,
+/*
+ * A packet that the wall at the other end keeps out goes there to be dropped, but opens nothing
+ * here: an answer that comes all the same is no answer.
+ */
+static __always_inline void policy_judge_peer(struct scratch *scratch, struct policy_answer *answer,
 					      const struct endpoint *endpoint,
-					      struct policy_peer *peer,
-					      struct policy_question *question)
+					      enum direction direction)
 {
-	int ingress = question->direction == DIR_INGRESS;
-	enum reason wall;
+	const struct policy_question *question = &scratch->question;
+	struct policy_peer *peer = &scratch->peer;
 
-	if ((endpoint->flags & EP_USES_CIDR) || (endpoint->flags & EP_WALL))
+	if ((endpoint->flags & EP_USES_CIDR) ||
+	    (peer->identity == IDENTITY_UNKNOWN && (endpoint->flags & (EP_WALL | EP_REACH))))
 		policy_find_cidr(peer, endpoint, &question->remote);
+	forget();
 	if (!(endpoint->flags & EP_USES_CIDR))
 		peer->cidr = 0;
+	forget();
 	answer->identity = peer->identity;
 	answer->tenant = peer->tenant;
 	answer->rule = 0;
 	answer->group = 0;
 	answer->audit = FORWARD_NONE;
-	answer->masked = ingress && peer->identity == IDENTITY_HOST;
-	if (!ingress && peer->identity == IDENTITY_HOST) {
+	answer->unheld = 0;
+	answer->masked = direction == DIR_INGRESS && peer->identity == IDENTITY_HOST;
+	if (direction == DIR_EGRESS && peer->identity == IDENTITY_HOST) {
 		answer->reason = FORWARD_HOST;
 		return;
 	}
-	wall = policy_wall_reason(endpoint, peer, question);
-	if (wall && !(endpoint->flags & EP_WALL_AUDIT)) {
-		answer->reason = wall;
+	forget();
+	peer->wall = policy_wall(scratch, endpoint, direction == DIR_INGRESS);
+	forget();
+	if (direction == DIR_EGRESS) {
+		answer->unheld = !!peer->wall;
+	} else if (peer->wall && !(endpoint->flags & EP_WALL_AUDIT)) {
+		answer->reason = peer->wall;
 		answer->group = endpoint->wall;
 		return;
+	} else {
+		answer->audit = peer->wall;
 	}
-	policy_rules(answer, endpoint, peer, question);
-	answer->audit = wall;
+	forget();
+	policy_rules(scratch, answer, endpoint);
 }
 
-/* Only what an isolated pod calls at an address that is nobody's can be a Service. */
-static __always_inline const struct service_value *policy_find_service(
-	const struct endpoint *endpoint, const struct policy_peer *peer,
-	const struct policy_question *question)
+/* Only what a pod calls at an address that is nobody's can be a Service. */
+static __always_inline int policy_find_service(struct scratch *scratch,
+					       const struct endpoint *endpoint)
 {
+	const struct policy_question *question = &scratch->question;
+	const struct policy_peer *peer = &scratch->peer;
 	struct service_key key = {};
 
-	if (question->direction != DIR_EGRESS || !(endpoint->flags & EP_ISOLATED_EGRESS) ||
+	if (!(endpoint->flags & (EP_ISOLATED_EGRESS | EP_REACH)) ||
 	    peer->identity != IDENTITY_UNKNOWN || !question->port)
 		return 0;
 	key.address = question->remote;
 	key.port = question->port;
 	key.protocol = question->protocol;
-	return svc_map.lookup(&key);
+	return lookup_service(scratch, &key);
 }
 
 /*
  * Which backend a call to a Service meets is decided behind our hook, so all of them must be
- * allowed: the first that is refused speaks, else the first. One without backends is closed.
+ * allowed: the first that is refused speaks, else the first. One without backends is closed to
+ * pods whose egress is isolated. A wall around any of them keeps the connection from being held.
  */
 static __always_inline void policy_judge_service(struct scratch *scratch,
-						 const struct endpoint *endpoint,
-						 const struct service_value *service)
+						 const struct endpoint *endpoint)
 {
+	const struct service_value *service = &scratch->service;
 	struct policy_question *question = &scratch->question;
 	struct policy_answer *candidate = &scratch->candidate;
 	__u32 i, index;
 
 	__builtin_memset(&scratch->answer, 0, sizeof(scratch->answer));
-	scratch->answer.group = endpoint->group;
-	scratch->answer.reason = DROP_POLICY_DENIED;
+	scratch->answer.reason = FORWARD_NOT_ISOLATED;
+	if (policy_isolated(endpoint, DIR_EGRESS)) {
+		scratch->answer.group = endpoint->group;
+		scratch->answer.reason = DROP_POLICY_DENIED;
+	}
 #pragma clang loop unroll(disable)
 	for (i = 0; i < SERVICE_BACKENDS; i++) {
 		forget();
@@ -265,12 +291,16 @@ static __always_inline void policy_judge_service(struct scratch *scratch,
 		index &= SERVICE_BACKENDS - 1;
 		question->remote = service->backends[index].address;
 		question->port = service->backends[index].port;
-		policy_find_peer(&scratch->peer, &question->remote);
+		policy_find_peer(scratch, &question->remote);
 		forget();
-		policy_judge_peer(candidate, endpoint, &scratch->peer, question);
+		policy_judge_peer(scratch, candidate, endpoint, DIR_EGRESS);
+		forget();
+		candidate->unheld |= scratch->answer.unheld;
 		forget();
 		if (!i || verdict_is_drop(candidate->reason))
 			scratch->answer = *candidate;
+		forget();
+		scratch->answer.unheld = candidate->unheld;
 		if (verdict_is_drop(candidate->reason))
 			break;
 	}
@@ -289,16 +319,14 @@ static __always_inline void policy_audit(struct policy_answer *answer,
 
 static __always_inline void policy_judge(struct scratch *scratch, const struct endpoint *endpoint)
 {
-	struct policy_question *question = &scratch->question;
-	const struct service_value *service;
-
-	policy_find_peer(&scratch->peer, &question->remote);
+	policy_find_peer(scratch, &scratch->question.remote);
 	forget();
-	service = policy_find_service(endpoint, &scratch->peer, question);
-	if (service)
-		policy_judge_service(scratch, endpoint, service);
+	if (scratch->question.direction == DIR_INGRESS)
+		policy_judge_peer(scratch, &scratch->answer, endpoint, DIR_INGRESS);
+	else if (policy_find_service(scratch, endpoint))
+		policy_judge_service(scratch, endpoint);
 	else
-		policy_judge_peer(&scratch->answer, endpoint, &scratch->peer, question);
+		policy_judge_peer(scratch, &scratch->answer, endpoint, DIR_EGRESS);
 	forget();
 	policy_audit(&scratch->answer, endpoint);
 	forget();

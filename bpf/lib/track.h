@@ -29,15 +29,18 @@ static __always_inline void track_first_fragment(struct frag_key *key, const str
 		.protocol = packet->protocol,
 	};
 
+	value.proof = PROOF_OF(proof_over(PROOF_SEED, key, sizeof(*key)), &value);
 	/* A failure here is felt by the later fragments, which are then refused. */
 	frag_map.update(key, &value);
 }
 
-static __always_inline enum reason track_later_fragment(struct frag_key *key, struct packet *packet)
+static __always_inline enum reason track_later_fragment(struct scratch *scratch,
+							struct frag_key *key)
 {
-	struct frag_value *first = frag_map.lookup(key);
+	const struct frag_value *first = &scratch->first;
+	struct packet *packet = &scratch->packet;
 
-	if (!first || ct_now() - first->last > CT_TIMEOUT_FRAGMENT)
+	if (!lookup_fragment(scratch, key) || ct_now() - first->last > CT_TIMEOUT_FRAGMENT)
 		return DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND;
 	packet->source_port = first->source_port;
 	packet->destination_port = first->destination_port;
@@ -52,9 +55,10 @@ static __always_inline enum reason track_later_fragment(struct frag_key *key, st
  * A TCP fragment that starts at byte 8 exists only to rewrite the flags of a header that was
  * already judged.
  */
-static __always_inline enum reason track_fragment(__u32 endpoint, struct packet *packet,
+static __always_inline enum reason track_fragment(struct scratch *scratch, __u32 endpoint,
 						  enum direction direction)
 {
+	const struct packet *packet = &scratch->packet;
 	struct frag_key key = {};
 
 	if (packet->fragment_protocol == PROTOCOL_TCP && packet->fragment == FRAGMENT_LATER &&
@@ -62,7 +66,7 @@ static __always_inline enum reason track_fragment(__u32 endpoint, struct packet 
 		return DROP_IP_FRAGMENTATION_NOT_SUPPORTED;
 	track_frag_key(&key, endpoint, packet, direction);
 	if (packet->fragment == FRAGMENT_LATER)
-		return track_later_fragment(&key, packet);
+		return track_later_fragment(scratch, &key);
 	track_first_fragment(&key, packet);
 	return FORWARD_NONE;
 }
@@ -94,7 +98,7 @@ static __always_inline int track_may_complain(const struct endpoint *endpoint,
 		return 0;
 	if (packet->local)
 		return 1;
-	policy_find_peer(peer, &packet->source);
+	policy_find_peer(scratch, &packet->source);
 	if (peer->identity == IDENTITY_HOST || peer->identity == IDENTITY_REMOTE_NODE)
 		return 1;
 	if (peer->identity != IDENTITY_UNKNOWN)
@@ -114,8 +118,8 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 {
 	const struct packet *packet = &scratch->packet;
 	struct packet *quoted = &scratch->quoted;
+	const struct ct_value *entry = &scratch->entry;
 	struct ct_key key = {};
-	const struct ct_value *entry;
 	enum reason reason;
 
 	if (packet->fragment || !track_is_short(skb, packet))
@@ -135,10 +139,9 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	if (!scratch->course.complains)
 		return FORWARD_NONE;
 	ct_key_of_quoted(&key, endpoint->endpoint, quoted, direction);
-	entry = ct_map.lookup(&key);
-	if (!entry || ct_expired(entry, quoted->protocol, ct_now()))
+	if (!lookup_connection(scratch, &key) || ct_expired(entry, quoted->protocol, ct_now()))
 		return FORWARD_NONE;
-	if (entry->generation != endpoint->generation)
+	if (!ct_is_current(entry, endpoint->generation, lookup_tenure(&key.remote)))
 		return FORWARD_NONE;
 	scratch->outcome.rule = entry->rule;
 	scratch->outcome.group = entry->group;

@@ -31,6 +31,7 @@ struct course {
 	__u8 asked; /* enum direction of the question */
 	__u8 complains; /* an ICMP error comes from who may send it */
 	__u8 pad[3];
+	__u64 tenure; /* of the remote address, before it was asked about */
 };
 
 /* Who the question is about, as far as the maps know. */
@@ -39,7 +40,10 @@ struct policy_peer {
 	__u32 tenant;
 	__u32 cidr;
 	__u32 in_cluster;
+	__u32 walled; /* a wall that drops is around it */
 	__u32 candidates[POLICY_PEERS];
+	__u32 probed; /* how many of them */
+	__u32 wall; /* enum reason why a wall keeps one from the other */
 	__u32 rule;
 };
 
@@ -51,6 +55,7 @@ struct policy_answer {
 	__u8 reason; /* enum reason */
 	__u8 audit; /* enum reason of a wall denial that is only reported */
 	__u8 masked;
+	__u8 unheld; /* passes, but opens no connection */
 };
 
 /* Everything that decide() found out, beside the packet itself. */

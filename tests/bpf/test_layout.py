@@ -35,6 +35,7 @@ MIRRORS: dict[str, type[ctypes.Structure]] = {
     "policy_key": layout.Policy,
     "range_key": layout.Range,
     "rule_value": layout.Rule,
+    "range_value": layout.RangeValue,
     "cidr_key": layout.Cidr,
     "cidr_value": layout.CidrValue,
     "service_key": layout.Service,

@@ -24,6 +24,8 @@ from enforcer.tables import (
 )
 from generators.services import Backend, ServiceKey
 
+KEY = b"\1\0\0\0"
+
 
 def endpoint(group: int = 1, ip4: tuple[str, ...] = (), ip6: tuple[str, ...] = ()) -> EndpointEntry:
     return EndpointEntry(1, group, 0, 0, group, EndpointFlag.READY, ip4, ip6)
@@ -122,7 +124,7 @@ def test_prefixes_keep_their_trie_family_and_length(prefix: str, bits: int) -> N
 
 def test_second_address_of_a_family_is_refused() -> None:
     with pytest.raises(ValueError, match="at most one IPv4"):
-        layout.pack_endpoint(endpoint(ip4=("10.0.0.1", "10.0.0.2")))
+        layout.pack_endpoint(KEY, endpoint(ip4=("10.0.0.1", "10.0.0.2")))
 
 
 def test_ipv4_in_disguise_is_refused() -> None:
@@ -132,7 +134,7 @@ def test_ipv4_in_disguise_is_refused() -> None:
 
 def test_rule_that_would_read_as_a_miss_is_refused() -> None:
     with pytest.raises(ValueError, match="begin at 1"):
-        layout.pack_rule(0)
+        layout.pack_rule(KEY, 0)
 
 
 numbers = st.integers(0, 2**32 - 1)
@@ -163,7 +165,7 @@ def test_entries_survive_packing() -> None:
         entry = CidrEntry(7, flags)
         assert layout.unpack_cidr_value(layout.pack_cidr_value(entry)) == entry
     whole = endpoint(ip4=("10.0.0.1",), ip6=("fd00::1",))
-    assert layout.unpack_endpoint(layout.pack_endpoint(whole)) == whole
+    assert layout.unpack_endpoint(layout.pack_endpoint(KEY, whole)) == whole
 
 
 @pytest.mark.parametrize("count", [0, 1, SERVICE_BACKENDS])
@@ -171,9 +173,9 @@ def test_services_come_back_as_they_were_written(count: int) -> None:
     key = ServiceKey("fd96::1", 443, "SCTP")
     backends = tuple(Backend(f"10.0.0.{i}", 8000 + i) for i in range(1, count + 1))
     assert layout.unpack_service(layout.pack_service(key)) == key
-    assert layout.unpack_backends(layout.pack_backends(backends)) == backends
+    assert layout.unpack_backends(layout.pack_backends(KEY, backends)) == backends
 
 
 def test_more_backends_than_fit_are_never_cut_short() -> None:
     with pytest.raises(ValueError, match="at most 16 backends, not 17"):
-        layout.pack_backends((Backend("10.0.0.1", 80),) * (SERVICE_BACKENDS + 1))
+        layout.pack_backends(KEY, (Backend("10.0.0.1", 80),) * (SERVICE_BACKENDS + 1))

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Lookups in maps whose elements change under their reader. A lookup is not a lock: what it found is
+ * copied to scratch, the copy has to prove whose it is, and only the copy is used. A packet that met
+ * a copy without proof is judged again from its beginning, and after LOOKUP_ATTEMPTS dropped; what
+ * was found out by then opens nothing.
+ *
+ * Tries need none of this: a node never changes once it is linked, and is freed a grace period after
+ * it was taken out. Arrays have elements of their own for ever.
+ */
+#ifndef RINGFENCE_LOOKUP_H
+#define RINGFENCE_LOOKUP_H
+
+#define LOOKUP_ATTEMPTS 4
+
+/*
+ * Between finding and copying, for tests only: RINGFENCE_WIDEN makes programs slow there, so that
+ * what happens once in a million packets happens all the time.
+ */
+#ifndef RINGFENCE_WIDEN
+#define RINGFENCE_WIDEN 0
+#endif
+#define LOOKUP_WIDE (64 * RINGFENCE_WIDEN)
+
+static __always_inline void lookup_widen(__u32 rounds)
+{
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < rounds; i++)
+		bpf_ktime_get_ns();
+	forget();
+}
+
+/* In whole words; each is read once. */
+static __always_inline void lookup_copy(void *to, const void *from, __u32 size)
+{
+	const volatile __u64 *found = from;
+	__u64 *copy = to;
+	__u32 i;
+
+	lookup_widen(RINGFENCE_WIDEN);
+#pragma unroll
+	for (i = 0; i < size / sizeof(__u64); i++)
+		copy[i] = found[i];
+	forget();
+}
+
+/* Whether a copy is what it should be; if not, nothing that follows counts. */
+static __always_inline int lookup_proven(struct scratch *scratch, __u64 sum, __u64 proof)
+{
+	if (sum == proof)
+		return 1;
+	scratch->unproven = 1;
+	return 0;
+}
+
+/* The endpoint behind an interface, in scratch->endpoint. */
+static __always_inline const struct endpoint *lookup_endpoint(struct scratch *scratch,
+							      __u32 ifindex)
+{
+	const struct endpoint *found = ep_map.lookup(&ifindex);
+	struct endpoint *copy = &scratch->endpoint;
+	__u64 sum = proof_add(PROOF_SEED, ifindex);
+
+	if (!found)
+		return 0;
+	lookup_widen(LOOKUP_WIDE);
+	lookup_copy(copy, found, sizeof(*copy));
+	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy : 0;
+}
+
+/* Who is behind an address, in scratch->address. A miss is asked twice: it would open. */
+static __always_inline int lookup_address(struct scratch *scratch, struct address *address)
+{
+	const struct address_value *found = addr_map.lookup(address);
+	struct address_value *copy = &scratch->address;
+	__u64 sum;
+
+	if (!found)
+		found = addr_map.lookup(address);
+	if (!found)
+		return 0;
+	lookup_copy(copy, found, sizeof(*copy));
+	sum = proof_over(PROOF_SEED, address, sizeof(*address));
+	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
+}
+
+/* The rule of a policy entry, or 0. */
+static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_key *key)
+{
+	const struct rule_value *found = pol_map.lookup(key);
+	struct rule_value *copy = &scratch->rule;
+	__u64 sum;
+
+	if (!found)
+		return 0;
+	lookup_copy(copy, found, sizeof(*copy));
+	sum = proof_of_policy_key(key);
+	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy->rule : 0;
+}
+
+/* What stands behind a Service, in scratch->service. A miss is asked twice: it would open. */
+static __always_inline int lookup_service(struct scratch *scratch, struct service_key *key)
+{
+	const struct service_value *found = svc_map.lookup(key);
+	struct service_value *copy = &scratch->service;
+	__u64 sum;
+
+	if (!found)
+		found = svc_map.lookup(key);
+	if (!found)
+		return 0;
+	lookup_copy(copy, found, sizeof(*copy));
+	sum = proof_over(PROOF_SEED, key, sizeof(*key));
+	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
+}
+
+/*
+ * The connection of a key, in scratch->entry; the result is the living one, for lookup_mark and
+ * lookup_refresh only.
+ */
+static __always_inline struct ct_value *lookup_connection(struct scratch *scratch,
+							  struct ct_key *key)
+{
+	struct ct_value *found = ct_map.lookup(key);
+	struct ct_value *copy = &scratch->entry;
+
+	if (!found)
+		return 0;
+	lookup_copy(copy, found, sizeof(*copy));
+	return lookup_proven(scratch, proof_of_connection(key, copy), copy->proof) ? found : 0;
+}
+
+/* Flags of the copy in the living entry, unless that has changed or is another's by now. */
+static __always_inline void lookup_mark(struct ct_value *living, const struct ct_value *copy,
+					__u8 flags)
+{
+	struct ct_value wanted = { .seal = copy->seal };
+
+	wanted.opener = copy->opener;
+	wanted.flags = flags;
+	wanted.reason = copy->reason;
+	wanted.pad = copy->pad;
+	__sync_val_compare_and_swap((__u64 *)&living->seal, *(const __u64 *)&copy->seal,
+				    *(__u64 *)&wanted.seal);
+}
+
+static __always_inline void lookup_refresh(struct ct_value *living, const struct ct_value *copy,
+					   __u64 now)
+{
+	__sync_val_compare_and_swap(&living->last, copy->last, now);
+}
+
+/* The first fragment of a datagram, in scratch->first. */
+static __always_inline int lookup_fragment(struct scratch *scratch, struct frag_key *key)
+{
+	const struct frag_value *found = frag_map.lookup(key);
+	struct frag_value *copy = &scratch->first;
+	__u64 sum;
+
+	if (!found)
+		return 0;
+	lookup_copy(copy, found, sizeof(*copy));
+	sum = proof_over(PROOF_SEED, key, sizeof(*key));
+	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
+}
+
+/* Read before anything is asked about the address: what was asked earlier is older than this. */
+static __always_inline __u64 lookup_tenure(const struct address *address)
+{
+	__u64 sum = proof_over(PROOF_SEED, address, sizeof(*address));
+	__u32 slot = proof_add(sum, 0) >> 48;
+	const __u64 *tenure = tenure_map.lookup(&slot);
+
+	return tenure ? *(const volatile __u64 *)tenure : 0;
+}
+
+#endif
