@@ -15,7 +15,6 @@
 #include "lib/maps.h"
 #include "lib/proof.h"
 #include "lib/lookup.h"
-#include "lib/track.h"
 #include "lib/policy.h"
 #include "lib/track.h"
 #include "lib/link.h"

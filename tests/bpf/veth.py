@@ -51,7 +51,7 @@ OTHER = {4: "10.9.0.3", 6: "fd09::3"}
 WORLD = {4: "192.0.2.9", 6: "2001:db8::9"}
 NODE = {4: "10.9.255.1", 6: "fd09::ff"}
 
-GROUP, WALL = 20, 30
+GROUP, WALL, REACH = 20, 30, 40
 TENANT, OTHER_TENANT = 7, 8
 PEER_IDENTITY, OTHER_IDENTITY = 256, 257
 RULE = 1000
@@ -184,6 +184,7 @@ class Veth:
             ip4=(POD[4],),
             ip6=(POD[6],),
             mac=MAC,
+            reach=REACH,
         )
         self.put(
             Tables(

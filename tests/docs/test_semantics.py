@@ -1,4 +1,4 @@
-"""docs/semantics.md has no row without a test, and no scenario or rule of the evaluator is missing.
+"""The pages of what holds have no row without a test, and no scenario or rule is missing.
 
 A row names its tests in backticks: `test_...` is a function below tests/, `scenario NAME` a file of
 tests/scenarios/. A row without any says why, beginning with "none" or "no".
@@ -16,6 +16,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "docs" / "semantics.md"
+PAGES = (PAGE, PAGE.with_name("consistency.md"))
 TOLD = (
     "generators/test_protocols.py",
     "generators/test_reachability.py",
@@ -26,13 +27,14 @@ _NAMED = re.compile(r"`(scenario [a-z0-9-]+|test_\w+)`")
 _CELLS = re.compile(r"(?<!\\)\|")
 
 
-def rows() -> Iterator[tuple[int, str]]:
-    """Line number and proof of each row: the last cell of a table's line."""
-    lines = PAGE.read_text().splitlines()
-    for number, line in enumerate(lines, start=1):
-        ruled = number < len(lines) and lines[number].startswith("|--")
-        if line.startswith("|") and not line.startswith("|--") and not ruled:
-            yield number, _CELLS.split(line)[-2].strip()
+def rows() -> Iterator[tuple[str, str]]:
+    """Page and line of each row, and its proof: the last cell of a table's line."""
+    for page in PAGES:
+        lines = page.read_text().splitlines()
+        for number, line in enumerate(lines, start=1):
+            ruled = number < len(lines) and lines[number].startswith("|--")
+            if line.startswith("|") and not line.startswith("|--") and not ruled:
+                yield f"{page.name}:{number}", _CELLS.split(line)[-2].strip()
 
 
 ROWS = list(rows())
@@ -59,10 +61,10 @@ def test_the_page_has_rows() -> None:
     assert len(ROWS) > 100
 
 
-@pytest.mark.parametrize(("line", "proof"), ROWS, ids=[f"line {line}" for line, _ in ROWS])
-def test_every_row_names_tests_that_exist(line: int, proof: str) -> None:
+@pytest.mark.parametrize(("line", "proof"), ROWS, ids=[line for line, _ in ROWS])
+def test_every_row_names_tests_that_exist(line: str, proof: str) -> None:
     named = _NAMED.findall(proof)
-    assert named or proof.startswith(("none", "no ")), f"{PAGE.name}:{line} has no proof"
+    assert named or proof.startswith(("none", "no ")), f"{line} has no proof"
     assert [name for name in named if not exists(name)] == []
 
 
