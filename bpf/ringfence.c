@@ -379,10 +379,12 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 	if (verdict_is_drop(reason))
 		return judge_unreadable(outcome, endpoint, direction, reason);
 	if (packet->kind == PACKET_ICMP_ERROR) {
-		reason = track_icmp_error(skb, endpoint, scratch, direction);
-		if (reason == FORWARD_RELATED)
-			return reason;
+		outcome->reason = track_icmp_error(skb, endpoint, scratch, direction);
+		forget();
+		if (outcome->reason == FORWARD_RELATED)
+			return FORWARD_RELATED;
 	}
+	forget();
 	return judge_connection(scratch, endpoint, direction);
 }
 

@@ -100,10 +100,10 @@ static __always_inline int link_is_group(const struct address *address, __u32 nu
 	       address->quads[3] == net32(number);
 }
 
-static __always_inline int link_is_nodes(struct policy_peer *peer, struct address *address)
+static __always_inline int link_is_nodes(struct scratch *scratch, struct address *address)
 {
-	policy_find_peer(peer, address);
-	return peer->identity == IDENTITY_HOST;
+	policy_find_peer(scratch, address);
+	return scratch->peer.identity == IDENTITY_HOST;
 }
 
 /* Nothing follows but the zeros that the shortest frame needs. */
@@ -286,7 +286,7 @@ static __always_inline enum reason link_claims(struct scratch *scratch,
 	if (link_is_own(endpoint, family, claimed) ||
 	    (family == 6 && link_is_own_local(endpoint, claimed)))
 		return DROP_INVALID_SOURCE_IP;
-	if (!scratch->packet.local && link_is_nodes(&scratch->peer, claimed))
+	if (!scratch->packet.local && link_is_nodes(scratch, claimed))
 		return DROP_INVALID_SOURCE_IP;
 	return FORWARD_LINK;
 }

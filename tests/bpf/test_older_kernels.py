@@ -88,9 +88,9 @@ def test_the_compiled_programs_have_only_edges_and_helpers_that_6_1_knows() -> N
 
 @pytest.mark.bpf
 @pytest.mark.parametrize("name", loader.PROGRAMS)
-def test_the_verifier_needs_less_than_half_of_its_steps(pins: Path, name: str) -> None:
-    """Kernels need different numbers for the same program: the other half is for theirs."""
+def test_the_verifier_needs_less_than_nine_tenths_of_its_steps(pins: Path, name: str) -> None:
+    """Kernels need different numbers for the same program; 6.1 a quarter of those of 6.18."""
     with kernel.open_pin(pins / name) as program:
         steps = kernel.program_info(program.fd).steps
     print(f"{name}: {steps} of {STEPS_ALLOWED} steps")
-    assert 0 < steps < STEPS_ALLOWED / 2
+    assert 0 < steps < STEPS_ALLOWED * 0.9
