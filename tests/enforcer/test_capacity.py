@@ -30,7 +30,7 @@ from generators.objects import (
 from generators.selectors import labels_selector
 from generators.tenants.model import Tenant, TenantConfig
 
-SMALL = {**CAPACITY, Table.POLICY: 24, Table.CIDRS: 20, Table.RANGES: 20}
+SMALL = {**CAPACITY, Table.POLICY: 28, Table.CIDRS: 20, Table.RANGES: 20}
 """Half of each is for policies; the other half is for what replaces them."""
 CONFIG = TenantConfig({name: Tenant(name) for name in ("app", "other")})
 NOBODYS = Namespace("free")
