@@ -38,6 +38,7 @@ from enforcer.changes import (
     ServiceChange,
     SliceChange,
 )
+from enforcer.cni.results import CACHE
 from enforcer.collector import Collector
 from enforcer.compile import Compiler
 from enforcer.connections import IDLE_TCP
@@ -47,10 +48,11 @@ from enforcer.numbers import Numbers
 from enforcer.own_addresses import OwnNode
 from enforcer.programs import Programs, is_up
 from enforcer.remembered import Lately, Remembered
-from enforcer.residents import Residents
+from enforcer.residents import Residents, links
 from enforcer.sources.supply import Supply, Taken
 from enforcer.start import StartMode
 from enforcer.state import Board, State
+from enforcer.unclaimed import Unclaimed
 from enforcer.views import Computed, Live
 from enforcer.writer import Kernel, Writer
 from generators.errors import Refused, RingfenceError
@@ -87,6 +89,8 @@ class Settings:
     cni_conf_dir: Path | None = None
     """Where the node's CNI configuration is; None: nothing is installed there."""
     cni_bin_dir: Path | None = None
+    cni_cache_dir: Path = CACHE
+    """Where the container runtime's CNI library writes down what it made."""
     watch_interfaces: tuple[str, ...] = ()
     """Patterns of names: new interfaces like these are closed until their pod is known."""
     tunnel_ports: tuple[int, ...] = TUNNEL_PORTS
@@ -181,9 +185,10 @@ class Agent:
         self._numbers.promise(self._registry)
         self._saved: tuple[int, ...] = ()
         self._compiler = Compiler(settings.node, self._registry, start_mode=settings.start_mode)
-        self._residents = Residents(settings.node)
+        self._residents = Residents(settings.node, partial(links, settings.cni_cache_dir))
         self._own_node = OwnNode(settings.node)
         self._programs = Programs(parts.pins, kernel.endpoints)
+        self._unclaimed = Unclaimed(self._programs, self._residents, settings.watch_interfaces)
         self._remembered = Remembered(settings.run_dir)
         self._lately = Lately()
         self._unenforced: dict[str, str] = {}
@@ -304,6 +309,7 @@ class Agent:
         if tick or failed != bool(self._datapath_error):
             everybody = (self._residents.pods, self._in_force, self._unenforced)
             self._settle(dict.fromkeys(key for keys in everybody for key in keys))
+            self._unclaimed.keep(self._state.walled)
             self._retire()
         else:
             self._settle(_touched(changes))

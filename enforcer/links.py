@@ -14,9 +14,10 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -29,12 +30,11 @@ NESTED_MASK = 0x3FFF
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
 IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
-IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 8, 10
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 RTA_DST, RTA_OIF = 1, 4
 NETNSA_NSID, NETNSA_FD = 1, 3
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 1, 5, 9
 SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
-SCOPE_LINK = 253
 
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
@@ -142,25 +142,6 @@ class Netlink:
             return ""
         return inner.mac if inner is not None else ""
 
-    def addresses_behind(self, link: Link) -> frozenset[str]:
-        """The addresses that the other end of a veth has, but for link-local ones."""
-        if link.netns is None:
-            return frozenset()
-        body = IFADDR.pack(0, 0, 0, 0, 0)
-        body += _attribute(IFA_TARGET_NETNSID, struct.pack("=i", link.netns))
-        try:
-            messages = self._ask(RTM_GETADDR, NLM_F_DUMP, body)
-        except OSError:  # the other network namespace has just gone
-            return frozenset()
-        return frozenset(
-            held.address
-            for kind, found in messages
-            if kind == RTM_NEWADDR
-            and (held := parse_address(found)) is not None
-            and held.ifindex == link.peer
-            and held.scope < SCOPE_LINK
-        )
-
     def route_to(self, address: str) -> int | None:
         """The interface that a route of just this address leads to; None without such a route."""
         parsed = ipaddress.ip_address(address)
@@ -246,20 +227,20 @@ def is_of_pod(link: Link) -> bool:
     return link.kind == VETH and link.netns is not None
 
 
-def locate(addresses: Iterable[str], links: Iterable[Link]) -> int | None:
-    """The interface behind which a pod with these addresses is, of those that can be pods'.
+def looks_like_pod(link: Link, patterns: Sequence[str]) -> bool:
+    """Whether an interface is a veth into another network namespace, with one of these names."""
+    return is_of_pod(link) and any(fnmatchcase(link.name, pattern) for pattern in patterns)
 
-    By the node's routes, which only its administrator writes; for what no route of its own leads
-    to, on a bridge say, by the addresses that the other ends have. A pod may give itself addresses,
-    so one that two of them have is nobody's.
+
+def locate(addresses: Iterable[str], links: Iterable[Link]) -> int | None:
+    """The interface behind which a pod with these addresses is, by the node's routes.
+
+    Only the node's administrator writes those. What a pod has on its own interfaces proves nothing:
+    it may give itself the addresses of another.
     """
-    veths = {link.ifindex: link for link in links if is_of_pod(link)}
-    wanted = frozenset(addresses)
+    veths = {link.ifindex for link in links if is_of_pod(link)}
     with netlink() as asked:
-        routed = {asked.route_to(address) for address in wanted} & veths.keys()
-        if not routed:
-            held = {ifindex: asked.addresses_behind(link) for ifindex, link in veths.items()}
-            routed = {ifindex for ifindex, found in held.items() if found & wanted}
+        routed = {asked.route_to(address) for address in frozenset(addresses)} & veths
     return routed.pop() if len(routed) == 1 else None
 
 

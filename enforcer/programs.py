@@ -66,6 +66,18 @@ class Programs:
         event(log, "attached", ifindex=ifindex, mode=self._attached[ifindex])
         return ""
 
+    def close(self, ifindex: int) -> bool:
+        """Put the programs on an interface that has none; whether that was done."""
+        return not attach.is_ours(self._pins, ifindex) and not self.put_on(ifindex)
+
+    def take_off(self, ifindex: int) -> None:
+        """The programs from an interface that is none of a pod's, as far as anybody knows."""
+        self._attached.pop(ifindex, None)
+        try:
+            attach.detach(self._pins, ifindex)
+        except RingfenceError as error:
+            event(log, "detach_failed", logging.ERROR, ifindex=ifindex, error=str(error))
+
     def forget_gone(self, present: Collection[int]) -> None:
         """Remove the pins of interfaces that are gone; one that is still there stays closed.
 

@@ -2,8 +2,9 @@
 
 The agent sends every change through here: local pods get the addresses that CNI gave them, whatever
 the API server still says, and interfaces become changes of their own. Who says where a pod is: its
-attachment (the latest of the same UID), else the node's routes and the addresses behind its veths,
-else its annotation, which only manifests have: an API server's is not read, because anybody who may
+attachment (the latest of the same UID), else the node's routes, else what the runtime has written
+down of its sandbox, never what the pod itself could write; else its annotation, which only
+manifests have: an API server's is not read, because anybody who may
 write pods could set it. What may surprise: an attachment of a pod that nobody knows yet is an
 arrival, which the start mode decides about; the interface of an attachment is its pod's, whoever
 had it before; and an annotation gives way to all others.
@@ -12,15 +13,22 @@ had it before; and an annotation gives way to all others.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 from enforcer.attachments import Attachment
 from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
+from enforcer.cni import results
 from enforcer.endpoints import INTERFACE_ANNOTATION, is_local
-from enforcer.links import Link, is_of_pod, locate, netlink
+from enforcer.links import Link, is_of_pod, locate, looks_like_pod, netlink
 from generators.objects import Pod
+
+UNKNOWN = (
+    "no interface known: no CNI call told of it, no route of the node leads to it, and the "
+    "container runtime has no record of its sandbox; start the pod anew"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +39,17 @@ class Links:
     numbers: frozenset[int]
     locate: Callable[[Iterable[str]], int | None] = lambda _: None
     """The interface behind which a pod with these addresses is."""
+    recorded: Callable[[Pod], int | None] = lambda _: None
+    """The interface behind which a pod is by the records of the container runtime."""
+    strangers: Callable[[Sequence[str]], frozenset[int]] = lambda _: frozenset()
+    """All that can be pods', of those with names like these."""
     leads_away: Callable[[int], bool] = lambda _: True
     """Whether a pod can be behind an interface: a veth into another network namespace."""
     mac_behind: Callable[[int], str] = lambda _: ""
     """The MAC of the other end of a veth; empty where nobody can say."""
 
 
-def links() -> Links:
+def links(records: Path = results.CACHE) -> Links:
     """All of them; what is behind them is looked up when somebody asks for the first time."""
     by_name = {name: number for number, name in socket.if_nameindex()}
 
@@ -53,8 +65,21 @@ def links() -> Links:
         with netlink() as asked:
             return next((asked.mac_behind(k) for k in behind() if k.ifindex == ifindex), "")
 
-    numbers = frozenset(by_name.values())
-    return Links(by_name, numbers, lambda ips: locate(ips, behind()), leads_away, mac_behind)
+    def recorded(pod: Pod) -> int | None:
+        return results.locate(records, pod.key, pod.uid, frozenset(pod.ips), behind())
+
+    def strangers(patterns: Sequence[str]) -> frozenset[int]:
+        return frozenset(link.ifindex for link in behind() if looks_like_pod(link, patterns))
+
+    return Links(
+        by_name,
+        frozenset(by_name.values()),
+        locate=lambda ips: locate(ips, behind()),
+        recorded=recorded,
+        strangers=strangers,
+        leads_away=leads_away,
+        mac_behind=mac_behind,
+    )
 
 
 class Residents:
@@ -123,6 +148,11 @@ class Residents:
         before, present = self._names, self._look()
         for key in list(self.pods if before != present.by_name else self.missing):
             yield from self._settle(key, present)
+
+    def unclaimed(self, patterns: Sequence[str]) -> frozenset[int]:
+        """The interfaces with names like these that can be pods' and are no known one's."""
+        attached = {a.ifindex for found in self._attachments.values() for a in found}
+        return self._ask().strangers(patterns) - self._holder.keys() - attached
 
     def _look(self) -> Links:
         present = self._ask()
@@ -193,7 +223,7 @@ class Residents:
         if not name and not pod.ips:
             return None, ""  # it has no sandbox yet: there is nothing to enforce
         if not name:
-            return None, "no interface known: neither CNI nor its addresses tell it"
+            return None, UNKNOWN
         index = present.by_name.get(name)
         if index is None:
             return None, f"no interface {name} in the agent's network namespace"
@@ -211,6 +241,8 @@ class Residents:
         if before in present.numbers and self._found.get(pod.key) == (before, pod.uid, pod.ips):
             return before
         index = present.locate(pod.ips) if pod.ips else None
+        if index is None and pod.ips:
+            index = present.recorded(pod)
         holder = pod.key if index is None else self._holder.get(index, pod.key)
         if index is None or (holder != pod.key and holder not in self._named):
             self._found.pop(pod.key, None)

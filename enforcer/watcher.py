@@ -17,12 +17,11 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from enforcer import attach, links
 from enforcer.beside import Part, Report
-from enforcer.links import Link
+from enforcer.links import Link, looks_like_pod
 from generators.errors import RingfenceError
 from generators.logs import event
 
@@ -32,11 +31,6 @@ USUAL_NAMES = ("veth*", "cali*", "eni*", "lxc*", "azv*", "gke*")
 """What CNIs call the host side of a pod."""
 STOP_SECONDS = 0.5
 """How soon the thread notices that it is to end."""
-
-
-def looks_like_pod(link: Link, patterns: Sequence[str]) -> bool:
-    """Whether an interface is a veth into another network namespace, with one of these names."""
-    return links.is_of_pod(link) and any(fnmatchcase(link.name, pattern) for pattern in patterns)
 
 
 class Watcher:

@@ -59,6 +59,14 @@ def enforcer() -> None:
 @cni_conf_dir_option
 @cni_bin_dir_option
 @click.option(
+    "--cni-cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/cni/results"),
+    show_default=True,
+    help="Where the container runtime keeps the results of CNI calls; for pods that started "
+    "before the agent.",
+)
+@click.option(
     "--watch-interfaces",
     multiple=True,
     metavar="PATTERN",
@@ -108,6 +116,7 @@ def run_agent(
     start_mode: str,
     cni_conf_dir: Path | None,
     cni_bin_dir: Path | None,
+    cni_cache_dir: Path,
     watch_interfaces: tuple[str, ...],
     tunnel_ports: tuple[int, ...],
     tcp_idle_seconds: int,
@@ -139,6 +148,7 @@ def run_agent(
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,
         cni_bin_dir=cni_bin_dir,
+        cni_cache_dir=cni_cache_dir,
         watch_interfaces=watch_interfaces or usual,
     )
     run(settings, scraped_at, contexts)

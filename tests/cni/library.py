@@ -62,6 +62,8 @@ class Library:
     places: install.Places
     cache: Path
     stood_in: set[str] = field(default_factory=set)
+    """Plugins whose programs are there."""
+    prefix: Sequence[str] = ()
 
     def write(self, file: str, text: str) -> Path:
         """Have a CNI's configuration on the node, alone, and its plugins' programs."""
@@ -93,7 +95,7 @@ class Library:
             "cacheDir": str(self.cache),
         }
         done = subprocess.run(
-            [self.program],
+            [*self.prefix, self.program],
             input=json.dumps({**places, "calls": list(calls)}),
             capture_output=True,
             text=True,

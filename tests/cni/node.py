@@ -73,6 +73,11 @@ class Node:
         return install.Places(self.directory / "net.d", self.directory / "bin", self.run_dir)
 
     @property
+    def records(self) -> Path:
+        """What the runtime's library writes down below `directory / "cache"`."""
+        return self.directory / "cache" / "results"
+
+    @property
     def conflist(self) -> Path:
         return self.places.conf_dir / "10-net.conflist"
 
@@ -114,7 +119,8 @@ class Node:
         """The agent, once it has read its inputs."""
         command = self.command(
             *("run", f"--node-name={NODE_NAME}", f"--manifests={self.manifests}"),
-            *(f"--config={self.directory / 'tenants.yaml'}", *more),
+            *(f"--config={self.directory / 'tenants.yaml'}", f"--cni-cache-dir={self.records}"),
+            *more,
         )
         with (self.directory / "agent.log").open("ab") as log:
             process = subprocess.Popen(command, stderr=log)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from enforcer import control
 from enforcer.lab import netns
 from enforcer.lab.names import NETNS_ROOT
+from tests.cni.library import Library, Sandbox
 from tests.cni.node import Node, deny_ingress, pod, reaches
 from tests.cni.runtime import PLUGINS, Chain, Result, conflist_of
 from tests.testbed.waiting import eventually, patience
@@ -92,21 +92,18 @@ def ready(name: str, address: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["ptp", "bridge"])
-def test_a_pod_that_started_without_the_plugin_is_found_all_the_same(node: Node, kind: str) -> None:
-    runtime = chain(node, kind)
-    box = node.empty().netns
-    alone = node.directory / "alone.conflist"
-    alone.write_text(conflist_of(kind, node.directory / "addresses" / kind))
-    added = Chain(alone, runtime.node_netns, runtime.more_plugins).add(box, NETNS_ROOT / box, "x/y")
-    name = f"late-{kind}"
-    node.write("found.json", pod(f"t1/{name}", ips=(address(added, 4), address(added, 6))))
-    began = time.monotonic()
-    eventually(lambda: any(e["pod"] == name for e in listed(node, "endpoints")))
-    eventually(lambda: not any(e["pod"] == name for e in listed(node, "status", "notEnforced")))
-    print(f"{kind}: found by its addresses after {time.monotonic() - began:.2f} s")
-
-
-def listed(node: Node, command: str, key: str = "") -> list[dict[str, object]]:
-    found = control.ask(node.run_dir, {"command": command})[key or command]
-    assert isinstance(found, list)
-    return found
+def test_a_pod_that_started_without_the_plugin_is_found_all_the_same(
+    node: Node, libcni: Path, tmp_path: Path, kind: str
+) -> None:
+    """By its route behind ptp, by what the runtime's library has written down on a bridge."""
+    places = replace(node.places, conf_dir=tmp_path, bin_dir=PLUGINS)
+    inside = ("nsenter", f"--net={NETNS_ROOT / node.name}", "--")
+    library = Library(libcni, places, node.records.parent, {kind}, inside)
+    library.write("10-x.conflist", conflist_of(kind, node.directory / "addresses" / kind))
+    sandbox = Sandbox(f"t1/late-{kind}", node.empty())
+    (added,) = library.run([sandbox.call("ADD")])
+    assert added.error == ""
+    done = Result(0, json.dumps(added.result))
+    node.write("found.json", pod(sandbox.pod, ips=(address(done, 4), address(done, 6))))
+    eventually(lambda: node.enforces(sandbox.pod), "it is found")
+    assert [ended.error for ended in library.run([sandbox.call("DEL")])] == [""]

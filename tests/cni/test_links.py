@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from enforcer import links
 from enforcer.attachments import device_of
+from enforcer.cni import results
 from enforcer.lab import netns, network
 from enforcer.lab.names import NETNS_ROOT, Wire
-from enforcer.links import VETH, Link
-from enforcer.watcher import USUAL_NAMES, looks_like_pod
+from enforcer.links import VETH, Link, looks_like_pod
+from enforcer.watcher import USUAL_NAMES
 
 Names = Callable[[str], str]
 
@@ -75,25 +78,75 @@ def test_the_kernel_says_where_a_pod_is(unique_name: Names) -> None:
             assert asked.route_to("fd09::2") == numbers[second.interface]
             assert asked.link(4711) is None
         assert links.locate(["fd09::2"], found) == numbers[second.interface], "by its route"
-        assert links.locate(first.addresses, found) == numbers[first.interface], "by its peer"
+        assert links.locate(first.addresses, found) is None, "what it says of itself is no proof"
         assert links.locate(["10.9.0.77"], found) is None
         assert device_of(numbers[first.interface]) != device_of(numbers[second.interface])
         assert device_of(4711) is None
 
 
 @pytest.mark.bpf
-def test_an_address_that_two_pods_have_given_themselves_is_nobodys(unique_name: Names) -> None:
+def test_an_address_that_a_pod_gives_itself_moves_nobody(unique_name: Names) -> None:
     node = unique_name("rfl")
     with wired(node, 2) as (first, second):
-        network_address = first.addresses[0]
-        add_address(second.netns, network_address)
+        address = first.addresses[0]
+        add_address(second.netns, address)
+        network.connect_pod(node, first)
         with netns.inside(node), links.netlink() as asked:
             found = asked.links()
-            assert links.locate([network_address], found) is None
-        network.connect_pod(node, first)  # the node's own routes are above suspicion
-        with netns.inside(node):
-            located = links.locate([network_address], found)
-            assert located == {link.name: link.ifindex for link in found}[first.interface]
+            located = links.locate([address], found)
+        assert located == {link.name: link.ifindex for link in found}[first.interface]
+
+
+RECORD = {
+    "kind": "cniCacheV1",
+    "containerId": "c",
+    "ifName": "eth0",
+    "cniArgs": [["K8S_POD_NAMESPACE", "t1"], ["K8S_POD_NAME", "a"], ["K8S_POD_UID", "u"]],
+    "result": {
+        "interfaces": [{"name": "cni0"}, {"name": "veth2"}, {"name": "eth0", "sandbox": "/x"}],
+        "ips": [{"address": "10.9.0.2/24"}, {"address": "FD09:0::2/64"}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"cniArgs": 3}', json.dumps({**RECORD, "result": {"ips": [{}]}})],
+)
+def test_a_record_that_makes_no_sense_says_nothing(text: str) -> None:
+    assert results.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "uid", "ip", "found"),
+    [
+        ("t1/a", "u", "fd09::2", True),
+        ("t1/a", "", "10.9.0.2", True),
+        ("t1/a", "another", "10.9.0.2", False),
+        ("t1/b", "u", "10.9.0.2", False),
+        ("t1/a", "u", "10.9.0.3", False),
+    ],
+)
+def test_a_record_speaks_for_just_one_pod(key: str, uid: str, ip: str, found: bool) -> None:
+    recorded = results.parse(json.dumps(RECORD))
+    assert recorded is not None
+    assert recorded.is_of(key, uid, frozenset({ip})) is found
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize("visible", [True, False], ids=["by its namespace", "by its name"])
+def test_the_runtimes_record_says_where_a_pod_is(
+    unique_name: Names, tmp_path: Path, visible: bool
+) -> None:
+    node = unique_name("rfl")
+    with wired(node, 2) as (first, second):
+        where = str(NETNS_ROOT / second.netns) if visible else "/not/here"
+        (tmp_path / "net-c-eth0").write_text(json.dumps({**RECORD, "netns": where}))
+        add_address(first.netns, second.addresses[0])
+        with netns.inside(node), links.netlink() as asked:
+            found = asked.links()
+            located = results.locate(tmp_path, "t1/a", "u", frozenset({"10.9.0.2"}), found)
+        assert located == {link.name: link.ifindex for link in found}[second.interface]
 
 
 def add_address(name: str, address: str) -> None:

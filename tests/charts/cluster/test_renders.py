@@ -242,7 +242,8 @@ def test_the_agent_has_exactly_these_rights_on_its_node(helm4: Helm) -> None:
         "add": ["BPF", "NET_ADMIN", "PERFMON", "SYS_RESOURCE"],
     }
     paths = {text(mapping(v, "hostPath"), "path") for v in mappings(spec, "volumes")} - {""}
-    assert paths == {"/sys/fs/bpf", "/run/ringfence", "/etc/cni/net.d", "/opt/cni/bin"}
+    wanted = {"/sys/fs/bpf", "/run/ringfence", "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/cni"}
+    assert paths == wanted
 
 
 def test_removal_reaches_the_cni_plugin_of_an_earlier_revision(helm4: Helm) -> None:

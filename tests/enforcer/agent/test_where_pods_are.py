@@ -31,7 +31,7 @@ def known(by_address: dict[str, int] | None = None) -> Residents:
             NAMES,
             frozenset(NAMES.values()),
             lambda ips: next((routes[ip] for ip in ips if ip in routes), None),
-            lambda ifindex: ifindex in VETHS,
+            leads_away=lambda ifindex: ifindex in VETHS,
         ),
     )
 
