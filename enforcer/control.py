@@ -63,6 +63,17 @@ def ask(run_dir: Path, request: Request) -> Answer:
     return {"error": "the agent closed the connection without an answer"}
 
 
+def gather(run_dir: Path, request: Request) -> Answer:
+    """The one answer, with the entries of all its parts."""
+    whole: Answer = {}
+    entries: list[object] = []
+    for part in stream(run_dir, request):
+        found = part.get("entries")
+        entries += found if isinstance(found, list) else []
+        whole |= part
+    return whole | ({"entries": entries} if "entries" in whole else {})
+
+
 def stream(run_dir: Path, request: Request) -> Iterator[Answer]:
     """Send a request and yield the answers; AgentAway where nobody listens."""
     path = run_dir / SOCKET

@@ -304,12 +304,18 @@ def map_delete_batch(fd: int, keys: Sequence[bytes]) -> None:
 
 
 def map_dump(fd: int, info: MapInfo, value_size: int | None = None) -> list[tuple[bytes, bytes]]:
-    """All elements by batches. `value_size` differs from the map's for per-CPU maps."""
+    """All elements. `value_size` differs from the map's for per-CPU maps."""
+    return list(map_scan(fd, info, value_size))
+
+
+def map_scan(
+    fd: int, info: MapInfo, value_size: int | None = None
+) -> Iterator[tuple[bytes, bytes]]:
+    """All elements, with no more than a batch of them in memory."""
     size = info.value_size if value_size is None else value_size
     cursor = ctypes.create_string_buffer(max(info.key_size, 8))
     # A batch must hold the largest hash bucket, and the whole map always does.
     step = min(info.max_entries, 4096)
-    found: list[tuple[bytes, bytes]] = []
     first = True
     while True:
         keys = ctypes.create_string_buffer(step * info.key_size)
@@ -335,14 +341,12 @@ def map_dump(fd: int, info: MapInfo, value_size: int | None = None) -> list[tupl
         first = False
         raw_keys, raw_values = keys.raw, values.raw
         for i in range(batch.count):
-            found.append(
-                (
-                    raw_keys[i * info.key_size : (i + 1) * info.key_size],
-                    raw_values[i * size : (i + 1) * size],
-                )
+            yield (
+                raw_keys[i * info.key_size : (i + 1) * info.key_size],
+                raw_values[i * size : (i + 1) * size],
             )
         if done:
-            return found
+            return
 
 
 def possible_cpus() -> int:

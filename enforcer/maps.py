@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -248,6 +249,9 @@ class Maps:
         packed = [(i.to_bytes(4, "little"), w.to_bytes(8, "little")) for i, w in enumerate(words)]
         kernel.map_update_batch(self._handles[TUNNELS].fd, packed)
 
+    def _scan(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        return kernel.map_scan(self._handles[name].fd, self._info[name])
+
     def _dump(self, name: str) -> list[tuple[bytes, bytes]]:
         return kernel.map_dump(self._handles[name].fd, self._info[name])
 
@@ -369,8 +373,19 @@ class Maps:
 
     def connections(self) -> tuple[Connection, ...]:
         """Every tracked connection, sorted; ended ones stay until they are pushed out or expire."""
+        return tuple(sorted(read() for read in self.tracked()))
+
+    def tracked(self, endpoint: int | None = None) -> Iterator[Callable[[], Connection]]:
+        """The same of one endpoint or all, in no order, each to be read by whoever wants it.
+
+        There may be many: a few of them are in memory at a time, and counting them reads none.
+        """
         now, idle = time.monotonic_ns(), self.idle_tcp
-        return tuple(sorted(unpack(k, v, now, idle) for k, v in self._dump("ct_map")))
+        at = layout.ConnectionKey.endpoint
+        wanted = endpoint.to_bytes(at.size, "little") if endpoint is not None else None
+        for key, value in self._scan("ct_map"):
+            if wanted is None or key[at.offset : at.offset + at.size] == wanted:
+                yield partial(unpack, key, value, now, idle)
 
     @property
     def idle_tcp(self) -> int:
@@ -389,24 +404,24 @@ class Maps:
         An entry is read again right before it goes: a packet may have revived it meanwhile.
         """
         now, idle = time.monotonic_ns(), self.idle_tcp
-        tracked = self._dump("ct_map")
         descriptor, size = self._handles["ct_map"].fd, self._info["ct_map"].value_size
-        left = len(tracked)
-        for key, value in tracked:
+        found = deleted = 0
+        for key, value in self._scan("ct_map"):
+            found += 1
             if not has_ended(key, value, now, idle):
                 continue
             latest = kernel.map_lookup(descriptor, key, size)
             if latest is not None and has_ended(key, latest, now, idle):
-                left -= kernel.map_delete(descriptor, key)
-        self.collected = Collected(left, len(tracked) - left)
-        return left
+                deleted += kernel.map_delete(descriptor, key)
+        self.collected = Collected(found - deleted, deleted)
+        return found - deleted
 
     def forget(self, endpoints: Iterable[int]) -> None:
         """Drop connections and counts of endpoints that are gone, so that an id starts clean."""
         gone = frozenset(endpoints)
         connections = [
             k
-            for k, _ in self._dump("ct_map")
+            for k, _ in self._scan("ct_map")
             if layout.ConnectionKey.from_buffer_copy(k).endpoint in gone
         ]
         kernel.map_delete_batch(self._handles["ct_map"].fd, connections)

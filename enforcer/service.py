@@ -15,6 +15,7 @@ from enforcer.answers.identities import Identities
 from enforcer.answers.journal import Journal
 from enforcer.answers.request import endpoint_of, seconds, text
 from enforcer.answers.tracing import live_trace
+from enforcer.connections import MOST_CONNECTIONS
 from enforcer.control import Line, Request
 from enforcer.counts import Counts
 from enforcer.feed import REMEMBERED, Feed
@@ -79,6 +80,8 @@ class Service:
         """The answer lines to one request."""
         if request["command"] == "flows":
             return self._flows(request)
+        if request["command"] == "bpf" and request.get("table") == "ct":
+            return self._tracked(request)
         command = self._commands.get(str(request["command"]))
         if command is None:
             known = ", ".join(sorted((*self._commands, "flows")))
@@ -121,7 +124,6 @@ class Service:
         maps, state, name = self._of.maps, self._state, text(request, "endpoint")
         tables: Mapping[str, Callable[[], list[Answer]]] = {
             "policy": lambda: datapath.policy_entries(maps, state, name),
-            "ct": lambda: datapath.connections(maps, state, name),
             "ipcache": lambda: datapath.addresses(maps, state),
             "endpoint": lambda: datapath.endpoints(maps, state),
             "metrics": lambda: datapath.metrics(self._of.counts.totals()),
@@ -129,8 +131,18 @@ class Service:
         }
         table = text(request, "table")
         if table not in tables:
-            return {"error": f"no table {table!r}; there are {', '.join(sorted(tables))}"}
+            known = ", ".join(sorted((*tables, "ct")))
+            return {"error": f"no table {table!r}; there are {known}"}
         return {"entries": tables[table]()}
+
+    def _tracked(self, request: Request) -> Iterator[Answer]:
+        limit = request.get("limit")
+        count = limit if isinstance(limit, int) else MOST_CONNECTIONS
+        name = text(request, "endpoint")
+        try:
+            yield from datapath.connections(self._of.maps, self._state, name, count)
+        except RingfenceError as error:
+            yield {"error": str(error), "exitCode": error.exit_code}
 
     def _audit(self) -> Answer:
         return audit.report(

@@ -59,7 +59,7 @@ def _files(run_dir: Path) -> Iterator[tuple[str, bytes]]:
     }
     yield "machine.json", _json(machine)
     for name, question in sorted(QUESTIONS.items()):
-        yield name, _json(without_secrets(control.ask(run_dir, question)))
+        yield name, _json(without_secrets(control.gather(run_dir, question)))
     flows = control.stream(run_dir, {"command": "flows", "last": FLOWS})
     yield "flows.json", b"".join(json.dumps(flow).encode() + b"\n" for flow in flows)
 

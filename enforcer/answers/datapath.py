@@ -6,8 +6,9 @@ only the names are the agent's; `diff` compares both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from enforcer.answers.endpoints import ISOLATED, VERDICTS
 from enforcer.answers.identities import Identities
@@ -20,6 +21,8 @@ from enforcer.observe.shape import PROTOCOLS
 from enforcer.state import State
 from enforcer.tables import PEER_ANY, PORT_ANY, PROTO_ANY, Dir, EndpointFlag, Tables
 
+PART = 1000
+"""So many connections are in one part of an answer."""
 EXACT_PORT = 16
 """Length of the prefix that is a whole port."""
 CONNECTION_STATES = (
@@ -128,15 +131,22 @@ def port_text(port: int, length: int, protocol: int) -> str:
     return f"{number}/{PROTOCOLS.get(protocol, protocol)}"
 
 
-def connections(maps: Maps, state: State, name: str) -> list[Json]:
-    """Tracked connections, of one endpoint or of all."""
+def connections(maps: Maps, state: State, name: str, limit: int) -> Iterator[Json]:
+    """Tracked connections, of one endpoint or of all, in parts of an answer each.
+
+    No more than `limit`; the last part says how many there are beside those.
+    """
     only = endpoint_of(state, name)[1].endpoint if name else None
     pods = {
         entry.endpoint: pod.key
         for ifindex, entry in state.tables.endpoints.items()
         if (pod := state.pods.get(ifindex)) is not None
     }
-    return [_connection(c, state, pods) for c in maps.connections() if only in (None, c.endpoint)]
+    wanted = maps.tracked(only)
+    shown = (_connection(read(), state, pods) for read in islice(wanted, limit))
+    while part := list(islice(shown, PART)):
+        yield {"entries": part}
+    yield {"entries": [], "more": sum(1 for _ in wanted)}
 
 
 def _connection(found: Connection, state: State, pods: Mapping[int, str]) -> Json:

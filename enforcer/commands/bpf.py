@@ -9,7 +9,8 @@ import click
 
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import Json, emit, no_headers_option, picked, table
-from generators.output import output_option
+from enforcer.connections import MOST_CONNECTIONS
+from generators.output import output_option, warn
 
 EXIT_NO = 1
 COUNTED = ("reason", "direction", "verdict", "tenant", "packets", "bytes")
@@ -38,11 +39,14 @@ def bpf_policy() -> None:
     """Policy entries."""
 
 
-def _entries(run_dir: Path, which: str, endpoint: str = "") -> list[Json]:
+def _entries(run_dir: Path, which: str, endpoint: str = "", limit: int | None = None) -> list[Json]:
     from enforcer import show
 
-    request = {"command": "bpf", "table": which, "endpoint": endpoint}
-    return list(show.mappings(ask(run_dir, request).get("entries")))
+    request = {"command": "bpf", "table": which, "endpoint": endpoint, "limit": limit}
+    answer = ask(run_dir, request)
+    if answer.get("more"):
+        warn([f"{answer['more']} more are there: say --limit, or name an --endpoint"])
+    return list(show.mappings(answer.get("entries")))
 
 
 def _policies(found: Sequence[Json], *, numeric: bool, headers: bool, every: bool) -> str:
@@ -117,8 +121,12 @@ def _listing(name: str, which: str, keys: Sequence[str], text: str) -> None:
     """A group with one command `list`."""
     group = click.Group(name, help=text)
 
-    def listed(run_dir: Path, endpoint: str, output: str, no_headers: bool) -> None:
-        found = [_with_ends(entry) for entry in _entries(run_dir, which, endpoint)]
+    def listed(
+        run_dir: Path, endpoint: str, output: str, no_headers: bool, limit: int | None = None
+    ) -> None:
+        found = [_with_ends(entry) for entry in _entries(run_dir, which, endpoint, limit)]
+        if which == "ct":
+            found.sort(key=lambda entry: [str(entry.get(key)) for key in CONNECTIONS])
         heads = [key.removesuffix("Seconds").upper() for key in keys]
         emit(output, found, lambda: table(heads, picked(found, keys), headers=not no_headers))
 
@@ -128,6 +136,14 @@ def _listing(name: str, which: str, keys: Sequence[str], text: str) -> None:
     command = click.option("--endpoint", default="", help="Only this one: id or NAMESPACE/POD.")(
         command
     )
+    if which == "ct":
+        command = click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            default=MOST_CONNECTIONS,
+            show_default=True,
+            help="No more than so many.",
+        )(command)
     group.add_command(click.command("list", help=text)(command))
     bpf.add_command(group)
 

@@ -43,10 +43,10 @@ class Usage(RingfenceError):
 
 
 def ask(run_dir: Path, request: Mapping[str, object]) -> Answer:
-    """The agent's one answer; its refusal ends the command."""
+    """The agent's answer, all parts of it; its refusal ends the command."""
     from enforcer import control
 
-    answer = control.ask(run_dir, request)
+    answer = control.gather(run_dir, request)
     if answer.get("error"):
         raise Usage(str(answer["error"]))
     return answer
