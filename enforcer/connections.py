@@ -81,10 +81,10 @@ def timeout(protocol: int, flags: ConnectionFlag, idle_tcp: int) -> int:
         return TIMEOUTS["ICMP"]
     if protocol != TCP:
         return TIMEOUTS["OTHER"]
-    if ConnectionFlag.RST in flags:
-        return TIMEOUTS["TCP_RST"]
     if flags & BOTH_FINS == BOTH_FINS:
         return TIMEOUTS["TCP_FIN"]
+    if ConnectionFlag.RST in flags:
+        return TIMEOUTS["TCP_RST"]
     if flags & (ConnectionFlag.REPLIED | ConnectionFlag.ADOPTED):
         return idle_tcp
     return TIMEOUTS["TCP_SYN"]

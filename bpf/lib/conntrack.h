@@ -55,10 +55,10 @@ static __always_inline __u64 ct_timeout(const struct ct_value *entry, __u8 proto
 		return CT_TIMEOUT_ICMP;
 	if (protocol != PROTOCOL_TCP)
 		return CT_TIMEOUT_OTHER;
+	if ((entry->flags & CT_FIN_OPENER) && (entry->flags & CT_FIN_REPLY))
+		return CT_TIMEOUT_TCP_FIN; /* also when what still comes is answered by a reset */
 	if (entry->flags & CT_RST)
 		return CT_TIMEOUT_TCP_RST;
-	if ((entry->flags & CT_FIN_OPENER) && (entry->flags & CT_FIN_REPLY))
-		return CT_TIMEOUT_TCP_FIN;
 	if (entry->flags & (CT_REPLIED | CT_ADOPTED))
 		return ct_idle_tcp();
 	return CT_TIMEOUT_TCP_SYN;
