@@ -247,6 +247,7 @@ def _policies(state: State) -> Iterator[Metric]:
 def _inputs(state: State) -> Iterator[Metric]:
     for name, source, good in (
         ("config_last_reload_successful", "config", "1 if the tenant file is good."),
+        ("record_last_read_successful", "record", "1 if there is a whole record of tenants."),
         ("inputs_last_read_successful", "manifests", "1 if the policies are good."),
         ("cni_last_join_successful", "cni", "1 if new pods start with the CNI plugin."),
         ("maps_last_write_successful", "datapath", "1 if the maps hold what they should."),

@@ -78,7 +78,7 @@ def status_text(status: Json, *, verbose: bool = False) -> str:
     rows: list[Sequence[str]] = [
         ["Node", _text(status, "node")],
         ["Enforcement", "OK" if healthy(status) else _trouble(status)],
-        ["Tenant wall", _text(status, "mode") or "off (no tenant file)"],
+        ["Tenant wall", _wall(status)],
         ["Endpoints", f"{_text(status, 'endpoints')} ready"],
         ["Attached", _pairs(status.get("attached")) or "nothing"],
         ["Policy revision", _text(status, "revision")],
@@ -115,6 +115,13 @@ def _budgets(name: str, fill: Json, *, verbose: bool) -> Iterable[Sequence[str]]
                     f"Map {name}, {who}",
                     f"{used}, its budget is {budget} of {fill.get('room')}",
                 ]
+
+
+def _wall(status: Json) -> str:
+    mode = _text(status, "mode")
+    if mode and "record" in _mapping(status, "errors"):
+        return f"{mode}, but the record of tenants is not whole: see below"
+    return mode or "off (no tenant file)"
 
 
 def _sources(sources: Json) -> str:

@@ -7,7 +7,7 @@ the name decide here; a label that the controller has not looked at yet proves n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from generators.cluster import Cluster, declared_namespaces, from_record, known_nodes
@@ -38,6 +38,7 @@ from generators.plan import Wanted, wanted_for
 from generators.record import RECORD_NAMESPACE, read_record
 from generators.tenancy import ownership
 from generators.tenants.model import TenantConfig
+from generators.tenants.packed import DIGEST, GUARD_NAME, TEXT, unpacked
 
 API = Origin("api-server")
 POLICY_INPUTS = (NAMESPACES, NETWORK_POLICIES, NODES, CONFIG_MAPS)
@@ -74,6 +75,20 @@ def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...
         decided = ownership(config, namespace, record.get(namespace.uid), lambda: False)
         found += wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
     return tuple(found)
+
+
+def in_force(documents: Documents, file: str) -> TenantConfig | None:
+    """The tenant file that the controller goes by; `file`: what messages call it."""
+    home, name = RECORD_NAMESPACE, GUARD_NAME
+    found = [m for m in documents.config_maps if (m.namespace, m.name) == (home, name)]
+    data = found[0].data if found else {}
+    return unpacked(data.get(TEXT, ""), data.get(DIGEST, ""), file)
+
+
+def tenants_live(documents: Documents) -> Mapping[str, str]:
+    """Namespace -> tenant as the controller has recorded it."""
+    record = read_record(documents.config_maps)
+    return {n.name: record[n.uid].tenant for n in documents.namespaces if n.uid in record}
 
 
 def cluster_under(config: TenantConfig | None, documents: Documents) -> Cluster:

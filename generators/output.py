@@ -52,6 +52,12 @@ def warn(warnings: Iterable[str]) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
+def notes(sentences: Iterable[str]) -> None:
+    """What a reader should know beside a result, to stderr."""
+    for sentence in sentences:
+        click.echo(f"note: {sentence}", err=True)
+
+
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
     """The items; on a terminal with what is done of them, once that takes more than 2 seconds."""
     if not sys.stderr.isatty():

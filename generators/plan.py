@@ -58,14 +58,15 @@ def wanted_for(
 
     `left_behind`: labels of a former tenant, which go.
     """
-    gone = {config.label_key, *left_behind}
+    retired = config.retired_label_keys & namespace.labels.keys()
+    gone = {config.label_key, *left_behind, *retired}
     labels = {k: v for k, v in namespace.labels.items() if k not in gone}
     labelled = replace(namespace, labels=dict(sorted({**labels, **assignment.labels}.items())))
     tenant = assignment.tenant
     if tenant is None:
         if config.label_key not in namespace.labels:
             former = f"{assignment.reason}; labels of its former tenant go"
-            return (Wanted(labelled, former),) if left_behind else ()
+            return (Wanted(labelled, former),) if left_behind or retired else ()
         return (Wanted(labelled, f"{assignment.reason}; its label {config.label_key} is no proof"),)
     because = f"tenant {tenant} ({config.file}:{config.tenants[tenant].line})"
     return (

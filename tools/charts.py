@@ -48,6 +48,8 @@ _NAMESPACES: Schema = {
     "minItems": 1,
     "items": {"type": "string", "maxLength": 63, "pattern": f"^{_DNS_LABEL}$"},
 }
+_NOT_A_TEAMS = r"^pod-security\.kubernetes\.io/|^kubernetes\.io/metadata\.name$"
+"""Label keys of the platform, and the one that the API server alone writes."""
 _NAMED: dict[str, Schema] = {
     "object": {"type": "object"},
     "map of string": {"type": "object", "additionalProperties": _STRING},
@@ -55,7 +57,7 @@ _NAMED: dict[str, Schema] = {
     # Pod Security is the platform's: a team that owns a release is not to lower it.
     "map of namespace-label": {
         **_LABELS,
-        "allOf": [{"propertyNames": {"not": {"pattern": r"^pod-security\.kubernetes\.io/"}}}],
+        "allOf": [{"propertyNames": {"not": {"pattern": _NOT_A_TEAMS}}}],
     },
     # Labels, or names under a key that no label's value can be: a list.
     "list of entrant": {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +20,18 @@ from generators.kube.errors import NotFound
 from generators.kube.resources import SECRETS
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
-from generators.tenants.model import TenantConfig
 from webhook import registration
+from webhook.admission_policies import policies
 from webhook.certificates import write_files
-from webhook.guard import Guard
+from webhook.epoch import Epoch
+from webhook.guard import Guard, Wish
+from webhook.handover import Handover
 from webhook.issued import NotIssued, Overlap, read_issued
 from webhook.policy_registrar import PolicyRegistrar
 from webhook.policy_registration import NO_POLICIES
-from webhook.registration import Target, Wanted
+from webhook.registration import Registrar, Target, Wanted
+from webhook.reload import TenantFile
+from webhook.replicas import ask
 from webhook.rotation import SECRET_NAME, Kept, Lifetimes, Served, fingerprint, next_step, read
 from webhook.settings import FIELD_MANAGER
 
@@ -55,17 +59,17 @@ class AdmissionKeeper:
         self,
         client: Client,
         guard: Guard,
+        registrar: Registrar,
         where: Where,
         controller: str,
-        reasserted: Callable[[Wanted, bool], None],
         renewed: Callable[[str], None],
         policies: PolicyRegistrar | None = None,
     ) -> None:
         self._client = client
         self._guard = guard
+        self._registrar = registrar
         self._where = where
         self._controller = controller
-        self._reasserted = reasserted
         self._renewed = renewed
         self._policies = policies
         self._known = False
@@ -77,19 +81,16 @@ class AdmissionKeeper:
         self.kept: Served | None = None
         self.validating: Wanted | None = None
 
-    def step(
-        self, config: TenantConfig, doubtful: Callable[[Iterable[Document]], frozenset[str]]
-    ) -> float:
+    def step(self, tenants: TenantFile, handover: Handover) -> float:
         """Bring everything to what it should be; seconds until the next step is due."""
         kept = self._adopt() if self._where.issued_secret else self._rotate()
         settled = self._look_at_policies()
-        validating, mutating = self._wanted(kept)
+        self.validating = self._wanted(kept)[0]
+        due = self._guard.step(self._wish(kept, tenants, handover))
+        mutating = self._wanted(kept, self._guard.registered)[1]
         if not settled:
             mutating = self._as_live(mutating)
-        self.validating = validating
-        due = self._guard.step(validating, config.label_key, doubtful, self._reasserted)
-        others = (mutating, *registration.policies(config, self._controller))
-        registration.assert_all(self._client, others, self._reasserted)
+        self._registrar.assert_all((mutating, *policies(handover.config, self._controller)))
         if settled and self._policies is not None:
             self._policies.registered(self._for_policies)
         now = time.monotonic()
@@ -97,8 +98,19 @@ class AdmissionKeeper:
         self._registered = {f: self._registered.get(f, now) for f in known}
         return min(due, IDLE_SECONDS, self._where.lifetimes.leaf / 6)
 
-    def resume(self, label_key: str) -> None:
-        """Leading begins: take over what another leader left."""
+    def _wish(self, kept: Served, tenants: TenantFile, handover: Handover) -> Wish:
+        config, data = tenants.newest
+        where, bundle = self._where, kept.bundle
+        return Wish(
+            config,
+            data,
+            lambda file, closed: self._wanted(kept, file, closed)[0],
+            lambda file: ask(self._client, where.target, bundle, file, config.label_key),
+            lambda: handover.to(config),
+        )
+
+    def resume(self) -> Epoch | None:
+        """Leading begins: take over what another leader left; the epoch that still holds."""
         kept = self._read()
         self.validating = None if kept is None else self._wanted(kept)[0]
         self._registered = {}
@@ -108,7 +120,7 @@ class AdmissionKeeper:
                 self._where.target, b"", self._controller, self._where.namespace
             )[0]
         )
-        self._guard.resume(probe, label_key)
+        return self._guard.resume(probe)
 
     def files(self) -> None:
         """Write the files when the Secret has changed; every replica has its own."""
@@ -122,10 +134,16 @@ class AdmissionKeeper:
             write_files(directory, kept.bundle, kept.leaf)
             self._filed = whole
 
-    def _wanted(self, kept: Served) -> tuple[Wanted, Wanted]:
+    def _wanted(self, kept: Served, file: str = "", closed: bool = False) -> tuple[Wanted, Wanted]:
         where = self._where
         return registration.webhooks(
-            where.target, kept.bundle, self._controller, where.namespace, self._for_policies
+            where.target,
+            kept.bundle,
+            self._controller,
+            where.namespace,
+            self._for_policies,
+            file,
+            closed,
         )
 
     def _look_at_policies(self) -> bool:

@@ -26,11 +26,13 @@ from webhook.policy_desk import NotServedYet, PolicyDesk
 from webhook.review import (
     BadReview,
     Decision,
+    Files,
     Review,
     WrongMediaType,
     parse_review,
     respond,
 )
+from webhook.settings import CLOSED
 from webhook.state import State
 
 log = logging.getLogger("ringfence.webhook")
@@ -78,6 +80,16 @@ def admission(state: State) -> Blueprint:
         known = KNOWN_RESOURCES if path in ("mutate", "validate") else None
         answer = Endpoint(name, decide, state, strangers, known)
         blueprint.add_url_rule(f"/{path}", name, answer, methods=["POST"])
+        if known is not None:
+            by_file = f"/{path}/<file>"
+            blueprint.add_url_rule(by_file, f"{name}-file", answer, methods=["POST"])
+            blueprint.add_url_rule(
+                f"{by_file}/{CLOSED}",
+                f"{name}-closed",
+                answer,
+                methods=["POST"],
+                defaults={"closed": True},
+            )
     return blueprint
 
 
@@ -102,14 +114,15 @@ class Endpoint:
     known: frozenset[str] | None
     """Resources that are expected; None = policies name any."""
 
-    def __call__(self) -> Response:
-        """Answer the current request."""
+    def __call__(self, file: str = "", closed: bool = False) -> Response:
+        """Answer the current request, by the tenant file of digest `file`, or by the newest."""
         start = time.perf_counter()
         with taking_turns(request.content_length or 0):
-            return self._answer(start)
+            return self._answer(start, file, closed)
 
-    def _answer(self, start: float) -> Response:
-        config = self.state.tenants.config
+    def _answer(self, start: float, file: str, closed: bool) -> Response:
+        newest = self.state.tenants.config
+        config = self.state.tenants.under(file)
         try:
             review = parse_review(read_body())
         except BadReview as error:
@@ -117,15 +130,25 @@ class Endpoint:
             event(log, "bad_review", logging.WARNING, webhook=self.name, problem=str(error))
             return status_response(error.status, error.reason, str(error))
         try:
-            decision = self.decide(config, review)
+            decision = self._decide(config, review, file, closed)
         except NotServedYet:
             code = HTTPStatus.SERVICE_UNAVAILABLE
             return status_response(code, "ServiceUnavailable", "policies are not read yet")
-        body = respond(review.uid, decision)
-        self._tell(review, decision, config, start)
+        files = Files("" if config is None else config.digest, newest.digest)
+        body = respond(review.uid, decision, files)
+        self._tell(review, decision, files.decided, start)
         return Response(body, mimetype=JSON)
 
-    def _tell(self, review: Review, decision: Decision, config: TenantConfig, start: float) -> None:
+    def _decide(
+        self, config: TenantConfig | None, review: Review, file: str, closed: bool
+    ) -> Decision:
+        if config is None:
+            return validate.not_read(file, self.state.tenants.config)
+        if closed:
+            return validate.closed(config, review)
+        return self.decide(config, review)
+
+    def _tell(self, review: Review, decision: Decision, file: str, start: float) -> None:
         resource = str(review.resource)
         if resource not in KNOWN_RESOURCES:
             if self.known is not None:
@@ -149,7 +172,7 @@ class Endpoint:
             patch=bool(decision.patch),
             dryRun=review.dry_run,
             milliseconds=round(seconds * 1000, 3),
-            config=config.digest,
+            config=file,
         )
 
     def _count(self, operation: str, resource: str, decision: str, start: float) -> float:

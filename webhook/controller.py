@@ -43,7 +43,8 @@ from webhook.background.work import PolicyWork, Surroundings
 from webhook.background.writing import Tenancy
 from webhook.controller_metrics import ControllerMetrics, Moment
 from webhook.events import Recorder
-from webhook.guard import Guard, problem
+from webhook.guard import Guard, Timing, problem
+from webhook.handover import Handover
 from webhook.ledger import Ledger
 from webhook.policies import PolicyBook, limits_for
 from webhook.policy_crds import PolicyKinds
@@ -53,11 +54,16 @@ from webhook.reconcile import (
     Desk,
     PolicyReader,
     Reconciler,
-    contradicting,
     read_namespace,
     read_node,
 )
-from webhook.registration import Target, Wanted
+from webhook.registration import (
+    SERVICE_ACCOUNT,
+    Registrar,
+    Target,
+    Wanted,
+    exempt_person,
+)
 from webhook.reload import TenantFile
 from webhook.rotation import Lifetimes
 from webhook.settings import LEASE_NAME
@@ -83,7 +89,7 @@ class ControllerSettings:
     identity: str
     target: Target | None = None
     certificate_directory: Path | None = None
-    settle_seconds: float = 5.0
+    timing: Timing = field(default_factory=Timing)
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     lease: LeaseTiming = field(default_factory=LeaseTiming)
     issued_secret: str = ""
@@ -114,11 +120,23 @@ class Controller:
         self._status_due = 0.0
         self._told_at = 0.0
         self._starting = "starting"
+        self._person = ""
         self._queue: WorkQueue[str] = WorkQueue()
         self._ledger = Ledger(
             self._fenced, settings.namespace, self._queue.add, self._leads, self._record_written
         )
-        self._guard = Guard(self._fenced, settings.namespace, settings.settle_seconds)
+        self._assertion = Registrar(self._fenced, self._reasserted)
+        self._guard = Guard(self._fenced, settings.namespace, self._assertion, settings.timing)
+        self._handover = Handover(
+            self.tenants.config,
+            self._fenced,
+            self._guard,
+            self._ledger,
+            self._queue,
+            self._proven,
+            lambda namespace: self._reconciler.bring(self._handover.config, namespace),
+            self._taken,
+        )
         self._keeper: AdmissionKeeper | None = None
         self._status = StatusPage(self._fenced, settings.namespace)
         self._leadership = Leadership(
@@ -159,8 +177,8 @@ class Controller:
         self._workers = Workers(
             self._queue,
             self._stopping,
-            lambda: self._prepared and self._leads(),
-            self._reconcile,
+            lambda: self._prepared and self._leads() and not self._handover.paused,
+            lambda name: self._reconciler.reconcile(self._handover.config, name),
             lambda error: self.metrics.failures.labels(type(error).__name__).inc(),
         )
 
@@ -194,7 +212,7 @@ class Controller:
 
     def _limits(self) -> Limits:
         settings = self._settings
-        return limits_for(self.tenants.config, settings.allowed_kinds, settings.namespace)
+        return limits_for(self._handover.config, settings.allowed_kinds, settings.namespace)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -204,6 +222,8 @@ class Controller:
         if user is None:
             return
         event(LOG, "started", user=user, config=self.tenants.config.digest)
+        if self._person:
+            event(LOG, "exempt_person", logging.WARNING, problem=exempt_person(user))
         recorder = Recorder(self._fenced, self._settings.identity)
         desk = Desk(
             self._fenced,
@@ -257,7 +277,7 @@ class Controller:
         return self._namespaces.store.get(Key("", self._settings.namespace))
 
     def _tenancy(self) -> Tenancy:
-        config = self.tenants.config
+        config = self._handover.config
         further = {key for tenant in config.tenants.values() for key in tenant.labels}
         return Tenancy(self._limits(), frozenset({config.label_key, *further}))
 
@@ -266,6 +286,7 @@ class Controller:
         return AdmissionKeeper(
             self._fenced,
             self._guard,
+            self._assertion,
             Where(
                 target,
                 settings.namespace,
@@ -274,7 +295,6 @@ class Controller:
                 settings.issued_secret,
             ),
             user,
-            self._reasserted,
             lambda why: self.metrics.renewals.labels(why).inc(),
             self._registrar,
         )
@@ -297,7 +317,10 @@ class Controller:
                 permissions.check(
                     self._client, self._settings.namespace, self._settings.issued_secret, more
                 )
-                return permissions.username(self._client)
+                permissions.home(self._client, self._settings.namespace)
+                user = permissions.username(self._client)
+                self._person = "" if user.startswith(SERVICE_ACCOUNT) else user
+                return user
             except MachineLacks:
                 raise
             except RingfenceError as error:
@@ -338,9 +361,8 @@ class Controller:
             event(LOG, changed.event, level, file=changed.file, detail=changed.detail)
             if not changed.refused:
                 self._step_due = 0.0
-                self._everything()
-                if self._book is not None:
-                    self._book.limit(self._limits())
+                if self._keeper is None or not self._prepared:
+                    self._handover.take(self.tenants.config)
         if not self._leads():
             self._unprepare()
         elif not self._prepared and all(r.synced for r in self._reflectors):
@@ -373,8 +395,8 @@ class Controller:
     def _prepare(self) -> None:
         """Leading has begun: take over where the last leader stopped, then look at everything."""
         self._ledger.load()
-        if self._keeper is not None:
-            self._keeper.resume(self.tenants.config.label_key)
+        epoch = None if self._keeper is None else self._keeper.resume()
+        self._handover.resume(epoch, self.tenants.config)
         if self._policy_work is not None:
             self._policy_work.lead()
         self._reconciler.forget_seen()
@@ -382,16 +404,19 @@ class Controller:
         self._step_due = self._status_due = 0.0
         self._told_at = time.monotonic()
         self._prepared = True
-        self._everything()
+        self._taken()
 
     def _step(self, keeper: AdmissionKeeper) -> float:
         if self._prepared:
-            return keeper.step(
-                self.tenants.config,
-                lambda found: contradicting(self.tenants.config, self._ledger.entry, found),
-            )
+            return keeper.step(self.tenants, self._handover)
         keeper.files()
         return 5.0
+
+    def _taken(self) -> None:
+        """Another tenant file is in force, or work goes on as before."""
+        if self._book is not None:
+            self._book.limit(self._limits())
+        self._everything()
 
     def _everything(self) -> None:
         self._synchronized_digest = ""
@@ -400,35 +425,37 @@ class Controller:
             self._queue.add(name)
 
     def _say(self) -> None:
-        now = time.monotonic()
+        now, digest = time.monotonic(), self._handover.config.digest
         idle = self._queue.idle and self._ledger.idle and not self._queue.stats().delayed
         if idle:
-            self._synchronized_digest = self.tenants.config.digest
+            self._synchronized_digest = digest
         elif now - self._told_at < BUSY_SECONDS:
             return
         self._told_at, self._status_due = now, now + STATUS_SECONDS
         self._status.say(
             Status(
-                digest=self.tenants.config.digest,
-                synchronized=self._synchronized_digest == self.tenants.config.digest,
+                digest=digest,
+                synchronized=self._synchronized_digest == digest,
                 tenants=count(self._ledger.snapshot().values()),
                 namespaces=len(self._namespaces.store),
-                problem=self.tenants.problem or "",
+                problem=self.tenants.problem or self._waiting(),
                 policies=self._book.summary() if self._book is not None else "",
             )
         )
 
-    def _reconcile(self, name: str) -> None:
-        self._reconciler.reconcile(self.tenants.config, name)
+    def _waiting(self) -> str:
+        """Why the newest tenant file is not in force yet."""
+        newest = self.tenants.config.digest
+        return problem(self._guard) if self._handover.config.digest != newest else ""
 
     # --- told by others -------------------------------------------------------------------------
 
     def _leads(self) -> bool:
         return self._leadership.leading
 
-    def _proven(self, namespace: Namespace) -> bool:
+    def _proven(self, namespace: Namespace, file: str) -> bool:
         keeper = self._keeper
-        return keeper is not None and self._guard.proven(keeper.validating, namespace)
+        return keeper is not None and self._guard.proven(keeper.validating, namespace, file)
 
     def _record_written(self) -> None:
         self.metrics.writes.labels("ConfigMap", "Update").inc()
@@ -459,6 +486,7 @@ class Controller:
             queue=self._queue.stats(),
             guard=self._guard.state,
             unproven=self._guard.unproven,
+            behind=len(self._guard.behind),
             recorded=count(self._ledger.snapshot().values()),
             certificate_expiry=kept.certificate.not_valid_after_utc.timestamp() if kept else None,
             authority_expiry=kept.authorities[0].not_valid_after_utc.timestamp() if kept else None,
@@ -505,6 +533,8 @@ class Controller:
         if self._keeper is None:
             return ["[+]admission: not registered by this controller"]
         lines = readiness.of_certificate(self._keeper.kept, time.time())
+        if self._person:
+            lines.append(f"[!]{exempt_person(self._person)}")
         if self._leads() and (why := problem(self._guard)):
             lines.append(f"[!]{why}")
         return lines

@@ -130,6 +130,13 @@ def controller() -> None:
     help="How long admission must refuse before labels that pass it are believed.",
 )
 @click.option(
+    "--replica-seconds",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="How long another tenant file waits for webhooks that have not read it.",
+)
+@click.option(
     "--certificate-days",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
@@ -170,6 +177,7 @@ def run(
     metrics_listen: tuple[str, int] | None,
     namespace: str,
     settle_seconds: float,
+    replica_seconds: float,
     certificate_days: float,
     authority_days: float,
     propagate_seconds: float,
@@ -190,6 +198,7 @@ def run(
     from generators.kube.lease import LeaseTiming
     from generators.serving import pages
     from webhook.controller import Controller, ControllerSettings
+    from webhook.guard import Timing
     from webhook.rotation import Lifetimes
 
     target = _target(webhook_url, webhook_service)
@@ -201,7 +210,7 @@ def run(
         f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}",
         target,
         certificate_dir,
-        settle_seconds,
+        Timing(settle_seconds, replica_seconds),
         Lifetimes(authority_days * DAYS, certificate_days * DAYS, propagate_seconds),
         LeaseTiming(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5),
         certificate_secret,

@@ -35,6 +35,8 @@ class Moment:
     queue: QueueStats
     guard: GuardState
     unproven: int
+    behind: int
+    """Replicas of the webhook that have not read the tenant file that is wanted."""
     recorded: Mapping[str, int]
     """Namespaces by tenant."""
     certificate_expiry: float | None
@@ -96,7 +98,7 @@ class _AtTheScrape(Collector):
         yield from _queue(moment.queue)
         state = GaugeMetricFamily(
             "ringfence_controller_admission_state",
-            "1 for the state of our admission: in-force, settling, broken or off.",
+            "1 for the state of our admission: in-force, changing, settling, broken or off.",
             labels=("state",),
         )
         for each in GuardState:
@@ -106,6 +108,11 @@ class _AtTheScrape(Collector):
             "ringfence_controller_unproven_labels",
             "Namespaces whose tenant label is older than our admission and not settled yet.",
             value=moment.unproven,
+        )
+        yield GaugeMetricFamily(
+            "ringfence_controller_webhooks_behind",
+            "Replicas of the webhook that have not read the newest tenant file.",
+            value=moment.behind,
         )
         namespaces = GaugeMetricFamily(
             "ringfence_controller_namespaces",

@@ -27,6 +27,12 @@ namespace_option = click.option(
     metavar="NAME",
     help="The controller's own namespace.",
 )
+job_option = click.option(
+    "--job",
+    default="",
+    metavar="NAME",
+    help="Run by this Job of the chart: do nothing unless an uninstall has made it.",
+)
 patience_option = click.option(
     "--wait-seconds",
     type=click.FloatRange(min=0),
@@ -118,20 +124,23 @@ def agents_gone(
 
 
 @click.command()
+@job_option
 @kubeconfig_option
 @namespace_option
 @patience_option
-def unregister(kubeconfig: str | None, namespace: str, wait_seconds: float) -> None:
+def unregister(job: str, kubeconfig: str | None, namespace: str, wait_seconds: float) -> None:
     """Remove Ringfence's admission objects, and make controllers stand by for five minutes.
 
     Run it before the webhook goes: without it, a webhook that fails closed would refuse changes of
     namespaces for ever.
     """
     from generators.kube.client import Client
-    from webhook.leaving import patiently
+    from webhook.leaving import of_an_uninstall, patiently
     from webhook.leaving import unregister as leave
 
     with Client.connect(kubeconfig, user_agent="ringfence-uninstall") as client:
+        if job:
+            patiently(wait_seconds, lambda: of_an_uninstall(client, namespace, job))
         patiently(wait_seconds, lambda: leave(client, namespace, click.echo))
 
 
@@ -141,14 +150,19 @@ def unregister(kubeconfig: str | None, namespace: str, wait_seconds: float) -> N
     is_flag=True,
     help="Also remove all generated NetworkPolicies and the record of tenants.",
 )
+@job_option
 @kubeconfig_option
 @namespace_option
 @patience_option
-def forget(isolation: bool, kubeconfig: str | None, namespace: str, wait_seconds: float) -> None:
+def forget(
+    isolation: bool, job: str, kubeconfig: str | None, namespace: str, wait_seconds: float
+) -> None:
     """Remove what the controller kept in its namespace; run it when no controller runs any more."""
     from generators.kube.client import Client
     from webhook.leaving import forget as remove
-    from webhook.leaving import patiently
+    from webhook.leaving import of_an_uninstall, patiently
 
     with Client.connect(kubeconfig, user_agent="ringfence-uninstall") as client:
+        if job:
+            patiently(wait_seconds, lambda: of_an_uninstall(client, namespace, job))
         patiently(wait_seconds, lambda: remove(client, namespace, click.echo, isolation=isolation))

@@ -12,14 +12,22 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from generators.errors import Refused
 from generators.kube.client import Client, Scope
-from generators.kube.documents import Document, integer, key_of, mapping, text
+from generators.kube.documents import Document, integer, key_of, mapping, mappings, text
 from generators.kube.errors import Conflict, NotFound, Unavailable
-from generators.kube.resources import CONFIG_MAPS, LEASES, NETWORK_POLICIES, SECRETS, Resource
+from generators.kube.resources import (
+    CONFIG_MAPS,
+    JOBS,
+    LEASES,
+    NETWORK_POLICIES,
+    SECRETS,
+    Resource,
+)
 from generators.labels import MANAGED_BY, MANAGER
 from generators.record import RECORD_PREFIX, SHARDS
+from generators.tenants.packed import GUARD_NAME
 from webhook.background.memory import NAME as MEMORY_NAME
-from webhook.guard import GUARD_NAME
 from webhook.permissions import REGISTERED, Rule
 from webhook.rotation import SECRET_NAME
 from webhook.settings import FIELD_MANAGER, LEASE_NAME
@@ -39,11 +47,18 @@ UNREGISTER_RULES = tuple(
     for resource, names in REGISTERED
 )
 """Needed in the whole cluster."""
+UNREGISTER_JOB, FORGET_JOB = "ringfence-unregister", "ringfence-forget"
+"""Jobs of the chart's uninstall."""
+NO_UNINSTALL = ("kubectl", "kustomize-controller")
+"""Beginnings of the field managers that apply what they are given, a chart's hooks too."""
+
 UNREGISTER_SYSTEM_RULES = (
+    Rule(JOBS, ("get",), "an uninstall has made its Job", (UNREGISTER_JOB,)),
     Rule(LEASES, ("create",), "no controller has led yet"),
     Rule(LEASES, ("get", "update"), "controllers stand by", (LEASE_NAME,)),
 )
 FORGET_SYSTEM_RULES = (
+    Rule(JOBS, ("get",), "an uninstall has made its Job", (FORGET_JOB,)),
     Rule(LEASES, ("delete",), "the next install leads at once", (LEASE_NAME,)),
     Rule(CONFIG_MAPS, ("delete",), "status, guard", (GUARD_NAME, STATUS_NAME)),
     Rule(SECRETS, ("delete",), "certificates of the webhook", (SECRET_NAME,)),
@@ -56,6 +71,21 @@ FORGET_ISOLATION_SYSTEM_RULES = (
 
 Say = Callable[[str], None]
 _Answer = TypeVar("_Answer")
+
+
+def of_an_uninstall(client: Client, namespace: str, job: str) -> None:
+    """Refused where a Job of the chart's uninstall was applied like any other object."""
+    try:
+        live = client.get(JOBS, job, namespace)
+    except NotFound:
+        return
+    fields = mappings(mapping(live, "metadata"), "managedFields")
+    managers = {text(each, "manager") for each in fields}
+    if by := next((m for m in sorted(managers) if m.startswith(NO_UNINSTALL)), ""):
+        what = f"Job {namespace}/{job} was made by {by}, not by an uninstall, and does nothing"
+        why = "it would take down what a running controller keeps"
+        fix = f"render the chart with `helm template --no-hooks`, and delete {job}"
+        raise Refused(f"{what}: {why}; {fix}")
 
 
 def unregister(client: Client, namespace: str, say: Say) -> None:

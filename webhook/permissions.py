@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from generators.errors import MachineLacks
 from generators.kube.client import Client
 from generators.kube.documents import Document, mapping, text
+from generators.kube.errors import NotFound
 from generators.kube.resources import (
     ACCESS_REVIEWS,
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
     CONFIG_MAPS,
+    ENDPOINT_SLICES,
     EVENTS,
     LEASES,
     MUTATING_WEBHOOKS,
@@ -90,6 +92,7 @@ def system_rules(issued_secret: str = "") -> tuple[Rule, ...]:
     return (
         Rule(CONFIG_MAPS, (*_FOLLOW, "create", "update"), "record, status"),
         Rule(LEASES, ("get", "create", "update"), "one leader"),
+        Rule(ENDPOINT_SLICES, ("list",), "which tenant file each webhook has read"),
         *certificates,
     )
 
@@ -115,6 +118,17 @@ def check(
     if found:
         how = f"add it to role {ROLE}; `ringfence controller rules` prints all that is needed"
         raise MachineLacks(f"this identity may not: {'; '.join(found)}", how)
+
+
+def home(client: Client, namespace: str) -> None:
+    """MachineLacks where the system namespace is missing."""
+    try:
+        client.get(NAMESPACES, namespace)
+    except NotFound as error:
+        how = f"create it: `kubectl create namespace {namespace}`"
+        raise MachineLacks(
+            f"there is no namespace {namespace} to keep the record in", how
+        ) from error
 
 
 def username(client: Client) -> str:
@@ -148,10 +162,11 @@ def allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) ->
 def role_documents(
     namespace: str, account: str = ROLE, issued_secret: str = "", more: tuple[Rule, ...] = ()
 ) -> list[Document]:
-    """ServiceAccount, roles and bindings of a controller in `namespace`; `more`: for policies."""
+    """All that a controller in `namespace` needs there; `more`: for policies."""
     subject: Document = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     system = system_rules(issued_secret)
     return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
         {
             "apiVersion": "v1",
             "kind": "ServiceAccount",

@@ -16,7 +16,7 @@ policies must outlive its pods.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from generators.errors import InputError
@@ -31,15 +31,15 @@ from generators.labels import OWN_KEYS, POLICY_LABEL
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, Wanted, plan, wanted_for
-from generators.record import RecordEntry
 from generators.tenancy import Finding, Ownership, ownership
-from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 from webhook.events import Recorder, Severity
+from webhook.guard import AnotherFile
 from webhook.ledger import Ledger
 from webhook.settings import FIELD_MANAGER
 
 API = Origin("api-server")
+ANOTHER_FILE_SECONDS = 0.5
 ECHO_SECONDS = 2.0
 """The longest that a watch takes to bring back what was written, on a good day."""
 WARNINGS = frozenset({Finding.LABEL_SET_BACK, Finding.UNKNOWN_TENANT})
@@ -54,7 +54,8 @@ class Desk:
     policies: Store[NetworkPolicy]
     ledger: Ledger
     recorder: Recorder
-    proven: Callable[[Namespace], bool]
+    proven: Callable[[Namespace, str], bool]
+    """Whether a label passed admission by the tenant file of that digest."""
     corrected: Callable[[str], None]
     wrote: Callable[[str, str], None]
     later: Callable[[str, float], None]
@@ -82,10 +83,21 @@ class Reconciler:
         """Take every step that can be taken now. KubeErrors leave it for another attempt."""
         namespace = self._desk.namespaces.get(Key("", name))
         self._forget_others(name, namespace)
-        if namespace is None or namespace.terminating:
-            return
+        if namespace is not None and not namespace.terminating:
+            self.bring(config, namespace)
+
+    def bring(self, config: TenantConfig, namespace: Namespace) -> None:
+        """Take the steps for a namespace as it was seen."""
+        name = namespace.name
         recorded = self._desk.ledger.entry(namespace.uid)
-        decided = ownership(config, namespace, recorded, lambda: self._desk.proven(namespace))
+        try:
+            decided = ownership(
+                config, namespace, recorded, lambda: self._desk.proven(namespace, config.digest)
+            )
+        except AnotherFile:
+            # The next file came in force under our hands: it decides.
+            self._desk.later(name, ANOTHER_FILE_SECONDS)
+            return
         if decided.held:
             self._tell(namespace, decided)
             return
@@ -299,23 +311,6 @@ def read_namespace(document: Document) -> Namespace:
     phase = text(mapping(document, "status"), "phase")
     terminating = meta.terminating or phase == "Terminating"
     return Namespace(meta.key.name, meta.labels, uid=meta.uid, terminating=terminating, origin=API)
-
-
-def contradicting(
-    config: TenantConfig,
-    entry: Callable[[str], RecordEntry | None],
-    documents: Iterable[Document],
-) -> frozenset[str]:
-    """UIDs of the namespaces whose label is not what record or name say."""
-    found = set()
-    for namespace in map(read_namespace, documents):
-        label = namespace.labels.get(config.label_key)
-        recorded = entry(namespace.uid)
-        named = assign_by_name(config, namespace.name).tenant
-        expected = recorded.tenant if recorded is not None else named
-        if label != expected and (label is not None or recorded is not None):
-            found.add(namespace.uid)
-    return frozenset(found)
 
 
 def read_node(document: Document) -> Node:

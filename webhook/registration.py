@@ -1,14 +1,15 @@
 """What the API server is told about Ringfence's admission: two webhooks, and two policies in CEL.
 
-`wanted` is pure and spells out every default, so that a live object either equals it or was edited;
-`assert_all` puts back what is missing or different. The webhooks decide; the
-ValidatingAdmissionPolicies keep tenant labels and generated policies safe without any of our pods.
+`webhooks` is pure and spells out every default, so that a live object either equals it or was
+edited; `Registrar` puts back what is missing or different. The webhooks decide; the policies
+(admission_policies.py) keep tenant labels and generated policies safe without any of our pods.
 Rules are narrow: a webhook that fails closed must not stop a cluster from healing itself.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,11 +17,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, meta_of, strings, text
+from generators.kube.documents import Document, mapping, mappings, meta_of, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
-    ADMISSION_POLICIES,
-    ADMISSION_POLICY_BINDINGS,
     MUTATING_WEBHOOKS,
     VALIDATING_WEBHOOKS,
     Resource,
@@ -28,10 +27,8 @@ from generators.kube.resources import (
 from generators.kyverno.model import FailurePolicy
 from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.objects import NAME_LABEL
-from generators.tenants.assignment import MASTERS
-from generators.tenants.model import TenantConfig
 from webhook.policy_registration import NO_POLICIES, PolicyWebhooks, rules_of
-from webhook.settings import FIELD_MANAGER, TIMEOUT_SECONDS
+from webhook.settings import CLOSED, FIELD_MANAGER, TIMEOUT_SECONDS
 from webhook.validate import CLEANERS
 
 NAME = "ringfence"
@@ -39,6 +36,8 @@ POLICIES_PATH = "/mutate-policies"
 POLICIES_SUFFIX = ".policies.ringfence.io"
 LABEL_POLICY = "ringfence-tenant-label"
 NETWORK_POLICY = "ringfence-generated-policies"
+NOT_BY_CONTROLLER = "not-by-controller"
+SERVICE_ACCOUNT = "system:serviceaccount:"
 SYSTEM_NAMESPACES = ("kube-node-lease", "kube-public", "kube-system")
 """Without these a cluster cannot start; their labels are kept by policy, and are never believed."""
 
@@ -83,6 +82,23 @@ class Wanted:
         return meta_of(self.document).key.name
 
 
+def exempt_person(user: str) -> str:
+    """What to say about a controller that is not a ServiceAccount of its own."""
+    why = "its own requests pass admission unlabelled, and policies do not apply to them"
+    fix = "give the controller a ServiceAccount: `ringfence controller rules` prints it"
+    return f"the controller runs as {user}: {why}; {fix}"
+
+
+def exempt_user(live: Mapping[str, object]) -> str:
+    """Whose requests a live ValidatingWebhookConfiguration leaves alone."""
+    for webhook in mappings(live, "webhooks"):
+        for condition in mappings(webhook, "matchConditions"):
+            if text(condition, "name") == NOT_BY_CONTROLLER:
+                found = re.search(r'username == ("(?:[^"\\]|\\.)*")', text(condition, "expression"))
+                return str(orjson.loads(found[1])) if found else ""
+    return ""
+
+
 def exempt(system_namespace: str) -> tuple[str, ...]:
     """Namespaces that the webhooks leave alone, by name; fixed, whatever the tenant file says."""
     return tuple(sorted({*SYSTEM_NAMESPACES, system_namespace}))
@@ -94,20 +110,29 @@ def webhooks(
     controller: str,
     system_namespace: str,
     for_policies: PolicyWebhooks = NO_POLICIES,
+    file: str = "",
+    closed: bool = False,
 ) -> tuple[Wanted, Wanted]:
-    """The validating and the mutating configuration; labels come before Kyverno policies."""
+    """The validating and the mutating configuration; labels come before Kyverno policies.
+
+    `file`: digest of the only tenant file that may decide, by part of the path; a webhook that has
+    not read it refuses. `closed`: no namespace's tenant may be decided at the moment.
+    """
     names = exempt(system_namespace)
+    by_file = f"/{file}" if file else ""
+    judging = target.client_config(f"/validate{by_file}", bundle)
+    namespaces = target.client_config(f"/validate{by_file}/{CLOSED}", bundle) if closed else judging
     validating = [
-        _webhook("namespaces.ringfence.io", target.client_config("/validate", bundle), "Fail")
+        _webhook("namespaces.ringfence.io", namespaces, "Fail")
         | {
-            "rules": [_rule("", ("namespaces", "namespaces/finalize", "namespaces/status"))],
+            "rules": [rule("", ("namespaces", "namespaces/finalize", "namespaces/status"))],
             "namespaceSelector": _not_named(names),
             "matchConditions": [_labels_change(), _not_by_controller(controller)],
         },
-        _webhook("networkpolicies.ringfence.io", target.client_config("/validate", bundle), "Fail")
+        _webhook("networkpolicies.ringfence.io", judging, "Fail")
         | {
             "rules": [
-                _rule(
+                rule(
                     "networking.k8s.io", ("networkpolicies",), ("CREATE", "UPDATE", "DELETE"), True
                 )
             ],
@@ -117,9 +142,9 @@ def webhooks(
         },
     ]
     mutating = _webhook(
-        "namespaces.ringfence.io", target.client_config("/mutate", bundle), "Ignore"
+        "namespaces.ringfence.io", target.client_config(f"/mutate{by_file}", bundle), "Ignore"
     ) | {
-        "rules": [_rule("", ("namespaces",))],
+        "rules": [rule("", ("namespaces",))],
         "namespaceSelector": _not_named(names),
         "reinvocationPolicy": "IfNeeded",
         "matchConditions": [_not_by_controller(controller)],
@@ -134,12 +159,12 @@ def webhooks(
     return (
         Wanted(
             VALIDATING_WEBHOOKS,
-            _object(VALIDATING_WEBHOOKS, NAME) | {"webhooks": validating},
+            named(VALIDATING_WEBHOOKS, NAME) | {"webhooks": validating},
             "webhooks",
         ),
         Wanted(
             MUTATING_WEBHOOKS,
-            _object(MUTATING_WEBHOOKS, NAME) | {"webhooks": [mutating, *changing]},
+            named(MUTATING_WEBHOOKS, NAME) | {"webhooks": [mutating, *changing]},
             "webhooks",
         ),
     )
@@ -148,12 +173,12 @@ def webhooks(
 def _judging(target: Target, bundle: bytes) -> Document:
     """Only tells authors early: what may not run, the webhook and the controller refuse again."""
     config = target.client_config("/validate-policies", bundle)
-    rule = _rule("kyverno.io", ("clusterpolicies", "policies")) | {
+    sent = rule("kyverno.io", ("clusterpolicies", "policies")) | {
         "apiVersions": ["*"],
         "scope": "*",
     }
     return _webhook("policies.ringfence.io", config, "Ignore") | {
-        "rules": [rule],
+        "rules": [sent],
         "namespaceSelector": {},
     }
 
@@ -172,7 +197,7 @@ def _policy_webhook(
     nodes = "'system:nodes' in request.userInfo.?groups.orValue([])"
     conditions = [{"name": "not-by-nodes", "expression": f"!({nodes})"}]
     if not wanted.own_requests:
-        ours = f"request.userInfo.username == {_cel(controller)}"
+        ours = f"request.userInfo.username == {cel(controller)}"
         conditions.append({"name": "not-by-controller", "expression": f"!({ours})"})
     return _webhook(f"{word}.policies.ringfence.io", config, failure.value) | {
         "rules": rules_of(wanted.sent(failure)),
@@ -185,40 +210,6 @@ def _policy_webhook(
 def is_for_policies(webhook: Mapping[str, object]) -> bool:
     """Whether an entry of the mutating configuration was made for policies."""
     return text(webhook, "name").endswith(POLICIES_SUFFIX)
-
-
-def policies(config: TenantConfig, controller: str) -> tuple[Wanted, ...]:
-    """The ValidatingAdmissionPolicies, each before its binding."""
-    label = _policy(
-        LABEL_POLICY,
-        [_rule("", ("namespaces", "namespaces/finalize", "namespaces/status"), ("UPDATE",))],
-        {},
-        [
-            ("trusted", _trusted(config, controller)),
-            ("was", f"oldObject.metadata.?labels[?{_cel(config.label_key)}]"),
-            ("now", f"object.metadata.?labels[?{_cel(config.label_key)}]"),
-        ],
-        "variables.trusted || (variables.was.hasValue() == variables.now.hasValue()"
-        f" && variables.was.orValue('') == variables.now.orValue('') && {_same_mode()})",
-        f"only admins of the tenant file may change label {config.label_key} or annotation"
-        f" {MODE_ANNOTATION} of a namespace",
-    )
-    rule = _rule("networking.k8s.io", ("networkpolicies",), ("CREATE", "UPDATE", "DELETE"), True)
-    generated = _policy(
-        NETWORK_POLICY,
-        [rule],
-        {"matchLabels": {MANAGED_BY: MANAGER}},
-        [("trusted", _trusted(config, controller))],
-        f"variables.trusted || (request.operation == 'DELETE'"
-        f" && request.userInfo.username in {_cel(sorted(CLEANERS))})",
-        f"NetworkPolicies with label {MANAGED_BY}={MANAGER} are generated; add one of your own",
-    )
-    return (
-        label,
-        _binding(LABEL_POLICY),
-        generated,
-        _binding(NETWORK_POLICY),
-    )
 
 
 # --- putting it there ---------------------------------------------------------------------------
@@ -250,21 +241,42 @@ def put(client: Client, want: Wanted, live: Document | None) -> Document:
     return client.update(want.resource, document, manager=FIELD_MANAGER)
 
 
-def assert_all(
-    client: Client, wanted: Iterable[Wanted], reasserted: Callable[[Wanted, bool], None]
-) -> None:
-    """Bring every object to what it should be; tells each write, and whether it was there."""
-    for want in wanted:
-        live = fetch(client, want)
-        if live is None or differs(want, live):
-            put(client, want, live)
-            reasserted(want, live is not None)
+class Registrar:
+    """Brings objects to what they should be; tells what somebody else edited or deleted."""
+
+    def __init__(self, client: Client, reasserted: Callable[[Wanted, bool], None]) -> None:
+        self._client = client
+        self._reasserted = reasserted
+        self._ours: dict[tuple[str, str], Wanted] = {}
+        """What was last put there by this process, so that edits of ours are not told."""
+
+    def needs(self, want: Wanted) -> tuple[Document | None, bool]:
+        """The live object, and whether it has to be written."""
+        live = fetch(self._client, want)
+        return live, live is None or differs(want, live)
+
+    def write(self, want: Wanted, live: Document | None) -> Document:
+        """Put it there; tells whether somebody edited it, or it was missing."""
+        written = put(self._client, want, live)
+        key = (want.resource.plural, want.name)
+        last, self._ours[key] = self._ours.get(key), want
+        if live is None or last is None or differs(last, live):
+            self._reasserted(want, live is not None)
+        return written
+
+    def assert_all(self, wanted: Iterable[Wanted]) -> None:
+        """Look at each, and write those that differ."""
+        for want in wanted:
+            live, differing = self.needs(want)
+            if differing:
+                self.write(want, live)
 
 
 # --- building blocks ----------------------------------------------------------------------------
 
 
-def _object(resource: Resource, name: str) -> Document:
+def named(resource: Resource, name: str) -> Document:
+    """The beginning of an object of ours."""
     return {
         "apiVersion": resource.api_version,
         "kind": resource.kind,
@@ -285,12 +297,13 @@ def _webhook(name: str, client_config: Document, failure_policy: str) -> Documen
     }
 
 
-def _rule(
+def rule(
     group: str,
     resources: tuple[str, ...],
     operations: tuple[str, ...] = ("CREATE", "UPDATE"),
     namespaced: bool = False,
 ) -> Document:
+    """Which requests are looked at."""
     return {
         "apiGroups": [group],
         "apiVersions": ["v1"],
@@ -309,71 +322,33 @@ def _labels_change() -> Document:
     unchanged = (
         "request.operation == 'UPDATE' && "
         "object.metadata.?labels.orValue({}) == oldObject.metadata.?labels.orValue({}) && "
-        f"{_same_mode()}"
+        f"{same_mode()}"
     )
     return {"name": "labels-change", "expression": f"!({unchanged})"}
 
 
-def _same_mode() -> str:
-    mode = f"metadata.?annotations[?{_cel(MODE_ANNOTATION)}].orValue('')"
+def same_mode() -> str:
+    """CEL: the request leaves the annotation that puts a namespace under audit as it is."""
+    mode = f"metadata.?annotations[?{cel(MODE_ANNOTATION)}].orValue('')"
     return f"object.{mode} == oldObject.{mode}"
 
 
 def _not_by_controller(controller: str) -> Document:
     """It repairs while the webhook is away; its dry runs ask whether the webhook is in force."""
-    ours = f"request.userInfo.username == {_cel(controller)}"
+    ours = f"request.userInfo.username == {cel(controller)}"
     return {
-        "name": "not-by-controller",
+        "name": NOT_BY_CONTROLLER,
         "expression": f"!({ours}) || request.?dryRun.orValue(false)",
     }
 
 
 def _not_cleaning() -> Document:
     cleaning = (
-        f"request.operation == 'DELETE' && request.userInfo.username in {_cel(sorted(CLEANERS))}"
+        f"request.operation == 'DELETE' && request.userInfo.username in {cel(sorted(CLEANERS))}"
     )
     return {"name": "not-cleaning-up", "expression": f"!({cleaning})"}
 
 
-def _policy(
-    name: str,
-    rules: list[Document],
-    selector: Document,
-    variables: list[tuple[str, str]],
-    expression: str,
-    message: str,
-) -> Wanted:
-    spec: Document = {
-        "failurePolicy": "Fail",
-        "matchConstraints": {
-            "matchPolicy": "Equivalent",
-            "namespaceSelector": {},
-            "objectSelector": selector,
-            "resourceRules": rules,
-        },
-        "variables": [{"name": key, "expression": value} for key, value in variables],
-        "validations": [{"expression": expression, "message": message, "reason": "Forbidden"}],
-    }
-    return Wanted(ADMISSION_POLICIES, _object(ADMISSION_POLICIES, name) | {"spec": spec}, "spec")
-
-
-def _binding(name: str) -> Wanted:
-    document = _object(ADMISSION_POLICY_BINDINGS, name)
-    document["spec"] = {"policyName": name, "validationActions": ["Deny"]}
-    return Wanted(ADMISSION_POLICY_BINDINGS, document, "spec")
-
-
-def _trusted(config: TenantConfig, controller: str) -> str:
-    """Admins and the controller, as CEL."""
-    admins = config.admins
-    users = sorted({*admins.users, *admins.service_accounts, controller})
-    groups = sorted({*admins.groups, MASTERS})
-    return (
-        f"request.userInfo.username in {_cel(users)} || "
-        f"request.userInfo.?groups.orValue([]).exists(g, g in {_cel(groups)})"
-    )
-
-
-def _cel(value: str | list[str]) -> str:
-    """A CEL literal: JSON's strings and lists are CEL's."""
+def cel(value: str | list[str] | dict[str, str]) -> str:
+    """A CEL literal: JSON's strings, lists and maps are CEL's."""
     return orjson.dumps(value).decode()

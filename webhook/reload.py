@@ -20,11 +20,14 @@ from pathlib import Path
 from cryptography import x509
 
 from generators.errors import InputError, InvalidConfig, Problem
-from generators.tenants.load import load_tenants, parse_tenants
+from generators.tenants.load import parse_tenants, tenant_bytes
 from generators.tenants.model import TenantConfig
 
 READ_LIMIT = 4 * 1024 * 1024
 """More than any sound tenant file holds; the parser refuses what is cut here."""
+
+KEPT_FILES = 4
+"""How many sound tenant files are remembered, the one in force included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Changed:
 
 
 class TenantFile:
-    """The tenant file in force.
+    """The newest sound tenant file, and the few before it.
 
     Compared by content, not by time stamp: a ConfigMap swaps symlinks, an editor may write twice
     within one tick of the clock, and reading a few kilobytes a second costs nothing.
@@ -47,10 +50,24 @@ class TenantFile:
     def __init__(self, path: Path) -> None:
         """Load the file; raises InvalidConfig or InputError with every problem in it."""
         self.path = path
-        self.config: TenantConfig = load_tenants(path)
+        data = tenant_bytes(path)
+        self.newest = (parse_tenants(data, str(path)), data)
+        """The file and its bytes, together."""
         self.problem: str | None = None
         self.loaded_at = time.time()
         self._seen = self.config.digest
+        self._kept: tuple[TenantConfig, ...] = (self.config,)
+
+    @property
+    def config(self) -> TenantConfig:
+        """The newest sound file."""
+        return self.newest[0]
+
+    def under(self, digest: str) -> TenantConfig | None:
+        """The file of that digest, as long as it is remembered; the newest for an empty digest."""
+        if not digest:
+            return self.config
+        return next((config for config in self._kept if config.digest == digest), None)
 
     def check(self) -> Changed | None:
         """Take the file if it changed and is sound; else keep the last good one and say why."""
@@ -66,7 +83,9 @@ class TenantFile:
             config = parse_tenants(data, str(self.path))
         except (InvalidConfig, InputError) as error:
             return self._refuse(digest, str(error))
-        self._seen, self.config, self.problem = digest, config, None
+        self._seen, self.newest, self.problem = digest, (config, data), None
+        others = [kept for kept in self._kept if kept.digest != digest]
+        self._kept = (config, *others[: KEPT_FILES - 1])
         self.loaded_at = time.time()
         return Changed("tenant_file_loaded", str(self.path), digest, refused=False)
 

@@ -143,6 +143,7 @@ class Denial(Enum):
 
     FORBIDDEN = (403, "Forbidden")
     INVALID = (422, "Invalid")
+    NOT_YET = (503, "ServiceUnavailable")
 
     @property
     def code(self) -> int:
@@ -174,6 +175,23 @@ class Decision:
     def allowed(self) -> bool:
         """Whether the request may pass."""
         return self.denial is None
+
+
+TENANT_FILE = "tenant-file"
+"""Audit annotation, and reason of a refusal's causes: which tenant file decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Digests of the tenant file that decided (empty: none could) and of the newest one here."""
+
+    decided: str
+    newest: str
+
+    def causes(self) -> list[JSONObject]:
+        """As `details.causes` of a refusal, which the API server passes on."""
+        pairs = (("decided", self.decided), ("newest", self.newest))
+        return [{"reason": TENANT_FILE, "field": k, "message": v} for k, v in pairs]
 
 
 def parse_review(body: bytes) -> Review:
@@ -292,7 +310,7 @@ def _flag(holder: JSONObject, key: str) -> bool:
     return value
 
 
-def respond(uid: str, decision: Decision) -> bytes:
+def respond(uid: str, decision: Decision, files: Files | None = None) -> bytes:
     """The AdmissionReview that answers request `uid`, as the API server's dispatcher wants it."""
     response: dict[str, object] = {"uid": uid, "allowed": decision.allowed}
     if decision.denial is not None:
@@ -301,6 +319,7 @@ def respond(uid: str, decision: Decision) -> bytes:
             "code": decision.denial.code,
             "reason": decision.denial.reason,
             "message": decision.message,
+            **({} if files is None else {"details": {"causes": files.causes()}}),
         }
     elif decision.patch:
         # Both or neither: a patch without its type, or the reverse, is a failed call.
@@ -308,8 +327,9 @@ def respond(uid: str, decision: Decision) -> bytes:
         response["patch"] = encode_patch(decision.patch)
     if decision.warnings:
         response["warnings"] = [warning[:WARNING_LENGTH] for warning in decision.warnings]
-    if decision.audit:
-        response["auditAnnotations"] = dict(decision.audit)
+    audit = dict(decision.audit) | ({} if files is None else {TENANT_FILE: files.decided})
+    if audit:
+        response["auditAnnotations"] = audit
     return orjson.dumps({"apiVersion": API_VERSION, "kind": KIND, "response": response})
 
 

@@ -18,6 +18,9 @@ FIELD_MANAGER = "ringfence"
 TIMEOUT_SECONDS = 5
 """How long the API server waits for an answer; the controller registers it."""
 
+CLOSED = "closed"
+"""Last part of the path under which the webhook refuses while the tenant label's key changes."""
+
 DRAIN_SECONDS = 3.0
 REQUEST_SECONDS = float(TIMEOUT_SECONDS)
 

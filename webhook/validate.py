@@ -36,6 +36,9 @@ CLEANERS = frozenset(
 )
 """Kubernetes' own controllers that empty a namespace which is being deleted."""
 
+SHOWN_DIGEST = 12
+"""How much of a tenant file's digest a message shows."""
+
 NAMED_TENANTS = 10
 """How many tenants a message lists."""
 
@@ -50,7 +53,7 @@ def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTR
             return _network_policy(config, review, controller, before, after)
         if not review.is_namespace:
             return Decision("not a kind that Ringfence protects")
-        if refused := _mode(config, review, controller):
+        if refused := _mode(config, review, controller) or _retired(config, before, after):
             return refused
         if review.operation is Operation.CREATE:
             return _create(config, review, after)
@@ -60,6 +63,22 @@ def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTR
     except Malformed as error:
         return Decision(str(error), Denial.INVALID)
     return Decision(f"{review.operation} changes nobody's tenant")
+
+
+def not_read(file: str, newest: TenantConfig) -> Decision:
+    """The answer of a replica that has not read the tenant file that is registered."""
+    here, asked = newest.digest[:SHOWN_DIGEST], file[:SHOWN_DIGEST]
+    what = f"tenant file {asked} is registered, and this webhook has read {here} only"
+    fix = "try again in a minute; if it lasts, look at the log of Ringfence's controller"
+    return Decision(f"{what}; {fix}", Denial.NOT_YET)
+
+
+def closed(config: TenantConfig, review: Review) -> Decision:
+    """The answer while the key of the tenant label changes: nobody's tenant is decided."""
+    if not review.is_namespace or review.operation not in (Operation.CREATE, Operation.UPDATE):
+        return Decision("changes nobody's tenant")
+    what = f'namespace "{review.name}": the tenant label becomes {config.label_key} just now'
+    return Decision(f"{what}; try again in a few seconds", Denial.NOT_YET)
 
 
 def _mode(config: TenantConfig, review: Review, controller: str) -> Decision | None:
@@ -78,6 +97,16 @@ def _mode(config: TenantConfig, review: Review, controller: str) -> Decision | N
     return Decision(f"{attempt} is refused: {why}; ask an admin", Denial.FORBIDDEN)
 
 
+def _retired(config: TenantConfig, before: Labels, after: Labels) -> Decision | None:
+    """Former keys of the tenant label: policies of somebody may still select them."""
+    for key in sorted(config.retired_label_keys):
+        if key in after and after[key] != before.get(key):
+            what = f"label {key}={after[key]} is refused: {config.file} has retired that key"
+            fix = f"the tenant label is {config.label_key}; leave {key} out"
+            return Decision(f"{what}; {fix}", Denial.FORBIDDEN)
+    return None
+
+
 def _trusted(config: TenantConfig, requester: Requester, controller: str) -> bool:
     return is_admin(config, requester) or requester.username == controller
 
@@ -85,7 +114,8 @@ def _trusted(config: TenantConfig, requester: Requester, controller: str) -> boo
 def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
     """Assigns again, on the final object: with generateName the name was not known to /mutate.
 
-    `assign` refuses a label that is not the tenant's; one that is missing is the controller's.
+    `assign` refuses a label that is not the tenant's. One that is missing is the controller's to
+    set, where the name says it; where only the requester does, the label alone can tell.
     """
     if not review.name:
         return Decision(
@@ -95,6 +125,12 @@ def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
     if not assignment.allowed:
         return Decision(assignment.reason, Denial.FORBIDDEN, assignment.tenant)
     late = sorted(k for k, v in assignment.labels.items() if labels.get(k) != v)
+    named = assign_by_name(config, review.name).tenant
+    if config.label_key in late and assignment.tenant != named:
+        missing = f"{config.label_key}={assignment.tenant}"
+        fix = "set it or try again"
+        why = f"{assignment.reason}, but label {missing} is missing; {fix}"
+        return Decision(why, Denial.NOT_YET, assignment.tenant)
     warnings = (f"not labelled yet: {', '.join(late)}; the controller will do it",) if late else ()
     return Decision(assignment.reason, tenant=assignment.tenant, warnings=warnings)
 
@@ -127,7 +163,7 @@ def _move(
         fix = f"it belongs to no tenant of {config.file}; leave the label out"
         return Decision(f"{said}; {fix}", Denial.FORBIDDEN)
     if not trusted:
-        why = f"{_owner(config, name, was)}, and only admins of {config.file} may change that"
+        why = f"{_owner(config, was)}, and only admins of {config.file} may change that"
         fix = "undo this change of the label or ask an admin"
         return Decision(f"{attempt} is refused: {why}; {fix}", Denial.FORBIDDEN, was)
     if now is not None and now not in config.tenants:
@@ -147,10 +183,10 @@ def _attempt(key: str, was: str | None, now: str | None) -> str:
     return f"changing label {key} from {was} to {now}"
 
 
-def _owner(config: TenantConfig, name: str, was: str | None) -> str:
+def _owner(config: TenantConfig, was: str | None) -> str:
     """Whose the namespace is and which line says so."""
     if was is None:
-        return f"it belongs to no tenant ({assign_by_name(config, name).reason})"
+        return "it belongs to no tenant"
     tenant = config.tenants.get(was)
     where = f" ({config.file}:{tenant.line})" if tenant is not None else ""
     return f"it belongs to tenant {was}{where}"

@@ -1,7 +1,7 @@
 """Whether an installation does what it should: the lines of `ringfence controller verify`.
 
-`[+]` is good, `[-]` is not. Reads only what the controller writes down: its status, the epoch of
-admission, and the objects that it registered.
+`[+]` is good, `[!]` should be another way, `[-]` is not good. Reads only what the controller writes
+down: its status, the epoch of admission, and the objects that it registered.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from generators.kube.documents import Document, mapping, strings
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, VALIDATING_WEBHOOKS, Resource
 from generators.labels import MANAGED_BY, MANAGER
+from generators.tenants.packed import GUARD_NAME
 from webhook import registration
-from webhook.guard import GUARD_NAME, Epoch
+from webhook.epoch import Epoch
 from webhook.permissions import REGISTERED, Rule
 from webhook.status import STATUS_NAME
 
@@ -36,7 +37,7 @@ def _status(client: Client, namespace: str, digest: str) -> Iterator[str]:
         return
     status = strings(found, "data")
     if problem := status.get("problem"):
-        yield f"[-]tenant file: a newer one is refused: {problem}"
+        yield f"[-]tenant file: a newer one is not in force: {problem}"
     elif status.get("configDigest") != digest:
         yield "[-]tenant file: another one is in force than this"
     else:
@@ -57,6 +58,10 @@ def _registered(client: Client) -> Iterator[str]:
                 yield f"[-]{resource.kind} {name}: is not Ringfence's"
             else:
                 yield f"[+]{resource.kind} {name}"
+            if live is not None and resource is VALIDATING_WEBHOOKS:
+                user = registration.exempt_user(live)
+                if user and not user.startswith(registration.SERVICE_ACCOUNT):
+                    yield f"[!]{registration.exempt_person(user)}"
 
 
 def _epoch(client: Client, namespace: str) -> str:

@@ -28,7 +28,7 @@ from enforcer.changes import (
     SliceChange,
 )
 from enforcer.sources.readers import PodReader, Problems, Reader
-from enforcer.sources.record import Record
+from enforcer.sources.record import Record, nobody_is_kept_apart
 from enforcer.sources.supply import Health, Seen, Taken
 from enforcer.sources.tenants import TenantFile
 from enforcer.state import Source
@@ -208,7 +208,16 @@ class ApiSupply:
         if self._record.unreadable:
             bad = sorted(self._record.unreadable.items())
             found["record"] = "; ".join(f"{name}: {why}" for name, why in bad)
+        elif missing := self._no_record():
+            found["record"] = missing
         return Health(Seen(config=self._tenants.digest), found)
+
+    def _no_record(self) -> str:
+        """What to say where no controller has ever told whose a namespace is."""
+        config = self._tenants.config
+        if config is None or not self._ready or len(self._shards.reflector.store):
+            return ""
+        return nobody_is_kept_apart(config, self._namespaces.reflector.store.snapshot())
 
     def sources(self) -> Mapping[str, Callable[[], Source]]:
         """See `Supply`."""

@@ -7,10 +7,23 @@ cannot be read is none, which leaves a labelled namespace in quarantine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from generators.kube.resources import Key
 from generators.objects import ConfigMap, Namespace
 from generators.record import RecordEntry, parse_entry
+from generators.tenants.assignment import assign_by_name
+from generators.tenants.model import TenantConfig
+
+
+def nobody_is_kept_apart(config: TenantConfig, namespaces: Iterable[Key]) -> str:
+    """What to say when there is no record at all: every packet passes then."""
+    named = {assign_by_name(config, key.name).tenant for key in namespaces} - {None}
+    return (
+        "no record of tenants: nobody is kept apart; by their names, "
+        f"{len(named)} of {len(config.tenants)} tenants of {config.file} have a namespace; "
+        "a controller has to run: look at `ringfence controller verify`"
+    )
 
 
 class Record:

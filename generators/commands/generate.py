@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ from generators.commands.inputs import (
     one_source,
     required_config_option,
 )
-from generators.output import Output, output_option, structured, warn
+from generators.output import Output, notes, output_option, structured, warn
 
 if TYPE_CHECKING:
     from generators.manifests import Document
     from generators.objects import Namespace, NetworkPolicy
-    from generators.plan import Change
+    from generators.plan import Change, Wanted
+    from generators.tenants.model import TenantConfig
 
 
 @click.command()
@@ -73,52 +75,117 @@ def _applicable(item: Namespace | NetworkPolicy) -> Document:
 @required_config_option
 @objects_option
 @kubeconfig_option
+@click.option(
+    "--instead-of",
+    "former_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The tenant file in force, to say what changes; a live cluster's controller tells it.",
+)
 @output_option
-def plan(config_file: Path, files: tuple[str, ...], kubeconfig: str | None, output: Output) -> None:
-    """Print what would be created, updated, deleted or kept, and who wants it.
+def plan(
+    config_file: Path,
+    files: tuple[str, ...],
+    kubeconfig: str | None,
+    former_file: Path | None,
+    output: Output,
+) -> None:
+    """Print what would be created, updated, deleted or kept, who wants it, and what that means.
 
     In a live cluster the record counts as the controller keeps it.
     """
-    from generators.cluster import declared_namespaces, known_nodes
-    from generators.manifests import read
+    from generators.consequences import consequences
     from generators.plan import plan as make_plan
-    from generators.plan import wanted_by_name
 
-    one_source(files, kubeconfig)
+    kubeconfig = one_source(files, kubeconfig)
     config = load_config(config_file)
     if config is None:
         return
-    if kubeconfig is not None:
-        from generators.live import POLICY_INPUTS, read_live, wanted_live
-
-        documents = read_live(kubeconfig, POLICY_INPUTS)
-        namespaces = declared_namespaces(documents)
-        wanted = wanted_live(config, documents)
-    else:
-        documents = read(files)
-        warn(documents.warnings)
-        namespaces = declared_namespaces(documents)
-        wanted = wanted_by_name(config, namespaces.values(), known_nodes(documents))
-    changes = make_plan(wanted, namespaces, documents.policies)
+    found = _planned(config, load_config(former_file), files, kubeconfig)
+    changes = make_plan(found.wanted, found.namespaces, found.policies)
+    former = found.former
+    said = () if former is None else consequences(former, config, found.policies)
+    effects = {} if former is None else _effects(former, config, found)
     if Output(output) is Output.TABLE:
-        click.echo(_plan_text(changes), nl=False)
+        click.echo("".join(f"{sentence}\n" for sentence in said), nl=False)
+        click.echo(_plan_text(changes, effects), nl=False)
     else:
-        click.echo(structured([_document(change) for change in changes], Output(output)), nl=False)
+        notes(said)
+        documents = [_document(change, effects) for change in changes]
+        click.echo(structured(documents, Output(output)), nl=False)
 
 
-def _document(change: Change) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What a plan compares; `tenants`: whose the namespaces are today."""
+
+    wanted: tuple[Wanted, ...]
+    namespaces: Mapping[str, Namespace]
+    policies: tuple[NetworkPolicy, ...]
+    former: TenantConfig | None
+    tenants: Mapping[str, str]
+
+
+def _planned(
+    config: TenantConfig,
+    former: TenantConfig | None,
+    files: tuple[str, ...],
+    kubeconfig: str | None,
+) -> _Planned:
+    from generators.cluster import declared_namespaces, known_nodes
+    from generators.live import POLICY_INPUTS, in_force, read_live, tenants_live, wanted_live
+    from generators.manifests import read
+    from generators.plan import wanted_by_name
+    from generators.tenants.assignment import assign_by_name
+
+    live = kubeconfig is not None
+    documents = read_live(kubeconfig, POLICY_INPUTS) if live else read(files)
+    warn(documents.warnings)
+    if former is None and live:
+        former = in_force(documents, config.file)
+    if former is not None:
+        config = config.retiring(frozenset({former.label_key}) - {config.label_key})
+    namespaces = declared_namespaces(documents)
+    if live:
+        wanted, tenants = wanted_live(config, documents), tenants_live(documents)
+    else:
+        wanted = wanted_by_name(config, namespaces.values(), known_nodes(documents))
+        named = {n: assign_by_name(former or config, n).tenant for n in namespaces}
+        tenants = {name: tenant for name, tenant in named.items() if tenant is not None}
+    return _Planned(wanted, namespaces, documents.policies, former, tenants)
+
+
+def _effects(former: TenantConfig, config: TenantConfig, found: _Planned) -> dict[str, str]:
+    """Namespace -> who reaches it from now on, where that changes."""
+    from generators.consequences import effect
+    from generators.objects import Namespace
+
+    wanted = {w.item.name: w.item for w in found.wanted if isinstance(w.item, Namespace)}
+    effects = {}
+    for name in found.namespaces:
+        item = wanted.get(name)
+        latter = None if item is None else item.labels.get(config.label_key)
+        effects[name] = effect(former, config, found.tenants.get(name), latter)
+    return effects
+
+
+def _document(change: Change, effects: Mapping[str, str]) -> dict[str, str]:
+    effect = effects.get(change.name, "") if change.kind == "Namespace" else ""
     return {
         "action": change.action.value,
         "kind": change.kind,
         "namespace": change.namespace,
         "name": change.name,
         "because": change.because,
+        **({"effect": effect} if effect else {}),
     }
 
 
-def _plan_text(changes: Iterable[Change]) -> str:
+def _plan_text(changes: Iterable[Change], effects: Mapping[str, str]) -> str:
     lines = []
     for change in changes:
         name = f"{change.namespace}/{change.name}" if change.namespace else change.name
         lines.append(f"{change.action.value:<7} {change.kind} {name}\n        {change.because}\n")
+        if change.kind == "Namespace" and (effect := effects.get(change.name, "")):
+            lines.append(f"        {effect}\n")
     return "".join(lines) or "nothing is wanted, nothing is there\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,8 @@ objects_option = click.option(
 kubeconfig_option = click.option(
     "--kubeconfig",
     metavar="FILE",
-    help="Ask about the live cluster of this kubeconfig instead of files; nothing is written.",
+    help="Ask about the live cluster of this kubeconfig instead of files, by default that of"
+    " KUBECONFIG; nothing is written.",
 )
 strict_option = click.option(
     "--strict",
@@ -77,10 +79,16 @@ def assumed_of(cluster: Cluster, ends: Iterable[str], strict: bool) -> tuple[str
     return found
 
 
-def one_source(files: tuple[str, ...], kubeconfig: str | None) -> None:
-    """Refuse neither and both."""
-    if bool(files) == (kubeconfig is not None):
+def one_source(files: tuple[str, ...], kubeconfig: str | None) -> str | None:
+    """The kubeconfig of the live cluster that is meant, None for files; neither and both are
+    refused."""
+    if files and kubeconfig is not None:
         raise click.UsageError("give the objects with -f PATH, or a live cluster with --kubeconfig")
+    live = kubeconfig or os.environ.get("KUBECONFIG") or None
+    if not files and live is None:
+        what = "give the objects with -f PATH, or a live cluster with --kubeconfig or KUBECONFIG"
+        raise click.UsageError(what)
+    return None if files else live
 
 
 def load_config(file: Path | None) -> TenantConfig | None:

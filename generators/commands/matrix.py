@@ -74,7 +74,7 @@ def matrix(
     """Print for each pair of pods, port and address family whether a connection passes."""
     from generators import matrix as matrices
 
-    one_source(files, kubeconfig)
+    kubeconfig = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, kubeconfig)
     wanted = [matrices.PortProtocol.parse(text) for text in ports]
     asked = matrices.questions(cluster, wanted, externals, source, destination)

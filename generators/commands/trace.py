@@ -64,7 +64,7 @@ def trace(
     from generators.matrix import PortProtocol, single_question
     from generators.reachability import Evaluator
 
-    one_source(files, kubeconfig)
+    kubeconfig = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, kubeconfig)
     question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
     assumed = assumed_of(cluster, (question.source, question.destination), strict)

@@ -99,6 +99,7 @@ SELF_REVIEWS = Resource(
     "authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False
 )
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+JOBS = Resource("batch", "v1", "jobs", "Job")
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
 CLUSTER_POLICIES = Resource(
     "kyverno.io", "v1", "clusterpolicies", "ClusterPolicy", namespaced=False

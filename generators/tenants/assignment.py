@@ -269,7 +269,8 @@ def _for_nobodys_member(ask: _Question) -> Assignment:
         return ask.assigned(claim.tenant, f"name {ask.why(claim)}")
     unmatched = ask.unmatched()
     if ask.wish is not None:
-        return ask.denied(f"{ask.asked} is no proof: {unmatched.reason}")
+        fix = f"leave the label out, or make the requester an admin of {ask.config.file}"
+        return ask.denied(f"{ask.asked} is no proof: {unmatched.reason}; {fix}")
     if ask.config.unassigned is Unassigned.DENY:
         return ask.denied(f"{unmatched.reason}, and defaults.unassigned is deny")
     return unmatched

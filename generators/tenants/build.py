@@ -35,6 +35,7 @@ def build_config(root: Part, file: str, digest: str) -> TenantConfig:
     return TenantConfig(
         tenants={tenant.name: tenant for tenant in tenants},
         label_key=root.field("labelKey").text(DEFAULT_LABEL_KEY),
+        retired_label_keys=frozenset(root.field("retiredLabelKeys").texts()),
         mode=Mode(root.field("mode").text(Mode.STRICT)),
         admins=_subjects(root.field("admins")),
         protected_namespaces=ALWAYS_PROTECTED.union(protected.texts()),

@@ -21,16 +21,20 @@ from generators.tenants.schema import check_shape
 
 def load_tenants(path: Path) -> TenantConfig:
     """Read a tenant file; InputError when it cannot be read, InvalidConfig when it is wrong."""
+    return parse_tenants(tenant_bytes(path), str(path))
+
+
+def tenant_bytes(path: Path) -> bytes:
+    """What the file holds; InputError when it cannot be read."""
     try:
         with path.open("rb") as file:
             # One byte more than is allowed tells a file that is too large, also an endless one.
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         what = f"the tenant file cannot be read: {reason}"
         fix = "name a file that exists and that you may read"
         raise InputError([Problem(str(path), 1, "", what, fix)]) from error
-    return parse_tenants(data, str(path))
 
 
 def parse_tenants(data: bytes, file: str) -> TenantConfig:

@@ -9,7 +9,7 @@ reason can say `tenants.yaml:14`; they do not take part in comparison.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 API_VERSION = "ringfence.io/v1alpha1"
@@ -237,6 +237,8 @@ class TenantConfig:
     file: str = ""
     digest: str = ""
     """SHA-256 of the file's bytes in hex: status, metrics and logs tell which file is in force."""
+    retired_label_keys: frozenset[str] = frozenset()
+    """Keys of the tenant label in former files: no namespace carries them any more."""
     _claims: ClaimIndex = field(init=False, repr=False, compare=False)
     _members: MemberIndex = field(init=False, repr=False, compare=False)
     _components: Mapping[str, SharedComponent] = field(init=False, repr=False, compare=False)
@@ -247,6 +249,10 @@ class TenantConfig:
         object.__setattr__(self, "_members", MemberIndex(self.tenants.values()))
         components = {name: part for part in reversed(self.shared) for name in part.namespaces}
         object.__setattr__(self, "_components", components)
+
+    def retiring(self, keys: frozenset[str]) -> TenantConfig:
+        """The same file with further retired keys of the tenant label."""
+        return replace(self, retired_label_keys=self.retired_label_keys | keys)
 
     def claims(self, namespace: str) -> tuple[Claim, ...]:
         """The strongest claims on a namespace name; those of two tenants are a tie."""

@@ -168,7 +168,15 @@ def _reserved(root: Part) -> Iterator[tuple[str, str, str]]:
 
 def label_keys_are_free(facts: Facts) -> Iterator[Problem]:
     """Neither Kubernetes nor Ringfence itself writes the keys that the file makes its own."""
-    part = facts.root.field("labelKey")
+    yield from _free(facts.root.field("labelKey"))
+    for part in facts.root.field("retiredLabelKeys").items():
+        yield from _free(part)
+        if part.text() == facts.label_key:
+            what = f'label key "{part.text()}" is retired, and is the labelKey of this file'
+            yield part.problem(what, "remove it here, or choose another labelKey")
+
+
+def _free(part: Part) -> Iterator[Problem]:
     key = part.text()
     prefix = key.rpartition("/")[0]
     if f".{prefix}".endswith((".kubernetes.io", ".k8s.io")):
@@ -186,6 +194,7 @@ def tenant_labels_are_free(facts: Facts) -> Iterator[Problem]:
     """Further labels of a tenant do not touch those that say who it is."""
     taken = {
         facts.label_key: "is the label key, its value is the tenant's name",
+        **dict.fromkeys(facts.root.field("retiredLabelKeys").texts(), "is retired"),
         NAME_LABEL: "is set by the API server",
         **dict.fromkeys(OWN_KEYS, "marks the objects that Ringfence generates"),
     }

@@ -198,6 +198,7 @@ TENANT_FILE = _mapping(
     apiVersion=_required(_words("the API version", API_VERSION)),
     kind=_required(_words("the kind", KIND)),
     labelKey=LABEL_KEY,
+    retiredLabelKeys=_list_of(LABEL_KEY),
     mode=_words("a mode", *Mode),
     admins=SUBJECTS,
     protectedNamespaces=_list_of(DNS_LABEL),

@@ -30,6 +30,7 @@ from generators.kube.resources import (
     SERVICE_ACCOUNTS,
 )
 from generators.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
+from tests.controller.balancer import Balancer
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
 from tests.testbed.waiting import ended, eventually, kill, patience
@@ -42,6 +43,7 @@ TENANTS = """\
 apiVersion: ringfence.io/v1alpha1
 kind: TenantConfig
 labelKey: client
+retiredLabelKeys: [owner]
 admins: {groups: [platform-team], serviceAccounts: [ops/mover]}
 shared:
   - name: ingress
@@ -159,6 +161,8 @@ class Cluster:
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.plane = plane
         self.folder = folder
+        self.key = KEY
+        """The tenant label of the file in force."""
         self.tenants = folder / "tenants.yaml"
         self.tenants.write_text(TENANTS)
         self.certificates = folder / "certificates"
@@ -166,6 +170,7 @@ class Cluster:
         self._processes: list[Process] = []
         self._webhooks: list[Process] = []
         self._clients: dict[tuple[str, ...], Client] = {}
+        self.balancer: Balancer | None = None
         (self.webhook_port,) = free_ports(1)
         rules = subprocess.run(
             [COMMAND, "controller", "rules"], capture_output=True, text=True, check=True
@@ -189,7 +194,19 @@ class Cluster:
         self._processes.append(process)
         return process
 
-    def webhook(self, *options: str | Path, tenants: Path | None = None) -> Process:
+    def replicas(self, count: int = 2) -> list[Path]:
+        """Start several webhooks behind one address, each with a tenant file of its own."""
+        ports = free_ports(count)
+        files = [self.folder / f"tenants-of-replica-{n}.yaml" for n in range(count)]
+        for file, port in zip(files, ports, strict=True):
+            file.write_bytes(self.tenants.read_bytes())
+            self.webhook(tenants=file, port=port)
+        self.balancer = Balancer(self.webhook_port, ports)
+        return files
+
+    def webhook(
+        self, *options: str | Path, tenants: Path | None = None, port: int | None = None
+    ) -> Process:
         """Start the webhook once the controller has made certificates; returns when it serves."""
         pair = (self.certificates / "tls.crt", self.certificates / "tls.key")
         eventually(lambda: all(file.exists() for file in pair), "certificates")
@@ -197,7 +214,7 @@ class Cluster:
             self.folder,
             f"webhook-{len(self._processes)}",
             *("webhook", "serve", "-c", tenants or self.tenants, "--drain-seconds", "0"),
-            *("--listen", f"127.0.0.1:{self.webhook_port}"),
+            *("--listen", f"127.0.0.1:{port or self.webhook_port}"),
             *("--tls-cert", pair[0], "--tls-key", pair[1]),
             *options,
         )
@@ -213,6 +230,8 @@ class Cluster:
         self._webhooks.clear()
 
     def stop(self) -> None:
+        if self.balancer is not None:
+            self.balancer.close()
         for process in self._processes:
             process.kill()
         for client in (self.admin, *self._clients.values()):
@@ -225,7 +244,7 @@ class Cluster:
         return strings(mapping(document, "metadata"), "labels")
 
     def tenant(self, namespace: str) -> str | None:
-        return self.labels(namespace).get(KEY)
+        return self.labels(namespace).get(self.key)
 
     def uid(self, namespace: str) -> str:
         return text(mapping(self.admin.get(NAMESPACES, namespace), "metadata"), "uid")
@@ -263,7 +282,7 @@ class Cluster:
         policy = self.policy(namespace)
         return (
             policy is not None
-            and f'"{KEY}": "{tenant}"' in json.dumps(policy["spec"])
+            and f'"{self.key}": "{tenant}"' in json.dumps(policy["spec"])
             and self.tenant(namespace) == tenant
             and self.recorded(namespace) == tenant
         )

@@ -113,7 +113,8 @@ RELABEL = (
     relabel_apply,
     relabel_as_ringfence,
 )
-UNLABEL = (unlabel_merge, unlabel_status, unlabel_finalize, replace_all_labels, empty_value)
+LEAVE_OUT = (unlabel_merge, replace_all_labels)
+UNLABEL = (unlabel_status, unlabel_finalize, empty_value)
 
 
 def collection_delete(namespace: str) -> Request:

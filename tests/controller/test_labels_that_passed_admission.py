@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from generators.kube.client import PatchKind
+from generators.kube.client import Client, PatchKind
 from generators.kube.documents import Document
-from generators.kube.errors import KubeError
+from generators.kube.errors import KubeError, ServerFailed
 from generators.kube.resources import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
@@ -237,9 +237,7 @@ def forged(cluster: Cluster) -> bool:
     return False
 
 
-def test_a_tenant_that_the_controller_does_not_know_yet_waits_in_quarantine(
-    fresh: Cluster,
-) -> None:
+def test_a_webhook_that_has_another_file_than_the_controller_refuses(fresh: Cluster) -> None:
     controller = started(fresh)
     newer = TENANTS + "  - name: test03\n    members: {groups: [team-test02]}\n"
     newer = newer.replace(
@@ -249,14 +247,22 @@ def test_a_tenant_that_the_controller_does_not_know_yet_waits_in_quarantine(
     (fresh.folder / "newer.yaml").write_text(newer)
     fresh.stop_webhooks()
     fresh.webhook(tenants=fresh.folder / "newer.yaml")
-    fresh.make("bobs", fresh.as_user("bob", "team-test02"))
-    assert fresh.tenant("bobs") == "test03"
-    eventually(lambda: "UnknownTenant" in fresh.reasons("bobs"), "told")
-    assert fresh.recorded("bobs") is None
-    assert fresh.tenant("bobs") == "test03"
+    bob = fresh.as_user("bob", "team-test02")
+    with pytest.raises(ServerFailed, match="this webhook has read"):
+        fresh.make("bobs", bob)
+    eventually(lambda: "have not read the tenant file" in controller.get("/readyz")[1], "told")
     fresh.tenants.write_text(newer)
+    eventually(controller.in_force, "in force")
+    eventually(lambda: made(fresh, "bobs", bob), "accepted")
     eventually(lambda: fresh.isolated("bobs", "test03"), "confirmed with the newer file")
     assert controller.ended() is None
+
+
+def made(cluster: Cluster, name: str, by: Client) -> bool:
+    with contextlib.suppress(ServerFailed):
+        cluster.make(name, by)
+        return True
+    return False
 
 
 def test_a_lost_record_is_made_again_from_labels_that_passed(fresh: Cluster) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,34 @@ def test_files_and_a_live_cluster_at_once_are_refused(ringfence: Run, command: s
 
 def recorded(cluster: Cluster, namespace: str) -> bool:
     return cluster.recorded(namespace) is not None
+
+
+def test_a_plan_says_what_another_key_means_for_each_namespace(
+    lived_in: Cluster, ringfence: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file in force is the controller's own; the cluster is that of KUBECONFIG."""
+    file = tmp_path / "tenants.yaml"
+    file.write_text(TENANTS.replace("labelKey: client", "labelKey: proof"))
+    monkeypatch.setenv("KUBECONFIG", str(lived_in.plane.kubeconfig()))
+    done = ringfence("plan", "-c", file)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("labelKey client becomes proof: for some seconds nobody can")
+    assert "labels that change: client, proof" in done.stdout
+    assert "until all namespaces of test01 carry proof" in done.stdout
+    told = ringfence("plan", "-c", file, "-o", "json")
+    assert "note: labelKey client becomes proof" in told.stderr
+    annas = [c for c in json.loads(told.stdout) if c["name"] == "annas"]
+    assert annas[0]["effect"].startswith("opens to nobody")
+
+
+def test_a_plan_says_whom_a_tenant_that_leaves_the_file_opens(
+    lived_in: Cluster, ringfence: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "tenants.yaml"
+    kept = TENANTS[: TENANTS.index("  - name: test02")]
+    grant = "    allowFrom: [{tenant: test02, ports: [{port: 5432, protocol: TCP}]}]\n"
+    file.write_text(kept.replace(grant, ""))
+    done = ringfence("plan", "-c", file, *where(lived_in))
+    assert "tenant test02 leaves the file" in done.stdout
+    assert "leaves tenant test02 and belongs to nobody" in done.stdout
+    assert "every pod may enter it" in done.stdout

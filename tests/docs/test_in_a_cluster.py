@@ -66,5 +66,5 @@ def test_the_section_works_as_it_stands(kubectl: Path, tmp_path: Path) -> None:
     assert re.search(r"^app-test01 +Active +\S+ +test01$", done.stdout, re.MULTILINE), done
     refusals = re.findall(r"^Error from server \(Forbidden\): .*$", done.stderr, re.MULTILINE)
     assert len(refusals) == 2, done.stderr
-    assert "may change label client" in refusals[0]
-    assert "NetworkPolicies with label app.kubernetes.io/managed-by=ringfence" in refusals[1]
+    assert "changing label client from test01 to test02 is refused" in refusals[0]
+    assert "NetworkPolicy app-test01/allow-ingress-namespace is generated from" in refusals[1]

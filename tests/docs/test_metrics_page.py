@@ -62,6 +62,7 @@ def controller(folder: Path) -> CollectorRegistry:
         queue=QueueStats(0, 0, 0, 0, 0, 0.0),
         guard=GuardState.IN_FORCE,
         unproven=0,
+        behind=0,
         recorded={"test01": 1},
         certificate_expiry=1.0,
         authority_expiry=1.0,

@@ -45,6 +45,7 @@ def _up(kubeconfig: Path | None) -> None:
             f"testbed: {build.kubernetes_release()} at {plane.url}; Ctrl-C ends it and forgets all"
         )
         _say(f"testbed: KUBECONFIG={path} {programs / 'kubectl'} get namespaces")
+        _say("testbed: run a controller as its ServiceAccount (README, In a cluster), not as admin")
         print(path, flush=True)
         signal.pause()
 

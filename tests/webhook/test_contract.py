@@ -42,6 +42,10 @@ def response(client: FlaskClient, path: str, asked: JSONObject) -> JSONObject:
     return inner
 
 
+def allowed_without_patch(answer: JSONObject) -> bool:
+    return answer.keys() == {"uid", "allowed", "auditAnnotations"} and answer["allowed"] is True
+
+
 def test_the_answer_is_the_golden_text() -> None:
     patch = ({"op": "add", "path": "/metadata/labels", "value": {KEY: "test01"}},)
     decision = Decision("because", tenant="test01", patch=patch, warnings=("w",), audit={"a": "b"})
@@ -126,7 +130,7 @@ def test_validating_never_answers_with_a_patch(client: FlaskClient, asked: JSONO
 @pytest.mark.parametrize("operation", ["DELETE", "CONNECT"])
 def test_mutating_never_patches_what_is_not_written(client: FlaskClient, operation: str) -> None:
     asked = request(operation, None, ns("app-test01"))
-    assert response(client, "/mutate", asked) == {"uid": UID, "allowed": True}
+    assert allowed_without_patch(response(client, "/mutate", asked))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +157,7 @@ def test_the_patch_applies_whatever_labels_there_are(
 
 def test_nothing_to_change_is_an_answer_without_patch(client: FlaskClient) -> None:
     asked = request("CREATE", ns("app-test01", TENANT_LABELS))
-    assert response(client, "/mutate", asked) == {"uid": UID, "allowed": True}
+    assert allowed_without_patch(response(client, "/mutate", asked))
 
 
 def test_a_refusal_is_http_200_with_code_reason_and_message(client: FlaskClient) -> None:
@@ -200,7 +204,7 @@ def test_unknown_fields_are_ignored(client: FlaskClient) -> None:
 def test_namespaces_of_another_api_group_are_not_namespaces(client: FlaskClient) -> None:
     stranger = NAMESPACES | {"group": "example.com"}
     asked = request("CREATE", ns("app-test01", {KEY: "test02"}), resource=stranger, by=ROBOT)
-    assert response(client, "/validate", asked) == {"uid": UID, "allowed": True}
+    assert allowed_without_patch(response(client, "/validate", asked))
 
 
 def test_a_network_policy_is_never_patched(client: FlaskClient) -> None:

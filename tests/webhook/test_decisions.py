@@ -31,7 +31,7 @@ from tests.webhook.reviews import (
     who,
 )
 from webhook import mutate, validate
-from webhook.review import Decision
+from webhook.review import Decision, Denial
 
 T1 = {KEY: "test01"}
 T2 = {KEY: "test02"}
@@ -252,7 +252,41 @@ class TestTampering:
         before, after = ns(name, old), ns(name, new)
         decision = mutate.decide(config, update(before, after, by, subresource))
         final = patched(after, decision)
-        assert not validate.decide(config, update(before, final, by, subresource)).allowed
+        mended = not subresource and (old or {}).items() > (new or {}).items()
+        assert bool(decision.warnings) == mended
+        judged = validate.decide(config, update(before, final, by, subresource))
+        assert judged.allowed == mended
+        if mended:
+            assert labels(final) == old
+
+
+def test_what_a_request_leaves_out_is_kept_with_a_warning(config: TenantConfig) -> None:
+    audited = {MODE_ANNOTATION: "audit"}
+    before = ns("app-test01", FULL | {"app": "shop"}, annotations=audited | {"note": "x"})
+    after = ns("app-test01", {"team": "blue"})
+    decision = mutate.decide(config, update(before, after, ONE))
+    assert decision.allowed
+    assert [warning.split()[0] for warning in decision.warnings] == [
+        "client=test01",
+        "cost-centre=4711",
+    ]
+    final = patched(after, decision)
+    assert labels(final) == FULL | {"team": "blue"}
+    assert validate.decide(config, update(before, final, ONE)).allowed
+
+
+def test_an_admin_takes_the_label_away(config: TenantConfig) -> None:
+    review = update(ns("app-test01", FULL), ns("app-test01", {"app": "x"}), PLATFORM)
+    decision = mutate.decide(config, review)
+    assert (decision.patch, decision.warnings) == ((), ())
+
+
+def test_a_members_namespace_does_not_pass_without_its_label(config: TenantConfig) -> None:
+    """Nobody could tell later whose it is: the name does not say it."""
+    decision = validate.decide(config, create(ns("plain"), ONE))
+    assert decision.denial is Denial.NOT_YET
+    assert "client=test01" in decision.message
+    assert validate.decide(config, create(ns("plain", T1), ONE)).allowed
 
 
 def test_a_refused_move_says_whose_the_namespace_is_and_what_to_do(config: TenantConfig) -> None:
@@ -425,7 +459,7 @@ class TestRepair:
         assert self.repaired(config, "app-test01", None, by) == {}
         assert self.repaired(config, "app-test01", {KEY: "gone"}, by) == {KEY: "gone"}
 
-    @pytest.mark.parametrize("after", [None, T2, {KEY: "gone"}], ids=["away", "moved", "unknown"])
+    @pytest.mark.parametrize("after", [T2, {KEY: "gone"}], ids=["moved", "unknown"])
     @pytest.mark.parametrize("by", [ONE, PLATFORM, CONTROLLER], ids=who)
     def test_what_the_request_does_to_the_label_is_not_undone(
         self, config: TenantConfig, after: dict[str, str] | None, by: Requester

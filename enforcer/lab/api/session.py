@@ -63,7 +63,10 @@ def up(places: Places, config: Path | None, wish: Wish, paths: Sequence[str]) ->
             if remains is not None:
                 lifecycle.clean(remains)
             raise
-        return _apply(ledger, tenants, paths, Requester()) if paths else Report()
+        report = _apply(ledger, tenants, paths, Requester()) if paths else Report()
+        if wish.backing is Backing.JOINED_API and tenants is not None:
+            report.warnings += users.without_record(places, wish.nodes)
+        return report
 
 
 def apply(

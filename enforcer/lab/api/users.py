@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from enforcer import loader
+from enforcer import control, loader
 from enforcer.kernel import KernelError
 from enforcer.lab.admission import Requester
 from enforcer.lab.api import assets
@@ -107,6 +107,21 @@ def settle(places: Places, config: TenantConfig | None, nodes: int) -> None:
                 if known and all(item.ready for item in pods):
                     return
             time.sleep(POLL_SECONDS)
+
+
+def without_record(places: Places, nodes: int) -> list[str]:
+    """What the nodes' agents say where nobody has recorded whose the namespaces are."""
+    found: set[str] = set()
+    deadline = time.monotonic() + SETTLE_SECONDS
+    for node in hollow_nodes(places, nodes):
+        status = control.ask(node.places.enforcer_run, {"command": "status"})
+        while not status.get("ready") and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            status = control.ask(node.places.enforcer_run, {"command": "status"})
+        errors = status.get("errors")
+        if isinstance(errors, dict) and "record" in errors:
+            found.add(str(errors["record"]))
+    return sorted(found)
 
 
 def _generated(places: Places, config: TenantConfig | None) -> bool:

@@ -80,6 +80,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
         "pod-security.kubernetes.io/enforce",
     ),
+    "the label of the namespace's name": (
+        {"labels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "kubernetes.io/metadata.name",
+    ),
     "a string among allowFrom": ({"allowFrom": ["test01"]}, "got string, want object"),
     "an empty entry, which would mean everybody": (
         {"allowFrom": [{}]},

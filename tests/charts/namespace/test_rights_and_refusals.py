@@ -204,7 +204,8 @@ def test_the_hook_asks_and_the_cluster_s_webhook_decides(helm4: Helm, tmp_path: 
         ours, theirs = (helm.values({"labels": {"client": c}}) for c in ("test01", "test02"))
         refused = helm.attempt("install", "other", CHART, *theirs, namespace=team.namespace)
         assert refused.returncode == 1
-        assert "only admins of the tenant file may change label client" in said(refused)
+        assert "label client" in said(refused)
+        assert "only admins of" in said(refused)
         assert team.labels["client"] == "test01"
         helm.run("install", "shop", CHART, *ours, namespace=team.namespace)
         # Nor does the last release that asked for the label take it away.

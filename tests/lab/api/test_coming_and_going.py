@@ -71,6 +71,31 @@ def test_a_joined_lab_adds_nodes_and_takes_them_away(api: ControlPlane, ringfenc
         assert api.kubectl("get", "pods", "-n", space, "-o", "name") == ""
 
 
+@pytest.mark.bpf
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_a_tenant_file_without_a_record_is_told_to_keep_nobody_apart(
+    api: ControlPlane, ringfence: Run, tmp_path: Path
+) -> None:
+    """No controller has ever run here: every packet passes, and everything says so."""
+    file = tmp_path / "tenants.yaml"
+    file.write_text(
+        "apiVersion: ringfence.io/v1alpha1\nkind: TenantConfig\ntenants:\n"
+        "  - name: one\n    namespaces: {names: [default]}\n"
+        '  - name: two\n    namespaces: {suffixes: ["-two-of-nobody"]}\n'
+    )
+    with fresh_lab(ringfence) as lab:
+        done = lab.up("--kubeconfig", api.kubeconfig(), "--nodes", "1", "-c", file)
+        assert done.returncode == 0, done.stderr
+        said = "no record of tenants: nobody is kept apart; by their names, 1 of 2 tenants"
+        assert said in done.stderr
+        run = lab.places.node(f"{lab.places.name}-1").enforcer_run
+        status = ringfence("status", "--run-dir", run).stdout
+        assert "Enforcement" in status
+        assert "OK" not in next(row for row in status.splitlines() if "Enforcement" in row)
+        assert said in status
+
+
 def _killed_when(lab: ApiLab, seen: Callable[[State], bool]) -> None:
     """Start a lab and kill the command half-way."""
     command = [str(COMMAND), "lab", "up", "--name", lab.places.name, "--api-server"]
