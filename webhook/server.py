@@ -33,7 +33,7 @@ from generators.serving.connections import Limits
 from generators.serving.http import Answer, Request, plain
 from generators.serving.pages import ServerMetrics
 from generators.serving.server import Server as Serving
-from generators.serving.server import Service
+from generators.serving.service import Service
 from generators.serving.wsgi import handler
 from webhook.app import create_app, readiness_text
 from webhook.reload import Changed, watch

@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 
 from generators.serving.connections import Limits, Phase
 from generators.serving.http import Answer, Request, plain
-from generators.serving.server import Server, Service
+from generators.serving.server import Server
+from generators.serving.service import Service
 from generators.serving.wsgi import handler
 
 REASONS = ("source", "client", "connections", "large", "descriptors")

@@ -19,32 +19,28 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 from generators.logs import event
 from generators.serving.connections import (
     INCOMPLETE,
     Connection,
     Connections,
-    Limits,
-    Network,
     Phase,
     admitted,
     source_of,
 )
 from generators.serving.http import (
     CONTINUE,
-    Answer,
     BadRequest,
     Request,
     RequestReader,
-    plain,
     render,
 )
+from generators.serving.service import Service, named
 
 log = logging.getLogger("ringfence.serving")
 
@@ -55,6 +51,7 @@ HANDSHAKES = 8
 """Steps of handshakes a turn, and as many accepted: they cost more than anything else here."""
 ACCEPTS = 8
 SWEEP_SECONDS = 0.25
+TELL_SECONDS = 1.0
 LINGERING = 32 * 1024 * 1024
 """Bytes that are thrown away behind a refused request, so that the client sees the answer."""
 RESTING = (Phase.NEW, Phase.IDLE)
@@ -62,30 +59,6 @@ SHAKING = (Phase.NEW, Phase.HANDSHAKE)
 ONCE = select.EPOLLIN | select.EPOLLONESHOT
 WRITABLE = select.EPOLLOUT | select.EPOLLONESHOT
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-Handler = Callable[[Request], Answer]
-
-
-def say_refused(status: HTTPStatus, problem: str) -> Answer:
-    """The answer to what is no request, where nothing else is agreed."""
-    return plain(status, problem)
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What a server does with requests, and whom it serves."""
-
-    name: str
-    handle: Handler
-    limits: Limits
-    secure: Callable[[], ssl.SSLContext] | None = None
-    """The TLS context of the next connection; None: plain HTTP."""
-    allowed: Sequence[Network] = ()
-    client_names: Sequence[str] = ()
-    """Names in the subject of client certificates; without any, whom the CA signed is enough."""
-    refuse: Callable[[HTTPStatus, str], Answer] = say_refused
-    ending: Callable[[], bool] = bool
-    """Whether connections are closed after their answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +89,7 @@ class Server:
         self._again: deque[Client] = deque()
         self._handshakes: deque[Client] = deque()
         self._swept = 0.0
+        self._told_at, self._untold = float("-inf"), 0
         self._stopped = threading.Event()
         self._loop: threading.Thread | None = None
         listener.setblocking(False)
@@ -358,6 +332,16 @@ class Server:
         self._work.put((client, request))
 
     def _refuse(self, client: Client, status: HTTPStatus, problem: str) -> None:
+        self._tell(client, problem)
+        client.linger, client.keep = True, False
+        self._send(client, render(self.service.refuse(status, problem), keep_alive=False))
+
+    def _tell(self, client: Client, problem: str) -> None:
+        """A line a second at most, with how many went before it untold."""
+        now = time.monotonic()
+        if now - self._told_at < TELL_SECONDS:
+            self._untold += 1
+            return
         event(
             log,
             "bad_request",
@@ -365,9 +349,9 @@ class Server:
             server=self.service.name,
             client=client.source,
             problem=problem,
+            untold=self._untold,
         )
-        client.linger, client.keep = True, False
-        self._send(client, render(self.service.refuse(status, problem), keep_alive=False))
+        self._told_at, self._untold = now, 0
 
     def _throw_away(self, client: Client) -> None:
         """Past TLS: nobody reads this."""
@@ -496,14 +480,6 @@ class Server:
                 self.busy -= 1
         client.keep = request.keep_alive and not self.service.ending()
         self._send(client, render(answer, client.keep, with_body=request.method != "HEAD"))
-
-
-def named(certificate: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
-    """Whether a client's certificate carries one of the common names; without any, it may be
-    anybody's."""
-    subject = () if certificate is None else certificate.get("subject", ())
-    found = (value for part in subject for key, value in part if key == "commonName")
-    return not names or any(each in names for each in found)
 
 
 def _pending(sock: socket.socket) -> bool:
