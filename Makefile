@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow fuzz bench testbed lock clean
+.PHONY: help setup demo lint test test-slow kernels fuzz bench testbed lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -33,6 +33,10 @@ test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 test-slow: ## the tests that take minutes by nature (marker slow)
 	@tools/setup.sh test
 	$(BIN)/pytest $(or $(PYTEST),-m slow $(SPREAD))
+
+kernels: ## Debian's own kernels 6.1 and 6.12 under qemu, and this one: load, attach, matrix (minutes)
+	@tools/setup.sh kernels
+	@$(BIN)/python -m tests.kernels $(ONLY)
 
 fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 	@tools/setup.sh test

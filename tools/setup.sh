@@ -6,6 +6,7 @@
 #   tools/setup.sh python     no Debian package but Python's; in .venv what linters and tests need, too
 #   tools/setup.sh test       all of it, and curl and a Go toolchain for the tests' API server
 #   tools/setup.sh bench      the same, and iptables to compare with
+#   tools/setup.sh kernels    what the command needs, and qemu to run other kernels
 #
 # Exit 3: something is missing that could not be installed; the message says what, why and what to do.
 # What can be done without it is done all the same, and the next run goes on.
@@ -40,6 +41,7 @@ packages() {
 	# debootstrap a machine that was installed a minute ago.
 	test) echo curl containernetworking-plugins debootstrap ;;
 	bench) echo curl containernetworking-plugins iptables ;;
+	kernels) echo qemu-system-x86 ;;
 	esac
 }
 

@@ -85,6 +85,6 @@ def test_make_help_names_every_target(furnished: Path) -> None:
         ["make", "-s", "help"], cwd=furnished, capture_output=True, text=True, check=True
     ).stdout
     assert {line.split()[0] for line in listed.splitlines()} == {
-        "help", "setup", "demo", "lint", "test", "test-slow", "fuzz", "bench", "testbed", "lock",
-        "clean",
+        "help", "setup", "demo", "lint", "test", "test-slow", "kernels", "fuzz",
+        "bench", "testbed", "lock", "clean",
     }  # fmt: skip

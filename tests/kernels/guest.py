@@ -1,0 +1,150 @@
+"""Another kernel under qemu, on this machine's own files: read-only, by 9p; what it may write is in
+memory. Without KVM, so that it runs where this machine is a guest itself; that is slow.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from enforcer import loader
+from generators.errors import MachineLacks, RingfenceError
+from tests.kernels import packages
+from tests.kernels.packages import Say, Unpacked
+from tests.testbed.waiting import ended, ending, patience
+
+QEMU = "qemu-system-x86_64"
+CHECKOUT = Path(__file__).resolve().parents[2]
+BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "veth", "sch_ingress", "cls_bpf")
+APPLETS = ("sh", "mount", "insmod", "chroot", "poweroff", "cat", "mkdir", "ln")
+MODULES = "/usr/lib/modules"
+HERE = Path(MODULES) / platform.release()
+SECONDS = 900.0
+RESULT = "result.json"
+INIT = """#!/bin/sh
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+for module in $(cat /modules/order); do insmod /modules/$module; done
+mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose host /host
+for name in proc sys dev; do mount -o bind /$name /host/$name; done
+mount -t bpf bpf /host/sys/fs/bpf
+for name in run tmp var/tmp root {modules}; do mount -t tmpfs tmpfs /host/$name; done
+mkdir /host/{modules}/{release}
+for name in build source; do ln -s $(cat /$name) /host/{modules}/{release}/$name; done
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 result /host/mnt
+chroot /host /bin/sh -c '{command}'
+poweroff -f
+"""
+
+
+class GuestFailed(RingfenceError):
+    """The kernel did not come as far as an answer; carries the end of what it said."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What inside.py found out about a kernel."""
+
+    release: str
+    steps: Mapping[str, int]
+    """What the verifier took for each program."""
+    attached: str
+    """tcx or clsact."""
+    cells: object
+    """`cells` of `matrix --engine kernel -o json`."""
+
+    @classmethod
+    def read(cls, text: str) -> Asked:
+        """From what inside.py printed."""
+        found = json.loads(text)
+        return cls(found["release"], found["steps"], found["attached"], found["cells"])
+
+
+def check() -> None:
+    """MachineLacks where no guest can be started."""
+    if shutil.which(QEMU) is None:
+        raise MachineLacks(f"{QEMU} is not installed", "as root: tools/setup.sh kernels")
+    loader.check_machine()
+
+
+def ask(kernel: Unpacked, work: Path, say: Say) -> Asked:
+    """Boot a kernel and have inside.py ask it."""
+    check()
+    out = work / "out"
+    out.mkdir(parents=True)
+    image = work / "initrd.gz"
+    _write_initrd(kernel, work / "initrd", image, say)
+    log = work / "console.log"
+    say(f"kernels: booting {kernel.release} (minutes; its console is {log})")
+    with log.open("wb") as console:
+        process = subprocess.Popen(
+            _qemu(kernel, image, out), stdin=subprocess.DEVNULL, stdout=console, stderr=console
+        )
+        with ending(process):
+            ended(process, SECONDS)
+    result = out / RESULT
+    if not result.exists():
+        tail = log.read_bytes()[-3000:].decode(errors="replace")
+        raise GuestFailed(f"{kernel.release} gave no answer; it said:\n{tail}")
+    return Asked.read(result.read_text())
+
+
+def _command() -> str:
+    """What the guest runs, with the host's Python and in the host's files."""
+    settings = "PYTHONDONTWRITEBYTECODE=1 PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    answer = f"/mnt/{RESULT}"
+    return (
+        f"cd {CHECKOUT} && env {settings} {sys.executable} -m tests.kernels.inside"
+        f" {patience(SECONDS):.0f} > {answer}.part && mv {answer}.part {answer}"
+    )
+
+
+def _write_initrd(kernel: Unpacked, folder: Path, image: Path, say: Say) -> None:
+    busybox = packages.unpacked(packages.BUSYBOX, say) / "bin" / "busybox"
+    for name in ("bin", "modules", "proc", "sys", "dev", "host"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(busybox, folder / "bin" / "busybox")
+    for applet in APPLETS:
+        (folder / "bin" / applet).symlink_to("busybox")
+    order = []
+    root = kernel.folder / "lib" / "modules" / kernel.release
+    for path in packages.modules(root, BOOT_MODULES):
+        order.append(path.name.removesuffix(".xz"))
+        (folder / "modules" / order[-1]).write_bytes(packages.read(path))
+    (folder / "modules" / "order").write_text(" ".join(order))
+    init = folder / "init"
+    text = INIT.replace("{command}", _command()).replace("{modules}", MODULES.lstrip("/"))
+    init.write_text(text.replace("{release}", kernel.release))
+    init.chmod(0o755)
+    # bcc looks for headers of the kernel that runs; those of this machine's serve.
+    for name in ("build", "source"):
+        (folder / name).write_text(str((HERE / name).resolve()))
+    names = "\n".join(str(path.relative_to(folder)) for path in sorted(folder.rglob("*")))
+    archive = subprocess.run(
+        [busybox, "cpio", "-o", "-H", "newc"],
+        cwd=folder,
+        input=names.encode(),
+        capture_output=True,
+        check=True,
+    )
+    image.write_bytes(gzip.compress(archive.stdout, 1))
+
+
+def _qemu(kernel: Unpacked, image: Path, out: Path) -> list[str]:
+    shared = "security_model=none,multidevs=remap"
+    return [
+        *(QEMU, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2500"),
+        *("-nographic", "-no-reboot", "-nic", "none"),
+        *("-kernel", str(kernel.image), "-initrd", str(image)),
+        *("-append", "console=ttyS0 panic=-1 quiet"),
+        *("-virtfs", f"local,path=/,mount_tag=host,readonly=on,{shared}"),
+        *("-virtfs", f"local,path={out},mount_tag=result,{shared}"),
+    ]

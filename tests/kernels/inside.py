@@ -1,0 +1,74 @@
+"""What a kernel is asked, wherever it runs: do the programs load, how do they hang on an interface,
+and does `matrix --engine kernel` of the example come out. Prints one JSON object.
+
+`python -m tests.kernels.inside SECONDS`: loading may take so long under an emulator.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from enforcer import attach, kernel, loader
+from enforcer.lab.netns import CLONE_NEWNET
+
+EXAMPLE = Path("examples/two-clients")
+PATIENT = "import sys; from enforcer import loader; loader.LOAD_TIMEOUT = float(sys.argv.pop(1)); "
+
+
+def steps(pins: Path) -> dict[str, int]:
+    """What the verifier took for each program."""
+    found = {}
+    for name in loader.PROGRAMS:
+        with kernel.open_pin(pins / name) as program:
+            found[name] = kernel.program_info(program.fd).steps
+    return found
+
+
+def hook(pins: Path) -> str:
+    """Put the programs on a veth, and say in which way they are there."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    _say("ip", "link", "add", "outer", "type", "veth", "peer", "name", "inner")
+    attach.attach(pins, "outer")
+    return str(attach.attached(pins, "outer"))
+
+
+def matrix(seconds: str) -> object:
+    """The cells of the example."""
+    files = ("-c", f"{EXAMPLE}/tenants.yaml", "-f", f"{EXAMPLE}/cluster.yaml")
+    code = PATIENT + "from generators.cli import main; main()"
+    words = ("matrix", "--engine", "kernel", "-o", "json", *files)
+    return json.loads(_say(sys.executable, "-c", code, seconds, *words))["cells"]
+
+
+def _say(*words: str) -> str:
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+def main() -> None:
+    """Ask this kernel."""
+    seconds = sys.argv[1]
+    loader.LOAD_TIMEOUT = float(seconds)
+    pin_dir = loader.BPF_FS / f"ringfence-kernels-{os.getpid()}"
+    try:
+        pins = loader.ensure_loaded(pin_dir)
+        found = {
+            "release": platform.release(),
+            "steps": steps(pins),
+            "attached": hook(pins),
+            "cells": matrix(seconds),
+        }
+    finally:
+        attach.uninstall(pin_dir)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
