@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -30,8 +30,9 @@ from generators.objects import (
 from generators.selectors import labels_selector
 from generators.tenants.model import Tenant, TenantConfig
 
-SMALL = {**CAPACITY, Table.POLICY: 28, Table.CIDRS: 20, Table.RANGES: 20}
+SMALL = {**CAPACITY, Table.POLICY: 24, Table.CIDRS: 20, Table.RANGES: 20}
 """Half of each is for policies; the other half is for what replaces them."""
+ROOMY = {**SMALL, Table.POLICY: 28}
 CONFIG = TenantConfig({name: Tenant(name) for name in ("app", "other")})
 NOBODYS = Namespace("free")
 
@@ -77,8 +78,12 @@ def inputs(*policies: NetworkPolicy, pods: Iterable[Pod] = (WEB, PEER)) -> Input
     return Inputs(given, {p.key: i for i, p in enumerate(pods, 5) if p.node == "here"})
 
 
-def started(*policies: NetworkPolicy, pods: Iterable[Pod] = (WEB, PEER)) -> Compiler:
-    compiler = Compiler("here", limits=SMALL)
+def started(
+    *policies: NetworkPolicy,
+    pods: Iterable[Pod] = (WEB, PEER),
+    limits: Mapping[Table, int] = SMALL,
+) -> Compiler:
+    compiler = Compiler("here", limits=limits)
     compiler.become(inputs(*policies, pods=pods))
     compiler.plan()
     compiler.commit()
@@ -163,7 +168,7 @@ def test_what_was_refused_is_in_force_with_the_change_that_makes_room() -> None:
 
 
 def test_a_tenant_below_its_budget_is_never_the_one_that_is_refused() -> None:
-    compiler = started(ports(7), ports(3, "p", "other"), pods=(WEB, PEER))
+    compiler = started(ports(7), ports(3, "p", "other"), pods=(WEB, PEER), limits=ROOMY)
     assert not compiler.allotment.refused, "what is free may be used"
     compiler.apply([PolicyChange("other/q", ports(3, "q", "other", first=20))])
     written(compiler)
