@@ -98,10 +98,18 @@ def timestamp(nanoseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
+BROKEN = (DropReason.INVALID_PACKET_DROPPED.name, int(DropReason.INVALID_PACKET_DROPPED))
+HUBBLE_NAMES: Mapping[object, tuple[str, int]] = {
+    DropReason.TENANT_WALL: POLICY_DENY,
+    DropReason.ENCAP_PROHIBITED: ("ENCAPSULATION_TRAFFIC_IS_PROHIBITED", 170),
+    DropReason.INVALID_DESTINATION_IP: BROKEN,
+    DropReason.INVALID_CHECKSUM: BROKEN,
+}
+"""Reasons that Hubble does not know, or by another name: its readers refuse unknown ones."""
+
+
 def _drop_name(record: FlowRecord) -> tuple[str, int]:
-    if record.reason is DropReason.TENANT_WALL:
-        return POLICY_DENY
-    return record.reason.name, int(record.reason)
+    return HUBBLE_NAMES.get(record.reason, (record.reason.name, int(record.reason)))
 
 
 def _judgement(seen: Seen) -> Flow:
