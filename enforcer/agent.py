@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -43,7 +43,7 @@ from enforcer.collector import Collector
 from enforcer.compile import Compiler
 from enforcer.connections import IDLE_TCP
 from enforcer.identity import Registry
-from enforcer.maps import Maps, Table
+from enforcer.maps import CAPACITY, Maps, Table
 from enforcer.numbers import Numbers
 from enforcer.own_addresses import OwnNode
 from enforcer.programs import Programs, is_up
@@ -99,6 +99,8 @@ class Settings:
     """How long an established TCP connection may be silent."""
     audit_seconds: float = 600.0
     """Between two comparisons of the kernel's maps with the wanted ones."""
+    map_sizes: Mapping[Table, int] = field(default_factory=lambda: CAPACITY)
+    """Entries that the kernel's maps have room for."""
     system_namespace: str = RECORD_NAMESPACE
     """Where the controller keeps its record."""
 
@@ -184,7 +186,12 @@ class Agent:
         self._numbers = Numbers(settings.run_dir, parts.maps.name)
         self._numbers.promise(self._registry)
         self._saved: tuple[int, ...] = ()
-        self._compiler = Compiler(settings.node, self._registry, start_mode=settings.start_mode)
+        self._compiler = Compiler(
+            settings.node,
+            self._registry,
+            limits=parts.maps.capacity(),
+            start_mode=settings.start_mode,
+        )
         self._residents = Residents(settings.node, partial(links, settings.cni_cache_dir))
         self._own_node = OwnNode(settings.node)
         self._programs = Programs(parts.pins, kernel.endpoints)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from enforcer import kernel, upgrade
+from enforcer.maps import CAPACITY, Table, map_sizes
 from generators.errors import MachineLacks, RingfenceError
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,17 @@ WARNINGS = """#pragma clang diagnostic error "-Wall"
 """Switched on after bcc's own and the kernel's headers: warnings there are not ours to fix."""
 
 _INCLUDE = re.compile(r'^#include "(?P<path>[^"]+)"$')
+
+
+MACROS: Mapping[Table, str] = {
+    Table.POLICY: "MAX_POLICY",
+    Table.RANGES: "MAX_RANGES",
+    Table.CIDRS: "MAX_CIDRS",
+    Table.SERVICES: "MAX_SERVICES",
+    Table.ADDRESSES: "MAX_ADDRESSES",
+    Table.ENDPOINTS: "MAX_ENDPOINTS",
+}
+"""What bpf/lib/maps.h calls the size of each map."""
 
 
 class LoadError(RingfenceError):
@@ -119,6 +131,15 @@ def expand_source(directory: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sized_source(sizes: Mapping[Table, int]) -> str:
+    """The source with maps of these sizes; those that are not named keep their own."""
+    source = expand_source(source_dir())
+    for table, size in sizes.items():
+        line = re.compile(rf"^#define {MACROS[table]} \d+$", re.MULTILINE)
+        source = line.sub(f"#define {MACROS[table]} {size}", source, count=1)
+    return source
+
+
 def source_hash(source: str) -> bytes:
     """Identifies code and layout: names the pin directory, and lies in meta_map."""
     return hashlib.sha256(f"{LAYOUT_VERSION}\n{source}".encode()).digest()
@@ -155,9 +176,9 @@ def _is_bpffs() -> bool:
     return False
 
 
-def find_loaded(pin_dir: Path) -> Path | None:
+def find_loaded(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path | None:
     """The pins of the present source below `pin_dir`, if complete and of that source."""
-    digest = source_hash(expand_source(source_dir()))
+    digest = source_hash(sized_source(sizes))
     path = pin_dir / version_name(digest)
     if not path.is_dir():
         return None
@@ -204,17 +225,17 @@ def check_machine() -> None:
         )
 
 
-def ensure_loaded(pin_dir: Path) -> Path:
+def ensure_loaded(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path:
     """The directory of pinned programs and maps for the present source; loads them if need be."""
     check_root()  # before anything is made: the bpf filesystem lets everybody make directories
     ensure_bpffs(pin_dir)
     pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(pin_dir):
-        loaded = find_loaded(pin_dir)
+        loaded = find_loaded(pin_dir, sizes)
         if loaded is None:
             check_machine()
-            _run_loader(pin_dir)
-            loaded = find_loaded(pin_dir)
+            _run_loader(pin_dir, sizes)
+            loaded = find_loaded(pin_dir, sizes)
         if loaded is None:
             raise LoadError(f"the loader left no usable pins below {pin_dir}; see its log")
         # At every start: the one before may have ended before all interfaces had changed over.
@@ -223,8 +244,9 @@ def ensure_loaded(pin_dir: Path) -> Path:
     return loaded
 
 
-def _run_loader(pin_dir: Path) -> None:
+def _run_loader(pin_dir: Path, sizes: Mapping[Table, int]) -> None:
     command = [sys.executable, "-m", "enforcer.loader", "--pin-dir", str(pin_dir)]
+    command += [f"--map-size={table.value}={size}" for table, size in sizes.items()]
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=LOAD_TIMEOUT, check=False
@@ -267,12 +289,14 @@ def _compile(source: str) -> Mapping[str, int]:
     return found
 
 
+Loader = Callable[[Path, Mapping[Table, int]], Path]
+
 _keep_alive: list[_Module] = []
 
 
-def load(pin_dir: Path) -> Path:
+def load(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path:
     """Compile, load and pin, in the short-lived process; the result appears whole or not at all."""
-    source = expand_source(source_dir())
+    source = sized_source(sizes)
     digest = source_hash(source)
     path = pin_dir / version_name(digest)
     objects = _compile(source)
@@ -296,15 +320,16 @@ def load(pin_dir: Path) -> Path:
     return path
 
 
-def main(arguments: list[str] | None = None, loader: Callable[[Path], Path] = load) -> int:
+def main(arguments: list[str] | None = None, loader: Loader = load) -> int:
     """`python -m enforcer.loader --pin-dir DIR`; errors go to stderr, with their exit code."""
     parser = argparse.ArgumentParser(
         prog="enforcer.loader", description="Load and pin the programs."
     )
     parser.add_argument("--pin-dir", type=Path, required=True)
+    parser.add_argument("--map-size", action="append", default=[])
     options = parser.parse_args(arguments)
     try:
-        path = loader(options.pin_dir)
+        path = loader(options.pin_dir, map_sizes(options.map_size))
     except RingfenceError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

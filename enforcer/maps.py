@@ -51,16 +51,35 @@ class Table(StrEnum):
 
 
 CAPACITY: Mapping[Table, int] = {
-    Table.POLICY: 65_536,
-    Table.RANGES: 16_384,
-    Table.CIDRS: 8_192,
-    Table.SERVICES: 16_384,
+    Table.POLICY: 131_072,
+    Table.RANGES: 32_768,
+    Table.CIDRS: 131_072,
+    Table.SERVICES: 32_768,
     Table.ADDRESSES: 131_072,
     Table.ENDPOINTS: 1_024,
 }
 """As in bpf/lib/maps.h; a test compares them with the loaded maps."""
+SIZES = (64, 1 << 22)
+"""The smallest and the largest map that can be asked for."""
 UNLIMITED: Mapping[Table, int] = dict.fromkeys(Table, sys.maxsize)
 """For questions about what is written, whatever a node has room for."""
+
+
+def map_sizes(given: Iterable[str]) -> Mapping[Table, int]:
+    """The sizes of all maps, some of them given as `cidr_map=131072`."""
+    sizes, names = dict(CAPACITY), [table.value for table in Table]
+    for text in given:
+        name, _, number = text.partition("=")
+        least, most = SIZES
+        sound = number.isascii() and number.isdecimal() and len(number) < 10
+        if name not in names or not sound or not least <= int(number) <= most:
+            raise Refused(
+                f'map size "{text}" is not MAP=NUMBER: write one of {", ".join(names)}, and from '
+                f"{least} to {most} entries"
+            )
+        sizes[Table(name)] = int(number)
+    return sizes
+
 
 Key = int | str | CidrKey | PolicyKey | RangeKey | ServiceKey
 Value = int | EndpointEntry | AddressEntry | CidrEntry | tuple[Backend, ...]

@@ -66,7 +66,7 @@ def _enforce(
     with ExitStack() as stack:
         stack.enter_context(exclusive(settings))
         bootstrap = Bootstrap()
-        pins = loader.ensure_loaded(settings.pin_dir)
+        pins = loader.ensure_loaded(settings.pin_dir, settings.map_sizes)
         bootstrap.reached("programs")
         maps = stack.enter_context(Maps.open(pins))
         maps.idle_tcp = settings.tcp_idle_seconds

@@ -92,6 +92,13 @@ def enforcer() -> None:
     "your applications.",
 )
 @click.option(
+    "--map-size",
+    "sizes",
+    multiple=True,
+    metavar="MAP=NUMBER",
+    help="Entries of one of the kernel's maps, such as cidr_map=262144; may be repeated.",
+)
+@click.option(
     "--audit-seconds",
     type=click.FloatRange(min=1),
     default=600,
@@ -120,6 +127,7 @@ def run_agent(
     watch_interfaces: tuple[str, ...],
     tunnel_ports: tuple[int, ...],
     tcp_idle_seconds: int,
+    sizes: tuple[str, ...],
     audit_seconds: float,
     metrics_listen: str | None,
     metrics_context: tuple[str, ...],
@@ -130,6 +138,7 @@ def run_agent(
     scraped_at = _address(metrics_listen) if metrics_listen else None
     contexts = _contexts(metrics_context)
     from enforcer.agent import Settings
+    from enforcer.maps import map_sizes
     from enforcer.process import run
     from enforcer.watcher import USUAL_NAMES
 
@@ -145,6 +154,7 @@ def run_agent(
         tunnel_ports=tunnel_ports,
         tcp_idle_seconds=tcp_idle_seconds,
         audit_seconds=audit_seconds,
+        map_sizes=map_sizes(sizes),
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,
         cni_bin_dir=cni_bin_dir,
