@@ -7,21 +7,28 @@ address is never a pod's; and what finds no room in its map is left out, for its
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 
+from enforcer.blocks import Net
 from enforcer.budgets import NOBODY
 from enforcer.calls import Calls
+from enforcer.groups import Asks
+from enforcer.identity import Word
 from enforcer.ledger import Ledger
 from enforcer.placement import Known
 from enforcer.population import Population, Settled
 from enforcer.rooms import Rooms
+from enforcer.rulebook import Groups, Turnover
 from enforcer.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
     AddressEntry,
     AddressFlag,
 )
-from generators.objects import Node
+from generators.objects import IPBlock, Node
+from generators.protocols import WITH_PORTS
+from generators.services import Backend, ServiceKey
 
 
 class Addressing:
@@ -31,6 +38,7 @@ class Addressing:
         self,
         known: Known,
         population: Population,
+        groups: Groups,
         calls: Calls,
         rooms: Rooms,
         ledger: Ledger,
@@ -38,10 +46,12 @@ class Addressing:
         self.nodes: dict[str, AddressEntry] = {}
         self._known = known
         self._population = population
+        self._groups = groups
         self._calls = calls
         self._rooms = rooms
         self._ledger = ledger
         self._touched: dict[str, None] = {}
+        self._asks = Asks()
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
         """All nodes, with their addresses."""
@@ -56,8 +66,11 @@ class Addressing:
         """Something else is to be said of who is there."""
         self._touched.update(dict.fromkeys(addresses))
 
-    def write(self, settled: Settled) -> None:
+    def write(self, settled: Settled, turnover: Turnover) -> None:
         """Bring the ledger up to date."""
+        if turnover.added or turnover.removed:
+            groups = self._groups.by_number.values()
+            self._ask(reduce(or_, (group.definition.asks for group in groups), Asks()))
         changed, self._touched = {**dict.fromkeys(settled.addresses), **self._touched}, {}
         places = self._rooms.addresses
         for address in changed:
@@ -67,15 +80,52 @@ class Addressing:
             self._calls.touch_address(address)
         self._write_services()
 
+    def _ask(self, asks: Asks) -> None:
+        """Isolated pods here may call these: look again at the Services that this concerns."""
+        before, self._asks = self._asks, asks
+        fresh = asks.words - before.words
+        fewer = before.words - asks.words
+        if fewer or asks.anyone != before.anyone or any(isinstance(w, IPBlock) for w in fresh):
+            self._calls.touch_all()
+        for identity in self._population.meant_by(fresh):
+            for address in identity.addresses:
+                self._calls.touch_address(address)
+
+    def _called(self, key: ServiceKey) -> tuple[Backend, ...] | None:
+        """What stands behind a Service, as far as policies may let an isolated pod here call it."""
+        if not self._is_asked_for(key):
+            return None
+        return self._calls.entry(key, self._ledger.addresses.now)
+
+    def _is_asked_for(self, key: ServiceKey) -> bool:
+        """Whether an answer depends on it: else its address and its backends are all refused."""
+        protocol, backends = WITH_PORTS[key.protocol], self._calls.backends(key)
+        return (
+            any(self._asks.at(protocol, port) for port in {key.port, *(b.port for b in backends)})
+            or self._is_named(key.address)
+            or any(self._is_named(backend.address) for backend in backends)
+        )
+
+    def _is_named(self, address: str) -> bool:
+        """Whether an egress rule means who is at an address, or it is this node, which is open."""
+        node = self.nodes.get(address)
+        if node is not None and node.identity == IDENTITY_HOST:
+            return True
+        identity = self._population.identity(address)
+        words: Iterable[Word] = (
+            identity.pods.words if identity else self._population.holding(Net.of(address))
+        )
+        return any(word in self._asks.words for word in words)
+
     def _write_services(self) -> None:
-        known, places = self._ledger.addresses.now, self._rooms.services
-        entries = {key: self._calls.entry(key, known) for key in self._calls.refresh()}
+        places = self._rooms.services
+        entries = {key: self._called(key) for key in self._calls.refresh()}
         for key, entry in entries.items():
             namespace = self._calls.owner(key) if entry is not None else None
             owner = self._known.record.get(namespace, NOBODY) if namespace is not None else None
             places.put(key, owner)
         for key in (*entries, *(k for k in places.changed() if k not in entries)):
-            entry = entries[key] if key in entries else self._calls.entry(key, known)
+            entry = entries[key] if key in entries else self._called(key)
             self._ledger.services.put(key, entry if places.holds(key) else None)
 
     def _owner(self, address: str) -> str | None:

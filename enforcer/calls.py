@@ -94,6 +94,10 @@ class Calls:
         """Somebody else is behind an address."""
         self._stale.update(dict.fromkeys(self._by_address.get(address, ())))
 
+    def touch_all(self) -> None:
+        """Isolated pods may call others than before."""
+        self._stale.update(dict.fromkeys(self._claims))
+
     def refresh(self) -> Iterable[ServiceKey]:
         """The keys whose entries may be others now."""
         for key in self._dirty:
@@ -110,6 +114,11 @@ class Calls:
         stale, self._dirty, self._stale = self._stale, {}, {}
         return stale
 
+    def backends(self, key: ServiceKey) -> tuple[Backend, ...]:
+        """All that stand behind a key; where two Services claim it, the later one's."""
+        claims = self._claims.get(key)
+        return self._known[max(claims)].backends[key] if claims else ()
+
     def entry(
         self, key: ServiceKey, addresses: Mapping[str, AddressEntry]
     ) -> tuple[Backend, ...] | None:
@@ -121,7 +130,7 @@ class Calls:
         if not claims or key.address in addresses:
             return None
         found: dict[tuple[AddressEntry | str, int], Backend] = {}
-        for backend in self._known[max(claims)].backends[key]:
+        for backend in self.backends(key):
             entry = addresses.get(backend.address)
             pod = entry is not None and entry.identity >= FIRST_POD_IDENTITY
             # Blocks of addresses tell apart what no identity does: nodes, and whoever is outside.

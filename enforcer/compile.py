@@ -114,7 +114,7 @@ class Compiler:
             self.rooms.endpoints,
         )
         self._addressing = Addressing(
-            self.known, self._population, self._calls, self.rooms, self.ledger
+            self.known, self._population, self._groups, self._calls, self.rooms, self.ledger
         )
         self._names = GroupNames()
         rules = RuleNames(self.registry.rules)
@@ -170,7 +170,7 @@ class Compiler:
         words = frozenset((*turnover.new_words, *turnover.old_words))
         settled = self._population.settle(words)
         self._filling.follow(turnover, settled, self._pod_cidrs)
-        self._addressing.write(settled)
+        self._addressing.write(settled, turnover)
 
     # What is to be written
 

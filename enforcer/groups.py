@@ -14,7 +14,7 @@ from typing import Protocol
 
 from enforcer.identity import PeerSelector, PodClass, PortName, Word, named_port
 from enforcer.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
-from enforcer.tables import PEER_ANY, Dir, EndpointFlag, PolicyKey, RangeKey
+from enforcer.tables import PEER_ANY, PROTO_ANY, Dir, EndpointFlag, PolicyKey, RangeKey
 from generators.objects import (
     ContainerPort,
     Direction,
@@ -76,6 +76,25 @@ class Bucket:
 EMPTY = Bucket()
 
 
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Whom egress rules name, however coarsely: by words, or anybody at some ports."""
+
+    words: frozenset[Word] = frozenset()
+    anyone: frozenset[Span] = frozenset()
+
+    def __or__(self, other: Asks) -> Asks:
+        """Whom either names."""
+        return Asks(self.words | other.words, self.anyone | other.anyone)
+
+    def at(self, protocol: int, port: int) -> bool:
+        """Whether anybody may be called at a port."""
+        return any(
+            span.protocol in (PROTO_ANY, protocol) and span.first <= port <= span.last
+            for span in self.anyone
+        )
+
+
 class Definition(Protocol):
     """What a group means, whoever the peers are; equal keys mean the same."""
 
@@ -94,6 +113,10 @@ class Definition(Protocol):
     @property
     def words(self) -> frozenset[Word]:
         """The words by which it names peers."""
+
+    @property
+    def asks(self) -> Asks:
+        """Whom its endpoints may call."""
 
     @property
     def needs(self) -> EndpointFlag:
@@ -184,6 +207,11 @@ class PolicyGroup:
             if isolation.of(direction)
         )
         self.words = frozenset(word for side in self._sides for word in side.by_word)
+        self.asks = Asks()
+        for side in self._sides:
+            if side.dir is Dir.EGRESS:
+                spans = frozenset(span for _, span in side.anyone)
+                self.asks = Asks(frozenset(side.by_word), spans)
         self.isolating: Mapping[Dir, tuple[str, ...]] = {
             side.dir: side.policies for side in self._sides
         }

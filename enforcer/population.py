@@ -32,6 +32,11 @@ class Identity:
     pods: PodClass
     cells: dict[Cell, None] = field(default_factory=dict)
 
+    @property
+    def addresses(self) -> Iterable[str]:
+        """Where these pods are."""
+        return (address for cell in self.cells for address in cell.addresses)
+
 
 @dataclass(slots=True, eq=False)
 class Cell:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from enforcer.groups import EMPTY, Bucket, Number, bucket
+from enforcer.groups import EMPTY, Asks, Bucket, Number, bucket
 from enforcer.identity import PodClass, Quarantine, Shared, Word
 from enforcer.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port
 from enforcer.tables import (
@@ -99,6 +99,7 @@ class WallGroup:
     ) -> None:
         self.isolating: Mapping[Dir, tuple[str, ...]] = {}
         self.tenant = 0  # it has no blocks
+        self.asks = Asks()
         self._home = home
         self._components = config.shared
         self._grants: tuple[Grant, ...] = ()

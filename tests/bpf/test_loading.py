@@ -12,7 +12,7 @@ from secrets import token_hex
 import pytest
 
 from enforcer import attach, kernel, loader
-from enforcer.maps import Maps
+from enforcer.maps import CAPACITY, Maps, Table
 from generators.errors import MachineLacks
 from tests.bpf.veth import ISOLATED, PEER, POD, Veth, ip, tcp
 
@@ -157,3 +157,14 @@ def test_long_lived_process_never_imports_bcc(pin_dir: Path) -> None:
 def test_pin_directory_off_the_bpf_filesystem_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MachineLacks, match="/sys/fs/bpf"):
         loader.ensure_loaded(tmp_path)
+
+
+def test_maps_have_the_sizes_that_were_asked_for_in_a_directory_of_their_own(
+    pin_dir: Path,
+) -> None:
+    usual = loader.ensure_loaded(pin_dir)
+    sizes = {**CAPACITY, Table.CIDRS: 64, Table.POLICY: 1024}
+    sized = loader.ensure_loaded(pin_dir, sizes)
+    assert sized != usual
+    with Maps.open(sized) as maps:
+        assert maps.capacity() == sizes

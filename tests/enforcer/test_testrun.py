@@ -12,7 +12,7 @@ from enforcer import loader, testrun
 from enforcer.maps import CAPACITY, MapOverflow, Table
 from generators.addresses import Family
 from generators.cluster import Cluster
-from generators.objects import IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
+from generators.objects import Namespace, NetworkPolicy, Pod, PolicyPort, Rule
 from generators.reachability import Question
 from tests.testbed.waiting import ended
 
@@ -37,13 +37,14 @@ def test_the_pins_of_a_killed_run_go_with_the_next_and_those_of_a_live_one_stay(
 
 
 def test_more_than_the_maps_hold_is_refused_with_the_map_and_the_limit() -> None:
-    blocks = [
-        Peer(ip_block=IPBlock(f"{20 + i // 65536}.{i // 256 % 256}.{i % 256}.0/24"))
-        for i in range(CAPACITY[Table.CIDRS] + 1)
-    ]
-    policy = NetworkPolicy("a", "large", ingress=(Rule(peers=tuple(blocks)),))
+    ranges = tuple(
+        PolicyPort(protocol, port, port + 1)
+        for protocol in ("TCP", "UDP", "SCTP")
+        for port in range(2, 65_534, 4)
+    )
+    policy = NetworkPolicy("a", "large", ingress=(Rule(ports=ranges),))
     pods = (Pod("a", "x", ips=("10.244.0.5",)), Pod("a", "y", ips=("10.244.0.6",)))
     cluster = Cluster({"a": Namespace("a")}, pods, (policy,))
     question = Question("a/x", "a/y", "TCP", 80, Family.IPV4)
-    with pytest.raises(MapOverflow, match=r"map cidr_map .* holds 8192"):
+    with pytest.raises(MapOverflow, match=rf"map rng_map .* holds {CAPACITY[Table.RANGES]}"):
         testrun.engine(cluster, [question])
