@@ -338,11 +338,15 @@ def test_directions_are_isolated_separately() -> None:
     assert tables.isolating == {(endpoint.group, Dir.EGRESS): ("app/p",)}
 
 
+ASKS = Rule((), (PolicyPort("TCP", 8080),))
+"""Anybody at the port of the shop's backends."""
+
+
 def shop(*backends: str, address: str = "10.96.0.1") -> Cluster:
     """A cluster with a Service whose EndpointSlice lists these addresses."""
     found = tuple(SliceEndpoint((a,)) for a in backends)
     return replace(
-        cluster(from_web(Rule((FROM_API,)))),
+        cluster(from_web(Rule((FROM_API,)), ASKS)),
         services=(Service("app", "shop", cluster_ips=(address,), ports=(ServicePort(80),)),),
         slices=(EndpointSlice("app", "shop-1", "shop", found, (SlicePort(8080),)),),
     )
@@ -360,6 +364,34 @@ def test_backends_that_policies_cannot_tell_apart_are_one() -> None:
     asked = shop("10.0.0.2", "10.0.0.4", "10.0.0.3")
     asked = replace(asked, pods=(*asked.pods, more))
     assert backends_of(asked) == {KEY: (Backend("10.0.0.2", 8080), Backend("10.0.0.3", 8080))}
+
+
+@pytest.mark.parametrize(
+    ("rules", "stored"),
+    [
+        pytest.param((ASKS,), True, id="anybody at the port of a backend"),
+        pytest.param((Rule((), (PolicyPort("TCP", 80),)),), True, id="anybody at its own port"),
+        pytest.param((Rule((), (PolicyPort("UDP", 80),)),), False, id="another protocol"),
+        pytest.param((Rule((), (PolicyPort("TCP", 81, 8079),)),), False, id="other ports"),
+        pytest.param((Rule((FROM_API,)),), True, id="a backend's labels"),
+        pytest.param((Rule((Peer(ip_block=IPBlock("10.96.0.0/16")),)),), True, id="its block"),
+        pytest.param((Rule((Peer(ip_block=IPBlock("10.0.0.0/24")),)),), True, id="a backend's"),
+        pytest.param((Rule((Peer(ip_block=IPBlock("192.0.2.0/24")),)),), False, id="elsewhere"),
+        pytest.param((), False, id="nobody"),
+    ],
+)
+def test_services_are_stored_where_an_isolated_pod_may_ask_for_them(
+    rules: tuple[Rule, ...], *, stored: bool
+) -> None:
+    given = shop("10.0.0.2")
+    policy = from_web(*rules)
+    assert (KEY in backends_of(replace(given, policies=(policy,)))) is stored
+    compiler = in_force(replace(given, policies=()))
+    assert compiler.tables().services == {}
+    compiler.apply([PolicyChange(policy.key, policy)])
+    assert (KEY in compiler.tables().services) is stored
+    compiler.apply([PolicyChange(policy.key, None)])
+    assert compiler.tables().services == {}
 
 
 def test_nodes_and_outside_addresses_are_each_their_own_kind() -> None:
