@@ -207,6 +207,7 @@ class ReachGroup:
 
     isolating: Mapping[Dir, tuple[str, ...]] = {}
     tenant = 0
+    asks = Asks()
     wall = ""
 
     def __init__(
