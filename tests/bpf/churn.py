@@ -50,6 +50,7 @@ from generators.objects import (
 from generators.selectors import labels_selector
 from generators.tenants.model import Grant, Port, SharedComponent, Tenant, TenantConfig
 from generators.verdicts import Verdict
+from tests.testbed.waiting import ending, patience
 
 HERE = "here"
 COUNT = 20
@@ -301,9 +302,10 @@ def sending(
 ) -> Iterator[subprocess.Popen[str]]:
     """A sender that runs."""
     command = ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-m", "tests.bpf.sender"]
-    with subprocess.Popen(
+    sender = subprocess.Popen(
         [*command, str(pins)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    )
+    with ending(sender) as process:
         try:
             assert process.stdin is not None
             process.stdin.write(json.dumps(frames) + "\n")
@@ -315,7 +317,7 @@ def sending(
 
 def ended(sender: subprocess.Popen[str]) -> int:
     """End a sender; how much it has sent."""
-    told, _ = sender.communicate(timeout=30)
+    told, _ = sender.communicate(timeout=patience(30))
     return int(told)
 
 

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 import trustme
 
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 from tests.webhook.processes import Webhook, ask, new_certificate, prepare, running
 from tests.webhook.reviews import ns, request
 
@@ -33,7 +33,7 @@ def webhook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
 
 
 def plain(webhook: Webhook, data: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", webhook.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", webhook.port), timeout=patience(30))
     connection.sendall(data)
     return connection
 
@@ -77,7 +77,7 @@ def attacked(webhook: Webhook, knock: Knock, many: int) -> Iterator[None]:
     finally:
         over.set()
         for thread in threads:
-            thread.join()
+            thread.join(patience(30))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -100,7 +100,7 @@ def health(webhook: Webhook, path: str) -> tuple[int, str]:
     """What the port of health says."""
     address = webhook.events("listening")[0]["health"]
     try:
-        with urlopen(f"http://{address}{path}", timeout=30) as answer:
+        with urlopen(f"http://{address}{path}", timeout=patience(30)) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()

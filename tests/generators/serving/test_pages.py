@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from generators.serving import pages
 from generators.serving.http import plain
 from generators.serving.server import Server
+from tests.testbed.waiting import ending, patience
 
 
 @pytest.fixture
@@ -36,12 +37,12 @@ def server() -> Iterator[tuple[Server, int]]:
 
 
 def get(port: int, path: str) -> str:
-    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=patience(10)) as answer:
         return str(answer.read().decode())
 
 
 def knock(port: int, data: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=patience(10))
     with suppress(OSError):
         connection.sendall(data)
     return connection
@@ -96,13 +97,14 @@ def test_a_process_without_descriptors_goes_on_answering() -> None:
     """It may open 40, which is fewer than the connections that it would hold."""
     few = 40
     command = [sys.executable, "-c", OUT_OF_DESCRIPTORS]
-    with subprocess.Popen(
+    crowded = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few)),
-    ) as process:
+    )
+    with ending(crowded) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         with ExitStack() as stack:
