@@ -251,12 +251,12 @@ def test_a_pod_that_finds_no_place_as_an_endpoint_is_not_there_for_the_programs(
 
 
 def test_a_switch_that_finds_no_room_beside_the_old_is_made_behind_closed_endpoints() -> None:
-    compiler = started(ports(10))
-    compiler.apply([PolicyChange("app/big", ports(9))])
+    compiler = started(ports(6))
+    compiler.apply([PolicyChange("app/big", ports(5))])
     usual = compiler.plan()
     writes = tight.squeezed(compiler.ledger)
     most = peaks(compiler.ledger, writes)[Table.POLICY]
-    assert most == peaks(compiler.ledger, usual)[Table.POLICY] - 9
+    assert most == peaks(compiler.ledger, usual)[Table.POLICY] - 5
     flags = [w.value.flags for w in writes if w.table is Table.ENDPOINTS and w.value]  # type: ignore[union-attr]
     assert [EndpointFlag.READY in f for f in flags] == [False, True]
 
