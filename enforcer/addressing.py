@@ -157,9 +157,15 @@ def _entry_of(identity: int, tenant: int, flags: AddressFlag) -> AddressEntry:
 
 
 def _node_addresses(nodes: Iterable[Node], own: str) -> dict[str, AddressEntry]:
-    """An address that two nodes claim is this node's, if it is one of them."""
+    """An address that two nodes claim is this node's, if it is one of them.
+
+    What the interfaces of others have is theirs alone, and may well be that of a bridge here.
+    """
     found: dict[str, AddressEntry] = {}
     for node in sorted(nodes, key=lambda n: n.name == own):
-        identity = IDENTITY_HOST if node.name == own else IDENTITY_REMOTE_NODE
-        found.update(dict.fromkeys(node.ips, AddressEntry(identity)))
+        if node.name == own:
+            ips, identity = (*node.ips, *node.interface_ips), IDENTITY_HOST
+        else:
+            ips, identity = node.ips, IDENTITY_REMOTE_NODE
+        found.update(dict.fromkeys(ips, AddressEntry(identity)))
     return found
