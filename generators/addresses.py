@@ -42,7 +42,7 @@ def parse_address(text: str) -> Address:
     return address
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=262_144)  # more than the blocks of any cluster: one too few, and none is found
 def parse_network(text: str) -> Network:
     """The block that `text` means, host bits cleared; ValueError if it is not ADDRESS/PREFIX."""
     address, slash, prefix = text.partition("/")

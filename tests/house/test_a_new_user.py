@@ -16,7 +16,6 @@ from tests.images.following import LOCKS, wheels
 from tests.testbed.waiting import patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.slow, pytest.mark.timeout(1800)]
-MIRROR = "http://deb.debian.org/debian"
 INSIDE = """\
 set -e
 mount --make-rprivate /
@@ -61,7 +60,7 @@ class Machine:
 def machine(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     root = tmp_path_factory.mktemp("debian")
     brought = "--include=make,git,ca-certificates"
-    made = ["debootstrap", "--variant=minbase", brought, "bookworm", str(root), MIRROR]
+    made = ["debootstrap", "--variant=minbase", brought, "bookworm", str(root)]
     subprocess.run(made, check=True, stdout=subprocess.DEVNULL, timeout=patience(900))
     clone = ["git", "clone", "--quiet", str(checkout), str(root) + CLONE]
     subprocess.run(clone, check=True, timeout=patience(60))
