@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from generators.kube.errors import KubeError, ServerFailed
-from generators.record import Basis
+from generators.record import Basis, RecordEntry
 from generators.tenants.assignment import Requester, assign, assign_by_name
 from generators.tenants.load import parse_tenants
 from tests.controller.cluster import TENANTS, Cluster, ControllerProcess
@@ -206,15 +206,22 @@ def test_a_recorded_tenant_was_given_by_a_file_in_force(fresh: Cluster, seed: in
     fresh.key = "proof" if "labelKey: proof" in final else "client"
     eventually(fresh.synchronized, "the last file is in force", 120)
     config = parse_tenants(final.encode(), "tenants.yaml")
-    entries = {e.namespace: e for e in fresh.record().values()}
     for name, tenants in granted.items():
-        entry, named = entries.get(name), assign_by_name(config, name).tenant
+        named = assign_by_name(config, name).tenant
+        if named is not None:
+            eventually(partial(entry_of, fresh, name), f"{name}, which is {named}'s, is recorded")
+        entry = entry_of(fresh, name)
         if entry is not None and entry.basis is Basis.ADMISSION:
             assert entry.tenant in tenants, (name, entry, tenants)
         else:
             assert (entry.tenant if entry else None) == named, (name, entry, tenants)
             lost = named is None and None not in tenants and tenants <= config.tenants.keys()
             assert not lost, f"{name} was given {tenants} and is nobody's"
+
+
+def entry_of(cluster: Cluster, namespace: str) -> RecordEntry | None:
+    """What the record says of a namespace."""
+    return next((e for e in cluster.record().values() if e.namespace == namespace), None)
 
 
 def given(text: str, name: str, wish: dict[str, str], user: str) -> str | None:
