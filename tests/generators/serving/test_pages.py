@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from generators.serving import pages
 from generators.serving.http import plain
 from generators.serving.server import Server
-from tests.testbed.waiting import ending, patience
+from tests.testbed.waiting import ended, ending, patience
 
 
 @pytest.fixture
@@ -114,4 +114,5 @@ def test_a_process_without_descriptors_goes_on_answering() -> None:
             assert len(os.listdir(f"/proc/{process.pid}/fd")) <= few
         assert process.stdin is not None
         process.stdin.close()
+        ended(process)
     assert process.returncode == 0
