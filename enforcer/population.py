@@ -74,7 +74,7 @@ class Settled:
     added: list[Identity] = field(default_factory=list)
     removed: list[Identity] = field(default_factory=list)
     addresses: dict[str, Identity | None] = field(default_factory=dict)
-    """Addresses whose identity is another one now."""
+    """Addresses whose identity, or whose owner's namespace, is another one now."""
 
 
 class Population:
@@ -101,6 +101,8 @@ class Population:
         self._dirty: dict[Cell, None] = {}
         self._moved: dict[str, Identity | None] = {}
         """Address -> its identity when it first moved since the last `settle`."""
+        self._handed: dict[str, None] = {}
+        """Addresses that went to another namespace since: an address tells of it, too."""
 
     # Questions
 
@@ -266,9 +268,9 @@ class Population:
         for address, before in self._moved.items():
             now = self._cells.get(address)
             identity = now.identity if now is not None else None
-            if identity is not before or now is None:
+            if identity is not before or now is None or address in self._handed:
                 settled.addresses[address] = identity
-        self._moved = {}
+        self._moved, self._handed = {}, {}
         return settled
 
     # Inside
@@ -350,6 +352,8 @@ class Population:
         if old is not None:
             del old.addresses[address]
             self._dirty[old] = None
+            if old.kind.key[0] != kind.key[0]:
+                self._handed[address] = None
         cell.addresses[address] = None
         self._cells[address] = cell
         self._dirty[cell] = None

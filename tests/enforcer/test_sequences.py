@@ -368,10 +368,6 @@ class Enforcement:
         self.maps = desired
 
 
-@pytest.mark.xfail(
-    reason="a history with budgets or tries of tenants differs from a fresh compilation: open",
-    strict=False,
-)
 @pytest.mark.timeout(600)
 @settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
