@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow kernels fuzz bench testbed lock clean
+.PHONY: help setup demo lint test test-slow kernels apiservers fuzz bench testbed lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -37,6 +37,10 @@ test-slow: ## the tests that take minutes by nature (marker slow)
 kernels: ## Debian's own kernels 6.1 and 6.12 under qemu, and this one: load, attach, matrix (minutes)
 	@tools/setup.sh kernels
 	@$(BIN)/python -m tests.kernels $(ONLY)
+
+apiservers: ## tests of controller, charts and admission on the oldest and the newest API server (an hour; ONLY=1.30)
+	@tools/setup.sh test
+	@$(BIN)/python -m tests.testbed releases $(ONLY) --pytest $(or $(PYTEST),-m cluster --ignore tests/house $(SPREAD))
 
 fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 	@tools/setup.sh test

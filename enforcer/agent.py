@@ -389,7 +389,8 @@ class Agent:
                     for node in change.nodes
                     for ip in (*node.ips, *node.interface_ips)
                 }
-                self._state = replace(self._state, nodes=nodes)
+                told = {node.name: node.ips for node in change.nodes}
+                self._state = replace(self._state, nodes=nodes, node_addresses=told)
             elif self._is_remembered(change):
                 self._remembered.touch()
         if not all(isinstance(change, ROUTINE) for change in changes):

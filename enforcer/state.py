@@ -84,7 +84,9 @@ class State:
     walls_turned: int = 0
     """Counts the changes of `walled`."""
     nodes: Mapping[str, str] = field(default_factory=dict)
-    """Node names by address."""
+    """Node names by address; of this node also those that only its interfaces have."""
+    node_addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By node name, as the Node objects tell everybody."""
     mode: Mode | None = None
     """Of the tenant wall; None without a tenant file."""
     attached: Mapping[int, str] = field(default_factory=dict)

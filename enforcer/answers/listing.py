@@ -6,7 +6,7 @@ flows of its own node only, so of the others it says that they exist and nothing
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 
 from enforcer.answers.request import Json
@@ -19,10 +19,7 @@ NANOSECONDS = 1_000_000_000
 
 
 def nodes(own: str, state: State, feed: Feed) -> list[Json]:
-    """The nodes of the cluster, by name; flows of this one."""
-    addresses: dict[str, list[str]] = defaultdict(list)
-    for address, name in state.nodes.items():
-        addresses[name].append(address)
+    """The nodes of the cluster, by name, with the addresses that others know; flows of this one."""
     observed = {
         "state": CONNECTED,
         "uptime_ns": int(feed.uptime * NANOSECONDS),
@@ -33,10 +30,10 @@ def nodes(own: str, state: State, feed: Feed) -> list[Json]:
     return [
         {
             "name": name,
-            "addresses": sorted(addresses.get(name, ())),
+            "addresses": sorted(state.node_addresses.get(name, ())),
             **(observed if name == own else {"state": UNKNOWN}),
         }
-        for name in sorted({own, *addresses})
+        for name in sorted({own, *state.node_addresses})
     ]
 
 

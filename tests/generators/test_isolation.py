@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from generators.isolation import is_ours, isolation_policies
@@ -119,6 +121,13 @@ def test_masked_sources_that_a_tenant_allows_enter_by_every_node_address() -> No
     after = isolation_policies(config(text), "app-test01", "test01", HOSTS)[0].ingress
     assert after[:-1] == before
     assert (blocks(after[-1]), after[-1].ports) == (ADDRESSES, ())
+
+
+def test_an_address_that_only_an_interface_has_is_named_by_no_generated_policy() -> None:
+    text = FULL.replace("  - name: test01\n", "  - name: test01\n    allowMasked: true\n")
+    bridged = tuple(replace(host, interface_ips=("10.244.1.1",)) for host in HOSTS)
+    policies = isolation_policies(config(text), "app-test01", "test01", bridged)
+    assert policies == isolation_policies(config(text), "app-test01", "test01", HOSTS)
 
 
 def test_without_known_nodes_no_rule_lets_everybody_in() -> None:

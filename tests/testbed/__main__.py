@@ -1,8 +1,8 @@
-"""`python -m tests.testbed up | build | helm | helm3 | hubble`: the testbed for a person.
+"""`python -m tests.testbed up | build | helm | helm3 | hubble | releases`: for a person.
 
 `up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
 makes its programs; `helm`, `helm3` and `hubble` print the folder of that program, built where it is
-missing.
+missing; `releases` runs tests on other releases of Kubernetes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from generators.errors import RingfenceError
-from tests.testbed import build
+from tests.testbed import build, releases
 from tests.testbed.plane import ControlPlane
 
 PRODUCTS = {
@@ -63,10 +63,15 @@ def main() -> int:
     commands.add_parser(
         "libcni", help="find or build the library of container runtimes, as a command"
     )
+    others = commands.add_parser("releases", help="run tests on the oldest and newest API server")
+    others.add_argument("series", nargs="*", help="1.30 for one of them; without: all")
+    others.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="its arguments")
     chosen = parser.parse_args()
     try:
         if chosen.command == "up":
             _up(chosen.kubeconfig)
+        elif chosen.command == "releases":
+            return releases.check(chosen.series, chosen.pytest, _say)
         else:
             print(build.ensure(PRODUCTS[chosen.command], _say))
     except RingfenceError as error:

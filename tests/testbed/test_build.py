@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from enforcer.lab.api import assets
+from enforcer.lab.api.assets import kubernetes
 from generators.errors import MachineLacks
 from tests.testbed import build
+from tests.testbed.releases import UnknownRelease, modules
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine that has built nothing yet."""
+    """A machine that has built nothing of ours yet; what Go has of its own library stays."""
+    kept = build.cache_root().parents[1] / "go-build"
+    monkeypatch.setenv("GOCACHE", os.environ.get("GOCACHE", str(kept)))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     return tmp_path / "cache"
@@ -115,3 +120,37 @@ def test_a_build_gives_one_binary_under_all_its_names(
     said.clear()
     build.ensure(build.Product("small", ".", ("one", "two")), said.append)
     assert said == [], "the second time it is found"
+
+
+def test_other_releases_are_other_builds_of_the_same_programs() -> None:
+    found = {build.kubernetes_release(module): kubernetes(module) for module in modules()}
+    assert len(found) == 2
+    folders = {build.cache_folder(product) for product in found.values()}
+    assert len(folders | {build.cache_folder(build.KUBERNETES)}) == 3
+    for release, product in found.items():
+        assert product.names == build.KUBERNETES.names
+        assert f"version.gitVersion={release} " in product.ldflags
+
+
+def test_a_release_is_picked_by_its_series_and_another_one_is_named() -> None:
+    assert [build.kubernetes_release(module)[:6] for module in modules(["1.30"])] == ["v1.30."]
+    with pytest.raises(UnknownRelease, match=r"no API server 1\.29; there are: 1\.30, 1\.3\d"):
+        modules(["1.29"])
+
+
+def test_the_oldest_release_is_the_one_that_the_charts_ask_for(checkout: Path) -> None:
+    oldest = modules()[-1].removeprefix("kubernetes-")
+    for chart in ("ringfence", "ringfence-namespace"):
+        text = (checkout / "charts" / chart / "Chart.yaml").read_text()
+        assert f'kubeVersion: ">={oldest}.0-0"' in text
+
+
+def test_an_installed_command_takes_no_other_release_for_the_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = kubernetes(modules()[-1])
+    _programs(build.cache_folder(other), *other.names)
+    built = _programs(build.cache_folder(build.KUBERNETES), *build.KUBERNETES.names)
+    os.utime(built, (0, 0))
+    monkeypatch.setattr(assets, "SOURCES", tmp_path / "not a checkout")
+    assert assets.find() == built

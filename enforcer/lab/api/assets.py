@@ -21,6 +21,9 @@ from generators.errors import MachineLacks
 SOURCES = Path(__file__).resolve().parents[3] / "tests" / "testbed" / "go"
 NEEDED = ("etcd", "kube-apiserver", "kubectl")
 CONTROLLER_MANAGER = "kube-controller-manager"
+KUBERNETES = "kubernetes"
+"""The module of the release that tests and lab take."""
+DIGEST_LENGTH = 16
 HOW = (
     "`make testbed` in a checkout builds them once; or point KUBEBUILDER_ASSETS to a folder with "
     "etcd, kube-apiserver, kube-controller-manager and kubectl; or join an API server that runs "
@@ -43,20 +46,20 @@ class Product:
         return SOURCES / self.module
 
 
-def kubernetes_release() -> str:
-    """The release that go.mod requires, e.g. `v1.36.3`."""
-    text = (SOURCES / "kubernetes" / "go.mod").read_text()
+def kubernetes_release(module: str = KUBERNETES) -> str:
+    """The release that the module's go.mod requires, e.g. `v1.36.3`."""
+    text = (SOURCES / module / "go.mod").read_text()
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)$", text, re.MULTILINE)
     if found is None:
-        raise ValueError("go.mod requires no k8s.io/kubernetes")
+        raise ValueError(f"go.mod of {module} requires no k8s.io/kubernetes")
     return found.group(1)
 
 
 @cache
-def kubernetes() -> Product:
-    """The control plane as the checkout's sources define it."""
+def kubernetes(module: str = KUBERNETES) -> Product:
+    """The control plane as the checkout has it; `kubernetes-1.30` is that of another release."""
     names = ("etcd", "kube-apiserver", CONTROLLER_MANAGER, "kubectl")
-    return Product("kubernetes", ".", names, f"-s -w {_version_flags(kubernetes_release())}")
+    return Product(module, ".", names, f"-s -w {_version_flags(kubernetes_release(module))}")
 
 
 def cache_root() -> Path:
@@ -70,7 +73,7 @@ def cache_folder(product: Product) -> Path:
     digest = hashlib.sha256(f"{platform.machine()} {product.package} {product.ldflags}".encode())
     for path in sorted(product.folder.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache_root() / f"{product.module}-{digest.hexdigest()[:16]}"
+    return cache_root() / f"{product.module}-{digest.hexdigest()[:DIGEST_LENGTH]}"
 
 
 def cached(product: Product) -> Path | None:
@@ -111,7 +114,9 @@ def find() -> Path | None:
         return named
     if SOURCES.is_dir():
         return cached(kubernetes())
-    built = [f for f in cache_root().glob("kubernetes-*") if _complete(f, NEEDED)]
+    # Other releases, which tests alone take, have their number before the digest.
+    pattern = f"{KUBERNETES}-{'[0-9a-f]' * DIGEST_LENGTH}"
+    built = [f for f in cache_root().glob(pattern) if _complete(f, NEEDED)]
     return max(built, key=lambda folder: folder.stat().st_mtime, default=None)
 
 

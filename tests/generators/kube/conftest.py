@@ -13,7 +13,15 @@ from tests.generators.kube.proxy import FaultProxy
 from tests.testbed.fixtures import api, pytest_collection_finish
 from tests.testbed.plane import ControlPlane
 
-__all__ = ["admin", "api", "connect", "proxy", "pytest_collection_finish"]
+__all__ = ["admin", "api", "connect", "proxy", "pytest_collection_finish", "streams"]
+
+
+@pytest.fixture(scope="session")
+def streams(api: ControlPlane) -> bool:
+    """Whether the API server streams a first state: by default in 1.32, and again since 1.34."""
+    asked = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+    path = f"/api/v1/namespaces?{asked}&allowWatchBookmarks=true&timeoutSeconds=1"
+    return api.try_kubectl("get", "--raw", path).returncode == 0
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_selectors_by_field_reach_the_server(admin: Client) -> None:
 
 def test_the_version_is_that_of_the_testbed(admin: Client) -> None:
     version = admin.version()
-    assert version.at_least(1, 34)
+    assert version.at_least(1, 30)
     assert not version.at_least(2, 0)
     assert version.release.startswith(f"v{version.major}.{version.minor}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 
 from enforcer.lab import ledger as ledgers
 from enforcer.lab.ledger import State
+from enforcer.lab.names import Shape
 from tests.conftest import COMMAND, Run
 from tests.lab.api.hollow import ApiLab, fresh_lab, joined, nodes_of
-from tests.lab.builders import namespace, pod
+from tests.lab.builders import CLUSTER, TENANTS, namespace, pod
+from tests.lab.conftest import key_of
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually, kill
 
@@ -94,6 +97,34 @@ def test_a_tenant_file_without_a_record_is_told_to_keep_nobody_apart(
         assert "Enforcement" in status
         assert "OK" not in next(row for row in status.splitlines() if "Enforcement" in row)
         assert said in status
+
+
+def _curl(netns: str, address: str) -> bool:
+    """Whether port 80 answers somebody in that network namespace."""
+    url = f"http://[{address}]/" if ":" in address else f"http://{address}/"
+    command = ["ip", "netns", "exec", netns, "curl", "-gs", "--max-time", "2", url]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+@pytest.mark.bpf
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("shape", [Shape.PTP, Shape.BRIDGE])
+def test_packets_of_two_nodes_fare_the_same_however_their_pods_are_wired(
+    programs: None, lab: ApiLab, ringfence: Run, shape: Shape
+) -> None:
+    done = lab.up("--api-server", "--network", shape, "-c", TENANTS, "-f", CLUSTER)
+    assert done.returncode == 0, done.stderr
+    asked = ringfence("matrix", "-o", "json", "-c", TENANTS, "-f", CLUSTER)
+    wanted = {key_of(cell): cell["verdict"] for cell in json.loads(asked.stdout)["cells"]}
+    found = {key: cell["verdict"] for key, cell in lab.probe().items() if key in wanted}
+    assert found == wanted
+    nodes = [lab.places.node(f"{lab.places.name}-{number}") for number in (1, 2)]
+    web = lab.held()["app-test01/web"]
+    for address in web.addresses:
+        answers = [_curl(node.netns, address) for node in nodes]
+        assert sorted(answers) == [False, True], "its own node enters, as a kubelet's probe does"
 
 
 def _killed_when(lab: ApiLab, seen: Callable[[State], bool]) -> None:
