@@ -310,16 +310,18 @@ static __always_inline enum reason judge_unreadable(struct outcome *outcome,
 						    const struct endpoint *endpoint,
 						    enum direction direction, enum reason reason)
 {
-	int confined = policy_confined(endpoint, direction);
+	int cuts = policy_cuts(endpoint, direction);
+	int asked = policy_isolated(endpoint, direction);
 
-	if (reason == DROP_UNSUPPORTED_L2_PROTOCOL || reason == DROP_UNSUPPORTED_L3_PROTOCOL)
-		confined = policy_confined(endpoint, DIR_INGRESS) ||
-			   policy_confined(endpoint, DIR_EGRESS);
-	if (!confined)
-		return FORWARD_NOT_ISOLATED;
-	if (!(endpoint->flags & EP_AUDIT))
+	if (reason == DROP_UNSUPPORTED_L2_PROTOCOL || reason == DROP_UNSUPPORTED_L3_PROTOCOL) {
+		cuts = policy_cuts(endpoint, DIR_INGRESS) || policy_cuts(endpoint, DIR_EGRESS);
+		asked = policy_isolated(endpoint, DIR_INGRESS) ||
+			policy_isolated(endpoint, DIR_EGRESS);
+	}
+	if (cuts)
 		return reason;
-	outcome->audit = reason;
+	if (asked)
+		outcome->audit = reason;
 	return FORWARD_NOT_ISOLATED;
 }
 

@@ -145,7 +145,8 @@ class Addressing:
             return None
         tenant = self._known.tenants.ids.get(identity.pods.tenant, 0)
         flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
-        if self._known.homes[self._population.owners[address].namespace].audited:
+        home = self._known.homes[self._population.owners[address].namespace]
+        if home.audited or home.tried:
             flags |= AddressFlag.AUDIT
         return _entry_of(identity.number, tenant, flags)
 

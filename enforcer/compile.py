@@ -51,6 +51,7 @@ from enforcer.tables import (
     Tables,
 )
 from enforcer.tenancy import Moved, Tenancy
+from enforcer.trials import Trials
 from enforcer.views import ExactEntries, InForce, Live, Nested, RangeEntries
 from generators.cluster import Cluster
 from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod
@@ -99,6 +100,7 @@ class Compiler:
         self._groups = Groups(self.registry.groups)
         self._population = Population(self.registry.identities)
         self._tenancy = Tenancy(self.known, self._population)
+        self._trials = Trials(self.known, self._rulebook)
         self._tries = Tries(self._population.holding, self.registry.cidrs)
         ceiling = limits[Table.POLICY] + limits[Table.RANGES]
         self._filling = Filling(self.ledger, self._groups, self._population, self._tries, ceiling)
@@ -140,6 +142,7 @@ class Compiler:
             self._take(change, batch)
         moved = self._tenancy.settle()
         self._follow(moved, batch)
+        self._look_at(self._trials.follow(moved.touched), batch)
         self._release(batch)
         touched = dict.fromkeys(map(_namespace_of, batch.local))
         self._look_at(self.allotment.look(touched, self._by_namespace), batch)
@@ -343,6 +346,7 @@ class Compiler:
             case NodesChange(nodes, pod_cidrs):
                 self._all_nodes = nodes
                 self._addressing.set_nodes(nodes)
+                self._trials.set_nodes(nodes)
                 if pod_cidrs != self._pod_cidrs:
                     self._rejudge_all = self._rejudge_all or bool(self.known.pods)
                     self._pod_cidrs = pod_cidrs

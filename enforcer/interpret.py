@@ -71,7 +71,7 @@ def judge(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
     ]
     if not answers:
         policies = tables.isolating[endpoint.group, packet.direction]
-        return _denied(endpoint, Reason.POLICY_DENIED, policies)
+        return _denied(endpoint, packet.direction, Reason.POLICY_DENIED, policies)
     return min(answers, key=lambda answer: WORST_FIRST.index(answer.verdict))
 
 
@@ -147,13 +147,18 @@ def _policy(
         icmp = PROTO_ICMPV6 if ":" in packet.own else PROTO_ICMP
         known = packet.protocol in (icmp, *WITH_PORTS.values())
         reason = Reason.POLICY_DENIED if known else Reason.UNKNOWN_L4_PROTOCOL
-        return _denied(endpoint, reason, isolating)
+        return _denied(endpoint, packet.direction, reason, isolating)
     return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, tables.rules[rule], isolating)
 
 
-def _denied(endpoint: EndpointEntry, reason: Reason, policies: tuple[str, ...]) -> Judgement:
+def _denied(
+    endpoint: EndpointEntry, direction: Dir, reason: Reason, policies: tuple[str, ...]
+) -> Judgement:
     """What no rule lets pass."""
-    verdict = Verdict.AUDIT if EndpointFlag.AUDIT in endpoint.flags else Verdict.DROPPED
+    reports = EndpointFlag.AUDIT in endpoint.flags
+    if direction is Dir.INGRESS:
+        reports = reports or EndpointFlag.AUDIT_INGRESS in endpoint.flags
+    verdict = Verdict.AUDIT if reports else Verdict.DROPPED
     return Judgement(verdict, reason, None, policies)
 
 

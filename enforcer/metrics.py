@@ -178,7 +178,7 @@ ENFORCEMENTS = ("none", "ingress", "egress", "both", "audit-ingress", "audit-egr
 
 def _enforcement(entry: EndpointEntry) -> str:
     sides = {d: flag in entry.flags for d, flag in ISOLATED.items()}
-    audit = EndpointFlag.AUDIT in entry.flags
+    audit = EndpointFlag.AUDIT in entry.flags or EndpointFlag.AUDIT_INGRESS in entry.flags
     if EndpointFlag.WALL in entry.flags:
         audit = audit or (EndpointFlag.WALL_AUDIT in entry.flags and not sides[Dir.INGRESS])
         sides[Dir.INGRESS] = True

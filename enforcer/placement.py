@@ -131,6 +131,8 @@ class Placement:
         for group in (policy, wall, reach):
             flags |= group.definition.needs if group is not None else NONE
         flags |= self._kept(pod)
+        if self._rulebook.only_reports(pod):
+            flags |= EndpointFlag.AUDIT_INGRESS
         if ifindex in known.grace:
             flags |= EndpointFlag.GRACE
         ip4 = tuple(a for a in pod.ips if ":" not in a)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enforcer.groups import Definition, Isolation
 from enforcer.identity import Numbering, Word
 from enforcer.numbers import name_of
+from generators.isolation import is_ours
 from generators.objects import Direction, NetworkPolicy, Pod
 from generators.selectors import matches
 
@@ -41,9 +42,46 @@ class Rulebook:
         """Namespace -> its policies that are gone but still hold."""
         self._closed: dict[str, frozenset[Direction]] = {}
         """Policies that allow nothing in these directions, whatever they say."""
+        self.trials: dict[str, NetworkPolicy] = {}
+        """Namespace -> the policy that would isolate it, where it is under audit."""
+        self._beside: dict[str, None] = {}
+        """Namespaces where what users wrote only reports as well."""
+        self._replaced: dict[str, NetworkPolicy] = {}
+        """Policies that one on trial stands in for."""
+
+    def try_out(
+        self, namespace: str, policy: NetworkPolicy | None, *, beside: bool = False
+    ) -> bool:
+        """Put a policy on trial, in place of the generated one of its name; None ends it.
+
+        `beside`: it is heard beside those of users. Whether anything changed. One that a user wrote
+        under its name is not replaced.
+        """
+        if self.trials.get(namespace) == policy and (namespace in self._beside) is beside:
+            return False
+        self._beside.pop(namespace, None)
+        self._beside.update({namespace: None} if beside else {})
+        old = self.trials.pop(namespace, None)
+        if old is not None and self.written(old.key) is old:
+            self._drop(namespace, old.key)
+        written = self._replaced.pop(old.key, None) if old is not None else None
+        if policy is not None:
+            written = written or self.written(policy.key)
+            self.trials[namespace] = policy
+        if written is not None:
+            self.put(written)
+        elif policy is not None:
+            self._put(policy)
+        return True
 
     def put(self, policy: NetworkPolicy) -> None:
         """A policy is there, or says something else."""
+        trial = self.trials.get(policy.namespace)
+        if trial is not None and trial.key == policy.key and is_ours(policy.labels):
+            self._replaced[policy.key], policy = policy, trial
+        self._put(policy)
+
+    def _put(self, policy: NetworkPolicy) -> None:
         near = self.policies.setdefault(policy.namespace, {})
         old = near.get(policy.key)
         if old is None or _meaning(old) != _meaning(policy):
@@ -55,7 +93,12 @@ class Rulebook:
     def remove(self, key: str, *, hold: bool) -> None:
         """A policy is gone; `hold`: it is to be kept until `release`."""
         namespace = key.partition("/")[0]
-        if key not in self.policies.get(namespace, {}):
+        trial = self.trials.get(namespace)
+        if self._replaced.pop(key, None) is not None or key not in self.policies.get(namespace, {}):
+            return
+        if trial is not None and trial.key == key:
+            # A user's policy of that name is gone.
+            self._put(trial)
             return
         if hold:
             self._held.setdefault(namespace, {})[key] = None
@@ -98,10 +141,21 @@ class Rulebook:
             ),
             key=lambda p: p.key,
         )
-        return Isolation(
-            tuple(p for p in own if Direction.INGRESS in p.directions),
-            tuple(p for p in own if Direction.EGRESS in p.directions),
-        )
+        ingress = tuple(p for p in own if Direction.INGRESS in p.directions)
+        egress = tuple(p for p in own if Direction.EGRESS in p.directions)
+        if pod.namespace in self.trials and pod.namespace not in self._beside:
+            # Beside others it could only add to what they allow.
+            ingress = tuple(p for p in ingress if not self._is_trial(p)) or ingress
+        return Isolation(ingress, egress)
+
+    def only_reports(self, pod: Pod) -> bool:
+        """Whether nothing but a policy on trial isolates what comes in to a pod."""
+        found = self.isolation(pod).ingress
+        return bool(found) and all(map(self._is_trial, found))
+
+    def _is_trial(self, policy: NetworkPolicy) -> bool:
+        trial = self.trials.get(policy.namespace)
+        return trial is not None and self.written(policy.key) is trial
 
     def meaning(self, isolation: Isolation, pod: Pod) -> object:
         """Equal for endpoints that share a group."""

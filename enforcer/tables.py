@@ -62,6 +62,7 @@ class EndpointFlag(IntFlag):
     REACH = 8192  # where walls of others keep its packets out, they open no connection (`reach`)
     QUARANTINE = 16384  # of a namespace with a tenant label that no record confirms
     AUDIT = 2048  # a denial by NetworkPolicies is reported with verdict AUDIT and passes
+    AUDIT_INGRESS = 32768  # the same, of what comes in only
     ENCAPSULATES = 4096  # may send encapsulated packets towards nodes
 
 

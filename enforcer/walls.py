@@ -41,6 +41,8 @@ class Home:
     """The shared components that live there."""
     audited: bool = False
     """What would be dropped of its pods' traffic is only reported."""
+    tried: bool = False
+    """Its tenant is under audit: what Ringfence would drop is only reported."""
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class Home:
             name in quarantined(alone),
             frozenset(c.name for c in config.shared if name in c.namespaces),
             is_audited,
+            tenant is not None and tenant in config.tenants and config.tenants[tenant].audited,
         )
 
 
@@ -78,7 +81,7 @@ def wall_flags(home: Home, config: TenantConfig | None) -> EndpointFlag:
     if not home.quarantined and config.mode is Mode.OVERRIDABLE:
         return flags
     flags |= EndpointFlag.WALL
-    if config.mode is Mode.AUDIT or home.audited:
+    if config.mode is Mode.AUDIT or home.audited or home.tried:
         flags |= EndpointFlag.WALL_AUDIT
     known = config.tenants.get(home.tenant)
     if not home.quarantined and known is not None and known.allow_masked:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from generators.addresses import contains
 from generators.assumptions import Assumption, assumptions
-from generators.isolation import is_ours, isolation_policies
+from generators.isolation import is_on_trial, is_ours, isolation_policies
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.manifests import Documents
 from generators.objects import (
@@ -72,7 +72,7 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
     pods, nodes = _addressed(documents.pods, nodes, pod_cidrs)
     if config is not None:
         namespaces, tenants = label_namespaces(namespaces, config, warnings)
-        policies = _isolated(policies, tenants, config, nodes, warnings)
+        policies = _isolated(policies, namespaces, tenants, config, nodes, warnings)
     return Cluster(
         namespaces=namespaces,
         pods=_without_lost_addresses(pods, warnings),
@@ -179,6 +179,25 @@ def audited(cluster: Cluster) -> frozenset[str]:
     return frozenset(asking - quarantined(cluster)) if asking else frozenset()
 
 
+def on_trial(cluster: Cluster) -> Mapping[str, NetworkPolicy]:
+    """Namespace -> the policy that would isolate it, where it is under audit.
+
+    One that somebody wrote under its name himself stays in force, and is not on trial.
+    """
+    config = cluster.config
+    if config is None:
+        return {}
+    foreign = {p.key for p in cluster.policies if not is_ours(p.labels)}
+    return {
+        namespace: policy
+        for namespace, tenant in cluster.tenants.items()
+        if tenant in config.tenants and namespace in cluster.namespaces
+        if is_on_trial(config, cluster.namespaces[namespace], tenant)
+        for policy in isolation_policies(config, namespace, tenant, cluster.nodes)
+        if policy.key not in foreign
+    }
+
+
 def confirmed_namespaces(cluster: Cluster) -> Mapping[str, Namespace]:
     """The namespaces, tenant labels made to agree with `tenants`: a forged one selects nothing."""
     if cluster.config is None:
@@ -213,6 +232,7 @@ def declared_namespaces(documents: Documents) -> dict[str, Namespace]:
 
 def _isolated(
     policies: Iterable[NetworkPolicy],
+    namespaces: Mapping[str, Namespace],
     tenants: Mapping[str, str],
     config: TenantConfig,
     nodes: tuple[Node, ...],
@@ -222,6 +242,7 @@ def _isolated(
     wanted = {
         policy.key: policy
         for namespace, tenant in tenants.items()
+        if not is_on_trial(config, namespaces[namespace], tenant)
         for policy in isolation_policies(config, namespace, tenant, nodes)
     }
     kept = []

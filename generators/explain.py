@@ -177,7 +177,7 @@ def _wall(evaluator: Evaluator, packet: Packet, judgement: Judgement) -> str:
         case Entry.LET_IN:
             return f"let in by {answer.rule}"
         case Entry.KEPT_OUT:
-            reported = evaluator.mode is Mode.AUDIT or subject.namespace in evaluator.audited
+            reported = evaluator.reports_only(subject)
             act = "reported only (mode audit)" if reported else "kept out"
             return f"{act} by {answer.rule}: {_why_kept_out(evaluator, packet, answer.reason)}"
 

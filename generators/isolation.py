@@ -4,7 +4,8 @@ Called by the controller and the offline commands. Ingress only: traffic may lea
 just may not enter another tenant's. Tenants are named by label, shared components by
 `kubernetes.io/metadata.name`, which nobody can forge. What may surprise: a component on its nodes'
 network, and the masked traffic that a tenant allows, are named by the addresses of all nodes, so
-that what the tenant wall lets in is let in on any CNI.
+that what the tenant wall lets in is let in on any CNI. Under audit nothing is written at all, for
+a CNI knows no audit; our agents judge by the same policies "on trial", and only report.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_network
 
-from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL, RULE_LABEL
+from generators.labels import (
+    AUDIT_MODE,
+    MANAGED_BY,
+    MANAGER,
+    MODE_ANNOTATION,
+    POLICY_LABEL,
+    RULE_LABEL,
+)
 from generators.objects import (
     NAME_LABEL,
     IPBlock,
+    Namespace,
     NetworkPolicy,
     Node,
     Origin,
@@ -55,6 +64,11 @@ def isolation_policies(
         origin=Origin(config.file, line),
     )
     return (policy,)
+
+
+def is_on_trial(config: TenantConfig, namespace: Namespace, tenant: str) -> bool:
+    """Whether what isolates a tenant's namespace only reports: its policies are not written."""
+    return config.audits(tenant) or namespace.annotations.get(MODE_ANNOTATION) == AUDIT_MODE
 
 
 def is_ours(labels: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from generators.isolation import is_ours, isolation_policies
+from generators.isolation import is_on_trial, is_ours, isolation_policies
 from generators.objects import Namespace, NetworkPolicy, Node
 from generators.tenants.assignment import Assignment, assign_by_name
 from generators.tenants.model import TenantConfig
@@ -69,6 +69,8 @@ def wanted_for(
             return (Wanted(labelled, former),) if left_behind or retired else ()
         return (Wanted(labelled, f"{assignment.reason}; its label {config.label_key} is no proof"),)
     because = f"tenant {tenant} ({config.file}:{config.tenants[tenant].line})"
+    if is_on_trial(config, namespace, tenant):
+        return (Wanted(labelled, f"{because}: {assignment.reason}; under audit nothing isolates"),)
     return (
         Wanted(labelled, f"{because}: {assignment.reason}"),
         *(

@@ -20,6 +20,10 @@ that is nobody's, and a node's address that is not the pod's own node (a masked 
 named and stay outside. A namespace in quarantine has a wall of its own that knows only itself and
 shared components, in every mode; in audit it too only reports.
 
+Under audit (mode audit, of the file or of the tenant) no generated policy is written. It is judged
+all the same, "on trial": where no other policy isolates the pod, so that it would be what cuts,
+its denial is reported with verdict AUDIT and passes.
+
 A namespace with annotation ringfence.io/mode: audit is judged in the same order, but what its pods'
 wall and policies would drop is reported with verdict AUDIT and passes. One in quarantine is not
 heard.
@@ -38,6 +42,7 @@ from generators.cluster import (
     audited,
     confirmed_namespaces,
     in_pod_range,
+    on_trial,
     quarantined,
 )
 from generators.objects import (
@@ -142,8 +147,11 @@ class Evaluator:
         self.quarantined = quarantined(cluster)
         self.audited = audited(cluster)
         self.owners = address_owners(cluster.pods)
+        self.trials = on_trial(cluster)
+        tried = {policy.key: policy for policy in self.trials.values()}
+        given = {policy.key: policy for policy in cluster.policies} | tried
         self.policies: dict[str, list[NetworkPolicy]] = {}
-        for policy in sorted(cluster.policies, key=lambda p: p.name):
+        for policy in sorted(given.values(), key=lambda p: p.name):
             self.policies.setdefault(policy.namespace, []).append(policy)
         self.pods = {pod.key: pod for pod in cluster.pods}
         self.services = service_map(cluster.services, cluster.slices, cluster.pods)
@@ -291,11 +299,17 @@ class Evaluator:
         if wall.entry is not Entry.KEPT_OUT:
             return self._meant(subject, judged)
         kept_out = Judgement(Verdict.DROPPED, wall.reason, wall.rule, judged.policies)
-        if self.mode is not Mode.AUDIT:
-            return self._meant(subject, kept_out)
-        if judged.verdict is Verdict.FORWARDED or subject.namespace in self.audited:
+        if not self.reports_only(subject):
+            return kept_out
+        if judged.verdict is not Verdict.DROPPED or subject.namespace in self.audited:
             return replace(kept_out, verdict=Verdict.AUDIT)
         return judged
+
+    def reports_only(self, subject: Pod) -> bool:
+        """Whether the wall around a pod only reports."""
+        config, name = self.cluster.config, subject.namespace
+        audits = config is not None and config.audits(self.cluster.tenants.get(name))
+        return audits or name in self.audited
 
     def _meant(self, subject: Pod, judged: Judgement) -> Judgement:
         """The verdict on a pod; in a namespace under audit a drop is only reported."""
@@ -366,12 +380,19 @@ class Evaluator:
     # NetworkPolicies
 
     def isolating(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
-        """The policies that isolate a pod in a direction, by name."""
-        return tuple(
+        """The policies that isolate a pod in a direction, by name.
+
+        One on trial is not heard beside others: it could only add to what they allow.
+        """
+        found = tuple(
             policy
             for policy in self.policies.get(subject.namespace, ())
             if direction in policy.directions and matches(policy.pod_selector, subject.labels)
         )
+        if direction is Direction.EGRESS or subject.namespace in self.audited:
+            return found
+        trial = self.trials.get(subject.namespace)
+        return tuple(policy for policy in found if policy is not trial) or found
 
     def matching_rules(
         self, direction: Direction, policies: Iterable[NetworkPolicy], packet: Packet
@@ -395,7 +416,8 @@ class Evaluator:
         reason = Reason.POLICY_DENIED
         if is_unknown(packet.protocol):
             reason = Reason.UNKNOWN_L4_PROTOCOL
-        return Judgement(Verdict.DROPPED, reason, None, names)
+        tried = policies == (self.trials.get(subject.namespace),)
+        return Judgement(Verdict.AUDIT if tried else Verdict.DROPPED, reason, None, names)
 
     def rule_matches(
         self, direction: Direction, policy: NetworkPolicy, rule: Rule, packet: Packet

@@ -27,7 +27,7 @@ from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
 from generators.kube.store import Store
 from generators.kyverno.ownership import KYVERNO
-from generators.labels import OWN_KEYS, POLICY_LABEL
+from generators.labels import MODE_ANNOTATION, OWN_KEYS, POLICY_LABEL
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, Wanted, plan, wanted_for
@@ -310,7 +310,9 @@ def read_namespace(document: Document) -> Namespace:
     meta = meta_of(document)
     phase = text(mapping(document, "status"), "phase")
     terminating = meta.terminating or phase == "Terminating"
-    return Namespace(meta.key.name, meta.labels, uid=meta.uid, terminating=terminating, origin=API)
+    mode = meta.annotations.get(MODE_ANNOTATION)
+    annotations = {} if mode is None else {MODE_ANNOTATION: mode}
+    return Namespace(meta.key.name, meta.labels, annotations, meta.uid, terminating, API)
 
 
 def read_node(document: Document) -> Node:

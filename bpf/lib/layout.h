@@ -27,6 +27,7 @@ enum endpoint_flag {
 	EP_ENCAPSULATES = 4096,
 	EP_REACH = 8192,
 	EP_QUARANTINE = 16384,
+	EP_AUDIT_INGRESS = 32768,
 };
 
 enum address_flag {

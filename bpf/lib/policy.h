@@ -16,14 +16,21 @@ static __always_inline int policy_isolated(const struct endpoint *endpoint,
 		  (direction == DIR_INGRESS ? EP_ISOLATED_INGRESS : EP_ISOLATED_EGRESS));
 }
 
-/* Is there anything in this direction that could say no? */
-static __always_inline int policy_confined(const struct endpoint *endpoint,
-					   enum direction direction)
+static __always_inline int policy_only_reports(const struct endpoint *endpoint,
+					       enum direction direction)
+{
+	return !!(endpoint->flags &
+		  (direction == DIR_INGRESS ? EP_AUDIT | EP_AUDIT_INGRESS : EP_AUDIT));
+}
+
+/* Is there anything in this direction that could say no, and mean it? */
+static __always_inline int policy_cuts(const struct endpoint *endpoint, enum direction direction)
 {
 	__u32 wall = endpoint->flags & (EP_WALL | EP_WALL_AUDIT);
 
-	return policy_isolated(endpoint, direction) ||
-	       (direction == DIR_INGRESS && wall == EP_WALL);
+	if (direction == DIR_INGRESS && wall == EP_WALL)
+		return 1;
+	return policy_isolated(endpoint, direction) && !policy_only_reports(endpoint, direction);
 }
 
 /* An address of a quarantined namespace keeps its identity but speaks for no tenant. */
@@ -306,11 +313,11 @@ static __always_inline void policy_judge_service(struct scratch *scratch,
 	}
 }
 
-/* In a namespace under audit a denial by policies is only reported; the wall's was first. */
+/* Under audit a denial by policies is only reported; the wall's was first. */
 static __always_inline void policy_audit(struct policy_answer *answer,
-					 const struct endpoint *endpoint)
+					 const struct endpoint *endpoint, enum direction direction)
 {
-	if (!(endpoint->flags & EP_AUDIT) || !verdict_is_drop(answer->reason))
+	if (!policy_only_reports(endpoint, direction) || !verdict_is_drop(answer->reason))
 		return;
 	if (!answer->audit)
 		answer->audit = answer->reason;
@@ -328,7 +335,7 @@ static __always_inline void policy_judge(struct scratch *scratch, const struct e
 	else
 		policy_judge_peer(scratch, &scratch->answer, endpoint, DIR_EGRESS);
 	forget();
-	policy_audit(&scratch->answer, endpoint);
+	policy_audit(&scratch->answer, endpoint, scratch->question.direction);
 	forget();
 }
 

@@ -140,7 +140,10 @@ def _enforcement(entry: EndpointEntry, direction: Dir, wall: Mode | None) -> str
     walled = wall is not None and EndpointFlag.WALL in entry.flags
     if not isolated and not walled:
         return "Disabled"
-    if EndpointFlag.AUDIT in entry.flags:
+    reports = EndpointFlag.AUDIT in entry.flags
+    if direction is Dir.INGRESS:
+        reports = reports or EndpointFlag.AUDIT_INGRESS in entry.flags
+    if reports:
         return "Disabled (Audit)"
     if isolated:
         return "Enabled"

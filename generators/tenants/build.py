@@ -59,6 +59,7 @@ def _tenant(part: Part) -> Tenant:
         allow_to=tuple(map(_grant, part.field("allowTo").items())),
         allow_masked=part.field("allowMasked").flag(),
         map_share=part.field("mapShare").number(),
+        audited=part.field("mode").text() == Mode.AUDIT,
         line=part.line,
     )
 

@@ -143,6 +143,8 @@ class Tenant:
     allow_masked: bool = False
     map_share: int | None = None
     """Percent of every map on a node that is kept for it; None: an equal part of the rest."""
+    audited: bool = False
+    """Its wall and its generated policies only report, whatever the file's mode."""
     line: int = 0
 
 
@@ -253,6 +255,11 @@ class TenantConfig:
     def retiring(self, keys: frozenset[str]) -> TenantConfig:
         """The same file with further retired keys of the tenant label."""
         return replace(self, retired_label_keys=self.retired_label_keys | keys)
+
+    def audits(self, tenant: str | None) -> bool:
+        """Whether nothing is cut of a tenant's traffic, only reported; None: in quarantine."""
+        known = self.tenants.get(tenant) if tenant is not None else None
+        return self.mode is Mode.AUDIT or (known is not None and known.audited)
 
     def claims(self, namespace: str) -> tuple[Claim, ...]:
         """The strongest claims on a namespace name; those of two tenants are a tie."""

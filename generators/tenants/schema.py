@@ -193,6 +193,7 @@ TENANT = _mapping(
     allowTo=GRANTS,
     allowMasked=SWITCH,
     mapShare=PERCENT,
+    mode=_words("a mode of one tenant", Mode.AUDIT),
 )
 TENANT_FILE = _mapping(
     apiVersion=_required(_words("the API version", API_VERSION)),

@@ -188,7 +188,8 @@ def configs(draw: st.DrawFn) -> TenantConfig:
         allow_from=(Grant("t2", ports),) if granted else (),
         allow_masked=draw(st.booleans()),
     )
-    t2 = Tenant("t2", allow_to=(Grant("t1"),) if granted else ())
+    tried = draw(st.sampled_from((False, False, True)))
+    t2 = Tenant("t2", allow_to=(Grant("t1"),) if granted else (), audited=tried)
     shared = st.builds(
         SharedComponent,
         name=st.sampled_from(("ingress", "monitoring")),

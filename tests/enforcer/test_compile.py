@@ -306,7 +306,15 @@ class TestWall:
         ("mode", "flags"),
         [
             (Mode.STRICT, EndpointFlag.READY | EndpointFlag.WALL | EndpointFlag.REACH),
-            (Mode.AUDIT, EndpointFlag.READY | EndpointFlag.WALL | EndpointFlag.WALL_AUDIT),
+            (
+                Mode.AUDIT,
+                EndpointFlag.READY
+                | EndpointFlag.WALL
+                | EndpointFlag.WALL_AUDIT
+                | EndpointFlag.ISOLATED_INGRESS
+                | EndpointFlag.AUDIT_INGRESS
+                | EndpointFlag.USES_CIDR,
+            ),
             (Mode.OVERRIDABLE, EndpointFlag.READY),
         ],
         ids=lambda v: str(v),
