@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from enforcer.lab.api import container
 from generators.errors import MachineLacks
 from tests.charts.helm import Helm, Major
-from tests.testbed import build, container, fixtures
+from tests.testbed import build, fixtures
 from tests.testbed.fixtures import api
 from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane

@@ -7,10 +7,10 @@ writes into the affinity; resources, taints and the rest mean nothing to a netwo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from enforcer.lab.api.workload import owned_by_job
+from enforcer.lab.api.workload import hosted, owned_by_job
 from generators.kube.client import Client, Scope
 from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.errors import Conflict, KubeError, NotFound
@@ -43,7 +43,9 @@ class Waiting:
 def waiting(document: Document) -> Waiting | None:
     """A pod that needs a node; None for those that are not for us."""
     meta, spec = mapping(document, "metadata"), mapping(document, "spec")
-    if text(spec, "nodeName") or "deletionTimestamp" in meta or owned_by_job(document):
+    if text(spec, "nodeName") or "deletionTimestamp" in meta:
+        return None
+    if owned_by_job(document) and not hosted(document):
         return None
     if text(spec, "schedulerName") not in ("", "default-scheduler"):
         return None
@@ -64,14 +66,19 @@ def _named_nodes(spec: Mapping[str, object]) -> frozenset[str]:
 
 
 class Binder:
-    """Binds pods to nodes in turn; `run` in a thread until `stop`."""
+    """Binds the pods that `choose` knows to nodes in turn; `run` in a thread until `stop`."""
 
-    def __init__(self, client: Client, nodes: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        nodes: Mapping[str, Mapping[str, str]],
+        choose: Callable[[Document], Waiting | None] = waiting,
+    ) -> None:
         self._client = client
         self._nodes = nodes
         self._turn = 0
         self._queue: WorkQueue[Key] = WorkQueue()
-        self._pods = Reflector(client, PODS, waiting, self._queue.add, scope=UNBOUND)
+        self._pods = Reflector(client, PODS, choose, self._queue.add, scope=UNBOUND)
 
     def run(self) -> None:
         """Bind until stopped."""

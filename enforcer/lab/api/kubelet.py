@@ -4,7 +4,8 @@
 and a veth with its links down; when the agent enforces it, the links go up, the responder answers
 on its ports, and its status becomes Running and Ready. Killed, it finds all of that again in its
 journal: the pods run on meanwhile, because nothing of them is this process. What may surprise: a
-pod on its node's network is a set of listening ports in the node's network namespace, and no more.
+pod on its node's network is a set of listening ports in the node's network namespace, and no more;
+and pods of Jobs and hooks are processes of this host, which end with the kubelet (jobs.py).
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from enforcer.lab.api import enforcement
+from enforcer.lab.api import enforcement, kubeconfig
 from enforcer.lab.api.binder import Binder
 from enforcer.lab.api.enforcement import Enforcement
+from enforcer.lab.api.jobs import Here, Jobs
 from enforcer.lab.api.journal import Journal, Sandbox, Stage
 from enforcer.lab.api.runtime import Runtime
 from enforcer.lab.api.services import Proxy
@@ -30,6 +32,7 @@ from enforcer.lab.api.workload import (
     Assigned,
     addressed_patch,
     assigned,
+    hosted,
     node_document,
     node_status,
     running_patch,
@@ -90,8 +93,7 @@ class Kubelet:
         self._pods = Reflector(client, PODS, assigned, self._queue.add, scope=scope)
 
     def run(self, stop: threading.Event, ready: Path) -> None:
-        """Register the node and run its pods until told to stop; they run on afterwards."""
-        register(self._client, self._lab, self._node)
+        """Run the node's pods until told to stop; they run on afterwards."""
         self._pods.start()
         if not self._pods.wait_synced(SYNC_SECONDS):
             raise RingfenceError(f"the API server lists no pods within {SYNC_SECONDS:.0f} s")
@@ -213,14 +215,14 @@ class Kubelet:
             event(log, "responder_away", logging.WARNING, error=str(error))
 
 
-def register(client: Client, lab: Places, node: HollowNode) -> None:
+def register(client: Client, lab: Places, node: HollowNode, logs_port: int) -> None:
     """Have the API server know the node, ready."""
     document = node_document(node, lab.name)
     try:
         client.create(NODES, document, manager=MANAGER)
     except AlreadyExists:
         client.apply(NODES, document, manager=MANAGER)
-    status = node_status(node, _now())
+    status = node_status(node, logs_port, _now())
     client.patch(
         NODES, node.name, "", status, kind=PatchKind.MERGE, manager=MANAGER, subresource="status"
     )
@@ -265,6 +267,10 @@ def main() -> None:
         proxy = Proxy(client, node.places.netns)
         threading.Thread(target=proxy.run, daemon=True).start()
         stack.callback(proxy.stop)
+        server = kubeconfig.target(Path(asked.kubeconfig))
+        here = Here(node.name, lab.run / f"jobs-{node.name}", server.host, server.port)
+        jobs = stack.enter_context(Jobs(client, here, hosted))
+        register(client, lab, node, jobs.port)
         plan = enforcement.plan(node.places)
         Kubelet(client, lab, node, plan, asked.network).run(stop, asked.ready)
 

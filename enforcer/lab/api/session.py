@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enforcer.lab import ledger as ledgers
-from enforcer.lab import lifecycle, machine
+from enforcer.lab import lifecycle, machine, parts
 from enforcer.lab.admission import Requester
 from enforcer.lab.api import assets, control_plane, kubeconfig, users
-from enforcer.lab.api.topology import MOST_NODES
+from enforcer.lab.api.topology import MOST_NODES, hollow_nodes
 from enforcer.lab.changes import Report
 from enforcer.lab.ledger import Backing, Ledger, Lock, Phase, write_atomically
 from enforcer.lab.names import Places, Shape
@@ -72,13 +72,12 @@ def up(places: Places, config: Path | None, wish: Wish, paths: Sequence[str]) ->
 def apply(
     ledger: Ledger, config: Path | None, paths: Sequence[str], requester: Requester
 ) -> Report:
-    """Apply to a running lab."""
+    """Apply to a running lab; a tenant file that is named is put in force first."""
     if config is not None and str(config.resolve()) != ledger.state.config:
-        raise Refused(
-            f"the processes of this lab follow {ledger.state.config or 'no tenant file'}; change "
-            "that file and they read it again, or start a lab with another one"
-        )
+        _follow(ledger, config)
     lifecycle.start_processes(ledger)
+    if config is not None:
+        users.settle(ledger.places, _tenants(ledger), ledger.state.nodes)
     return _apply(ledger, _tenants(ledger), paths, requester) if paths else Report()
 
 
@@ -98,6 +97,19 @@ def _apply(
     report = users.apply(ledger.places, paths, requester)
     users.settle(ledger.places, tenants, ledger.state.nodes)
     return report
+
+
+def _follow(ledger: Ledger, config: Path) -> None:
+    """Have another tenant file, or the first one, for all that follows one; whoever followed the
+    former ends, and is started again by `start_processes`.
+    """
+    nodes = hollow_nodes(ledger.places, ledger.state.nodes)
+    own = ledger.state.backing is Backing.OWN_API
+    cluster_side = (control_plane.WEBHOOK, control_plane.CONTROLLER) if own else ()
+    for name in (*cluster_side, *(node.places.enforcer for node in nodes)):
+        parts.stop(ledger, name)
+    directory = str(Path.cwd())
+    ledger.update(replace(ledger.state, config=str(config.resolve()), directory=directory))
 
 
 def _tenants(ledger: Ledger) -> TenantConfig | None:

@@ -20,23 +20,29 @@ from enforcer import control, loader
 from enforcer.kernel import KernelError
 from enforcer.lab.admission import Requester
 from enforcer.lab.api import assets
-from enforcer.lab.api.topology import hollow_nodes
+from enforcer.lab.api.topology import HollowNode, hollow_nodes
 from enforcer.lab.api.workload import Assigned, assigned
 from enforcer.lab.changes import Report
 from enforcer.lab.names import NodePlaces, Places
 from enforcer.maps import Maps
 from generators.errors import MachineLacks, Refused
 from generators.kube.client import Client
-from generators.kube.resources import PODS
+from generators.kube.documents import strings
+from generators.kube.errors import NotFound
+from generators.kube.resources import CONFIG_MAPS, PODS
 from generators.live import POLICY_INPUTS, read_live, wanted_live
 from generators.plan import Action, plan
+from generators.record import RECORD_NAMESPACE
 from generators.tenants.model import TenantConfig
 
 RACE = "error looking up service account"
 NOT_WORTH_SAYING = "last-applied-configuration annotation which is required"
 """kubectl, about a namespace that API servers make themselves (kube-system); it adds what lacks."""
 SETTLE_SECONDS = 30.0
+AGENT_SECONDS = 10.0
+"""How long an agent is given to read the tenant file before the rest is looked at again."""
 POLL_SECONDS = 0.1
+STATUS_NAME = "ringfence-status"
 UNCHANGED = " unchanged"
 
 
@@ -101,7 +107,7 @@ def settle(places: Places, config: TenantConfig | None, nodes: int) -> None:
     names = {"", *(node.name for node in hollow)}
     with Client.connect(str(places.kubeconfig), user_agent="ringfence-lab") as client:
         while time.monotonic() < deadline:
-            if _generated(places, config):
+            if _in_force(client, config, hollow) and _generated(places, config):
                 pods = [item for item in _pods(client) if item.pod.node in names]
                 known = all(_knows(node.places, pods) for node in hollow)
                 if known and all(item.ready for item in pods):
@@ -122,6 +128,22 @@ def without_record(places: Places, nodes: int) -> list[str]:
         if isinstance(errors, dict) and "record" in errors:
             found.add(str(errors["record"]))
     return sorted(found)
+
+
+def _in_force(client: Client, config: TenantConfig | None, nodes: Sequence[HollowNode]) -> bool:
+    """Whether the controller has brought every namespace to this tenant file, and every node's
+    agent has read it.
+    """
+    if config is None:
+        return True
+    try:
+        status = strings(client.get(CONFIG_MAPS, STATUS_NAME, RECORD_NAMESPACE), "data")
+    except NotFound:
+        return False
+    if (status.get("configDigest"), status.get("synchronized")) != (config.digest, "true"):
+        return False
+    request = {"command": "wait", "config": config.digest, "timeout": AGENT_SECONDS}
+    return not any(control.ask(node.places.enforcer_run, request).get("error") for node in nodes)
 
 
 def _generated(places: Places, config: TenantConfig | None) -> bool:

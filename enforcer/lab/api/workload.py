@@ -1,8 +1,8 @@
 """Pods as the hollow kubelet sees them, and what it tells the API server about them. Pure.
 
 A pod runs as soon as its network does: there are no images to pull and no containers to start, so
-all of its containers are ready from the first moment. Pods of Jobs are nobody's here: nothing in a
-network namespace would ever complete them.
+all of its containers are ready from the first moment. A network namespace would never complete a
+pod of a Job: those of our own command are executed (jobs.py), all others are nobody's.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enforcer.lab.api.topology import HollowNode
+from enforcer.lab.api.volumes import Pod as Executed
 from generators.kube.documents import Document, mapping, mappings, text
 from generators.manifests import parse_object
 from generators.objects import Origin, Pod
 
 CAPACITY = {"cpu": "8", "memory": "16Gi", "pods": "250", "ephemeral-storage": "100Gi"}
 LAB_LABEL = "ringfence.io/lab"
+HOOK = "helm.sh/hook"
+OUR_COMMAND = "ringfence"
+"""And the name of its image, whatever the registry."""
 VERSION = "v0.0.0-ringfence-lab"
 _ORIGIN = Origin("api-server", 1)
 
@@ -44,8 +48,8 @@ class Assigned:
 
 
 def assigned(document: Document) -> Assigned | None:
-    """A pod from the API server; None for what a hollow node does not run."""
-    if owned_by_job(document):
+    """A pod from the API server; None for what is no network namespace of a hollow node."""
+    if owned_by_job(document) or hosted(document):
         return None
     item = parse_object(document, _ORIGIN)
     if not isinstance(item, Pod):
@@ -68,6 +72,27 @@ def owned_by_job(document: Document) -> bool:
     """Whether a Job made the pod."""
     owners = mappings(mapping(document, "metadata"), "ownerReferences")
     return any(text(owner, "kind") == "Job" for owner in owners)
+
+
+def of_a_job_or_hook(document: Document) -> bool:
+    """Made by a Job, or by Helm as a hook or test."""
+    return owned_by_job(document) or HOOK in mapping(mapping(document, "metadata"), "annotations")
+
+
+def hosted(document: Document) -> bool:
+    """Whether this host executes the pod of a Job or hook: our image's own command, and no other,
+    by anybody but root, since whoever may create pods in the lab chooses it.
+    """
+    spec = mapping(document, "spec")
+    if not of_a_job_or_hook(document) or mappings(spec, "initContainers"):
+        return False
+    containers = mappings(spec, "containers")
+    if len(containers) != 1:
+        return False
+    pod = Executed(document)
+    image = text(containers[0], "image").partition("@")[0].rpartition("/")[2].partition(":")[0]
+    someone = all(pod.number(key, 1) > 0 for key in ("runAsUser", "runAsGroup"))
+    return image == OUR_COMMAND and pod.command[0] == OUR_COMMAND and someone
 
 
 def addressed_patch(pod: Pod, node: HollowNode, addresses: tuple[str, ...]) -> Document:
@@ -120,8 +145,8 @@ def node_document(node: HollowNode, lab: str) -> Document:
     }
 
 
-def node_status(node: HollowNode, now: str) -> Document:
-    """The status of a node that is ready."""
+def node_status(node: HollowNode, logs_port: int, now: str) -> Document:
+    """The status of a node that is ready; the API server asks for logs on this host's loopback."""
     addresses = [{"type": "InternalIP", "address": ip} for ip in node.addresses]
     ready = {
         "type": "Ready",
@@ -133,7 +158,8 @@ def node_status(node: HollowNode, now: str) -> Document:
     }
     return {
         "status": {
-            "addresses": [*addresses, {"type": "Hostname", "address": node.name}],
+            "addresses": [*addresses, {"type": "Hostname", "address": "localhost"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": logs_port}},
             "capacity": CAPACITY,
             "allocatable": CAPACITY,
             "conditions": [ready],

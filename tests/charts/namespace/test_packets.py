@@ -11,7 +11,6 @@ from tests.charts.helm import Helm
 from tests.charts.namespace.conftest import Team
 from tests.conftest import Run
 from tests.lab.conftest import Lab, fresh
-from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually, patience
 
@@ -44,8 +43,8 @@ def verdicts(lab: Lab, server: str) -> dict[str, set[str]]:
 def test_only_the_allowed_namespaces_enter(
     helm4: Helm, umbrella: Path, ringfence: Run, api: ControlPlane
 ) -> None:
-    # A plane of its own: the lab's nodes take every pod that they find.
-    with ControlPlane() as plane, JobNode(plane), fresh(ringfence) as lab:
+    # A plane of its own: the lab's nodes take every pod that they find, those of hooks included.
+    with ControlPlane() as plane, fresh(ringfence) as lab:
         for name, labels in CALLERS.items():
             meta = {"name": name, "labels": labels}
             namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}

@@ -163,3 +163,41 @@ def test_down_leaves_nothing_behind_after_a_massacre(programs: None, lab: ApiLab
         os.kill(process["pid"], signal.SIGKILL)
     lab.ok("down")
     assert lab.traces() == []
+
+
+def _file(folder: Path, tenant: str) -> Path:
+    file = folder / f"{tenant}.yaml"
+    file.write_text(
+        "apiVersion: ringfence.io/v1alpha1\nkind: TenantConfig\nlabelKey: client\ntenants:\n"
+        f'  - {{name: {tenant}, namespaces: {{suffixes: ["-{tenant}"]}}}}\n'
+    )
+    return file
+
+
+@pytest.mark.bpf
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_lab_takes_a_tenant_file_later_and_then_another(
+    programs: None, lab: ApiLab, tmp_path: Path
+) -> None:
+    assert lab.up("--api-server", "--nodes", "1").returncode == 0
+    lab.kubectl("create", "namespace", "a-one")
+    lab.kubectl("create", "namespace", "a-two")
+
+    def clients() -> dict[str, str]:
+        found = json.loads(lab.kubectl("get", "namespaces", "-o", "json"))["items"]
+        labels = {n["metadata"]["name"]: n["metadata"]["labels"] for n in found}
+        return {name: has["client"] for name, has in labels.items() if "client" in has}
+
+    assert clients() == {}
+    lab.ok("apply", "-c", _file(tmp_path, "one"))
+    assert clients() == {"a-one": "one"}
+    lab.ok("apply", "-c", _file(tmp_path, "two"))
+    assert clients() == {"a-two": "two"}
+    # One that is refused changes nothing.
+    broken = _file(tmp_path, "Three")
+    refused = lab("apply", "-c", broken)
+    assert (refused.returncode, f"{broken}:5" in refused.stderr) == (1, True), refused
+    assert clients() == {"a-two": "two"}
+    assert lab.status()["config"] == str(tmp_path / "two.yaml")

@@ -14,7 +14,7 @@ from enforcer.lab.api.binder import waiting
 from enforcer.lab.api.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
 from enforcer.lab.api.services import apply, ruleset
 from enforcer.lab.api.topology import hollow_nodes, node_named
-from enforcer.lab.api.workload import assigned
+from enforcer.lab.api.workload import assigned, hosted
 from enforcer.lab.names import places
 from generators.errors import InputError
 from generators.kube.documents import Document
@@ -161,11 +161,44 @@ def test_pods_that_others_place_are_left_alone(pod: Document) -> None:
     assert waiting(pod) is None
 
 
-def test_pods_of_jobs_are_nobody_s_here() -> None:
-    pod = _pod()
-    owned = {**pod, "metadata": {"name": "a", "ownerReferences": [{"kind": "Job", "name": "j"}]}}
+OF_A_JOB = {"name": "a", "uid": "u", "ownerReferences": [{"kind": "Job", "name": "j"}]}
+OURS: Document = {"name": "hook", "image": "registry.example/team/ringfence:0.1", "args": ["-h"]}
+
+
+def test_pods_of_others_jobs_are_nobody_s_here() -> None:
+    owned = {**_pod(), "metadata": OF_A_JOB}
     assert waiting(owned) is None
     assert assigned(owned) is None
+
+
+@pytest.mark.parametrize(
+    "meta", [OF_A_JOB, {"name": "a", "annotations": {"helm.sh/hook": "test"}}], ids=["Job", "hook"]
+)
+def test_our_command_in_a_job_or_hook_is_a_process_of_this_host(meta: Document) -> None:
+    pod = {**_pod(containers=[OURS]), "metadata": meta}
+    assert hosted(pod)
+    assert waiting(pod) is not None
+    assert assigned(pod) is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"containers": [{**OURS, "image": "registry.example/ringfence/busybox:1"}]},
+        {"containers": [{**OURS, "command": ["sh", "-c", "id"]}]},
+        {"containers": [{**OURS, "securityContext": {"runAsUser": 0}}]},
+        {"containers": [OURS], "securityContext": {"runAsGroup": 0}},
+        {"containers": [OURS, OURS]},
+        {"containers": [OURS], "initContainers": [OURS]},
+    ],
+    ids=["another image", "another program", "root", "group root", "two containers", "init"],
+)
+def test_nothing_else_of_a_job_is_run_on_this_host(spec: dict[str, object]) -> None:
+    assert not hosted({**_pod(**spec), "metadata": OF_A_JOB})
+
+
+def test_a_pod_of_no_job_is_a_network_namespace_whatever_it_would_run() -> None:
+    assert not hosted(_pod(containers=[OURS]))
 
 
 def _services(count: int) -> dict[ServiceKey, tuple[Backend, ...]]:

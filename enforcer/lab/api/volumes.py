@@ -1,4 +1,4 @@
-"""A pod as `node.py` needs it: its one container, its environment, and its volumes as folders."""
+"""A pod as `jobs.py` needs it: its one container, its environment, and its volumes as folders."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from enforcer.lab.api.container import Mount, Root
 from generators.kube.client import Client
 from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
-from tests.testbed.container import Mount, Root
 
-MANAGER = "testbed-node"
+MANAGER = "ringfence-lab-jobs"
 TOKEN_SECONDS = 3600
 
 
@@ -25,18 +25,22 @@ class Pod:
 
     @property
     def namespace(self) -> str:
+        """Its namespace."""
         return key_of(self.document).namespace
 
     @property
     def name(self) -> str:
+        """Its name."""
         return key_of(self.document).name
 
     @property
     def uid(self) -> str:
+        """Its UID."""
         return text(mapping(self.document, "metadata"), "uid")
 
     @property
     def spec(self) -> Mapping[str, object]:
+        """What it asks for."""
         return mapping(self.document, "spec")
 
     @property
@@ -60,6 +64,7 @@ class Pod:
 
     @property
     def deadline(self) -> int | None:
+        """Seconds after which it is ended, if any."""
         return integer(self.spec, "activeDeadlineSeconds")
 
     def number(self, key: str, otherwise: int) -> int:

@@ -1,6 +1,6 @@
 """One container as a process of this host: its own root, user and files, and no image.
 
-Called by `node.py`. The root is an overlay of the host's, in a mount namespace that ends with the
+Called by `jobs.py`. The root is an overlay of the host's, in a mount namespace that ends with the
 process: volumes lie where the pod mounts them, `readOnlyRootFilesystem` is in force, and nothing
 of it is seen outside. The programs of "the image" are those of this checkout's environment. The
 network is the host's.
@@ -19,7 +19,8 @@ from pathlib import Path
 
 from generators.errors import MachineLacks
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+SOURCES = Path(__file__).resolve().parents[3]
+"""The checkout, or where the package is installed."""
 PROGRAMS = Path(sys.executable).parent
 IMAGE_USER = 65532
 """Who the image's processes are where the pod does not say."""
@@ -58,7 +59,7 @@ class Container:
 def check() -> None:
     """Raise MachineLacks where no container can be started."""
     if os.geteuid() != 0:
-        raise MachineLacks("containers need root", "run the tests as root")
+        raise MachineLacks("containers need root", "run this as root")
 
 
 def start(container: Container, scratch: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -129,7 +130,7 @@ def _programs_within(mounts: Sequence[Mount]) -> list[str]:
 
 
 def _programs() -> list[Path]:
-    return sorted({CHECKOUT, PROGRAMS.parent, Path(sys.base_prefix)})
+    return sorted({SOURCES, PROGRAMS.parent, Path(sys.base_prefix)})
 
 
 def _bind(mount: Mount) -> list[str]:
