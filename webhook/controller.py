@@ -59,6 +59,7 @@ from webhook.reconcile import (
 )
 from webhook.registration import (
     SERVICE_ACCOUNT,
+    Found,
     Registrar,
     Target,
     Wanted,
@@ -460,10 +461,9 @@ class Controller:
     def _record_written(self) -> None:
         self.metrics.writes.labels("ConfigMap", "Update").inc()
 
-    def _reasserted(self, want: Wanted, edited: bool) -> None:
-        what = "edited" if edited else "missing"
-        self.metrics.reasserted.labels(want.resource.kind, what).inc()
-        event(LOG, "admission_asserted", kind=want.resource.kind, object=want.name, was=what)
+    def _reasserted(self, want: Wanted, found: Found) -> None:
+        self.metrics.reasserted.labels(want.resource.kind, found).inc()
+        event(LOG, "admission_asserted", kind=want.resource.kind, object=want.name, was=found)
 
     def _node(self, _: Key) -> None:
         self._nodes_changed = True

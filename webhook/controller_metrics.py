@@ -21,9 +21,23 @@ from prometheus_client.registry import Collector
 
 from generators.kube.queue import QueueStats
 from generators.kube.reflector import ReflectorStats
+from generators.kube.resources import (
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+    MUTATING_WEBHOOKS,
+    VALIDATING_WEBHOOKS,
+)
 from webhook.guard import GuardState
 from webhook.metrics import tenant_file_metrics
+from webhook.registration import Found
 from webhook.reload import TenantFile
+
+REGISTERED = (
+    VALIDATING_WEBHOOKS,
+    MUTATING_WEBHOOKS,
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +75,14 @@ class ControllerMetrics:
         )
         self.reasserted = self._counter(
             "ringfence_controller_admission_reasserted",
-            "Admission objects of ours that somebody edited or deleted and that were put back.",
+            "Admission objects of ours that were not as they should be and were written.",
             "kind",
             "what",
         )
+        # From 0 on: of a series that is born at 1, Prometheus sees no increase.
+        for resource in REGISTERED:
+            for found in Found:
+                self.reasserted.labels(resource.kind, found)
         self.renewals = self._counter(
             "ringfence_controller_certificate_renewals",
             "Steps of the rotation of the webhook's certificates, by reason.",

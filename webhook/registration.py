@@ -12,6 +12,7 @@ import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from urllib.parse import urlsplit
 
 import orjson
@@ -241,27 +242,41 @@ def put(client: Client, want: Wanted, live: Document | None) -> Document:
     return client.update(want.resource, document, manager=FIELD_MANAGER)
 
 
+class Found(StrEnum):
+    """How an object was found that had to be written."""
+
+    START = "start"
+    """Not as wanted when this process looked first: an install, an upgrade, a change meanwhile."""
+    MISSING = "missing"
+    EDITED = "edited"
+
+
 class Registrar:
     """Brings objects to what they should be; tells what somebody else edited or deleted."""
 
-    def __init__(self, client: Client, reasserted: Callable[[Wanted, bool], None]) -> None:
+    def __init__(self, client: Client, reasserted: Callable[[Wanted, Found], None]) -> None:
         self._client = client
         self._reasserted = reasserted
         self._ours: dict[tuple[str, str], Wanted] = {}
-        """What was last put there by this process, so that edits of ours are not told."""
+        """What this process last put there or found there as wanted: edits of ours are not told."""
 
     def needs(self, want: Wanted) -> tuple[Document | None, bool]:
         """The live object, and whether it has to be written."""
         live = fetch(self._client, want)
-        return live, live is None or differs(want, live)
+        if live is None or differs(want, live):
+            return live, True
+        self._ours[want.resource.plural, want.name] = want
+        return live, False
 
     def write(self, want: Wanted, live: Document | None) -> Document:
-        """Put it there; tells whether somebody edited it, or it was missing."""
+        """Put it there; tells how it was found, unless only we changed what is wanted."""
         written = put(self._client, want, live)
         key = (want.resource.plural, want.name)
         last, self._ours[key] = self._ours.get(key), want
-        if live is None or last is None or differs(last, live):
-            self._reasserted(want, live is not None)
+        if last is None:
+            self._reasserted(want, Found.START)
+        elif live is None or differs(last, live):
+            self._reasserted(want, Found.MISSING if live is None else Found.EDITED)
         return written
 
     def assert_all(self, wanted: Iterable[Wanted]) -> None:

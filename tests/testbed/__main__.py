@@ -1,8 +1,8 @@
-"""`python -m tests.testbed up | build | helm | helm3 | hubble | releases`: for a person.
+"""`python -m tests.testbed up | build | PROGRAM | releases`: the testbed for a person.
 
 `up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
-makes its programs; `helm`, `helm3` and `hubble` print the folder of that program, built where it is
-missing; `releases` runs tests on other releases of Kubernetes.
+makes its programs; `helm`, `helm3`, `hubble`, `promtool` and `libcni` print the folder of that
+program, built where it is missing; `releases` runs tests on other releases of Kubernetes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ PRODUCTS = {
     "helm3": build.HELM3,
     "hubble": build.HUBBLE,
     "libcni": build.LIBCNI,
+    "promtool": build.PROMTOOL,
 }
 
 
@@ -60,6 +61,7 @@ def main() -> int:
     commands.add_parser("helm", help="find or build helm 4")
     commands.add_parser("helm3", help="find or build helm 3")
     commands.add_parser("hubble", help="find or build the hubble command line")
+    commands.add_parser("promtool", help="find or build promtool, which tests alerts")
     commands.add_parser(
         "libcni", help="find or build the library of container runtimes, as a command"
     )

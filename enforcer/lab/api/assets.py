@@ -39,6 +39,7 @@ class Product:
     package: str
     names: tuple[str, ...]
     ldflags: str = "-s -w"
+    tags: str = ""
 
     @property
     def folder(self) -> Path:
@@ -70,7 +71,8 @@ def cache_root() -> Path:
 
 def cache_folder(product: Product) -> Path:
     """Where the product of exactly these sources and flags lies, built or not."""
-    digest = hashlib.sha256(f"{platform.machine()} {product.package} {product.ldflags}".encode())
+    flags = f"{product.ldflags} {product.tags}".rstrip()
+    digest = hashlib.sha256(f"{platform.machine()} {product.package} {flags}".encode())
     for path in sorted(product.folder.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return cache_root() / f"{product.module}-{digest.hexdigest()[:DIGEST_LENGTH]}"

@@ -200,4 +200,6 @@ def test_a_lab_takes_a_tenant_file_later_and_then_another(
     refused = lab("apply", "-c", broken)
     assert (refused.returncode, f"{broken}:5" in refused.stderr) == (1, True), refused
     assert clients() == {"a-two": "two"}
-    assert lab.status()["config"] == str(tmp_path / "two.yaml")
+    ledger = ledgers.load(lab.places)
+    assert ledger is not None
+    assert ledger.state.config == str(tmp_path / "two.yaml")
