@@ -11,6 +11,38 @@ import ctypes
 NAME_LENGTH = 16
 
 
+class MapCreate(ctypes.Structure):
+    """Make a map."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("name", ctypes.c_char * NAME_LENGTH),
+    )
+
+
+class ProgramLoad(ctypes.Structure):
+    """Have the verifier take a program."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("instructions", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buffer", ctypes.c_uint64),
+        ("kernel_version", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * NAME_LENGTH),
+    )
+
+
 class Element(ctypes.Structure):
     """One element of a map: look up, update, delete, next key."""
 

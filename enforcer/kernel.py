@@ -15,21 +15,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from enforcer import attributes
 from generators.errors import MachineLacks, RingfenceError
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 MAX_PROGRAMS_PER_HOOK = 64
+SCHED_CLS = 3
+LICENSE = b"Dual BSD/GPL"
+"""As bpf/ringfence.c says it."""
 
 
 class Command(IntEnum):
     """Commands of bpf() that are used here."""
 
+    MAP_CREATE = 0
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
     MAP_NEXT_KEY = 4
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
@@ -92,6 +98,16 @@ class MapInfo:
     """No other map has it until the machine is started again."""
 
 
+class MapShape(NamedTuple):
+    """What a map is made from."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
     """What the kernel says about a program."""
@@ -100,6 +116,8 @@ class ProgramInfo:
     name: str
     steps: int
     """What the verifier took, of the million that it allows."""
+    tag: str
+    """Hash of its instructions, whatever maps they name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +216,32 @@ def map_info(fd: int) -> MapInfo:
     return MapInfo(raw.name.decode(), raw.key_size, raw.value_size, raw.max_entries, raw.id)
 
 
+def map_shape(fd: int) -> MapShape:
+    """From what a map was made."""
+    raw = attributes.MapInfo()
+    _info(fd, raw, "map")
+    return MapShape(raw.type, raw.key_size, raw.value_size, raw.max_entries, raw.map_flags)
+
+
+def map_create(name: str, shape: MapShape) -> Handle:
+    """A new, empty map."""
+    return Handle(_bpf(Command.MAP_CREATE, attributes.MapCreate(*shape, name=name.encode()), name))
+
+
+def program_load(name: str, code: bytes) -> Handle:
+    """A tc program that the verifier has taken; its maps are descriptors in the code."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    license_text = ctypes.create_string_buffer(LICENSE)
+    request = attributes.ProgramLoad(
+        type=SCHED_CLS,
+        count=len(code) // 8,
+        instructions=_address(instructions),
+        license=_address(license_text),
+        name=name.encode(),
+    )
+    return Handle(_bpf(Command.PROG_LOAD, request, name))
+
+
 def map_memory(fd: int) -> int:
     """Bytes that a map may take; the kernel tells only in text."""
     lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
@@ -209,7 +253,7 @@ def program_info(fd: int) -> ProgramInfo:
     """Id and name of a program, and what the verifier took for it."""
     raw = attributes.ProgramInfo()
     _info(fd, raw, "program")
-    return ProgramInfo(raw.id, raw.name.decode(), raw.verified_insns)
+    return ProgramInfo(raw.id, raw.name.decode(), raw.verified_insns, bytes(raw.tag).hex())
 
 
 def link_info(fd: int) -> LinkInfo:

@@ -1,7 +1,8 @@
-"""Compile the C once per node and pin what comes out: the only importer of bcc.
+"""Compile the C, load it once per node and pin what comes out: the only importer of bcc.
 
 `ensure_loaded` is what the agent calls; it uses the pins of an earlier load when they fit, or runs
-this module as a short-lived process, because a process that has compiled keeps some 140 MB.
+this module as a short-lived process, because a process that has compiled keeps some 140 MB. What
+the compiler made is kept as bytecode, so that the next load of that source takes no compiler.
 Programs and maps lie in a directory named after the hash of source and layout, made under another
 name and renamed when complete: a half-loaded directory is never used, and a failed load leaves the
 pins of the last good one in force.
@@ -22,12 +23,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Protocol, cast
 
-from enforcer import kernel, upgrade
+from enforcer import bytecode, kernel, upgrade
 from enforcer.maps import CAPACITY, Table, map_sizes
 from generators.errors import MachineLacks, RingfenceError
 
@@ -55,6 +56,8 @@ MAPS = (
 )
 MAIN_UNIT = "ringfence.c"
 BPF_FS = Path("/sys/fs/bpf")
+CACHE = Path("/var/cache/ringfence")
+"""Of bytecode; whoever removes it pays with a compilation."""
 LOAD_TIMEOUT = 120.0
 UNFINISHED = "loading-"
 HOW_BCC = "run `make setup`, or apt-get install python3-bpfcc linux-headers-amd64"
@@ -96,6 +99,7 @@ class _Module(Protocol):
     """What we use of bcc.BPF."""
 
     def load_func(self, name: bytes, prog_type: int) -> _Function: ...
+    def dump_func(self, name: bytes) -> bytes: ...
     def __getitem__(self, name: bytes) -> _Table: ...
 
 
@@ -278,20 +282,36 @@ def _bcc() -> _Bcc:
 def _compile(source: str) -> Mapping[str, int]:
     """Descriptors of all programs and maps, by name. They live as long as this process."""
     bcc = _bcc()
+    path = _cache_file(source)
+    kept = bytecode.kept(path)
+    if kept is not None:
+        try:
+            return bytecode.load(kept, _keep_alive)
+        except (kernel.KernelError, KeyError) as error:
+            log.warning("bytecode_refused path=%s error=%s", path, error)
     try:
         module = bcc(text=source.encode())
-        found = {n: module.load_func(n.encode(), bcc.SCHED_CLS).fd for n in PROGRAMS}
-        found |= {n: module[n.encode()].map_fd for n in MAPS}
+        programs = {n: module.load_func(n.encode(), bcc.SCHED_CLS).fd for n in PROGRAMS}
+        maps = {n: module[n.encode()].map_fd for n in MAPS}
+        codes = {n: module.dump_func(n.encode()) for n in PROGRAMS}
     except Exception as error:
         # bcc raises bare Exception; clang and the verifier have already written to stderr.
         raise LoadError(f"{error}") from error
-    _keep_alive.append(module)
-    return found
+    _keep_alive.callback(lambda: module)  # whose end would close them
+    bytecode.keep(bytecode.read_off(codes, maps), path)
+    return programs | maps
+
+
+def _cache_file(source: str) -> Path:
+    """What the compiler makes of a source depends on the compiler and on the kernel's headers."""
+    made_by = (source, importlib.import_module("bcc").__version__, *platform.uname()[2:])
+    digest = hashlib.sha256("\n".join(made_by).encode()).hexdigest()
+    return CACHE / f"bytecode-{digest[:32]}.json"
 
 
 Loader = Callable[[Path, Mapping[Table, int]], Path]
 
-_keep_alive: list[_Module] = []
+_keep_alive = ExitStack()
 
 
 def load(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path:
@@ -309,8 +329,8 @@ def load(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path:
     unfinished = pin_dir / f"{UNFINISHED}{os.getpid()}"
     unfinished.mkdir(mode=0o700)
     try:
-        for name, descriptor in objects.items():
-            kernel.pin(descriptor, unfinished / name)
+        for name in (*PROGRAMS, *MAPS):
+            kernel.pin(objects[name], unfinished / name)
         if path.exists():  # incomplete, or find_loaded would have used it
             shutil.rmtree(path)
         unfinished.rename(path)

@@ -47,6 +47,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = tmp_path / "bpf"
     shutil.copytree(loader.source_dir(), copy)
     monkeypatch.setattr(loader, "source_dir", lambda: copy)
+    monkeypatch.setattr(loader, "CACHE", tmp_path / "cache")
     return copy
 
 
