@@ -71,6 +71,23 @@ def test_without_root_it_names_the_missing_packages_and_exits_3(
     assert "python3-bpfcc" in finished.stderr
 
 
+def test_without_a_network_for_debian_s_packages_it_says_so_and_the_next_run_goes_on(
+    furnished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commands = tmp_path_factory.mktemp("commands")
+    command(commands, "id", "echo 0")
+    command(commands, "dpkg-query", "exit 1")
+    command(commands, "apt-get", "echo 'E: Failed to fetch: Temporary failure resolving'; exit 100")
+    away = setup(furnished, "python", path=f"{commands}:{os.defpath}")
+    assert away.returncode == 3
+    assert "E: Failed to fetch" in away.stderr
+    assert "apt-get failed, see above; check the network" in away.stderr
+    assert away.stderr.splitlines()[-1].endswith("run this again): python3 python3-venv")
+    command(commands, "apt-get", "exit 0")
+    again = setup(furnished, "python", path=f"{commands}:{os.defpath}")
+    assert again.returncode == 0, again.stderr
+
+
 def test_several_at_once_are_all_content(furnished: Path) -> None:
     running = [
         subprocess.Popen([furnished / "tools/setup.sh", "python"], stderr=subprocess.PIPE)
@@ -85,6 +102,6 @@ def test_make_help_names_every_target(furnished: Path) -> None:
         ["make", "-s", "help"], cwd=furnished, capture_output=True, text=True, check=True
     ).stdout
     assert {line.split()[0] for line in listed.splitlines()} == {
-        "help", "setup", "demo", "lint", "test", "test-slow", "kernels", "fuzz",
-        "bench", "testbed", "lock", "clean",
+        "help", "setup", "demo", "lint", "test", "test-slow", "kernels", "apiservers",
+        "fuzz", "bench", "testbed", "lock", "clean",
     }  # fmt: skip
