@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow kernels apiservers fuzz bench testbed lock clean
+.PHONY: help setup demo lint test test-slow kernels apiservers fuzz soak bench testbed lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -47,6 +47,10 @@ fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 	@end=$$(($$(date +%s) + $(or $(SECONDS),60))); while [ $$(date +%s) -lt $$end ]; do \
 		$(BIN)/pytest --quiet --exitfirst --hypothesis-profile many $$(grep --recursive --files-with-matches 'hypothesis import' tests --include='test_*.py') || exit 1; \
 	done
+
+soak: ## churn and faults on a real API server and real agents for MINUTES (10); a table at its end
+	@tools/setup.sh test
+	@$(BIN)/python -m tests.soak $(MINUTES)
 
 bench: ## speed and memory beside a baseline (ONLY=name for one)
 	@tools/setup.sh bench

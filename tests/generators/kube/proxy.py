@@ -1,8 +1,8 @@
 """A plain HTTP proxy in front of the real API server, on which a test can make faults.
 
 It proves an identity to the API server by a client certificate, as `kubectl proxy` does. Requests
-can be rewritten or answered by the test; connections can be cut, or frozen so that they stay open
-and nothing arrives: a half-open connection.
+can be rewritten or answered by the test, before they were carried out or afterwards; connections
+can be cut, or frozen so that they stay open and nothing arrives: a half-open connection.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 from generators.kube.client import Client
@@ -26,6 +27,8 @@ READ_BYTES = 1 << 16
 
 Rewrite = Callable[[str], str]
 Answer = Callable[[str], bytes | None]
+Late = Callable[[str, str], bytes | None]
+"""What the client is told of a method and target that the API server has carried out."""
 
 
 def refusal(code: int, reason: str, headers: str = "") -> bytes:
@@ -57,6 +60,7 @@ class FaultProxy:
     def __init__(self, plane: ControlPlane, user: str, groups: Sequence[str] = ()) -> None:
         self.rewrite: Rewrite = lambda target: target
         self.answer: Answer = lambda _: None
+        self.late: Late = lambda _, __: None
         self.targets: list[str] = []
         self._plane = plane
         self._tls = self._identity(plane, user, groups)
@@ -83,6 +87,25 @@ class FaultProxy:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def kubeconfig(self) -> Path:
+        """For a process whose every request goes through here."""
+        port = self._listener.getsockname()[1]
+        path = self._plane.folder / f"kubeconfig-proxy-{port}"
+        one = {"name": "proxy"}
+        path.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [one | {"cluster": {"server": self.url}}],
+                    "contexts": [one | {"context": {"cluster": "proxy", "user": "proxy"}}],
+                    "users": [one | {"user": {}}],
+                    "current-context": "proxy",
+                }
+            )
+        )
+        return path
 
     def client(self) -> Client:
         """A client whose every request goes through here."""
@@ -113,8 +136,9 @@ class FaultProxy:
 
     def _spawn(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, daemon=True)
-        self._threads.append(thread)
+        self._threads = [one for one in self._threads if one.is_alive()]
         thread.start()
+        self._threads.append(thread)
 
     def _accept(self) -> None:
         while True:
@@ -154,6 +178,11 @@ class FaultProxy:
         upstream = self._tls.wrap_socket(plain, server_hostname="127.0.0.1")
         connection.upstream = upstream
         upstream.sendall("\r\n".join(lines).encode() + body)
+        if canned := self.late(method, target):
+            while upstream.recv(READ_BYTES):
+                continue
+            connection.client.sendall(canned)
+            return
         while data := upstream.recv(READ_BYTES):
             if connection.frozen.is_set():
                 # Drained, so that only the client notices.
