@@ -398,11 +398,16 @@ class Agent:
 
     def _is_remembered(self, change: InputChange) -> bool:
         match change:
-            case PolicyChange(key, _) | InterfaceChange(key, _):
-                return self._compiler.is_inhabited(key.partition("/")[0])
+            case PolicyChange(key, _) | InterfaceChange(key, _) | PodChange(key, _):
+                name, _, _ = key.partition("/")
             case NamespaceChange(name, _):
-                return self._compiler.is_inhabited(name)
-        return False
+                pass
+            case _:
+                return False
+        # The last pod takes its namespace out of the file, and is no inhabitant any more.
+        return self._remembered.holds(name) or (
+            not isinstance(change, PodChange) and self._compiler.is_inhabited(name)
+        )
 
     def _settle(self, pods: Iterable[str]) -> None:
         """Programs on the interfaces of these pods, and what is to be said of them."""

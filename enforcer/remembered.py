@@ -68,19 +68,25 @@ class Remembered:
         self._path = run_dir / FILE
         self._dirty = False
         self._failed = ""
+        self._held: frozenset[str] = frozenset()
 
     def touch(self) -> None:
         """Something that is in the file may have changed."""
         self._dirty = True
 
+    def holds(self, namespace: str) -> bool:
+        """Whether the file speaks of a namespace, which may have lost its last pod here since."""
+        return namespace in self._held
+
     def save(self, neighbourhood: Iterable[tuple[Namespace, Iterable[NetworkPolicy]]]) -> None:
         """Replace the file if that is due. One that cannot be written is an error in the log."""
         if not self._dirty:
             return
-        found = [
-            {"uid": namespace.uid, "policies": [policy_document(p) for p in policies]}
-            for namespace, policies in neighbourhood
-        ]
+        found, names = [], []
+        for namespace, policies in neighbourhood:
+            names.append(namespace.name)
+            documents = [policy_document(policy) for policy in policies]
+            found.append({"uid": namespace.uid, "policies": documents})
         unfinished = self._path.with_suffix(".new")
         try:
             unfinished.write_bytes(orjson.dumps(found))
@@ -90,7 +96,7 @@ class Remembered:
                 event(log, "policies_not_saved", logging.ERROR, error=str(error))
             self._failed = str(error)
             return
-        self._dirty, self._failed = False, ""
+        self._dirty, self._failed, self._held = False, "", frozenset(names)
 
     def outlived(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
         """First changes of all, with the policies that terminating namespaces have lost.

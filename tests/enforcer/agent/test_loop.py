@@ -10,13 +10,23 @@ from secrets import token_hex
 import pytest
 
 from bench import node_process
-from bench.node_process import Running, events, first_state, namespace_of, pod, policy, running
+from bench.node_process import (
+    Running,
+    events,
+    first_state,
+    namespace,
+    namespace_of,
+    pod,
+    policy,
+    running,
+)
 from bench.replay import Replayed
 from enforcer import attach
 from enforcer.lab import netns
 from enforcer.maps import Change, Table
 from enforcer.tables import AddressEntry
-from generators.kube.resources import NETWORK_POLICIES, PODS
+from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
+from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]
 
@@ -108,5 +118,10 @@ def test_policies_around_local_pods_are_written_down(place: Path, tmp_path: Path
         agent.replay.send(PODS, "ADDED", pod(ALL + 1))
         held = held or agent.board.wait(lambda _: "4711" in file.read_text(), 60)
         assert held is not None
-    [entry] = json.loads(file.read_text())
-    assert entry["uid"] == f"uid-{namespace_of(0)}"
+        [entry] = json.loads(file.read_text())
+        assert entry["uid"] == f"uid-{namespace_of(0)}"
+        step = ALL // LOCAL
+        for number in range(0, step * LOCAL, step):
+            agent.replay.send(PODS, "DELETED", pod(number, local=True))
+        agent.replay.send(NAMESPACES, "DELETED", namespace(namespace_of(0)))
+        eventually(lambda: json.loads(file.read_text()) == [], "nothing of it is left")
