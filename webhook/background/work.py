@@ -110,7 +110,8 @@ class PolicyWork:
         self._noting_due = 0.0
         self._noted_at = -NOTED_SECONDS
         self._prepared = False
-        self._running = False
+        self._carried_out: Table | None = None
+        """What workers go by: a table whose rules the memory knows. One is taken over before."""
         self._looked_at = 0.0
         self._forbidden: Mapping[str, str] = {}
         self._quiet_adds = -1
@@ -143,13 +144,18 @@ class PolicyWork:
         self._memory.load()
         self._status.forget()
         self._targets.forget()
-        self._running = False
+        self._carried_out = None
         self._prepared = True
         self._looked_at = 0.0
 
     def follow(self) -> None:
         """Leading has ended."""
-        self._prepared = self._running = False
+        self._prepared = False
+        self._carried_out = None
+
+    @property
+    def _running(self) -> bool:
+        return self._carried_out is not None
 
     @property
     def alive(self) -> bool:
@@ -196,7 +202,7 @@ class PolicyWork:
         self._made.keep_only(kinds)
         if same:
             return
-        self._running = False
+        self._carried_out = None
         self._writer.forget()
         self._targets.forget()
         self._problems.forget()
@@ -227,7 +233,7 @@ class PolicyWork:
         self._memory.save()
         self._quiet_adds = -1
         self._problems_due = time.monotonic() + LONGEST_WAIT
-        self._running = True
+        self._carried_out = table
         names = self._made.triggers()
         for resource in table.generating.keys() | table.changing.keys():
             for key in self._caches.triggers(resource):
@@ -350,17 +356,18 @@ class PolicyWork:
             item = self._queue.get(timeout=1.0)
             if item is None:
                 continue
-            if not self._running or not self._around.leads():
+            table = self._carried_out
+            if table is None or not self._around.leads():
                 # Whoever leads next looks at everything.
                 self._queue.done(item)
                 continue
-            self._attempt(item)
+            self._attempt(table, item)
 
-    def _attempt(self, item: TriggerName | Sweep) -> None:
+    def _attempt(self, table: Table, item: TriggerName | Sweep) -> None:
         with self._lock:
             since = self._since.pop(item, None) if isinstance(item, TriggerName) else None
         try:
-            self._carry_out(item)
+            self._carry_out(table, item)
         except Fenced:
             self._queue.done(item)
         except KubeError as error:
@@ -375,8 +382,7 @@ class PolicyWork:
             if since is not None and isinstance(item, TriggerName):
                 self._measures.lag.observe(time.monotonic() - since)
 
-    def _carry_out(self, item: TriggerName | Sweep) -> None:
-        table = self._table
+    def _carry_out(self, table: Table, item: TriggerName | Sweep) -> None:
         environment = Environment(self._caches, self._around.tenancy().limits)
         if isinstance(item, Sweep):
             self._carry_out_sweep(table, environment, item)

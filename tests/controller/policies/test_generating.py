@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -565,6 +568,51 @@ def test_a_source_that_comes_later_is_copied_when_it_comes(
     eventually(lambda: missing not in controller.get("/readyz")[1], "told no more")
 
 
+def test_copies_stay_as_they_are_while_rule_and_triggers_change_at_once(
+    on: Ground, controller: ControllerProcess, mine: str
+) -> None:
+    """An edit of a rule leaves copies alone; no worker may go by it before that is known."""
+    on.make(f"{mine}-source")
+    for number in range(6):
+        on.secret(f"{mine}-source", f"s{number}", v=str(number))
+    spaces = [f"{mine}-{number}" for number in range(8)]
+
+    def clone(number: int) -> str:
+        return rule(
+            "clone",
+            mine,
+            "apiVersion: v1, kind: Secret, name: pull, synchronize: true,"
+            ' namespace: "{{request.object.metadata.name}}",'
+            f" clone: {{namespace: {mine}-source, name: s{number}}}",
+        )
+
+    on.policy_object(mine, clone(0))
+    for space in spaces:
+        labelled(on, space, mine)
+    eventually(lambda: all(on.find(SECRETS, s, "pull") for s in spaces), "copied")
+    over = threading.Event()
+
+    def change_triggers() -> None:
+        for count in itertools.count():
+            if over.is_set():
+                return
+            for space in spaces:
+                on.merge(NAMESPACES, "", space, {"metadata": {"labels": {"n": str(count)}}})
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change_triggers)
+        try:
+            for number in range(1, 6):
+                on.policy_object(mine, clone(number))
+                eventually(lambda: on.is_ready(mine), "Ready")
+        finally:
+            over.set()
+        changing.result()
+    eventually(lambda: quiet(controller), "done")
+    copies = [on.find(SECRETS, space, "pull") or {} for space in spaces]
+    assert [strings(copy, "data")["v"] for copy in copies] == ["MA=="] * len(spaces)
+
+
 def test_a_rule_for_deletions_generates_when_its_trigger_goes(on: Ground, mine: str) -> None:
     on.make(mine)
     on.policy_object(
@@ -622,7 +670,8 @@ def test_a_config_map_of_somebody_else_under_the_name_of_the_memory_is_never_rep
         ),
         "remembered from now on",
     )
-    assert "not the controller's" not in controller.get("/readyz")[1]
+    # The object is there a moment before the controller has heard so.
+    eventually(lambda: "not the controller's" not in controller.get("/readyz")[1], "no complaint")
 
 
 def test_what_changed_while_nobody_looked_is_repaired(bare: Ground) -> None:
