@@ -14,7 +14,7 @@ from generators.record import RECORD_NAMESPACE
 from webhook.controller_cli import controller
 from webhook.install_cli import agents_gone, forget, unregister, verify
 from webhook.namespace_cli import namespace
-from webhook.options import EXISTING_FILE, address, bound, network, policy_sources
+from webhook.options import EXISTING_FILE, address, bound, network, policy_sources, state_dir_option
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
 
 
@@ -87,6 +87,7 @@ def webhook() -> None:
     metavar="NAME",
     help="Common name that a client's certificate must carry; may be repeated.",
 )
+@state_dir_option
 @click.option(
     "--controller-user",
     default=DEFAULT_CONTROLLER,
@@ -137,6 +138,7 @@ def serve(
     allow_from: tuple[IPv4Network | IPv6Network, ...],
     client_ca: Path | None,
     client_names: tuple[str, ...],
+    state_dir: Path | None,
     controller_user: str,
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
@@ -148,8 +150,8 @@ def serve(
 
     With --policies also on /mutate-policies/fail, /mutate-policies/ignore and /validate-policies.
 
-    A tenant file or certificate that is wrong at the start ends the command; one that becomes wrong
-    later is refused and the last good one stays.
+    A tenant file or certificate that is wrong at the start ends the command, unless --state-dir
+    has a good tenant file; one that becomes wrong later is refused and the last good one stays.
     """
     if client_names and client_ca is None:
         raise click.UsageError("--client-name needs --client-ca")
@@ -170,6 +172,7 @@ def serve(
         client_ca,
         client_names,
         allow_from,
+        state_dir,
     )
     state = load_state(settings)
     ports = server.Ports(

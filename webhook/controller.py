@@ -37,6 +37,7 @@ from generators.kyverno.guard import Limits
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from generators.objects import Namespace, NetworkPolicy, Node
+from generators.tenants.last_good import LastGood
 from webhook import permissions, policy_crds, readiness
 from webhook.admission_keeper import AdmissionKeeper, Where
 from webhook.background.work import PolicyWork, Surroundings
@@ -101,6 +102,8 @@ class ControllerSettings:
     """What policies may write beside the kinds that they always may."""
     install_policy_kinds: bool = False
     """Make ClusterPolicy and Policy where they are missing."""
+    last_good: LastGood | None = None
+    """Where the last good tenant file is kept for the next start."""
 
 
 class Controller:
@@ -108,7 +111,7 @@ class Controller:
 
     def __init__(self, settings: ControllerSettings, client: Client) -> None:
         self._settings = settings
-        self.tenants = TenantFile(settings.tenant_file)
+        self.tenants = TenantFile(settings.tenant_file, settings.last_good)
         self.metrics = ControllerMetrics(self.tenants, self._moment)
         self._client = client
         self._fenced = client.fenced(self._leads)

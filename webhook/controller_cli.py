@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 import click
 
 from generators.record import RECORD_NAMESPACE
-from webhook.options import EXISTING_FILE, LARGEST_PORT, address, bound, policy_sources
+from webhook.options import (
+    EXISTING_FILE,
+    LARGEST_PORT,
+    address,
+    bound,
+    policy_sources,
+    state_dir_option,
+)
 
 if TYPE_CHECKING:
     from webhook.registration import Target
@@ -106,6 +113,7 @@ def controller() -> None:
     metavar="NAME",
     help="Somebody else keeps tls.crt, tls.key and ca.crt in this Secret; make none.",
 )
+@state_dir_option
 @_policies_option
 @_allow_kind_option
 @_install_option
@@ -171,6 +179,7 @@ def run(
     webhook_service: tuple[str, str, int] | None,
     certificate_dir: Path | None,
     certificate_secret: str,
+    state_dir: Path | None,
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
     install_policy_crds: bool,
@@ -197,6 +206,7 @@ def run(
     from generators.kube.client import Client
     from generators.kube.lease import LeaseTiming
     from generators.serving import pages
+    from generators.tenants.last_good import LastGood
     from webhook.controller import Controller, ControllerSettings
     from webhook.guard import Timing
     from webhook.rotation import Lifetimes
@@ -217,6 +227,7 @@ def run(
         policies,
         allowed_kinds,
         install_policy_crds,
+        None if state_dir is None else LastGood(state_dir),
     )
     listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:

@@ -12,6 +12,13 @@ BACKLOG = 1024
 LARGEST_PORT = 65535
 EXISTING_FILE = click.Path(path_type=Path)
 
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False, writable=True),
+    metavar="DIR",
+    help="Keep the last good tenant file here, for a start while the file is broken.",
+)
+
 
 def address(value: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every address)."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from cryptography import x509
 
 from generators.errors import InputError, InvalidConfig, Problem
+from generators.tenants.last_good import LastGood
 from generators.tenants.load import parse_tenants, tenant_bytes
 from generators.tenants.model import TenantConfig
 
@@ -47,16 +48,35 @@ class TenantFile:
     within one tick of the clock, and reading a few kilobytes a second costs nothing.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Load the file; raises InvalidConfig or InputError with every problem in it."""
+    def __init__(self, path: Path, last_good: LastGood | None = None) -> None:
+        """Load the file, or the last good one while it is broken; raises InvalidConfig or
+        InputError with every problem in it where there is none.
+        """
         self.path = path
-        data = tenant_bytes(path)
-        self.newest = (parse_tenants(data, str(path)), data)
-        """The file and its bytes, together."""
         self.problem: str | None = None
+        self._last_good = last_good
+        self.newest = self._first()
+        """The file and its bytes, together."""
         self.loaded_at = time.time()
-        self._seen = self.config.digest
+        self._seen = "" if self.problem else self.config.digest
         self._kept: tuple[TenantConfig, ...] = (self.config,)
+
+    def _first(self) -> tuple[TenantConfig, bytes]:
+        try:
+            data = tenant_bytes(self.path)
+            found = parse_tenants(data, str(self.path))
+        except (InvalidConfig, InputError) as error:
+            kept = None if self._last_good is None else self._last_good.read()
+            if kept is None:
+                raise
+            self.problem = str(error)
+            return kept
+        self._keep(data)
+        return found, data
+
+    def _keep(self, data: bytes) -> None:
+        if self._last_good is not None:
+            self._last_good.keep(data)
 
     @property
     def config(self) -> TenantConfig:
@@ -84,6 +104,7 @@ class TenantFile:
         except (InvalidConfig, InputError) as error:
             return self._refuse(digest, str(error))
         self._seen, self.newest, self.problem = digest, (config, data), None
+        self._keep(data)
         others = [kept for kept in self._kept if kept.digest != digest]
         self._kept = (config, *others[: KEPT_FILES - 1])
         self.loaded_at = time.time()

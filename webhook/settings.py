@@ -48,3 +48,5 @@ class Settings:
     """Common names of clients, of all that the CA signed."""
     allow_from: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks of the API servers; without any, everybody may connect."""
+    state_dir: Path | None = None
+    """Where the last good tenant file is kept for the next start."""

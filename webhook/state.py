@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass
 
+from generators.tenants.last_good import LastGood
 from webhook.metrics import Metrics
 from webhook.policy_desk import PolicyDesk, PolicySettings
 from webhook.reload import ServingCertificate, TenantFile
@@ -45,7 +46,8 @@ class State:
 
 def load_state(settings: Settings) -> State:
     """Read the files; InvalidConfig or InputError when one of them cannot be served with."""
-    tenants = TenantFile(settings.tenant_file)
+    kept = None if settings.state_dir is None else LastGood(settings.state_dir)
+    tenants = TenantFile(settings.tenant_file, kept)
     certificate = ServingCertificate(settings.certificate, settings.key, settings.client_ca)
     metrics = Metrics(tenants, certificate)
     desk = _desk(settings, tenants)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from enforcer.sources.supply import Supply
 from enforcer.sources.tenants import TenantFile
-
-LAST_GOOD = "tenants-last-good.yaml"
+from generators.tenants.last_good import LastGood
 
 
 def open_supply(
@@ -19,7 +18,7 @@ def open_supply(
     run_dir: Path,
 ) -> Supply:
     """Manifests where a directory is given, else an API server; what is not used is not loaded."""
-    tenants = TenantFile(config, run_dir / LAST_GOOD)
+    tenants = TenantFile(config, LastGood(run_dir))
     if manifests is not None:
         from enforcer.sources.manifests import ManifestSupply
 

@@ -8,12 +8,12 @@ must not take the wall away because somebody mistyped a line.
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from pathlib import Path
 
 from enforcer.state import Source
 from generators.errors import RingfenceError
 from generators.tenants.document import MAX_BYTES
+from generators.tenants.last_good import LastGood
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
 
@@ -21,7 +21,7 @@ from generators.tenants.model import TenantConfig
 class TenantFile:
     """`read` looks at the file; `config` is the last good one, `error` what is wrong now."""
 
-    def __init__(self, path: Path | None, kept: Path | None = None) -> None:
+    def __init__(self, path: Path | None, kept: LastGood | None = None) -> None:
         self.path = path
         self._kept = kept
         self.config: TenantConfig | None = None
@@ -54,25 +54,17 @@ class TenantFile:
             self.digest, self.error = digest, str(error)
             return self._fall_back()
         self.digest, self.error = digest, ""
-        self._keep(data)
+        if self._kept is not None:
+            self._kept.keep(data)
         return True
-
-    def _keep(self, data: bytes) -> None:
-        """Best effort: without it a restart waits for a good file."""
-        if self._kept is None:
-            return
-        unfinished = self._kept.with_suffix(".new")
-        with suppress(OSError):
-            unfinished.write_bytes(data)
-            unfinished.replace(self._kept)
 
     def _fall_back(self) -> bool:
         """At the start, what an agent before us found good; whether there is such a file."""
         if self.config is not None or self._kept is None:
             return False
-        with suppress(OSError, RingfenceError):
-            self.config = parse_tenants(self._kept.read_bytes(), str(self._kept))
-        return self.config is not None
+        found = self._kept.read()
+        self.config = None if found is None else found[0]
+        return found is not None
 
     def source(self) -> Source:
         """How it is doing."""

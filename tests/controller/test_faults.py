@@ -92,6 +92,26 @@ def test_a_bad_tenant_file_at_the_start_ends_the_command(fresh: Cluster) -> None
     assert "tenants.yaml:1:" in controller.log.read_text()
 
 
+def test_what_is_killed_while_the_tenant_file_is_broken_comes_back_with_the_last_good_one(
+    fresh: Cluster,
+) -> None:
+    kept = ("--state-dir", str(fresh.folder / "state"))
+    first = fresh.controller(*kept)
+    old = fresh.webhook(*kept)
+    eventually(first.in_force, "in force")
+    fresh.tenants.write_text("labelKey: [")
+    first.kill()
+    old.kill()
+    second = fresh.controller(*kept)
+    fresh.webhook(*kept)
+    eventually(second.in_force, "in force again")
+    eventually(lambda: "[!]config refused" in second.get("/readyz")[1], "told")
+    fresh.make("a-test02", fresh.as_user("bob", "team-test02"))
+    eventually(lambda: fresh.isolated("a-test02", "test02"), "as the last good file says")
+    fresh.tenants.write_text(TENANTS)
+    eventually(lambda: "[+]config ok" in second.get("/readyz")[1], "the file is good again")
+
+
 def test_a_missing_rule_is_named_at_the_start(fresh: Cluster) -> None:
     fresh.plane.kubectl(
         *("patch", "clusterrole", "ringfence-controller", "--type=json"),

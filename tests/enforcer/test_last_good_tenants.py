@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.sources.tenants import TenantFile
+from generators.tenants.last_good import NAME, LastGood
 
 GOOD = b"tenants: [{name: red, namespaces: {suffixes: [-red]}}]\n"
 HEAD = b"apiVersion: ringfence.io/v1alpha1\nkind: TenantConfig\nlabelKey: client\n"
@@ -21,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 def started(path: Path) -> TenantFile:
     """The file as an agent has it that has just started."""
-    file = TenantFile(path, path.with_name("kept.yaml"))
+    file = TenantFile(path, LastGood(path.parent))
     file.read()
     return file
 
@@ -49,5 +50,5 @@ def test_a_restart_falls_back_to_what_was_good(path: Path, broken: bytes | None)
 def test_without_a_good_one_nothing_is_ready(path: Path, kept: bytes | None) -> None:
     path.write_bytes(b"labelKey: [")
     if kept is not None:
-        path.with_name("kept.yaml").write_bytes(kept)
+        path.with_name(NAME).write_bytes(kept)
     assert not started(path).settled

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from flask.testing import FlaskClient
 
 from generators.errors import InvalidConfig
+from generators.tenants.last_good import LastGood
 from tests.webhook.processes import new_certificate
 from tests.webhook.reviews import TENANTS
 from webhook.app import create_app
@@ -79,7 +80,31 @@ class TestTenantFile:
     def test_a_bad_one_at_the_start_is_an_error(self, files: Path) -> None:
         (files / "tenants.yaml").write_text("kind: x")
         with pytest.raises(InvalidConfig):
-            TenantFile(files / "tenants.yaml")
+            TenantFile(files / "tenants.yaml", LastGood(files / "nothing"))
+
+    @pytest.mark.parametrize("broken", ["kind: x", None], ids=["broken", "missing"])
+    def test_a_start_goes_on_with_the_last_good_one(self, files: Path, broken: str | None) -> None:
+        path, kept = files / "tenants.yaml", LastGood(files / "state")
+        TenantFile(path, kept)
+        path.write_text(RENAMED)
+        TenantFile(path, kept)
+        path.unlink()
+        if broken is not None:
+            path.write_text(broken)
+        again = TenantFile(path, kept)
+        assert list(again.config.tenants) == ["red", "test01"]
+        assert again.problem is not None
+        assert str(path) in again.problem
+        refused = again.check()
+        assert refused is not None
+        assert refused.refused, "the log says it once"
+        assert again.check() is None
+        path.write_text(TENANTS)
+        taken = again.check()
+        assert taken is not None
+        assert not taken.refused
+        assert not again.problem
+        assert kept.path.read_text() == TENANTS
 
 
 class TestServingCertificate:
