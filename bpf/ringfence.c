@@ -254,10 +254,9 @@ static __always_inline enum reason resume(struct scratch *scratch, const struct 
 
 /* What both ends have closed only ages, whatever still arrives. */
 static __always_inline void touch(struct ct_value *living, struct ct_value *entry,
-				  const struct packet *packet, enum ct_state state)
+				  const struct packet *packet, enum ct_state state, __u64 now)
 {
 	__u8 flags = ct_flags_after(entry->flags, packet, state);
-	__u64 now = ct_now();
 
 	if (ct_silence(entry, now) > (__s64)CT_TOUCH && !ct_closed(entry))
 		lookup_refresh(living, entry, now);
@@ -275,6 +274,7 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 	struct outcome *outcome = &scratch->outcome;
 	struct course *course = &scratch->course;
 	struct ct_value *entry = &scratch->entry, *living = 0;
+	__u64 now = 0;
 
 	course->opener = direction;
 	course->state = CT_NEW;
@@ -283,10 +283,12 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 	course->tenure = lookup_tenure(&scratch->key.remote);
 	if (ct_is_tracked(packet))
 		living = lookup_connection(scratch, &scratch->key);
-	if (living)
-		course->state = ct_state_of(entry, packet, direction, ct_now());
+	if (living) {
+		now = ct_now();
+		course->state = ct_state_of(entry, packet, direction, now);
+	}
 	if (living && course->state != CT_NEW) {
-		touch(living, entry, packet, course->state);
+		touch(living, entry, packet, course->state, now);
 		course->opener = entry->opener ? DIR_EGRESS : DIR_INGRESS;
 		if (course->state == CT_REPLY)
 			outcome->flags |= EVENT_REPLY;

@@ -2,30 +2,25 @@
 /*
  * A frame may leave a pod with a checksum that somebody else is to finish, and says where: any two
  * bytes of it. They are written at an interface behind our hooks, so a place that was judged must
- * not be among them. Where the place is cannot be read, but the kernel shows it in two ways:
+ * not be among them. Neither whether one is pending nor where can be read, but the kernel shows it:
  *
- * - bpf_l4_csum_replace() leaves the word alone where a checksum is pending, and changes it where
- *   none is (what is changed is put back);
+ * - bpf_csum_level() counts up from a checksum that nobody looked at or that was found right, which
+ *   is put back, and bpf_csum_update() takes one over the whole packet; both leave a pending one;
  * - bpf_skb_change_tail() refuses to cut a packet before the end of a pending checksum.
  */
 #ifndef RINGFENCE_CHECKSUM_H
 #define RINGFENCE_CHECKSUM_H
 
 #define EINVAL 22
-#define CHECKSUM_PROBED 12 /* the EtherType, which is known */
 
-/* 2 more in the ones' complement: never the same word. */
-static __always_inline int checksum_is_pending(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int checksum_is_pending(struct __sk_buff *skb)
 {
-	__u16 before = packet->ethertype, after = 0;
-
-	if (bpf_l4_csum_replace(skb, CHECKSUM_PROBED, net16(1), net16(3), 2) ||
-	    bpf_skb_load_bytes(skb, CHECKSUM_PROBED, &after, sizeof(after)))
-		return 1;
-	if (before == after)
-		return 1;
-	bpf_skb_store_bytes(skb, CHECKSUM_PROBED, &before, sizeof(before), 0);
-	return 0;
+	bpf_csum_level(skb, BPF_CSUM_LEVEL_INC);
+	if (bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0) {
+		bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
+		return 0;
+	}
+	return bpf_csum_update(skb, 0) < 0;
 }
 
 /* Where a kernel's own pending checksum is, seen from the transport header; below 0: nowhere. */
@@ -48,7 +43,7 @@ static __always_inline int checksum_is_harmless(struct __sk_buff *skb, const str
 {
 	int place = checksum_place(packet, reason);
 
-	if (!skb->gso_size && !checksum_is_pending(skb, packet))
+	if (!skb->gso_size && !checksum_is_pending(skb))
 		return 1;
 	/* Where it does not refuse, the packet is cut, and dropped. */
 	return place >= 0 && bpf_skb_change_tail(skb, packet->l4 + place + 1, 0) == -EINVAL;

@@ -52,9 +52,10 @@ static __always_inline int link_mac_equal(const __u8 *a, const __u8 *b)
 		 (a[5] ^ b[5]));
 }
 
-static __always_inline int link_mac_is_known(const __u8 *mac)
+/* Of an endpoint or a packet, where it begins a word; what follows it there does not count. */
+static __always_inline __u64 link_mac_word(const __u8 *mac)
 {
-	return mac[0] | mac[1] | mac[2] | mac[3] | mac[4] | mac[5];
+	return *(const __u64 *)mac << 16;
 }
 
 /* fe80::/64 and the modified EUI-64 of the MAC, as every Linux pod has it by default. */
@@ -63,7 +64,7 @@ static __always_inline int link_is_own_local(const struct endpoint *endpoint,
 {
 	const __u8 *mac = endpoint->mac;
 
-	if (!link_mac_is_known(mac) || address->quads[0] != net32(0xfe800000) || address->quads[1])
+	if (!link_mac_word(mac) || address->quads[0] != net32(0xfe800000) || address->quads[1])
 		return 0;
 	return !((address->bytes[8] ^ mac[0] ^ 2) | (address->bytes[9] ^ mac[1]) |
 		 (address->bytes[10] ^ mac[2]) | (address->bytes[11] ^ 0xff) |
@@ -264,9 +265,11 @@ static __always_inline enum reason link_leaves(struct __sk_buff *skb,
 					       const struct endpoint *endpoint,
 					       const struct packet *packet, enum reason reason)
 {
+	__u64 known = link_mac_word(endpoint->mac);
+
 	if (!packet->family && reason != FORWARD_LINK)
 		return reason;
-	if (link_mac_is_known(endpoint->mac) && !link_mac_equal(endpoint->mac, packet->mac))
+	if (known && known != link_mac_word(packet->mac))
 		return DROP_INVALID_SOURCE_MAC;
 	if (reason == FORWARD_LINK)
 		return link_control_leaves(skb, endpoint, packet);

@@ -32,19 +32,18 @@ static __always_inline void lookup_widen(__u32 rounds)
 	forget();
 }
 
-/* In whole words; each is read once. */
-static __always_inline void lookup_copy(void *to, const void *from, __u32 size)
-{
-	const volatile __u64 *found = from;
-	__u64 *copy = to;
-	__u32 i;
-
-	lookup_widen(RINGFENCE_WIDEN);
-#pragma unroll
-	for (i = 0; i < size / sizeof(__u64); i++)
-		copy[i] = found[i];
-	forget();
-}
+/* In whole words; each is read once. A macro for the reason that proof_over() is one. */
+#define lookup_copy(to, from)                                                                  \
+	({                                                                                     \
+		const volatile __u64 *source = (const volatile void *)(from);                  \
+		__u64 *target = (void *)(to);                                                  \
+		__u32 word;                                                                    \
+                                                                                               \
+		lookup_widen(RINGFENCE_WIDEN);                                                 \
+		_Pragma("unroll") for (word = 0; word < sizeof(*(to)) / sizeof(__u64); word++) \
+			target[word] = source[word];                                           \
+		forget();                                                                      \
+	})
 
 /* Whether a copy is what it should be; if not, nothing that follows counts. */
 static __always_inline int lookup_proven(struct scratch *scratch, __u64 sum, __u64 proof)
@@ -66,7 +65,7 @@ static __always_inline const struct endpoint *lookup_endpoint(struct scratch *sc
 	if (!found)
 		return 0;
 	lookup_widen(LOOKUP_WIDE);
-	lookup_copy(copy, found, sizeof(*copy));
+	lookup_copy(copy, found);
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy : 0;
 }
 
@@ -81,7 +80,7 @@ static __always_inline int lookup_address(struct scratch *scratch, struct addres
 		found = addr_map.lookup(address);
 	if (!found)
 		return 0;
-	lookup_copy(copy, found, sizeof(*copy));
+	lookup_copy(copy, found);
 	sum = proof_over(PROOF_SEED, address, sizeof(*address));
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
 }
@@ -95,7 +94,7 @@ static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_
 
 	if (!found)
 		return 0;
-	lookup_copy(copy, found, sizeof(*copy));
+	lookup_copy(copy, found);
 	sum = proof_of_policy_key(key);
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy->rule : 0;
 }
@@ -111,7 +110,7 @@ static __always_inline int lookup_service(struct scratch *scratch, struct servic
 		found = svc_map.lookup(key);
 	if (!found)
 		return 0;
-	lookup_copy(copy, found, sizeof(*copy));
+	lookup_copy(copy, found);
 	sum = proof_over(PROOF_SEED, key, sizeof(*key));
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
 }
@@ -128,7 +127,7 @@ static __always_inline struct ct_value *lookup_connection(struct scratch *scratc
 
 	if (!found)
 		return 0;
-	lookup_copy(copy, found, sizeof(*copy));
+	lookup_copy(copy, found);
 	return lookup_proven(scratch, proof_of_connection(key, copy), copy->proof) ? found : 0;
 }
 
@@ -161,7 +160,7 @@ static __always_inline int lookup_fragment(struct scratch *scratch, struct frag_
 
 	if (!found)
 		return 0;
-	lookup_copy(copy, found, sizeof(*copy));
+	lookup_copy(copy, found);
 	sum = proof_over(PROOF_SEED, key, sizeof(*key));
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * A frame in, a struct packet out. One parser for both directions and for packets quoted in ICMP
- * errors. Bytes are copied with bpf_skb_load_bytes(), which bounds every read and does not care
- * where a super-packet keeps its data.
+ * errors. Bytes are copied by parse_copy(), which bounds every read and does not care where a
+ * super-packet keeps its data.
  *
  * A parse function answers FORWARD_NONE for "go on and judge", FORWARD_LINK for housekeeping of the
  * link, or the reason why the packet cannot be judged.
@@ -152,6 +152,39 @@ struct parse_tcp_header {
 	__be16 window;
 };
 #define PARSE_TCP_BYTES 14
+#define PARSE_NEAR 512
+
+/* A pointer of the context; in assembly because clang would else go there by a detour. */
+#define parse_pointer(skb, field)                                                           \
+	({                                                                                  \
+		const __u8 *pointer;                                                        \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                       \
+			     : "=r"(pointer)                                                \
+			     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, field))); \
+		pointer;                                                                    \
+	})
+
+/*
+ * `size` bytes of the frame; 0 when they are there. Where the kernel has them at hand, as headers
+ * nearly always are, they are read without a call.
+ */
+#define parse_copy(skb, offset, to, size)                                                   \
+	({                                                                                  \
+		const __u8 *near = parse_pointer(skb, data);                                \
+		__u32 at = (offset);                                                        \
+		int failed = 0;                                                             \
+                                                                                            \
+		if (at < PARSE_NEAR && near + at + (size) <= parse_pointer(skb, data_end))  \
+			__builtin_memcpy((to), (const typeof(*(to)) *)(near + at), (size)); \
+		else                                                                        \
+			failed = bpf_skb_load_bytes((skb), at, (to), (size));               \
+		failed;                                                                     \
+	})
+
+/* Quoted packets lie deep in a frame and are rare: one way to read them spares the verifier. */
+#define parse_ip_header(skb, offset, to, mode)                                    \
+	((mode) == PARSE_WHOLE ? parse_copy((skb), (offset), (to), sizeof(*(to))) \
+			       : bpf_skb_load_bytes((skb), (offset), (to), sizeof(*(to))))
 
 static __always_inline int parse_is_icmp_error(const struct packet *packet)
 {
@@ -185,8 +218,7 @@ static __always_inline enum reason parse_icmp(struct __sk_buff *skb, struct pack
 		__be16 sequence;
 	} header;
 
-	if (available < sizeof(header) ||
-	    bpf_skb_load_bytes(skb, packet->l4, &header, sizeof(header)))
+	if (available < sizeof(header) || parse_copy(skb, packet->l4, &header, sizeof(header)))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->icmp_type = header.type;
 	packet->icmp_code = header.code;
@@ -204,7 +236,7 @@ static __always_inline enum reason parse_tcp(struct __sk_buff *skb, struct packe
 	struct parse_tcp_header header;
 	__u32 length;
 
-	if (available < 20 || bpf_skb_load_bytes(skb, packet->l4, &header, PARSE_TCP_BYTES))
+	if (available < 20 || parse_copy(skb, packet->l4, &header, PARSE_TCP_BYTES))
 		return DROP_INVALID_PACKET_DROPPED;
 	length = (header.data_offset >> 4) * 4U;
 	if (length < 20 || length > available)
@@ -221,7 +253,7 @@ static __always_inline enum reason parse_ports(struct __sk_buff *skb, struct pac
 {
 	__be16 ports[2];
 
-	if (available < header_length || bpf_skb_load_bytes(skb, packet->l4, ports, sizeof(ports)))
+	if (available < header_length || parse_copy(skb, packet->l4, &ports, sizeof(ports)))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->kind = PACKET_PORTS;
 	packet->source_port = ports[0];
@@ -271,7 +303,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 	__u32 length, total, available;
 	__u16 fragment;
 
-	if (bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
+	if (parse_ip_header(skb, offset, &header, mode))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->family = 4;
 	address_from_v4(&packet->source, header.source);
@@ -355,7 +387,7 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 offse
 	enum reason reason;
 	__u32 available, end;
 
-	if (bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
+	if (parse_ip_header(skb, offset, &header, mode))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->family = 6;
 	packet->source = header.source;
@@ -422,7 +454,7 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, struct pac
 	enum reason reason = FORWARD_NONE;
 	__u16 type;
 
-	if (bpf_skb_load_bytes(skb, 0, &header, sizeof(header)))
+	if (parse_copy(skb, 0, &header, sizeof(header)))
 		return DROP_INVALID_PACKET_DROPPED;
 	packet->ethertype = header.type;
 	packet->local = !skb->ingress_ifindex;

@@ -66,12 +66,12 @@ def test_no_lookup_is_used_unless_it_was_copied_and_proven() -> None:
         (
             "lookup.h",
             "static __always_inline int f(void)\n{\n\tfound = pol_map.lookup(key);\n"
-            "\tlookup_copy(copy, found, 8);\n\treturn copy->rule;\n}",
+            "\tlookup_copy(copy, found);\n\treturn copy->rule;\n}",
         ),
         (
             "lookup.h",
             "static __always_inline int f(void)\n{\n\tfound = pol_map.lookup(key);\n"
-            "\tlookup_copy(copy, found, 8);\n\tlookup_proven(s, 1, 2);\n\treturn found->rule;\n}",
+            "\tlookup_copy(copy, found);\n\tlookup_proven(s, 1, 2);\n\treturn found->rule;\n}",
         ),
     ],
     ids=["outside lookup.h", "not proven", "used beside the copy"],
