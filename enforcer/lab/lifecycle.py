@@ -25,7 +25,7 @@ from enforcer.lab.api import bringup, journal
 from enforcer.lab.api.control_plane import PROGRAMS
 from enforcer.lab.api.topology import hollow_nodes
 from enforcer.lab.ledger import STATE_FILE, Backing, Ledger, Lock, Phase, State
-from enforcer.lab.names import NETNS_ROOT, NODE, Places, Shape
+from enforcer.lab.names import NETNS_ROOT, NODE, POD_INTERFACES, Places, Shape
 from enforcer.lab.parts import (
     POLL_SECONDS,
     READY_SECONDS,
@@ -226,6 +226,7 @@ def _enforcer_arguments(ledger: Ledger) -> tuple[str, ...]:
         *file,
         *("--pin-dir", str(places.pins)),
         *("--run-dir", str(places.enforcer_run)),
+        *("--watch-interfaces", POD_INTERFACES),
     )
 
 

@@ -33,6 +33,8 @@ GATEWAYS = ("169.254.1.1", "fe80::1")
 leads to the host-side veth.
 """
 DEFAULT_LAB = "lab"
+POD_INTERFACES = "rf*"
+"""Host-side veths of pods, for the agent's `--watch-interfaces`."""
 
 RUN_ROOT = Path("/run/ringfence/lab")
 PIN_ROOT = Path("/sys/fs/bpf/ringfence")

@@ -18,7 +18,7 @@ from enforcer.lab import netns
 from enforcer.lab.api import control_plane, enforcement, kubeconfig
 from enforcer.lab.api.topology import HollowNode, hollow_nodes
 from enforcer.lab.ledger import Backing, Ledger, State, write_atomically
-from enforcer.lab.names import Places
+from enforcer.lab.names import POD_INTERFACES, Places
 from enforcer.lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from enforcer.lab.processes import Process
 from generators.errors import RingfenceError
@@ -129,6 +129,7 @@ def _enforcer_command(ledger: Ledger, node: HollowNode) -> tuple[str, ...]:
         *file,
         *("--pin-dir", str(node.places.pins)),
         *("--run-dir", str(node.places.enforcer_run)),
+        *("--watch-interfaces", POD_INTERFACES),
         *cni,
     )
 
