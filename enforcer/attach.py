@@ -133,6 +133,11 @@ def _filters_mark(pin_dir: Path, ifindex: int) -> Path:
     return pin_dir / LINKS / f"{ifindex}-filters"
 
 
+def _unclaimed_mark(pin_dir: Path, ifindex: int) -> Path:
+    """A directory that says that the interface is closed because nobody knows whose it is."""
+    return pin_dir / LINKS / f"{ifindex}-unclaimed"
+
+
 def _filter_name(pin_path: Path, hook: _Hook) -> str:
     return f"ringfence {pin_path}/{hook.program}"
 
@@ -343,6 +348,24 @@ def pinned(pin_path: Path) -> frozenset[int]:
     return frozenset(int(number) for number in numbers if number.isdecimal())
 
 
+def mark_unclaimed(pin_path: Path, ifindex: int) -> None:
+    """Let the next agent know that an interface is closed because nobody knows whose it is."""
+    _unclaimed_mark(pin_path.parent, ifindex).mkdir(mode=0o700, exist_ok=True)
+
+
+def unmark_unclaimed(pin_path: Path, ifindex: int) -> None:
+    """It is somebody's, or open."""
+    with suppress(FileNotFoundError):
+        _unclaimed_mark(pin_path.parent, ifindex).rmdir()
+
+
+def unclaimed(pin_path: Path) -> frozenset[int]:
+    """The interfaces that are marked so, by this agent or an earlier one."""
+    with _of_pins(pin_path):
+        marks = list((pin_path.parent / LINKS).glob("*-unclaimed"))
+    return frozenset(int(mark.name.partition("-")[0]) for mark in marks)
+
+
 def is_ours(pin_path: Path, ifindex: int) -> bool:
     """Whether programs of ours were put on an interface, of any version and in any way."""
     pins = (_link_pin(pin_path.parent, ifindex, hook) for hook in HOOKS)
@@ -386,7 +409,7 @@ def forget(pin_path: Path, ifindex: int) -> None:
     """Remove the pins that belong to an interface which is gone."""
     with _alone:
         _remove_links(pin_path.parent, ifindex)
-        for mark in (_qdisc_mark, _filters_mark):
+        for mark in (_qdisc_mark, _filters_mark, _unclaimed_mark):
             with suppress(FileNotFoundError):
                 mark(pin_path.parent, ifindex).rmdir()
 

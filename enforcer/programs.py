@@ -66,15 +66,27 @@ class Programs:
         event(log, "attached", ifindex=ifindex, mode=self._attached[ifindex])
         return ""
 
+    def unclaimed(self) -> frozenset[int]:
+        """The interfaces that `close` has closed, in this agent or an earlier one."""
+        return attach.unclaimed(self._pins)
+
     def close(self, ifindex: int) -> bool:
         """Put the programs on an interface that has none; whether that was done."""
-        return not attach.is_ours(self._pins, ifindex) and not self.put_on(ifindex)
+        if attach.is_ours(self._pins, ifindex) or self.put_on(ifindex):
+            return False
+        attach.mark_unclaimed(self._pins, ifindex)
+        return True
+
+    def claim(self, ifindex: int) -> None:
+        """A closed interface turned out to be a pod's, or is gone."""
+        attach.unmark_unclaimed(self._pins, ifindex)
 
     def take_off(self, ifindex: int) -> None:
         """The programs from an interface that is none of a pod's, as far as anybody knows."""
         self._attached.pop(ifindex, None)
         try:
             attach.detach(self._pins, ifindex)
+            attach.unmark_unclaimed(self._pins, ifindex)
         except RingfenceError as error:
             event(log, "detach_failed", logging.ERROR, ifindex=ifindex, error=str(error))
 

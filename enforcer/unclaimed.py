@@ -3,7 +3,8 @@
 The agent's loop asks at every tick. Such a pod began before the agent, and neither CNI nor routes
 nor the runtime's records say which interface it has. What may surprise: interfaces of containers
 that are no pods are closed with it where their names are like those of pods, and opened again when
-no walled pod is lost any more. Interfaces that came after the agent are the watcher's to close.
+no walled pod is lost any more, by whichever agent: what is closed is written down beside the pins.
+Interfaces that came after the agent are the watcher's to close.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from generators.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
 
+ANY = ("*",)
+"""Whatever the names were when an earlier agent closed them."""
+
 
 class Unclaimed:
     """The interfaces that this has closed; `patterns` say which names are looked at."""
@@ -27,7 +31,7 @@ class Unclaimed:
         self._patterns = patterns
         self._old: frozenset[int] | None = None
         """Those of nobody when the agent began."""
-        self._closed: set[int] = set()
+        self._closed = set(programs.unclaimed())
 
     def keep(self, walled: Mapping[str, bool]) -> None:
         """Close what has to be closed now, and open what has not."""
@@ -46,7 +50,9 @@ class Unclaimed:
                 self._closed.add(ifindex)
                 told = {"ifindex": ifindex, "pods": lost}
                 event(log, "unclaimed_interface_closed", logging.WARNING, **told)
-        self._closed &= unclaimed
+        for ifindex in self._closed - self._residents.unclaimed(ANY):
+            self._programs.claim(ifindex)
+            self._closed.discard(ifindex)
         if not lost:
             for ifindex in self._closed:
                 self._programs.take_off(ifindex)

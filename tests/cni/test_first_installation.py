@@ -92,6 +92,11 @@ def test_a_pod_that_claims_anothers_addresses_opens_nobody(stage: Stage) -> None
     assert stage.reach("t1/victim") == set(), "closed, not open"
     assert stage.reach(STRANGER) == set(), "it may be the victim"
 
+    node.end(node.processes[-1])
+    node.start("--watch-interfaces=vt*")
+    eventually(lambda: all(node.enforces(key) for key in PODS[1:]), "by the next agent")
+    assert stage.reach("t1/victim") == stage.reach(STRANGER) == set(), "still lost, still closed"
+
     node.records.mkdir(parents=True)
     record = {
         "ifName": "eth0",
