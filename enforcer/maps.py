@@ -347,6 +347,17 @@ class Maps:
             until = until or time.monotonic_ns() + GRACE_NANOSECONDS
         kernel.map_update(descriptor, key, layout.pack_endpoint(key, change.value, until))
 
+    def adoption(self) -> Mapping[int, float]:
+        """Seconds for which endpoints of before the first agent still adopt connections, by
+        interface; who adopts none any more is not among them.
+        """
+        now, found = time.monotonic_ns(), {}
+        for key, value in self._dump(Table.ENDPOINTS):
+            held = layout.Endpoint.from_buffer_copy(value)
+            if EndpointFlag.GRACE & held.flags and held.grace_until > now:
+                found[int.from_bytes(key, "little")] = (held.grace_until - now) / NANOSECONDS
+        return found
+
     def memory(self) -> int:
         """Bytes of all maps when they are full, as the kernel accounts them."""
         return sum(kernel.map_memory(handle.fd) for handle in self._handles.values())

@@ -100,6 +100,7 @@ class Service:
             text(request, "endpoint"),
             self._of.settings.node,
             self._of.maps.statistics(),
+            self._of.maps.adoption(),
         )
 
     def _endpoint_log(self, request: Request) -> Answer:

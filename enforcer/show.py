@@ -100,6 +100,9 @@ def status_text(status: Json, *, verbose: bool = False) -> str:
         rows.append(
             ["Not enforced", f"{pod.get('namespace')}/{pod.get('pod')}: {pod.get('reason')}"]
         )
+    for pod in mappings(status.get("adopting")):
+        left = f"{pod.get('secondsLeft')} s more for connections from before the first agent"
+        rows.append(["Adopting", f"{pod.get('namespace')}/{pod.get('pod')}: {left}"])
     return columns(rows)
 
 

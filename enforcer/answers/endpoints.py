@@ -40,7 +40,24 @@ def not_enforced(state: State) -> list[Json]:
     return found
 
 
-def endpoint_get(state: State, name: str, node: str, counted: Iterable[Statistic]) -> Json:
+def adopting(state: State, adoption: Mapping[int, float]) -> list[Json]:
+    """The pods from before the first agent whose segments from the middle of a TCP connection may
+    be answers, by name, and for how many seconds more.
+    """
+    known = [(state.pods[i], seconds) for i, seconds in adoption.items() if i in state.pods]
+    return [
+        {"namespace": pod.namespace, "pod": pod.name, "secondsLeft": round(seconds, 1)}
+        for pod, seconds in sorted(known, key=lambda pair: pair[0].key)
+    ]
+
+
+def endpoint_get(
+    state: State,
+    name: str,
+    node: str,
+    counted: Iterable[Statistic],
+    adoption: Mapping[int, float],
+) -> Json:
     """One endpoint: what isolates it, which revision it has, and its exact counts."""
     ifindex, entry, pod = endpoint_of(state, name)
     directory = Directory(state, node)
@@ -53,6 +70,7 @@ def endpoint_get(state: State, name: str, node: str, counted: Iterable[Statistic
         **_endpoint(state, ifindex, entry, pod),
         "addresses": [*entry.ip4, *entry.ip6],
         "flags": [flag.name for flag in EndpointFlag if flag in entry.flags],
+        "adoptionSecondsLeft": round(adoption.get(ifindex, 0.0), 1),
         "revision": _revisions(state),
         "isolatedBy": isolating,
         "tenantWall": _speakers(directory, wall),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from enforcer.agent import Settings
-from enforcer.answers.endpoints import not_enforced
+from enforcer.answers.endpoints import adopting, not_enforced
 from enforcer.answers.request import Json
 from enforcer.budgets import Usage
 from enforcer.feed import Feed
@@ -34,6 +34,7 @@ def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
         "errors": dict(sorted(state.errors.items())),
         "endpoints": len(state.tables.endpoints),
         "notEnforced": not_enforced(state),
+        "adopting": adopting(state, maps.adoption()),
         "attached": counts(state.attached.values()),
         "sources": {name: _source(source) for name, source in sorted(state.sources.items())},
         "audit": {

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from enforcer import control
+from enforcer.show import mappings, status_text
 from generators.record import RecordEntry, record_documents
 from tests.enforcer.node import Node, deny_ingress, stop
 from tests.testbed.waiting import patience
@@ -56,6 +57,16 @@ def test_a_policy_is_in_force_when_the_agent_says_so(node: Node) -> None:
 
     node.wait(node.write(*node.pods()), agent)
     assert node.reaches("t2/b", "t1/a")
+
+
+def test_status_names_the_pods_that_still_adopt_connections(node: Node) -> None:
+    node.wait(node.write(*node.pods()), node.start())
+    status = control.ask(node.run_dir, {"command": "status"})
+    told = mappings(status["adopting"])
+    assert [f"{pod['namespace']}/{pod['pod']}" for pod in told] == ["t1/a", "t2/b"]
+    assert all(0 < float(str(pod["secondsLeft"])) <= 30 for pod in told)
+    rows = [line for line in status_text(status).splitlines() if line.startswith("Adopting")]
+    assert [row.split()[1] for row in rows] == ["t1/a:", "t2/b:"]
 
 
 def test_a_bad_file_leaves_the_last_good_input_in_force(node: Node) -> None:
