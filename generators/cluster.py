@@ -245,6 +245,9 @@ def _isolated(
         if not is_on_trial(config, namespaces[namespace], tenant)
         for policy in isolation_policies(config, namespace, tenant, nodes)
     }
+    for name in unconfirmed(namespaces.values(), tenants, config):
+        if not is_on_trial(config, namespaces[name], None):
+            wanted |= {p.key: p for p in isolation_policies(config, name, None, nodes)}
     kept = []
     for policy in policies:
         if is_ours(policy.labels):

@@ -36,6 +36,11 @@ def consequences(
 
 def effect(old: TenantConfig, new: TenantConfig, former: str | None, latter: str | None) -> str:
     """Who reaches the namespace's pods from now on; empty where that stays as it is."""
+    if latter is not None and latter not in new.tenants:
+        return (
+            f"stays {latter}'s, in quarantine: closed to everybody but {latter}'s namespaces and"
+            " shared components until it is deleted, moved or released"
+        )
     if former == latter:
         if latter is None or old.label_key == new.label_key:
             return ""
@@ -109,13 +114,14 @@ def _tenants(old: TenantConfig, new: TenantConfig) -> Iterator[str]:
         if name in renamed:
             yield (
                 f"tenant {name} is {renamed[name]} from now on: namespaces that its names claim"
-                f" follow; those that are {name}'s by who made them become nobody's, and open,"
-                " unless an admin labels them"
+                f" follow; those that are {name}'s by who made them stay {name}'s, in quarantine,"
+                " until an admin labels them"
             )
         else:
             yield (
                 f"tenant {name} leaves the file: its namespaces become those of whose names claim"
-                " them; unclaimed, they belong to nobody and every pod may enter them"
+                " them; the others go into quarantine, closed to everybody but each other and"
+                " shared components, until they are deleted, moved or released"
             )
     for name in sorted(come - set(renamed.values())):
         yield f"tenant {name} is new: namespaces that its names claim close to everybody else"

@@ -135,10 +135,16 @@ def _end(evaluator: Evaluator, party: Party) -> EndNote:
     if pod.node:
         what += f" on node {pod.node}"
     reason = ""
-    if evaluator.cluster.config is not None:
-        reason = assign_by_name(evaluator.cluster.config, pod.namespace).reason
-        if pod.namespace in evaluator.quarantined:
+    config = evaluator.cluster.config
+    if config is not None:
+        reason = assign_by_name(config, pod.namespace).reason
+        tenant = evaluator.cluster.tenants.get(pod.namespace)
+        if pod.namespace in evaluator.quarantined and not config.tied(pod.namespace):
             reason = "in quarantine: it carries a tenant label that no record confirms"
+        elif pod.namespace in evaluator.quarantined:
+            reason = f"in quarantine: {reason}"
+        elif tenant is not None and tenant not in config.tenants:
+            reason = f"in quarantine: tenant {tenant} is not in {config.file} any more"
     return EndNote(
         party.name,
         party.address,

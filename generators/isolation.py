@@ -41,34 +41,40 @@ POLICY_NAME = "allow-ingress-namespace"
 
 
 def isolation_policies(
-    config: TenantConfig, namespace: str, tenant: str, nodes: Iterable[Node] = ()
+    config: TenantConfig, namespace: str, tenant: str | None, nodes: Iterable[Node] = ()
 ) -> tuple[NetworkPolicy, ...]:
     """The policies of one namespace: its tenant, shared components and consented grants enter.
 
+    Without a tenant it is in quarantine: only the namespace itself and shared components do.
     `nodes` are those of the cluster: their addresses stand for components on their network.
     """
-    own = Rule(peers=(_labelled(config.label_key, tenant),))
+    known = config.tenant(tenant or "")
+    itself = (NAME_LABEL, namespace) if tenant is None else (config.label_key, tenant)
+    own = Rule(peers=(_labelled(*itself),))
     hosts = _hosts(nodes)
     shared = [rule for component in config.shared for rule in _shared(component, hosts)]
     granted = [
         Rule(peers=(_labelled(config.label_key, grant.tenant),), ports=_ports(grant.ports))
-        for grant in config.consented(tenant)
+        for grant in config.consented(known.name)
     ]
-    masked = [Rule(peers=hosts)] if hosts and config.tenants[tenant].allow_masked else []
-    line = config.tenants[tenant].line
+    masked = [Rule(peers=hosts)] if hosts and known.allow_masked else []
     policy = NetworkPolicy(
         namespace=namespace,
         name=POLICY_NAME,
         ingress=(own, *shared, *granted, *masked),
         labels={MANAGED_BY: MANAGER, POLICY_LABEL: ISOLATION, RULE_LABEL: POLICY_NAME},
-        origin=Origin(config.file, line),
+        origin=Origin(config.file, known.line),
     )
     return (policy,)
 
 
-def is_on_trial(config: TenantConfig, namespace: Namespace, tenant: str) -> bool:
-    """Whether what isolates a tenant's namespace only reports: its policies are not written."""
-    return config.audits(tenant) or namespace.annotations.get(MODE_ANNOTATION) == AUDIT_MODE
+def is_on_trial(config: TenantConfig, namespace: Namespace, tenant: str | None) -> bool:
+    """Whether what isolates a namespace only reports: its policies are not written.
+
+    In quarantine, without a tenant, its annotation is not heard.
+    """
+    asks = tenant is not None and namespace.annotations.get(MODE_ANNOTATION) == AUDIT_MODE
+    return config.audits(tenant) or asks
 
 
 def is_ours(labels: Mapping[str, str]) -> bool:

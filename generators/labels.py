@@ -47,7 +47,7 @@ def label_patch(
     """
     present = labels or {}
     removed: list[RemoveLabel] = [
-        {"op": "remove", "path": f"/metadata/labels/{_escaped(key)}"}
+        {"op": "remove", "path": pointer(key)}
         for key in sorted(unwanted)
         if key in present and key not in wanted
     ]
@@ -56,12 +56,11 @@ def label_patch(
         whole: AddLabels = {"op": "add", "path": "/metadata/labels", "value": missing}
         return [whole]
     added: list[AddLabels] = [
-        {"op": "add", "path": f"/metadata/labels/{_escaped(key)}", "value": value}
-        for key, value in missing.items()
+        {"op": "add", "path": pointer(key), "value": value} for key, value in missing.items()
     ]
     return [*removed, *added]
 
 
-def _escaped(key: str) -> str:
-    """A label key as a JSON Pointer token (RFC 6901): `~` first, or `/` would be escaped twice."""
-    return key.replace("~", "~0").replace("/", "~1")
+def pointer(key: str) -> str:
+    """JSON Pointer of a label (RFC 6901): `~` is escaped first, or `/` would be escaped twice."""
+    return "/metadata/labels/" + key.replace("~", "~0").replace("/", "~1")

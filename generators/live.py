@@ -8,9 +8,10 @@ the name decide here; a label that the controller has not looked at yet proves n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from generators.cluster import Cluster, declared_namespaces, from_record, known_nodes
+from generators.errors import InputError, InvalidConfig, Problem
 from generators.isolation import is_ours
 from generators.kube.client import Client, Scope
 from generators.kube.resources import (
@@ -37,10 +38,14 @@ from generators.objects import (
 from generators.plan import Wanted, wanted_for
 from generators.record import RECORD_NAMESPACE, read_record
 from generators.tenancy import ownership
+from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
 from generators.tenants.packed import DIGEST, GUARD_NAME, TEXT, unpacked
 
 API = Origin("api-server")
+MOUNTED = "ringfence-tenants"
+"""The chart's ConfigMap with the tenant file."""
+SHOWN_DIGEST = 12
 POLICY_INPUTS = (NAMESPACES, NETWORK_POLICIES, NODES, CONFIG_MAPS)
 ALL_INPUTS = (*POLICY_INPUTS, PODS, SERVICES, ENDPOINT_SLICES)
 
@@ -75,6 +80,61 @@ def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...
         decided = ownership(config, namespace, record.get(namespace.uid), lambda: False)
         found += wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What a cluster says of its tenants: the file in force, and a sentence about it."""
+
+    config: TenantConfig | None
+    said: str
+
+
+def installed(documents: Documents) -> Installed:
+    """By which tenant file a cluster goes: the one in force, else the one that is mounted.
+
+    InputError where namespaces are recorded and no file is to be found: every answer would be of a
+    cluster without tenants.
+    """
+    guard, mount = f"{RECORD_NAMESPACE}/{GUARD_NAME}", f"{RECORD_NAMESPACE}/{MOUNTED}"
+    now, mounted = in_force(documents, guard), _mounted(documents, mount)
+    if now is not None and mounted is not None and mounted.digest != now.digest:
+        what = f"tenants by the file in force (ConfigMap {guard}, {_short(now)})"
+        return Installed(now, f"{what}; ConfigMap {mount} holds another one, {_short(mounted)}")
+    for config, name in ((now, guard), (mounted, mount)):
+        if config is not None:
+            return Installed(config, f"tenants by the record and ConfigMap {name}")
+    if read_record(documents.config_maps):
+        what = "namespaces are recorded for tenants, but neither this one nor the file in force"
+        where = f"ConfigMaps {mount} and {guard}"
+        raise InputError([Problem(where, 0, "tenants.yaml", what, "give the file with -c FILE")])
+    said = f"no tenants: nothing is recorded in namespace {RECORD_NAMESPACE}"
+    return Installed(None, f"{said}; NetworkPolicies alone speak")
+
+
+def differing(config: TenantConfig, documents: Documents) -> tuple[str, ...]:
+    """Says that a tenant file is not the one by which the cluster goes."""
+    now = in_force(documents, "") or _mounted(documents, "")
+    if now is None or now.digest == config.digest:
+        return ()
+    what = f"{config.file} ({_short(config)}) is not the tenant file in force ({_short(now)})"
+    return (f"{what}: the answer is what would be under it",)
+
+
+def _mounted(documents: Documents, file: str) -> TenantConfig | None:
+    """The file in the chart's ConfigMap, if it is right."""
+    named = (m for m in documents.config_maps if m.name == MOUNTED)
+    data = next(
+        (m.data.get("tenants.yaml") for m in named if m.namespace == RECORD_NAMESPACE), None
+    )
+    try:
+        return None if data is None else parse_tenants(data.encode(), file)
+    except (InputError, InvalidConfig):
+        return None
+
+
+def _short(config: TenantConfig) -> str:
+    return config.digest[:SHOWN_DIGEST]
 
 
 def in_force(documents: Documents, file: str) -> TenantConfig | None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from generators.isolation import is_on_trial, is_ours, isolation_policies
 from generators.objects import Namespace, NetworkPolicy, Node
-from generators.tenants.assignment import Assignment, assign_by_name
+from generators.tenants.assignment import Assignment, Outcome, assign_by_name
 from generators.tenants.model import TenantConfig
 
 
@@ -63,6 +63,10 @@ def wanted_for(
     labels = {k: v for k, v in namespace.labels.items() if k not in gone}
     labelled = replace(namespace, labels=dict(sorted({**labels, **assignment.labels}.items())))
     tenant = assignment.tenant
+    if assignment.outcome is Outcome.AMBIGUOUS:
+        return _in_quarantine(config, labelled, None, assignment.reason, nodes)
+    if tenant is not None and tenant not in config.tenants:
+        return _in_quarantine(config, labelled, tenant, assignment.reason, nodes)
     if tenant is None:
         if config.label_key not in namespace.labels:
             former = f"{assignment.reason}; labels of its former tenant go"
@@ -78,6 +82,19 @@ def wanted_for(
             for policy in isolation_policies(config, namespace.name, tenant, nodes)
         ),
     )
+
+
+def _in_quarantine(
+    config: TenantConfig, labelled: Namespace, tenant: str | None, why: str, nodes: Sequence[Node]
+) -> tuple[Wanted, ...]:
+    """Closed, until somebody decides whose it is; its tenant, if it had one, is the file's no
+    more."""
+    because = f"in quarantine: {why}"
+    found = [Wanted(labelled, because)]
+    if not is_on_trial(config, labelled, tenant):
+        policies = isolation_policies(config, labelled.name, tenant, nodes)
+        found += [Wanted(policy, because) for policy in policies]
+    return tuple(found)
 
 
 def wanted_by_name(

@@ -142,7 +142,8 @@ def tenants_of(
 def unconfirmed(
     namespaces: Iterable[Namespace], tenants: Mapping[str, str], config: TenantConfig
 ) -> frozenset[str]:
-    """Namespaces in quarantine: they carry a tenant label, but nothing says that it is true.
+    """Namespaces in quarantine: they carry a tenant label, but nothing says that it is true, or two
+    tenants claim their name equally well, and nobody has decided.
 
     Protected and shared namespaces belong to nobody, whatever their label; it just selects nothing.
     """
@@ -150,7 +151,7 @@ def unconfirmed(
     return frozenset(
         namespace.name
         for namespace in namespaces
-        if config.label_key in namespace.labels
-        and namespace.name not in tenants
+        if namespace.name not in tenants
         and namespace.name not in nobodys
+        and (config.label_key in namespace.labels or config.tied(namespace.name))
     )

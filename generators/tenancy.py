@@ -12,6 +12,11 @@ is only asked where the answer matters.
     a tenant that is not in file | held as it is        | set back
     none, though recorded        | the name decides     | set again
 
+What is undecided is in quarantine, `quarantined`: a name that two tenants claim equally well, and a
+namespace whose recorded tenant has left the file while no other claims its name. The latter keeps
+label and record until it is deleted, an admin labels it for another tenant, or takes the label off,
+which releases it.
+
 A namespace that changes its tenant also loses the further labels that its former tenant's entry
 set (`left_behind`); the record is what knows the former tenant.
 """
@@ -35,6 +40,10 @@ class Finding(StrEnum):
     MOVED = "TenantChanged"
     UNKNOWN_TENANT = "UnknownTenant"
     TENANT_GONE = "TenantRemoved"
+    AMBIGUOUS = "TenantAmbiguous"
+    RELEASED = "TenantReleased"
+    CLAIMED = "TenantAssigned"
+    """An existing namespace becomes a tenant's by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,8 @@ class Ownership:
     finding: Finding | None = None
     held: bool = False
     """Nothing is to be written: the label waits in quarantine for a newer tenant file."""
+    quarantined: bool = False
+    """Nobody has decided whose it is: closed until somebody does."""
     left_behind: frozenset[str] = frozenset()
     """Keys of labels that go, because the former tenant's entry set them."""
 
@@ -100,10 +111,14 @@ def _decide(
         # The projection of what was agreed so far, not somebody's new wish.
         return standing
     if label is None:
-        withdrawn = standing.basis is Basis.ADMISSION and proven()
-        return Ownership(named, finding=Finding.MOVED) if withdrawn else standing
+        withdrawable = standing.basis is Basis.ADMISSION or standing.quarantined
+        if recorded is None:
+            return replace(standing, finding=Finding.CLAIMED)
+        if not withdrawable or not proven():
+            return standing
+        return _by_name(named, Finding.RELEASED if standing.quarantined else Finding.MOVED)
     if not proven():
-        return Ownership(standing.assignment, standing.basis, Finding.LABEL_SET_BACK)
+        return replace(standing, finding=Finding.LABEL_SET_BACK)
     if label not in config.tenants:
         return Ownership(standing.assignment, standing.basis, Finding.UNKNOWN_TENANT, held=True)
     moved = Finding.MOVED if recorded is not None else None
@@ -114,7 +129,9 @@ def _decide(
 def _standing(config: TenantConfig, named: Assignment, recorded: RecordEntry | None) -> Ownership:
     """What holds when the label is not believed."""
     if recorded is None:
-        return Ownership(named)
+        return _by_name(named, None)
+    if recorded.tenant not in config.tenants and named.tenant is None:
+        return _gone(config, recorded)
     if recorded.tenant not in config.tenants:
         return Ownership(named, finding=Finding.TENANT_GONE)
     # A tie of names is a mistake in the file; it must not take down a wall that stands.
@@ -124,6 +141,22 @@ def _standing(config: TenantConfig, named: Assignment, recorded: RecordEntry | N
         return Ownership(assigned, recorded.basis)
     changed = named.tenant != recorded.tenant
     return Ownership(named, finding=Finding.MOVED if changed else None)
+
+
+def _by_name(named: Assignment, finding: Finding | None) -> Ownership:
+    if named.outcome is Outcome.AMBIGUOUS:
+        return Ownership(named, finding=Finding.AMBIGUOUS, quarantined=True)
+    return Ownership(named, finding=finding)
+
+
+def _gone(config: TenantConfig, recorded: RecordEntry) -> Ownership:
+    reason = (
+        f"tenant {recorded.tenant} is not in {config.file} any more; delete the namespace, label it"
+        f" for another tenant, or `ringfence namespace label {recorded.namespace} --release`"
+    )
+    labels = {config.label_key: recorded.tenant}
+    held = Assignment(recorded.namespace, recorded.tenant, Outcome.ASSIGNED, reason, labels)
+    return Ownership(held, recorded.basis, Finding.TENANT_GONE, quarantined=True)
 
 
 def _assigned(config: TenantConfig, namespace: str, tenant: str, reason: str) -> Assignment:

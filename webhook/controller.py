@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from generators.kyverno.guard import Limits
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from generators.objects import Namespace, NetworkPolicy, Node
+from generators.tenancy import Finding
 from generators.tenants.last_good import LastGood
 from webhook import permissions, policy_crds, readiness
 from webhook.admission_keeper import AdmissionKeeper, Where
@@ -444,6 +447,7 @@ class Controller:
                 namespaces=len(self._namespaces.store),
                 problem=self.tenants.problem or self._waiting(),
                 policies=self._book.summary() if self._book is not None else "",
+                undecided={n: why for n, (_, why) in self._reconciler.undecided().items()},
             )
         )
 
@@ -491,9 +495,15 @@ class Controller:
             unproven=self._guard.unproven,
             behind=len(self._guard.behind),
             recorded=count(self._ledger.snapshot().values()),
+            undecided=self._undecided(),
             certificate_expiry=kept.certificate.not_valid_after_utc.timestamp() if kept else None,
             authority_expiry=kept.authorities[0].not_valid_after_utc.timestamp() if kept else None,
         )
+
+    def _undecided(self) -> Mapping[Finding, int]:
+        if self._starting or not self._leads():
+            return {}
+        return Counter(finding for finding, _ in self._reconciler.undecided().values())
 
     def _followed(self) -> tuple[ReflectorStats, ...]:
         """One a resource; of those that are followed twice, the one that tenancy rests on."""

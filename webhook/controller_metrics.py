@@ -27,6 +27,7 @@ from generators.kube.resources import (
     MUTATING_WEBHOOKS,
     VALIDATING_WEBHOOKS,
 )
+from generators.tenancy import Finding
 from webhook.guard import GuardState
 from webhook.metrics import tenant_file_metrics
 from webhook.registration import Found
@@ -53,6 +54,8 @@ class Moment:
     """Replicas of the webhook that have not read the tenant file that is wanted."""
     recorded: Mapping[str, int]
     """Namespaces by tenant."""
+    undecided: Mapping[Finding, int]
+    """Namespaces in quarantine, by what is to be decided."""
     certificate_expiry: float | None
     authority_expiry: float | None
 
@@ -140,6 +143,14 @@ class _AtTheScrape(Collector):
         for tenant, count in sorted(moment.recorded.items()):
             namespaces.add_metric((tenant,), count)
         yield namespaces
+        undecided = GaugeMetricFamily(
+            "ringfence_controller_undecided_namespaces",
+            "Namespaces in quarantine until somebody decides, by the reason of their Event.",
+            labels=("reason",),
+        )
+        for finding in (Finding.AMBIGUOUS, Finding.TENANT_GONE, Finding.UNKNOWN_TENANT):
+            undecided.add_metric((finding.value,), moment.undecided.get(finding, 0))
+        yield undecided
         yield from _certificates(moment)
 
 

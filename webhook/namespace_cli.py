@@ -85,6 +85,12 @@ def namespace() -> None:
     is_flag=True,
     help="Change nothing; say which of the labels are missing, exit code 1.",
 )
+@click.option(
+    "--release",
+    is_flag=True,
+    help="End the quarantine of a namespace whose tenant has left the tenant file: it belongs to"
+    " nobody, and every pod may enter it. Only admins of the tenant file may.",
+)
 def label(
     name: str,
     labels: tuple[tuple[str, str], ...],
@@ -93,6 +99,7 @@ def label(
     kubeconfig: str | None,
     seconds: float,
     check: bool,
+    release: bool,
 ) -> None:
     """Make the labels that a field manager has set on namespace NAME exactly these.
 
@@ -105,6 +112,11 @@ def label(
     from webhook.namespace_apply import label as put
     from webhook.namespace_labels import Act, Wish
 
+    if release:
+        if labels or removed or check:
+            raise click.UsageError("--release goes without labels, --remove and --check")
+        _release(name, kubeconfig)
+        return
     wanted = dict(labels)
     if len(wanted) != len(labels):
         raise click.UsageError("the same label is given twice")
@@ -120,3 +132,11 @@ def label(
         outcome = put(client, wish, Patience(seconds, waiting), act)
     for line in outcome.lines():
         click.echo(line)
+
+
+def _release(name: str, kubeconfig: str | None) -> None:
+    from generators.kube.client import Client
+    from webhook.namespace_release import release
+
+    with Client.connect(kubeconfig, user_agent="ringfence-namespace") as client:
+        click.echo(release(client, name))

@@ -27,7 +27,7 @@ from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
 from generators.kube.store import Store
 from generators.kyverno.ownership import KYVERNO
-from generators.labels import MODE_ANNOTATION, OWN_KEYS, POLICY_LABEL
+from generators.labels import MODE_ANNOTATION, OWN_KEYS, POLICY_LABEL, pointer
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, Wanted, plan, wanted_for
@@ -42,7 +42,14 @@ API = Origin("api-server")
 ANOTHER_FILE_SECONDS = 0.5
 ECHO_SECONDS = 2.0
 """The longest that a watch takes to bring back what was written, on a good day."""
-WARNINGS = frozenset({Finding.LABEL_SET_BACK, Finding.UNKNOWN_TENANT})
+WARNINGS = frozenset(
+    {
+        Finding.LABEL_SET_BACK,
+        Finding.UNKNOWN_TENANT,
+        Finding.AMBIGUOUS,
+        Finding.TENANT_GONE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,12 @@ class Reconciler:
         somebody deleted one that is missing."""
         self._echoes: dict[tuple[str, str, str], tuple[float, object]] = {}
         """What was just written and has not come back by the watch: not to be written again."""
+        self._undecided: dict[str, tuple[Finding, str]] = {}
+        """Namespaces in quarantine, and why."""
+
+    def undecided(self) -> Mapping[str, tuple[Finding, str]]:
+        """Namespaces that wait in quarantine for somebody to decide whose they are, by name."""
+        return dict(sorted(self._undecided.copy().items()))
 
     def forget_seen(self) -> None:
         """Leading begins: who led meanwhile may have deleted what was seen before."""
@@ -83,6 +96,8 @@ class Reconciler:
         """Take every step that can be taken now. KubeErrors leave it for another attempt."""
         namespace = self._desk.namespaces.get(Key("", name))
         self._forget_others(name, namespace)
+        if namespace is None or namespace.terminating:
+            self._undecided.pop(name, None)
         if namespace is not None and not namespace.terminating:
             self.bring(config, namespace)
 
@@ -98,14 +113,20 @@ class Reconciler:
             # The next file came in force under our hands: it decides.
             self._desk.later(name, ANOTHER_FILE_SECONDS)
             return
-        if decided.held:
+        if (decided.held or decided.quarantined) and decided.finding is not None:
+            self._undecided[name] = decided.finding, decided.assignment.reason
             self._tell(namespace, decided)
+        else:
+            self._undecided.pop(name, None)
+        if decided.held:
             return
         entry = decided.entry(name)
         labelled = config.label_key in namespace.labels
         if entry is not None and entry != recorded and not labelled:
             # Comes again once the record is written, which then has forgotten the former tenant.
             self._strip(config, namespace, decided)
+            if decided.finding is Finding.CLAIMED:
+                self._tell(namespace, decided)
             self._desk.ledger.submit(namespace.uid, entry)
             return
         changes = self._without_echoes(namespace, self._changes(config, namespace, decided))
@@ -116,6 +137,8 @@ class Reconciler:
                 self._tell(namespace, decided)
         if entry is None and recorded is not None:
             self._desk.ledger.submit(namespace.uid, None)
+            if decided.finding is Finding.RELEASED:
+                self._tell(namespace, decided)
         for change in changes:
             if change.kind == "NetworkPolicy":
                 self._policy(namespace, change)
@@ -138,7 +161,7 @@ class Reconciler:
 
     def _nodes(self, config: TenantConfig, tenant: str | None) -> tuple[Node, ...]:
         """The nodes, where the policies of a tenant name their addresses at all."""
-        masked = tenant is not None and config.tenants[tenant].allow_masked
+        masked = tenant is not None and config.tenant(tenant).allow_masked
         if not masked and not any(component.host_network for component in config.shared):
             return ()
         return tuple(node for _, node in sorted(self._desk.nodes.snapshot().items()))
@@ -216,7 +239,7 @@ class Reconciler:
         tests: list[Document] = [{"op": "test", "path": "/metadata/uid", "value": namespace.uid}]
         # What is absent tests equal to null; every namespace has a label, that of its name.
         for key in dict.fromkeys([config.label_key, *gone]):
-            tests.append({"op": "test", "path": _pointer(key), "value": namespace.labels.get(key)})
+            tests.append({"op": "test", "path": pointer(key), "value": namespace.labels.get(key)})
         return tests
 
     def _policy(self, namespace: Namespace, change: Change) -> None:
@@ -285,7 +308,8 @@ class Reconciler:
             return
         warn = decided.finding in WARNINGS
         tenant = decided.assignment.tenant or "nobody"
-        note = f"belongs to {tenant}: {decided.assignment.reason}"
+        where = "is in quarantine" if decided.quarantined else f"belongs to {tenant}"
+        note = f"{where}: {decided.assignment.reason}"
         severity = Severity.WARNING if warn else Severity.NORMAL
         self._desk.recorder.tell(namespace, decided.finding.value, severity, note)
 
@@ -355,11 +379,7 @@ def _operations(present: Mapping[str, str], labels: Document) -> list[Document]:
     found: list[Document] = []
     for key, value in labels.items():
         if value is None:
-            found.append({"op": "remove", "path": _pointer(key)})
+            found.append({"op": "remove", "path": pointer(key)})
         else:
-            found.append({"op": "add", "path": _pointer(key), "value": value})
+            found.append({"op": "add", "path": pointer(key), "value": value})
     return found
-
-
-def _pointer(key: str) -> str:
-    return "/metadata/labels/" + key.replace("~", "~0").replace("/", "~1")

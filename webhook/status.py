@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -22,6 +22,8 @@ from generators.record import RecordEntry
 from webhook.settings import FIELD_MANAGER
 
 STATUS_NAME = "ringfence-status"
+NAMED = 100
+"""How many namespaces in quarantine are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Status:
     problem: str = ""
     policies: str = ""
     """What is in force of Kyverno policies; empty without `--policies`."""
+    undecided: Mapping[str, str] = field(default_factory=dict)
+    """Namespaces in quarantine, and why."""
 
     def data(self, generation: int) -> dict[str, str]:
         """As ConfigMap data."""
@@ -47,7 +51,15 @@ class Status:
             "tenants": orjson.dumps(dict(sorted(self.tenants.items()))).decode(),
             "problem": self.problem,
             **({"policies": self.policies} if self.policies else {}),
+            **({"undecided": _listed(self.undecided)} if self.undecided else {}),
         }
+
+
+def _listed(undecided: Mapping[str, str]) -> str:
+    """One line a namespace, the first of them: a ConfigMap has an end."""
+    lines = [f"{name}: {why}" for name, why in sorted(undecided.items())]
+    more = len(lines) - NAMED
+    return "\n".join([*lines[:NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
 def count(entries: Iterable[RecordEntry]) -> Mapping[str, int]:

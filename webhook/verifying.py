@@ -46,6 +46,8 @@ def _status(client: Client, namespace: str, digest: str) -> Iterator[str]:
         yield f"[+]namespaces: all {status.get('namespaces', '')} follow it"
     else:
         yield "[-]namespaces: not all of them follow it yet"
+    for line in status.get("undecided", "").splitlines():
+        yield f"[!]in quarantine: {line}"
 
 
 def _registered(client: Client) -> Iterator[str]:

@@ -20,7 +20,8 @@ config_option = click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    help="Tenant file: labels namespaces, generates isolation policies, puts up the tenant wall.",
+    help="Tenant file: labels namespaces, generates isolation policies, puts up the tenant wall."
+    " Without it a live cluster's own file and record count.",
 )
 required_config_option = click.option(
     "-c",
@@ -110,9 +111,22 @@ def load_cluster(
 
     config = load_config(config_file)
     if kubeconfig is not None:
-        from generators.live import cluster_under, read_live
-
-        return cluster_under(config, read_live(kubeconfig))
+        return _live_cluster(config, kubeconfig)
     cluster = from_objects(read(files), config)
     warn(cluster.warnings)
     return cluster
+
+
+def _live_cluster(config: TenantConfig | None, kubeconfig: str) -> Cluster:
+    """With a tenant file as it would be, without one as it is, by the cluster's own."""
+    from generators.cluster import from_record
+    from generators.live import cluster_under, differing, installed, read_live
+    from generators.output import notes
+
+    documents = read_live(kubeconfig)
+    if config is not None:
+        notes(differing(config, documents))
+        return cluster_under(config, documents)
+    found = installed(documents)
+    notes([found.said])
+    return from_record(documents, found.config)

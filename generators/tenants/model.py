@@ -265,6 +265,14 @@ class TenantConfig:
         """The strongest claims on a namespace name; those of two tenants are a tie."""
         return self._claims.strongest(namespace)
 
+    def tied(self, namespace: str) -> bool:
+        """Whether two tenants claim a namespace name equally well."""
+        return len({claim.tenant for claim in self.claims(namespace)}) > 1
+
+    def tenant(self, name: str) -> Tenant:
+        """A tenant by name; one that has left the file has a name and nothing else."""
+        return self.tenants.get(name) or Tenant(name)
+
     def memberships(self, username: str, groups: frozenset[str]) -> tuple[Membership, ...]:
         """The tenants that name this requester as a member, one entry each, by tenant name."""
         return self._members.of(username, groups)
@@ -280,7 +288,7 @@ class TenantConfig:
         sides allow.
         """
         grants = []
-        for ours in self.tenants[tenant].allow_from:
+        for ours in self.tenant(tenant).allow_from:
             other = self.tenants.get(ours.tenant)
             for theirs in other.allow_to if other else ():
                 if theirs.tenant != tenant:

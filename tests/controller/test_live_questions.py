@@ -137,7 +137,7 @@ def test_a_plan_says_what_another_key_means_for_each_namespace(
     assert annas[0]["effect"].startswith("opens to nobody")
 
 
-def test_a_plan_says_whom_a_tenant_that_leaves_the_file_opens(
+def test_a_plan_says_what_becomes_of_a_tenant_that_leaves_the_file(
     lived_in: Cluster, ringfence: Run, tmp_path: Path
 ) -> None:
     file = tmp_path / "tenants.yaml"
@@ -146,5 +146,31 @@ def test_a_plan_says_whom_a_tenant_that_leaves_the_file_opens(
     file.write_text(kept.replace(grant, ""))
     done = ringfence("plan", "-c", file, *where(lived_in))
     assert "tenant test02 leaves the file" in done.stdout
-    assert "leaves tenant test02 and belongs to nobody" in done.stdout
-    assert "every pod may enter it" in done.stdout
+    assert "stays test02's, in quarantine: closed to everybody but" in done.stdout
+    assert "in quarantine: tenant test02 is not in" in done.stdout
+    assert "every pod may enter" not in done.stdout
+
+
+def test_without_a_tenant_file_the_cluster_s_own_decides(lived_in: Cluster, ringfence: Run) -> None:
+    asked = ("a-test01/db", "b-test02/db", "5432/TCP", *where(lived_in))
+    done = ringfence("trace", *asked, "--expect", "DROPPED")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DROPPED (TENANT_WALL)" in done.stdout
+    assert (
+        "note: tenants by the record and ConfigMap ringfence-system/ringfence-guard" in done.stderr
+    )
+    found = verdicts(ringfence("matrix", *where(lived_in), "-o", "json").stdout)
+    assert found["a-test01/db", "b-test02/db"] == "DROPPED"
+    assert found["b-test02/db", "annas/db"] == "FORWARDED"
+
+
+def test_another_file_than_the_cluster_s_is_said(
+    lived_in: Cluster, ringfence: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "tenants.yaml"
+    file.write_text(TENANTS.replace("test02", "test03"))
+    asked = ("a-test01/db", "b-test02/db", "5432/TCP", *where(lived_in))
+    told = ringfence("trace", *asked, "-c", file).stderr
+    assert f"note: {file}" in told
+    assert "is not the tenant file in force" in told
+    assert ringfence("trace", *asked, "-c", lived_in.tenants).stderr == ""

@@ -64,6 +64,7 @@ def controller(folder: Path) -> CollectorRegistry:
         unproven=0,
         behind=0,
         recorded={"test01": 1},
+        undecided={},
         certificate_expiry=1.0,
         authority_expiry=1.0,
     )

@@ -44,7 +44,7 @@ ROWS = {
     "mode": (("mode: strict", "mode: audit"), "nothing is cut"),
     "admin": (("[platform-team]", "[platform-team, ops]"), "new admins, .*: group ops"),
     "no admin": (("[platform-team]", "[ops]"), "no admins any more: group platform-team"),
-    "rename": (("name: two\n", "name: deux\n"), "two is deux from now on: .*, and open"),
+    "rename": (("name: two\n", "name: deux\n"), "two is deux from now on: .*, in quarantine"),
     "affix": (('["-two"]', '["-zwei"]'), 'suffix "-two" is two\'s no more'),
     "affix, new": (('["-two"]', '["-zwei"]'), 'suffix "-zwei" is two\'s: namespaces .* follow'),
     "member": (("[team-one]", "[team-one, x]"), "new members of one: group x"),
@@ -73,7 +73,7 @@ def test_a_tenant_that_leaves_says_that_its_namespaces_open() -> None:
     )
     (first, *_) = consequences(config(OLD), config(new))
     assert first.startswith("tenant two leaves the file")
-    assert "every pod may enter them" in first
+    assert "the others go into quarantine" in first
 
 
 def test_the_same_file_means_nothing() -> None:

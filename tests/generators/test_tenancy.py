@@ -23,11 +23,12 @@ tenants:
     namespaces: {suffixes: ["-one"]}
     labels: {cost-centre: "1"}
   - name: two
-    namespaces: {suffixes: ["-two"]}
+    namespaces: {prefixes: ["tie-"], suffixes: ["-two"]}
 """
 NAME, ADMISSION = Basis.NAME, Basis.ADMISSION
 SET_BACK, MOVED = Finding.LABEL_SET_BACK, Finding.MOVED
 UNKNOWN, GONE = Finding.UNKNOWN_TENANT, Finding.TENANT_GONE
+CLAIMED, TIE, RELEASED = Finding.CLAIMED, Finding.AMBIGUOUS, Finding.RELEASED
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def decide(
 
 ROWS = [
     # name, label, record, proven -> tenant, basis, finding
-    pytest.param("a-one", None, None, None, "one", NAME, None, id="existed before"),
+    pytest.param("a-one", None, None, None, "one", NAME, CLAIMED, id="existed before"),
     pytest.param("a", None, None, None, None, NAME, None, id="nobody's"),
     pytest.param("a-one", "one", None, None, "one", NAME, None, id="labelled by its name"),
     pytest.param("a", "one", None, True, "one", ADMISSION, None, id="a member's"),
@@ -72,7 +73,17 @@ ROWS = [
     pytest.param("a-one", None, ("one", NAME), None, "one", NAME, None, id="name's label lost"),
     pytest.param("a-two", "one", ("one", NAME), None, "two", NAME, MOVED, id="the file moved it"),
     pytest.param("a", "one", ("one", NAME), None, None, NAME, MOVED, id="the file let it go"),
-    pytest.param("a", "old", ("old", ADMISSION), None, None, NAME, GONE, id="tenant left the file"),
+    pytest.param("a", "old", ("old", ADMISSION), None, "old", ADMISSION, GONE, id="tenant left"),
+    pytest.param("a", "old", ("old", NAME), None, "old", NAME, GONE, id="tenant left, by name"),
+    pytest.param("tie-one", "old", ("old", NAME), None, "old", NAME, GONE, id="left for a tie"),
+    pytest.param("a", None, ("old", NAME), True, None, NAME, RELEASED, id="released"),
+    pytest.param("a", None, ("old", NAME), False, "old", NAME, GONE, id="left, label lost"),
+    pytest.param("a", "two", ("old", NAME), True, "two", ADMISSION, MOVED, id="left, then moved"),
+    pytest.param("a", "two", ("old", NAME), False, "old", NAME, SET_BACK, id="left, then stolen"),
+    pytest.param("tie-one", None, None, None, None, NAME, TIE, id="a tie"),
+    pytest.param("tie-one", "two", None, True, "two", ADMISSION, None, id="an admin ends a tie"),
+    pytest.param("tie-one", "two", None, False, None, NAME, SET_BACK, id="forged into a tie"),
+    pytest.param("tie-one", "one", ("one", NAME), None, "one", NAME, None, id="recorded before"),
     pytest.param("a-two", "old", ("old", NAME), None, "two", NAME, GONE, id="left for another"),
     pytest.param("ingress", "one", None, None, None, NAME, SET_BACK, id="shared"),
     pytest.param("kube-system", "one", ("one", ADMISSION), None, None, NAME, SET_BACK, id="system"),
@@ -98,6 +109,19 @@ def test_who_owns_a_namespace(
     assert not found.held
     expected = None if tenant is None else RecordEntry(name, tenant, basis)
     assert found.entry(name) == expected
+
+
+def test_what_nobody_has_decided_is_in_quarantine(config: TenantConfig) -> None:
+    tie, gone = decide(config, "tie-one", None, None, None), ("old", Basis.NAME)
+    for found in (tie, decide(config, "a", "old", gone, None)):
+        assert found.quarantined
+        wanted = wanted_for(config, Namespace(found.assignment.namespace), found.assignment)
+        assert all(w.because.startswith("in quarantine: ") for w in wanted)
+        assert [type(w.item).__name__ for w in wanted] == ["Namespace", "NetworkPolicy"]
+
+
+def test_a_forged_label_does_not_end_the_quarantine_of_a_tie(config: TenantConfig) -> None:
+    assert decide(config, "tie-one", "two", None, False).quarantined
 
 
 def test_an_unknown_tenant_that_passed_admission_is_held(config: TenantConfig) -> None:
