@@ -46,9 +46,13 @@ def release(client: Client, name: str) -> str:
         {"op": "remove", "path": path},
     ]
     try:
-        client.patch(NAMESPACES, name, "", patch, kind=PatchKind.JSON, manager=MANAGER)
+        after = client.patch(NAMESPACES, name, "", patch, kind=PatchKind.JSON, manager=MANAGER)
     except (Conflict, Invalid) as error:
         raise Refused(f'namespace "{name}" has just changed: {error}; try again') from error
     except KubeError as error:
         raise Refused(str(error)) from error
+    if config.label_key in meta_of(after).labels:
+        # Whoever is no admin has the label put back by admission.
+        why = "only admins of the tenant file may release it"
+        raise Refused(f'namespace "{name}" stays in quarantine: {why}; ask one of them')
     return f"namespace {name} is released: it was tenant {tenant}'s and belongs to nobody"

@@ -107,7 +107,7 @@ def test_a_tenant_that_leaves_the_file_leaves_its_namespaces_in_quarantine(
         "namespace", "label", released, "--release", "--kubeconfig", member(cluster)
     )
     assert refused.returncode == 1
-    assert "only admins of" in refused.stderr
+    assert "only admins of the tenant file may release it" in refused.stderr
     assert cluster.isolated(released, "test02")
     done = ringfence("namespace", "label", released, "--release", "--kubeconfig", admin(cluster))
     assert done.returncode == 0, done.stderr
