@@ -47,13 +47,14 @@ from webhook.background.work import PolicyWork, Surroundings
 from webhook.background.writing import Tenancy
 from webhook.controller_metrics import ControllerMetrics, Moment
 from webhook.events import Recorder
-from webhook.guard import Guard, Timing, problem
+from webhook.guard import Guard, GuardState, Timing, problem
 from webhook.handover import Handover
 from webhook.ledger import Ledger
 from webhook.policies import PolicyBook, limits_for
 from webhook.policy_crds import PolicyKinds
 from webhook.policy_metrics import PoliciesInForce
 from webhook.policy_registrar import PolicyRegistrar
+from webhook.probing import Prober
 from webhook.reconcile import (
     Desk,
     PolicyReader,
@@ -145,6 +146,7 @@ class Controller:
             self._taken,
         )
         self._keeper: AdmissionKeeper | None = None
+        self._prober = Prober(self._fenced, self._key_to_probe)
         self._status = StatusPage(self._fenced, settings.namespace)
         self._leadership = Leadership(
             client,
@@ -255,6 +257,7 @@ class Controller:
         self._ledger.start()
         self._workers.start()
         self._leadership.start()
+        self._prober.start()
         if self._policy_work is not None:
             self._policy_work.start()
         self._starting = ""
@@ -338,6 +341,7 @@ class Controller:
 
     def _end(self) -> None:
         self._queue.close()
+        self._prober.stop()
         self._workers.join(5)
         if self._policy_work is not None:
             self._policy_work.stop()
@@ -447,6 +451,7 @@ class Controller:
                 namespaces=len(self._namespaces.store),
                 problem=self.tenants.problem or self._waiting(),
                 policies=self._book.summary() if self._book is not None else "",
+                webhook=self._prober.problem or "",
                 undecided={n: why for n, (_, why) in self._reconciler.undecided().items()},
             )
         )
@@ -464,6 +469,11 @@ class Controller:
     def _proven(self, namespace: Namespace, file: str) -> bool:
         keeper = self._keeper
         return keeper is not None and self._guard.proven(keeper.validating, namespace, file)
+
+    def _key_to_probe(self) -> str | None:
+        """The tenant label, while the webhook has to answer for it."""
+        in_force = self._prepared and self._guard.state is GuardState.IN_FORCE
+        return self._handover.config.label_key if in_force and self._leads() else None
 
     def _record_written(self) -> None:
         self.metrics.writes.labels("ConfigMap", "Update").inc()
@@ -496,6 +506,7 @@ class Controller:
             behind=len(self._guard.behind),
             recorded=count(self._ledger.snapshot().values()),
             undecided=self._undecided(),
+            webhook=self._prober.problem,
             certificate_expiry=kept.certificate.not_valid_after_utc.timestamp() if kept else None,
             authority_expiry=kept.authorities[0].not_valid_after_utc.timestamp() if kept else None,
         )
@@ -550,4 +561,6 @@ class Controller:
             lines.append(f"[!]{exempt_person(self._person)}")
         if self._leads() and (why := problem(self._guard)):
             lines.append(f"[!]{why}")
+        if dead := self._prober.problem:
+            lines.append(f"[!]webhook: the API server refuses namespaces: {dead}")
         return lines

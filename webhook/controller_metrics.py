@@ -56,6 +56,8 @@ class Moment:
     """Namespaces by tenant."""
     undecided: Mapping[Finding, int]
     """Namespaces in quarantine, by what is to be decided."""
+    webhook: str | None
+    """Why the API server cannot call the webhook; empty: it can, None: not asked."""
     certificate_expiry: float | None
     authority_expiry: float | None
 
@@ -135,6 +137,12 @@ class _AtTheScrape(Collector):
             "Replicas of the webhook that have not read the newest tenant file.",
             value=moment.behind,
         )
+        if moment.webhook is not None:
+            yield GaugeMetricFamily(
+                "ringfence_controller_webhook_answers",
+                "1 while the API server can call the webhook, as the leader sees by a dry run.",
+                value=float(not moment.webhook),
+            )
         namespaces = GaugeMetricFamily(
             "ringfence_controller_namespaces",
             "Namespaces in the record, by tenant.",

@@ -24,10 +24,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from generators.kube.client import Client, DryRun, PatchKind
+from generators.kube.client import Client
 from generators.kube.documents import Document, mapping, meta_of, strings, text
-from generators.kube.errors import Forbidden, NotFound, ServerFailed
-from generators.kube.resources import CONFIG_MAPS, NAMESPACES
+from generators.kube.errors import NotFound
+from generators.kube.resources import CONFIG_MAPS
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from generators.objects import Namespace
@@ -35,16 +35,12 @@ from generators.tenants.model import TenantConfig
 from generators.tenants.packed import GUARD_NAME, packed
 from webhook import registration
 from webhook.epoch import Epoch, digest, former_keys, generation_of
+from webhook.probing import LABEL_PASSED, refusal
 from webhook.registration import Registrar, Wanted
 from webhook.replicas import Replica
-from webhook.review import TENANT_FILE
 from webhook.settings import FIELD_MANAGER
 
 LOG = logging.getLogger("ringfence.controller")
-PROBE = "default"
-"""A namespace that every cluster has; it is only ever touched by a dry run."""
-PROBE_TENANT = "Ringfence_Probe"
-"""A label value that no tenant can be called."""
 CHANGE_SECONDS = 0.5
 """How often replicas are asked while a tenant file waits for them."""
 
@@ -289,28 +285,16 @@ class Guard:
         Where a file follows another, a webhook that has read it must have refused, unless none has
         for too long: whoever has not read it refuses everything.
         """
-        labels: Document = {config.label_key: PROBE_TENANT}
-        try:
-            self._client.patch(
-                NAMESPACES,
-                PROBE,
-                "",
-                {"metadata": {"labels": labels}},
-                kind=PatchKind.MERGE,
-                manager=FIELD_MANAGER,
-                dry_run=DryRun.ALL,
-            )
-        except (Forbidden, ServerFailed) as error:
-            status = error.status
-            self.probe = status.message
-            decided = {c.message for c in status.causes if c.reason == TENANT_FILE}
-            if "webhook" not in status.message:
-                return False
-            if self._epoch is None or config.digest in decided:
-                return True
-            return self._overdue(config.digest, "no_refusal_by_this_file")
-        self.probe = "admission let a label pass that it must refuse"
-        return False
+        found = refusal(self._client, config.label_key)
+        if found is None:
+            self.probe = LABEL_PASSED
+            return False
+        self.probe = found.message
+        if "webhook" not in found.message:
+            return False
+        if self._epoch is None or config.digest in found.files:
+            return True
+        return self._overdue(config.digest, "no_refusal_by_this_file")
 
     def _read(self) -> dict[str, str]:
         try:

@@ -38,6 +38,8 @@ class Status:
     problem: str = ""
     policies: str = ""
     """What is in force of Kyverno policies; empty without `--policies`."""
+    webhook: str = ""
+    """Why the API server cannot call the webhook."""
     undecided: Mapping[str, str] = field(default_factory=dict)
     """Namespaces in quarantine, and why."""
 
@@ -51,6 +53,7 @@ class Status:
             "tenants": orjson.dumps(dict(sorted(self.tenants.items()))).decode(),
             "problem": self.problem,
             **({"policies": self.policies} if self.policies else {}),
+            **({"webhook": self.webhook} if self.webhook else {}),
             **({"undecided": _listed(self.undecided)} if self.undecided else {}),
         }
 

@@ -1,7 +1,8 @@
 """Whether an installation does what it should: the lines of `ringfence controller verify`.
 
-`[+]` is good, `[!]` should be another way, `[-]` is not good. Reads only what the controller writes
-down: its status, the epoch of admission, and the objects that it registered.
+`[+]` is good, `[!]` should be another way, `[-]` is not good. Reads what the controller writes
+down, its status, the epoch of admission, and the objects that it registered, and has the API server
+call the webhook in a dry run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from generators.tenants.packed import GUARD_NAME
 from webhook import registration
 from webhook.epoch import Epoch
 from webhook.permissions import REGISTERED, Rule
+from webhook.probing import LABEL_PASSED, refusal
 from webhook.status import STATUS_NAME
 
 RULES = tuple(Rule(resource, ("get",), "admission", names) for resource, names in REGISTERED)
@@ -27,7 +29,7 @@ SYSTEM_RULES = (Rule(CONFIG_MAPS, ("get",), "status, guard", (GUARD_NAME, STATUS
 
 def findings(client: Client, namespace: str, digest: str) -> list[str]:
     """All checks; `digest` is the SHA-256 of the tenant file that should be in force."""
-    return [*_status(client, namespace, digest), *_registered(client), _epoch(client, namespace)]
+    return [*_status(client, namespace, digest), *_registered(client), *_epoch(client, namespace)]
 
 
 def _status(client: Client, namespace: str, digest: str) -> Iterator[str]:
@@ -66,14 +68,28 @@ def _registered(client: Client) -> Iterator[str]:
                     yield f"[!]{registration.exempt_person(user)}"
 
 
-def _epoch(client: Client, namespace: str) -> str:
-    """Whether labels that pass admission are believed."""
+def _epoch(client: Client, namespace: str) -> Iterator[str]:
+    """Whether labels that pass admission are believed, and the webhook can be asked."""
     found = _get(client, CONFIG_MAPS, GUARD_NAME, namespace)
     epoch = None if found is None else Epoch.parse(strings(found, "data"))
     live = _get(client, VALIDATING_WEBHOOKS, registration.NAME)
     if epoch is None or epoch.covers(live) is None:
-        return "[-]admission: not in force without a gap"
-    return "[+]admission: in force"
+        yield "[-]admission: not in force without a gap"
+        return
+    yield "[+]admission: in force"
+    yield _webhook(client, namespace, epoch.label_key)
+
+
+def _webhook(client: Client, namespace: str, label_key: str) -> str:
+    """By a dry run of our own; who may not patch namespaces goes by what the controller found."""
+    said = refusal(client, label_key)
+    if said is None:
+        return f"[-]webhook: {LABEL_PASSED}"
+    problem = said.problem
+    if not said.asked:
+        status = _get(client, CONFIG_MAPS, STATUS_NAME, namespace)
+        problem = strings(status or {}, "data").get("webhook", "")
+    return f"[-]webhook: {problem}" if problem else "[+]webhook: answers the API server"
 
 
 def _get(client: Client, resource: Resource, name: str, namespace: str = "") -> Document | None:

@@ -65,6 +65,7 @@ def controller(folder: Path) -> CollectorRegistry:
         behind=0,
         recorded={"test01": 1},
         undecided={},
+        webhook="",
         certificate_expiry=1.0,
         authority_expiry=1.0,
     )
