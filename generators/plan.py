@@ -154,7 +154,16 @@ def _namespace_change(want: Namespace, because: str, live: Mapping[str, Namespac
     )
     if not differing:
         return _change(Action.KEEP, want, because)
-    return _change(Action.UPDATE, want, f"{because}; labels that change: {', '.join(differing)}")
+    said = f"{because}; labels that change: {', '.join(differing)}"
+    moved = [
+        f"{key}={present.labels[key]} becomes {want.labels[key]}"
+        for key in differing
+        if key in want.labels and key in present.labels
+    ]
+    gone = [f"{key}={present.labels[key]}" for key in differing if key not in want.labels]
+    said += f"; changed: {', '.join(moved)}" if moved else ""
+    said += f"; removed: {', '.join(gone)}" if gone else ""
+    return _change(Action.UPDATE, want, said)
 
 
 def _policy_change(want: NetworkPolicy, because: str, present: NetworkPolicy | None) -> Change:

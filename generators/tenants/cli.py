@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from generators.commands.inputs import kubeconfig_option, objects_option, one_source
 from generators.errors import InvalidConfig
-from generators.output import Output, output_option, structured
+from generators.output import Output, output_option, structured, warn
 
 if TYPE_CHECKING:
     from generators.tenants.assignment import Assignment
@@ -44,6 +45,33 @@ def schema() -> None:
     from generators.tenants.jsonschema import tenant_file_schema
 
     click.echo(json.dumps(tenant_file_schema(), indent=2))
+
+
+@tenants.command()
+@objects_option
+@kubeconfig_option
+@click.option("--from-label", "key", metavar="KEY", help="Tenants are the values of this label.")
+@click.option("--from-names", is_flag=True, help="Tenants are words that names begin or end with.")
+def init(files: tuple[str, ...], kubeconfig: str | None, key: str | None, from_names: bool) -> None:
+    """Print a tenant file for a cluster that runs already; comments say what is left to decide.
+
+    Nothing is written to the cluster, and the file is in mode audit, which cuts nothing.
+    """
+    from generators.adoption import by_label, by_names, tenant_file
+    from generators.cluster import declared_namespaces
+    from generators.live import POLICY_INPUTS, read_live
+    from generators.manifests import names, read
+
+    if (key is None) == (not from_names):
+        raise click.UsageError("say whose namespaces are: --from-label KEY, or --from-names")
+    if key is not None and (wrong := names.label_key(key)) is not None:
+        raise click.BadParameter(f'"{key}": {wrong}', param_hint="--from-label")
+    live = one_source(files, kubeconfig)
+    documents = read(files) if live is None else read_live(live, POLICY_INPUTS)
+    warn(documents.warnings)
+    namespaces = declared_namespaces(documents).values()
+    found = by_names(namespaces) if key is None else by_label(namespaces, key)
+    click.echo(tenant_file(found, namespaces, documents.policies), nl=False)
 
 
 def _labels(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> object:
