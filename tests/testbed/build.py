@@ -183,7 +183,9 @@ def _compile(product: Product, go: Path, target: Path, say: Say) -> None:
                 say(f"testbed: {len(said)} of at most {total} packages compiled")
         ended(process)
     if process.returncode != 0:
-        raise BuildFailed(f"go build in {product.folder} failed:\n{''.join(said[-30:])}")
+        # Packages that were compiled meanwhile are single words, and many.
+        wrong = [line for line in said if " " in line.strip()] or said
+        raise BuildFailed(f"go build in {product.folder} failed:\n{''.join(wrong[-30:])}")
 
 
 def _count_packages(product: Product, go: Path, environment: dict[str, str]) -> int:
