@@ -7,15 +7,18 @@ CRI-O itself is no Debian package; its calls are made here in its order, by its 
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from enforcer.cni import conflist
 from tests.cni.library import CONTAINERD, CRI_O, Library, Sandbox, failures
-from tests.cni.node import Node, pod
+from tests.cni.node import Node, pod, started
 from tests.cni.shapes import SHAPES, Shape
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(120)]
 
@@ -74,6 +77,27 @@ def test_a_pod_whose_network_namespace_is_gone_can_be_deleted(node: Node, librar
     outcomes = library.run([made.call("ADD"), gone.call("DEL"), gone.call("DEL")])
     assert [outcome.error for outcome in outcomes] == ["", "", ""]
     assert node.attachment(made.pod) is None
+
+
+def test_after_uninstall_pods_are_deleted_with_the_configuration_of_before(
+    libcni: Path, tmp_path: Path
+) -> None:
+    with started(tmp_path / "n") as node:
+        library = Library(libcni, node.places, tmp_path / "cache")
+        eventually(lambda: conflist.PLUGIN_TYPE in node.conflist.read_text())
+        (node.places.bin_dir / "bridge").symlink_to(libcni)
+        made = [sandbox(node), sandbox(node)]
+        node.write("library.json", *(pod(one.pod) for one in made))
+        added = library.run([one.call("ADD") for one in made])
+        assert [done.error for done in added] == ["", ""]
+        node.end(node.processes[-1])
+        subprocess.run(node.command("uninstall"), check=True, timeout=patience(30))
+        assert conflist.PLUGIN_TYPE not in node.conflist.read_text()
+        for one, left in zip(made, (True, False), strict=True):
+            calls = CRI_O[CRI_O.index("DEL cached") :]
+            assert failures(calls, library.run([one.call(call) for call in calls])) == []
+            assert node.places.program.exists() is left, "it stays for who was made with it"
+        assert [p.name for p in node.places.bin_dir.iterdir()] == ["bridge"]
 
 
 def test_garbage_is_collected_by_the_list_of_attachments(node: Node, library: Library) -> None:
