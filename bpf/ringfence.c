@@ -219,8 +219,11 @@ static __always_inline enum reason begin(struct scratch *scratch, const struct e
 	if (verdict_is_drop(answer->reason) || !is_worth_tracking(packet, answer->reason))
 		return answer->reason;
 	scratch->outcome.news = 1;
-	if (answer->unheld)
+	if (answer->unheld) {
+		if (!answer->identity && direction == DIR_EGRESS && !track_may_look(endpoint))
+			return DROP_RATE_LIMITED;
 		return answer->reason;
+	}
 	if (packet->protocol == PROTOCOL_TCP && !ct_is_syn(packet))
 		scratch->outcome.flags |= EVENT_MID_STREAM;
 	return open_connection(scratch, endpoint, direction);

@@ -1,8 +1,9 @@
 """Flows for readers: the kernel's events with names put to their numbers, and the last few kept.
 
 The agent runs `Feed.run` in a thread, the control socket reads from it. What may surprise: JSON is
-made only when somebody reads, so a flood that nobody watches costs little; and a flood is cut
-(counted as lost), because the exact counts are in the kernel anyway.
+made only when somebody reads, so a flood that nobody watches costs little; a flood is cut
+(counted as lost), because the exact counts are in the kernel anyway; and whoever has the most flows
+is forgotten first, so that nobody's hide those of others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import takewhile
 
 from enforcer.contexts import Contexts, Values
 from enforcer.flows import FlowReader, FlowRecord
@@ -25,6 +26,8 @@ from generators.verdicts import Verdict
 
 REMEMBERED = 4096
 """Flows kept for `observe --last`."""
+FORGOTTEN = 64
+"""So many go at once: finding out who has the most takes a look at all."""
 BATCH = 512
 WAIT_SECONDS = 0.2
 PAUSE_SECONDS = 0.05
@@ -111,7 +114,9 @@ class Feed:
         self._lost = lost
         self._told_lost = lost()
         self._more = threading.Condition()
-        self._lines: deque[Line] = deque(maxlen=REMEMBERED)
+        self._lines: dict[tuple[str, bool], deque[Line]] = {}
+        """By sender, and whether they passed; losses have none. Oldest first."""
+        self._kept = 0
         self._count = 0
         self._missed = 0
         self._kinds: Counter[FlowKind] = Counter()
@@ -128,7 +133,7 @@ class Feed:
     @property
     def kept(self) -> int:
         """Lines that are remembered."""
-        return len(self._lines)
+        return self._kept
 
     @property
     def count(self) -> int:
@@ -168,7 +173,7 @@ class Feed:
     def last(self, count: int) -> list[Line]:
         """The last flows, oldest first."""
         with self._more:
-            return _tail(self._lines, count)
+            return self._newest(count)
 
     def follow(self, count: int) -> Iterator[Line | None]:
         """The last flows, then each new one; None now and then, so that a reader that left shows.
@@ -176,14 +181,14 @@ class Feed:
         A reader that is too slow is told how many flows it missed.
         """
         with self._more:
-            lines = _tail(self._lines, count)
+            lines = self._newest(count)
             seen = self._count
         yield from lines
         while True:
             with self._more:
                 if self._count <= seen:
                     self._more.wait(1.0)
-                lines = [line for line in self._lines if line.number > seen]
+                lines = self._since(seen)
                 missed = self._count - seen - len(lines)
                 self._missed += missed
                 seen = self._count
@@ -217,7 +222,32 @@ class Feed:
 
     def _append(self, what: Seen | Loss) -> None:
         self._count += 1
-        self._lines.append(Line(self._count, what, self._node))
+        whose = ("", False)
+        if isinstance(what, Seen):
+            whose = (what.record.source, what.record.verdict is Verdict.FORWARDED)
+        self._lines.setdefault(whose, deque()).append(Line(self._count, what, self._node))
+        self._kept += 1
+        if self._kept > REMEMBERED:
+            self._forget()
+
+    def _forget(self) -> None:
+        whose = max(self._lines, key=lambda key: len(self._lines[key]))
+        lines = self._lines[whose]
+        for _ in range(min(FORGOTTEN, len(lines))):
+            lines.popleft()
+            self._kept -= 1
+        if not lines:
+            del self._lines[whose]
+
+    def _newest(self, count: int) -> list[Line]:
+        return self._since(0)[-count:] if count > 0 else []
+
+    def _since(self, number: int) -> list[Line]:
+        """The lines that are kept of those after a number, oldest first."""
+        found: list[Line] = []
+        for lines in self._lines.values():
+            found += takewhile(lambda line: line.number > number, reversed(lines))
+        return sorted(found, key=lambda line: line.number)
 
     def _tell_loss(self) -> None:
         lost = self._lost()
@@ -233,7 +263,3 @@ class Feed:
             self._past.appendleft(self._known.tables)
             self._known = state
             self._directory = Directory(state, self._node, tuple(self._past))
-
-
-def _tail(lines: deque[Line], count: int) -> list[Line]:
-    return list(islice(lines, max(0, len(lines) - count), None)) if count > 0 else []

@@ -34,7 +34,7 @@ from generators.errors import Refused
 from generators.services import Backend, ServiceKey
 
 GRACE_NANOSECONDS = 30 * 1_000_000_000
-LOST_COUNTERS = 2
+LOST_COUNTERS = 3
 TUNNELS, TUNNEL_WORDS = "tunnel_map", 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -113,10 +113,14 @@ class Statistic:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What the programs could not tell: events for want of room, counts for want of an entry."""
+    """What the programs could not tell: events for want of room or beyond a sender's share, counts
+    for want of an entry.
+    """
 
     events: int
     counts: int
+    held_back: int = 0
+    """Those of the events that were beyond a sender's share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +225,7 @@ def _pack(table: Table, key: Key, value: Value) -> tuple[bytes, bytes]:
     return packed, layout.pack_endpoint(packed, value)
 
 
-OTHERS = ("ct_map", "tenure_map", "idle_map", "stats_map", "lost_map", TUNNELS)
+OTHERS = ("ct_map", "tenure_map", "idle_map", "quota_map", "stats_map", "lost_map", TUNNELS)
 """Maps that hold no tables."""
 IDLE_SIZE = 8
 
@@ -399,7 +403,14 @@ class Maps:
             raw = kernel.map_lookup(descriptor, counter.to_bytes(4, "little"), 8 * self._cpus)
             values = memoryview(raw or bytes(8)).cast("Q")
             totals.append(sum(values))
-        return Lost(events=totals[0], counts=totals[1])
+        events, counts, held_back = totals
+        return Lost(events + held_back, counts, held_back)
+
+    def share_events(self, quota: int) -> None:
+        """Have no sender make more than `quota` events a second, of drops and of what passed; 0:
+        any number.
+        """
+        kernel.map_update(self._handles["quota_map"].fd, bytes(4), quota.to_bytes(8, "little"))
 
     def connections(self) -> tuple[Connection, ...]:
         """Every tracked connection, sorted; ended ones stay until they are pushed out or expire."""

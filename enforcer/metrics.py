@@ -86,7 +86,8 @@ class AgentCollector:
         yield from _flows(self._of.feed.kinds(), self._of.feed.contexts.labels)
         lost = self._of.maps.lost()
         rows = {
-            ("kernel_ring",): lost.events,
+            ("kernel_ring",): lost.events - lost.held_back,
+            ("share",): lost.held_back,
             ("statistics",): lost.counts,
             ("reader",): self._of.feed.missed,
         }

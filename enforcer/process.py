@@ -33,6 +33,9 @@ from generators import logs
 
 log = logging.getLogger("ringfence.enforcer")
 
+EVENTS_OF_A_SENDER = 1000
+"""A second: what is beyond is counted, and hides nobody else's."""
+
 
 def run(
     settings: Settings,
@@ -70,6 +73,7 @@ def _enforce(
         bootstrap.reached("programs")
         maps = stack.enter_context(Maps.open(pins))
         maps.idle_tcp = settings.tcp_idle_seconds
+        maps.share_events(EVENTS_OF_A_SENDER)
         reader = stack.enter_context(FlowReader.open(pins))
         board = Board()
         feed = Feed(board, settings.node, lambda: maps.lost().events, contexts)

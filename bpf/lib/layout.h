@@ -283,8 +283,20 @@ _Static_assert(sizeof(struct flow_event) == 88, "struct flow_event");
 enum lost_counter {
 	LOST_EVENTS = 0,
 	LOST_STATS = 1,
-	LOST_COUNTERS = 2,
+	LOST_HELD_BACK = 2, /* events beyond a sender's share */
+	LOST_COUNTERS = 3,
 };
+
+/* How much of something one had lately: senders of events, and pods of packets to nobody. */
+struct share_value {
+	__u64 window; /* of time, by its number */
+	__u64 had;
+};
+_Static_assert(sizeof(struct share_value) == 16, "struct share_value");
+#define SHARE_SLOTS 4096 /* by hash of the sender, every other one for drops */
+#define NOBODY_SLOTS 1024 /* by endpoint */
+#define NOBODY_QUOTA 32 /* in a window */
+#define SHARE_WINDOW 30 /* bits of nanoseconds: about a second */
 
 #define LAYOUT_HASH_BYTES 32
 struct meta_value {

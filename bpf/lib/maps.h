@@ -60,6 +60,9 @@ BPF_TABLE("lru_hash", struct frag_key, struct frag_value, frag_map, MAX_FRAGMENT
 BPF_TABLE("array", __u32, __u64, tenure_map, TENURE_SLOTS);
 BPF_TABLE("percpu_hash", struct stats_key, struct stats_value, stats_map, MAX_STATS);
 BPF_TABLE("percpu_array", __u32, __u64, lost_map, LOST_COUNTERS);
+BPF_TABLE("array", __u32, struct share_value, share_map, SHARE_SLOTS);
+BPF_TABLE("array", __u32, struct share_value, nobody_map, NOBODY_SLOTS);
+BPF_TABLE("array", __u32, __u64, quota_map, 1); /* events of a sender in a window; 0: any number */
 BPF_TABLE("percpu_array", __u32, struct scratch, scratch_map, 1);
 BPF_TABLE("array", __u32, __u64, tunnel_map, TUNNEL_WORDS); /* a bit for each UDP port */
 /* The programs themselves, by direction: whoever met an unproven value begins again. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What is told about a packet: exact per-CPU counters always, an event when it is news (a drop, an
- * audit, a new connection, one judged again). A full ring buffer loses events, never counts.
+ * audit, a new connection, one judged again). A full ring buffer loses events, never counts. Whose
+ * packets they are is known by their source, which no pod can forge: nobody's hide those of others.
  */
 #ifndef RINGFENCE_REPORT_H
 #define RINGFENCE_REPORT_H
@@ -40,12 +41,37 @@ static __always_inline void report_count(struct __sk_buff *skb, const struct out
 	value->bytes += skb->len;
 }
 
+/*
+ * Whether this sender has not had its share in this window, of drops or of what passed.
+ */
+static __always_inline int report_is_due(const struct packet *packet, __u32 endpoint, __u8 verdict)
+{
+	__u64 sum = proof_over(PROOF_SEED, &packet->source, sizeof(packet->source));
+	__u32 zero = 0, slot = proof_add(sum, packet->family ? 0 : endpoint) >> 53 << 1;
+	const __u64 *quota = quota_map.lookup(&zero);
+	struct share_value *share;
+
+	if (!quota || !*quota)
+		return 1;
+	if (verdict == VERDICT_DROPPED)
+		slot += 1;
+	share = share_map.lookup(&slot);
+	if (!share)
+		return 1;
+	return share_take(share, *quota);
+}
+
 static __always_inline void report_event(struct __sk_buff *skb, const struct packet *packet,
 					 const struct outcome *outcome, enum direction direction,
 					 __u8 verdict, __u8 reason)
 {
-	struct flow_event *event = events.ringbuf_reserve(sizeof(struct flow_event));
+	struct flow_event *event;
 
+	if (!report_is_due(packet, outcome->endpoint, verdict)) {
+		report_lost(LOST_HELD_BACK);
+		return;
+	}
+	event = events.ringbuf_reserve(sizeof(struct flow_event));
 	if (!event) {
 		report_lost(LOST_EVENTS);
 		return;

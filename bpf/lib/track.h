@@ -6,6 +6,33 @@
 #ifndef RINGFENCE_TRACK_H
 #define RINGFENCE_TRACK_H
 
+/* One more, unless it is too much for this window. Two at once may be counted as one. */
+static __always_inline int share_take(struct share_value *share, __u64 quota)
+{
+	__u64 window = ct_now() >> SHARE_WINDOW;
+
+	if (share->window != window) {
+		share->window = window;
+		share->had = 0;
+	}
+	if (share->had >= quota)
+		return 0;
+	share->had += 1;
+	return 1;
+}
+
+/*
+ * What a pod sends to addresses of the pod ranges that are nobody's has its node, or another, look
+ * for neighbours that are not there, in a table that all pods need: a few in a window.
+ */
+static __always_inline int track_may_look(const struct endpoint *endpoint)
+{
+	__u32 slot = endpoint->endpoint % NOBODY_SLOTS;
+	struct share_value *share = nobody_map.lookup(&slot);
+
+	return !share || share_take(share, NOBODY_QUOTA);
+}
+
 static __always_inline void track_frag_key(struct frag_key *key, __u32 endpoint,
 					   const struct packet *packet, enum direction direction)
 {

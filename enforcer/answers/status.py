@@ -51,7 +51,7 @@ def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
             for table in Table
         },
         "withoutRoom": dict(sorted(state.excess.items())),
-        "flows": {"read": feed.count, "lost": lost.events},
+        "flows": {"read": feed.count, "lost": lost.events, "heldBack": lost.held_back},
         "pinDir": str(settings.pin_dir),
         "problems": problems(state),
     }

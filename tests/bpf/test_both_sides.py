@@ -118,6 +118,18 @@ def test_an_address_that_is_nobodys_yet_opens_nothing(veth: Veth, family: int) -
     assert (answer.passed, answer.reason) == (False, DropReason.UNKNOWN_SENDER)
 
 
+def test_a_pod_looks_for_few_that_are_nobody(veth: Veth, family: int) -> None:
+    """A node that forwards it looks for a neighbour, in a table that all pods share."""
+    quota, tries = 32, 200
+    known = {a: e for a, e in ADDRESSES.items() if a != PEER[family]}
+    veth.configure(REACHING, OWN_TENANT, cidrs=CLUSTER, addresses=known)
+    answers = [veth.from_pod(ip(family, POD, PEER) / udp(port=n)) for n in range(1, tries)]
+    assert quota <= sum(answer.passed for answer in answers) < tries / 2
+    assert {a.reason for a in answers if not a.passed} == {DropReason.DROP_RATE_LIMITED}
+    others = [veth.from_pod(ip(family, POD, WORLD) / udp(port=n)) for n in range(1, tries)]
+    assert all(answer.passed for answer in others)
+
+
 @pytest.mark.parametrize("said", EXCHANGES)
 @pytest.mark.parametrize("opener", Dir, ids=["it was called", "it called"])
 @pytest.mark.parametrize("meanwhile", [False, True], ids=["silent", "keeps sending"])

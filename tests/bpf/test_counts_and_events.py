@@ -66,6 +66,28 @@ def test_full_ring_loses_events_but_no_counts(veth: Veth) -> None:
     assert lost > 0
 
 
+def test_nobodys_events_hide_those_of_others(veth: Veth, family: int) -> None:
+    """A second may end in between: then a sender has its share twice."""
+    share, flood = 10, 500
+    veth.configure(ISOLATED)
+    loud, quiet = (ethernet(ip(family, sender, POD) / tcp("S")) for sender in (OTHER, PEER))
+    before = veth.maps.lost()
+    veth.maps.share_events(share)
+    try:
+        with kernel.open_pin(veth.pins / "to_pod") as program:
+            context = kernel.SkbContext(ifindex=LOOPBACK)
+            kernel.test_run(program.fd, loud, context, repeat=flood)
+            kernel.test_run(program.fd, quiet, context, repeat=share)
+    finally:
+        veth.maps.share_events(0)
+    told = [event.source for event in veth.reader.read()]
+    assert share <= told.count(OTHER[family]) <= 2 * share
+    assert told.count(PEER[family]) == share
+    after = veth.maps.lost()
+    held_back = after.held_back - before.held_back
+    assert held_back == after.events - before.events == flood + share - len(told)
+
+
 def test_event_says_all_there_is_to_say(veth: Veth, family: int) -> None:
     veth.configure(ISOLATED)
     packet = ip(family, PEER, POD) / tcp("S", port=8080, client_port=40123)

@@ -103,7 +103,8 @@ def test_every_reason_of_c_has_its_name_in_python() -> None:
     first = reasons.pop("DROP_FIRST")
     forwards = {n.removeprefix("FORWARD_"): v for n, v in reasons.items() if v < first}
     drops = {n.removeprefix("DROP_"): v for n, v in reasons.items() if v >= first}
-    drops["DROP_EP_NOT_READY"] = drops.pop("EP_NOT_READY")  # as Hubble spells it
+    for name in ("EP_NOT_READY", "RATE_LIMITED"):  # as Hubble spells it
+        drops[f"DROP_{name}"] = drops.pop(name)
     assert forwards == {r.name: int(r) for r in flows.ForwardReason}
     assert drops == {r.name: int(r) for r in flows.DropReason}
 

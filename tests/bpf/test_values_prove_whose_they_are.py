@@ -21,7 +21,10 @@ SHORT = 8.0
 LONG = float(os.environ.get("RINGFENCE_CHURN_SECONDS", "120"))
 
 LOOKUP = re.compile(r"\b(\w+)\.(lookup|lookup_or_try_init)\(")
-ARRAYS = {"scratch_map", "lost_map", "tenure_map", "idle_map", "tunnel_map"}
+ARRAYS = {
+    *("scratch_map", "lost_map", "tenure_map", "idle_map", "tunnel_map"),
+    *("share_map", "quota_map", "nobody_map"),
+}
 UNCHANGING = ARRAYS | {"cidr_map", "rng_map"}
 """Arrays, whose elements are theirs for ever, and tries, whose nodes never change."""
 COUNTED = {"stats_map"}

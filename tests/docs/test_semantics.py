@@ -16,13 +16,18 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "docs" / "semantics.md"
-PAGES = (PAGE, PAGE.with_name("consistency.md"))
+PAGES = (PAGE, *map(PAGE.with_name, ("consistency.md", "threats.md")))
 TOLD = (
     "generators/test_protocols.py",
     "generators/test_reachability.py",
     "generators/test_services.py",
 )
 """Files whose every test is a rule that users have to know."""
+TRIED = (
+    *("bpf/test_encapsulation.py", "bpf/test_icmp.py", "bpf/test_link_layer.py"),
+    *("bpf/test_spoofing.py", "shapes/test_shapes.py", "shapes/test_model_and_kernel_agree.py"),
+)
+"""Files whose every test is something that root in a pod can try."""
 _NAMED = re.compile(r"`(scenario [a-z0-9-]+|test_\w+)`")
 _CELLS = re.compile(r"(?<!\\)\|")
 
@@ -72,6 +77,12 @@ def test_every_scenario_is_a_row() -> None:
     named = set(_NAMED.findall(PAGE.read_text()))
     files = {p.stem for p in (TESTS / "scenarios").glob("*.yaml") if ".tenants" not in p.name}
     assert {name for name in files if f"scenario {name}" not in named} == set()
+
+
+@pytest.mark.parametrize("file", TRIED)
+def test_every_attempt_by_packet_is_a_row(file: str) -> None:
+    named = {test for page in PAGES for test in _NAMED.findall(page.read_text())}
+    assert [name for name in functions_of(TESTS / file) if name not in named] == []
 
 
 @pytest.mark.parametrize("file", TOLD)

@@ -20,6 +20,7 @@ from tests.shapes.frames import ICMP, ICMPV6, SCTP, TCP, UDP, End, Header
 MARK = b"SHAPE000000"
 PORT = 5353
 ROUTERS, NODES = "ff02::2", "ff02::1"
+SERVICE = End("", "10.96.0.9", "fd96::9")
 NOBODY = "0.0.0.0"  # noqa: S104 an address that no sender has
 
 
@@ -431,6 +432,22 @@ def friends(scene: Scene) -> list[Shape]:
     found = [_shape(i, name, frame, arrives=True) for i, (name, frame) in enumerate(well)]
     ill = [item for family in (tags, ethertypes) for item in family(scene)]
     return found + [_shape(len(well) + i, name, frame) for i, (name, frame) in enumerate(ill)]
+
+
+def services(scene: Scene, *, arrives: bool) -> list[Shape]:
+    """What is sent to the virtual address behind which the victim is, on every kind of port; and as
+    if it came from there.
+    """
+    found: list[Shape] = []
+    for family, protocol, port in product((4, 6), (UDP, TCP), (53, 80, PORT, 40000)):
+        there = frames.between(family, scene.sender, SERVICE, protocol)
+        worn = frames.between(family, SERVICE, scene.victim, protocol)
+        for name, header in (("to", there), ("from", worn)):
+            make = frames.udp if protocol == UDP else frames.tcp
+            frame = framed(scene, header, make(header, port, MARK))
+            told = f"{protocol} in {family} {name} a Service, port {port}"
+            found.append(_shape(len(found), told, frame, arrives=arrives and name == "to"))
+    return found
 
 
 def pending_checksums(scene: Scene) -> list[Shape]:

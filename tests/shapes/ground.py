@@ -32,7 +32,7 @@ from enforcer.tables import (
     Tables,
 )
 from tests.enforcer.datapath.pods import NODE, Cluster, Pod, command, identity, inside
-from tests.shapes.families import TUNNEL_MAC, Scene, Shape
+from tests.shapes.families import SERVICE, TUNNEL_MAC, Scene, Shape
 from tests.shapes.frames import End
 
 VICTIM, FRIEND, STRANGER = 1, 2, 3
@@ -171,6 +171,24 @@ def ground(pins: Path, wiring: Wiring, *, enforced: bool = True) -> Iterator[Gro
             node.attach(pods[number])
         _enforce(pins, made)
         yield made
+
+
+def serve(on: Ground) -> None:
+    """Have every node lead a virtual address to the victim, as kube-proxy does.
+
+    Marks of shapes are not in their checksums, and what has a wrong one is not led anywhere.
+    """
+    victim = on.end(VICTIM)
+    rules = (
+        f"ip daddr {SERVICE.ip4} dnat ip to {victim.ip4}; "
+        f"ip6 daddr {SERVICE.ip6} dnat ip6 to {victim.ip6};"
+    )
+    hook = "type nat hook prerouting priority -100; policy accept;"
+    for node in on.nodes:
+        table = f"table inet shapes {{ chain services {{ {hook} {rules} }}; }}"
+        command("nsenter", f"--net=/run/netns/{node.node}", "nft", table)
+        with inside(node.node):
+            Path("/proc/sys/net/netfilter/nf_conntrack_checksum").write_text("0")
 
 
 def _connect(made: Ground) -> None:

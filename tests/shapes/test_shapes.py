@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.shapes.families import Shape, friends, pending_checksums, some, strangers
-from tests.shapes.ground import FRIEND, STRANGER, Ground, Wiring, ground
+from tests.enforcer.datapath.pods import inside
+from tests.shapes.families import Shape, friends, pending_checksums, services, some, strangers
+from tests.shapes.ground import FRIEND, STRANGER, VICTIM, Ground, Wiring, ground, serve
+from tests.testbed.waiting import patience
 
 pytestmark = pytest.mark.bpf
 
 SEED = 20261130
+LARGE = bytes(range(256)) * 8192
 FEW = 8
 """One of so many shapes is sent where there is little time."""
 
@@ -56,6 +61,50 @@ def test_pending_checksum_is_where_the_transport_has_it(pins: Path) -> None:
     with ground(pins, Wiring.NODES) as on:
         pending = pending_checksums(on.scene(FRIEND))
         assert wrong(on, FRIEND, pending) == ([], [])
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("wiring", [Wiring.NODE, Wiring.NODES])
+def test_a_virtual_address_leads_nobody_past_the_wall(pins: Path, wiring: Wiring) -> None:
+    with ground(pins, wiring) as on:
+        serve(on)
+        for sender in (FRIEND, STRANGER):
+            shapes = services(on.scene(sender), arrives=sender == FRIEND)
+            assert wrong(on, sender, shapes) == ([], []), f"of {sender}"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("wiring", [Wiring.NODE, Wiring.NODES])
+def test_a_large_transfer_arrives_whole(pins: Path, wiring: Wiring, family: int) -> None:
+    """In super-packets with pending checksums; between nodes a wire without offloads."""
+    with ground(pins, wiring) as on:
+        assert carried(on, FRIEND, family) == LARGE
+        assert carried(on, STRANGER, family) == b""
+
+
+def carried(on: Ground, sender: int, family: int) -> bytes:
+    """What the victim gets when a pod sends `LARGE` to it; nothing where they cannot connect."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    address = (on.pods[VICTIM].address[family], 4000 + sender)
+    with inside(on.pods[VICTIM].namespace):
+        server = socket.create_server(address, family=kind)
+    with inside(on.pods[sender].namespace):
+        client = socket.socket(kind, socket.SOCK_STREAM)
+    with server, client, ThreadPoolExecutor(1) as reader:
+        client.settimeout(patience(2))
+        try:
+            client.connect(address)
+        except TimeoutError:
+            return b""
+        accepted, _ = server.accept()
+        accepted.settimeout(patience(20))
+        client.settimeout(patience(20))
+        with accepted, accepted.makefile("rb") as stream:
+            got = reader.submit(stream.read)
+            client.sendall(LARGE)
+            client.shutdown(socket.SHUT_WR)
+            return got.result()
 
 
 @pytest.mark.slow

@@ -14,13 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from enforcer.bootstrap import Bootstrap
 from enforcer.contexts import Context, Contexts
 from enforcer.counts import Counts
-from enforcer.feed import Feed
+from enforcer.feed import REMEMBERED, Feed
+from enforcer.flows import ForwardReason
 from enforcer.metrics import AgentCollector, Observed
 from enforcer.scrape import readiness
 from enforcer.state import Board, State
 from generators.objects import Workload
 from generators.serving import pages
 from generators.serving.http import Request
+from generators.verdicts import Verdict
 from tests.docs.test_metrics_page import documented, exported
 from tests.enforcer.answers.conftest import Answering, scrape
 from tests.enforcer.answers.observed import RECORD, Kernel, registry, state
@@ -187,6 +189,20 @@ def test_without_a_context_nothing_that_was_counted_is_forgotten() -> None:
     assert sum(feed.kinds().values()) == 1
 
 
+def test_flows_of_one_sender_push_out_none_of_another() -> None:
+    feed = Feed(Board(), "node1")
+    quiet = replace(RECORD, source="10.0.0.7", verdict=Verdict.DROPPED)
+    loud = replace(RECORD, verdict=Verdict.FORWARDED, reason=ForwardReason.HOST)
+    feed.add([quiet] * 20)
+    feed.add([loud] * (3 * REMEMBERED))
+    feed.add([quiet])
+    kept = feed.last(REMEMBERED)
+    assert [line.number for line in kept] == sorted(line.number for line in kept)
+    assert REMEMBERED * 0.9 < feed.kept == len(kept) <= REMEMBERED
+    assert sum(line.seen is not None and line.seen.record == quiet for line in kept) == 21
+    assert [line.number for line in feed.last(2)] == [feed.count - 1, feed.count]
+
+
 def owned(state: State) -> State:
     """The same with a pod that a Deployment runs."""
     pod = replace(state.pods[7], workload=Workload("Deployment", "api"))
@@ -214,5 +230,6 @@ def test_what_the_agent_counts_is_what_happened(answering: Answering) -> None:
     assert values["ringfence_policy_verdicts_total", *verdict] >= 1
     assert values["ringfence_policy_endpoint_enforcement_status", "audit-ingress"] == 1
     assert values["ringfence_lost_events_total", "kernel_ring"] == 0
+    assert values["ringfence_lost_events_total", "share"] == 0
     assert values["ringfence_bpf_maps_virtual_memory_max_bytes",] > 1 << 20
     assert any(name == "process_resident_memory_bytes" for name, *_ in values)

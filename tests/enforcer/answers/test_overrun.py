@@ -13,6 +13,7 @@ import pytest
 
 from enforcer import control
 from enforcer.lab import netns
+from generators.kube.documents import mapping
 from tests.conftest import COMMAND
 from tests.enforcer.answers.conftest import PATIENCE
 from tests.enforcer.node import PORT, Node, deny_ingress
@@ -112,5 +113,27 @@ def test_a_flood_is_read_within_limits_and_counted_exactly(node: Node) -> None:
     flood(node, 5_000)
     assert dropped(node) - before == 5_000
     eventually(lambda: sum(told(node)) >= 5_000)
-    last = list(control.stream(node.run_dir, {"command": "flows", "last": 4096}))
-    assert len(last) == 4096, "the last ones are kept, and no more"
+
+
+def test_a_flood_hides_no_drop_of_another_pod(node: Node) -> None:
+    agent = node.start()
+    node.wait(node.write(*node.pods(), deny_ingress("t1"), deny_ingress("t2")), agent)
+    a, b = node.wires["t1/a"], node.wires["t2/b"]
+    with netns.inside(b.netns):
+        loud = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with netns.inside(a.netns):
+        quiet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with loud, quiet:
+        for knock in range(20):
+            for _ in range(MANY // 20):
+                loud.sendto(b"x", (a.addresses[0], PORT))
+            quiet.sendto(b"x", (b.addresses[0], 4000 + knock))
+    assert told(node)[1] > 0, "it was a flood"
+    wanted = {4000 + knock for knock in range(20)}
+
+    def told_of() -> set[object]:
+        lines = control.stream(node.run_dir, {"command": "flows", "last": 4096})
+        layers = [mapping(mapping(line, "flow"), "l4") for line in lines]
+        return {mapping(layer, "UDP").get("destination_port") for layer in layers}
+
+    eventually(lambda: wanted <= told_of())
