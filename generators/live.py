@@ -35,9 +35,8 @@ from generators.objects import (
     Pod,
     Service,
 )
-from generators.plan import Wanted, wanted_for
+from generators.plan import Wanted, wanted_of
 from generators.record import RECORD_NAMESPACE, read_record
-from generators.tenancy import ownership
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
 from generators.tenants.packed import DIGEST, GUARD_NAME, TEXT, unpacked
@@ -72,14 +71,8 @@ def read_live(kubeconfig: str | None, resources: Iterable[Resource] = ALL_INPUTS
 def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...]:
     """What the controller would want of the cluster under this tenant file."""
     record = read_record(documents.config_maps)
-    nodes = known_nodes(documents)
-    found: list[Wanted] = []
-    for namespace in declared_namespaces(documents).values():
-        if namespace.terminating:
-            continue
-        decided = ownership(config, namespace, record.get(namespace.uid), lambda: False)
-        found += wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
-    return tuple(found)
+    namespaces = declared_namespaces(documents).values()
+    return wanted_of(config, namespaces, lambda n: record.get(n.uid), known_nodes(documents))
 
 
 @dataclass(frozen=True, slots=True)

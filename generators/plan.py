@@ -8,12 +8,14 @@ its pods).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from generators.isolation import is_on_trial, is_ours, isolation_policies
 from generators.objects import Namespace, NetworkPolicy, Node
+from generators.record import RecordEntry
+from generators.tenancy import ownership
 from generators.tenants.assignment import Assignment, Outcome, assign_by_name
 from generators.tenants.model import TenantConfig
 
@@ -106,6 +108,24 @@ def wanted_by_name(
         for namespace in namespaces
         for wanted in wanted_for(config, namespace, assign_by_name(config, namespace.name), nodes)
     )
+
+
+def wanted_of(
+    config: TenantConfig,
+    namespaces: Iterable[Namespace],
+    recorded: Callable[[Namespace], RecordEntry | None],
+    nodes: Sequence[Node] = (),
+) -> tuple[Wanted, ...]:
+    """What all namespaces should be and hold by what is recorded of them; no label proves anything.
+
+    Those that terminate are left alone.
+    """
+    found: list[Wanted] = []
+    for namespace in namespaces:
+        if not namespace.terminating:
+            decided = ownership(config, namespace, recorded(namespace), lambda: False)
+            found += wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
+    return tuple(found)
 
 
 def plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -19,7 +19,7 @@ from generators.commands.inputs import (
 from generators.output import Output, notes, output_option, structured, warn
 
 if TYPE_CHECKING:
-    from generators.manifests import Document
+    from generators.manifests import Document, Documents
     from generators.objects import Namespace, NetworkPolicy
     from generators.plan import Change, Wanted
     from generators.tenants.model import TenantConfig
@@ -82,17 +82,27 @@ def _applicable(item: Namespace | NetworkPolicy) -> Document:
     metavar="FILE",
     help="The tenant file in force, to say what changes; a live cluster's controller tells it.",
 )
+@click.option(
+    "--observed",
+    "observed_file",
+    type=click.File(),
+    metavar="FILE",
+    help="Flows as `ringfence observe -o jsonpb` prints them, - for standard input: which of the"
+    " connections that would be cut were used.",
+)
 @output_option
 def plan(
     config_file: Path,
     files: tuple[str, ...],
     kubeconfig: str | None,
     former_file: Path | None,
+    observed_file: TextIO | None,
     output: Output,
 ) -> None:
     """Print what would be created, updated, deleted or kept, who wants it, and what that means.
 
-    In a live cluster the record counts as the controller keeps it.
+    In a live cluster the record counts as the controller keeps it, and the connections that pass
+    today and would not are listed; for files, where --observed asks for them.
     """
     from generators.consequences import consequences
     from generators.plan import plan as make_plan
@@ -106,6 +116,8 @@ def plan(
     former = found.former
     said = () if former is None else consequences(former, config, found.policies)
     effects = {} if former is None else _effects(former, config, found)
+    if kubeconfig is not None or observed_file is not None:
+        said = (*said, *_compared(config, found, observed_file))
     if Output(output) is Output.TABLE:
         click.echo("".join(f"{sentence}\n" for sentence in said), nl=False)
         click.echo(_plan_text(changes, effects), nl=False)
@@ -124,6 +136,8 @@ class _Planned:
     policies: tuple[NetworkPolicy, ...]
     former: TenantConfig | None
     tenants: Mapping[str, str]
+    documents: Documents
+    live: bool
 
 
 def _planned(
@@ -133,13 +147,14 @@ def _planned(
     kubeconfig: str | None,
 ) -> _Planned:
     from generators.cluster import declared_namespaces, known_nodes
-    from generators.live import POLICY_INPUTS, in_force, read_live, tenants_live, wanted_live
+    from generators.live import in_force, read_live, tenants_live, wanted_live
     from generators.manifests import read
-    from generators.plan import wanted_by_name
+    from generators.plan import wanted_of
+    from generators.record import RecordEntry
     from generators.tenants.assignment import assign_by_name
 
     live = kubeconfig is not None
-    documents = read_live(kubeconfig, POLICY_INPUTS) if live else read(files)
+    documents = read_live(kubeconfig) if live else read(files)
     warn(documents.warnings)
     if former is None and live:
         former = in_force(documents, config.file)
@@ -149,10 +164,59 @@ def _planned(
     if live:
         wanted, tenants = wanted_live(config, documents), tenants_live(documents)
     else:
-        wanted = wanted_by_name(config, namespaces.values(), known_nodes(documents))
         named = {n: assign_by_name(former or config, n).tenant for n in namespaces}
         tenants = {name: tenant for name, tenant in named.items() if tenant is not None}
-    return _Planned(wanted, namespaces, documents.policies, former, tenants)
+        former_of = {} if former is None else tenants
+
+        def recorded(namespace: Namespace) -> RecordEntry | None:
+            tenant = former_of.get(namespace.name)
+            return None if tenant is None else RecordEntry(namespace.name, tenant)
+
+        wanted = wanted_of(config, namespaces.values(), recorded, known_nodes(documents))
+    return _Planned(wanted, namespaces, documents.policies, former, tenants, documents, live)
+
+
+def _compared(config: TenantConfig, found: _Planned, observed_file: TextIO | None) -> Iterable[str]:
+    """The cluster as it is beside the cluster as it would be."""
+    from generators.cluster import from_objects, from_record
+    from generators.cuts import cuts, observed_flows, selections, sentences
+    from generators.isolation import is_ours
+    from generators.live import cluster_under
+    from generators.matrix import EVALUATE, answer, questions
+    from generators.objects import Namespace
+
+    documents, former = found.documents, found.former
+    if found.live:
+        before, after = from_record(documents, former), cluster_under(config, documents)
+    else:
+        before, after = from_objects(documents, former), from_objects(documents, config)
+    used: Mapping[tuple[str, str, str, int], int] = {}
+    if observed_file is not None:
+        used = observed_flows(observed_file, observed_file.name)
+    later = {w.item.name: w.item for w in found.wanted if isinstance(w.item, Namespace)}
+    theirs = [policy for policy in found.policies if not is_ours(policy.labels)]
+    yield from _nobodys(config, found.namespaces, later)
+    yield from selections(found.namespaces, later, theirs)
+    asked = questions(after)
+    today, then = answer(EVALUATE, before, asked), answer(EVALUATE, after, asked)
+    yield from sentences(cuts(today, then, used), observed_file is not None)
+
+
+def _nobodys(
+    config: TenantConfig, namespaces: Mapping[str, Namespace], later: Mapping[str, Namespace]
+) -> Iterable[str]:
+    """Namespaces that no tenant owns, and that are not in quarantine."""
+    from generators.tenants.assignment import reserved
+
+    free = [
+        name
+        for name, namespace in sorted(namespaces.items())
+        if config.label_key not in later.get(name, namespace).labels
+        and reserved(config, name) is None
+        and not config.tied(name)
+    ]
+    if free:
+        yield f"belong to nobody, so every pod may enter them: {', '.join(free)}"
 
 
 def _effects(former: TenantConfig, config: TenantConfig, found: _Planned) -> dict[str, str]:

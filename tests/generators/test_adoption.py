@@ -129,3 +129,85 @@ def test_one_way_to_tell_tenants_is_wanted(
     done = ringfence("tenants", "init", *asked, "-f", cluster)
     assert done.returncode == 2
     assert "--from-label KEY, or --from-names" in done.stderr
+
+
+PODS = """\
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: web, labels: {client: acme}}}
+- {apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {client: wrong}}}
+- {apiVersion: v1, kind: Namespace, metadata: {name: abc-xyz}}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: a, namespace: web}
+  spec: {containers: [{name: c, image: i, ports: [{containerPort: 80}]}]}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: b, namespace: shop}
+  spec: {containers: [{name: c, image: i}]}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: c, namespace: sandbox}
+  spec: {containers: [{name: c, image: i}]}
+- apiVersion: networking.k8s.io/v1
+  kind: NetworkPolicy
+  metadata: {name: mine, namespace: web}
+  spec:
+    podSelector: {}
+    ingress:
+    - from: [{namespaceSelector: {matchLabels: {client: wrong}}}]
+      ports: [{port: 80}]
+"""
+FILE = """\
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+labelKey: client
+tenants:
+  - {name: acme, namespaces: {names: [web], prefixes: ["abc-"]}}
+  - {name: globex, namespaces: {names: [shop], suffixes: ["-xyz"]}}
+"""
+FLOW = {
+    "source": {"namespace": "shop", "pod_name": "b"},
+    "destination": {"namespace": "web", "pod_name": "a"},
+    "l4": {"TCP": {"source_port": 4000, "destination_port": 80}},
+}
+
+
+@pytest.fixture
+def planned(ringfence: Run, tmp_path: Path) -> Callable[[str, str], str]:
+    def plan(text: str, flows: str) -> str:
+        for name, content in (("pods.yaml", PODS), ("tenants", text), ("flows", flows)):
+            (tmp_path / name).write_text(content)
+        paths = ("-c", tmp_path / "tenants", "-f", tmp_path / "pods.yaml")
+        done = ringfence("plan", *paths, "--observed", tmp_path / "flows")
+        return done.stdout + done.stderr
+
+    return plan
+
+
+def test_a_first_plan_names_whom_it_cuts_and_what_its_labels_move(
+    planned: Callable[[str, str], str],
+) -> None:
+    reply = {**FLOW, "is_reply": True}
+    flows = "\n".join(json.dumps({"flow": flow}) for flow in (FLOW, reply, FLOW))
+    said = planned(FILE, flows).split("\n")
+    used = "cut: shop/b -> web/a 80/TCP, by tenant/acme#wall, used by 2 observed flows"
+    assert used in said
+    assert "connections that pass today and would not: 3, of which were used: 1" in said
+    assert "belong to nobody, so every pod may enter them: sandbox" in said
+    assert "NetworkPolicy web/mine no longer selects namespace shop: its labels change" in said
+    assert any("client=wrong becomes globex" in line for line in said)
+    assert any("in quarantine: name matches prefix" in line for line in said)
+
+
+def test_under_audit_what_users_wrote_still_cuts_and_is_told(
+    planned: Callable[[str, str], str],
+) -> None:
+    """A label that moves takes the namespace out of a policy that stays in force."""
+    said = planned(FILE.replace("labelKey", "mode: audit\nlabelKey"), "").split("\n")
+    assert "cut: shop/b -> web/a 80/TCP, by web/mine" in said
+
+
+def test_flows_that_are_none_are_refused(planned: Callable[[str, str], str]) -> None:
+    assert "flows:2: flow: is no JSON object" in planned(FILE, "{}\nhello\n")
