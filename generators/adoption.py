@@ -169,7 +169,7 @@ def tenant_file(
     ]
     for tenant, held in tenants.items():
         lines += _tenant_lines(tenant, held, grants)
-    lines += _undecided(suggestion, everybody)
+    lines += _undecided(suggestion, everybody, {source for source, _ in shared})
     return "\n".join(lines) + "\n"
 
 
@@ -233,12 +233,12 @@ def _affixes(tenant: str, held: tuple[str, ...]) -> Iterator[str]:
         yield f'prefixes: ["{tenant}-"]'
 
 
-def _undecided(suggestion: Suggestion, everybody: list[str]) -> Iterator[str]:
-    key = suggestion.label_key
-    if suggestion.unowned:
+def _undecided(suggestion: Suggestion, everybody: list[str], shared: set[str]) -> Iterator[str]:
+    key, unowned = suggestion.label_key, [n for n in suggestion.unowned if n not in shared]
+    if unowned:
         yield "# Nobody's: every pod may enter them, and they enter no tenant unless shared. Give"
         yield "# each to a tenant, to shared, or leave it:"
-        yield from (f"#   {name}" for name in suggestion.unowned)
+        yield from (f"#   {name}" for name in unowned)
     if suggestion.choices:
         yield "# Two words of their names could be the tenant; list each where it belongs:"
         for name, words in sorted(suggestion.choices.items()):

@@ -43,9 +43,16 @@ class Cut:
 
 
 def cuts(
-    before: Iterable[Cell], after: Iterable[Cell], used: Mapping[Connection, int]
+    before: Iterable[Cell],
+    after: Iterable[Cell],
+    used: Mapping[Connection, int],
+    declared: Mapping[str, frozenset[tuple[str, int]]],
 ) -> tuple[Cut, ...]:
-    """What passes in `before` and not in `after`, those that were used first."""
+    """What passes in `before` and not in `after`, those that were used first.
+
+    `declared`: the ports of each pod that declares any; on others of it nothing is listed, unless
+    it was used.
+    """
     found: dict[Connection, Cut] = {}
     for old, new in zip(before, after, strict=True):
         if old.verdict is Verdict.DROPPED or new.verdict is Verdict.FORWARDED:
@@ -54,6 +61,9 @@ def cuts(
             continue
         key = new.source, new.destination, new.protocol, new.port
         side = new.ingress if new.ingress.verdict is new.verdict else new.egress
+        offered = declared.get(new.destination)
+        if offered and (new.protocol, new.port) not in offered and key not in used:
+            continue
         audited = new.verdict is Verdict.AUDIT
         found.setdefault(key, Cut(key, _by(side), audited, used.get(key, 0)))
     return tuple(sorted(found.values(), key=lambda c: (-c.used, c.audited, c.connection)))

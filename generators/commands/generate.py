@@ -182,7 +182,7 @@ def _compared(config: TenantConfig, found: _Planned, observed_file: TextIO | Non
     from generators.cuts import cuts, observed_flows, selections, sentences
     from generators.isolation import is_ours
     from generators.live import cluster_under
-    from generators.matrix import EVALUATE, answer, questions
+    from generators.matrix import EVALUATE, PortProtocol, answer, declared_ports, questions
     from generators.objects import Namespace
 
     documents, former = found.documents, found.former
@@ -197,9 +197,15 @@ def _compared(config: TenantConfig, found: _Planned, observed_file: TextIO | Non
     theirs = [policy for policy in found.policies if not is_ours(policy.labels)]
     yield from _nobodys(config, found.namespaces, later)
     yield from selections(found.namespaces, later, theirs)
-    asked = questions(after)
+    declared = {
+        pod.key: frozenset((port.protocol, port.port) for port in pod.ports)
+        for pod in after.pods
+        if pod.ports
+    }
+    wanted = {PortProtocol(port, protocol) for _, _, protocol, port in used}
+    asked = questions(after, tuple({*declared_ports(after), *wanted}))
     today, then = answer(EVALUATE, before, asked), answer(EVALUATE, after, asked)
-    yield from sentences(cuts(today, then, used), observed_file is not None)
+    yield from sentences(cuts(today, then, used, declared), observed_file is not None)
 
 
 def _nobodys(
