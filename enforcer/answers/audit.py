@@ -40,11 +40,16 @@ class Would:
 
 
 def report(state: State, node: str, lines: Iterable[Line], counted: Iterable[Statistic]) -> Json:
-    """The flows that are remembered, and the exact counts of each endpoint."""
+    """The flows that are remembered, and the exact counts of each endpoint.
+
+    What came before the agent knew whose the interface is gets its names now.
+    """
     found: dict[Would, list[int]] = {}
+    directory = Directory(state, node)
     for line in lines:
         seen = line.seen
         if seen is not None and seen.record.verdict is Verdict.AUDIT:
+            seen = seen if seen.local.pod else directory.see(seen.record)
             times = found.setdefault(_would(seen), [])
             times.append(seen.record.time)
     flows = [
@@ -62,7 +67,7 @@ def report(state: State, node: str, lines: Iterable[Line], counted: Iterable[Sta
         }
         for would, times in sorted(found.items())
     ]
-    return {"flows": flows, "totals": _totals(state, Directory(state, node), counted)}
+    return {"flows": flows, "totals": _totals(state, directory, counted)}
 
 
 def _would(seen: Seen) -> Would:

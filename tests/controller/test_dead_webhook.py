@@ -12,7 +12,7 @@ import pytest
 from tests.controller.cluster import Cluster, guarded
 from tests.testbed.waiting import eventually
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 ANSWERS = "ringfence_controller_webhook_answers"
 READY = "[!]webhook: the API server refuses namespaces: "
