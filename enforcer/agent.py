@@ -27,6 +27,7 @@ from threading import Event
 
 from enforcer import attach, excess, loader
 from enforcer.attachments import Attachments
+from enforcer.backlog import Backlog
 from enforcer.changes import (
     ArrivalChange,
     InputChange,
@@ -197,6 +198,7 @@ class Agent:
         self._programs = Programs(parts.pins, kernel.endpoints)
         self._unclaimed = Unclaimed(self._programs, self._residents, settings.watch_interfaces)
         self._remembered = Remembered(settings.run_dir)
+        self._backlog = Backlog(settings.node)
         self._lately = Lately()
         self._unenforced: dict[str, str] = {}
         self._in_force: dict[str, int] = {}
@@ -271,7 +273,8 @@ class Agent:
             while not stop.is_set():
                 self._woken.clear()
                 self._turn()
-                self._woken.wait(max(0.0, self._tick_at - time.monotonic()))
+                now = time.monotonic()
+                self._woken.wait(self._backlog.due(now, max(0.0, self._tick_at - now)))
         finally:
             self._parts.supply.stop()
             self._parts.collector.stop()
@@ -303,6 +306,9 @@ class Agent:
             self._publish()
             return
         local = tuple(self._local(taken, tick=tick))
+        turn = time.monotonic()
+        if self._began and self._settings.manifests is None:
+            local = self._backlog.admit(local, turn)
         changes = self._lately.follow(local, self._state.policies)
         self._begin(changes)
         if self._waiting_since is None:
@@ -312,6 +318,7 @@ class Agent:
             self._compiler.apply(changes)
         if changes or (failed and tick):
             self._write(changes)
+        self._backlog.took(changes, turn, time.monotonic())
         self._set_aside()
         if tick or failed != bool(self._datapath_error):
             everybody = (self._residents.pods, self._in_force, self._unenforced)
@@ -356,7 +363,8 @@ class Agent:
         if not self._is_set_aside:
             self._is_set_aside = True
             registry = self._registry
-            for numbering in (registry.identities, registry.groups, registry.rules):
+            promised = (registry.identities, registry.groups, registry.rules, registry.cidrs)
+            for numbering in promised:
                 numbering.settle()
             gc.collect()
             gc.freeze()

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from generators.objects import IPBlock
 
@@ -26,6 +27,7 @@ class Net:
     value: int
 
     @classmethod
+    @lru_cache(maxsize=16_384)
     def of(cls, text: str) -> Net:
         """The block or address that a canonical text means."""
         address, slash, length = text.partition("/")
@@ -34,6 +36,13 @@ class Net:
         bits = BITS[version]
         taken = int(length) if slash else bits
         return cls(version, taken, number >> (bits - taken))
+
+    @property
+    def text(self) -> str:
+        """Its canonical text, as a block."""
+        bits, kind = BITS[self.version], socket.AF_INET if self.version == 4 else socket.AF_INET6
+        first = self.value << (bits - self.length)
+        return f"{socket.inet_ntop(kind, first.to_bytes(bits // 8))}/{self.length}"
 
     def inside(self, outer: Net) -> bool:
         """Whether all of it is inside `outer`; families never mix."""
@@ -61,14 +70,6 @@ class Nets:
     def hold(self, net: Net) -> bool:
         """Whether one of them holds all of a block."""
         return any(True for _ in self._around(net))
-
-    def around(self, net: Net) -> Net | None:
-        """The longest of them that holds a block and more."""
-        return max(
-            (n for n in self._around(net) if n.length < net.length),
-            key=lambda n: n.length,
-            default=None,
-        )
 
     def _around(self, net: Net) -> Iterable[Net]:
         for length in self._lengths[net.version]:

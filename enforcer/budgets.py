@@ -120,8 +120,7 @@ def at_least(policy: NetworkPolicy, direction: Direction, tenant: str) -> Want:
     prefixes = prefixes_of(policy, direction)
     rules = policy.rules(direction)
     ranges = any(port.end_port is not None for rule in rules for port in rule.ports)
-    blocks = {p.ip_block.cidr for rule in rules for p in rule.peers if p.ip_block is not None}
-    return Want(tenant, prefixes, 0 if ranges else len(blocks))
+    return Want(tenant, prefixes, 0 if ranges or not prefixes else 1)
 
 
 def refuse(

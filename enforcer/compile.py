@@ -185,7 +185,9 @@ class Compiler:
             self._names.drop(number)
         fresh = self.registry.generations.fresh
         generations.stamp(ledger, groups, placed, fresh, everybody=self._rejudge_all)
-        writes = transition.writes(self.ledger, self.registry.identities.fresh)
+        writes = transition.writes(
+            self.ledger, self.registry.identities.fresh, self.registry.cidrs.fresh
+        )
         if capacity.overflows(ledger, writes, self._limits):
             writes = tight.squeezed(ledger)
             capacity.refuse_overflow(ledger, writes, self._limits)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from enforcer.blocks import Net
 from enforcer.groups import EMPTY
 from enforcer.ledger import Ledger
 from enforcer.population import Population, Settled
 from enforcer.prefixes import Prefixes, Tries
 from enforcer.rulebook import Group, Groups, Turnover
 from enforcer.tables import PEER_CIDR, CidrKey
-from generators.objects import IPBlock
 
 
 class Filling:
@@ -53,30 +53,31 @@ class Filling:
             for group in self._groups.using(identity.pods.words):
                 if self._has_room(group):
                     put(group.number, identity.number, group.definition.for_pods(identity.pods))
-        for trie, prefix in tuple(self._cut(turnover, pod_cidrs)):
-            held = trie.held(prefix)
-            for group in self._groups.using(held):
+        for trie, cidr, net in tuple(self._cut(turnover, pod_cidrs)):
+            peer = PEER_CIDR | cidr
+            had = (self._groups.by_number[n] for n in self._ledger.groups_of.get(peer, ()))
+            for group in dict.fromkeys((*had, *self._groups.using(trie.holding(net)))):
                 mine = group.definition.tenant == trie.tenant and group not in fresh
                 if mine and self._has_room(group):
-                    peer = PEER_CIDR | trie.cidr(prefix)
-                    put(group.number, peer, group.definition.for_block(held))
+                    put(group.number, peer, group.definition.for_rules(trie.rules(cidr)))
         for group in fresh:
             self._fill(group)
 
     def _cut(
         self, turnover: Turnover, pod_cidrs: tuple[str, ...]
-    ) -> Iterable[tuple[Prefixes, str]]:
-        """Bring all tries up to date; the prefixes that are new in them."""
+    ) -> Iterable[tuple[Prefixes, int, Net]]:
+        """Bring all tries up to date; the numbers that mean something else in them."""
         tenants = {entry.tenant for entry in self._ledger.endpoints.now.values()}
         for trie, trimmed in self._tries.change(turnover, tenants, pod_cidrs):
-            for prefix, cidr in trimmed.removed.items():
+            for prefix in trimmed.removed:
                 self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), None)
+            for cidr in trimmed.emptied:
                 for number in tuple(self._ledger.groups_of.get(PEER_CIDR | cidr, ())):
                     self._ledger.put_bucket(number, PEER_CIDR | cidr, EMPTY)
-            for prefix in trie.all() if trimmed.reflagged else trimmed.added:
+            for prefix in trie.all() if trimmed.reflagged else trimmed.put:
                 self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), trie.entry(prefix))
-            for prefix in trimmed.added:
-                yield trie, prefix
+            for cidr, net in trimmed.named.items():
+                yield trie, cidr, net
 
     def _fill(self, group: Group) -> None:
         """A new group's entries, for all peers that it means."""
@@ -87,13 +88,11 @@ class Filling:
             if not self._has_room(group):
                 return
             put(group.number, identity.number, definition.for_pods(identity.pods))
-        blocks = frozenset(word for word in definition.words if isinstance(word, IPBlock))
         trie = self._tries.of(definition.tenant)
-        for prefix in trie.within(blocks):
+        for cidr, rules in trie.named_by(definition.rules):
             if not self._has_room(group):
                 return
-            peer = PEER_CIDR | trie.cidr(prefix)
-            put(group.number, peer, definition.for_block(trie.held(prefix)))
+            put(group.number, PEER_CIDR | cidr, definition.for_rules(rules))
 
     def _has_room(self, group: Group) -> bool:
         """Whether a group can be filled on; else it is one to come back to."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from enforcer.identity import PeerSelector, PodClass, PortName, Word, named_port
@@ -136,8 +137,15 @@ class Definition(Protocol):
     def for_pods(self, pods: PodClass) -> Bucket:
         """Entries of a class of pods; empty where no rule means them in particular."""
 
-    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
-        """Entries of the addresses that these blocks hold."""
+    @property
+    def rules(self) -> frozenset[int]:
+        """The rules that name blocks of addresses."""
+
+    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
+        """The same with their blocks."""
+
+    def for_rules(self, rules: frozenset[int]) -> Bucket:
+        """Entries of the addresses that some of these rules name by their blocks."""
 
 
 def bucket(allowed: Sequence[Ranked], rules: Sequence[int], direction: Dir) -> Bucket:
@@ -231,10 +239,20 @@ class PolicyGroup:
             bucket(side.open_to_pods(pods), side.rules, side.dir) for side in self._sides
         )
 
-    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
-        """For addresses that these blocks hold; empty where none of them is in a rule."""
+    @property
+    def rules(self) -> frozenset[int]:
+        """The rules that name blocks."""
+        return frozenset(rule for side in self._sides for rule in side.blocks)
+
+    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
+        """The same with their blocks."""
+        for side in self._sides:
+            yield from side.blocks.items()
+
+    def for_rules(self, rules: frozenset[int]) -> Bucket:
+        """For addresses that these rules name by their blocks; empty where none of them is here."""
         return _joined(
-            bucket(side.open_to_block(held), side.rules, side.dir) for side in self._sides
+            bucket(side.open_to_blocks_of(rules), side.rules, side.dir) for side in self._sides
         )
 
 
@@ -252,6 +270,8 @@ class _Side:
         self.policies = tuple(policy.key for policy in policies)
         self.rules: list[int] = []
         self.by_word: dict[Word, list[int]] = {}
+        self.blocks: dict[int, frozenset[IPBlock]] = {}
+        """Rule -> the blocks that it names."""
         self.anyone: list[Ranked] = []
         self.needs = ISOLATED[direction]
         self._spans: list[list[Span]] = []
@@ -272,13 +292,12 @@ class _Side:
         self._names.append(names)
         if any(span.first != span.last and not span.whole for span in spans):
             self.needs |= EndpointFlag.USES_RANGE
-        words: set[Word] = set()
-        for peer in rule.peers:
-            if peer.ip_block is not None:
-                words.add(peer.ip_block)
-                self.needs |= EndpointFlag.USES_CIDR
-            else:
-                words.add(PeerSelector.of(peer, policy.namespace))
+        blocks = _blocks(rule)
+        if blocks:
+            self.blocks[number] = blocks
+            self.needs |= EndpointFlag.USES_CIDR
+        selectors = (PeerSelector.of(p, policy.namespace) for p in rule.peers if not p.ip_block)
+        words: set[Word] = {*blocks, *selectors}
         if not rule.peers:
             self._to_anyone.append(rank)
             self.anyone += [(rank, span) for span in spans]
@@ -301,8 +320,9 @@ class _Side:
                 found += [(rank, span) for span in named]
         return found if particular else []
 
-    def open_to_block(self, held: frozenset[IPBlock]) -> Sequence[Ranked]:
-        inside = {rank for block in held for rank in self.by_word.get(block, ())}
+    def open_to_blocks_of(self, rules: frozenset[int]) -> Sequence[Ranked]:
+        named = rules & self.blocks.keys()
+        inside = [rank for rank, rule in enumerate(self.rules) if rule in named] if named else []
         if not inside:
             return []
         return [
@@ -315,6 +335,12 @@ class _Side:
         for name, protocol, number in pods.ports:
             if PortName(name, protocol) in self._names[rank]:
                 yield Span(PROTOCOLS[protocol], number, number)
+
+
+@lru_cache(maxsize=1024)
+def _blocks(rule: Rule) -> frozenset[IPBlock]:
+    """One object for all groups of a rule: there may be thousands in it."""
+    return frozenset(peer.ip_block for peer in rule.peers if peer.ip_block is not None)
 
 
 def _joined(buckets: Iterable[Bucket]) -> Bucket:

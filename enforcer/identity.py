@@ -186,7 +186,8 @@ class Registry:
             identities=Numbering(max([FIRST_POD_IDENTITY - 1, *identities]) + 1),
             groups=Numbering(max([0, *groups]) + 1),
             cidrs=Numbering(
-                max([0, *cidrs]) + 1, {text: entry.cidr for text, entry in kernel.cidrs.items()}
+                max([0, *cidrs]) + 1,
+                promised={key: entry.cidr for key, entry in kernel.cidrs.items()},
             ),
             endpoints=Numbering(
                 max([0, *(e.endpoint for e in entries)]) + 1,

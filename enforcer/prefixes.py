@@ -1,9 +1,10 @@
-"""Blocks of addresses in use: the prefixes that they are cut into, and who holds each of them.
+"""Blocks of addresses in use: the prefixes that they are cut into, and which rules name each.
 
 Kept by the compiler: every `cidr` and `except` of a block in use is a prefix of its tenant's trie
 in the kernel, and so is every pod range. The longest prefix that holds an address speaks for it.
-What may surprise: a prefix has a number in each trie that it is in, and a tenant's trie knows none
-of another's blocks, so nobody's groups need entries because of what somebody else names.
+What may surprise: prefixes that the same rules name share a number, so that a list of any length
+is one peer; but a number is only ever divided, never joined: what shares one has always been alike
+to whatever is in force. A tenant's trie knows none of another's blocks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from enforcer.blocks import Net, Nets
 from enforcer.identity import Numbering
@@ -19,24 +21,40 @@ from enforcer.tables import CidrEntry, CidrFlag, CidrKey
 from generators.objects import IPBlock
 
 Holding = Callable[[Net], frozenset[IPBlock]]
-_Use = tuple[int, IPBlock]
-"""A block in a tenant's trie."""
+_Use = tuple[int, int]
+"""A tenant's trie, and a rule whose blocks are in it."""
+Rules = frozenset[int]
+NO_RULES: Rules = frozenset()
+NO_BLOCKS: frozenset[IPBlock] = frozenset()
 
 
 @dataclass(slots=True)
 class _Prefix:
-    cidr: int
     net: Net
-    held: frozenset[IPBlock]
+    cidr: int = 0
+    rules: Rules = NO_RULES
     users: int = 0
+
+
+@dataclass(slots=True)
+class _Class:
+    """Prefixes under one number."""
+
+    rules: Rules
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """Prefixes that came into use, and those that went out of it with their cidr ids."""
+    """What a change of blocks did to the prefixes of a trie."""
 
-    added: Mapping[str, None] = field(default_factory=dict)
-    removed: Mapping[str, int] = field(default_factory=dict)
+    put: Mapping[str, None] = field(default_factory=dict)
+    """Prefixes that are new, or have another number."""
+    removed: Iterable[str] = ()
+    named: Mapping[int, Net] = field(default_factory=dict)
+    """Numbers that are new, or that other rules name; with a prefix of each."""
+    emptied: Iterable[int] = ()
+    """Numbers out of use."""
     reflagged: bool = False
     """The pod ranges are others."""
 
@@ -48,43 +66,48 @@ class Prefixes:
         self.tenant = tenant
         self._all_holding = holding
         self._numbers = numbers
-        self._blocks: dict[IPBlock, None] = {}
+        self._blocks: dict[IPBlock, Rules] = {}
         self._prefixes: dict[str, _Prefix] = {}
+        self._classes: dict[int, _Class] = {}
+        self._nets: dict[Net, _Prefix] = {}
+        self._lengths: dict[int, Counter[int]] = {4: Counter(), 6: Counter()}
         self._ranges: tuple[Net, ...] = ()
         self._range_texts: tuple[str, ...] = ()
 
-    def change(
-        self, added: Iterable[IPBlock], removed: Iterable[IPBlock], ranges: tuple[str, ...]
-    ) -> Trimmed:
-        """Blocks came or went; the pod ranges are these now. Ask after `holding` knows them."""
-        added, removed = list(added), list(removed)
+    def change(self, blocks: Mapping[IPBlock, Rules], ranges: tuple[str, ...]) -> Trimmed:
+        """These rules name these blocks now, and the pod ranges are these.
+
+        A block that no rule names is gone. Ask after `holding` knows them.
+        """
+        added = [block for block in blocks if block not in self._blocks]
+        removed = [block for block, rules in blocks.items() if not rules]
+        self._blocks.update(blocks)
         for block in removed:
             del self._blocks[block]
-        self._blocks.update(dict.fromkeys(added))
-        new: dict[str, None] = {}
-        maybe_gone: dict[str, None] = {}
-        for text in [p for b in added for p in _texts(b)] + _without(ranges, self._range_texts):
-            if text not in self._prefixes:
-                net = Net.of(text)
-                number = self._numbers.of(CidrKey(self.tenant, text))
-                self._prefixes[text] = _Prefix(number, net, self._holding(net))
-                new[text] = None
-            self._prefixes[text].users += 1
-        for text in [p for b in removed for p in _texts(b)] + _without(self._range_texts, ranges):
-            self._prefixes[text].users -= 1
-            maybe_gone[text] = None
+        more = [p for b in added for p in _texts(b)] + _without(ranges, self._range_texts)
+        less = [p for b in removed for p in _texts(b)] + _without(self._range_texts, ranges)
+        new = {
+            text: self._around(Net.of(text))
+            for text in dict.fromkeys(more)
+            if text not in self._prefixes
+        }
+        for text in more:
+            self._use(text)
         reflagged = ranges != self._range_texts
         self._range_texts, self._ranges = ranges, tuple(map(Net.of, ranges))
-        gone: dict[str, int] = {}
-        for text in maybe_gone:
-            if not self._prefixes[text].users:
-                gone[text] = self._prefixes.pop(text).cidr
-                self._numbers.forget(CidrKey(self.tenant, text))
-        touched = Nets(Net.of(block.cidr) for block in (*added, *removed))
-        for prefix in self._prefixes.values():
-            if touched.hold(prefix.net):
-                prefix.held = self._holding(prefix.net)
-        return Trimmed({text: None for text in new if text not in gone}, gone, reflagged)
+        gone = [text for text in less if self._leave(text)]
+        touched = Nets(Net.of(block.cidr) for block in blocks)
+        moving: dict[str, Rules] = {}
+        for text, prefix in self._prefixes.items():
+            if text in new or touched.hold(prefix.net):
+                rules = self._naming(prefix.net)
+                if text in new or rules != prefix.rules:
+                    moving[text] = rules
+        put, named = self._number(moving, new)
+        emptied = tuple(number for number, found in self._classes.items() if not found.count)
+        for number in emptied:
+            del self._classes[number]
+        return Trimmed(put, [t for t in gone if t not in new], named, emptied, reflagged)
 
     @property
     def ranges(self) -> tuple[str, ...]:
@@ -96,19 +119,20 @@ class Prefixes:
         """Whether nothing is in use."""
         return not self._prefixes and not self._range_texts
 
-    def cidr(self, text: str) -> int:
-        """The id of a prefix."""
-        return self._prefixes[text].cidr
-
-    def held(self, text: str) -> frozenset[IPBlock]:
-        """The blocks that hold a prefix."""
-        return self._prefixes[text].held
-
-    def within(self, blocks: frozenset[IPBlock]) -> Iterable[str]:
-        """The prefixes that some of these blocks hold."""
-        if not blocks:
+    def named_by(self, rules: Rules) -> Iterable[tuple[int, Rules]]:
+        """The numbers that some of these rules name, with all that do."""
+        if not rules:
             return ()
-        return [t for t, prefix in self._prefixes.items() if not prefix.held.isdisjoint(blocks)]
+        found = self._classes.items()
+        return [(number, c.rules) for number, c in found if not c.rules.isdisjoint(rules)]
+
+    def rules(self, cidr: int) -> Rules:
+        """The rules that name a number."""
+        return self._classes[cidr].rules
+
+    def naming(self, block: IPBlock) -> Rules:
+        """The rules that name a block."""
+        return self._blocks.get(block, NO_RULES)
 
     def entry(self, text: str) -> CidrEntry:
         """A prefix as the map holds it."""
@@ -120,9 +144,82 @@ class Prefixes:
         """All of them."""
         return self._prefixes
 
-    def _holding(self, net: Net) -> frozenset[IPBlock]:
+    def holding(self, net: Net) -> frozenset[IPBlock]:
         """The blocks of this trie that hold another one."""
         return frozenset(b for b in self._all_holding(net) if b in self._blocks)
+
+    def _naming(self, net: Net) -> Rules:
+        """The rules that name a prefix, by any block that holds it."""
+        held = [self._blocks[block] for block in self.holding(net)]
+        return held[0] if len(held) == 1 else NO_RULES.union(*held)
+
+    def _around(self, net: Net) -> int:
+        """The number of the longest prefix that holds a block and more; 0: there is none."""
+        lengths = self._lengths[net.version]
+        for length in sorted((n for n in lengths if n < net.length), reverse=True):
+            found = self._nets.get(net.shortened(length))
+            if found is not None:
+                return found.cidr
+        return 0
+
+    def _use(self, text: str) -> None:
+        prefix = self._prefixes.get(text)
+        if prefix is None:
+            prefix = self._prefixes[text] = _Prefix(Net.of(text))
+            self._nets[prefix.net] = prefix
+            self._lengths[prefix.net.version][prefix.net.length] += 1
+        prefix.users += 1
+
+    def _leave(self, text: str) -> bool:
+        """One user less; whether it was the last one."""
+        prefix = self._prefixes[text]
+        prefix.users -= 1
+        if prefix.users:
+            return False
+        del self._prefixes[text], self._nets[prefix.net]
+        lengths = self._lengths[prefix.net.version]
+        lengths[prefix.net.length] -= 1
+        if not lengths[prefix.net.length]:
+            del lengths[prefix.net.length]
+        if prefix.cidr:
+            self._classes[prefix.cidr].count -= 1
+        return True
+
+    def _number(
+        self, moving: Mapping[str, Rules], new: Mapping[str, int]
+    ) -> tuple[dict[str, None], dict[int, Net]]:
+        """Numbers for prefixes that other rules name now, or that are new.
+
+        One number for those that were alike, whatever is in force, and are alike. The old one goes
+        along where nobody stays behind.
+        """
+        leaving = Counter(self._prefixes[text].cidr for text in moving if text not in new)
+        numbers: dict[tuple[object, Rules], int] = {}
+        put: dict[str, None] = {}
+        named: dict[int, Net] = {}
+        promised = self._numbers.promised
+        for text, rules in moving.items():
+            prefix, before = self._prefixes[text], self._prefixes[text].cidr
+            origin: object = before
+            if text in new:
+                before = promised.pop(CidrKey(self.tenant, text), 0)
+                origin = before or (text if promised else ("around", new[text]))
+            number = numbers.get((origin, rules))
+            if number is None:
+                known = self._classes.get(before)
+                alone = known is None or known.count == leaving[before]
+                number = before if before and alone and before not in named else 0
+                number = numbers[origin, rules] = number or self._numbers.fresh()
+                named[number] = prefix.net
+            if prefix.cidr:
+                self._classes[prefix.cidr].count -= 1
+            if prefix.cidr != number:
+                put[text] = None
+            prefix.cidr, prefix.rules = number, rules
+            found = self._classes.setdefault(number, _Class(rules))
+            found.rules = rules
+            found.count += 1
+        return put, named
 
 
 class Tries:
@@ -132,8 +229,8 @@ class Tries:
         self._holding = holding
         self._numbers = numbers
         self._tries: dict[int, Prefixes] = {}
-        self._blocks: dict[Group, tuple[IPBlock, ...]] = {}
-        self._users: Counter[_Use] = Counter()
+        self._counted: set[Group] = set()
+        self._users: dict[_Use, Counter[frozenset[IPBlock]]] = {}
 
     def of(self, tenant: int) -> Prefixes:
         """A tenant's trie."""
@@ -146,38 +243,48 @@ class Tries:
         self, turnover: Turnover, tenants: Iterable[int], ranges: tuple[str, ...]
     ) -> Iterable[tuple[Prefixes, Trimmed]]:
         """Groups came or went; `tenants`: those with endpoints here, who need the pod ranges."""
-        before = self._count(turnover)
+        moved = self._count(turnover)
         needed = frozenset(tenants)
-        moved: dict[int, tuple[list[IPBlock], list[IPBlock]]] = {
-            tenant: ([], []) for tenant in (*self._tries, *needed)
-        }
-        for (tenant, block), was in before.items():
-            if was != ((tenant, block) in self._users):
-                moved.setdefault(tenant, ([], []))[was].append(block)
-        for tenant, (added, removed) in moved.items():
+        for tenant in dict.fromkeys((*self._tries, *needed, *moved)):
             wanted = ranges if tenant in needed else ()
+            blocks = moved.get(tenant, {})
             trie = self.of(tenant)
-            if added or removed or wanted != trie.ranges:
-                yield trie, trie.change(added, removed, wanted)
+            if blocks or wanted != trie.ranges:
+                yield trie, trie.change(blocks, wanted)
             if trie.is_empty:
                 del self._tries[tenant]
 
-    def _count(self, turnover: Turnover) -> Mapping[_Use, bool]:
-        """Keep count of who uses which block; those that changed, with whether they were used."""
-        before: dict[_Use, bool] = {}
-        for group in turnover.added:
-            words = group.definition.words
-            self._blocks[group] = tuple(word for word in words if isinstance(word, IPBlock))
-        gone = [(group, self._blocks.pop(group, ()), -1) for group in turnover.removed]
-        new = [(group, self._blocks[group], 1) for group in turnover.added]
-        for group, blocks, step in (*gone, *new):
-            for block in blocks:
-                use = (group.definition.tenant, block)
-                before.setdefault(use, use in self._users)
-                self._users[use] += step
-                if not self._users[use]:
-                    del self._users[use]
-        return before
+    def _count(self, turnover: Turnover) -> Mapping[int, Mapping[IPBlock, Rules]]:
+        """Keep count of who names which block; by tenant, those that other rules name now."""
+        before: dict[_Use, frozenset[IPBlock]] = {}
+        gone = [group for group in turnover.removed if group in self._counted]
+        self._counted.difference_update(gone)
+        self._counted.update(turnover.added)
+        for groups, step in ((gone, -1), (turnover.added, 1)):
+            for group in groups:
+                for rule, blocks in group.definition.naming():
+                    use = (group.definition.tenant, rule)
+                    counts = self._users.setdefault(use, Counter())
+                    before.setdefault(use, NO_BLOCKS.union(*counts))
+                    counts[blocks] += step
+                    if not counts[blocks]:
+                        del counts[blocks]
+        moved: dict[int, dict[IPBlock, Rules]] = {}
+        for use, was in before.items():
+            tenant, rule = use
+            near, trie = moved.setdefault(tenant, {}), self.of(tenant)
+            for block in was ^ NO_BLOCKS.union(*self._users[use]):
+                known = near[block] if block in near else trie.naming(block)
+                near[block] = _shared(known ^ {rule})
+            if not self._users[use]:
+                del self._users[use]
+        return moved
+
+
+@lru_cache(maxsize=4096)
+def _shared(rules: Rules) -> Rules:
+    """One object for all blocks that the same rules name: there may be many."""
+    return rules
 
 
 def _texts(block: IPBlock) -> Iterable[str]:

@@ -246,7 +246,7 @@ class Groups:
         before: dict[Word, bool] = {}
         gone = [group for group in self._left if not group.users]
         for group in (*self._fresh, *gone):
-            for word in sorted(group.definition.words, key=repr):
+            for word in group.definition.words:
                 before.setdefault(word, word in self._by_word)
         for group in self._fresh:
             for word in group.definition.words:
@@ -265,6 +265,8 @@ class Groups:
                 found.old_words.append(word)
             elif not known and word in self._by_word:
                 found.new_words.append(word)
+        for words in (found.old_words, found.new_words):
+            words.sort(key=repr)  # numbers follow this order
         self._fresh, self._left = {}, {}
         return found
 

@@ -3,7 +3,8 @@
 The agent applies `writes(ledger)` in order. A packet is judged by its endpoint and by its peer's
 address; where both change, one write comes first. So an address on the move gets an identity of its
 own, "was A and will be B": old groups treat it as A and new ones as B, and the endpoints are
-switched in between. Blocks of addresses that only one side knows are bridged to the block around.
+switched in between. Blocks of addresses that only one side knows are bridged to the block around,
+those that go out of a list under a number of their own.
 
     entries, bridges -> blocks -> addresses on the move, or new ones -> services with both backends
     -> switched endpoints -> addresses -> services -> other endpoints -> what is gone
@@ -18,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from enforcer.blocks import Net, Nets
+from enforcer.blocks import Net
 from enforcer.groups import EMPTY, Bucket
-from enforcer.ledger import Ledger, Place
+from enforcer.ledger import Layer, Ledger, Place
 from enforcer.maps import Change, Table
 from enforcer.tables import (
     FIRST_POD_IDENTITY,
@@ -96,11 +97,11 @@ def conflicts(ledger: Ledger) -> list[int]:
     return sorted((left & entered) - {0})
 
 
-def writes(ledger: Ledger, fresh: Fresh) -> tuple[Change, ...]:
-    """All of them, in order."""
+def writes(ledger: Ledger, fresh: Fresh, fresh_block: Fresh) -> tuple[Change, ...]:
+    """All of them, in order; `fresh_block`: a number that no block ever had."""
     switches, moves = switched(ledger), moved(ledger)
     bridges = _Bridges(ledger, switches)
-    bridges.blocks()
+    leaving = bridges.blocks(fresh_block)
     meanwhile: Mapping[str, AddressEntry] = {}
     if needs_bridges(switches, moves):
         meanwhile = bridges.addresses(moves, fresh)
@@ -112,6 +113,7 @@ def writes(ledger: Ledger, fresh: Fresh) -> tuple[Change, ...]:
     return (
         *opening(buckets, bridges.made),
         *(Change(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
+        *(Change(Table.CIDRS, p, entry) for p, entry in leaving.items()),
         *(Change(Table.ADDRESSES, a, entry) for a, entry in meanwhile.items()),
         *_put({} if meanwhile else {a: p for a, p in addresses.items() if p[0] is None}),
         *_joined(services),
@@ -196,18 +198,19 @@ class _Bridges:
     switches: Mapping[int, Switch]
     made: dict[Place, Bucket] = field(default_factory=dict)
 
-    def blocks(self) -> None:
-        """Blocks that only one side knows, to the block around them on the other."""
-        changed = self.ledger.cidrs.changed()
+    def blocks(self, fresh: Fresh) -> Mapping[CidrKey, CidrEntry]:
+        """Blocks that only one side knows, to the block around them on the other.
+
+        Those that leave others with the same number behind get one of their own meanwhile.
+        """
+        cidrs, found = self.ledger.cidrs, dict[CidrKey, CidrEntry]()
+        changed = cidrs.changed()
         if not changed or not self.switches:
-            return
-        before: dict[CidrKey, CidrEntry] = {}
-        for key in (*self.ledger.cidrs.now, *changed):
-            entry = self.ledger.cidrs.in_force(key)
-            if entry is not None:
-                before[key] = entry
-        around, around_now = _Around(before), _Around(self.ledger.cidrs.now)
+            return found
+        around, around_now = _Around(cidrs.in_force, cidrs), _Around(cidrs.now.get, cidrs)
         left, entered = self._left, self._entered
+        used = {entry.cidr for entry in cidrs.now.values()}
+        numbers: dict[tuple[int, int], int] = {}
         for key, (old, new) in changed.items():
             if new is not None and (old is None or old.cidr != new.cidr):
                 outer = old or around.entry(key)
@@ -215,8 +218,18 @@ class _Bridges:
                     self._as(group, new, outer, old_side=True)
             elif old is not None and new is None:
                 outer = around_now.entry(key)
+                if old.cidr in used:
+                    pair = old.cidr, outer.cidr if outer is not None else 0
+                    number = numbers.get(pair) or numbers.setdefault(pair, fresh())
+                    found[key] = replace(old, cidr=number)
+                    for group in self._wanted - left:
+                        self._as(group, found[key], outer, old_side=False)
+                    for group in left:
+                        self._as(group, found[key], old, old_side=True)
+                    continue
                 for group in entered:
                     self._as(group, old, outer, old_side=False)
+        return found
 
     def addresses(self, moves: Mapping[str, Move], fresh: Fresh) -> Mapping[str, AddressEntry]:
         """Who moves, under identities of their own."""
@@ -298,15 +311,21 @@ class _Bridges:
 class _Around:
     """Finds the longest of the blocks of a trie that hold a prefix and more."""
 
-    def __init__(self, entries: Mapping[CidrKey, CidrEntry]) -> None:
+    def __init__(
+        self,
+        entries: Callable[[CidrKey], CidrEntry | None],
+        cidrs: Layer[CidrKey, CidrEntry],
+    ) -> None:
         self._entries = entries
-        self._texts: dict[int, dict[Net, CidrKey]] = {}
-        for key in entries:
-            self._texts.setdefault(key.tenant, {})[Net.of(key.prefix)] = key
-        self._nets = {tenant: Nets(texts) for tenant, texts in self._texts.items()}
+        keys = {*cidrs.now, *cidrs.was}
+        self._lengths = sorted({int(k.prefix.rpartition("/")[2]) for k in keys}, reverse=True)
 
     def entry(self, key: CidrKey) -> CidrEntry | None:
         """The block around a prefix."""
-        nets = self._nets.get(key.tenant)
-        outer = nets.around(Net.of(key.prefix)) if nets is not None else None
-        return self._entries[self._texts[key.tenant][outer]] if outer is not None else None
+        net = Net.of(key.prefix)
+        for length in self._lengths:
+            if length < net.length:
+                found = self._entries(CidrKey(key.tenant, net.shortened(length).text))
+                if found is not None:
+                    return found
+        return None

@@ -33,7 +33,8 @@ class CannotTakeOver(RingfenceError):
     def __init__(self, old: Path, new: Path, error: kernel.KernelError) -> None:
         super().__init__(
             f"{new} cannot take over what {old} holds ({error}): the programs of {old.name} stay "
-            "in force; start the version that loaded them, or `ringfence enforcer uninstall` first"
+            "in force; if there are fewer places for pods now, start with a larger --map-size "
+            f"{ENDPOINTS}=NUMBER, else with the version that loaded them"
         )
 
 

@@ -7,7 +7,7 @@ them, so a forged label selects nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.groups import EMPTY, Asks, Bucket, Number, bucket
@@ -103,6 +103,7 @@ class WallGroup:
         self.isolating: Mapping[Dir, tuple[str, ...]] = {}
         self.tenant = 0  # it has no blocks
         self.asks = Asks()
+        self.rules: frozenset[int] = frozenset()
         self._home = home
         self._components = config.shared
         self._grants: tuple[Grant, ...] = ()
@@ -169,8 +170,12 @@ class WallGroup:
             found += self._tenants(pods.tenant)
         return self._bucket(found)
 
-    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
+    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
         """The wall does not look at addresses."""
+        return ()
+
+    def for_rules(self, rules: frozenset[int]) -> Bucket:
+        """Nor at what others say of them."""
         return EMPTY
 
     def _tenants(self, source: str) -> list[Ranked]:
@@ -211,6 +216,7 @@ class ReachGroup:
     isolating: Mapping[Dir, tuple[str, ...]] = {}
     tenant = 0
     asks = Asks()
+    rules: frozenset[int] = frozenset()
     wall = ""
 
     def __init__(
@@ -270,8 +276,12 @@ class ReachGroup:
         same = self._home.quarantined and pods.quarantine == self._home.name
         return self._bucket([EVERYTHING]) if same else EMPTY
 
-    def for_block(self, held: frozenset[IPBlock]) -> Bucket:
+    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
         """Walls do not look at addresses."""
+        return ()
+
+    def for_rules(self, rules: frozenset[int]) -> Bucket:
+        """Nor at what others say of them."""
         return EMPTY
 
     def _bucket(self, spans: list[Span]) -> Bucket:

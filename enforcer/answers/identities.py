@@ -11,6 +11,8 @@ from enforcer.tables import PEER_CIDR, PEER_TENANT
 from generators.objects import Pod
 
 ANY = "ANY"
+PREFIXES_NAMED = 8
+"""Of those that one rule names; there may be thousands."""
 
 
 class Identities:
@@ -52,9 +54,10 @@ class Identities:
             return [ANY]
         tables = self._state.tables
         if peer >= PEER_CIDR:
-            return [
-                f"cidr:{k.prefix}" for k, e in tables.cidrs.items() if e.cidr == peer - PEER_CIDR
-            ]
+            cidr = peer - PEER_CIDR
+            named = [f"cidr:{k.prefix}" for k, e in tables.cidrs.items() if e.cidr == cidr]
+            more = len(named) - PREFIXES_NAMED
+            return named if more <= 0 else [*named[:PREFIXES_NAMED], f"and {more} more"]
         if peer >= PEER_TENANT:
             number = peer - PEER_TENANT
             return [f"tenant:name={tables.tenants.get(number, f'unknown ({number})')}"]

@@ -247,21 +247,30 @@ def written(tables: Tables, change: Change) -> Tables:
 
 def meaning(tables: Tables) -> object:
     """The tables without their numbers, generations and endpoint ids."""
-    peers: dict[int, object] = {PEER_CIDR | c.cidr: key.prefix for key, c in tables.cidrs.items()}
+    peers: dict[int, object] = {}
+    blocks: dict[int, list[str]] = {}
+    for block, named in tables.cidrs.items():
+        blocks.setdefault(PEER_CIDR | named.cidr, []).append(block.prefix)
     for address, entry in sorted(tables.addresses.items()):
         if entry.identity >= FIRST_POD_IDENTITY:
             known = peers.setdefault(entry.identity, frozenset())
             assert isinstance(known, frozenset)
             peers[entry.identity] = known | {address}
     contents: dict[int, set[object]] = {}
+
+    def means(peer: int) -> Iterable[object]:
+        if peer >= PEER_CIDR:
+            return blocks[peer]
+        return [peers[peer] if FIRST_POD_IDENTITY <= peer < PEER_TENANT else peer]
+
     for key, rule in tables.policy.items():
-        peer = peers[key.peer] if _is_ours(key.peer) else key.peer
-        entry_of = (peer, key.port, key.protocol, key.direction, tables.rules.get(rule))
-        contents.setdefault(key.group, set()).add(entry_of)
+        for peer in means(key.peer):
+            entry_of = (peer, key.port, key.protocol, key.direction, tables.rules.get(rule))
+            contents.setdefault(key.group, set()).add(entry_of)
     for item, rule in tables.ranges.items():
-        peer = peers[item.peer] if _is_ours(item.peer) else item.peer
-        part = (peer, item.port, item.length, item.protocol, item.direction, tables.rules.get(rule))
-        contents.setdefault(item.group, set()).add(part)
+        for peer in means(item.peer):
+            ports = (item.port, item.length, item.protocol, item.direction)
+            contents.setdefault(item.group, set()).add((peer, *ports, tables.rules.get(rule)))
 
     def group(number: int) -> object:
         isolating = [(d, tables.isolating.get((number, d))) for d in Dir]
@@ -280,10 +289,6 @@ def meaning(tables: Tables) -> object:
         {key: entry.flags for key, entry in tables.cidrs.items()},
         sum(map(len, contents.values())),
     )
-
-
-def _is_ours(peer: int) -> bool:
-    return FIRST_POD_IDENTITY <= peer < PEER_TENANT or peer >= PEER_CIDR
 
 
 def packets(endpoint: EndpointEntry, peers: Iterable[str]) -> Iterator[Packet]:
@@ -363,6 +368,8 @@ class Enforcement:
             for ifindex, packet, expected in flows:
                 assert is_open(moment, ifindex, packet) == expected, (change, packet)
         self.compiler.commit()
+        if fresh:
+            self.registry.cidrs.settle()
         for name in ("endpoints", "addresses", "policy", "ranges", "cidrs", "services"):
             assert getattr(moment, name) == getattr(desired, name), name
         self.maps = desired

@@ -1,0 +1,81 @@
+"""Policies with long lists of blocks wait until nothing else does.
+
+The agent's loop passes all changes through. Compiling such a policy takes as long as hundreds of
+other changes, and whoever writes one after the other would have all pods of the node wait for each.
+What may surprise: those that wait are taken in together, however many there are, and then as long a
+time as that took belongs to everybody else; but a pod of this node takes those of its namespace
+along at once, so that none ever starts without its policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from enforcer.budgets import prefixes_of
+from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange, PolicyChange
+from enforcer.endpoints import is_local
+from generators.objects import Direction, NetworkPolicy
+
+LONG = 500
+"""Prefixes of a policy that is worth waiting with."""
+LATEST_SECONDS = 2.0
+"""Nobody waits longer than that for a turn."""
+
+
+class Backlog:
+    """The policies that wait; `now` is a monotonic clock in seconds."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._waiting: dict[str, PolicyChange] = {}
+        self._since = 0.0
+        self._not_before = 0.0
+
+    def admit(self, changes: Iterable[InputChange], now: float) -> tuple[InputChange, ...]:
+        """What is to be taken in now."""
+        admitted: list[InputChange] = []
+        for change in changes:
+            if isinstance(change, PolicyChange):
+                self._waiting.pop(change.key, None)
+                if change.policy is not None and _is_long(change.policy):
+                    self._since = self._since if self._waiting else now
+                    self._waiting[change.key] = change
+                    continue
+            else:
+                admitted += self._of(self._starting(change))
+            admitted.append(change)
+        rested = not admitted and now >= self._not_before
+        if self._waiting and (rested or now >= self._since + LATEST_SECONDS):
+            admitted += self._waiting.values()
+            self._waiting = {}
+        return tuple(admitted)
+
+    def took(self, changes: Iterable[InputChange], began: float, now: float) -> None:
+        """These have been taken in and written since `began`."""
+        if any(isinstance(c, PolicyChange) and c.policy and _is_long(c.policy) for c in changes):
+            self._not_before = now + min(now - began, LATEST_SECONDS)
+
+    def due(self, now: float, latest: float) -> float:
+        """Seconds until somebody who waits has a turn; `latest` at most."""
+        if not self._waiting:
+            return latest
+        return max(0.0, min(self._not_before - now, self._since + LATEST_SECONDS - now, latest))
+
+    def _starting(self, change: InputChange) -> str:
+        """The namespace of a pod of this node that a change is about."""
+        match change:
+            case InterfaceChange(key, _) | ArrivalChange(key, _):
+                return key.partition("/")[0]
+            case PodChange(_, pod) if pod is not None and is_local(pod, self._node):
+                return pod.namespace
+        return ""
+
+    def _of(self, namespace: str) -> list[PolicyChange]:
+        found = [c for k, c in self._waiting.items() if k.partition("/")[0] == namespace]
+        for change in found:
+            del self._waiting[change.key]
+        return found
+
+
+def _is_long(policy: NetworkPolicy) -> bool:
+    return sum(len(prefixes_of(policy, direction)) for direction in Direction) > LONG
