@@ -28,6 +28,7 @@ BENCHES = (
     "cut",
     "arrival",
     "node",
+    "flood",
     "starting",
     "events",
 )

@@ -2,9 +2,9 @@
 
 The agent's loop passes all changes through. Compiling such a policy takes as long as hundreds of
 other changes, and whoever writes one after the other would have all pods of the node wait for each.
-What may surprise: those that wait are taken in together, however many there are, and then as long a
-time as that took belongs to everybody else; but a pod of this node takes those of its namespace
-along at once, so that none ever starts without its policies.
+What may surprise: those that wait are taken in one at a time, and after each of them as long a time
+as it took belongs to everybody else; but a pod of this node takes those of its namespace along at
+once, so that none ever starts without its policies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from generators.objects import Direction, NetworkPolicy
 LONG = 500
 """Prefixes of a policy that is worth waiting with."""
 LATEST_SECONDS = 2.0
-"""Nobody waits longer than that for a turn."""
+"""Whoever is first has to wait no longer than that for a turn."""
 
 
 class Backlog:
@@ -46,8 +46,9 @@ class Backlog:
             admitted.append(change)
         rested = not admitted and now >= self._not_before
         if self._waiting and (rested or now >= self._since + LATEST_SECONDS):
-            admitted += self._waiting.values()
-            self._waiting = {}
+            first = next(iter(self._waiting))
+            admitted.append(self._waiting.pop(first))
+            self._since = now
         return tuple(admitted)
 
     def took(self, changes: Iterable[InputChange], began: float, now: float) -> None:

@@ -26,7 +26,7 @@ from enforcer.maps import Maps
 from enforcer.metrics import Observed
 from enforcer.own_addresses import addresses, tunnels
 from enforcer.service import Service, Sources
-from enforcer.sources.open import open_supply
+from enforcer.sources.open import open_notices, open_supply
 from enforcer.state import Board
 from enforcer.watcher import Watcher
 from generators import logs
@@ -116,6 +116,9 @@ def _enforce(
             tunnels(lambda own: maps.lead_to_tunnels({*own, *settings.tunnel_ports}), agent.report),
         ):
             start_thread(stack, threading.Event(), follower.run)
+        if settings.manifests is None:
+            notices = open_notices(board, settings.node, settings.kubeconfig)
+            start_thread(stack, threading.Event(), notices)
         if settings.watch_interfaces:
             looked_for = settings.watch_interfaces
             watcher = Watcher(pins, looked_for, agent.look_around, agent.report)

@@ -21,6 +21,7 @@ from generators.kube.client import Client, Scope
 from generators.kube.discovery import Discovery
 from generators.kube.documents import resource_version_of
 from generators.kube.errors import Fenced
+from generators.kube.events import Recorder
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import Reflector, ReflectorStats
@@ -46,7 +47,6 @@ from webhook.admission_keeper import AdmissionKeeper, Where
 from webhook.background.work import PolicyWork, Surroundings
 from webhook.background.writing import Tenancy
 from webhook.controller_metrics import ControllerMetrics, Moment
-from webhook.events import Recorder
 from webhook.guard import Guard, GuardState, Timing, problem
 from webhook.handover import Handover
 from webhook.ledger import Ledger
@@ -233,7 +233,7 @@ class Controller:
         event(LOG, "started", user=user, config=self.tenants.config.digest)
         if self._person:
             event(LOG, "exempt_person", logging.WARNING, problem=exempt_person(user))
-        recorder = Recorder(self._fenced, self._settings.identity)
+        recorder = Recorder(self._fenced, "controller", self._settings.identity)
         desk = Desk(
             self._fenced,
             self._namespaces.store,

@@ -24,6 +24,7 @@ from generators.isolation import POLICY_NAME, is_ours
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
 from generators.kube.documents import Document, mapping, mappings, meta_of, strings, text
 from generators.kube.errors import Conflict, NotFound
+from generators.kube.events import Recorder, Severity
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
 from generators.kube.store import Store
 from generators.kyverno.ownership import KYVERNO
@@ -33,7 +34,6 @@ from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.plan import Action, Change, Wanted, plan, wanted_for
 from generators.tenancy import Finding, Ownership, ownership
 from generators.tenants.model import TenantConfig
-from webhook.events import Recorder, Severity
 from webhook.guard import AnotherFile
 from webhook.ledger import Ledger
 from webhook.settings import FIELD_MANAGER

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from generators.kube.events import Recorder, Severity
 from generators.objects import Namespace
-from webhook.events import Recorder, Severity
 from webhook.policies import PolicyBook
 
 LEFT = "PoliciesLeftToKyverno"

@@ -1,12 +1,19 @@
-"""The supply that an agent's settings ask for."""
+"""The supply that an agent's settings ask for, and who tells the API server what found no room."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
 
 from enforcer.sources.supply import Supply
 from enforcer.sources.tenants import TenantFile
+from enforcer.state import Board
 from generators.tenants.last_good import LastGood
+
+if TYPE_CHECKING:
+    from generators.kube.client import Client
 
 
 def open_supply(
@@ -24,9 +31,20 @@ def open_supply(
 
         return ManifestSupply(manifests, tenants)
     from enforcer.sources.api import ApiSupply
+
+    return ApiSupply(_client(kubeconfig), node, tenants, system_namespace)
+
+
+def open_notices(board: Board, node: str, kubeconfig: Path | None) -> Callable[[Event], None]:
+    """What tells, until told to stop."""
+    from enforcer.notices import Notices
+
+    return Notices(board, _client(kubeconfig), node).run
+
+
+def _client(kubeconfig: Path | None) -> Client:
     from generators.kube.client import Client
 
-    client = Client.connect(
+    return Client.connect(
         str(kubeconfig) if kubeconfig is not None else None, user_agent="ringfence-enforcer"
     )
-    return ApiSupply(client, node, tenants, system_namespace)

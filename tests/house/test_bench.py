@@ -14,7 +14,17 @@ from bench.measure import Comparison, Series, Unit, alternate
 from bench.report import markdown, quantity
 from tests.testbed.waiting import ended, ending, patience
 
-NEEDS_KERNEL = {"traffic", "verdict", "rulesets", "cut", "events", "arrival", "node", "starting"}
+NEEDS_KERNEL = {
+    "traffic",
+    "verdict",
+    "rulesets",
+    "cut",
+    "events",
+    "arrival",
+    "node",
+    "flood",
+    "starting",
+}
 NEEDS_API_SERVER = {"controller", "policy_generation", "arrival"}
 
 

@@ -17,12 +17,12 @@ from generators.errors import RingfenceError
 from generators.kube.client import Client, PatchKind
 from generators.kube.documents import Document, mapping, mappings, meta_of, text
 from generators.kube.errors import NotFound
+from generators.kube.events import Recorder, Severity, Subject
 from generators.kube.resources import CLUSTER_POLICIES, POLICIES, Key
 from generators.kyverno.values import ObjectKey
 from generators.logs import event
 from webhook.background.made import TriggerName
 from webhook.background.needs import RuleName
-from webhook.events import Recorder, Severity, Subject
 from webhook.policies import Held, Policies, Source
 from webhook.settings import FIELD_MANAGER
 

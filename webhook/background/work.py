@@ -19,6 +19,7 @@ from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.discovery import Discovery
 from generators.kube.errors import Conflict, Fenced, KubeError, Unavailable
+from generators.kube.events import Recorder, Severity
 from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.reflector import ReflectorStats
 from generators.kube.resources import Key, Resource
@@ -40,7 +41,6 @@ from webhook.background.table import Existing, Table, is_existing, pattern_of, t
 from webhook.background.targets import Targets
 from webhook.background.telling import PolicyStatus, Problems, Target, standings, subject_of
 from webhook.background.writing import Done, Tenancy, Writer
-from webhook.events import Recorder, Severity
 from webhook.policies import Held, PolicyBook
 
 LOG = logging.getLogger("ringfence.controller")

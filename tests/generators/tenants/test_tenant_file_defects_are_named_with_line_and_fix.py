@@ -263,6 +263,18 @@ RULES = {
         "remove it",
     ),
     "no way in": (tenant(), 4, "no namespace can ever belong to tenant a", "give it"),
+    "shares of more than there is": (
+        GRANT % ("mapShare: 60", "mapShare: 31"),
+        5,
+        "with tenant b the mapShares add up to 91 percent",
+        "lower some: 90 percent can be given away",
+    ),
+    "a share of more than all": (
+        GRANT % ("mapShare: 91", "labels: {}"),
+        4,
+        "is not a percentage",
+        "write a decimal number from 1 to 90",
+    ),
     "grant to itself": (GRANT % ("allowTo: [{tenant: a}]", "labels: {}"), 4, "itself", "another"),
     "grant to unknown": (
         GRANT % ("allowTo: [{tenant: bb}]", "labels: {}"),

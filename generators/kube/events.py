@@ -1,7 +1,8 @@
 """Events on namespaces and policies: what happened and why, for `kubectl events -n NAME`.
 
-Only what somebody should know: a label set back, a policy repaired or taken over, a move. Sending
-one is best effort; a tenant who makes trouble in a loop gets one Event a reason and minute.
+Only what somebody should know: a label set back, a policy repaired or taken over, a move, a policy
+without room. Sending one is best effort; a tenant who makes trouble in a loop gets one Event a
+reason and minute.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from generators.kube.documents import Document
 from generators.kube.resources import EVENTS, Key
 from generators.logs import event
 from generators.objects import Namespace
-from webhook.settings import FIELD_MANAGER
 
-LOG = logging.getLogger("ringfence.controller")
 QUIET_SECONDS = 60.0
 LONGEST_NOTE = 1024
 REMEMBERED = 10_000
@@ -53,18 +52,20 @@ class Subject:
 
 
 class Recorder:
-    """Sends Events as one reporting instance."""
+    """Sends Events as one reporting instance of a controller, `ringfence.io/NAME`."""
 
-    def __init__(self, client: Client, instance: str) -> None:
+    def __init__(self, client: Client, name: str, instance: str) -> None:
         self._client = client
+        self._name = name
         self._instance = instance
+        self._log = logging.getLogger(f"ringfence.{name}")
         self._lock = threading.Lock()
         self._sent: dict[tuple[str, str], float] = {}
 
     def tell(self, namespace: Namespace, reason: str, severity: Severity, note: str) -> None:
         """Log it, and put an Event into the namespace."""
         event(
-            LOG,
+            self._log,
             "namespace_event",
             logging.WARNING if severity is Severity.WARNING else logging.INFO,
             namespace=namespace.name,
@@ -80,10 +81,10 @@ class Recorder:
             return
         try:
             self._client.create(
-                EVENTS, self._document(subject, reason, severity, note), manager=FIELD_MANAGER
+                EVENTS, self._document(subject, reason, severity, note), manager="ringfence"
             )
         except RingfenceError as error:
-            event(LOG, "event_not_sent", logging.WARNING, problem=str(error))
+            event(self._log, "event_not_sent", logging.WARNING, problem=str(error))
 
     def _due(self, uid: str, reason: str) -> bool:
         now = time.monotonic()
@@ -106,7 +107,7 @@ class Recorder:
             "reason": reason,
             "action": "Synchronize",
             "note": note[:LONGEST_NOTE],
-            "reportingController": "ringfence.io/controller",
+            "reportingController": f"ringfence.io/{self._name}",
             "reportingInstance": self._instance,
             "regarding": {
                 "apiVersion": subject.api_version,

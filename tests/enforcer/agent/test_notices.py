@@ -1,0 +1,68 @@
+"""A policy without room gets an Event, once while it is so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from enforcer.budgets import Refusal
+from enforcer.maps import Table
+from enforcer.notices import REASON, Notices
+from enforcer.state import Board, State
+from generators.errors import RingfenceError
+from generators.kube.client import Client, DryRun
+from generators.kube.documents import Document
+from generators.kube.resources import EVENTS, NETWORK_POLICIES, Resource
+from generators.objects import Direction
+
+REFUSED = Refusal("t2/huge", Direction.INGRESS, "t2", Table.CIDRS, 9000, 9000, 4000, 8192)
+
+
+class Server(Client):
+    """Knows some policies, and keeps what is created."""
+
+    def __init__(self, known: Mapping[str, Document]) -> None:
+        self.created: list[Document] = []
+        self._known = known
+
+    def get(self, resource: Resource, name: str, namespace: str = "") -> Document:
+        assert resource is NETWORK_POLICIES
+        if name not in self._known:
+            raise RingfenceError("not found")
+        return self._known[name]
+
+    def create(
+        self, resource: Resource, document: Document, *, manager: str, dry_run: DryRun = DryRun.NO
+    ) -> Document:
+        assert resource is EVENTS
+        self.created.append(document)
+        return document
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server({"huge": {"metadata": {"name": "huge", "namespace": "t2", "uid": "u1"}}})
+
+
+def test_a_policy_without_room_is_told_once_while_it_is_so(server: Server) -> None:
+    notices = Notices(Board(), server, "node-1")
+    for _ in range(2):
+        notices.tell(State(refused=(REFUSED,)))
+    (told,) = server.created
+    assert (told["reason"], told["type"]) == (REASON, "Warning")
+    assert told["regarding"] == {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "namespace": "t2",
+        "name": "huge",
+        "uid": "u1",
+    }
+    for part in ("node node-1", "t2/huge", "tenant t2", "needs 9000", "4000 of 8192", "cidr_map"):
+        assert part in str(told["note"])
+
+
+def test_a_policy_that_is_gone_is_not_told_of() -> None:
+    server = Server({})
+    Notices(Board(), server, "node-1").tell(State(refused=(REFUSED,)))
+    assert server.created == []
