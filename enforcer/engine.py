@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enforcer.compile import compile_tables
 from enforcer.endpoints import is_local
 from enforcer.interpret import Packet, judge
-from enforcer.maps import UNLIMITED
+from enforcer.maps import UNLIMITED, refuse_overflow
 from enforcer.tables import Dir, Tables
 from generators import reachability
 from generators.cluster import Cluster
@@ -35,7 +35,10 @@ class CompiledNode:
 
 
 def compile_nodes(cluster: Cluster) -> Mapping[str, CompiledNode]:
-    """Every node of the cluster (also "", where pods are that no node has yet), by name."""
+    """Every node of the cluster (also "", where pods are that no node has yet), by name.
+
+    MapOverflow where one of its maps had no room for all of it: every engine refuses the same.
+    """
     nodes = sorted({pod.node for pod in cluster.pods})
     return {node: _compile_node(cluster, node) for node in nodes}
 
@@ -43,7 +46,9 @@ def compile_nodes(cluster: Cluster) -> Mapping[str, CompiledNode]:
 def _compile_node(cluster: Cluster, node: str) -> CompiledNode:
     keys = sorted(pod.key for pod in cluster.pods if is_local(pod, node))
     interfaces = {key: index for index, key in enumerate(keys, start=1)}
-    return CompiledNode(compile_tables(cluster, node, interfaces, limits=UNLIMITED), interfaces)
+    tables = compile_tables(cluster, node, interfaces, limits=UNLIMITED)
+    refuse_overflow(replace(tables, endpoints={}))  # one at a time is asked about
+    return CompiledNode(tables, interfaces)
 
 
 def maps(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:

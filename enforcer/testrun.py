@@ -22,7 +22,7 @@ from enforcer import kernel, loader
 from enforcer.engine import Judge, answer
 from enforcer.flows import DropReason, FlowReader, FlowRecord
 from enforcer.interpret import Packet
-from enforcer.maps import Change, Maps, Table, diff, refuse_overflow
+from enforcer.maps import Change, MapOverflow, Maps, Table, diff, refuse_overflow
 from enforcer.tables import IDENTITY_HOST, Dir, EndpointEntry, Tables
 from generators.cluster import Cluster
 from generators.errors import RingfenceError
@@ -97,7 +97,11 @@ class _Kernel:
         """The programs' judgement at one interface."""
         if tables is not self._asked:
             without = replace(tables, endpoints={})
-            refuse_overflow(without, self._written)
+            try:
+                refuse_overflow(without, self._written)
+            except MapOverflow:  # not both at once: nobody's packets are under way here
+                self._maps.apply(diff(self._written, Tables()))
+                self._written = Tables()
             self._maps.apply(diff(self._written, without))
             self._asked, self._written = tables, without
         # An endpoint id of its own for each packet: none is taken for a reply to another.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from enforcer import loader, testrun
+from enforcer import engine, loader, testrun
 from enforcer.maps import CAPACITY, MapOverflow, Table
 from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod, PolicyPort, Rule
 from generators.reachability import Question
+from generators.verdicts import Cell
 from tests.testbed.waiting import ended
 
+Engine = Callable[[Cluster, Iterable[Question]], Sequence[Cell]]
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]
 
 
@@ -36,7 +39,8 @@ def test_the_pins_of_a_killed_run_go_with_the_next_and_those_of_a_live_one_stay(
     assert not list(loader.BPF_FS.glob(f"{testrun.PINS}{os.getpid()}-*"))
 
 
-def test_more_than_the_maps_hold_is_refused_with_the_map_and_the_limit() -> None:
+@pytest.mark.parametrize("ask", [testrun.engine, engine.maps], ids=["kernel", "maps"])
+def test_more_than_the_maps_hold_is_refused_with_the_map_and_the_limit(ask: Engine) -> None:
     ranges = tuple(
         PolicyPort(protocol, port, port + 1)
         for protocol in ("TCP", "UDP", "SCTP")
@@ -47,4 +51,4 @@ def test_more_than_the_maps_hold_is_refused_with_the_map_and_the_limit() -> None
     cluster = Cluster({"a": Namespace("a")}, pods, (policy,))
     question = Question("a/x", "a/y", "TCP", 80, Family.IPV4)
     with pytest.raises(MapOverflow, match=rf"map rng_map .* holds {CAPACITY[Table.RANGES]}"):
-        testrun.engine(cluster, [question])
+        ask(cluster, [question])
