@@ -8,7 +8,7 @@ import pytest
 
 from tests.charts.helm import Done, Helm, said
 from tests.charts.namespace.conftest import CHART, Team
-from tests.testbed.waiting import patience
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -59,6 +59,32 @@ def test_a_team_s_chart_labels_its_namespace_from_install_to_uninstall(
     run("uninstall", "shop", "--wait", "--timeout", f"{patience(60):.0f}s")
     assert team.labels == before
     assert team.objects() == set()
+
+
+@pytest.mark.parametrize(
+    ("switches", "says"),
+    [(("--no-hooks",), 'release "shop" uninstalled'), ((), "is being terminated")],
+    ids=["without hooks", "with hooks"],
+)
+def test_in_a_namespace_that_is_being_deleted_an_uninstall_needs_no_hooks(
+    helm4: Helm, team: Team, umbrella: Path, switches: tuple[str, ...], says: str
+) -> None:
+    """Nothing can be made there any more, a hook's Job neither; the label goes with it."""
+    helm = helm4.at(team.plane)
+    helm.run("install", "shop", umbrella, *NO_PODS, namespace=team.namespace)
+    release = ("patch", "secret", "sh.helm.release.v1.shop.v1", "-n", team.namespace)
+    # The release's own record would be gone a moment later, and with it all that is to be done.
+    team.plane.kubectl(*release, "--type=merge", "-p", '{"metadata":{"finalizers":["a.test/b"]}}')
+    try:
+        team.plane.kubectl("delete", "namespace", team.namespace, "--wait=false")
+        done = helm.attempt("uninstall", "shop", *switches, namespace=team.namespace)
+        assert says in said(done)
+        assert (done.returncode == 0) == bool(switches)
+    finally:
+        team.plane.try_kubectl(*release, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    eventually(
+        lambda: team.namespace not in team.plane.kubectl("get", "namespaces", "-o", "name"), "gone"
+    )
 
 
 def test_a_release_goes_on_under_helm_4_without_the_label_that_it_names_no_more(
