@@ -171,6 +171,8 @@ class Cluster:
         self._webhooks: list[Process] = []
         self._clients: dict[tuple[str, ...], Client] = {}
         self.balancer: Balancer | None = None
+        self.service = ""
+        """`NAMESPACE/NAME:PORT` where the API server finds the webhook by its Service."""
         (self.webhook_port,) = free_ports(1)
         rules = subprocess.run(
             [COMMAND, "controller", "rules"], capture_output=True, text=True, check=True
@@ -185,9 +187,10 @@ class Cluster:
         """Start a controller; `webhook` = registers the webhook."""
         target: tuple[str | Path, ...] = ()
         if webhook:
-            url = f"https://127.0.0.1:{self.webhook_port}"
-            target = ("--webhook-url", url, "--certificate-dir", self.certificates)
-            target += ("--settle-seconds", "0.5")
+            target = ("--webhook-url", f"https://127.0.0.1:{self.webhook_port}")
+            if self.service:
+                target = ("--webhook-service", self.service)
+            target += ("--certificate-dir", self.certificates, "--settle-seconds", "0.5")
         number = len(self._processes)
         base = ("-c", self.tenants, "--kubeconfig", self.kubeconfig)
         process = ControllerProcess(self.folder, f"controller-{number}", *base, *target, *options)
@@ -205,7 +208,11 @@ class Cluster:
         return files
 
     def webhook(
-        self, *options: str | Path, tenants: Path | None = None, port: int | None = None
+        self,
+        *options: str | Path,
+        tenants: Path | None = None,
+        port: int | None = None,
+        host: str = "127.0.0.1",
     ) -> Process:
         """Start the webhook once the controller has made certificates; returns when it serves."""
         pair = (self.certificates / "tls.crt", self.certificates / "tls.key")
@@ -214,7 +221,7 @@ class Cluster:
             self.folder,
             f"webhook-{len(self._processes)}",
             *("webhook", "serve", "-c", tenants or self.tenants, "--drain-seconds", "0"),
-            *("--listen", f"127.0.0.1:{port or self.webhook_port}"),
+            *("--listen", f"{host}:{port or self.webhook_port}"),
             *("--tls-cert", pair[0], "--tls-key", pair[1]),
             *options,
         )
