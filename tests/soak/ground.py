@@ -23,7 +23,7 @@ from tests.controller.cluster import CONTROLLER, SYSTEM, Cluster, ControllerProc
 from tests.generators.kube.proxy import FaultProxy
 from tests.lab.api.hollow import ApiLab
 from tests.testbed.plane import ControlPlane
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 NODES = 2
 LEASE = ("--lease-seconds", "10")
@@ -130,7 +130,7 @@ class Ground:
         kubeconfig = self.plane.kubeconfig()
         asked = _run(
             *("matrix", "--kubeconfig", kubeconfig, "-c", self.cluster.tenants, "-o", "json"),
-            timeout=120,
+            timeout=patience(120),
         )
         found = self.lab("probe", "-o", "json")
         if asked.returncode or found.returncode:

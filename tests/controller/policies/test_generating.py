@@ -29,7 +29,7 @@ from generators.kyverno.values import ObjectKey, ObjectKind, Value
 from generators.labels import MANAGED_BY
 from tests.controller.cluster import ControllerProcess, holds_for
 from tests.controller.policies.ground import Ground, labels_of, quiet, started, uid_of, version_of
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 from webhook.background.memory import NAME
 from webhook.background.writing import Tenancy, Writer
 
@@ -607,7 +607,7 @@ def test_copies_stay_as_they_are_while_rule_and_triggers_change_at_once(
                 eventually(lambda: on.is_ready(mine), "Ready")
         finally:
             over.set()
-        changing.result()
+        changing.result(patience(60))
     eventually(lambda: quiet(controller), "done")
     copies = [on.find(SECRETS, space, "pull") or {} for space in spaces]
     assert [strings(copy, "data")["v"] for copy in copies] == ["MA=="] * len(spaces)
