@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError
@@ -15,11 +14,11 @@ import pytest
 import trustme
 
 from tests.testbed.waiting import eventually, patience
+from tests.webhook.knocking import ATTACKS, attacked, plain
 from tests.webhook.processes import Webhook, ask, new_certificate, prepare, running
 from tests.webhook.reviews import ns, request
 
 APP = request("CREATE", ns("app-test01"))
-HEAD = b"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 REVIEWS = 15
 MANY = 600
 """Nearly as many as the webhook holds."""
@@ -30,54 +29,6 @@ def webhook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
     folder = prepare(tmp_path_factory.mktemp("webhook"))
     with running(folder, "--health-listen", "127.0.0.1:0") as process:
         yield process
-
-
-def plain(webhook: Webhook, data: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", webhook.port), timeout=patience(30))
-    connection.sendall(data)
-    return connection
-
-
-def secure(webhook: Webhook, data: bytes) -> socket.socket:
-    connection = webhook.socket()
-    connection.sendall(data)
-    return connection
-
-
-Knock = Callable[[Webhook], socket.socket]
-ATTACKS: dict[str, Knock] = {
-    "TCP and silence": lambda webhook: plain(webhook, b""),
-    "half a handshake": lambda webhook: plain(webhook, b"\x16\x03\x01\x02\x00\x01"),
-    "TLS and silence": lambda webhook: secure(webhook, b""),
-    "half a head": lambda webhook: secure(webhook, HEAD[:9]),
-    "half a body": lambda webhook: secure(webhook, HEAD + b"Content-Length: 1000\r\n\r\n{"),
-}
-
-
-@contextmanager
-def attacked(webhook: Webhook, knock: Knock, many: int) -> Iterator[None]:
-    """That many connections in the block, opened anew when the webhook closes them."""
-    over = threading.Event()
-
-    def hold(share: int) -> None:
-        held: list[socket.socket] = []
-        while not over.is_set():
-            with suppress(OSError, ssl.SSLError):
-                held.append(knock(webhook))
-            if len(held) >= share:
-                held.pop(0).close()
-        for each in held:
-            each.close()
-
-    threads = [threading.Thread(target=hold, args=(many // 4,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(patience(30))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
