@@ -17,7 +17,7 @@ from enforcer import control
 from enforcer.lab.api.plane import ADMINS
 from enforcer.lab.names import places
 from generators.errors import RingfenceError
-from generators.kube.documents import Document, integer, mapping
+from generators.kube.documents import Document, integer, mapping, mappings
 from tests.conftest import COMMAND
 from tests.controller.cluster import CONTROLLER, SYSTEM, Cluster, ControllerProcess, Process
 from tests.generators.kube.proxy import FaultProxy
@@ -109,7 +109,8 @@ class Ground:
     def _connections(self, number: int) -> int:
         run = self.lab.places.node(self.node(number)).enforcer_run
         with contextlib.suppress(RingfenceError, OSError, ValueError):
-            return sum(1 for _ in control.stream(run, {"command": "bpf", "table": "ct"}))
+            parts = control.stream(run, {"command": "bpf", "table": "ct"})
+            return sum(len(mappings(p, "entries")) + (integer(p, "more") or 0) for p in parts)
         return 0
 
     def leader(self) -> ControllerProcess | None:
