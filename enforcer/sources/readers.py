@@ -68,26 +68,38 @@ class Problems:
 
 
 class Shared:
-    """Equal values as one object. What was dropped for room is merely not shared any more."""
+    """Equal values as one object; what was not asked for lately is merely not shared any more.
 
-    ROOM = 65_536
+    A list of objects comes in the order of their names, so few values make replicas share; more
+    would only keep what objects that are gone have left.
+    """
+
+    ROOM = 4_096
 
     def __init__(self) -> None:
         self._values: dict[object, object] = {}
+        self._former: dict[object, object] = {}
+
+    def __len__(self) -> int:
+        return len(self._values) + len(self._former)
 
     def one(self, value: H) -> H:
         """The first value that was equal to this one."""
-        if len(self._values) >= self.ROOM:
-            self._values.clear()
-        found = self._values.setdefault((type(value), value), value)
+        found = self._first((type(value), value), value)
         return found if isinstance(found, type(value)) else value
 
     def labels(self, labels: dict[str, str]) -> Labels:
         """The same for a mapping, which nobody changes."""
-        if len(self._values) >= self.ROOM:
-            self._values.clear()
-        found = self._values.setdefault(frozenset(labels.items()), labels)
+        found = self._first(frozenset(labels.items()), labels)
         return found if isinstance(found, dict) else labels
+
+    def _first(self, key: object, value: object) -> object:
+        found = self._values.get(key)
+        if found is None:
+            if len(self._values) >= self.ROOM:
+                self._former, self._values = self._values, {}
+            found = self._values[key] = self._former.get(key, value)
+        return found
 
 
 class PodReader:

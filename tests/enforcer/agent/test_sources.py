@@ -18,7 +18,7 @@ from enforcer.changes import ConfigChange, InterfaceChange, PodChange, PolicyCha
 from enforcer.compile import Compiler, compile_tables
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.manifests import ManifestSupply
-from enforcer.sources.readers import PodReader, Problems, Reader
+from enforcer.sources.readers import PodReader, Problems, Reader, Shared
 from enforcer.sources.record import Record
 from enforcer.sources.tenants import TenantFile
 from generators.cluster import Cluster, from_record
@@ -367,3 +367,14 @@ def test_a_change_on_disk_wakes_the_agent(tmp_path: Path) -> None:
         eventually(lambda: bool(supply.take().changes))
     finally:
         supply.stop()
+
+
+def test_values_of_objects_that_are_gone_are_not_kept_for_ever() -> None:
+    """What is in use goes on being one object meanwhile."""
+    shared = Shared()
+    first = shared.labels({"app": "web"})
+    for number in range(5 * Shared.ROOM):
+        shared.labels({"pod": str(number)})
+        if number % 1000 == 0:
+            assert shared.labels({"app": "web"}) is first
+    assert len(shared) <= 2 * Shared.ROOM
