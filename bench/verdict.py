@@ -34,7 +34,7 @@ EMPTY = bytes.fromhex("b7000000000000009500000000000000")
 """r0 = 0; exit"""
 NANOSECOND = 1e-9
 TCP_FLAGS, ACK = 14 + 20 + 13, 0x10
-CLIENT_PORT = slice(14 + 20, 14 + 22)
+CLIENT_PORT, SERVER_PORT = slice(14 + 20, 14 + 22), slice(14 + 22, 14 + 24)
 NODE, CLIENT, SERVER = "node", "client", "server"
 CLIENT_ADDRESS, SERVER_ADDRESS = "10.0.0.2", "10.0.0.1"
 AIM = "flat: within 15 % from the fewest policies to the most"
@@ -45,6 +45,9 @@ class Node:
     """Programs and maps of their own, filled with the policies of one size."""
 
     program: int
+    """What enters the pod."""
+    leaving: int
+    """And what leaves it."""
     reader: FlowReader
     port: int
     """That the policy in the middle opens."""
@@ -65,6 +68,9 @@ def run(scale: Scale) -> Iterator[Comparison]:
         known: dict[str, Turn] = {"empty program": _repeated(empty, first.opening(), runs)}
         known |= {f"{n} policies": _established(node, runs) for n, node in nodes.items()}
         yield _compare("A packet of an established connection", known, scale.of(30, 1))
+        sent: dict[str, Turn] = {"empty program": _repeated(empty, first.opening(), runs)}
+        sent |= {f"{n} policies": _answered(node, runs) for n, node in nodes.items()}
+        yield _compare("A packet that the pod answers with", sent, scale.of(30, 1))
         flows = scale.of(500, 5)
         fresh: dict[str, Turn] = {"empty program": _singly(empty, first, flows)}
         fresh |= {f"{n} policies": _singly(node.program, node, flows) for n, node in nodes.items()}
@@ -86,12 +92,25 @@ def _repeated(program: int, packet: bytes, runs: int) -> Turn:
 
 
 def _established(node: Node, runs: int) -> Turn:
+    _open(node)
     segment = bytearray(node.opening())
-    context = kernel.SkbContext(ifindex=LOOPBACK)
-    if kernel.test_run(node.program, bytes(segment), context).verdict != CONTINUE:
-        raise RuntimeError("the policy does not let the connection in: nothing to measure")
     segment[TCP_FLAGS] = ACK
     return _repeated(node.program, bytes(segment), runs)
+
+
+def _answered(node: Node, runs: int) -> Turn:
+    _open(node)
+    segment = bytearray(frame(Packet(Dir.EGRESS, SERVER_ADDRESS, CLIENT_ADDRESS, 6, node.port)))
+    ports = segment[CLIENT_PORT], segment[SERVER_PORT]
+    segment[SERVER_PORT], segment[CLIENT_PORT] = ports
+    segment[TCP_FLAGS] = ACK
+    return _repeated(node.leaving, bytes(segment), runs)
+
+
+def _open(node: Node) -> None:
+    context = kernel.SkbContext(ifindex=LOOPBACK)
+    if kernel.test_run(node.program, node.opening(), context).verdict != CONTINUE:
+        raise RuntimeError("the policy does not let the connection in: nothing to measure")
 
 
 def _singly(program: int, node: Node, flows: int) -> Turn:
@@ -118,8 +137,9 @@ def _node(policies: int) -> Iterator[Node]:
         loaded(tables) as pins,
         FlowReader.open(pins) as reader,
         kernel.open_pin(pins / "to_pod") as program,
+        kernel.open_pin(pins / "from_pod") as leaving,
     ):
-        yield Node(program.fd, reader, policies // 2)
+        yield Node(program.fd, leaving.fd, reader, policies // 2)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	const struct packet *packet = &scratch->packet;
 	struct packet *quoted = &scratch->quoted;
 	const struct ct_value *entry = &scratch->entry;
-	struct ct_key key = {};
+	struct ct_key *key = &scratch->key;
 	enum reason reason;
 
 	if (packet->fragment || !track_is_short(skb, packet))
@@ -165,10 +165,10 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	forget();
 	if (!scratch->course.complains)
 		return FORWARD_NONE;
-	ct_key_of_quoted(&key, endpoint->endpoint, quoted, direction);
-	if (!lookup_connection(scratch, &key) || ct_expired(entry, quoted->protocol, ct_now()))
+	ct_key_of_quoted(key, endpoint->endpoint, quoted, direction);
+	if (!lookup_connection(scratch, key) || ct_expired(entry, quoted->protocol, ct_now()))
 		return FORWARD_NONE;
-	if (!ct_is_current(entry, endpoint->generation, lookup_tenure(&key.remote)))
+	if (!ct_is_current(entry, endpoint->generation, lookup_tenure(&key->remote)))
 		return FORWARD_NONE;
 	scratch->outcome.rule = entry->rule;
 	scratch->outcome.group = entry->group;
