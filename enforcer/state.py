@@ -44,7 +44,9 @@ class Source:
     failures: Mapping[str, int] = field(default_factory=dict)
     """Attempts that failed, by kind of error."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Objects that make no sense, with the reason; a closed stand-in holds in their place."""
+    """Objects that make no sense, with the reason; a closed stand-in holds in their place, and for
+    files what was read before.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 300
 _MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "<time>"),
     (re.compile(r"\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(\.\d+)?"), "<time>"),

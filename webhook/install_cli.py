@@ -157,7 +157,11 @@ def unregister(job: str, kubeconfig: str | None, namespace: str, wait_seconds: f
 def forget(
     isolation: bool, job: str, kubeconfig: str | None, namespace: str, wait_seconds: float
 ) -> None:
-    """Remove what the controller kept in its namespace; run it when no controller runs any more."""
+    """Remove what the controller kept in its namespace; run it when no controller runs any more.
+
+    The Lease by which controllers stand by goes in an uninstall of the chart only (--job), which
+    has ended them all.
+    """
     from generators.kube.client import Client
     from webhook.leaving import forget as remove
     from webhook.leaving import of_an_uninstall, patiently
@@ -165,4 +169,7 @@ def forget(
     with Client.connect(kubeconfig, user_agent="ringfence-uninstall") as client:
         if job:
             patiently(wait_seconds, lambda: of_an_uninstall(client, namespace, job))
-        patiently(wait_seconds, lambda: remove(client, namespace, click.echo, isolation=isolation))
+        patiently(
+            wait_seconds,
+            lambda: remove(client, namespace, click.echo, isolation=isolation, lease=bool(job)),
+        )

@@ -98,15 +98,25 @@ def unregister(client: Client, namespace: str, say: Say) -> None:
         _remove_admission(client, say)
 
 
-def forget(client: Client, namespace: str, say: Say, *, isolation: bool) -> None:
-    """Remove what the controller kept; `isolation`: its NetworkPolicies and the record too."""
+def forget(client: Client, namespace: str, say: Say, *, isolation: bool, lease: bool) -> None:
+    """Remove what the controller kept; `isolation`: its NetworkPolicies and the record too.
+
+    `lease`: also the controllers' Lease, where none of them runs any more; one that did would lead
+    again at once and register what was removed.
+    """
     for resource, name in _kept(isolation):
         _remove(client, resource, name, namespace, say)
     if isolation:
         for document in client.list_all(NETWORK_POLICIES, Scope(labels=OURS)):
             key = key_of(document)
             _remove(client, NETWORK_POLICIES, key.name, key.namespace, say)
-    _remove(client, LEASES, LEASE_NAME, namespace, say)
+    if lease:
+        _remove(client, LEASES, LEASE_NAME, namespace, say)
+    else:
+        say(
+            f"Lease {namespace}/{LEASE_NAME} stays: a controller that still runs leads again when "
+            f"it ends, {STAND_BY_SECONDS} s after `unregister`; a new install waits for that, too"
+        )
 
 
 def patiently(seconds: float, attempt: Callable[[], _Answer]) -> _Answer:

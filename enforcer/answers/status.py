@@ -19,6 +19,9 @@ from enforcer.maps import Maps, Table
 from enforcer.state import Source, State
 from enforcer.tables import Tables
 
+FILES = ("config", "manifests")
+"""Kinds of sources that are files: a bad one is not taken, and what was read before stays."""
+
 
 def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
     """All of it."""
@@ -78,10 +81,13 @@ def unready(state: State) -> list[str]:
             found.append(f"{name}: not read completely yet")
         elif source.forbidden:
             found.append(f"{name}: the API server refuses to tell; what is known is getting old")
-        elif not source.connected:
+        elif not source.connected and source.kind not in FILES:
             found.append(f"{name}: no connection; changes do not arrive")
         for item, why in sorted(source.unreadable.items()):
-            found.append(f"{name}: {item} makes no sense and is closed: {why}")
+            held = source.kind in FILES and source.synced
+            what = "is refused, the last good one is in force" if held else "makes no sense"
+            end = "" if source.kind in FILES else " and is closed"
+            found.append(f"{name}: {item} {what}{end}: {why}")
     found += [f"{source}: {error}" for source, error in sorted(state.errors.items())]
     drifted = sorted(state.audit.drift.items())
     found += [f"map {name}: {number} entries had drifted" for name, number in drifted]

@@ -30,6 +30,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for major in Major:
         if wanted & {"helm", major.value}:
             fixtures.build_now(session.config, major.product)
+    if "promtool" in wanted:
+        fixtures.build_now(session.config, build.PROMTOOL)
 
 
 def _helm(major: Major, folders: pytest.TempPathFactory) -> Helm:

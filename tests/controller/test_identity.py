@@ -88,3 +88,21 @@ def test_a_job_of_an_uninstall_that_kubectl_applied_does_nothing(
     assert "--no-hooks" in done.stderr
     assert guarded_cluster.admin.get(VALIDATING_WEBHOOKS, "ringfence") == before
     plane.kubectl("delete", "job", job, "-n", SYSTEM)
+
+
+def test_a_controller_that_still_runs_stands_by_after_forget(fresh: Cluster) -> None:
+    """By hand nobody knows whether one still runs; it would register again what was removed."""
+    controller = fresh.controller()
+    fresh.webhook()
+    eventually(controller.in_force, "in force")
+    where = ("--kubeconfig", fresh.plane.kubeconfig(), "--wait-seconds", "0")
+    assert ringfence("controller", "unregister", *where).returncode == 0
+    done = ringfence("controller", "forget", *where)
+    assert done.returncode == 0
+    assert "Lease ringfence-system/ringfence-controller stays" in done.stdout
+    lease = json.loads(
+        fresh.plane.kubectl("get", "lease", "ringfence-controller", "-n", SYSTEM, "-o", "json")
+    )["spec"]
+    assert (lease["holderIdentity"], lease["leaseDurationSeconds"]) == ("ringfence-uninstall", 300)
+    eventually(lambda: controller.metrics()["ringfence_controller_leader"] == 0, "stands by")
+    assert not registered(fresh)

@@ -27,13 +27,19 @@ def _load(path: Path) -> ModuleType:
 transcripts = _load(CHECKOUT / "tools" / "transcripts.py")
 
 
-def _needs(page: Path) -> pytest.MarkDecorator:
+REHEARSALS = {"backup.md", "clients.md", "troubleshooting.md"}
+"""Pages that play something through on an API server with two nodes, a minute or more each."""
+
+
+def _needs(page: Path) -> list[pytest.MarkDecorator]:
     """Pages with a lab on an API server wait until last, as all tests with one."""
-    return pytest.mark.cluster if "--api-server" in page.read_text() else pytest.mark.bpf
+    if page.name in REHEARSALS:
+        return [pytest.mark.cluster, pytest.mark.slow]
+    return [pytest.mark.cluster if "--api-server" in page.read_text() else pytest.mark.bpf]
 
 
 @pytest.mark.bpf
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=_needs(page), id=page.name) for page in PAGES]
 )

@@ -60,7 +60,9 @@ def unknown(query: str, known: dict[str, tuple[str, tuple[str, ...]]]) -> set[st
     grouped = {n for part in re.findall(r"by \(([^)]*)\)", bare) for n in NAME.findall(part)}
     chosen = {n for part in re.findall(r"\{([^}]*)\}", bare) for n in NAME.findall(part)}
     asked = re.findall(r"\b(?:ringfence|process)_[a-z0-9_]+", bare)
-    labels = {"instance", "le"}
+    labels = {"instance", "le", "job"}
+    if "apiserver_admission_webhook_" in bare:
+        labels |= {"name", "error_type"}
     missing = {name for name in asked if name.startswith("ringfence_")}
     for name in asked:
         for suffix in ("", *SUFFIXES):

@@ -33,10 +33,23 @@ def state(**changes: object) -> State:
             },
             "pods: a/b makes no sense and is closed: bad",
         ),
+        (
+            {"sources": {"config": Source("config", synced=True, unreadable={"t.yaml": "bad"})}},
+            "config: t.yaml is refused, the last good one is in force: bad",
+        ),
         ({"errors": {"datapath": "map full"}}, "datapath: map full"),
         ({"audit": Audit(drift={"pol_map": 2})}, "map pol_map: 2 entries had drifted"),
     ],
-    ids=["start", "not synced", "away", "forbidden", "unreadable", "error", "drift"],
+    ids=[
+        "start",
+        "not synced",
+        "away",
+        "forbidden",
+        "unreadable",
+        "file",
+        "error",
+        "drift",
+    ],
 )
 def test_each_reason_is_told(changes: dict[str, object], reason: str) -> None:
     found = unready(state() if not changes else State(**{"revision": 1, **changes}))  # type: ignore[arg-type]
