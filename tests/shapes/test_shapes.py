@@ -104,7 +104,7 @@ def carried(on: Ground, sender: int, family: int) -> bytes:
             got = reader.submit(stream.read)
             client.sendall(LARGE)
             client.shutdown(socket.SHUT_WR)
-            return got.result()
+            return got.result(patience(60))
 
 
 @pytest.mark.slow

@@ -71,7 +71,9 @@ def answer(lab: ApiLab, node: str, *command: str) -> str:
     """What the agent of a node says."""
     run_dir = lab.places.node(node).enforcer_run
     line = [str(COMMAND), *command, "--run-dir", str(run_dir)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False).stdout
+    return subprocess.run(
+        line, capture_output=True, text=True, timeout=patience(60), check=False
+    ).stdout
 
 
 def addresses(lab: ApiLab, key: str) -> set[str]:
