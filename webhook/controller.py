@@ -243,6 +243,7 @@ class Controller:
             self._proven,
             self._guard.corrected,
             lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
+            lambda finding: self.metrics.findings.labels(finding.value).inc(),
             self._queue.add_after,
             self._nodes.store,
         )

@@ -88,6 +88,13 @@ class ControllerMetrics:
         for resource in REGISTERED:
             for found in Found:
                 self.reasserted.labels(resource.kind, found)
+        self.findings = self._counter(
+            "ringfence_controller_findings",
+            "What was found about namespaces and told by an Event, by its reason.",
+            "reason",
+        )
+        for finding in Finding:
+            self.findings.labels(finding.value)
         self.renewals = self._counter(
             "ringfence_controller_certificate_renewals",
             "Steps of the rotation of the webhook's certificates, by reason.",

@@ -54,7 +54,7 @@ WARNINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a worker needs; `wrote` is told each write, `proven` vouches for a label."""
+    """What a worker needs; `wrote` is told each write, `found` each finding."""
 
     client: Client
     namespaces: Store[Namespace]
@@ -65,6 +65,7 @@ class Desk:
     """Whether a label passed admission by the tenant file of that digest."""
     corrected: Callable[[str], None]
     wrote: Callable[[str, str], None]
+    found: Callable[[Finding], None]
     later: Callable[[str, float], None]
     """Look at a namespace again after that many seconds."""
     nodes: Store[Node]
@@ -306,6 +307,7 @@ class Reconciler:
     def _tell(self, namespace: Namespace, decided: Ownership) -> None:
         if decided.finding is None:
             return
+        self._desk.found(decided.finding)
         warn = decided.finding in WARNINGS
         tenant = decided.assignment.tenant or "nobody"
         where = "is in quarantine" if decided.quarantined else f"belongs to {tenant}"

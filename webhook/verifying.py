@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, strings
-from generators.kube.errors import NotFound
-from generators.kube.resources import CONFIG_MAPS, VALIDATING_WEBHOOKS, Resource
+from generators.kube.client import Client, Scope
+from generators.kube.documents import Document, mapping, strings, text
+from generators.kube.errors import Forbidden, NotFound
+from generators.kube.resources import CONFIG_MAPS, EVENTS, VALIDATING_WEBHOOKS, Resource
 from generators.labels import MANAGED_BY, MANAGER
+from generators.tenancy import Finding
 from generators.tenants.packed import GUARD_NAME
 from webhook import registration
 from webhook.epoch import Epoch
@@ -29,7 +30,12 @@ SYSTEM_RULES = (Rule(CONFIG_MAPS, ("get",), "status, guard", (GUARD_NAME, STATUS
 
 def findings(client: Client, namespace: str, digest: str) -> list[str]:
     """All checks; `digest` is the SHA-256 of the tenant file that should be in force."""
-    return [*_status(client, namespace, digest), *_registered(client), *_epoch(client, namespace)]
+    return [
+        *_status(client, namespace, digest),
+        *_assigned(client),
+        *_registered(client),
+        *_epoch(client, namespace),
+    ]
 
 
 def _status(client: Client, namespace: str, digest: str) -> Iterator[str]:
@@ -50,6 +56,20 @@ def _status(client: Client, namespace: str, digest: str) -> Iterator[str]:
         yield "[-]namespaces: not all of them follow it yet"
     for line in status.get("undecided", "").splitlines():
         yield f"[!]in quarantine: {line}"
+
+
+def _assigned(client: Client) -> Iterator[str]:
+    """Namespaces that were nobody's and became a tenant's, as far as Events reach back: an hour.
+
+    Nothing from whoever may not list Events.
+    """
+    try:
+        events = client.list_all(EVENTS, Scope(fields=f"reason={Finding.CLAIMED}"))
+    except Forbidden:
+        return
+    notes = {text(mapping(event, "regarding"), "name"): text(event, "note") for event in events}
+    for name, note in sorted(notes.items()):
+        yield f"[!]{name} was nobody's and {note}"
 
 
 def _registered(client: Client) -> Iterator[str]:

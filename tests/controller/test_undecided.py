@@ -74,15 +74,17 @@ def test_a_tie_of_an_existing_name_is_in_quarantine_until_an_admin_decides(
 
 
 def test_a_name_that_becomes_a_tenants_is_told(
-    running: tuple[Cluster, ControllerProcess],
+    running: tuple[Cluster, ControllerProcess], ringfence: Run
 ) -> None:
-    cluster, _ = running
+    cluster, controller = running
     follow(cluster, TENANTS)
     cluster.make("free-later")
     eventually(lambda: cluster.nobodys("free-later"), "nobody's")
     follow(cluster, TENANTS.replace('"-test02"', '"-test02", "-later"'))
     assert cluster.isolated("free-later", "test02")
     assert "TenantAssigned" in cluster.reasons("free-later")
+    assert "[!]free-later was nobody's and belongs to test02: " in verify(cluster, ringfence)
+    assert controller.metrics()['ringfence_controller_findings_total{reason="TenantAssigned"}'] == 1
 
 
 def test_a_tenant_that_leaves_the_file_leaves_its_namespaces_in_quarantine(

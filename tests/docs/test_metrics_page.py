@@ -73,6 +73,7 @@ def controller(folder: Path) -> CollectorRegistry:
     metrics.writes.labels("Namespace", "Update").inc()
     metrics.failures.labels("Forbidden").inc()
     metrics.reasserted.labels("ValidatingWebhookConfiguration", "edited").inc()
+    metrics.findings.labels("TenantAssigned").inc()
     metrics.renewals.labels("the CA grows old").inc()
     now = Now(moment.queue, 1, {("policy", "rule"): 1}, running=True)
     measures = Measures(metrics.registry, lambda: now)
