@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from enforcer.service import Service, Sources
 from enforcer.sources.open import open_notices, open_supply
 from enforcer.state import Board
 from enforcer.watcher import Watcher
-from generators import logs
+from generators import logs, signals
 
 log = logging.getLogger("ringfence.enforcer")
 
@@ -92,12 +91,11 @@ def _enforce(
             ),
         )
 
-        def end(*_: object) -> None:
+        def end() -> None:
             stop.set()
             agent.wake()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, end)
+        signals.on_end(end)
         journal = Journal(board, bootstrap)
         sources = Sources(settings, board, feed, maps, counts, journal)
         server = Server(settings.run_dir, Service(sources).respond)

@@ -198,11 +198,10 @@ def run(
     proves nothing: the namespace's name alone decides.
     """
     import os
-    import signal
     import socket
     from secrets import token_hex
 
-    from generators import logs
+    from generators import logs, signals
     from generators.kube.client import Client
     from generators.kube.lease import LeaseTiming
     from generators.serving import pages
@@ -233,8 +232,7 @@ def run(
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:
         running = Controller(settings, client)
         logs.configure()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: running.stop())
+        signals.on_end(running.stop)
         if listener is not None:
             health = {"/livez": pages.checks(running.live), "/readyz": pages.checks(running.ready)}
             registry = running.metrics.registry

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import signal
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ from enforcer.lab.api.workload import (
 from enforcer.lab.names import Places, Shape, places
 from enforcer.lab.pods import site
 from enforcer.lab.responder import ResponderFailed, Site, announce
-from generators import logs
+from generators import logs, signals
 from generators.errors import RingfenceError
 from generators.kube.client import Client, PatchKind, Preconditions, Scope
 from generators.kube.documents import Document, strings
@@ -251,8 +250,7 @@ def main() -> None:
     asked = parser.parse_args()
     logs.configure()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signals.on_end(stop.set)
     lab = places(asked.lab)
     node = node_named(lab, asked.node)
     with ExitStack() as stack:
