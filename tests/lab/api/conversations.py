@@ -1,6 +1,6 @@
 """Conversations between pods that never pause: every question that gets no answer is counted.
 
-Each is one UDP socket and one TCP connection that stays open; a connection that is cut is opened
+Each is one UDP socket and one TCP connection an address family; a connection that is cut is opened
 again, and each attempt that fails counts as well.
 """
 
@@ -19,24 +19,99 @@ PORT = 9000
 ANSWER_SECONDS = 2.0
 PAUSE_SECONDS = 0.01
 ROUNDS = 15
-"""Questions after a change that tell how a conversation fares."""
+"""Answers after a change that tell that a line is open."""
+
+
+class Line:
+    """Questions of one kind over one address family, one after the other, and how they fared."""
+
+    def __init__(self, source: Sandbox, address: str) -> None:
+        self._source = source
+        self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.address = address
+        self.answered = 0
+        self.lost = 0
+
+    def ask(self, question: bytes) -> None:
+        """OSError when no answer comes."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def run(self, ended: threading.Event) -> None:
+        number = 0
+        while not ended.wait(PAUSE_SECONDS):
+            number += 1
+            try:
+                self.ask(number.to_bytes(8))
+            except OSError:
+                self.lost += 1
+            else:
+                self.answered += 1
+
+    def open(self, kind: socket.SocketKind) -> socket.socket:
+        with netns.inside(self._source.netns):
+            made = socket.socket(self._family, kind)
+        made.settimeout(patience(ANSWER_SECONDS))
+        return made
+
+
+class Datagrams(Line):
+    """One UDP socket."""
+
+    def __init__(self, source: Sandbox, address: str) -> None:
+        super().__init__(source, address)
+        self._socket = self.open(socket.SOCK_DGRAM)
+        self._socket.connect((address, PORT))
+
+    def ask(self, question: bytes) -> None:
+        self._socket.send(question)
+        while self._socket.recv(8) != question:
+            continue  # of a question that was given up
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Stream(Line):
+    """One TCP connection, opened again whenever it is cut."""
+
+    _socket: socket.socket | None = None
+
+    def ask(self, question: bytes) -> None:
+        if self._socket is None:
+            opened = self.open(socket.SOCK_STREAM)
+            try:
+                opened.connect((self.address, PORT))
+            except OSError:
+                opened.close()
+                raise
+            self._socket = opened
+        try:
+            self._socket.sendall(question)
+            if self._socket.recv(8) != question:
+                raise ConnectionResetError("cut")
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 class Conversation:
-    """From one pod to another, until `end`."""
+    """From one pod to another, until `end`: IPv4 and IPv6, datagrams and a stream."""
 
     def __init__(self, source: Sandbox, destination: Sandbox) -> None:
-        self._source = source
-        self._address = next(a for a in destination.addresses if ":" not in a)
+        kinds = (Datagrams, Stream)
+        self.lines = [kind(source, at) for at in destination.addresses for kind in kinds]
         self._ended = threading.Event()
-        self.answered = 0
-        self.lost = 0
-        self._datagrams = self._socket(socket.SOCK_DGRAM)
-        self._datagrams.connect((self._address, PORT))
-        self._stream: socket.socket | None = None
         self._threads = [
-            threading.Thread(target=self._run, args=(ask,), daemon=True)
-            for ask in (self._by_datagram, self._by_stream)
+            threading.Thread(target=line.run, args=(self._ended,), daemon=True)
+            for line in self.lines
         ]
 
     def start(self) -> None:
@@ -47,51 +122,12 @@ class Conversation:
         self._ended.set()
         for thread in self._threads:
             thread.join(2 * patience(ANSWER_SECONDS))
-        for opened in (self._datagrams, self._stream):
-            if opened is not None:
-                opened.close()
+        for line in self.lines:
+            line.close()
 
-    def _socket(self, kind: socket.SocketKind) -> socket.socket:
-        with netns.inside(self._source.netns):
-            made = socket.socket(socket.AF_INET, kind)
-        made.settimeout(patience(ANSWER_SECONDS))
-        return made
-
-    def _run(self, ask: object) -> None:
-        assert callable(ask)
-        number = 0
-        while not self._ended.wait(PAUSE_SECONDS):
-            number += 1
-            try:
-                ask(number.to_bytes(8))
-            except OSError:
-                self.lost += 1
-            else:
-                self.answered += 1
-
-    def _by_datagram(self, question: bytes) -> None:
-        self._datagrams.send(question)
-        while self._datagrams.recv(8) != question:
-            continue  # of a question that was given up
-
-    def _by_stream(self, question: bytes) -> None:
-        if self._stream is None:
-            opened = self._socket(socket.SOCK_STREAM)
-            try:
-                opened.connect((self._address, PORT))
-            except OSError:
-                opened.close()
-                raise
-            self._stream = opened
-        try:
-            self._stream.sendall(question)
-            answer = self._stream.recv(8)
-            if answer != question:
-                raise ConnectionResetError("cut")
-        except OSError:
-            self._stream.close()
-            self._stream = None
-            raise
+    def lost(self) -> int:
+        """Questions that got no answer so far."""
+        return sum(line.lost for line in self.lines)
 
 
 @contextlib.contextmanager
@@ -99,9 +135,10 @@ def echoing(pod: Sandbox) -> Iterator[None]:
     """Whatever comes to PORT of a pod goes back, for as long as the block runs."""
     ended = threading.Event()
     with netns.inside(pod.netns):
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        listener = socket.create_server(("0.0.0.0", PORT))  # noqa: S104 - in the pod's network
-    datagrams.bind(("0.0.0.0", PORT))  # noqa: S104
+        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        listener = socket.create_server(("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True)
+    datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    datagrams.bind(("::", PORT))
     opened: list[socket.socket] = []
 
     def answer_datagrams() -> None:
@@ -135,21 +172,22 @@ def echoing(pod: Sandbox) -> Iterator[None]:
             each.close()
 
 
-def counted(conversations: Mapping[str, Conversation]) -> dict[str, tuple[int, int]]:
-    """Answered and lost so far."""
-    return {name: (c.answered, c.lost) for name, c in conversations.items()}
+def lost(conversations: Mapping[str, Conversation]) -> dict[str, int]:
+    """Questions of each that got no answer so far."""
+    return {name: each.lost() for name, each in conversations.items()}
 
 
 def settled(conversations: Mapping[str, Conversation]) -> dict[str, bool]:
-    """Whether each gets answers now, once ROUNDS questions, or two without answer, have told."""
-    before = counted(conversations)
+    """Whether each gets answers now: ROUNDS on each line, or two without, have told."""
+    lines = [(line, line.answered, line.lost) for c in conversations.values() for line in c.lines]
 
     def heard() -> bool:
         return all(
-            now.answered - before[name][0] >= ROUNDS or now.lost - before[name][1] >= 2 * 2
-            for name, now in conversations.items()
+            line.answered - answered >= ROUNDS or line.lost - gone >= 2
+            for line, answered, gone in lines
         )
 
+    before = lost(conversations)
     eventually(heard, "questions are answered, or not", 60)
-    after = counted(conversations)
-    return {name: after[name][1] == before[name][1] for name in conversations}
+    after = lost(conversations)
+    return {name: after[name] == before[name] for name in conversations}

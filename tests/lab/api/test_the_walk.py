@@ -7,16 +7,22 @@ whole time; what each step loses is counted.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
-from tests.lab.api.conversations import Conversation, counted, echoing, settled
+from enforcer.lab.api.topology import hollow_nodes
+from enforcer.lab.names import NETNS_ROOT
+from tests.conftest import COMMAND, Run
+from tests.lab.api.conversations import Conversation, echoing, lost, settled
 from tests.lab.api.hollow import ApiLab, fresh_lab
+from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 SPACES = {
@@ -96,11 +102,11 @@ class Walk:
 
     def step(self, act: Callable[[], object]) -> tuple[frozenset[str], frozenset[str]]:
         """Conversations that lost anything while and after `act`, and those that get answers."""
-        before = counted(self.talks)
+        before = lost(self.talks)
         act()
         passing = frozenset(name for name, passes in settled(self.talks).items() if passes)
-        after = counted(self.talks)
-        return frozenset(n for n in TALKS if after[n][1] > before[n][1]), passing
+        after = lost(self.talks)
+        return frozenset(n for n in TALKS if after[n] > before[n]), passing
 
     def planned(self, text: str) -> tuple[frozenset[str], str]:
         """The conversations that `plan` says are cut by a tenant file, and all it says."""
@@ -118,10 +124,46 @@ class Walk:
     def change(self, text: str) -> frozenset[str]:
         """Put a tenant file in force; who gets answers. What it cuts, `plan` has named."""
         named, said = self.planned(text)
-        lost, passing = self.step(lambda: self.follow(text))
-        assert lost & self._passing <= named, said
+        cut, passing = self.step(lambda: self.follow(text))
+        assert cut & self._passing <= named, said
         self._passing = passing
         return passing
+
+    def move(self, namespace: str, tenant: str) -> tuple[frozenset[str], frozenset[str]]:
+        """An admin gives a namespace to another tenant by its label; as `step`."""
+
+        def act() -> None:
+            label = ("label", "--overwrite", "namespace", namespace, f"client={tenant}")
+            self.lab.kubectl(*label, "--as", "ada", "--as-group", "system:masters")
+            eventually(lambda: self._policy_names(namespace, tenant), f"{namespace} is {tenant}'s")
+
+        cut, self._passing = self.step(act)
+        return cut, self._passing
+
+    def _policy_names(self, namespace: str, tenant: str) -> bool:
+        policy = ("get", "networkpolicy", "allow-ingress-namespace", "-n", namespace, "-o", "json")
+        return f'"client": "{tenant}"' in self.lab.kubectl(*policy)
+
+    def uninstall(self) -> None:
+        """As docs/operations.md and docs/install.md say: nodes, admission, what is kept."""
+        kubeconfig = ("--kubeconfig", str(self.lab.places.kubeconfig))
+        for node in hollow_nodes(self.lab.places, 2):
+            here = node.places
+            self._end(here.enforcer)
+            inside = ("nsenter", f"--net={NETNS_ROOT / here.netns}", str(COMMAND))
+            pins = ("--pin-dir", str(here.pins))
+            cni = ("--cni-conf-dir", str(here.cni_conf), "--cni-bin-dir", str(here.cni_bin))
+            subprocess.run([*inside, "enforcer", "uninstall", *pins, *cni], check=True)
+        for part in ("unregister", "forget"):
+            if part == "forget":
+                self._end("controller")
+            assert self._run("controller", part, *kubeconfig).returncode == 0
+        self._end("webhook")
+
+    def _end(self, process: str) -> None:
+        pid = self.lab.pid(process)
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not Path(f"/proc/{pid}").exists(), f"{process} has ended")
 
     def isolated(self) -> set[str]:
         listed = self.lab.kubectl("get", "networkpolicies", "-A", "-o", "json")
@@ -169,6 +211,10 @@ def test_a_running_cluster_is_adopted_and_left_without_a_packet_lost_that_no_pla
     assert walk.change(strict) == everyone - STRAY
     assert walk.isolated() == SPACES.keys() - {"monitoring"}
 
+    # a namespace moves to another client, and back.
+    assert walk.move("app-initech", "globex") == (STRAY, everyone)
+    assert walk.move("app-initech", "initech") == (STRAY, everyone - STRAY)
+
     # a client comes; a grant; a client leaves.
     more = strict.replace(
         "tenants:\n", 'tenants:\n  - {name: umbra, namespaces: {suffixes: ["-umbra"]}}\n'
@@ -184,6 +230,16 @@ def test_a_running_cluster_is_adopted_and_left_without_a_packet_lost_that_no_pla
     # back out: audit opens everything again, and removes what isolates.
     assert walk.change(audit) == everyone
     assert walk.isolated() == set()
+
+    # gone: the policies that were there before are nobody's business but the next engine's.
+    assert walk.step(walk.uninstall) == (frozenset(), everyone)
+    listed = walk.lab.kubectl("get", "networkpolicies", "-A", "-o", "name")
+    assert sorted(listed.split()) == [
+        "networkpolicy.networking.k8s.io/customers-and-metrics",
+        "networkpolicy.networking.k8s.io/from-acme",
+    ]
+    configurations = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
+    assert "ringfence" not in walk.lab.kubectl("get", configurations, "-o", "name")
 
 
 def _granted(text: str) -> str:
