@@ -27,7 +27,7 @@ def _load(path: Path) -> ModuleType:
 transcripts = _load(CHECKOUT / "tools" / "transcripts.py")
 
 
-REHEARSALS = {"backup.md", "clients.md", "troubleshooting.md"}
+REHEARSALS = {"back-out.md", "backup.md", "clients.md", "troubleshooting.md"}
 """Pages that play something through on an API server with two nodes, a minute or more each."""
 
 
