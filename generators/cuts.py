@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from generators.errors import InputError, Problem
 from generators.kube.documents import mapping, text
-from generators.objects import Namespace, NetworkPolicy, Selector
+from generators.objects import Namespace, NetworkPolicy, Pod, Selector
 from generators.protocols import port_text
 from generators.selectors import matches
 from generators.verdicts import Cell, Judgement, Verdict
@@ -129,17 +129,27 @@ def selections(
     before: Mapping[str, Namespace],
     after: Mapping[str, Namespace],
     policies: Iterable[NetworkPolicy],
+    pods: Iterable[Pod],
 ) -> Iterator[str]:
-    """Policies that select a namespace by labels that it has only before, or only after."""
+    """Policies, and affinities of workloads, that select a namespace by labels that it has only
+    before, or only after.
+    """
     moved = [n for n in sorted(before) if n in after and before[n].labels != after[n].labels]
-    for policy in sorted(policies, key=lambda p: p.key):
-        selectors = tuple(_selectors(policy))
+    asking = {f"NetworkPolicy {policy.key}": tuple(_selectors(policy)) for policy in policies}
+    asking |= {f"the affinity of {_named(pod)}": pod.affinity for pod in pods if pod.affinity}
+    for who, selectors in sorted(asking.items()):
         for name in moved:
             was = any(matches(s, before[name].labels) for s in selectors)
             now = any(matches(s, after[name].labels) for s in selectors)
             if was != now:
                 word = "selects" if now else "no longer selects"
-                yield f"NetworkPolicy {policy.key} {word} namespace {name}: its labels change"
+                yield f"{who} {word} namespace {name}: its labels change"
+
+
+def _named(pod: Pod) -> str:
+    if pod.workload is None:
+        return f"Pod {pod.key}"
+    return f"{pod.workload.kind} {pod.namespace}/{pod.workload.name}"
 
 
 def _selectors(policy: NetworkPolicy) -> Iterator[Selector]:

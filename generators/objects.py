@@ -115,6 +115,8 @@ class Pod:
     uid: str = ""
     created: str = ""
     workload: Workload | None = None
+    affinity: tuple[Selector, ...] = ()
+    """Selectors of namespaces in its affinity to other pods: where it may be scheduled."""
     origin: Origin = field(default=Origin(), compare=False)
 
     @property

@@ -196,7 +196,7 @@ def _compared(config: TenantConfig, found: _Planned, observed_file: TextIO | Non
     later = {w.item.name: w.item for w in found.wanted if isinstance(w.item, Namespace)}
     theirs = [policy for policy in found.policies if not is_ours(policy.labels)]
     yield from _nobodys(config, found.namespaces, later)
-    yield from selections(found.namespaces, later, theirs)
+    yield from selections(found.namespaces, later, theirs, documents.pods)
     declared = {
         pod.key: frozenset((port.protocol, port.port) for port in pod.ports)
         for pod in after.pods

@@ -6,11 +6,13 @@ version of a Pod can be read.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from generators.addresses import parse_address, parse_network
 from generators.manifests import names
 from generators.manifests.fields import Cursor
 from generators.manifests.metadata import parse_metadata
-from generators.manifests.policies import parse_protocol
+from generators.manifests.policies import parse_protocol, parse_selector
 from generators.objects import (
     NAME_LABEL,
     ConfigMap,
@@ -20,6 +22,7 @@ from generators.objects import (
     Node,
     Origin,
     Pod,
+    Selector,
     Workload,
 )
 from generators.workloads import workload_of
@@ -73,8 +76,23 @@ def parse_pod(root: Cursor, origin: Origin) -> Pod:
         uid=meta.uid,
         created=meta.created,
         workload=_workload(root, meta.labels),
+        affinity=tuple(_affinity(spec)) if spec is not None else (),
         origin=origin,
     )
+
+
+def _affinity(spec: Cursor) -> Iterator[Selector]:
+    affinity = spec.child("affinity")
+    for kind in ("podAffinity", "podAntiAffinity") if affinity is not None else ():
+        terms = affinity.part(kind)
+        preferred = terms.children("preferredDuringSchedulingIgnoredDuringExecution")
+        for term in (
+            *terms.children("requiredDuringSchedulingIgnoredDuringExecution"),
+            *(item.part("podAffinityTerm") for item in preferred),
+        ):
+            selector = term.child("namespaceSelector")
+            if selector is not None:
+                yield parse_selector(selector)
 
 
 def _workload(root: Cursor, labels: Labels) -> Workload | None:

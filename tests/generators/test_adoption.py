@@ -148,8 +148,22 @@ items:
   spec: {containers: [{name: c, image: i}]}
 - apiVersion: v1
   kind: Pod
-  metadata: {name: c, namespace: sandbox}
-  spec: {containers: [{name: c, image: i}]}
+  metadata:
+    name: c-9d8f7-x2x4z
+    namespace: sandbox
+    labels: {pod-template-hash: 9d8f7}
+    ownerReferences:
+    - {apiVersion: apps/v1, kind: ReplicaSet, name: c-9d8f7, uid: u, controller: true}
+  spec:
+    containers: [{name: c, image: i}]
+    affinity:
+      podAntiAffinity:
+        preferredDuringSchedulingIgnoredDuringExecution:
+        - weight: 1
+          podAffinityTerm:
+            topologyKey: kubernetes.io/hostname
+            labelSelector: {}
+            namespaceSelector: {matchLabels: {client: globex}}
 - apiVersion: networking.k8s.io/v1
   kind: NetworkPolicy
   metadata: {name: mine, namespace: web}
@@ -197,6 +211,8 @@ def test_a_first_plan_names_whom_it_cuts_and_what_its_labels_move(
     assert "connections that pass today and would not: 3, of which were used: 1" in said
     assert "belong to nobody, so every pod may enter them: sandbox" in said
     assert "NetworkPolicy web/mine no longer selects namespace shop: its labels change" in said
+    affinity = "the affinity of Deployment sandbox/c selects namespace shop: its labels change"
+    assert affinity in said
     assert any("client=wrong becomes globex" in line for line in said)
     assert any("in quarantine: name matches prefix" in line for line in said)
 
