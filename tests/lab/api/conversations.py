@@ -172,7 +172,7 @@ def echoing(pod: Sandbox) -> Iterator[None]:
             each.close()
 
 
-def lost(conversations: Mapping[str, Conversation]) -> dict[str, int]:
+def unanswered(conversations: Mapping[str, Conversation]) -> dict[str, int]:
     """Questions of each that got no answer so far."""
     return {name: each.lost() for name, each in conversations.items()}
 
@@ -187,7 +187,7 @@ def settled(conversations: Mapping[str, Conversation]) -> dict[str, bool]:
             for line, answered, gone in lines
         )
 
-    before = lost(conversations)
+    before = unanswered(conversations)
     eventually(heard, "questions are answered, or not", 60)
-    after = lost(conversations)
+    after = unanswered(conversations)
     return {name: after[name] == before[name] for name in conversations}
