@@ -11,7 +11,6 @@ another version enforce, they stay until the first tables for the new ones are w
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import gc
 import logging
@@ -56,6 +55,7 @@ from enforcer.state import Board, State
 from enforcer.unclaimed import Unclaimed
 from enforcer.views import Computed, Live
 from enforcer.writer import Kernel, Writer
+from generators import memory
 from generators.errors import Refused, RingfenceError
 from generators.logs import event
 from generators.objects import Pod
@@ -368,7 +368,7 @@ class Agent:
                 numbering.settle()
             gc.collect()
             gc.freeze()
-            ctypes.CDLL(None).malloc_trim(0)
+            memory.give_back()
 
     def _write(self, changes: tuple[InputChange, ...]) -> None:
         """Bring it into force; a failure leaves it to be tried again."""
@@ -466,6 +466,7 @@ class Agent:
         audited = self._writer.audited
         if audited.drift:
             event(log, "drift_corrected", logging.ERROR, **audited.drift)
+        memory.give_back()
         self._audit_at = time.monotonic() + self._settings.audit_seconds
         self._publish()
 

@@ -28,7 +28,7 @@ from enforcer.service import Service, Sources
 from enforcer.sources.open import open_notices, open_supply
 from enforcer.state import Board
 from enforcer.watcher import Watcher
-from generators import logs, signals
+from generators import logs, memory, signals
 
 log = logging.getLogger("ringfence.enforcer")
 
@@ -46,6 +46,7 @@ def run(
     Pins that somebody removed are no end: the process begins anew, with programs of its own.
     """
     logs.configure()
+    memory.share_arenas()
     try:
         _enforce(settings, scraped_at, contexts)
     except attach.PinsGone as error:

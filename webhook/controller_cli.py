@@ -201,7 +201,7 @@ def run(
     import socket
     from secrets import token_hex
 
-    from generators import logs, signals
+    from generators import logs, memory, signals
     from generators.kube.client import Client
     from generators.kube.lease import LeaseTiming
     from generators.serving import pages
@@ -228,6 +228,7 @@ def run(
         install_policy_crds,
         None if state_dir is None else LastGood(state_dir),
     )
+    memory.share_arenas()
     listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:
         running = Controller(settings, client)

@@ -27,6 +27,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+from generators import memory
 from generators.logs import event
 from generators.serving import pages
 from generators.serving.connections import Limits
@@ -68,6 +69,7 @@ class Ports:
 
 def serve(state: State, ports: Ports) -> None:
     """Serve until SIGTERM or SIGINT; ends with SystemExit, as gunicorn does."""
+    memory.share_arenas()
     Server(state, ports).run()
 
 
