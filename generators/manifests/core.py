@@ -83,7 +83,9 @@ def parse_pod(root: Cursor, origin: Origin) -> Pod:
 
 def _affinity(spec: Cursor) -> Iterator[Selector]:
     affinity = spec.child("affinity")
-    for kind in ("podAffinity", "podAntiAffinity") if affinity is not None else ():
+    if affinity is None:
+        return
+    for kind in ("podAffinity", "podAntiAffinity"):
         terms = affinity.part(kind)
         preferred = terms.children("preferredDuringSchedulingIgnoredDuringExecution")
         for term in (
