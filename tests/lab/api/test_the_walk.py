@@ -136,6 +136,7 @@ class Walk:
             label = ("label", "--overwrite", "namespace", namespace, f"client={tenant}")
             self.lab.kubectl(*label, "--as", "ada", "--as-group", "system:masters")
             eventually(lambda: self._policy_names(namespace, tenant), f"{namespace} is {tenant}'s")
+            self.lab.ok("apply", "-c", self.file)  # waits for the nodes
 
         cut, self._passing = self.step(act)
         return cut, self._passing
