@@ -158,9 +158,7 @@ def test_policies_of_others_are_left_alone(guarded_cluster: Cluster, name: Name)
     assert guarded_cluster.policy(namespace, "mine") == made
 
 
-def test_a_tenant_that_leaves_the_file_takes_label_record_and_policy_with_it(
-    fresh: Cluster,
-) -> None:
+def test_a_tenant_that_comes_back_into_the_file_has_its_namespaces_again(fresh: Cluster) -> None:
     for namespace in ("test01-a", "b-test02"):
         fresh.make(namespace)
     fresh.controller(webhook=False)
@@ -169,11 +167,14 @@ def test_a_tenant_that_leaves_the_file_takes_label_record_and_policy_with_it(
     grant = "    allowFrom: [{tenant: test02, ports: [{port: 5432, protocol: TCP}]}]\n"
     smaller = TENANTS[: TENANTS.index("  - name: test02")].replace(grant, "")
     fresh.tenants.write_text(smaller)
-    eventually(lambda: fresh.nobodys("b-test02"), "removed with the tenant")
+    eventually(lambda: "TenantRemoved" in fresh.reasons("b-test02"), "in quarantine")
     eventually(fresh.synchronized, "synchronized")
     assert fresh.isolated("test01-a", "test01")
+    fresh.make("c-test02")
+    eventually(lambda: fresh.nobodys("c-test02"), "nobody's")
     fresh.tenants.write_text(TENANTS)
-    eventually(lambda: fresh.isolated("b-test02", "test02"), "back with the tenant")
+    eventually(lambda: fresh.isolated("c-test02", "test02"), "back with the tenant")
+    assert fresh.isolated("b-test02", "test02")
 
 
 def test_a_name_that_moves_in_the_file_moves_the_namespace(fresh: Cluster) -> None:
