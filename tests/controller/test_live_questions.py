@@ -148,7 +148,7 @@ def test_a_plan_says_what_becomes_of_a_tenant_that_leaves_the_file(
     assert "tenant test02 leaves the file" in done.stdout
     assert "stays test02's, in quarantine: closed to everybody but" in done.stdout
     assert "in quarantine: tenant test02 is not in" in done.stdout
-    assert "every pod may enter" not in done.stdout
+    assert "every pod may enter them: default\n" in done.stdout
 
 
 def test_without_a_tenant_file_the_cluster_s_own_decides(lived_in: Cluster, ringfence: Run) -> None:

@@ -156,7 +156,10 @@ def test_policy_wait_returns_at_once_or_names_the_laggards(answering: Answering)
 
 
 def test_policy_selectors_count_users_and_pods(answering: Answering) -> None:
-    (selector,) = rows(answering, "policy", "selectors")
+    on_trial, selector = rows(answering, "policy", "selectors")
+    # What would isolate a tenant under audit is judged by, too.
+    assert on_trial["selector"] == "pods <all> in namespaces ringfence.io/tenant=green"
+    assert (on_trial["users"], on_trial["pods"]) == (1, 1)
     assert selector["selector"] == "pods <all> of namespace t1"
     assert (selector["users"], selector["pods"]) == (1, 2)
     assert selector["identities"]

@@ -179,7 +179,12 @@ def unanswered(conversations: Mapping[str, Conversation]) -> dict[str, int]:
 
 def settled(conversations: Mapping[str, Conversation]) -> dict[str, bool]:
     """Whether each gets answers now: ROUNDS on each line, or two without, have told."""
-    lines = [(line, line.answered, line.lost) for c in conversations.values() for line in c.lines]
+    every = [line for each in conversations.values() for line in each.lines]
+    asked = [line.answered + line.lost for line in every]
+    # A question that was asked before tells nothing of now.
+    over = lambda: all(one.answered + one.lost > n for one, n in zip(every, asked, strict=True))  # noqa: E731
+    eventually(over, "earlier questions are over", 30)
+    lines = [(line, line.answered, line.lost) for line in every]
 
     def heard() -> bool:
         return all(
