@@ -47,7 +47,10 @@ def ask(node: str, port: int, question: bytes) -> bytes:
         connection = socket.create_connection(("127.0.0.1", port), timeout=patience(10))
     with connection:
         connection.sendall(question)
-        connection.shutdown(socket.SHUT_WR)
+        try:
+            connection.shutdown(socket.SHUT_WR)
+        except OSError as error:  # no ConnectionError: the other end has reset it before
+            raise ConnectionResetError("cut") from error
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 

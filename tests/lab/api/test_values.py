@@ -240,7 +240,7 @@ def test_an_installed_command_takes_the_programs_that_were_built_last(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     assert assets.find() is None
-    folder = assets.cache_root() / "kubernetes-0123"
+    folder = assets.cache_root() / "kubernetes-0123456789abcdef"
     folder.mkdir(parents=True)
     for name in assets.NEEDED:
         assert assets.find() is None, "only complete folders count"
