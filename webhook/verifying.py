@@ -69,7 +69,7 @@ def _assigned(client: Client) -> Iterator[str]:
         return
     notes = {text(mapping(event, "regarding"), "name"): text(event, "note") for event in events}
     for name, note in sorted(notes.items()):
-        yield f"[!]{name} was nobody's and {note}"
+        yield f"[+]{name} was nobody's and {note}"
 
 
 def _registered(client: Client) -> Iterator[str]:

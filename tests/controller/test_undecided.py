@@ -83,7 +83,7 @@ def test_a_name_that_becomes_a_tenants_is_told(
     follow(cluster, TENANTS.replace('"-test02"', '"-test02", "-later"'))
     assert cluster.isolated("free-later", "test02")
     assert "TenantAssigned" in cluster.reasons("free-later")
-    assert "[!]free-later was nobody's and belongs to test02: " in verify(cluster, ringfence)
+    assert "[+]free-later was nobody's and belongs to test02: " in verify(cluster, ringfence)
     assert controller.metrics()['ringfence_controller_findings_total{reason="TenantAssigned"}'] == 1
 
 
