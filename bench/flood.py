@@ -9,7 +9,6 @@ refused; an event counts when the kernel has what it asks for, not when the agen
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 
-from bench.measure import Comparison, Scale, Series, Unit
+from bench.measure import Comparison, Scale, Series, Unit, told_by
 from bench.node_process import (
     PATIENCE,
     Running,
@@ -37,7 +36,6 @@ from generators.errors import MachineLacks
 from generators.kube.documents import Document
 from generators.kube.resources import NETWORK_POLICIES, PODS
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 PODS_BEFORE, LOCAL = 10_000, 250
 POLL_SECONDS = 0.0002
 BETWEEN_SECONDS = 0.02
@@ -52,17 +50,7 @@ def run(scale: Scale) -> Iterator[Comparison]:
         yield Comparison("A flood of blocks", (), absent=(f"the agent: {lack}",))
         return
     sizes = (20, 5_000, 500) if scale is Scale.FULL else (2, 600, 5)
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.flood", *map(str, sizes)],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"bench.flood: {done.stderr[-2000:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = told_by("bench.flood", sizes, PATIENCE)
     policies, blocks, _ = sizes
     notes = {name: {"RSS": f"{rss:.0f} MB"} for name, rss in told["rss"].items()}
     notes["during"]["all taken in after"] = f"{told['taken_in']:.1f} s"

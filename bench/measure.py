@@ -7,13 +7,18 @@ the series that is its baseline.
 from __future__ import annotations
 
 import gc
+import json
 import math
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 Item = TypeVar("Item")
 
 
@@ -64,6 +69,24 @@ class Comparison:
     def ratio(self, series: Series) -> float:
         """Median of a series in medians of the baseline."""
         return series.percentile(50) / self.series[0].percentile(50)
+
+
+def told_by(module: str, numbers: Iterable[int], patience: float) -> dict[str, Any]:
+    """What a module says in JSON in its last line, run as a process of its own; `patience` in
+    seconds. RuntimeError with the end of what it printed when it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, numbers)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=patience,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{module}: {done.stderr[-2000:]}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 Turn = Callable[[], Sequence[float]]

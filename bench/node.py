@@ -6,18 +6,13 @@ watch. The baseline of an event is a single write to a map, which is the least t
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.measure import Comparison, Scale, Series, Unit
+from bench.measure import Comparison, Scale, Series, Unit, told_by
 from enforcer.lab import machine
 from generators.errors import MachineLacks
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 LOCAL = 250
 PATIENCE = 900
 
@@ -79,17 +74,7 @@ def run(scale: Scale) -> Iterator[Comparison]:
 
 def _measured(pods: int, count: int) -> Found:
     local = min(LOCAL, max(1, pods // 10))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.node_process", *map(str, (pods, local, count))],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"bench.node_process {pods}: {done.stderr[-2000:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = told_by("bench.node_process", (pods, local, count), PATIENCE)
     events = {name: (tuple(s), tuple(w)) for name, (s, w) in told["events"].items()}
     return Found(
         pods,

@@ -27,6 +27,7 @@ from threading import Event
 from enforcer import attach, excess, loader
 from enforcer.attachments import Attachments
 from enforcer.backlog import Backlog
+from enforcer.budgets import NOBODY
 from enforcer.changes import (
     ArrivalChange,
     InputChange,
@@ -198,7 +199,9 @@ class Agent:
         self._programs = Programs(parts.pins, kernel.endpoints)
         self._unclaimed = Unclaimed(self._programs, self._residents, settings.watch_interfaces)
         self._remembered = Remembered(settings.run_dir)
-        self._backlog = Backlog(settings.node)
+        self._backlog = Backlog(
+            settings.node, lambda name: self._compiler.known.record.get(name, NOBODY)
+        )
         self._lately = Lately()
         self._unenforced: dict[str, str] = {}
         self._in_force: dict[str, int] = {}

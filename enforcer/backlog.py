@@ -2,14 +2,14 @@
 
 The agent's loop passes all changes through. Compiling such a policy takes as long as hundreds of
 other changes, and whoever writes one after the other would have all pods of the node wait for each.
-What may surprise: those that wait are taken in one at a time, and after each of them as long a time
-as it took belongs to everybody else; but a pod of this node takes those of its namespace along at
-once, so that none ever starts without its policies.
+What may surprise: those that wait are taken in one at a time, of one tenant after the other, and
+after each of them as long a time as it took belongs to everybody else; but a pod of this node takes
+those of its namespace along at once, so that none ever starts without its policies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from enforcer.budgets import prefixes_of
 from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange, PolicyChange
@@ -23,11 +23,16 @@ LATEST_SECONDS = 2.0
 
 
 class Backlog:
-    """The policies that wait; `now` is a monotonic clock in seconds."""
+    """The policies that wait; `now` is a monotonic clock in seconds, `tenant_of` asks whose a
+    namespace is.
+    """
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, tenant_of: Callable[[str], str]) -> None:
         self._node = node
+        self._tenant_of = tenant_of
         self._waiting: dict[str, PolicyChange] = {}
+        self._turns: dict[str, int] = {}
+        """Tenant -> its latest turn, of those since somebody began to wait."""
         self._since = 0.0
         self._not_before = 0.0
 
@@ -46,8 +51,7 @@ class Backlog:
             admitted.append(change)
         rested = not admitted and now >= self._not_before
         if self._waiting and (rested or now >= self._since + LATEST_SECONDS):
-            first = next(iter(self._waiting))
-            admitted.append(self._waiting.pop(first))
+            admitted.append(self._next())
             self._since = now
         return tuple(admitted)
 
@@ -61,6 +65,18 @@ class Backlog:
         if not self._waiting:
             return latest
         return max(0.0, min(self._not_before - now, self._since + LATEST_SECONDS - now, latest))
+
+    def _next(self) -> PolicyChange:
+        """The oldest one of whoever has waited longest for a turn."""
+        key = min(self._waiting, key=lambda key: self._turns.get(self._owner(key), 0))
+        self._turns[self._owner(key)] = max(self._turns.values(), default=0) + 1
+        found = self._waiting.pop(key)
+        if not self._waiting:
+            self._turns.clear()
+        return found
+
+    def _owner(self, policy: str) -> str:
+        return self._tenant_of(policy.partition("/")[0])
 
     def _starting(self, change: InputChange) -> str:
         """The namespace of a pod of this node that a change is about."""

@@ -160,7 +160,7 @@ def tenant_file(
         "#   ringfence tenants check FILE && ringfence plan -c FILE --kubeconfig KUBECONFIG",
         f"apiVersion: {API_VERSION}",
         f"kind: {KIND}",
-        f"labelKey: {suggestion.label_key}",
+        f"labelKey: {json.dumps(suggestion.label_key)}",
         "mode: audit",
         "# Who may move namespaces between tenants, beside system:masters:",
         "# admins: {groups: [platform-team]}",
@@ -200,7 +200,7 @@ def _shared_lines(shared: Sums, tenants: Mapping[str, object]) -> Iterator[str]:
         if len(items) < len(tenants):
             yield f"  # {name} enters {len(items)} of {len(tenants)} tenants today; as shared, all"
         yield f"  # {_listed(said)}"
-        yield f"  - name: {name}"
+        yield f"  - name: {json.dumps(name)}"
         yield f"    namespaces: {{names: {_flow([name])}}}"
         ports = [ports for ports, _ in items]
         if None not in ports:

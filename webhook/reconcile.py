@@ -54,7 +54,9 @@ WARNINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a worker needs; `wrote` is told each write, `found` each finding."""
+    """What a worker needs; `wrote` is told each write, `found` each finding with
+    an Event.
+    """
 
     client: Client
     namespaces: Store[Namespace]
@@ -307,13 +309,13 @@ class Reconciler:
     def _tell(self, namespace: Namespace, decided: Ownership) -> None:
         if decided.finding is None:
             return
-        self._desk.found(decided.finding)
         warn = decided.finding in WARNINGS
         tenant = decided.assignment.tenant or "nobody"
         where = "is in quarantine" if decided.quarantined else f"belongs to {tenant}"
         note = f"{where}: {decided.assignment.reason}"
         severity = Severity.WARNING if warn else Severity.NORMAL
-        self._desk.recorder.tell(namespace, decided.finding.value, severity, note)
+        if self._desk.recorder.tell(namespace, decided.finding.value, severity, note):
+            self._desk.found(decided.finding)
 
     def _warn(self, namespace: Namespace, reason: str, note: str) -> None:
         self._desk.recorder.tell(namespace, reason, Severity.WARNING, note)

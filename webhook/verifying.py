@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from generators.kube.client import Client, Scope
-from generators.kube.documents import Document, mapping, strings, text
+from generators.kube.documents import Document, key_of, mapping, meta_of, strings
 from generators.kube.errors import Forbidden, NotFound
-from generators.kube.resources import CONFIG_MAPS, EVENTS, VALIDATING_WEBHOOKS, Resource
+from generators.kube.resources import (
+    CONFIG_MAPS,
+    EVENTS,
+    NAMESPACES,
+    VALIDATING_WEBHOOKS,
+    Resource,
+)
 from generators.labels import MANAGED_BY, MANAGER
 from generators.tenancy import Finding
 from generators.tenants.packed import GUARD_NAME
@@ -32,7 +38,6 @@ def findings(client: Client, namespace: str, digest: str) -> list[str]:
     """All checks; `digest` is the SHA-256 of the tenant file that should be in force."""
     return [
         *_status(client, namespace, digest),
-        *_assigned(client),
         *_registered(client),
         *_epoch(client, namespace),
     ]
@@ -58,18 +63,22 @@ def _status(client: Client, namespace: str, digest: str) -> Iterator[str]:
         yield f"[!]in quarantine: {line}"
 
 
-def _assigned(client: Client) -> Iterator[str]:
+def _assigned(client: Client, label_key: str) -> Iterator[str]:
     """Namespaces that were nobody's and became a tenant's, as far as Events reach back: an hour.
 
-    Nothing from whoever may not list Events.
+    Whoever may write Events in a namespace can make up those about it: whose it is says the label,
+    which admission guards. Nothing from whoever may not list both.
     """
     try:
         events = client.list_all(EVENTS, Scope(fields=f"reason={Finding.CLAIMED}"))
+        owned = client.list_all(NAMESPACES, Scope(labels=label_key)) if events else []
     except Forbidden:
         return
-    notes = {text(mapping(event, "regarding"), "name"): text(event, "note") for event in events}
-    for name, note in sorted(notes.items()):
-        yield f"[+]{name} was nobody's and {note}"
+    told = {key_of(event).namespace for event in events}
+    metas = map(meta_of, owned)
+    owners = {m.key.name: m.labels[label_key] for m in metas if m.key.name in told}
+    for name, tenant in sorted(owners.items()):
+        yield f"[+]{name} was nobody's and belongs to {tenant} by its name"
 
 
 def _registered(client: Client) -> Iterator[str]:
@@ -97,6 +106,7 @@ def _epoch(client: Client, namespace: str) -> Iterator[str]:
         yield "[-]admission: not in force without a gap"
         return
     yield "[+]admission: in force"
+    yield from _assigned(client, epoch.label_key)
     yield _webhook(client, namespace, epoch.label_key)
 
 

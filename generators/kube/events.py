@@ -62,8 +62,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._sent: dict[tuple[str, str], float] = {}
 
-    def tell(self, namespace: Namespace, reason: str, severity: Severity, note: str) -> None:
-        """Log it, and put an Event into the namespace."""
+    def tell(self, namespace: Namespace, reason: str, severity: Severity, note: str) -> bool:
+        """Log it, and put an Event into the namespace; False: it was told within the minute."""
         event(
             self._log,
             "namespace_event",
@@ -73,18 +73,19 @@ class Recorder:
             note=note,
         )
         subject = Subject("v1", "Namespace", Key("", namespace.name), namespace.uid)
-        self.tell_about(subject, reason, severity, note)
+        return self.tell_about(subject, reason, severity, note)
 
-    def tell_about(self, subject: Subject, reason: str, severity: Severity, note: str) -> None:
-        """Put an Event about any object into its namespace."""
+    def tell_about(self, subject: Subject, reason: str, severity: Severity, note: str) -> bool:
+        """Put an Event about any object into its namespace; False: told within the minute."""
         if not self._due(subject.uid, reason):
-            return
+            return False
         try:
             self._client.create(
                 EVENTS, self._document(subject, reason, severity, note), manager="ringfence"
             )
         except RingfenceError as error:
             event(self._log, "event_not_sent", logging.WARNING, problem=str(error))
+        return True
 
     def _due(self, uid: str, reason: str) -> bool:
         now = time.monotonic()

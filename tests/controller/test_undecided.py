@@ -10,7 +10,7 @@ import pytest
 
 from generators.kube.client import PatchKind
 from generators.kube.documents import Document
-from generators.kube.resources import NAMESPACES
+from generators.kube.resources import EVENTS, NAMESPACES
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from tests.controller.cluster import TENANTS, Cluster, ControllerProcess, guarded
 from tests.testbed.waiting import eventually
@@ -40,6 +40,28 @@ def verify(cluster: Cluster, ringfence: Run) -> str:
     return ringfence(
         "controller", "verify", "-c", cluster.tenants, "--kubeconfig", kubeconfig
     ).stdout
+
+
+def made_up(namespace: str) -> Document:
+    """An Event as whoever may write Events in a namespace can write it."""
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "made-up", "namespace": namespace},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "type": "Normal",
+        "reason": "TenantAssigned",
+        "action": "Synchronize",
+        "note": "belongs to test01\n[-]all is lost",
+        "reportingController": "ringfence.io/controller",
+        "reportingInstance": "nobody",
+        "regarding": {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "name": "kube-system",
+            "namespace": namespace,
+        },
+    }
 
 
 def member(cluster: Cluster) -> str:
@@ -83,7 +105,10 @@ def test_a_name_that_becomes_a_tenants_is_told(
     follow(cluster, TENANTS.replace('"-test02"', '"-test02", "-later"'))
     assert cluster.isolated("free-later", "test02")
     assert "TenantAssigned" in cluster.reasons("free-later")
-    assert "[+]free-later was nobody's and belongs to test02: " in verify(cluster, ringfence)
+    cluster.admin.create(EVENTS, made_up("free-later"), manager="test")
+    said = verify(cluster, ringfence)
+    assert "[+]free-later was nobody's and belongs to test02 by its name\n" in said
+    assert "all is lost" not in said
     assert controller.metrics()['ringfence_controller_findings_total{reason="TenantAssigned"}'] == 1
 
 

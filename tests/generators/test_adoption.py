@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.adoption import by_label, by_names, tenant_file
-from generators.objects import Namespace
+from generators.objects import NAME_LABEL, Namespace, NetworkPolicy, Peer, Rule
+from generators.selectors import labels_selector
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import Mode
 
@@ -120,6 +121,16 @@ spaces = st.lists(
 def test_every_file_is_right(namespaces: list[Namespace]) -> None:
     for found in (by_label(namespaces, "k"), by_names(namespaces)):
         parse_tenants(tenant_file(found, namespaces, ()).encode(), "t")
+
+
+@pytest.mark.parametrize("word", ["123", "1e3", "on", "null", "no"])
+def test_words_that_yaml_takes_for_something_else_stay_words(word: str) -> None:
+    spaces = [Namespace("web", {word: "acme"}), Namespace(word)]
+    peer = Peer(namespace_selector=labels_selector({NAME_LABEL: word}))
+    policy = NetworkPolicy("web", "in", ingress=(Rule(peers=(peer,)),))
+    made = parse_tenants(tenant_file(by_label(spaces, word), spaces, [policy]).encode(), "t")
+    (shared,) = made.shared
+    assert (made.label_key, [*made.tenants], shared.name) == (word, ["acme"], word)
 
 
 @pytest.mark.parametrize("asked", [(), ("--from-names", "--from-label", "k")])

@@ -13,22 +13,26 @@ def long(name: str = "long", namespace: str = "t2", more: int = 1) -> PolicyChan
     return PolicyChange(policy.key, policy)
 
 
+def backlog_here() -> Backlog:
+    return Backlog("here", lambda namespace: "one" if namespace == "t1" else "two")
+
+
 SHORT = PolicyChange("t1/deny", NetworkPolicy("t1", "deny"))
 ELSEWHERE = PodChange("t2/far", Pod("t2", "far", node="there"))
 HERE = PodChange("t2/near", Pod("t2", "near", node="here"))
 
 
 def test_a_short_policy_and_everything_else_never_waits() -> None:
-    assert Backlog("here").admit((SHORT, ELSEWHERE), 10) == (SHORT, ELSEWHERE)
+    assert backlog_here().admit((SHORT, ELSEWHERE), 10) == (SHORT, ELSEWHERE)
 
 
 def test_a_long_policy_alone_never_waits() -> None:
-    assert Backlog("here").admit((long(more=1),), 10) == (long(more=1),)
-    assert Backlog("here").admit((long(more=0), SHORT), 10) == (long(more=0), SHORT)
+    assert backlog_here().admit((long(more=1),), 10) == (long(more=1),)
+    assert backlog_here().admit((long(more=0), SHORT), 10) == (long(more=0), SHORT)
 
 
 def test_long_policies_come_one_at_a_time_and_wait_as_long_as_the_last_one_took() -> None:
-    backlog = Backlog("here")
+    backlog = backlog_here()
     assert backlog.admit((long("a"), SHORT), 10) == (SHORT,)
     assert backlog.admit((), 10.1) == (long("a"),)
     backlog.took((long("a"),), 10.1, 10.6)
@@ -40,8 +44,17 @@ def test_long_policies_come_one_at_a_time_and_wait_as_long_as_the_last_one_took(
     assert backlog.due(11.1, 1) == 1
 
 
+def test_the_one_policy_of_a_tenant_does_not_wait_for_the_many_of_another() -> None:
+    backlog = backlog_here()
+    many = tuple(long(f"p{n}", namespace) for n, namespace in enumerate(("t2", "t3") * 5))
+    backlog.admit((*many, SHORT), 10)
+    assert backlog.admit((), 10.1) == (many[0],)
+    backlog.admit((long("late", "t1"), SHORT), 10.2)
+    assert [backlog.admit((), 10.3) for _ in range(2)] == [(long("late", "t1"),), (many[1],)]
+
+
 def test_nobody_who_changes_something_all_the_time_keeps_a_policy_waiting() -> None:
-    backlog = Backlog("here")
+    backlog = backlog_here()
     backlog.admit((long(), ELSEWHERE), 10)
     assert backlog.admit((ELSEWHERE,), 10 + LATEST_SECONDS / 2) == (ELSEWHERE,)
     assert backlog.admit((ELSEWHERE,), 10 + LATEST_SECONDS) == (ELSEWHERE, long())
@@ -49,13 +62,13 @@ def test_nobody_who_changes_something_all_the_time_keeps_a_policy_waiting() -> N
 
 def test_a_pod_of_this_node_takes_the_policies_of_its_namespace_along() -> None:
     for change in (HERE, InterfaceChange("t2/near", 7)):
-        backlog = Backlog("here")
+        backlog = backlog_here()
         backlog.admit((long(), long("b", "t3"), SHORT), 10)
         assert backlog.admit((change,), 10) == (long(), change)
 
 
 def test_the_last_word_about_a_policy_counts() -> None:
-    backlog = Backlog("here")
+    backlog = backlog_here()
     backlog.admit((long(), SHORT), 10)
     gone = PolicyChange("t2/long", None)
     assert backlog.admit((gone,), 10) == (gone,)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from enforcer.budgets import Refusal
 from enforcer.maps import Table
-from enforcer.notices import REASON, Notices
+from enforcer.notices import MOST, PERIOD_SECONDS, REASON, Notices
 from enforcer.state import Board, State
 from generators.errors import RingfenceError
 from generators.kube.client import Client, DryRun
@@ -24,13 +25,13 @@ class Server(Client):
 
     def __init__(self, known: Mapping[str, Document]) -> None:
         self.created: list[Document] = []
-        self._known = known
+        self.known = dict(known)
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Document:
         assert resource is NETWORK_POLICIES
-        if name not in self._known:
+        if name not in self.known:
             raise RingfenceError("not found")
-        return self._known[name]
+        return self.known[name]
 
     def create(
         self, resource: Resource, document: Document, *, manager: str, dry_run: DryRun = DryRun.NO
@@ -48,7 +49,7 @@ def server() -> Server:
 def test_a_policy_without_room_is_told_once_while_it_is_so(server: Server) -> None:
     notices = Notices(Board(), server, "node-1")
     for _ in range(2):
-        notices.tell(State(refused=(REFUSED,)))
+        notices.tell(State(refused=(REFUSED,)), 0.0)
     (told,) = server.created
     assert (told["reason"], told["type"]) == (REASON, "Warning")
     assert told["regarding"] == {
@@ -64,5 +65,17 @@ def test_a_policy_without_room_is_told_once_while_it_is_so(server: Server) -> No
 
 def test_a_policy_that_is_gone_is_not_told_of() -> None:
     server = Server({})
-    Notices(Board(), server, "node-1").tell(State(refused=(REFUSED,)))
+    Notices(Board(), server, "node-1").tell(State(refused=(REFUSED,)), 0.0)
     assert server.created == []
+
+
+def test_a_namespace_with_thousands_of_them_has_a_few_told_in_a_minute() -> None:
+    server = Server({"huge": {"metadata": {"uid": "u1"}}})
+    notices = Notices(Board(), server, "node-1")
+    for now, told in ((0.0, MOST + 1), (1.0, 0), (PERIOD_SECONDS, MOST)):
+        server.created.clear()
+        names = [f"p{now}-{number}" for number in range(5 * MOST)]
+        server.known.update({name: {"metadata": {"uid": name}} for name in names})
+        many = tuple(replace(REFUSED, policy=f"t1/{name}") for name in names)
+        notices.tell(State(refused=(*many, REFUSED)), now)
+        assert len(server.created) == told
