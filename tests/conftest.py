@@ -25,6 +25,11 @@ from tests.testbed.waiting import patience
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("ringfence")
 
+# Tests start thousands of processes. Where the environment forbids to keep bytecode, each would
+# compile all that it imports, which takes as long as everything else that a short command does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # `make test` tries the same few examples every time, `make fuzz` many new ones.
 settings.register_profile(
     "few",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -105,3 +106,8 @@ def test_make_help_names_every_target(furnished: Path) -> None:
         "help", "setup", "demo", "lint", "test", "test-slow", "kernels", "apiservers",
         "fuzz", "soak", "bench", "testbed", "lock", "clean",
     }  # fmt: skip
+
+
+def test_what_a_test_starts_keeps_its_bytecode_whatever_the_environment_says() -> None:
+    asked = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"]
+    assert subprocess.run(asked, capture_output=True, text=True).stdout == "False\n"
