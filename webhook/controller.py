@@ -1,6 +1,6 @@
 """The controller: keeps every namespace as the tenant file wants it, and admission in force.
 
-Called by `ringfence controller run`. Threads: a reflector for each resource, workers that take
+Called by `ringfence controller run`. Threads: reflectors (followed.py), workers that take
 namespaces from one queue (reconcile.py), the ledger's writer, the lease, and the registrar, which
 runs this class's `_turn`: leading begins and ends, the tenant file, admission, status. Every
 replica follows the cluster; only the leader writes, and each write asks again whether it leads.
@@ -17,29 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generators.errors import MachineLacks, RingfenceError
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client
 from generators.kube.discovery import Discovery
-from generators.kube.documents import resource_version_of
 from generators.kube.errors import Fenced
 from generators.kube.events import Recorder
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
-from generators.kube.reflector import Reflector, ReflectorStats
-from generators.kube.resources import (
-    ADMISSION_POLICIES,
-    ADMISSION_POLICY_BINDINGS,
-    CONFIG_MAPS,
-    MUTATING_WEBHOOKS,
-    NAMESPACES,
-    NETWORK_POLICIES,
-    NODES,
-    VALIDATING_WEBHOOKS,
-    Key,
-)
+from generators.kube.reflector import ReflectorStats
+from generators.kube.resources import Key
 from generators.kyverno.guard import Limits
-from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
-from generators.objects import Namespace, NetworkPolicy, Node
+from generators.objects import Namespace
 from generators.tenancy import Finding
 from generators.tenants.last_good import LastGood
 from webhook import permissions, policy_crds, readiness
@@ -47,6 +35,7 @@ from webhook.admission_keeper import AdmissionKeeper, Where
 from webhook.background.work import PolicyWork, Surroundings
 from webhook.background.writing import Tenancy
 from webhook.controller_metrics import ControllerMetrics, Moment
+from webhook.followed import Followed, Told
 from webhook.guard import Guard, GuardState, Timing, problem
 from webhook.handover import Handover
 from webhook.ledger import Ledger
@@ -55,13 +44,7 @@ from webhook.policy_crds import PolicyKinds
 from webhook.policy_metrics import PoliciesInForce
 from webhook.policy_registrar import PolicyRegistrar
 from webhook.probing import Prober
-from webhook.reconcile import (
-    Desk,
-    PolicyReader,
-    Reconciler,
-    read_namespace,
-    read_node,
-)
+from webhook.reconcile import Desk, Reconciler
 from webhook.registration import (
     SERVICE_ACCOUNT,
     Found,
@@ -79,11 +62,6 @@ from webhook.workers import Workers
 
 LOG = logging.getLogger("ringfence.controller")
 TURN_SECONDS = 0.5
-STATUS_SECONDS = 1.0
-BUSY_SECONDS = 10.0
-OURS = f"{MANAGED_BY}={MANAGER}"
-
-AnyReflector = Reflector[Namespace] | Reflector[NetworkPolicy] | Reflector[Node] | Reflector[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +100,8 @@ class Controller:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._prepared = False
-        self._synchronized_digest = ""
         self._nodes_changed = False
         self._step_due = 0.0
-        self._status_due = 0.0
-        self._told_at = 0.0
         self._starting = "starting"
         self._person = ""
         self._queue: WorkQueue[str] = WorkQueue()
@@ -156,25 +131,12 @@ class Controller:
             changed=lambda _: self._wake.set(),
             timing=settings.lease,
         )
-        self._namespaces: Reflector[Namespace] = Reflector(
-            client, NAMESPACES, read_namespace, lambda key: self._queue.add(key.name)
-        )
-        self._policies: Reflector[NetworkPolicy] = Reflector(
+        self._followed = Followed(
             client,
-            NETWORK_POLICIES,
-            PolicyReader(),
-            lambda key: self._queue.add(key.namespace),
-            scope=Scope(labels=OURS),
+            settings.namespace,
+            settings.target is not None,
+            Told(self._queue.add, self._node, self._wake.set, self._admission),
         )
-        self._nodes: Reflector[Node] = Reflector(client, NODES, read_node, self._node)
-        self._shards: Reflector[str] = Reflector(
-            client,
-            CONFIG_MAPS,
-            resource_version_of,
-            self._shard,
-            scope=Scope(namespace=settings.namespace, labels=OURS),
-        )
-        self._admission_objects = self._watch_admission()
         self._book = self._new_book()
         install = settings.install_policy_kinds
         self._policy_kinds = PolicyKinds(self._fenced) if install else None
@@ -190,26 +152,6 @@ class Controller:
             lambda name: self._reconciler.reconcile(self._handover.config, name),
             lambda error: self.metrics.failures.labels(type(error).__name__).inc(),
         )
-
-    def _watch_admission(self) -> list[Reflector[str]]:
-        """Followed to learn that something changed; looked at by GET when its turn comes."""
-        if self._settings.target is None:
-            return []
-        return [
-            Reflector(
-                self._client,
-                resource,
-                resource_version_of,
-                self._admission,
-                scope=Scope(labels=OURS),
-            )
-            for resource in (
-                VALIDATING_WEBHOOKS,
-                MUTATING_WEBHOOKS,
-                ADMISSION_POLICIES,
-                ADMISSION_POLICY_BINDINGS,
-            )
-        ]
 
     def _new_book(self) -> PolicyBook | None:
         settings = self._settings
@@ -236,8 +178,8 @@ class Controller:
         recorder = Recorder(self._fenced, "controller", self._settings.identity)
         desk = Desk(
             self._fenced,
-            self._namespaces.store,
-            self._policies.store,
+            self._followed.namespaces.store,
+            self._followed.policies.store,
             self._ledger,
             recorder,
             self._proven,
@@ -245,7 +187,7 @@ class Controller:
             lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
             lambda finding: self.metrics.findings.labels(finding.value).inc(),
             self._queue.add_after,
-            self._nodes.store,
+            self._followed.nodes.store,
         )
         self._reconciler = Reconciler(desk)
         if self._settings.target is not None:
@@ -253,8 +195,7 @@ class Controller:
         if self._book is not None:
             self._policy_work = self._new_policy_work(self._book, recorder)
             self._standing_back = StandingBack(self._book, recorder, self._home)
-        for reflector in self._reflectors:
-            reflector.start()
+        self._followed.start()
         self._ledger.start()
         self._workers.start()
         self._leadership.start()
@@ -285,7 +226,7 @@ class Controller:
 
     def _home(self) -> Namespace | None:
         """The controller's own namespace."""
-        return self._namespaces.store.get(Key("", self._settings.namespace))
+        return self._followed.namespaces.store.get(Key("", self._settings.namespace))
 
     def _tenancy(self) -> Tenancy:
         config = self._handover.config
@@ -308,16 +249,6 @@ class Controller:
             user,
             lambda why: self.metrics.renewals.labels(why).inc(),
             self._registrar,
-        )
-
-    @property
-    def _reflectors(self) -> tuple[AnyReflector, ...]:
-        return (
-            self._namespaces,
-            self._policies,
-            self._nodes,
-            self._shards,
-            *self._admission_objects,
         )
 
     def _introduce(self) -> str | None:
@@ -348,8 +279,7 @@ class Controller:
             self._policy_work.stop()
         self._ledger.close()
         self._leadership.stop()
-        for reflector in self._reflectors:
-            reflector.stop()
+        self._followed.stop()
         event(LOG, "stopped")
 
     # --- the registrar --------------------------------------------------------------------------
@@ -377,14 +307,13 @@ class Controller:
                     self._handover.take(self.tenants.config)
         if not self._leads():
             self._unprepare()
-        elif not self._prepared and all(r.synced for r in self._reflectors):
+        elif not self._prepared and self._followed.synced:
             self._prepare()
         if self._nodes_changed:
             self._nodes_changed = False
             self._everything()
         if self._prepared:
-            versions = {key.name: v for key, v in self._shards.store.snapshot().items()}
-            self._ledger.follow(versions)
+            self._ledger.follow(self._followed.record_versions())
         if self._prepared and self._policy_kinds is not None:
             self._policy_kinds.step()
         if self._prepared and self._standing_back is not None:
@@ -394,7 +323,7 @@ class Controller:
         now = time.monotonic()
         if now >= self._step_due and self._keeper is not None:
             self._step_due = now + self._step(self._keeper)
-        if self._prepared and now >= self._status_due:
+        if self._prepared:
             self._say()
         if self._policy_work is not None:
             self._policy_work.catch_errors()
@@ -413,8 +342,7 @@ class Controller:
             self._policy_work.lead()
         self._reconciler.forget_seen()
         self._status.forget()
-        self._step_due = self._status_due = 0.0
-        self._told_at = time.monotonic()
+        self._step_due = 0.0
         self._prepared = True
         self._taken()
 
@@ -431,25 +359,22 @@ class Controller:
         self._everything()
 
     def _everything(self) -> None:
-        self._synchronized_digest = ""
-        known = {key.name for key in self._namespaces.store.snapshot()}
+        self._status.begin_anew()
+        known = {key.name for key in self._followed.namespaces.store.snapshot()}
         for name in sorted(known | {e.namespace for e in self._ledger.snapshot().values()}):
             self._queue.add(name)
 
     def _say(self) -> None:
-        now, digest = time.monotonic(), self._handover.config.digest
+        digest = self._handover.config.digest
         idle = self._queue.idle and self._ledger.idle and not self._queue.stats().delayed
-        if idle:
-            self._synchronized_digest = digest
-        elif now - self._told_at < BUSY_SECONDS:
+        if not self._status.due(digest, idle):
             return
-        self._told_at, self._status_due = now, now + STATUS_SECONDS
         self._status.say(
             Status(
                 digest=digest,
-                synchronized=self._synchronized_digest == digest,
+                synchronized=self._status.synchronized(digest),
                 tenants=count(self._ledger.snapshot().values()),
-                namespaces=len(self._namespaces.store),
+                namespaces=len(self._followed.namespaces.store),
                 problem=self.tenants.problem or self._waiting(),
                 policies=self._book.summary() if self._book is not None else "",
                 webhook=self._prober.problem or "",
@@ -483,14 +408,11 @@ class Controller:
         self.metrics.reasserted.labels(want.resource.kind, found).inc()
         event(LOG, "admission_asserted", kind=want.resource.kind, object=want.name, was=found)
 
-    def _node(self, _: Key) -> None:
+    def _node(self) -> None:
         self._nodes_changed = True
         self._wake.set()
 
-    def _shard(self, _: Key) -> None:
-        self._wake.set()
-
-    def _admission(self, _: Key) -> None:
+    def _admission(self) -> None:
         self._step_due = 0.0
         self._wake.set()
 
@@ -500,7 +422,7 @@ class Controller:
         kept = self._keeper.kept if self._keeper is not None else None
         return Moment(
             leading=self._leads(),
-            reflectors=self._followed(),
+            reflectors=self._copies(),
             queue=self._queue.stats(),
             guard=self._guard.state,
             unproven=self._guard.unproven,
@@ -517,15 +439,12 @@ class Controller:
             return {}
         return Counter(finding for finding, _ in self._reconciler.undecided().values())
 
-    def _followed(self) -> tuple[ReflectorStats, ...]:
+    def _copies(self) -> tuple[ReflectorStats, ...]:
         """One a resource; of those that are followed twice, the one that tenancy rests on."""
-        found = {stats.resource: stats for stats in self._reflector_stats()}
+        found = {stats.resource: stats for stats in self._followed.stats()}
         for stats in self._policy_work.reflector_stats() if self._policy_work is not None else ():
             found.setdefault(stats.resource, stats)
         return tuple(found.values())
-
-    def _reflector_stats(self) -> list[ReflectorStats]:
-        return [reflector.stats() for reflector in self._reflectors]
 
     def live(self) -> list[str]:
         """Lines of /livez: threads that must not end."""
@@ -542,7 +461,7 @@ class Controller:
         """Lines of /readyz."""
         if self._starting:
             return [f"[-]starting: {self._starting}"]
-        lines = [*readiness.of_file(self.tenants), *readiness.of_copies(self._reflector_stats())]
+        lines = [*readiness.of_file(self.tenants), *readiness.of_copies(self._followed.stats())]
         if self._policy_work is not None:
             lines += self._policy_work.lines()
         if self._registrar is not None:

@@ -7,6 +7,7 @@ nothing to do writes nothing.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,11 @@ from webhook.settings import FIELD_MANAGER
 STATUS_NAME = "ringfence-status"
 NAMED = 100
 """How many namespaces in quarantine are listed."""
+IDLE_SECONDS = 1.0
+BUSY_SECONDS = 10.0
+"""How often the page may change: while there is nothing to do, and while there is."""
+LOOK_SECONDS = 10.0
+"""How often it is read, whether it still says what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +83,39 @@ class StatusPage:
         self._client = client
         self._namespace = namespace
         self._said: Status | None = None
+        self._done = ""
+        self._looked_at = self._read_at = 0.0
 
     def forget(self) -> None:
-        """Somebody else may have written it."""
+        """Leading begins: somebody else may have written it. Said at once if nothing is to do."""
         self._said = None
+        self._looked_at = time.monotonic() - IDLE_SECONDS
+
+    def begin_anew(self) -> None:
+        """Every namespace has to be looked at again."""
+        self._done = ""
+
+    def due(self, digest: str, idle: bool) -> bool:
+        """Whether it is time to say how it stands; `idle`: every namespace has been brought to what
+        the tenant file of that digest says."""
+        if idle:
+            self._done = digest
+        now = time.monotonic()
+        if now - self._looked_at < (IDLE_SECONDS if idle else BUSY_SECONDS):
+            return False
+        self._looked_at = now
+        return True
+
+    def synchronized(self, digest: str) -> bool:
+        """Whether every namespace has been brought to that file."""
+        return self._done == digest
 
     def say(self, status: Status) -> None:
         """Write it, unless that is what it says already."""
-        if status == self._said:
+        now = time.monotonic()
+        if status == self._said and now - self._read_at < LOOK_SECONDS:
             return
+        self._read_at = now
         try:
             live = self._client.get(CONFIG_MAPS, STATUS_NAME, self._namespace)
         except NotFound:

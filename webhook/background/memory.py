@@ -14,12 +14,13 @@ The first two are resourceVersions, which the API server only ever counts up. An
     noted        the second, by the API server's clock, since when the webhook notes the creators of
                  its objects; what older ones say of theirs, anybody may have written
 
-Written by the leader, rarely.
+Written by the leader, rarely, and put back when somebody deletes or edits it.
 A ConfigMap of that name that somebody else keeps is neither read nor written: `problem` tells.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -36,6 +37,8 @@ from webhook.settings import FIELD_MANAGER
 NAME = "ringfence-policies"
 ALWAYS = 0
 MOST_FORMER = 8
+LOOK_SECONDS = 10.0
+"""How often it is read, whether it still says what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Memory:
         self._kinds: frozenset[Resource] = frozenset()
         self._noted: Mapping[Resource, str] = {}
         self._written: dict[str, str] | None = None
+        self._read_at = 0.0
         self.problem = ""
         """Why nothing outlives the leader; empty when it does."""
 
@@ -141,7 +145,7 @@ class Memory:
             self._rules = {**self._rules, name: replace(known, done=version)}
 
     def save(self) -> None:
-        """Write it, unless that is what is written."""
+        """Write it, unless that is what is written; now and then that is read again."""
         data = {
             "rules": orjson.dumps(
                 {
@@ -154,8 +158,11 @@ class Memory:
         if self._noted:
             noted = [[*_spelled(r), self._noted[r]] for r in sorted(self._noted, key=str)]
             data["noted"] = orjson.dumps(noted).decode()
-        if data == self._written or (not self._rules and not self._kinds and not self._written):
+        now = time.monotonic()
+        same = data == self._written and now - self._read_at < LOOK_SECONDS
+        if same or (not self._rules and not self._kinds and not self._written):
             return
+        self._read_at = now
         metadata: Document = {
             "name": NAME,
             "namespace": self._namespace,
@@ -170,8 +177,9 @@ class Memory:
         else:
             if not self._is_ours(live):
                 return
-            metadata["resourceVersion"] = resource_version_of(live)
-            self._client.update(CONFIG_MAPS, document, manager=FIELD_MANAGER)
+            if strings(live, "data") != data:
+                metadata["resourceVersion"] = resource_version_of(live)
+                self._client.update(CONFIG_MAPS, document, manager=FIELD_MANAGER)
         self._written = data
 
     def _is_ours(self, live: Document) -> bool:

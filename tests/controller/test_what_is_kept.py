@@ -1,0 +1,91 @@
+"""What the controller keeps for itself and others is put back while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from generators.kube.client import PatchKind
+from generators.kube.documents import Document
+from generators.kube.errors import NotFound
+from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
+from generators.record import RECORD_PREFIX, shard
+from generators.tenants.packed import GUARD_NAME
+from tests.controller.cluster import SYSTEM, Cluster, guarded
+from tests.testbed.waiting import eventually
+from webhook.background import memory
+from webhook.background.memory import Memory, Newcomer
+from webhook.rotation import SECRET_NAME
+from webhook.status import STATUS_NAME
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def running(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Not the shared one: what belongs to the controller is taken from it."""
+    with guarded(tmp_path_factory.mktemp("kept")) as (made, _):
+        made.make("annas", made.as_user("anna", "team-test01"))
+        eventually(lambda: made.isolated("annas", "test01"), "isolated")
+        eventually(made.synchronized, "synchronized")
+        yield made
+
+
+def content(cluster: Cluster, resource: Resource, name: str) -> object:
+    try:
+        return cluster.admin.get(resource, name, SYSTEM).get("data")
+    except NotFound:
+        return None
+
+
+def kept(cluster: Cluster) -> list[tuple[Resource, str]]:
+    record = RECORD_PREFIX + shard(cluster.uid("annas"))
+    secret = (SECRETS, SECRET_NAME)
+    return [(CONFIG_MAPS, STATUS_NAME), (CONFIG_MAPS, GUARD_NAME), (CONFIG_MAPS, record), secret]
+
+
+def remove(cluster: Cluster, resource: Resource, name: str) -> None:
+    cluster.admin.delete(resource, name, SYSTEM)
+
+
+def forge(cluster: Cluster, resource: Resource, name: str) -> None:
+    patch: Document = {"data": {"problem": "e30=", "generation": "e30="}}
+    cluster.admin.patch(resource, name, SYSTEM, patch, kind=PatchKind.MERGE, manager="test")
+
+
+@pytest.mark.parametrize("number", range(4), ids=["status", "guard", "record", "certificates"])
+def test_what_is_deleted_comes_back(running: Cluster, number: int) -> None:
+    resource, name = kept(running)[number]
+    assert content(running, resource, name)
+    remove(running, resource, name)
+    eventually(lambda: content(running, resource, name), f"{name} is back", 30)
+    eventually(lambda: running.isolated("annas", "test01"), "nobody has moved")
+
+
+@pytest.mark.parametrize("number", range(2), ids=["status", "guard"])
+def test_what_is_edited_is_put_right(running: Cluster, number: int) -> None:
+    resource, name = kept(running)[number]
+    before = content(running, resource, name)
+    assert before
+    forge(running, resource, name)
+    eventually(lambda: content(running, resource, name) == before, f"{name} is as it was", 30)
+
+
+@pytest.mark.parametrize("harm", [remove, forge])
+def test_the_memory_of_policies_is_put_back(
+    running: Cluster, harm: Callable[[Cluster, Resource, str], None]
+) -> None:
+    kept = Memory(running.admin, SYSTEM)
+    kept.load()
+    kept.introduce([Newcomer(("policy", "rule"), False, "digest", 7)], complete=True)
+    kept.save()
+    before = content(running, CONFIG_MAPS, memory.NAME)
+    assert before
+    harm(running, CONFIG_MAPS, memory.NAME)
+
+    def as_it_was() -> bool:
+        kept.save()
+        return content(running, CONFIG_MAPS, memory.NAME) == before
+
+    eventually(as_it_was, "it is as it was", 30)

@@ -1,0 +1,112 @@
+"""What a controller follows of the cluster, and who is told when something changes there.
+
+One reflector for each resource, in every replica, leader or not. The copies of namespaces, policies
+and nodes are what workers read; of the record and of admission objects only the change counts, and
+whoever is told looks for himself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from generators.kube.client import Client, Scope
+from generators.kube.documents import resource_version_of
+from generators.kube.reflector import Reflector, ReflectorStats
+from generators.kube.resources import (
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+    CONFIG_MAPS,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    VALIDATING_WEBHOOKS,
+)
+from generators.labels import MANAGED_BY, MANAGER
+from generators.objects import Namespace, NetworkPolicy, Node
+from webhook.reconcile import PolicyReader, read_namespace, read_node
+
+OURS = f"{MANAGED_BY}={MANAGER}"
+
+AnyReflector = Reflector[Namespace] | Reflector[NetworkPolicy] | Reflector[Node] | Reflector[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who is told of a change; called from the threads of the watches."""
+
+    namespace: Callable[[str], None]
+    """The namespace of that name, or a generated policy in it."""
+    node: Callable[[], None]
+    record: Callable[[], None]
+    admission: Callable[[], None]
+
+
+class Followed:
+    """The reflectors of one controller, from `start` to `stop`."""
+
+    def __init__(self, client: Client, namespace: str, admission: bool, told: Told) -> None:
+        """`namespace`: the controller's own; `admission`: follow the objects of admission, too."""
+        self.namespaces: Reflector[Namespace] = Reflector(
+            client, NAMESPACES, read_namespace, lambda key: told.namespace(key.name)
+        )
+        self.policies: Reflector[NetworkPolicy] = Reflector(
+            client,
+            NETWORK_POLICIES,
+            PolicyReader(),
+            lambda key: told.namespace(key.namespace),
+            scope=Scope(labels=OURS),
+        )
+        self.nodes: Reflector[Node] = Reflector(client, NODES, read_node, lambda _: told.node())
+        self._record: Reflector[str] = Reflector(
+            client,
+            CONFIG_MAPS,
+            resource_version_of,
+            lambda _: told.record(),
+            scope=Scope(namespace=namespace, labels=OURS),
+        )
+        # Looked at by GET when their turn comes.
+        self._admission: list[Reflector[str]] = [
+            Reflector(
+                client,
+                resource,
+                resource_version_of,
+                lambda _: told.admission(),
+                scope=Scope(labels=OURS),
+            )
+            for resource in (
+                VALIDATING_WEBHOOKS,
+                MUTATING_WEBHOOKS,
+                ADMISSION_POLICIES,
+                ADMISSION_POLICY_BINDINGS,
+            )
+            if admission
+        ]
+
+    @property
+    def _all(self) -> tuple[AnyReflector, ...]:
+        return (self.namespaces, self.policies, self.nodes, self._record, *self._admission)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        for reflector in self._all:
+            reflector.start()
+
+    def stop(self) -> None:
+        """End all threads."""
+        for reflector in self._all:
+            reflector.stop()
+
+    @property
+    def synced(self) -> bool:
+        """Whether every copy is complete."""
+        return all(reflector.synced for reflector in self._all)
+
+    def record_versions(self) -> Mapping[str, str]:
+        """Resource versions of the ConfigMaps of ours, by name."""
+        return {key.name: v for key, v in self._record.store.snapshot().items()}
+
+    def stats(self) -> list[ReflectorStats]:
+        """One a resource."""
+        return [reflector.stats() for reflector in self._all]
