@@ -20,8 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
 
-import pyroute2  # type: ignore[import-untyped]  # no type information upstream: see Netlink
-
 from enforcer.lab import netns
 from enforcer.lab.api.topology import HollowNode
 from enforcer.lab.names import NETNS_ROOT, NODE_ADDRESSES, PodNetwork, Shape, Wire, mac
@@ -235,6 +233,9 @@ def add_node_address(node: str, address: str) -> None:
 @contextmanager
 def _netlink(name: str) -> Iterator[Netlink]:
     """A netlink socket in the named network namespace, with this thread inside it."""
+    # Not at the top: it is a third of what `ringfence lab probe` would import, and never uses.
+    import pyroute2  # type: ignore[import-untyped]  # no type information upstream: see Netlink
+
     with netns.inside(name):
         make = cast("Callable[[], Netlink]", pyroute2.IPRoute)
         netlink = make()

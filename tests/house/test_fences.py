@@ -6,6 +6,8 @@ import-linter proves the same for import statements; `import_module("bcc")` it c
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +58,16 @@ def test_library_is_imported_by_its_own_module_only(checkout: Path, library: str
 )
 def test_every_way_to_import_is_seen(line: str) -> None:
     assert "bcc" in imported(ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    ("start", "without"),
+    [
+        pytest.param("from generators.cli import root; root()", FENCES, id="any command"),
+        pytest.param("import enforcer.lab.session", ["bcc", "pyroute2"], id="the lab's commands"),
+    ],
+)
+def test_what_is_slow_to_import_waits_until_it_is_used(start: str, without: list[str]) -> None:
+    asked = f"{start}; import sys; print({{*{[*without]}}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
