@@ -17,6 +17,7 @@ import orjson
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from generators.checks import Check, Level, bridged, failed, good, healthy
 from generators.kyverno.model import FailurePolicy
 from generators.logs import event
 from generators.tenants.model import TenantConfig
@@ -216,30 +217,29 @@ def health(state: State) -> Blueprint:
 
 def readiness_text(state: State, verbose: bool) -> tuple[HTTPStatus, str]:
     """Status and text of /readyz: what is wrong, or all checks."""
-    lines, ready = readiness(state)
+    checks = readiness(state)
+    ready = healthy(checks)
     code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    problems = [line for line in lines if not line.startswith("[+]")]
-    shown = lines if verbose or not ready else problems
-    return code, "\n".join([*shown, "ok" if ready else "not ready"])
+    problems = [check for check in checks if check.level is not Level.GOOD]
+    shown = checks if verbose or not ready else problems
+    return code, "\n".join([*map(str, shown), "ok" if ready else "not ready"])
 
 
-def readiness(state: State) -> tuple[list[str], bool]:
-    """One line a check, in the API server's form: `[+]` good, `[!]` bridged, `[-]` not ready."""
-    tenants, certificate = state.tenants, state.certificate
-    lines = [f"[+]config ok: {tenants.config.digest}"]
-    if tenants.problem:
-        lines = [f"[!]config refused, {tenants.config.digest} stays in force: {tenants.problem}"]
+def readiness(state: State) -> list[Check]:
+    """The checks of /readyz, in the API server's form."""
+    certificate = state.certificate
+    checks = [state.tenants.health]
     until = certificate.not_after.isoformat()
     if certificate.expired:
-        lines.append(f"[-]certificate expired at {until}")
+        checks.append(failed(f"certificate expired at {until}"))
     elif not certificate.problem:
-        lines.append(f"[+]certificate ok until {until}")
+        checks.append(good(f"certificate ok until {until}"))
     if certificate.problem:
-        lines.append(f"[!]certificate refused, the old one stays: {certificate.problem}")
+        checks.append(bridged("certificate refused, the old one stays", certificate.problem))
     if state.policies is not None:
-        lines += state.policies.lines()
-    lines.append("[-]shutting down" if state.draining.begun else "[+]serving")
-    return lines, not any(line.startswith("[-]") for line in lines)
+        checks += state.policies.checks()
+    checks.append(failed("shutting down") if state.draining.begun else good("serving"))
+    return checks
 
 
 def status_response(code: HTTPStatus, reason: str, message: str) -> Response:

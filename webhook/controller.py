@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from generators.checks import Check, bridged, failed, good
 from generators.errors import MachineLacks, RingfenceError
 from generators.kube.client import Client
 from generators.kube.discovery import Discovery
@@ -446,41 +447,42 @@ class Controller:
             found.setdefault(stats.resource, stats)
         return tuple(found.values())
 
-    def live(self) -> list[str]:
-        """Lines of /livez: threads that must not end."""
+    def live(self) -> list[Check]:
+        """Of /livez: threads that must not end."""
         if self._starting:
-            return [f"[+]starting: {self._starting}"]
+            return [good("starting", self._starting)]
         dead = self._workers.dead()
         if not self._ledger.alive:
             dead.append("ledger")
         if self._policy_work is not None and not self._policy_work.alive:
             dead.append("policies")
-        return [f"[-]ended: {', '.join(dead)}"] if dead else ["[+]workers"]
+        return [failed("ended", ", ".join(dead))] if dead else [good("workers")]
 
-    def ready(self) -> list[str]:
-        """Lines of /readyz."""
+    def ready(self) -> list[Check]:
+        """Of /readyz."""
         if self._starting:
-            return [f"[-]starting: {self._starting}"]
-        lines = [*readiness.of_file(self.tenants), *readiness.of_copies(self._followed.stats())]
+            return [failed("starting", self._starting)]
+        checks = [self.tenants.health, *self._followed.checks()]
         if self._policy_work is not None:
-            lines += self._policy_work.lines()
+            checks += self._policy_work.checks()
         if self._registrar is not None:
-            lines += self._registrar.lines()
-        return [*lines, self._leader_line(), *self._admission_lines()]
+            checks += self._registrar.checks()
+        return [*checks, self._leader_check(), *self._admission_checks()]
 
-    def _leader_line(self) -> str:
+    def _leader_check(self) -> Check:
         if self._leads():
-            return "[+]leader" if self._prepared else "[-]leader, but the record is not read yet"
+            unread = failed("leader, but the record is not read yet")
+            return good("leader") if self._prepared else unread
         return readiness.of_standby(self._leadership.standing)
 
-    def _admission_lines(self) -> list[str]:
+    def _admission_checks(self) -> list[Check]:
         if self._keeper is None:
-            return ["[+]admission: not registered by this controller"]
-        lines = readiness.of_certificate(self._keeper.kept, time.time())
+            return [good("admission", "not registered by this controller")]
+        checks = [readiness.of_certificate(self._keeper.kept, time.time())]
         if self._person:
-            lines.append(f"[!]{exempt_person(self._person)}")
+            checks.append(bridged(exempt_person(self._person)))
         if self._leads() and (why := problem(self._guard)):
-            lines.append(f"[!]{why}")
+            checks.append(bridged(why))
         if dead := self._prober.problem:
-            lines.append(f"[!]webhook: the API server refuses namespaces: {dead}")
-        return lines
+            checks.append(bridged("webhook", f"the API server refuses namespaces: {dead}"))
+        return checks

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from generators.kube.client import Client, Scope
+from generators.kube.copies import Copies
 from generators.kube.documents import resource_version_of
-from generators.kube.reflector import Reflector, ReflectorStats
+from generators.kube.reflector import Reflector
 from generators.kube.resources import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
@@ -29,8 +31,6 @@ from webhook.reconcile import PolicyReader, read_namespace, read_node
 
 OURS = f"{MANAGED_BY}={MANAGER}"
 
-AnyReflector = Reflector[Namespace] | Reflector[NetworkPolicy] | Reflector[Node] | Reflector[str]
-
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -43,7 +43,7 @@ class Told:
     admission: Callable[[], None]
 
 
-class Followed:
+class Followed(Copies):
     """The reflectors of one controller, from `start` to `stop`."""
 
     def __init__(self, client: Client, namespace: str, admission: bool, told: Told) -> None:
@@ -84,29 +84,10 @@ class Followed:
             if admission
         ]
 
-    @property
-    def _all(self) -> tuple[AnyReflector, ...]:
+    def reflectors(self) -> tuple[Reflector[Any], ...]:
+        """What tenancy rests on comes first."""
         return (self.namespaces, self.policies, self.nodes, self._record, *self._admission)
-
-    def start(self) -> None:
-        """Begin to follow."""
-        for reflector in self._all:
-            reflector.start()
-
-    def stop(self) -> None:
-        """End all threads."""
-        for reflector in self._all:
-            reflector.stop()
-
-    @property
-    def synced(self) -> bool:
-        """Whether every copy is complete."""
-        return all(reflector.synced for reflector in self._all)
 
     def record_versions(self) -> Mapping[str, str]:
         """Resource versions of the ConfigMaps of ours, by name."""
         return {key.name: v for key, v in self._record.store.snapshot().items()}
-
-    def stats(self) -> list[ReflectorStats]:
-        """One a resource."""
-        return [reflector.stats() for reflector in self._all]

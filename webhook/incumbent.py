@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from generators.kube.client import Client, Scope
+from generators.kube.copies import Copies
 from generators.kube.documents import Document, mapping, mappings, strings, text
-from generators.kube.reflector import Reflector, ReflectorStats
+from generators.kube.reflector import Reflector
 from generators.kube.resources import (
     DEPLOYMENTS,
     MUTATING_WEBHOOKS,
@@ -88,7 +89,7 @@ def _read_webhooks(document: Document) -> str:
     return text(mapping(document, "metadata"), "name")
 
 
-class Incumbent:
+class Incumbent(Copies):
     """Follows Kyverno's webhooks and Deployments; `changed` is called from the watch threads."""
 
     def __init__(self, client: Client, changed: Callable[[Key], None]) -> None:
@@ -101,28 +102,9 @@ class Incumbent:
             client, DEPLOYMENTS, read_deployment, changed, scope=Scope(labels=PARTS_OF_KYVERNO)
         )
 
-    @property
-    def _all(self) -> tuple[Reflector[str] | Reflector[Deployed], ...]:
+    def reflectors(self) -> tuple[Reflector[str] | Reflector[Deployed], ...]:
+        """Until all are complete, it is not known that nobody else executes policies."""
         return (*self._webhooks, self._deployments)
-
-    def start(self) -> None:
-        """Begin to follow."""
-        for reflector in self._all:
-            reflector.start()
-
-    def stop(self) -> None:
-        """End all threads."""
-        for reflector in self._all:
-            reflector.stop()
-
-    def stats(self) -> tuple[ReflectorStats, ...]:
-        """How following goes."""
-        return tuple(reflector.stats() for reflector in self._all)
-
-    @property
-    def synced(self) -> bool:
-        """Whether it is known that nobody else executes policies."""
-        return all(reflector.synced for reflector in self._all)
 
     @property
     def why(self) -> str:

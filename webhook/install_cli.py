@@ -66,6 +66,7 @@ def verify(
     """Say whether tenant file, namespaces and admission are as they should be; exit 1 if not."""
     import time
 
+    from generators.checks import healthy, rendered
     from generators.kube.client import Client
     from generators.tenants.load import load_tenants
     from webhook.leaving import patiently
@@ -74,12 +75,12 @@ def verify(
     digest = load_tenants(tenant_file).digest
     deadline = time.monotonic() + wait_seconds
     with Client.connect(kubeconfig, user_agent="ringfence-verify") as client:
-        lines = patiently(wait_seconds, lambda: findings(client, namespace, digest))
-        while any(line.startswith("[-]") for line in lines) and time.monotonic() < deadline:
+        checks = patiently(wait_seconds, lambda: findings(client, namespace, digest))
+        while not healthy(checks) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            lines = patiently(wait_seconds, lambda: findings(client, namespace, digest))
-    click.echo("\n".join(lines))
-    if any(line.startswith("[-]") for line in lines):
+            checks = patiently(wait_seconds, lambda: findings(client, namespace, digest))
+    click.echo(rendered(checks))
+    if not healthy(checks):
         context.exit(EXIT_NO)
 
 

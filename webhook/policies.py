@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
+from generators.checks import Check, bridged, good, healthy
 from generators.kube.client import Client
 from generators.kube.reflector import ReflectorStats
 from generators.kube.resources import Key
@@ -321,7 +322,7 @@ class PolicyBook:
     @property
     def ready(self) -> bool:
         """Whether all sources have been read."""
-        return not any(line.startswith("[-]") for line in self.lines())
+        return healthy(self.checks())
 
     @property
     def settled(self) -> bool:
@@ -349,20 +350,21 @@ class PolicyBook:
             said += f"; those of the cluster are left alone: {current.standing_back}"
         return said
 
-    def lines(self) -> list[str]:
-        """For /readyz: `[+]` good, `[!]` bridged by what was good last, `[-]` not ready."""
+    def checks(self) -> list[Check]:
+        """For /readyz; the first says what is in force."""
         current = self.current
         rules = sum(
             not isinstance(rule.action, Unsupported) for p in current.policies for rule in p.rules
         )
-        lines = [f"[+]policies: {len(current.held)} with {rules} rules: {current.digest[:12]}"]
-        lines += [f"[!]policy refused: {refused}" for refused in current.refused]
-        lines += [f"[!]policy file: {problem}" for problem in self.files.in_force.problems]
+        in_force = f"{len(current.held)} with {rules} rules: {current.digest[:12]}"
+        checks = [good("policies", in_force)]
+        checks += [bridged("policy refused", str(refused)) for refused in current.refused]
+        checks += [bridged("policy file", str(why)) for why in self.files.in_force.problems]
         if current.standing_back:
-            lines.append(f"[!]policies of the cluster are left alone: {current.standing_back}")
+            checks.append(bridged("policies of the cluster are left alone", current.standing_back))
         if self._objects is not None:
-            lines += self._objects.lines()
-        return lines
+            checks += self._objects.checks()
+        return checks
 
     def _told(self, _: Key | None = None) -> None:
         self._stale = True

@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+from generators.checks import Check, failed
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kyverno.engine import Environment
@@ -170,11 +171,11 @@ class PolicyDesk:
         if result.outcome is not Outcome.EXCLUDED:
             self.metrics.results.labels(result.policy, result.rule, result.outcome.value).inc()
 
-    def lines(self) -> list[str]:
+    def checks(self) -> list[Check]:
         """For /readyz."""
         if self.served is None:
-            return ["[-]policies: not read yet", *self.book.lines()[1:]]
-        return [*self.book.lines(), *self._lookups.lines()]
+            return [failed("policies", "not read yet"), *self.book.checks()[1:]]
+        return [*self.book.checks(), *self._lookups.checks()]
 
 
 class NotServedYet(Exception):

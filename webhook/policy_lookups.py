@@ -14,11 +14,13 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from generators.checks import Check, Level, bridged
 from generators.errors import RingfenceError
 from generators.kube import documents
 from generators.kube.client import EVERYTHING, Client, Scope
+from generators.kube.copies import Copies
 from generators.kube.documents import mapping, meta_of, strings
-from generators.kube.reflector import Reflector, ReflectorStats
+from generators.kube.reflector import Reflector
 from generators.kube.resources import (
     CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
@@ -68,14 +70,14 @@ def _nobody(_: Key) -> None:
 
 
 @dataclass(slots=True)
-class _Copies:
+class _Copies(Copies):
     """The live copies that are followed now."""
 
     namespaces: Reflector[dict[str, str]] | None = None
     bindings: tuple[Reflector[Binding], ...] = ()
     config_maps: dict[str, Reflector[Document]] = field(default_factory=dict)
 
-    def all(
+    def reflectors(
         self,
     ) -> tuple[Reflector[dict[str, str]] | Reflector[Binding] | Reflector[Document], ...]:
         first = () if self.namespaces is None else (self.namespaces,)
@@ -122,29 +124,22 @@ class AdmissionLookups:
 
     def stop(self) -> None:
         """End everything."""
-        for reflector in self._copies.all():
-            reflector.stop()
+        self._copies.stop()
         if self._readers is not None:
             self._readers.shutdown(wait=False, cancel_futures=True)
 
     @property
     def synced(self) -> bool:
         """Whether everything that policies read is known."""
-        return all(reflector.synced for reflector in self._copies.all())
+        return self._copies.synced
 
-    def stats(self) -> tuple[ReflectorStats, ...]:
-        """How following goes."""
-        return tuple(reflector.stats() for reflector in self._copies.all())
-
-    def lines(self) -> list[str]:
+    def checks(self) -> list[Check]:
         """For /readyz: what policies could not read now."""
-        lines = []
-        for stats in self.stats():
-            if stats.forbidden:
-                lines.append(f"[!]{stats.resource}, for policies: the API server forbids to follow")
-            elif not stats.synced:
-                lines.append(f"[!]{stats.resource}, for policies: not synced")
-        return lines
+        return [
+            bridged(f"{check.subject}, for policies", check.text)
+            for check in self._copies.checks()
+            if check.level is Level.FAILED
+        ]
 
     def roles(self, requester: Requester) -> Roles:
         """The requester's roles; LookupFailed when they are not known."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
+from generators.checks import Check, Level, bridged
 from generators.errors import InputError
 from generators.kube.client import Client
+from generators.kube.copies import Copies, check_of
 from generators.kube.documents import Document, mapping, meta_of
 from generators.kube.queue import Backoff
 from generators.kube.reflector import Reflector, ReflectorStats, Timing
@@ -89,7 +91,7 @@ class PolicyReader:
         return made
 
 
-class PolicyObjects:
+class PolicyObjects(Copies):
     """Follows both kinds; `changed` is called from the watch threads."""
 
     def __init__(self, client: Client, changed: Callable[[Key], None]) -> None:
@@ -98,20 +100,9 @@ class PolicyObjects:
             for resource in (CLUSTER_POLICIES, POLICIES)
         )
 
-    def start(self) -> None:
-        """Begin to follow."""
-        for reflector in self._reflectors:
-            reflector.start()
-
-    def stop(self) -> None:
-        """End both threads."""
-        for reflector in self._reflectors:
-            reflector.stop()
-
-    @property
-    def synced(self) -> bool:
-        """Whether every policy of the cluster is known."""
-        return all(reflector.synced for reflector in self._reflectors)
+    def reflectors(self) -> tuple[Reflector[PolicyObject], ...]:
+        """One a kind."""
+        return self._reflectors
 
     @property
     def objects(self) -> tuple[PolicyObject, ...]:
@@ -119,25 +110,15 @@ class PolicyObjects:
         found = [o for r in self._reflectors for o in r.store.snapshot().values()]
         return tuple(sorted(found, key=lambda each: each.name))
 
-    def stats(self) -> tuple[ReflectorStats, ...]:
-        """How following goes."""
-        return tuple(reflector.stats() for reflector in self._reflectors)
-
-    def lines(self) -> list[str]:
-        """For /readyz: a kind that is not served holds no policies, and is no reason to fail."""
-        return [line for stats in self.stats() if (line := _line(stats))]
+    def checks(self) -> list[Check]:
+        """For /readyz: a kind that is not served holds no policies, and is no reason to fail; nor
+        is one that was known once."""
+        return [check for stats in self.stats() if (check := _check(stats)) is not None]
 
 
-def _line(stats: ReflectorStats) -> str:
+def _check(stats: ReflectorStats) -> Check | None:
     if stats.last_error == "NotFound":
         how = "start the controller with --install-policy-crds or install them"
-        return f"[!]{stats.resource}: the API server does not serve this kind; {how}"
-    if stats.forbidden:
-        mark = "[!]" if stats.synced else "[-]"
-        return f"{mark}{stats.resource}: the API server forbids to follow it"
-    if not stats.synced:
-        return f"[-]{stats.resource}: not synced"
-    if not stats.connected:
-        age = stats.last_event_age
-        return f"[!]{stats.resource}: no word from the API server for {age:.0f} s"
-    return ""
+        return bridged(stats.resource, f"the API server does not serve this kind; {how}")
+    found = check_of(stats)
+    return replace(found, level=Level.BRIDGED) if found is not None and stats.synced else found

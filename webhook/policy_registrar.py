@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
+from generators.checks import Check, bridged
 from generators.errors import RingfenceError
 from generators.kube.discovery import KEEP_SECONDS, Discovery
 from generators.logs import event
@@ -90,9 +91,7 @@ class PolicyRegistrar:
         heard = time.monotonic() - self._registered_at > HEARD_SECONDS
         return "" if heard else "API servers may not have heard of the webhook yet"
 
-    def lines(self) -> list[str]:
+    def checks(self) -> list[Check]:
         """For /readyz."""
-        lines = [f"[!]policy webhook: {problem}" for problem in self._known.problems]
-        if self._failure:
-            lines.append(f"[!]policy webhook: {self._failure}")
-        return lines
+        problems = (*self._known.problems, *([self._failure] if self._failure else []))
+        return [bridged("policy webhook", str(problem)) for problem in problems]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from generators.checks import Check, bridged, good
 from generators.errors import InputError, InvalidConfig, Problem
 from generators.tenants.last_good import LastGood
 from generators.tenants.load import parse_tenants, tenant_bytes
@@ -82,6 +83,13 @@ class TenantFile:
     def config(self) -> TenantConfig:
         """The newest sound file."""
         return self.newest[0]
+
+    @property
+    def health(self) -> Check:
+        """Whether the file on disk is in force, or the last good one."""
+        if self.problem:
+            return bridged(f"config refused, {self.config.digest} stays in force", self.problem)
+        return good("config ok", self.config.digest)
 
     def under(self, digest: str) -> TenantConfig | None:
         """The file of that digest, as long as it is remembered; the newest for an empty digest."""

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from generators.checks import Check, healthy
 from generators.serving.connections import Limits, Phase
 from generators.serving.http import Answer, Request, plain
 from generators.serving.server import Server
@@ -26,23 +27,16 @@ REASONS = ("source", "client", "connections", "large", "descriptors")
 LIMITS = Limits(threads=2, connections=64, idle_seconds=60)
 
 Page = Callable[[Request], Answer]
-Lines = Callable[[], list[str]]
-"""One line a check: `[+]` good, `[!]` bridged by what was good last, `[-]` not good."""
 
 
-def healthy(lines: Iterable[str]) -> bool:
-    """Whether no check failed."""
-    return not any(line.startswith("[-]") for line in lines)
-
-
-def checks(lines: Lines) -> Page:
+def checks(look: Callable[[], Sequence[Check]]) -> Page:
     """A page that lists checks; 503 when one of them fails."""
 
     def page(_: Request) -> Answer:
-        found = lines()
+        found = look()
         good = healthy(found)
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-        return plain(status, "\n".join([*found, "ok" if good else "not ok"]))
+        return plain(status, "\n".join([*map(str, found), "ok" if good else "not ok"]))
 
     return page
 

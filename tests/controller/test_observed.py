@@ -47,4 +47,4 @@ def test_a_policy_was_changed_by_others_when_they_own_what_we_generate(
     ],
 )
 def test_nobody_is_a_standby_of_itself(standing: Standing, line: str) -> None:
-    assert of_standby(standing).startswith(line)
+    assert str(of_standby(standing)).startswith(line)

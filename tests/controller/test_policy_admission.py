@@ -669,7 +669,7 @@ def test_kinds_that_come_later_are_found_and_missing_rights_are_named(fresh: Clu
     try:
         eventually(
             # Each kind is asked for by a thread of its own.
-            lambda: sum("--install-policy-crds" in line for line in absent.lines()) == 2,
+            lambda: sum("--install-policy-crds" in str(check) for check in absent.checks()) == 2,
             "both kinds are said to be missing",
         )
         assert absent.ready
@@ -681,7 +681,7 @@ def test_kinds_that_come_later_are_found_and_missing_rights_are_named(fresh: Clu
         )
         eventually(lambda: len(absent.current.held) == 1, "its policy is in force")
         says = "[-]clusterpolicies.kyverno.io: the API server forbids to follow it"
-        eventually(lambda: says in forbidden.lines(), says)
+        eventually(lambda: says in map(str, forbidden.checks()), says)
         assert not forbidden.ready
         eventually(lambda: "forbids to follow" in forbidden.current.standing_back, "it says why")
     finally:

@@ -16,10 +16,11 @@ from urllib.parse import parse_qsl
 
 from generators.errors import RingfenceError
 from generators.kube.client import Client, Scope
+from generators.kube.copies import Copies
 from generators.kube.discovery import Discovery
 from generators.kube.documents import meta_of
 from generators.kube.errors import NotFound
-from generators.kube.reflector import Reflector, ReflectorStats
+from generators.kube.reflector import Reflector
 from generators.kube.resources import NAMESPACES, Key, Resource
 from generators.kube.transport import Bounds
 from generators.kyverno import wildcards
@@ -56,7 +57,7 @@ class Told:
     source: Callable[[Resource, Key], None]
 
 
-class Caches:
+class Caches(Copies):
     """`follow` what is needed, `stop`; reads from any thread."""
 
     def __init__(self, client: Client, discovery: Discovery, told: Told) -> None:
@@ -117,28 +118,11 @@ class Caches:
         reflector.start()
         return reflector
 
-    def stop(self) -> None:
-        """End all threads."""
-        for reflector in self._all():
-            reflector.stop()
-
-    def _all(self) -> list[Reflector[Kept] | Reflector[MadeObject]]:
+    def reflectors(self) -> list[Reflector[Kept] | Reflector[MadeObject]]:
+        """Those of whole kinds first."""
         with self._lock:
             objects = [*self._objects.values(), *self._sources.values()]
             return [*objects, *self._made.values()]
-
-    @property
-    def synced(self) -> bool:
-        """Whether everything that is followed is known."""
-        return all(reflector.synced for reflector in self._all())
-
-    def unsynced(self) -> list[ReflectorStats]:
-        """What is not known yet."""
-        return [r.stats() for r in self._all() if not r.synced]
-
-    def stats(self) -> tuple[ReflectorStats, ...]:
-        """Of everything that is followed."""
-        return tuple(reflector.stats() for reflector in self._all())
 
     # --- what is there --------------------------------------------------------------------------
 

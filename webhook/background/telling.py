@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from generators.checks import Check, bridged
 from generators.errors import RingfenceError
 from generators.kube.client import Client, PatchKind
 from generators.kube.documents import Document, mapping, mappings, meta_of, text
@@ -232,7 +233,7 @@ class Problems:
                 if isinstance(trigger, TriggerName)
             }
 
-    def lines(self) -> list[str]:
+    def checks(self) -> list[Check]:
         """For /readyz: one trigger of each rule that has problems."""
         with self._lock:
             found = [
@@ -240,7 +241,9 @@ class Problems:
                 for (policy, rule), about in sorted(self._rules.items())
             ]
         return [
-            f"[!]policy {policy}/{rule}: {count} objects with problems; {trigger}: {message}"
+            bridged(
+                f"policy {policy}/{rule}", f"{count} objects with problems; {trigger}: {message}"
+            )
             for policy, rule, count, trigger, message in found
         ]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from generators.checks import Check, bridged, failed
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.discovery import Discovery
@@ -467,17 +468,17 @@ class PolicyWork:
         """Of everything that is followed for policies."""
         return (*self._around.book.stats(), *self._caches.stats())
 
-    def lines(self) -> list[str]:
+    def checks(self) -> list[Check]:
         """For /readyz."""
-        lines = self._around.book.lines()
+        checks = self._around.book.checks()
         for name, why in sorted(self._table.needs.problems.items()):
-            lines.append(f"[!]policy {'/'.join(name)}: {why}")
-        lines += [f"[!]policy {name}: {why}" for name, why in sorted(self._forbidden.items())]
+            checks.append(bridged(f"policy {'/'.join(name)}", why))
+        checks += [bridged(f"policy {n}", why) for n, why in sorted(self._forbidden.items())]
         if self._memory.problem:
-            lines.append(f"[!]{self._memory.problem}")
-        for stats in self._caches.unsynced():
-            lines.append(f"[-]{stats.resource}: not synced")
-        return lines + self._problems.lines()
+            checks.append(bridged(self._memory.problem))
+        missing = (stats for stats in self._caches.stats() if not stats.synced)
+        checks += [failed(stats.resource, "not synced") for stats in missing]
+        return checks + self._problems.checks()
 
     def catch_errors(self) -> None:
         """`turn`, for a loop that other work shares: a failure is logged and tried again."""
