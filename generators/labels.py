@@ -12,6 +12,8 @@ from typing import TypedDict
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "ringfence"
+OURS = f"{MANAGED_BY}={MANAGER}"
+"""Selects all that Ringfence generates or keeps."""
 POLICY_LABEL = "ringfence.io/policy"
 RULE_LABEL = "ringfence.io/rule"
 

@@ -52,24 +52,19 @@ def record_documents(entries: Mapping[str, RecordEntry]) -> list[Document]:
     data: dict[str, dict[str, str]] = {name: {} for name in SHARDS}
     for uid, entry in sorted(entries.items()):
         data[shard(uid)][uid] = entry_text(entry)
-    return [shard_document(name, data[name]) for name in SHARDS]
-
-
-def shard_document(
-    name: str,
-    data: Mapping[str, str],
-    namespace: str = RECORD_NAMESPACE,
-    resource_version: str = "",
-) -> Document:
-    """The ConfigMap of one shard; `data` is UID -> `entry_text`."""
-    metadata: Document = {
-        "name": RECORD_PREFIX + name,
-        "namespace": namespace,
-        "labels": {MANAGED_BY: MANAGER},
-    }
-    if resource_version:
-        metadata["resourceVersion"] = resource_version
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": RECORD_PREFIX + name,
+                "namespace": RECORD_NAMESPACE,
+                "labels": {MANAGED_BY: MANAGER},
+            },
+            "data": shard_data,
+        }
+        for name, shard_data in data.items()
+    ]
 
 
 def entry_text(entry: RecordEntry) -> str:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from generators.kube.client import Client
-from generators.kube.documents import Document, mappings, resource_version_of, strings
-from generators.kube.errors import NotFound
+from generators.kube.documents import mappings
 from generators.kube.resources import SECRETS
-from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from webhook import registration
 from webhook.admission_policies import policies
@@ -27,13 +25,13 @@ from webhook.epoch import Epoch
 from webhook.guard import Guard, Wish
 from webhook.handover import Handover
 from webhook.issued import NotIssued, Overlap, read_issued
+from webhook.kept import SECRET_NAME, KeptObject
 from webhook.policy_registrar import PolicyRegistrar
 from webhook.policy_registration import NO_POLICIES
 from webhook.registration import Registrar, Target, Wanted
 from webhook.reload import TenantFile
 from webhook.replicas import ask
-from webhook.rotation import SECRET_NAME, Kept, Lifetimes, Served, fingerprint, next_step, read
-from webhook.settings import FIELD_MANAGER
+from webhook.rotation import Kept, Lifetimes, Served, fingerprint, next_step, read
 
 LOG = logging.getLogger("ringfence.controller")
 IDLE_SECONDS = 10.0
@@ -69,6 +67,8 @@ class AdmissionKeeper:
         self._guard = guard
         self._registrar = registrar
         self._where = where
+        name = where.issued_secret or SECRET_NAME
+        self._secret = KeptObject(client, SECRETS, where.namespace, name, "kubernetes.io/tls")
         self._controller = controller
         self._renewed = renewed
         self._policies = policies
@@ -164,7 +164,7 @@ class AdmissionKeeper:
 
     def _read(self) -> Served | None:
         if not self._where.issued_secret:
-            return read(self._secret()[0])
+            return read(self._secret.read().data)
         try:
             return self._issued()
         except NotIssued:
@@ -180,14 +180,15 @@ class AdmissionKeeper:
         """What their Secret holds, with the CAs that left it a moment ago."""
         where = self._where
         name = f"{where.namespace}/{where.issued_secret}"
-        found = read_issued(self._secret()[0], where.target.hosts, datetime.now(UTC), name)
+        found = read_issued(self._secret.read().data, where.target.hosts, datetime.now(UTC), name)
         grace = where.lifetimes.propagate
         self._overlap = self._overlap.seen(found.authorities, time.monotonic(), grace)
         return replace(found, authorities=self._overlap.authorities)
 
     def _rotate(self) -> Kept:
         where = self._where
-        data, version = self._secret()
+        live = self._secret.read()
+        data = live.data
         if self.kept is not None and not data.get("ca.crt"):
             # Webhooks still serve what was lost, and must stay trusted.
             data = {**data, "ca.crt": base64.b64encode(self.kept.bundle).decode("ascii")}
@@ -195,7 +196,7 @@ class AdmissionKeeper:
             data, where.target.hosts, datetime.now(UTC), where.lifetimes, self._trusted
         )
         if step.why:
-            self._write(step.kept, version)
+            self._secret.write(step.kept.data(), live)
             event(LOG, "certificates_renewed", why=step.why)
             self._renewed(step.why)
         self.kept = step.kept
@@ -206,35 +207,6 @@ class AdmissionKeeper:
         """By this process's steady clock: a jump of the wall clock must not shorten the wait."""
         since = self._registered.get(authority)
         return since is not None and time.monotonic() - since >= self._where.lifetimes.propagate
-
-    def _secret(self) -> tuple[Mapping[str, str], str]:
-        try:
-            name = self._where.issued_secret or SECRET_NAME
-            document = self._client.get(SECRETS, name, self._where.namespace)
-        except NotFound:
-            return {}, ""
-        return strings(document, "data"), resource_version_of(document)
-
-    def _write(self, kept: Kept, version: str) -> None:
-        meta: Document = {
-            "name": SECRET_NAME,
-            "namespace": self._where.namespace,
-            "labels": {MANAGED_BY: MANAGER},
-        }
-        document: Document = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "kubernetes.io/tls",
-            "metadata": meta,
-            "data": kept.data(),
-        }
-        if not version:
-            self._client.create(SECRETS, document, manager=FIELD_MANAGER)
-            return
-        live = self._client.get(SECRETS, SECRET_NAME, self._where.namespace)
-        kind = live.get("type")
-        document |= {"type": kind, "metadata": meta | {"resourceVersion": version}}
-        self._client.update(SECRETS, document, manager=FIELD_MANAGER)
 
 
 def _complete(directory: Path) -> bool:

@@ -57,6 +57,7 @@ from webhook.registration import (
 from webhook.reload import TenantFile
 from webhook.rotation import Lifetimes
 from webhook.settings import LEASE_NAME
+from webhook.shards import ConfigMapShards
 from webhook.standing_back import StandingBack
 from webhook.status import Status, StatusPage, count
 from webhook.workers import Workers
@@ -106,9 +107,8 @@ class Controller:
         self._starting = "starting"
         self._person = ""
         self._queue: WorkQueue[str] = WorkQueue()
-        self._ledger = Ledger(
-            self._fenced, settings.namespace, self._queue.add, self._leads, self._record_written
-        )
+        self._shards = ConfigMapShards(self._fenced, settings.namespace)
+        self._ledger = Ledger(self._shards, self._queue.add, self._leads, self._record_written)
         self._assertion = Registrar(self._fenced, self._reasserted)
         self._guard = Guard(self._fenced, settings.namespace, self._assertion, settings.timing)
         self._handover = Handover(
@@ -314,7 +314,7 @@ class Controller:
             self._nodes_changed = False
             self._everything()
         if self._prepared:
-            self._ledger.follow(self._followed.record_versions())
+            self._ledger.follow(self._shards.versions(self._followed.kept.store.snapshot()))
         if self._prepared and self._policy_kinds is not None:
             self._policy_kinds.step()
         if self._prepared and self._standing_back is not None:

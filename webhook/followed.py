@@ -7,7 +7,7 @@ whoever is told looks for himself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,9 @@ from generators.kube.resources import (
     NODES,
     VALIDATING_WEBHOOKS,
 )
-from generators.labels import MANAGED_BY, MANAGER
+from generators.labels import OURS
 from generators.objects import Namespace, NetworkPolicy, Node
 from webhook.reconcile import PolicyReader, read_namespace, read_node
-
-OURS = f"{MANAGED_BY}={MANAGER}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Followed(Copies):
             scope=Scope(labels=OURS),
         )
         self.nodes: Reflector[Node] = Reflector(client, NODES, read_node, lambda _: told.node())
-        self._record: Reflector[str] = Reflector(
+        self.kept: Reflector[str] = Reflector(
             client,
             CONFIG_MAPS,
             resource_version_of,
@@ -86,8 +84,4 @@ class Followed(Copies):
 
     def reflectors(self) -> tuple[Reflector[Any], ...]:
         """What tenancy rests on comes first."""
-        return (self.namespaces, self.policies, self.nodes, self._record, *self._admission)
-
-    def record_versions(self) -> Mapping[str, str]:
-        """Resource versions of the ConfigMaps of ours, by name."""
-        return {key.name: v for key, v in self._record.store.snapshot().items()}
+        return (self.namespaces, self.policies, self.nodes, self.kept, *self._admission)

@@ -25,20 +25,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, meta_of, strings, text
-from generators.kube.errors import NotFound
+from generators.kube.documents import Document, meta_of
 from generators.kube.resources import CONFIG_MAPS
-from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
 from generators.objects import Namespace
 from generators.tenants.model import TenantConfig
 from generators.tenants.packed import GUARD_NAME, packed
 from webhook import registration
 from webhook.epoch import Epoch, digest, former_keys, generation_of
+from webhook.kept import KeptObject
 from webhook.probing import LABEL_PASSED, refusal
 from webhook.registration import Registrar, Wanted
 from webhook.replicas import Replica
-from webhook.settings import FIELD_MANAGER
 
 LOG = logging.getLogger("ringfence.controller")
 CHANGE_SECONDS = 0.5
@@ -91,7 +89,7 @@ class Guard:
         self, client: Client, namespace: str, registrar: Registrar, timing: Timing
     ) -> None:
         self._client = client
-        self._namespace = namespace
+        self._kept = KeptObject(client, CONFIG_MAPS, namespace, GUARD_NAME)
         self._registrar = registrar
         self._timing = timing
         self._lock = threading.Lock()
@@ -166,7 +164,7 @@ class Guard:
         self.state = GuardState.OFF if want is None else GuardState.BROKEN
         if want is None:
             return None
-        self._written = Epoch.parse(self._read())
+        self._written = Epoch.parse(self._kept.read().data)
         if self._written is not None:
             self._set(self._written.covers(registration.fetch(self._client, want)))
         if self._epoch is not None:
@@ -235,7 +233,7 @@ class Guard:
 
     def _keep(self) -> None:
         """What is written down stays so while we run: a leader after us goes by it."""
-        if self._written is not None and Epoch.parse(self._read()) != self._written:
+        if self._written is not None and Epoch.parse(self._kept.read().data) != self._written:
             event(LOG, "guard_put_back", logging.WARNING, name=GUARD_NAME)
             self._written = None
 
@@ -296,35 +294,11 @@ class Guard:
             return True
         return self._overdue(config.digest, "no_refusal_by_this_file")
 
-    def _read(self) -> dict[str, str]:
-        try:
-            document = self._client.get(CONFIG_MAPS, GUARD_NAME, self._namespace)
-        except NotFound:
-            return {}
-        return strings(document, "data")
-
     def _write(self, epoch: Epoch | None = None) -> None:
         epoch = epoch or self._epoch
         if epoch is None or epoch == self._written:
             return
-        document: Document = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": GUARD_NAME,
-                "namespace": self._namespace,
-                "labels": {MANAGED_BY: MANAGER},
-            },
-            "data": epoch.data(),
-        }
-        try:
-            live = self._client.get(CONFIG_MAPS, GUARD_NAME, self._namespace)
-        except NotFound:
-            self._client.create(CONFIG_MAPS, document, manager=FIELD_MANAGER)
-        else:
-            version = text(mapping(live, "metadata"), "resourceVersion")
-            meta = dict(mapping(document, "metadata")) | {"resourceVersion": version}
-            self._client.update(CONFIG_MAPS, document | {"metadata": meta}, manager=FIELD_MANAGER)
+        self._kept.write(epoch.data(), self._kept.read())
         self._written = epoch
 
 

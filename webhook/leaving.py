@@ -8,7 +8,7 @@ removes the workloads. The surprise: a running controller would put its admissio
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -16,32 +16,17 @@ from generators.errors import Refused
 from generators.kube.client import Client, Scope
 from generators.kube.documents import Document, integer, key_of, mapping, mappings, text
 from generators.kube.errors import Conflict, NotFound, Unavailable
-from generators.kube.resources import (
-    CONFIG_MAPS,
-    JOBS,
-    LEASES,
-    NETWORK_POLICIES,
-    SECRETS,
-    Resource,
-)
-from generators.labels import MANAGED_BY, MANAGER
-from generators.record import RECORD_PREFIX, SHARDS
-from generators.tenants.packed import GUARD_NAME
-from webhook.background.memory import NAME as MEMORY_NAME
+from generators.kube.resources import JOBS, LEASES, NETWORK_POLICIES, Resource
+from generators.labels import OURS
+from webhook.kept import KEPT, REMEMBERED
 from webhook.permissions import REGISTERED, Rule
-from webhook.rotation import SECRET_NAME
 from webhook.settings import FIELD_MANAGER, LEASE_NAME
-from webhook.status import STATUS_NAME
 
 HOLDER = "ringfence-uninstall"
 STAND_BY_SECONDS = 300
 """How long controllers stand by; long enough for their pods to end."""
 LONGEST_WAIT = 60.0
 RETRY_SECONDS = 1.0
-OURS = f"{MANAGED_BY}={MANAGER}"
-RECORD = (*(RECORD_PREFIX + name for name in SHARDS), MEMORY_NAME)
-"""What a later install would go on from: whose namespaces are, what policies made once."""
-
 UNREGISTER_RULES = tuple(
     Rule(resource, ("delete",), "admission goes before the pods that answer for it", names)
     for resource, names in REGISTERED
@@ -60,13 +45,12 @@ UNREGISTER_SYSTEM_RULES = (
 FORGET_SYSTEM_RULES = (
     Rule(JOBS, ("get",), "an uninstall has made its Job", (FORGET_JOB,)),
     Rule(LEASES, ("delete",), "the next install leads at once", (LEASE_NAME,)),
-    Rule(CONFIG_MAPS, ("delete",), "status, guard", (GUARD_NAME, STATUS_NAME)),
-    Rule(SECRETS, ("delete",), "certificates of the webhook", (SECRET_NAME,)),
+    *(Rule(kept.resource, ("delete",), kept.why, kept.names) for kept in KEPT),
 )
 FORGET_ISOLATION_RULES = (Rule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),)
 """Needed in the whole cluster with `--isolation`."""
-FORGET_ISOLATION_SYSTEM_RULES = (
-    Rule(CONFIG_MAPS, ("delete",), "record of tenants, memory of policies", RECORD),
+FORGET_ISOLATION_SYSTEM_RULES = tuple(
+    Rule(kept.resource, ("delete",), kept.why, kept.names) for kept in REMEMBERED
 )
 
 Say = Callable[[str], None]
@@ -104,8 +88,9 @@ def forget(client: Client, namespace: str, say: Say, *, isolation: bool, lease: 
     `lease`: also the controllers' Lease, where none of them runs any more; one that did would lead
     again at once and register what was removed.
     """
-    for resource, name in _kept(isolation):
-        _remove(client, resource, name, namespace, say)
+    for kept in (*KEPT, *(REMEMBERED if isolation else ())):
+        for name in kept.names:
+            _remove(client, kept.resource, name, namespace, say)
     if isolation:
         for document in client.list_all(NETWORK_POLICIES, Scope(labels=OURS)):
             key = key_of(document)
@@ -129,14 +114,6 @@ def patiently(seconds: float, attempt: Callable[[], _Answer]) -> _Answer:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(RETRY_SECONDS)
-
-
-def _kept(isolation: bool) -> Iterator[tuple[Resource, str]]:
-    yield CONFIG_MAPS, STATUS_NAME
-    yield CONFIG_MAPS, GUARD_NAME
-    yield SECRETS, SECRET_NAME
-    if isolation:
-        yield from ((CONFIG_MAPS, name) for name in RECORD)
 
 
 def _take_lease(client: Client, namespace: str) -> int:

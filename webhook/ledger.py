@@ -10,24 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from generators.errors import RingfenceError
-from generators.kube.client import Client
-from generators.kube.documents import resource_version_of, strings
-from generators.kube.errors import Conflict, NotFound
-from generators.kube.resources import CONFIG_MAPS
+from generators.kube.errors import Conflict
 from generators.logs import event
-from generators.record import (
-    RECORD_PREFIX,
-    SHARDS,
-    RecordEntry,
-    entry_text,
-    parse_entry,
-    shard,
-    shard_document,
-)
-from webhook.settings import FIELD_MANAGER
+from generators.record import SHARDS, RecordEntry, entry_text, parse_entry, shard
+from webhook.kept import Content
+from webhook.shards import Shards
 
 LOG = logging.getLogger("ringfence.controller")
 LINGER_SECONDS = 0.05
@@ -35,32 +24,22 @@ LINGER_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 
 
-@dataclass(slots=True)
-class _Shard:
-    """One ConfigMap as the API server has confirmed it; no version = it does not exist."""
-
-    version: str = ""
-    data: dict[str, str] = field(default_factory=dict)
-
-
 class Ledger:
     """`load` when leading begins, `entry` and `submit` from any thread, `close` at the end."""
 
     def __init__(
         self,
-        client: Client,
-        namespace: str,
+        shards: Shards,
         changed: Callable[[str], None],
         may_write: Callable[[], bool],
         wrote: Callable[[], None] = lambda: None,
     ) -> None:
-        self._client = client
-        self._namespace = namespace
+        self._kept = shards
         self._changed = changed
         self._may_write = may_write
         self._wrote = wrote
         self._lock = threading.Condition()
-        self._shards = {name: _Shard() for name in SHARDS}
+        self._shards = {name: Content() for name in SHARDS}
         self._entries: dict[str, RecordEntry] = {}
         self._uids: dict[str, set[str]] = {}
         self._pending: dict[str, RecordEntry | None] = {}
@@ -88,21 +67,21 @@ class Ledger:
 
     def load(self) -> None:
         """Read all shards anew: what another leader wrote counts, what was pending here not."""
-        fresh = {name: self._read(name) for name in SHARDS}
+        fresh = {name: self._kept.read(name) for name in SHARDS}
         with self._lock:
             self._pending.clear()
             for name, kept in fresh.items():
                 self._adopt(name, kept)
 
     def follow(self, versions: Mapping[str, str]) -> None:
-        """ConfigMap name -> version as a watch has it; what somebody else changed is believed."""
+        """Shard -> version as a watch has it; what somebody else changed is believed."""
         for name in SHARDS:
-            ours, seen = self._shards[name].version, versions.get(RECORD_PREFIX + name, "")
+            ours, seen = self._shards[name].version, versions.get(name, "")
             if ours != seen and not _older(seen, ours):
                 self._reload(name)
 
     def _reload(self, name: str) -> None:
-        fresh = self._read(name)
+        fresh = self._kept.read(name)
         with self._lock:
             before = self._shards[name]
             if fresh.version == before.version or _older(fresh.version, before.version):
@@ -180,14 +159,11 @@ class Ledger:
         before = self._shards[name]
         data = {k: v for k, v in before.data.items() if k not in mine}
         data |= {uid: entry_text(entry) for uid, entry in mine.items() if entry is not None}
-        if data != before.data or not before.version:
-            sorted_data = dict(sorted(data.items()))
-            document = shard_document(name, sorted_data, self._namespace, before.version)
-            send = self._client.update if before.version else self._client.create
-            answer = send(CONFIG_MAPS, document, manager=FIELD_MANAGER)
+        written = self._kept.write(name, dict(sorted(data.items())), before)
+        if written is not before:
             self._wrote()
             with self._lock:
-                self._adopt(name, _Shard(resource_version_of(answer), data))
+                self._adopt(name, written)
         self._settle(mine)
         for namespace in sorted({e.namespace for e in mine.values() if e is not None}):
             self._changed(namespace)
@@ -202,21 +178,14 @@ class Ledger:
     def _recover(self, name: str) -> None:
         """Somebody else wrote the shard: take it as it is, the next attempt adds ours."""
         try:
-            fresh = self._read(name)
+            fresh = self._kept.read(name)
         except RingfenceError as error:
             event(LOG, "record_not_read", logging.WARNING, shard=name, problem=str(error))
             return
         with self._lock:
             self._adopt(name, fresh)
 
-    def _read(self, name: str) -> _Shard:
-        try:
-            document = self._client.get(CONFIG_MAPS, RECORD_PREFIX + name, self._namespace)
-        except NotFound:
-            return _Shard()
-        return _Shard(resource_version_of(document), strings(document, "data"))
-
-    def _adopt(self, name: str, fresh: _Shard) -> None:
+    def _adopt(self, name: str, fresh: Content) -> None:
         """Take over a shard and index what differs; the lock is held."""
         before = self._shards[name]
         self._shards[name] = fresh

@@ -31,7 +31,7 @@ from generators.kube.resources import (
     Resource,
 )
 from webhook import registration
-from webhook.rotation import SECRET_NAME
+from webhook.kept import SECRET_NAME
 from webhook.settings import FIELD_MANAGER
 
 ROLE = "ringfence-controller"

@@ -24,4 +24,6 @@ def of_certificate(kept: Served | None, now: float) -> Check:
         return failed("certificate", "there is none yet")
     until = kept.certificate.not_valid_after_utc
     expired = until.timestamp() <= now
-    return failed(f"certificate expired at {until}") if expired else good(f"certificate until {until}")
+    return (
+        failed(f"certificate expired at {until}") if expired else good(f"certificate until {until}")
+    )

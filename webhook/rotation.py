@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from webhook.certificates import CLOCK_SKEW, Authority, Leaf, general_name, issue, new_authority
 
-SECRET_NAME = "ringfence-webhook-certificates"  # noqa: S105 - a name, not a secret
 _DAY = 86400.0
 
 

@@ -15,14 +15,10 @@ from dataclasses import dataclass, field
 import orjson
 
 from generators.kube.client import Client
-from generators.kube.documents import Document, resource_version_of, strings
-from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS
-from generators.labels import MANAGED_BY, MANAGER
 from generators.record import RecordEntry
-from webhook.settings import FIELD_MANAGER
+from webhook.kept import STATUS_NAME, KeptObject
 
-STATUS_NAME = "ringfence-status"
 NAMED = 100
 """How many namespaces in quarantine are listed."""
 IDLE_SECONDS = 1.0
@@ -80,8 +76,7 @@ class StatusPage:
     """Writes the ConfigMap; one thread calls it."""
 
     def __init__(self, client: Client, namespace: str) -> None:
-        self._client = client
-        self._namespace = namespace
+        self._kept = KeptObject(client, CONFIG_MAPS, namespace, STATUS_NAME)
         self._said: Status | None = None
         self._done = ""
         self._looked_at = self._read_at = 0.0
@@ -116,28 +111,9 @@ class StatusPage:
         if status == self._said and now - self._read_at < LOOK_SECONDS:
             return
         self._read_at = now
-        try:
-            live = self._client.get(CONFIG_MAPS, STATUS_NAME, self._namespace)
-        except NotFound:
-            self._client.create(
-                CONFIG_MAPS, self._document(status.data(1), ""), manager=FIELD_MANAGER
-            )
-        else:
-            before = strings(live, "data")
-            past = before.get("configGeneration", "0")
-            same = before.get("configDigest") == status.digest
-            data = status.data((int(past) if past.isdigit() else 0) + (not same))
-            if data != before:
-                document = self._document(data, resource_version_of(live))
-                self._client.update(CONFIG_MAPS, document, manager=FIELD_MANAGER)
+        live = self._kept.read()
+        past = live.data.get("configGeneration", "0")
+        same = live.data.get("configDigest") == status.digest
+        generation = (int(past) if past.isdigit() else 0) + (not same)
+        self._kept.write(status.data(generation), live)
         self._said = status
-
-    def _document(self, data: dict[str, str], version: str) -> Document:
-        meta: Document = {
-            "name": STATUS_NAME,
-            "namespace": self._namespace,
-            "labels": {MANAGED_BY: MANAGER},
-        }
-        if version:
-            meta["resourceVersion"] = version
-        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}

@@ -24,9 +24,9 @@ from generators.tenancy import Finding
 from generators.tenants.packed import GUARD_NAME
 from webhook import registration
 from webhook.epoch import Epoch
+from webhook.kept import STATUS_NAME
 from webhook.permissions import REGISTERED, Rule
 from webhook.probing import LABEL_PASSED, refusal
-from webhook.status import STATUS_NAME
 
 RULES = tuple(Rule(resource, ("get",), "admission", names) for resource, names in REGISTERED)
 """Needed in the whole cluster."""

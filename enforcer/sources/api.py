@@ -47,7 +47,7 @@ from generators.kube.resources import (
     Key,
     Resource,
 )
-from generators.labels import MANAGED_BY, MANAGER
+from generators.labels import OURS
 from generators.objects import (
     ConfigMap,
     EndpointSlice,
@@ -134,7 +134,7 @@ class ApiSupply:
         self._record = Record()
         of = Reader
         problems = [Problems() for _ in range(7)]
-        record = Scope(namespace=system_namespace, labels=f"{MANAGED_BY}={MANAGER}")
+        record = Scope(namespace=system_namespace, labels=OURS)
         self._namespaces = self._kind(NAMESPACES, of(problems[0]).namespace, problems[0])
         self._shards = self._kind(CONFIG_MAPS, of(problems[1]).config_map, problems[1], record)
         self._nodes = self._kind(NODES, of(problems[2]).node, problems[2])

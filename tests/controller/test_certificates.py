@@ -20,7 +20,8 @@ from generators.kube.resources import NAMESPACES, SECRETS
 from tests.controller.cluster import SYSTEM, Cluster
 from tests.testbed.waiting import eventually, patience
 from webhook.certificates import CLOCK_SKEW, issue, new_authority
-from webhook.rotation import SECRET_NAME, Lifetimes, Step, next_step
+from webhook.kept import SECRET_NAME
+from webhook.rotation import Lifetimes, Step, next_step
 
 HOSTS = ("webhook.ringfence-system.svc",)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ from tests.testbed.waiting import eventually
 from webhook import registration
 from webhook.certificates import Authority, issue, new_authority
 from webhook.issued import NotIssued, Overlap, read_issued
-from webhook.rotation import SECRET_NAME
+from webhook.kept import SECRET_NAME
 
 NOW = datetime.now(UTC)
 HOST = "127.0.0.1"

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from generators.kube.client import PatchKind
-from generators.kube.documents import Document
-from generators.kube.errors import NotFound
+from generators.kube.documents import Document, meta_of, text
+from generators.kube.errors import AlreadyExists, Conflict, NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
+from generators.labels import MANAGED_BY, MANAGER
 from generators.record import RECORD_PREFIX, shard
 from generators.tenants.packed import GUARD_NAME
 from tests.controller.cluster import SYSTEM, Cluster, guarded
 from tests.testbed.waiting import eventually
-from webhook.background import memory
 from webhook.background.memory import Memory, Newcomer
-from webhook.rotation import SECRET_NAME
-from webhook.status import STATUS_NAME
+from webhook.kept import MEMORY_NAME, SECRET_NAME, STATUS_NAME, Content, KeptObject
 
 pytestmark = pytest.mark.cluster
 
@@ -80,12 +79,53 @@ def test_the_memory_of_policies_is_put_back(
     kept.load()
     kept.introduce([Newcomer(("policy", "rule"), False, "digest", 7)], complete=True)
     kept.save()
-    before = content(running, CONFIG_MAPS, memory.NAME)
+    before = content(running, CONFIG_MAPS, MEMORY_NAME)
     assert before
-    harm(running, CONFIG_MAPS, memory.NAME)
+    harm(running, CONFIG_MAPS, MEMORY_NAME)
 
     def as_it_was() -> bool:
         kept.save()
-        return content(running, CONFIG_MAPS, memory.NAME) == before
+        return content(running, CONFIG_MAPS, MEMORY_NAME) == before
 
     eventually(as_it_was, "it is as it was", 30)
+
+
+def test_what_says_the_same_already_is_not_written_again(
+    running: Cluster, name: Callable[[str], str]
+) -> None:
+    admin, called = running.admin, name("kept")
+    kept = KeptObject(admin, CONFIG_MAPS, SYSTEM, called)
+    assert kept.read() == Content()
+    made = kept.write({"a": "1"}, Content())
+    assert kept.read() == made
+    assert kept.write({"a": "1"}, made) is made
+    assert meta_of(admin.get(CONFIG_MAPS, called, SYSTEM)).labels == {MANAGED_BY: MANAGER}
+    assert kept.write({"b": "2"}, made).version != made.version
+    assert kept.read().data == {"b": "2"}
+
+
+def test_nothing_is_written_over_what_was_not_read(
+    running: Cluster, name: Callable[[str], str]
+) -> None:
+    kept = KeptObject(running.admin, CONFIG_MAPS, SYSTEM, name("kept"))
+    made = kept.write({"a": "1"}, Content())
+    with pytest.raises(AlreadyExists):
+        kept.write({"a": "2"}, Content())
+    kept.write({"a": "3"}, made)
+    with pytest.raises(Conflict):
+        kept.write({"a": "4"}, made)
+
+
+def test_an_object_without_our_mark_is_told_and_a_write_marks_it(
+    running: Cluster, name: Callable[[str], str]
+) -> None:
+    admin, called = running.admin, name("kept")
+    kept = KeptObject(admin, SECRETS, SYSTEM, called, "kubernetes.io/tls")
+    kept.write({"tls.crt": "", "tls.key": ""}, Content())
+    patch = {"metadata": {"labels": {MANAGED_BY: "Helm"}}}
+    admin.patch(SECRETS, called, SYSTEM, patch, kind=PatchKind.MERGE, manager="test")
+    found = kept.read()
+    assert not found.ours
+    kept.write(found.data, found)
+    assert kept.read().ours
+    assert text(admin.get(SECRETS, called, SYSTEM), "type") == "kubernetes.io/tls"

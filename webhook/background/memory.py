@@ -27,14 +27,12 @@ from dataclasses import dataclass, replace
 import orjson
 
 from generators.kube.client import Client, DryRun
-from generators.kube.documents import Document, mapping, resource_version_of, strings, text
-from generators.kube.errors import NotFound
+from generators.kube.documents import Document, mapping, text
 from generators.kube.resources import CONFIG_MAPS, Resource
-from generators.labels import MANAGED_BY, MANAGER
 from webhook.background.needs import RuleName
+from webhook.kept import MEMORY_NAME, Content, KeptObject
 from webhook.settings import FIELD_MANAGER
 
-NAME = "ringfence-policies"
 ALWAYS = 0
 MOST_FORMER = 8
 LOOK_SECONDS = 10.0
@@ -68,21 +66,19 @@ class Memory:
     def __init__(self, client: Client, namespace: str) -> None:
         self._client = client
         self._namespace = namespace
+        self._kept = KeptObject(client, CONFIG_MAPS, namespace, MEMORY_NAME)
         self._rules: Mapping[RuleName, Since] = {}
         self._kinds: frozenset[Resource] = frozenset()
         self._noted: Mapping[Resource, str] = {}
-        self._written: dict[str, str] | None = None
+        self._written: Mapping[str, str] | None = None
         self._read_at = 0.0
         self.problem = ""
         """Why nothing outlives the leader; empty when it does."""
 
     def load(self) -> None:
         """Take over what the last leader wrote; something unreadable counts as nothing."""
-        try:
-            live = self._client.get(CONFIG_MAPS, NAME, self._namespace)
-        except NotFound:
-            live = {}
-        data = strings(live, "data") if self._is_ours(live) else {}
+        live = self._kept.read()
+        data = live.data if self._is_ours(live) else {}
         self._written = data or None
         self._rules = dict(_rules(data.get("rules", "")))
         self._kinds = frozenset(kind for kind, _ in _kinds(data.get("kinds", "")))
@@ -134,7 +130,9 @@ class Memory:
 
     def clock(self) -> str:
         """The API server's present second, as it would write it on an object made now."""
-        document: Document = {"metadata": {"name": f"{NAME}-clock", "namespace": self._namespace}}
+        document: Document = {
+            "metadata": {"name": f"{MEMORY_NAME}-clock", "namespace": self._namespace}
+        }
         made = self._client.create(CONFIG_MAPS, document, manager=FIELD_MANAGER, dry_run=DryRun.ALL)
         return text(mapping(made, "metadata"), "creationTimestamp")
 
@@ -163,34 +161,16 @@ class Memory:
         if same or (not self._rules and not self._kinds and not self._written):
             return
         self._read_at = now
-        metadata: Document = {
-            "name": NAME,
-            "namespace": self._namespace,
-            "labels": {MANAGED_BY: MANAGER},
-        }
-        document: Document = {"metadata": metadata, "data": data}
-        try:
-            live = self._client.get(CONFIG_MAPS, NAME, self._namespace)
-        except NotFound:
-            self._client.create(CONFIG_MAPS, document, manager=FIELD_MANAGER)
-            self.problem = ""
-        else:
-            if not self._is_ours(live):
-                return
-            if strings(live, "data") != data:
-                metadata["resourceVersion"] = resource_version_of(live)
-                self._client.update(CONFIG_MAPS, document, manager=FIELD_MANAGER)
-        self._written = data
+        live = self._kept.read()
+        if self._is_ours(live):
+            self._kept.write(data, live)
+            self._written = data
 
-    def _is_ours(self, live: Document) -> bool:
+    def _is_ours(self, live: Content) -> bool:
         """Whether the object may be read and replaced: it says that this controller keeps it."""
-        ours = not live or strings(mapping(live, "metadata"), "labels").get(MANAGED_BY) == MANAGER
-        name = f"ConfigMap {self._namespace}/{NAME}"
-        told = (
-            f"{name} is not the controller's: what policies made once is not remembered; rename it"
-        )
-        self.problem = "" if ours else told
-        return ours
+        lost = "what policies made once is not remembered; rename it"
+        self.problem = "" if live.ours else f"{self._kept} is not the controller's: {lost}"
+        return live.ours
 
 
 _UNKNOWN = Since(introduced=1 << 63, done=1 << 63, pattern="")

@@ -30,8 +30,8 @@ from generators.labels import MANAGED_BY
 from tests.controller.cluster import ControllerProcess, holds_for
 from tests.controller.policies.ground import Ground, labels_of, quiet, started, uid_of, version_of
 from tests.testbed.waiting import eventually, patience
-from webhook.background.memory import NAME
 from webhook.background.writing import Tenancy, Writer
+from webhook.kept import MEMORY_NAME
 
 pytestmark = pytest.mark.cluster
 QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
@@ -652,8 +652,8 @@ def test_missing_rights_are_named_and_found_again(bare: Ground) -> None:
 def test_a_config_map_of_somebody_else_under_the_name_of_the_memory_is_never_replaced(
     bare: Ground,
 ) -> None:
-    bare.config("ringfence-system", NAME, {MANAGED_BY: "Helm"}, **{"team.yaml": "a policy"})
-    before = version_of(bare.find(CONFIG_MAPS, "ringfence-system", NAME))
+    bare.config("ringfence-system", MEMORY_NAME, {MANAGED_BY: "Helm"}, **{"team.yaml": "a policy"})
+    before = version_of(bare.find(CONFIG_MAPS, "ringfence-system", MEMORY_NAME))
     bare.policy_object("kept", rule("r", "on-it", deny("made", SYNC)))
     controller = started(bare)
     eventually(lambda: bare.is_ready("kept"), "Ready")
@@ -661,11 +661,11 @@ def test_a_config_map_of_somebody_else_under_the_name_of_the_memory_is_never_rep
     eventually(lambda: bare.networks("new") == ["made"], "carried out all the same")
     eventually(lambda: "is not the controller's" in controller.get("/readyz")[1], "told")
     eventually(lambda: quiet(controller), "done")
-    assert version_of(bare.find(CONFIG_MAPS, "ringfence-system", NAME)) == before
-    bare.admin.delete(CONFIG_MAPS, NAME, "ringfence-system")
+    assert version_of(bare.find(CONFIG_MAPS, "ringfence-system", MEMORY_NAME)) == before
+    bare.admin.delete(CONFIG_MAPS, MEMORY_NAME, "ringfence-system")
     eventually(
         lambda: (
-            labels_of(bare.find(CONFIG_MAPS, "ringfence-system", NAME)).get(MANAGED_BY)
+            labels_of(bare.find(CONFIG_MAPS, "ringfence-system", MEMORY_NAME)).get(MANAGED_BY)
             == "ringfence"
         ),
         "remembered from now on",
@@ -714,7 +714,7 @@ def test_what_changed_while_nobody_looked_is_repaired(bare: Ground) -> None:
 
 def remembers(on: Ground, rule_name: str) -> bool:
     """Everything that there is has had what the rule makes once."""
-    live = on.find(CONFIG_MAPS, "ringfence-system", NAME) or {}
+    live = on.find(CONFIG_MAPS, "ringfence-system", MEMORY_NAME) or {}
     rules = json.loads(strings(live, "data").get("rules", "{}"))
     newest = max(int(version_of(n)) for n in on.admin.list_all(NAMESPACES))
     return any(row[1] == rule_name and row[3] >= newest for row in rules.values())
