@@ -16,11 +16,8 @@ from generators.kube.client import Client
 from generators.kube.documents import Document, integer, mapping, mappings
 from generators.kube.errors import NotFound
 from generators.kube.resources import DAEMON_SETS
-from webhook.permissions import Rule
+from webhook.rbac import AGENTS
 
-NAME = "ringfence-enforcer"
-SYSTEM_RULES = (Rule(DAEMON_SETS, ("get",), "are there agents on nodes", (NAME,)),)
-"""Needed in the system namespace."""
 REMOVING = ["enforcer", "uninstall"]
 
 
@@ -44,12 +41,12 @@ class Look:
         """For people; `first`: the commands that make agents leave."""
         if self.agents is Agents.GONE:
             return "no agents on the nodes"
-        owner = f"DaemonSet {namespace}/{NAME}"
+        owner = f"DaemonSet {namespace}/{AGENTS}"
         if self.agents is Agents.LEAVING:
             return (
                 f"{owner} has cleaned {self.done} of {self.nodes} nodes; delete Nodes that will "
                 "not come back, and try again after\n"
-                f"  kubectl rollout status --namespace {namespace} daemonset/{NAME}"
+                f"  kubectl rollout status --namespace {namespace} daemonset/{AGENTS}"
             )
         commands = ":" + "".join(f"\n  {command}" for command in first) if first else ""
         return (
@@ -62,7 +59,7 @@ class Look:
 def look(client: Client, namespace: str) -> Look:
     """Ask the API server."""
     try:
-        return judge(client.get(DAEMON_SETS, NAME, namespace))
+        return judge(client.get(DAEMON_SETS, AGENTS, namespace))
     except NotFound:
         return Look(Agents.GONE)
 

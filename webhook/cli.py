@@ -10,11 +10,21 @@ from pathlib import Path
 
 import click
 
-from generators.record import RECORD_NAMESPACE
+from webhook import namespace_cli
 from webhook.controller_cli import controller
 from webhook.install_cli import agents_gone, forget, unregister, verify
-from webhook.namespace_cli import namespace
-from webhook.options import EXISTING_FILE, address, bound, network, policy_sources, state_dir_option
+from webhook.options import (
+    EXISTING_FILE,
+    address,
+    allow_kind_option,
+    bound,
+    listen_option,
+    namespace_option,
+    network,
+    policies_option,
+    state_dir_option,
+    tenant_file_option,
+)
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
 
 
@@ -26,7 +36,7 @@ def cli() -> None:
 cli.add_command(controller)
 for command in (verify, agents_gone, unregister, forget):
     controller.add_command(command)
-cli.add_command(namespace)
+cli.add_command(namespace_cli.namespace)
 
 
 @cli.group()
@@ -35,15 +45,7 @@ def webhook() -> None:
 
 
 @webhook.command()
-@click.option(
-    "-c",
-    "--config",
-    "tenant_file",
-    type=EXISTING_FILE,
-    required=True,
-    metavar="FILE",
-    help="The tenant file; read again whenever it changes.",
-)
+@tenant_file_option("The tenant file; read again whenever it changes.")
 @click.option(
     "--listen", type=address, metavar="HOST:PORT", required=True, help="Where the API server calls."
 )
@@ -55,18 +57,8 @@ def webhook() -> None:
     help="Certificate (PEM); a renewed one is served at once.",
 )
 @click.option("--tls-key", type=EXISTING_FILE, required=True, metavar="FILE", help="Its key (PEM).")
-@click.option(
-    "--metrics-listen",
-    type=address,
-    metavar="HOST:PORT",
-    help="Where Prometheus asks, without TLS.",
-)
-@click.option(
-    "--health-listen",
-    type=address,
-    metavar="HOST:PORT",
-    help="Where the kubelet asks /livez and /readyz, without TLS.",
-)
+@listen_option("--metrics-listen", "Where Prometheus asks, without TLS.")
+@listen_option("--health-listen", "Where the kubelet asks /livez and /readyz, without TLS.")
 @click.option(
     "--allow-from",
     multiple=True,
@@ -95,20 +87,8 @@ def webhook() -> None:
     metavar="NAME",
     help="Who may write generated NetworkPolicies and tenant labels beside admins.",
 )
-@click.option(
-    "--policies",
-    multiple=True,
-    callback=policy_sources,
-    metavar="PATH|cluster",
-    help="Kyverno policies: files, folders, or those of the API server; may be repeated.",
-)
-@click.option(
-    "--allow-kind",
-    "allowed_kinds",
-    multiple=True,
-    metavar="KIND",
-    help="A kind that policies may write, or read by path; as for the controller.",
-)
+@policies_option("Kyverno policies: files, folders, or those of the API server; may be repeated.")
+@allow_kind_option("A kind that policies may write, or read by path; as for the controller.")
 @click.option(
     "--kubeconfig",
     metavar="FILE",
@@ -185,30 +165,16 @@ def serve(
 
 
 @webhook.command()
-@click.option(
-    "--namespace",
-    "home",
-    default=RECORD_NAMESPACE,
-    show_default=True,
-    metavar="NAME",
-    help="The webhook's own namespace.",
-)
-@click.option(
-    "--policies",
-    multiple=True,
-    callback=policy_sources,
-    metavar="PATH|cluster",
-    help="As for `serve`.",
-)
-@click.option(
-    "--allow-kind", "allowed_kinds", multiple=True, metavar="KIND", help="As for `serve`."
-)
-def rules(home: str, policies: tuple[str, ...], allowed_kinds: tuple[str, ...]) -> None:
+@namespace_option("The webhook's own namespace.")
+@policies_option("As for `serve`.")
+@allow_kind_option("As for `serve`.")
+def rules(namespace: str, policies: tuple[str, ...], allowed_kinds: tuple[str, ...]) -> None:
     """Print the ServiceAccount that the webhook needs, and what policies let it read, as YAML."""
     from generators.manifests import to_yaml
-    from webhook.policy_access import role_documents
+    from webhook import policy_access, rbac
 
-    click.echo(to_yaml(role_documents(home, policies, allowed_kinds)), nl=False)
+    rights = rbac.Rights(policy_access.rules(policies, allowed_kinds))
+    click.echo(to_yaml(rbac.account(rbac.WEBHOOK, namespace, rights)), nl=False)
 
 
 @webhook.command()

@@ -31,7 +31,7 @@ from generators.logs import event
 from generators.objects import Namespace
 from generators.tenancy import Finding
 from generators.tenants.last_good import LastGood
-from webhook import permissions, policy_crds, readiness
+from webhook import permissions, rbac, readiness
 from webhook.admission_keeper import AdmissionKeeper, Where
 from webhook.background.work import PolicyWork, Surroundings
 from webhook.background.writing import Tenancy
@@ -256,10 +256,9 @@ class Controller:
         """Who we are and whether that is enough; waits for an API server that is away."""
         while not self._stopping.is_set():
             try:
-                more = policy_crds.RULES if self._policy_kinds is not None else ()
-                permissions.check(
-                    self._client, self._settings.namespace, self._settings.issued_secret, more
-                )
+                more = rbac.POLICY_KINDS if self._policy_kinds is not None else ()
+                rights = rbac.controller(self._settings.issued_secret, more)
+                permissions.check(self._client, self._settings.namespace, rights)
                 permissions.home(self._client, self._settings.namespace)
                 user = permissions.username(self._client)
                 self._person = "" if user.startswith(SERVICE_ACCOUNT) else user

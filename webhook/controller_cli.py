@@ -11,14 +11,16 @@ from urllib.parse import urlsplit
 
 import click
 
-from generators.record import RECORD_NAMESPACE
 from webhook.options import (
-    EXISTING_FILE,
     LARGEST_PORT,
-    address,
+    allow_kind_option,
     bound,
-    policy_sources,
+    kubeconfig_option,
+    listen_option,
+    namespace_option,
+    policies_option,
     state_dir_option,
+    tenant_file_option,
 )
 
 if TYPE_CHECKING:
@@ -46,26 +48,17 @@ def service(value: str) -> tuple[str, str, int]:
     return namespace, name, int(number)
 
 
-_policies_option = click.option(
-    "--policies",
-    "policies",
-    multiple=True,
-    callback=policy_sources,
-    metavar="PATH|cluster",
-    help="Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated.",
+_policies_option = policies_option(
+    "Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated."
 )
 _install_option = click.option(
     "--install-policy-crds",
     is_flag=True,
     help="Make the kinds ClusterPolicy and Policy where they are missing; never touch others.",
 )
-_allow_kind_option = click.option(
-    "--allow-kind",
-    "allowed_kinds",
-    multiple=True,
-    metavar="KIND",
-    help="Policies may also write this kind, such as Secret or apps/v1/Deployment; and read it by"
-    " path, when group and version are given.",
+_allow_kind_option = allow_kind_option(
+    "Policies may also write this kind, such as Secret or apps/v1/Deployment; and read it by"
+    " path, when group and version are given."
 )
 
 
@@ -75,20 +68,8 @@ def controller() -> None:
 
 
 @controller.command()
-@click.option(
-    "-c",
-    "--config",
-    "tenant_file",
-    type=EXISTING_FILE,
-    required=True,
-    metavar="FILE",
-    help="The tenant file; read again whenever it changes.",
-)
-@click.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="The API server; without it KUBECONFIG, then the pod's ServiceAccount.",
-)
+@tenant_file_option("The tenant file; read again whenever it changes.")
+@kubeconfig_option
 @click.option(
     "--webhook-url",
     type=https_url,
@@ -117,18 +98,9 @@ def controller() -> None:
 @_policies_option
 @_allow_kind_option
 @_install_option
-@click.option(
-    "--metrics-listen",
-    type=address,
-    metavar="HOST:PORT",
-    help="Where /metrics, /livez and /readyz answer, without TLS.",
-)
-@click.option(
-    "--namespace",
-    default=RECORD_NAMESPACE,
-    show_default=True,
-    metavar="NAME",
-    help="Where record, lease, status and certificates are kept; no tenant may write there.",
+@listen_option("--metrics-listen", "Where /metrics, /livez and /readyz answer, without TLS.")
+@namespace_option(
+    "Where record, lease, status and certificates are kept; no tenant may write there."
 )
 @click.option(
     "--settle-seconds",
@@ -255,13 +227,7 @@ def _target(url: str | None, service: tuple[str, str, int] | None) -> Target | N
 
 
 @controller.command()
-@click.option(
-    "--namespace",
-    default=RECORD_NAMESPACE,
-    show_default=True,
-    metavar="NAME",
-    help="The controller's own namespace.",
-)
+@namespace_option("The controller's own namespace.")
 @click.option(
     "--certificate-secret",
     default="",
@@ -280,10 +246,11 @@ def rules(
 ) -> None:
     """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
     from generators.manifests import to_yaml
+    from webhook import rbac
     from webhook.background.rights import printed
-    from webhook.permissions import role_documents
-    from webhook.policy_crds import RULES
 
-    more = (*printed(policies, allowed_kinds), *(RULES if install_policy_crds else ()))
-    documents = role_documents(namespace, issued_secret=certificate_secret, more=more)
-    click.echo(to_yaml(documents), nl=False)
+    kinds = rbac.POLICY_KINDS if install_policy_crds else ()
+    rights = rbac.controller(certificate_secret, (*printed(policies, allowed_kinds), *kinds))
+    home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    documents = rbac.account(rbac.CONTROLLER, namespace, rights)
+    click.echo(to_yaml([home, *documents]), nl=False)

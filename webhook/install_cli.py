@@ -9,24 +9,12 @@ from pathlib import Path
 
 import click
 
-from generators.record import RECORD_NAMESPACE
-from webhook.options import EXISTING_FILE
+from webhook.options import kubeconfig_option, namespace_option, tenant_file_option
 
 POLL_SECONDS = 1.0
 EXIT_NO = 1
 
-kubeconfig_option = click.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="The API server; without it KUBECONFIG, then the pod's ServiceAccount.",
-)
-namespace_option = click.option(
-    "--namespace",
-    default=RECORD_NAMESPACE,
-    show_default=True,
-    metavar="NAME",
-    help="The controller's own namespace.",
-)
+_namespace_option = namespace_option("The controller's own namespace.")
 job_option = click.option(
     "--job",
     default="",
@@ -43,17 +31,9 @@ patience_option = click.option(
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "tenant_file",
-    type=EXISTING_FILE,
-    required=True,
-    metavar="FILE",
-    help="The tenant file that should be in force.",
-)
+@tenant_file_option("The tenant file that should be in force.")
 @kubeconfig_option
-@namespace_option
+@_namespace_option
 @patience_option
 @click.pass_context
 def verify(
@@ -92,7 +72,7 @@ def verify(
     help="A command that makes running agents leave, for the message. May be repeated.",
 )
 @kubeconfig_option
-@namespace_option
+@_namespace_option
 @patience_option
 @click.pass_context
 def agents_gone(
@@ -127,7 +107,7 @@ def agents_gone(
 @click.command()
 @job_option
 @kubeconfig_option
-@namespace_option
+@_namespace_option
 @patience_option
 def unregister(job: str, kubeconfig: str | None, namespace: str, wait_seconds: float) -> None:
     """Remove Ringfence's admission objects, and make controllers stand by for five minutes.
@@ -153,7 +133,7 @@ def unregister(job: str, kubeconfig: str | None, namespace: str, wait_seconds: f
 )
 @job_option
 @kubeconfig_option
-@namespace_option
+@_namespace_option
 @patience_option
 def forget(
     isolation: bool, job: str, kubeconfig: str | None, namespace: str, wait_seconds: float

@@ -19,7 +19,7 @@ from generators.kube.errors import Conflict, NotFound, Unavailable
 from generators.kube.resources import JOBS, LEASES, NETWORK_POLICIES, Resource
 from generators.labels import OURS
 from webhook.kept import KEPT, REMEMBERED
-from webhook.permissions import REGISTERED, Rule
+from webhook.rbac import REGISTERED
 from webhook.settings import FIELD_MANAGER, LEASE_NAME
 
 HOLDER = "ringfence-uninstall"
@@ -27,31 +27,8 @@ STAND_BY_SECONDS = 300
 """How long controllers stand by; long enough for their pods to end."""
 LONGEST_WAIT = 60.0
 RETRY_SECONDS = 1.0
-UNREGISTER_RULES = tuple(
-    Rule(resource, ("delete",), "admission goes before the pods that answer for it", names)
-    for resource, names in REGISTERED
-)
-"""Needed in the whole cluster."""
-UNREGISTER_JOB, FORGET_JOB = "ringfence-unregister", "ringfence-forget"
-"""Jobs of the chart's uninstall."""
 NO_UNINSTALL = ("kubectl", "kustomize-controller")
 """Beginnings of the field managers that apply what they are given, a chart's hooks too."""
-
-UNREGISTER_SYSTEM_RULES = (
-    Rule(JOBS, ("get",), "an uninstall has made its Job", (UNREGISTER_JOB,)),
-    Rule(LEASES, ("create",), "no controller has led yet"),
-    Rule(LEASES, ("get", "update"), "controllers stand by", (LEASE_NAME,)),
-)
-FORGET_SYSTEM_RULES = (
-    Rule(JOBS, ("get",), "an uninstall has made its Job", (FORGET_JOB,)),
-    Rule(LEASES, ("delete",), "the next install leads at once", (LEASE_NAME,)),
-    *(Rule(kept.resource, ("delete",), kept.why, kept.names) for kept in KEPT),
-)
-FORGET_ISOLATION_RULES = (Rule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),)
-"""Needed in the whole cluster with `--isolation`."""
-FORGET_ISOLATION_SYSTEM_RULES = tuple(
-    Rule(kept.resource, ("delete",), kept.why, kept.names) for kept in REMEMBERED
-)
 
 Say = Callable[[str], None]
 _Answer = TypeVar("_Answer")

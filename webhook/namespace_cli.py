@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from generators.manifests import names
+from webhook.options import kubeconfig_option
 
 DEFAULT_MANAGER = "namespace-label"
 MANAGER_LENGTH = 128
@@ -66,11 +67,7 @@ def namespace() -> None:
     metavar="NAME",
     help="On whose behalf; a Helm release is ringfence-RELEASE.",
 )
-@click.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="The API server; without it KUBECONFIG, then the pod's ServiceAccount.",
-)
+@kubeconfig_option
 @click.option(
     "--timeout",
     "seconds",

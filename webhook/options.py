@@ -4,20 +4,75 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+from generators.record import RECORD_NAMESPACE
+
 BACKLOG = 1024
 LARGEST_PORT = 65535
+F = TypeVar("F", bound=Callable[..., Any])
 EXISTING_FILE = click.Path(path_type=Path)
 
+kubeconfig_option = click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="The API server; without it KUBECONFIG, then the pod's ServiceAccount.",
+)
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False, writable=True),
     metavar="DIR",
     help="Keep the last good tenant file here, for a start while the file is broken.",
 )
+
+
+def tenant_file_option(what: str) -> Callable[[F], F]:
+    """`--config`, a file that is there."""
+    return click.option(
+        "-c",
+        "--config",
+        "tenant_file",
+        type=EXISTING_FILE,
+        required=True,
+        metavar="FILE",
+        help=what,
+    )
+
+
+def namespace_option(what: str) -> Callable[[F], F]:
+    """`--namespace`, by default the system namespace."""
+    return click.option(
+        "--namespace",
+        default=RECORD_NAMESPACE,
+        show_default=True,
+        metavar="NAME",
+        help=what,
+    )
+
+
+def policies_option(what: str) -> Callable[[F], F]:
+    """`--policies`, any number."""
+    return click.option(
+        "--policies",
+        multiple=True,
+        callback=policy_sources,
+        metavar="PATH|cluster",
+        help=what,
+    )
+
+
+def allow_kind_option(what: str) -> Callable[[F], F]:
+    """`--allow-kind`, any number."""
+    return click.option("--allow-kind", "allowed_kinds", multiple=True, metavar="KIND", help=what)
+
+
+def listen_option(name: str, what: str) -> Callable[[F], F]:
+    """An address to listen on, or none."""
+    return click.option(name, type=address, metavar="HOST:PORT", help=what)
 
 
 def address(value: str) -> tuple[str, int]:

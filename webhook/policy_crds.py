@@ -17,7 +17,6 @@ from generators.kube.resources import CLUSTER_POLICIES, CUSTOM_RESOURCES, POLICI
 from generators.kyverno.parsing import API_VERSIONS
 from generators.labels import MANAGED_BY, MANAGER
 from generators.logs import event
-from webhook.permissions import Rule
 from webhook.settings import FIELD_MANAGER
 
 LOG = logging.getLogger("ringfence.controller")
@@ -32,9 +31,6 @@ _COLUMNS = (
     ("AGE", "date", ".metadata.creationTimestamp"),
     ("MESSAGE", "string", f"{_READY}.message"),
 )
-
-RULES = (Rule(CUSTOM_RESOURCES, ("get", "create"), "kinds ClusterPolicy and Policy"),)
-"""Needed in the whole cluster."""
 
 
 def documents() -> tuple[Document, ...]:

@@ -25,13 +25,8 @@ from generators.tenants.packed import GUARD_NAME
 from webhook import registration
 from webhook.epoch import Epoch
 from webhook.kept import STATUS_NAME
-from webhook.permissions import REGISTERED, Rule
 from webhook.probing import LABEL_PASSED, refusal
-
-RULES = tuple(Rule(resource, ("get",), "admission", names) for resource, names in REGISTERED)
-"""Needed in the whole cluster."""
-SYSTEM_RULES = (Rule(CONFIG_MAPS, ("get",), "status, guard", (GUARD_NAME, STATUS_NAME)),)
-"""Needed in the system namespace."""
+from webhook.rbac import REGISTERED
 
 
 def findings(client: Client, namespace: str, digest: str) -> list[Check]:

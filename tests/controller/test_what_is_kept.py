@@ -122,7 +122,7 @@ def test_an_object_without_our_mark_is_told_and_a_write_marks_it(
     admin, called = running.admin, name("kept")
     kept = KeptObject(admin, SECRETS, SYSTEM, called, "kubernetes.io/tls")
     kept.write({"tls.crt": "", "tls.key": ""}, Content())
-    patch = {"metadata": {"labels": {MANAGED_BY: "Helm"}}}
+    patch: Document = {"metadata": {"labels": {MANAGED_BY: "Helm"}}}
     admin.patch(SECRETS, called, SYSTEM, patch, kind=PatchKind.MERGE, manager="test")
     found = kept.read()
     assert not found.ours

@@ -12,14 +12,7 @@ from dataclasses import replace
 
 from generators.errors import InputError
 from generators.kube.client import Client
-from generators.kube.resources import (
-    CLUSTER_POLICIES,
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    NAMESPACES,
-    POLICIES,
-    Resource,
-)
+from generators.kube.resources import CONFIG_MAPS, NAMESPACES, Resource
 from generators.kyverno.guard import allowing, readable
 from generators.kyverno.loading import load_policies
 from generators.kyverno.model import ApiCallEntry, Data, Generation, Policy
@@ -31,30 +24,13 @@ from generators.kyverno.vetting import vetted
 from webhook.background.needs import RuleNeeds
 from webhook.background.spelled import Spelled, spelled
 from webhook.background.table import Table, table_of
-from webhook.permissions import ROLE, Rule, allowed
 from webhook.policies import CLUSTER, Held, Policies, Source
+from webhook.rbac import CARRIED_OUT, CONTROLLER, FOLLOW, Rule, allowed
 
-FOLLOW = ("get", "list", "watch")
 MAKE = (*FOLLOW, "create", "update", "patch", "delete")
 _RBAC = "rbac.authorization.k8s.io"
 CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False)
 ROLES = Resource(_RBAC, "v1", "roles", "Role")
-
-
-def _status(resource: Resource) -> Resource:
-    """Its subresource, as roles write it."""
-    plural = f"{resource.plural}/status"
-    return Resource(resource.group, resource.version, plural, resource.kind, resource.namespaced)
-
-
-OF_THE_CLUSTER = (
-    Rule(CLUSTER_POLICIES, FOLLOW, "policies of the cluster"),
-    Rule(POLICIES, FOLLOW, "policies of the cluster"),
-    Rule(_status(CLUSTER_POLICIES), ("patch",), "condition Ready of policies"),
-    Rule(_status(POLICIES), ("patch",), "condition Ready of policies"),
-    Rule(DEPLOYMENTS, ("list", "watch"), "whether a Kyverno that executes policies runs"),
-)
-"""What `--policies cluster` needs."""
 
 
 def rules_of(policy: Policy, rule: PolicyRule, needs: RuleNeeds) -> Iterator[Rule]:
@@ -112,7 +88,7 @@ def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule,
     if any(True for policy in policies.policies for _ in parts(policy, ApiCallEntry)):
         rules += reading(allowed_kinds)
     if CLUSTER in sources:
-        rules += OF_THE_CLUSTER
+        rules += CARRIED_OUT
         for group, kind in sorted(limits.kinds or ()):
             verbs = (*FOLLOW, "patch") if kind == "Namespace" else MAKE
             rules.append(Rule(spelled(group, "v1", kind), verbs, "policies of the cluster"))
@@ -153,7 +129,7 @@ def forbidden(client: Client, table: Table) -> dict[str, str]:
                     named = f" {name}" if name else ""
                     missing.setdefault(policy, {})[f"{verb} {rule.resource}{named}"] = None
     return {
-        policy: f"the controller may not: {', '.join(lines)}; add it to role {ROLE}, "
+        policy: f"the controller may not: {', '.join(lines)}; add it to role {CONTROLLER}, "
         "`ringfence controller rules` with the same --policies and --allow-kind prints all"
         for policy, lines in missing.items()
     }

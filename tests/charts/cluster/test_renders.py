@@ -33,8 +33,8 @@ from tests.charts.cluster.rendered import (
 )
 from tests.charts.helm import Helm
 from tests.testbed.plane import ControlPlane
-from webhook import agents_gone, leaving, verifying
-from webhook.permissions import Rule
+from webhook import rbac
+from webhook.rbac import Rule
 
 pytestmark = pytest.mark.cluster
 
@@ -160,16 +160,13 @@ def _documents(*needed: Rule) -> list[Document]:
 
 
 HOOKS: dict[str, tuple[Rule, ...]] = {
-    "ClusterRole/ringfence-unregister": leaving.UNREGISTER_RULES,
-    "Role/ringfence-unregister": leaving.UNREGISTER_SYSTEM_RULES,
-    "ClusterRole/ringfence-forget": leaving.FORGET_ISOLATION_RULES,
-    "Role/ringfence-forget": (
-        *leaving.FORGET_SYSTEM_RULES,
-        *leaving.FORGET_ISOLATION_SYSTEM_RULES,
-    ),
-    "Role/ringfence-agents-gone": agents_gone.SYSTEM_RULES,
-    "ClusterRole/ringfence-verify": verifying.RULES,
-    "Role/ringfence-verify": verifying.SYSTEM_RULES,
+    "ClusterRole/ringfence-unregister": rbac.UNREGISTER.cluster,
+    "Role/ringfence-unregister": rbac.UNREGISTER.system,
+    "ClusterRole/ringfence-forget": rbac.FORGET_ISOLATION.cluster,
+    "Role/ringfence-forget": (*rbac.FORGET.system, *rbac.FORGET_ISOLATION.system),
+    "Role/ringfence-agents-gone": rbac.AGENTS_GONE.system,
+    "ClusterRole/ringfence-verify": rbac.VERIFY.cluster,
+    "Role/ringfence-verify": rbac.VERIFY.system,
 }
 
 

@@ -9,7 +9,9 @@ from generators.kube.copies import check_of
 from generators.kube.reflector import ReflectorStats
 
 
-def stats(*, synced: bool = True, connected: bool = True, forbidden: bool = False) -> ReflectorStats:
+def stats(
+    *, synced: bool = True, connected: bool = True, forbidden: bool = False
+) -> ReflectorStats:
     return ReflectorStats("pods", synced, connected, forbidden, 3, 41.7, {}, {}, {})
 
 
@@ -19,7 +21,10 @@ def stats(*, synced: bool = True, connected: bool = True, forbidden: bool = Fals
         (stats(), None),
         (stats(connected=False), bridged("pods", "no word from the API server for 42 s")),
         (stats(synced=False, connected=False), failed("pods", "not synced")),
-        (stats(connected=False, forbidden=True), failed("pods", "the API server forbids to follow it")),
+        (
+            stats(connected=False, forbidden=True),
+            failed("pods", "the API server forbids to follow it"),
+        ),
     ],
     ids=["current", "away", "never complete", "forbidden"],
 )
