@@ -33,7 +33,7 @@ from enforcer.counts import Counts
 from enforcer.lab import netns
 from enforcer.maps import Change, Maps, Table
 from enforcer.sources.api import ApiSupply
-from enforcer.sources.tenants import TenantFile
+from enforcer.sources.tenants import AgentTenants
 from enforcer.state import Board, State
 from enforcer.tables import AddressEntry
 from generators.kube.documents import Document
@@ -265,7 +265,7 @@ def running(
         pins = loader.ensure_loaded(pin_dir)
         with Maps.open(pins) as maps:
             counts, told, stop = Counts(maps), board.state, threading.Event()
-            supply = ApiSupply(replay, NODE, TenantFile(None), "ringfence-system")
+            supply = ApiSupply(replay, NODE, AgentTenants(None), "ringfence-system")
             collector = Collector(maps.collect, counts.forget, told.tally, told.delays)
             agent = Agent(
                 settings, Parts(supply, maps, pins, board, attachments(folder), collector)

@@ -35,10 +35,10 @@ from generators.kyverno.usage import asks_who, usage
 from generators.kyverno.values import ObjectKind, string
 from generators.kyverno.vetting import vetted
 from generators.tenants.model import TenantConfig
+from generators.tenants.watched import Changed
 from webhook.incumbent import Incumbent
 from webhook.policy_files import PolicyFiles
 from webhook.policy_objects import PolicyObject, PolicyObjects
-from webhook.reload import Changed
 
 CLUSTER = "cluster"
 """The word after `--policies` that means the API server's own."""

@@ -22,12 +22,13 @@ from generators.kyverno.results import Outcome, RuleResult
 from generators.kyverno.usage import Usage, usage
 from generators.logs import event
 from generators.tenants.model import TenantConfig
+from generators.tenants.watched import Changed
 from webhook import policy_mutation, policy_review
 from webhook.policies import CLUSTER, Policies, PolicyBook, limits_for
 from webhook.policy_lookups import AdmissionLookups
 from webhook.policy_metrics import PolicyMetrics
 from webhook.policy_roles import Roles
-from webhook.reload import Changed, TenantFile
+from webhook.reload import TenantFile
 from webhook.review import Decision, Review
 
 LOG = logging.getLogger("ringfence.webhook")

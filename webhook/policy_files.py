@@ -16,7 +16,7 @@ from generators.errors import InputError, Problem
 from generators.kyverno.loading import is_left_to_kyverno, policies_in
 from generators.kyverno.model import Policy
 from generators.manifests.files import Files
-from webhook.reload import Changed
+from generators.tenants.watched import Changed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ value: the swap is one assignment.
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 import threading
 import time
@@ -20,64 +19,41 @@ from pathlib import Path
 from cryptography import x509
 
 from generators.checks import Check, bridged, good
-from generators.errors import InputError, InvalidConfig, Problem
+from generators.errors import InputError, Problem
 from generators.tenants.last_good import LastGood
-from generators.tenants.load import parse_tenants, tenant_bytes
 from generators.tenants.model import TenantConfig
-
-READ_LIMIT = 4 * 1024 * 1024
-"""More than any sound tenant file holds; the parser refuses what is cut here."""
+from generators.tenants.watched import Changed, WatchedTenants
 
 KEPT_FILES = 4
 """How many sound tenant files are remembered, the one in force included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """What one look at a file brought: taken, or why it was refused. For the log."""
-
-    event: str
-    file: str
-    detail: str
-    refused: bool
-
-
 class TenantFile:
-    """The newest sound tenant file, and the few before it.
-
-    Compared by content, not by time stamp: a ConfigMap swaps symlinks, an editor may write twice
-    within one tick of the clock, and reading a few kilobytes a second costs nothing.
-    """
+    """The newest sound tenant file, and the few before it."""
 
     def __init__(self, path: Path, last_good: LastGood | None = None) -> None:
         """Load the file, or the last good one while it is broken; raises InvalidConfig or
         InputError with every problem in it where there is none.
         """
-        self.path = path
-        self.problem: str | None = None
-        self._last_good = last_good
-        self.newest = self._first()
+        self._file = WatchedTenants(path, last_good)
+        first = self._file.check()
+        if self._file.newest is None:
+            raise self._file.error or AssertionError("a file is good, or has an error")
+        self.newest = self._file.newest
         """The file and its bytes, together."""
         self.loaded_at = time.time()
-        self._seen = "" if self.problem else self.config.digest
+        self._untold = first if self._file.error is not None else None
         self._kept: tuple[TenantConfig, ...] = (self.config,)
 
-    def _first(self) -> tuple[TenantConfig, bytes]:
-        try:
-            data = tenant_bytes(self.path)
-            found = parse_tenants(data, str(self.path))
-        except (InvalidConfig, InputError) as error:
-            kept = None if self._last_good is None else self._last_good.read()
-            if kept is None:
-                raise
-            self.problem = str(error)
-            return kept
-        self._keep(data)
-        return found, data
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._file.path
 
-    def _keep(self, data: bytes) -> None:
-        if self._last_good is not None:
-            self._last_good.keep(data)
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the file on disk; None while it is in force."""
+        return None if self._file.error is None else str(self._file.error)
 
     @property
     def config(self) -> TenantConfig:
@@ -99,29 +75,15 @@ class TenantFile:
 
     def check(self) -> Changed | None:
         """Take the file if it changed and is sound; else keep the last good one and say why."""
-        try:
-            with self.path.open("rb") as file:
-                data = file.read(READ_LIMIT)
-        except OSError as error:
-            return self._refuse("", f"{self.path}: {error.strerror or error}")
-        digest = hashlib.sha256(data).hexdigest()
-        if digest == self._seen:
-            return None
-        try:
-            config = parse_tenants(data, str(self.path))
-        except (InvalidConfig, InputError) as error:
-            return self._refuse(digest, str(error))
-        self._seen, self.newest, self.problem = digest, (config, data), None
-        self._keep(data)
-        others = [kept for kept in self._kept if kept.digest != digest]
-        self._kept = (config, *others[: KEPT_FILES - 1])
-        self.loaded_at = time.time()
-        return Changed("tenant_file_loaded", str(self.path), digest, refused=False)
-
-    def _refuse(self, digest: str, problem: str) -> Changed | None:
-        known = digest == self._seen and problem == self.problem
-        self._seen, self.problem = digest, problem
-        return None if known else Changed("tenant_file_refused", str(self.path), problem, True)
+        changed = self._file.check() or self._untold
+        self._untold = None
+        found = self._file.newest
+        if found is not None and found is not self.newest:
+            self.newest = found
+            others = [kept for kept in self._kept if kept.digest != self.config.digest]
+            self._kept = (self.config, *others[: KEPT_FILES - 1])
+            self.loaded_at = time.time()
+        return changed
 
 
 Signature = tuple[tuple[int, int, int], ...]

@@ -36,8 +36,9 @@ from generators.serving.pages import ServerMetrics
 from generators.serving.server import Server as Serving
 from generators.serving.service import Service
 from generators.serving.wsgi import handler
+from generators.tenants.watched import Changed
 from webhook.app import create_app, readiness_text
-from webhook.reload import Changed, watch
+from webhook.reload import watch
 from webhook.review import MAX_BODY
 from webhook.state import State
 

@@ -30,7 +30,7 @@ from enforcer.changes import (
 from enforcer.sources.readers import PodReader, Problems, Reader
 from enforcer.sources.record import Record, nobody_is_kept_apart
 from enforcer.sources.supply import Health, Seen, Taken
-from enforcer.sources.tenants import TenantFile
+from enforcer.sources.tenants import AgentTenants
 from enforcer.state import Source
 from generators.cluster import pod_ranges
 from generators.kube.client import EVERYTHING, Client, Scope
@@ -118,7 +118,7 @@ class ApiSupply:
         self,
         client: Client,
         node: str,
-        tenants: TenantFile,
+        tenants: AgentTenants,
         system_namespace: str,
         timing: Timing | None = None,
     ) -> None:

@@ -18,7 +18,7 @@ from enforcer.changes import NOTHING, InputChange, Inputs, between
 from enforcer.control import manifests_digest
 from enforcer.sources.inotify import FolderWatch
 from enforcer.sources.supply import Health, Seen, Taken
-from enforcer.sources.tenants import TenantFile
+from enforcer.sources.tenants import AgentTenants
 from enforcer.state import Source
 from generators.cluster import Cluster, from_record
 from generators.errors import InputError, Problem, RingfenceError
@@ -46,7 +46,7 @@ class _Parsed:
 class ManifestSupply:
     """See `Supply`."""
 
-    def __init__(self, directory: Path, tenants: TenantFile) -> None:
+    def __init__(self, directory: Path, tenants: AgentTenants) -> None:
         self._directory = directory
         self._tenants = tenants
         beside = [tenants.path.parent] if tenants.path is not None else []

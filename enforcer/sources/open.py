@@ -8,7 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from enforcer.sources.supply import Supply
-from enforcer.sources.tenants import TenantFile
+from enforcer.sources.tenants import AgentTenants
 from enforcer.state import Board
 from generators.tenants.last_good import LastGood
 
@@ -25,7 +25,7 @@ def open_supply(
     run_dir: Path,
 ) -> Supply:
     """Manifests where a directory is given, else an API server; what is not used is not loaded."""
-    tenants = TenantFile(config, LastGood(run_dir))
+    tenants = AgentTenants(config, LastGood(run_dir))
     if manifests is not None:
         from enforcer.sources.manifests import ManifestSupply
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.sources.tenants import TenantFile
+from enforcer.sources.tenants import AgentTenants
 from generators.tenants.last_good import NAME, LastGood
 
 GOOD = b"tenants: [{name: red, namespaces: {suffixes: [-red]}}]\n"
@@ -20,9 +20,9 @@ def path(tmp_path: Path) -> Path:
     return found
 
 
-def started(path: Path) -> TenantFile:
+def started(path: Path) -> AgentTenants:
     """The file as an agent has it that has just started."""
-    file = TenantFile(path, LastGood(path.parent))
+    file = AgentTenants(path, LastGood(path.parent))
     file.read()
     return file
 

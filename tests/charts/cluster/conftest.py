@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.sources.api import ApiSupply
-from enforcer.sources.tenants import TenantFile
+from enforcer.sources.tenants import AgentTenants
 from generators.kube.client import Client
 from generators.kube.documents import Document, mapping, strings
 from tests.charts.cluster.rendered import SYSTEM
@@ -133,7 +133,7 @@ class Site:
         get = ("get", "configmap", "ringfence-tenants", "-n", SYSTEM)
         file = folder / "tenants.yaml"
         file.write_text(self.plane.kubectl(*get, "-o", r"jsonpath={.data.tenants\.yaml}"))
-        supply = ApiSupply(Client.connect(str(kubeconfig)), "node", TenantFile(file), SYSTEM)
+        supply = ApiSupply(Client.connect(str(kubeconfig)), "node", AgentTenants(file), SYSTEM)
         supply.start(lambda: None)
         try:
             self.soon(lambda: bool(supply.take().changes), f"{supply.health().errors}")

@@ -20,7 +20,7 @@ from enforcer.sources.api import ApiSupply
 from enforcer.sources.manifests import ManifestSupply
 from enforcer.sources.readers import PodReader, Problems, Reader, Shared
 from enforcer.sources.record import Record
-from enforcer.sources.tenants import TenantFile
+from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
 from generators.kube.documents import Document
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, PODS, Resource
@@ -133,7 +133,7 @@ class Followed:
         }
         self.there = {(kind, key_of(d)): d for kind, listed in first.items() for d in listed}
         self.replay = Replayed({k: [orjson.dumps(d) for d in v] for k, v in first.items()})
-        self.supply = ApiSupply(self.replay, NODE, TenantFile(tenants), "ringfence-system")
+        self.supply = ApiSupply(self.replay, NODE, AgentTenants(tenants), "ringfence-system")
         self.config = load_tenants(tenants)
         self.compiler = Compiler(NODE)
         self.compiler.apply(InterfaceChange(key, index) for key, index in INTERFACES.items())
@@ -216,7 +216,7 @@ def test_nothing_is_given_out_before_the_last_resource_has_been_read(tmp_path: P
         release.wait(patience(SOON))
         yield orjson.dumps(pod("n1", "a"))
 
-    supply = ApiSupply(Replayed({PODS: slow()}), NODE, TenantFile(None), "ringfence-system")
+    supply = ApiSupply(Replayed({PODS: slow()}), NODE, AgentTenants(None), "ringfence-system")
     woken = threading.Event()
     supply.start(woken.set)
     try:
@@ -233,7 +233,7 @@ def test_nothing_is_given_out_before_the_last_resource_has_been_read(tmp_path: P
 def test_without_a_good_tenant_file_nothing_is_given_out(tmp_path: Path) -> None:
     file = tmp_path / "tenants.yaml"
     file.write_text("kind: Nonsense")
-    supply = ApiSupply(Replayed({}), NODE, TenantFile(file), "ringfence-system")
+    supply = ApiSupply(Replayed({}), NODE, AgentTenants(file), "ringfence-system")
     supply.start(lambda: None)
     try:
         eventually(lambda: all(s().synced for k, s in supply.sources().items() if k != "config"))
@@ -338,7 +338,7 @@ def test_pods_on_the_network_of_other_nodes_are_nobodys_peers() -> None:
 def test_only_changed_manifests_are_parsed_again(tmp_path: Path) -> None:
     for name in ("n1", "n2"):
         (tmp_path / f"{name}.json").write_bytes(orjson.dumps(policy(name, "web")))
-    supply = ManifestSupply(tmp_path, TenantFile(None))
+    supply = ManifestSupply(tmp_path, AgentTenants(None))
     first = {c.key: c.policy for c in supply.take().changes if isinstance(c, PolicyChange)}
     assert first.keys() == {"n1/p", "n2/p"}
     assert supply.take().changes == ()
@@ -358,7 +358,7 @@ def test_only_changed_manifests_are_parsed_again(tmp_path: Path) -> None:
 def test_a_change_on_disk_wakes_the_agent(tmp_path: Path) -> None:
     below = tmp_path / "below"
     below.mkdir()
-    supply = ManifestSupply(tmp_path, TenantFile(None))
+    supply = ManifestSupply(tmp_path, AgentTenants(None))
     woken = threading.Event()
     supply.start(woken.set)
     try:
