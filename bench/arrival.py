@@ -19,11 +19,11 @@ from tempfile import TemporaryDirectory
 
 from bench.measure import Comparison, Scale, Series, Unit
 from bench.traffic import TENANTS, lab
-from enforcer.lab import machine, netns
-from enforcer.lab.names import Places
 from generators.kube.client import Client
 from generators.kube.documents import Document, mapping, text
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
+from lab import machine, netns
+from lab.names import Places
 
 OWNER = "bench"
 NAMESPACE = "app-test01"

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cluster as tenants_of
 from bench.measure import Comparison, Item, Scale, Series, Unit, alternate, timed
-from enforcer.changes import Inputs, PodChange, PolicyChange
-from enforcer.compile import Compiler
-from enforcer.maps import Table
+from bench.parts import cluster as tenants_of
+from enforcer.compiler.compile import Compiler
+from enforcer.datapath.maps import Table
+from enforcer.policy.changes import Inputs, PodChange, PolicyChange
 from generators.cluster import Cluster
-from generators.isolation import isolation_policies
+from generators.isolation.policies import isolation_policies
 from generators.objects import (
     NAME_LABEL,
     Direction,

@@ -18,7 +18,7 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 
 from bench.measure import Comparison, Scale, Series, Unit, told_by
-from bench.node_process import (
+from bench.parts.node_process import (
     PATIENCE,
     Running,
     address,
@@ -29,12 +29,12 @@ from bench.node_process import (
     resident,
     running,
 )
-from bench.replay import Replayed
-from enforcer import attach, loader
-from enforcer.lab import machine, netns
+from bench.parts.replay import Replayed
+from enforcer.datapath import attach, loader
 from generators.errors import MachineLacks
 from generators.kube.documents import Document
 from generators.kube.resources import NETWORK_POLICIES, PODS
+from lab import machine, netns
 
 PODS_BEFORE, LOCAL = 10_000, 250
 POLL_SECONDS = 0.0002

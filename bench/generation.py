@@ -11,12 +11,12 @@ from dataclasses import replace
 import orjson
 import yaml
 
-from bench import cluster
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate, timed
+from bench.parts import cluster
+from generators.isolation.plan import Change, plan, wanted_by_name
 from generators.manifests import namespace_document, policy_document, to_yaml
 from generators.manifests.writing import Document
 from generators.objects import Namespace, NetworkPolicy
-from generators.plan import Change, plan, wanted_by_name
 from generators.tenants.load import parse_tenants
 
 DRIFTED_EACH = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from bench import cluster
 from bench.measure import Comparison, Scale, Series, Unit, alternate, timed_each
+from bench.parts import cluster
 from generators.labels import label_patch
 from generators.tenants.assignment import Requester, assign
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from bench.measure import Comparison, Scale, Series, Unit, alternate
 from generators.cluster import Cluster, from_objects
 from generators.manifests import read_bytes
-from generators.matrix import Questions, questions
-from generators.reachability import Evaluator
+from generators.reachability.matrix import Questions, questions
+from generators.reachability.reference import Evaluator
 
 PORTS = (80, 8080, 5432, 6379, 9090)
 APPS = ("web", "api", "db", "cache", "job")

@@ -1,7 +1,8 @@
 """One agent as its cluster grows: from an event to the maps, memory, first sync, idle.
 
-Each size is a process of its own (node_process.py) with the real agent, real maps and a replayed
-watch. The baseline of an event is a single write to a map, which is the least that any agent does.
+Each size is a process of its own (parts/node_process.py) with the real agent, real maps and a
+replayed watch. The baseline of an event is a single write to a map, which is the least that any
+agent does.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bench.measure import Comparison, Scale, Series, Unit, told_by
-from enforcer.lab import machine
 from generators.errors import MachineLacks
+from lab import machine
 
 LOCAL = 250
 PATIENCE = 900
@@ -74,7 +75,7 @@ def run(scale: Scale) -> Iterator[Comparison]:
 
 def _measured(pods: int, count: int) -> Found:
     local = min(LOCAL, max(1, pods // 10))
-    told = told_by("bench.node_process", (pods, local, count), PATIENCE)
+    told = told_by("bench.parts.node_process", (pods, local, count), PATIENCE)
     events = {name: (tuple(s), tuple(w)) for name, (s, w) in told["events"].items()}
     return Found(
         pods,

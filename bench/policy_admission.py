@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench import cluster
 from bench.measure import Comparison, Scale, Series, Unit, alternate
+from bench.parts import cluster
 from bench.webhook import RINGFENCE, START_SECONDS, Server, notes_of, serving, turn_of
 
 POLICY = """\

@@ -17,9 +17,9 @@ from bench.measure import Comparison, Scale, Series, Unit
 from generators.kube.client import Client, Scope
 from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, Key
+from tests.controller.background.ground import Ground, ground, quiet, started
+from tests.controller.background.test_generating import EXISTING, SYNC, deny, rule
 from tests.controller.cluster import ControllerProcess
-from tests.controller.policies.ground import Ground, ground, quiet, started
-from tests.controller.policies.test_generating import EXISTING, SYNC, deny, rule
 
 PATIENCE = 1800.0
 CLIENTS = 8

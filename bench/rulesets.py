@@ -22,9 +22,9 @@ from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
 from bench.report import quantity
 from bench.traffic import ADDRESSES, CLIENT, SERVER, Node, inside, plain
 from bench.verdict import loaded, tables_of
-from enforcer import attach
-from enforcer.flows import FlowReader
-from enforcer.lab import machine, netns
+from enforcer.datapath import attach
+from enforcer.datapath.flows import FlowReader
+from lab import machine, netns
 
 SOURCE, TARGET = ADDRESSES[CLIENT][0], ADDRESSES[SERVER][0]
 BASELINE = "no rules"

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
 from enforcer.cni import build
-from enforcer.lab import machine, netns
-from enforcer.lab.names import NETNS_ROOT, Wire
+from lab import machine, netns
+from lab.names import NETNS_ROOT, Wire
 from tests.cni.leaks import flooding
 from tests.cni.node import Node, deny_ingress, pod, started
 from tests.cni.runtime import BOTH_FAMILIES, PLUGINS, Chain, conflist_of

@@ -17,9 +17,9 @@ from pathlib import Path
 from secrets import token_hex
 
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
-from enforcer.lab import machine, netns, network
-from enforcer.lab.names import NETNS_ROOT, Places, Wire
 from generators.manifests.writing import Document
+from lab import machine, netns, network
+from lab.names import NETNS_ROOT, Places, Wire
 
 RINGFENCE = Path(sys.executable).with_name("ringfence")
 PORT = 5201
@@ -56,7 +56,13 @@ class Node:
 
     def command(self, pod: str, *arguments: str) -> list[str]:
         """A command line that runs one end of the traffic in a pod."""
-        return [*inside(self.wire(pod).netns), sys.executable, "-m", "bench.stream", *arguments]
+        return [
+            *inside(self.wire(pod).netns),
+            sys.executable,
+            "-m",
+            "bench.parts.stream",
+            *arguments,
+        ]
 
 
 def run(scale: Scale) -> Iterator[Comparison]:

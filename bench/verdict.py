@@ -18,13 +18,13 @@ from pathlib import Path
 from secrets import token_hex
 
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
-from enforcer import kernel, loader
-from enforcer.compile import compile_tables
-from enforcer.flows import FlowReader
-from enforcer.interpret import Packet
-from enforcer.maps import Maps, diff
-from enforcer.tables import Dir, Tables
-from enforcer.testrun import CONTINUE, LOOPBACK, frame
+from enforcer.compiler.compile import compile_tables
+from enforcer.datapath import kernel, loader
+from enforcer.datapath.flows import FlowReader
+from enforcer.datapath.maps import Maps, diff
+from enforcer.datapath.testrun import CONTINUE, LOOPBACK, frame
+from enforcer.policy.interpret import Packet
+from enforcer.policy.tables import Dir, Tables
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Peer, Pod, PolicyPort, Rule
 from generators.selectors import labels_selector

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from bench import cluster
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
+from bench.parts import cluster
 
 RINGFENCE = Path(sys.executable).with_name("ringfence")
 START_SECONDS = 20
@@ -73,7 +73,7 @@ def _compare(scale: Scale, folder: Path) -> Iterator[Comparison]:
         check=True,
     )
     pair = (str(folder / "tls.crt"), str(folder / "tls.key"))
-    empty = [sys.executable, "-m", "bench.empty_app", *pair]
+    empty = [sys.executable, "-m", "bench.parts.empty_app", *pair]
     ours = [str(RINGFENCE), "webhook", "serve", "--listen", "127.0.0.1:0", "--drain-seconds", "0"]
     ours += ["-c", str(folder / "tenants.yaml"), "--tls-cert", pair[0], "--tls-key", pair[1]]
     with (
@@ -119,7 +119,7 @@ def turn_of(
 ) -> Turn:
     """One round of requests to one server."""
     numbers = map(str, (connections, requests, rate))
-    command = [sys.executable, "-m", "bench.client", server.address, str(ca), path, *numbers]
+    command = [sys.executable, "-m", "bench.parts.client", server.address, str(ca), path, *numbers]
 
     def turn() -> Sequence[float]:
         body = json.dumps(REVIEW).encode()

@@ -1,1 +1,1 @@
-"""The node side: policies to map entries to the kernel, flows back, and the lab."""
+"""The node side: policies to map entries to the kernel, flows back."""

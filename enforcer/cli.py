@@ -15,7 +15,6 @@ from enforcer.commands.node import enforcer
 from enforcer.commands.policies import policy
 from enforcer.commands.status import audit, status, sysdump
 from enforcer.commands.trace import trace
-from enforcer.lab.commands import lab
 
 
 @click.group()
@@ -24,7 +23,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(lab, enforcer, endpoint, identity, policy, bpf),
+    *(enforcer, endpoint, identity, policy, bpf),
     *(status, audit, sysdump, monitor, observe, listing, trace),
 )
 for command in COMMANDS:

@@ -8,27 +8,28 @@ import sys
 import threading
 from contextlib import ExitStack
 
-from enforcer import attach, loader, scrape
-from enforcer.agent import Agent, Parts, Settings, exclusive
+from enforcer.agent.attachments import Attachments
+from enforcer.agent.bootstrap import Bootstrap
+from enforcer.agent.collector import Collector
+from enforcer.agent.loop import Agent, Parts, Settings, exclusive
+from enforcer.agent.own_addresses import addresses, tunnels
+from enforcer.agent.state import Board
+from enforcer.agent.watcher import Watcher
+from enforcer.answers import scrape
+from enforcer.answers.control import Server
+from enforcer.answers.counts import Counts, TenantsOf
 from enforcer.answers.journal import Journal
-from enforcer.attachments import Attachments
-from enforcer.bootstrap import Bootstrap
+from enforcer.answers.metrics import Observed
+from enforcer.answers.service import Service, Sources
 from enforcer.cni.running import running as answering_cni
 from enforcer.cni.running import start as start_thread
-from enforcer.collector import Collector
-from enforcer.contexts import Contexts
-from enforcer.control import Server
-from enforcer.counts import Counts, TenantsOf
-from enforcer.feed import Feed
-from enforcer.flows import FlowReader
-from enforcer.maps import Maps
-from enforcer.metrics import Observed
-from enforcer.own_addresses import addresses, tunnels
-from enforcer.service import Service, Sources
+from enforcer.datapath import attach, loader
+from enforcer.datapath.flows import FlowReader
+from enforcer.datapath.maps import Maps
+from enforcer.observe.contexts import Contexts
+from enforcer.observe.feed import Feed
 from enforcer.sources.open import open_notices, open_supply
-from enforcer.state import Board
-from enforcer.watcher import Watcher
-from generators import logs, memory, signals
+from generators.process import logs, memory, signals
 
 log = logging.getLogger("ringfence.enforcer")
 

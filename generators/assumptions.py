@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from generators.addresses import parse_network
-from generators.isolation import is_ours
+from generators.isolation.policies import is_ours
 from generators.manifests import Documents
 from generators.objects import NAME_LABEL, NetworkPolicy, Peer, Pod
 from generators.tenants.model import TenantConfig

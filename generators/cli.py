@@ -15,10 +15,10 @@ import click
 
 from generators.commands.generate import generate, plan
 from generators.commands.matrix import matrix
+from generators.commands.policy import policy
+from generators.commands.tenants import tenants
 from generators.commands.trace import trace
 from generators.errors import RingfenceError
-from generators.kyverno.cli import policy
-from generators.tenants.cli import tenants
 
 EXIT_INTERRUPTED = 130
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from generators.addresses import contains
 from generators.assumptions import Assumption, assumptions
-from generators.isolation import is_on_trial, is_ours, isolation_policies
+from generators.isolation.policies import is_on_trial, is_ours, isolation_policies
+from generators.isolation.record import read_record, tenants_of, unconfirmed
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.manifests import Documents
 from generators.objects import (
@@ -26,7 +27,6 @@ from generators.objects import (
     ServiceKind,
 )
 from generators.pod_addresses import AddressPool
-from generators.record import read_record, tenants_of, unconfirmed
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 

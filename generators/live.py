@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 from generators.cluster import Cluster, declared_namespaces, from_record, known_nodes
 from generators.errors import InputError, InvalidConfig, Problem
-from generators.isolation import is_ours
+from generators.isolation.plan import Wanted, wanted_of
+from generators.isolation.policies import is_ours
+from generators.isolation.record import RECORD_NAMESPACE, read_record
 from generators.kube.client import Client, Scope
 from generators.kube.resources import (
     CONFIG_MAPS,
@@ -35,8 +37,6 @@ from generators.objects import (
     Pod,
     Service,
 )
-from generators.plan import Wanted, wanted_of
-from generators.record import RECORD_NAMESPACE, read_record
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
 from generators.tenants.packed import DIGEST, GUARD_NAME, TEXT, unpacked

@@ -18,8 +18,8 @@ from secrets import token_hex
 import pytest
 from hypothesis import HealthCheck, settings
 
-from enforcer.lab import machine
 from generators.errors import MachineLacks
+from lab import machine
 from tests.testbed.waiting import patience
 
 CHECKOUT = Path(__file__).resolve().parents[1]

@@ -2,7 +2,7 @@
 
 `ringfence controller rules` and `webhook rules` print it, the controller asks about each line at
 its start, and the chart's roles are compared with it. What policies need beside it depends on them:
-background/rights.py and policy_access.py.
+background/rights.py and background/access.py.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from generators.kube.resources import (
     Resource,
 )
 from generators.tenants.packed import GUARD_NAME
-from webhook import registration
 from webhook.kept import KEPT, REMEMBERED, SECRET_NAME, STATUS_NAME, KeptNames
+from webhook.registration import configuration
 from webhook.settings import FIELD_MANAGER, LEASE_NAME
 
 CONTROLLER, WEBHOOK = "ringfence-controller", "ringfence-webhook"
@@ -78,10 +78,10 @@ class Rights:
 # --- the table -----------------------------------------------------------------------------------
 
 REGISTERED: tuple[tuple[Resource, tuple[str, ...]], ...] = (
-    (VALIDATING_WEBHOOKS, (registration.NAME,)),
-    (MUTATING_WEBHOOKS, (registration.NAME,)),
-    (ADMISSION_POLICIES, (registration.LABEL_POLICY, registration.NETWORK_POLICY)),
-    (ADMISSION_POLICY_BINDINGS, (registration.LABEL_POLICY, registration.NETWORK_POLICY)),
+    (VALIDATING_WEBHOOKS, (configuration.NAME,)),
+    (MUTATING_WEBHOOKS, (configuration.NAME,)),
+    (ADMISSION_POLICIES, (configuration.LABEL_POLICY, configuration.NETWORK_POLICY)),
+    (ADMISSION_POLICY_BINDINGS, (configuration.LABEL_POLICY, configuration.NETWORK_POLICY)),
 )
 _CERTIFICATES = "certificates of the webhook"
 _OWN_CERTIFICATES = (

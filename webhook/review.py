@@ -1,9 +1,10 @@
 """AdmissionReview v1, from bytes to a frozen Review and from a Decision back to bytes.
 
-The Flask shell (app.py) calls `parse_review` and `respond`; mutate.py and validate.py see only the
-values. A review that cannot be read is a BadReview (HTTP 4xx, the API server's failurePolicy
-decides); a request that is refused is a Decision with `allowed=False` (HTTP 200). The two families
-never mix: a 4xx for a refusal would let it through wherever failurePolicy is Ignore.
+The Flask shell (serving/app.py) calls `parse_review` and `respond`; serving/mutate.py and
+serving/validate.py see only the values. A review that cannot be read is a BadReview (HTTP 4xx, the
+API server's failurePolicy decides); a request that is refused is a Decision with `allowed=False`
+(HTTP 200). The two families never mix: a 4xx for a refusal would let it through wherever
+failurePolicy is Ignore.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
  *
  * Numbers and names of drops follow Cilium's where one fits, so that its tools read our flows;
  * 240 and above are ours. Codes are only added, never renumbered.
- * Update also: DropReason and ForwardReason in enforcer/flows.py (a test compares them).
+ * Update also: DropReason and ForwardReason in enforcer/datapath/flows.py (a test compares them).
  */
 #ifndef RINGFENCE_DROP_REASONS_H
 #define RINGFENCE_DROP_REASONS_H

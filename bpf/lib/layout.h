@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What lies in the maps, byte by byte. The meanings are written down in enforcer/tables.py.
+ * What lies in the maps, byte by byte. The meanings are written down in enforcer/policy/tables.py.
  *
- * Update also: the ctypes mirrors in enforcer/layout.py (a test compares every offset). A change
+ * Update also: the ctypes mirrors in enforcer/datapath/layout.py (a test compares every offset). A change
  * here changes the hash of the pin directory, so old pins are never misread. What an upgrade takes
- * over, struct endpoint and struct ct_value, only ever grows at its end (enforcer/upgrade.py).
+ * over, struct endpoint and struct ct_value, only ever grows at its end (enforcer/datapath/upgrade.py).
  *
  * A `proof` says whose a value is and that it is whole: lib/proof.h, lib/lookup.h.
  */

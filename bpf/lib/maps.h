@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The maps themselves; names have at most 15 characters. What fills them is enforcer/maps.py,
+ * The maps themselves; names have at most 15 characters. What fills them is enforcer/datapath/maps.py,
  * except ct, frag, stats and events, which the programs fill.
  */
 #ifndef RINGFENCE_MAPS_H

@@ -118,7 +118,7 @@ static __always_inline void policy_probe_peer(struct scratch *scratch, __u32 gro
 #define POLICY_WALL_PEERS 2
 
 /*
- * The rule that lets in, or 0. The order of peers and ports is written down in enforcer/tables.py:
+ * The rule that lets in, or 0. The order of peers and ports is written down in enforcer/policy/tables.py:
  * identity, tenant, CIDR, any. The wall knows only the first POLICY_WALL_PEERS kinds of peer.
  */
 static __always_inline __u32 policy_probe(struct scratch *scratch, __u32 group, __u32 peers,

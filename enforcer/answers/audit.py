@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from enforcer.agent.state import State
 from enforcer.answers.request import Json
-from enforcer.feed import Line
-from enforcer.flows import reason_of
-from enforcer.maps import Statistic
+from enforcer.datapath.flows import reason_of
+from enforcer.datapath.maps import Statistic
+from enforcer.observe.feed import Line
 from enforcer.observe.names import Directory, Party, Seen
 from enforcer.observe.shape import PROTOCOLS
-from enforcer.state import State
-from enforcer.tables import Dir
-from generators.verdicts import Verdict
+from enforcer.policy.tables import Dir
+from generators.reachability.verdicts import Verdict
 
 AUDITED = 2
 """enum verdict of statistics."""

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
+from enforcer.agent.state import State
+from enforcer.answers.counts import Totals
 from enforcer.answers.endpoints import ISOLATED, VERDICTS
 from enforcer.answers.identities import Identities
 from enforcer.answers.request import Json, endpoint_of
-from enforcer.connections import Connection, ConnectionFlag
-from enforcer.counts import Totals
-from enforcer.flows import reason_of
-from enforcer.maps import Change, Maps, Statistic, contents, diff
+from enforcer.datapath.connections import Connection, ConnectionFlag
+from enforcer.datapath.flows import reason_of
+from enforcer.datapath.maps import Change, Maps, Statistic, contents, diff
 from enforcer.observe.shape import PROTOCOLS
-from enforcer.state import State
-from enforcer.tables import PEER_ANY, PORT_ANY, PROTO_ANY, Dir, EndpointFlag, Tables
+from enforcer.policy.tables import PEER_ANY, PORT_ANY, PROTO_ANY, Dir, EndpointFlag, Tables
 
 PART = 1000
 """So many connections are in one part of an answer."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from enforcer.agent.state import State
 from enforcer.answers.request import Json, endpoint_of
-from enforcer.flows import reason_of
-from enforcer.maps import Statistic
+from enforcer.datapath.flows import reason_of
+from enforcer.datapath.maps import Statistic
 from enforcer.observe.names import Directory
-from enforcer.state import State
-from enforcer.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag
+from enforcer.policy.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag
 from generators.objects import Pod
+from generators.reachability.verdicts import Verdict
 from generators.tenants.model import Mode
-from generators.verdicts import Verdict
 
 VERDICTS = (Verdict.FORWARDED, Verdict.DROPPED, Verdict.AUDIT)
 ISOLATED: Mapping[Dir, EndpointFlag] = {

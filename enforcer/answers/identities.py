@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from enforcer.agent.state import State
 from enforcer.answers.request import Json, NotHere
 from enforcer.observe.shape import RESERVED
-from enforcer.state import State
-from enforcer.tables import PEER_CIDR, PEER_TENANT
+from enforcer.policy.tables import PEER_CIDR, PEER_TENANT
 from generators.objects import Pod
 
 ANY = "ANY"

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from enforcer.agent.bootstrap import Bootstrap
+from enforcer.agent.state import Board, State
 from enforcer.answers.request import Json
-from enforcer.bootstrap import Bootstrap
 from enforcer.observe.shape import timestamp
-from enforcer.state import Board, State
-from enforcer.tables import EndpointEntry, EndpointFlag
+from enforcer.policy.tables import EndpointEntry, EndpointFlag
 
 KEPT = 2048
 """Lines, of all endpoints."""

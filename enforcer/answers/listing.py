@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from enforcer.agent.state import State
 from enforcer.answers.request import Json
-from enforcer.feed import REMEMBERED, Feed, Line
-from enforcer.state import State
-from generators.verdicts import Verdict
+from enforcer.observe.feed import REMEMBERED, Feed, Line
+from generators.reachability.verdicts import Verdict
 
 CONNECTED, UNKNOWN = "connected", "unknown"
 NANOSECONDS = 1_000_000_000

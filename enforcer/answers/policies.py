@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from enforcer.agent.state import Board, State
 from enforcer.answers.request import Json, NotHere
-from enforcer.identity import PeerSelector
-from enforcer.state import Board, State
-from enforcer.tables import AddressEntry
+from enforcer.policy.identity import PeerSelector
+from enforcer.policy.tables import AddressEntry
 from generators.manifests.writing import policy_document
 from generators.objects import NAME_LABEL, Direction, NetworkPolicy, Pod
-from generators.origins import origin_of
+from generators.reachability.origins import origin_of
 from generators.selectors import matches, text
 
 

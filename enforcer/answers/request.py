@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from enforcer.control import Request
-from enforcer.state import State
-from enforcer.tables import EndpointEntry
+from enforcer.agent.state import State
+from enforcer.answers.control import Request
+from enforcer.policy.tables import EndpointEntry
 from generators.errors import RingfenceError
 from generators.objects import Pod
 

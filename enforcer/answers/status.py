@@ -10,14 +10,14 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 
-from enforcer.agent import Settings
+from enforcer.agent.loop import Settings
+from enforcer.agent.state import Source, State
 from enforcer.answers.endpoints import adopting, not_enforced
 from enforcer.answers.request import Json
-from enforcer.budgets import Usage
-from enforcer.feed import Feed
-from enforcer.maps import Maps, Table
-from enforcer.state import Source, State
-from enforcer.tables import Tables
+from enforcer.datapath.maps import Maps, Table
+from enforcer.observe.feed import Feed
+from enforcer.policy.tables import Tables
+from enforcer.writes.budgets import Usage
 
 FILES = ("config", "manifests")
 """Kinds of sources that are files: a bad one is not taken, and what was read before stays."""

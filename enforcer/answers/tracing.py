@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from enforcer.agent.state import State
+from enforcer.answers.control import Request
 from enforcer.answers.datapath import named
 from enforcer.answers.request import Json, NotHere, text
-from enforcer.control import Request
-from enforcer.engine import asked_of
-from enforcer.interpret import Packet, judge
-from enforcer.maps import Maps
-from enforcer.state import State
-from enforcer.tables import Tables
+from enforcer.datapath.engine import asked_of
+from enforcer.datapath.maps import Maps
+from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.tables import Tables
 from generators.commands.trace import document, lines
-from generators.explain import trace
-from generators.matrix import PortProtocol, judgement_document, single_question
-from generators.reachability import Evaluator
-from generators.verdicts import Judgement, Verdict
+from generators.reachability.explain import trace
+from generators.reachability.matrix import PortProtocol, judgement_document, single_question
+from generators.reachability.reference import Evaluator
+from generators.reachability.verdicts import Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.attachments import Attachments
-from enforcer.beside import Part, Report
+from enforcer.agent.attachments import Attachments
+from enforcer.agent.beside import Part, Report
 from enforcer.cni import build, conflist, trial
 from enforcer.cni.conflist import BadConflist, Entry
 from enforcer.cni.namespaces import FILE as NAMESPACES
 from enforcer.cni.server import SOCKET
 from enforcer.sources.inotify import FolderWatch
 from generators.errors import RingfenceError
-from generators.logs import event
+from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
 

@@ -20,8 +20,8 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
-from enforcer.beside import Part, Report
-from enforcer.state import Board, State
+from enforcer.agent.beside import Part, Report
+from enforcer.agent.state import Board, State
 from generators.tenants.model import Mode
 
 FILE = "ringfence-namespaces"

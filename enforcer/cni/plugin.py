@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer import attach, links
-from enforcer.attachments import Attachment, Attachments
+from enforcer.agent.attachments import Attachment, Attachments
+from enforcer.agent.state import Board, State
 from enforcer.cni.call import Call, CallRefused, Code, Command, Sandbox, nothing, previous
-from enforcer.kernel import KernelError
-from enforcer.start import StartMode
-from enforcer.state import Board, State
+from enforcer.datapath import attach, links
+from enforcer.datapath.kernel import KernelError
+from enforcer.policy.start import StartMode
 from generators.errors import RingfenceError
-from generators.logs import event
+from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from enforcer.agent import Settings
-from enforcer.attachments import Attachments
-from enforcer.beside import Report
+from enforcer.agent.attachments import Attachments
+from enforcer.agent.beside import Report
+from enforcer.agent.loop import Settings
+from enforcer.agent.state import Board
 from enforcer.cni import install, namespaces
 from enforcer.cni.plugin import Plugin
 from enforcer.cni.server import Server
-from enforcer.state import Board
 from generators.errors import RingfenceError
 
 

@@ -9,7 +9,7 @@ import click
 
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import Json, emit, no_headers_option, picked, table
-from enforcer.connections import MOST_CONNECTIONS
+from enforcer.datapath.connections import MOST_CONNECTIONS
 from generators.output import output_option, warn
 
 EXIT_NO = 1
@@ -40,7 +40,7 @@ def bpf_policy() -> None:
 
 
 def _entries(run_dir: Path, which: str, endpoint: str = "", limit: int | None = None) -> list[Json]:
-    from enforcer import show
+    from enforcer.commands import show
 
     request = {"command": "bpf", "table": which, "endpoint": endpoint, "limit": limit}
     answer = ask(run_dir, request)

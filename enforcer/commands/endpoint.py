@@ -24,7 +24,7 @@ def endpoint() -> None:
 @no_headers_option
 def endpoint_list(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the endpoints with their policy enforcement."""
-    from enforcer import show
+    from enforcer.commands import show
 
     found = show.mappings(ask(run_dir, {"command": "endpoints"}).get("endpoints"))
     emit(output, found, lambda: show.endpoint_table(found, headers=not no_headers))
@@ -47,7 +47,7 @@ def endpoint_get(name: str, run_dir: Path, output: str) -> None:
 @no_headers_option
 def endpoint_log(name: str, run_dir: Path, output: str, no_headers: bool) -> None:
     """What happened to one endpoint, oldest first; also of one that is gone."""
-    from enforcer import show
+    from enforcer.commands import show
 
     found = show.mappings(ask(run_dir, {"command": "endpoint-log", "endpoint": name}).get("log"))
     heads = ("TIMESTAMP", "ENDPOINT", "REVISION", "MESSAGE")
@@ -80,7 +80,7 @@ def identity() -> None:
 @no_headers_option
 def identity_list(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the identities with what their pods have in common."""
-    from enforcer import show
+    from enforcer.commands import show
 
     found = show.mappings(ask(run_dir, {"command": "identities"}).get("identities"))
     heads = ("ID", "TENANT", "PODS", "LABELS")

@@ -177,8 +177,8 @@ def observe(
 def _printed(
     found: Iterable[Json], output: str, style: Style, *, heads: bool, follow: bool
 ) -> Iterator[str]:
+    from enforcer.commands.show import columns
     from enforcer.observe import lines
-    from enforcer.show import columns
 
     if output == "table" and not follow:
         rows = [lines.heads(style)] if heads else []
@@ -201,7 +201,7 @@ def _printed(
 
 
 def _stream(run_dir: Path, last: int, *, follow: bool) -> Iterator[Json]:
-    from enforcer import control
+    from enforcer.answers import control
 
     request = {"command": "flows", "last": last, "follow": follow}
     yield from control.stream(run_dir, request)

@@ -23,7 +23,7 @@ def listing() -> None:
 @no_headers_option
 def list_nodes(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the nodes of the cluster, and how many flows the agent of this one keeps."""
-    from enforcer import show
+    from enforcer.commands import show
 
     found = show.mappings(ask(run_dir, {"command": "nodes"}).get("nodes"))
     heads = ("NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS", "ADDRESSES")
@@ -36,7 +36,7 @@ def list_nodes(run_dir: Path, output: str, no_headers: bool) -> None:
 @no_headers_option
 def list_namespaces(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the namespaces of the flows that are remembered, with tenant, flows and drops."""
-    from enforcer import show
+    from enforcer.commands import show
 
     found = show.mappings(ask(run_dir, {"command": "namespaces"}).get("namespaces"))
     keys = ("namespace", "tenant", "flows", "dropped")

@@ -14,11 +14,11 @@ from enforcer.commands.options import (
     pin_dir_option,
     run_dir_option,
 )
-from enforcer.start import StartMode
-from generators.protocols import TUNNEL_PORTS
+from enforcer.policy.start import StartMode
+from generators.reachability.protocols import TUNNEL_PORTS
 
 if TYPE_CHECKING:
-    from enforcer.contexts import Contexts
+    from enforcer.observe.contexts import Contexts
 
 
 @click.group()
@@ -137,10 +137,10 @@ def run_agent(
         raise Usage("objects come from --manifests or from --kubeconfig; give one of them")
     scraped_at = _address(metrics_listen) if metrics_listen else None
     contexts = _contexts(metrics_context)
-    from enforcer.agent import Settings
-    from enforcer.maps import map_sizes
+    from enforcer.agent.loop import Settings
+    from enforcer.agent.watcher import USUAL_NAMES
+    from enforcer.datapath.maps import map_sizes
     from enforcer.process import run
-    from enforcer.watcher import USUAL_NAMES
 
     usual = USUAL_NAMES if manifests is None or cni_conf_dir is not None else ()
     settings = Settings(
@@ -165,7 +165,7 @@ def run_agent(
 
 
 def _contexts(values: tuple[str, ...]) -> Contexts:
-    from enforcer.contexts import Context, Contexts
+    from enforcer.observe.contexts import Context, Contexts
 
     named = [name.strip() for value in values for name in value.split(",")]
     for name in named:
@@ -193,9 +193,9 @@ def uninstall(
     """Take the CNI plugin from the node, detach everything that is pinned below --pin-dir, and
     remove the pins: enforcement ends.
     """
-    from enforcer import attach
-    from enforcer.agent import unused
+    from enforcer.agent.loop import unused
     from enforcer.cni import install, running
+    from enforcer.datapath import attach
 
     with unused(pin_dir):
         places = running.places(cni_conf_dir, cni_bin_dir, run_dir)

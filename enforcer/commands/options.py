@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from enforcer.control import DEFAULT_RUN_DIR, Answer
+from enforcer.answers.control import DEFAULT_RUN_DIR, Answer
 from generators.errors import RingfenceError
 
 DEFAULT_PIN_DIR = Path("/sys/fs/bpf/ringfence")
@@ -44,7 +44,7 @@ class Usage(RingfenceError):
 
 def ask(run_dir: Path, request: Mapping[str, object]) -> Answer:
     """The agent's answer, all parts of it; its refusal ends the command."""
-    from enforcer import control
+    from enforcer.answers import control
 
     answer = control.gather(run_dir, request)
     if answer.get("error"):

@@ -45,7 +45,7 @@ def policy_get(name: str, run_dir: Path, output: str) -> None:
 @output_option
 def policy_wait(revision: int, run_dir: Path, timeout: float, output: str) -> None:
     """Wait until every endpoint here has a revision; exit 1 with those that lag behind."""
-    from enforcer import show
+    from enforcer.commands import show
 
     request = {"command": "policy-wait", "revision": revision, "timeout": timeout}
     found = ask(run_dir, request)
@@ -68,7 +68,7 @@ def policy_wait(revision: int, run_dir: Path, timeout: float, output: str) -> No
 @no_headers_option
 def policy_selectors(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the selectors in use: endpoints that use each, pods and identities that it means."""
-    from enforcer import show
+    from enforcer.commands import show
 
     found = show.mappings(ask(run_dir, {"command": "selectors"}).get("selectors"))
     heads = ("SELECTOR", "USERS", "PODS", "IDENTITIES")

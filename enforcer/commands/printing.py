@@ -25,7 +25,7 @@ def emit(output: str, document: object, table: Callable[[], str]) -> None:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, headers: bool) -> str:
     """Columns under their heads; lists in a cell are joined by commas, nothing is a dash."""
-    from enforcer.show import columns
+    from enforcer.commands.show import columns
 
     listed = [[cell(value) for value in row] for row in rows]
     return columns([*([list(heads)] if headers else []), *listed])

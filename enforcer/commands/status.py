@@ -19,7 +19,7 @@ EXIT_NO = 1
 @output_option
 def status(run_dir: Path, verbose: bool, output: str) -> None:
     """Say what the agent enforces, what it does not and why; exit 1 if anything is wrong."""
-    from enforcer import show
+    from enforcer.commands import show
 
     answer = ask(run_dir, {"command": "status"})
     emit(output, answer, lambda: show.status_text(answer, verbose=verbose))
@@ -38,7 +38,7 @@ def audit() -> None:
 @no_headers_option
 def audit_report(run_dir: Path, output: str, no_headers: bool) -> None:
     """List what would be dropped: who, whom, which port, and who would refuse."""
-    from enforcer import show
+    from enforcer.commands import show
 
     found = ask(run_dir, {"command": "audit"})
     flows, totals = show.mappings(found.get("flows")), show.mappings(found.get("totals"))
@@ -66,7 +66,7 @@ def audit_report(run_dir: Path, output: str, no_headers: bool) -> None:
 )
 def sysdump(run_dir: Path, output_file: Path | None) -> None:
     """Write one archive for a bug report: every answer of the agent, no secrets."""
-    from enforcer.sysdump import collect
+    from enforcer.answers.sysdump import collect
 
     path = collect(run_dir, output_file)
     click.echo(path)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from enforcer.answers.control import DEFAULT_RUN_DIR
 from enforcer.commands.options import Usage, ask, run_dir_option
 from enforcer.commands.printing import emit
-from enforcer.control import DEFAULT_RUN_DIR
 from generators.commands.trace import trace as offline
 
 EXIT_NO = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
-from enforcer.flows import DropReason
+from enforcer.datapath.flows import DropReason
 from enforcer.observe.names import Match
 from enforcer.observe.shape import (
     EVENT_DROP,

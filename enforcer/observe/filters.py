@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 
-from enforcer.flows import DropReason
+from enforcer.datapath.flows import DropReason
 from enforcer.observe import fields
 from enforcer.observe.fields import End, Event, Json
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import POLICY_DENY, RESERVED, TCP_FLAGS
 from generators.errors import RingfenceError
-from generators.verdicts import Verdict
+from generators.reachability.verdicts import Verdict
 
 Predicate = Callable[[Json], bool]
 EndTest = Callable[[Json, End], bool]

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from enforcer.calls import Serving
-from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason
-from enforcer.state import State
-from enforcer.tables import (
+from enforcer.agent.state import State
+from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason
+from enforcer.policy.services import Serving
+from enforcer.policy.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
     AddressEntry,
@@ -24,8 +24,8 @@ from enforcer.tables import (
     Tables,
 )
 from generators.objects import Direction, NetworkPolicy, Pod, Workload
-from generators.origins import origin_of
-from generators.verdicts import Verdict
+from generators.reachability.origins import origin_of
+from generators.reachability.verdicts import Verdict
 
 IDENTITY_WORLD = 2
 REMEMBERED = 4096

@@ -13,10 +13,10 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from enforcer.flows import DropReason, EventFlag, FlowRecord
+from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord
 from enforcer.observe.names import IDENTITY_WORLD, Party, Seen, Speaker
-from enforcer.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE
-from generators.verdicts import Verdict
+from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE
+from generators.reachability.verdicts import Verdict
 
 Flow = dict[str, object]
 """A flow as JSON: only dicts, lists, strings, numbers and booleans inside."""

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from enforcer.changes import (
+from enforcer.agent.state import Source
+from enforcer.policy.changes import (
     ConfigChange,
     InputChange,
     NamespaceChange,
@@ -31,8 +32,8 @@ from enforcer.sources.readers import PodReader, Problems, Reader
 from enforcer.sources.record import Record, nobody_is_kept_apart
 from enforcer.sources.supply import Health, Seen, Taken
 from enforcer.sources.tenants import AgentTenants
-from enforcer.state import Source
 from generators.cluster import pod_ranges
+from generators.isolation.record import is_shard_name
 from generators.kube.client import EVERYTHING, Client, Scope
 from generators.kube.documents import Document
 from generators.kube.reflector import Reflector, Timing
@@ -57,7 +58,6 @@ from generators.objects import (
     Pod,
     Service,
 )
-from generators.record import is_shard_name
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.changes import NOTHING, InputChange, Inputs, between
-from enforcer.control import manifests_digest
+from enforcer.agent.state import Source
+from enforcer.answers.control import manifests_digest
+from enforcer.policy.changes import NOTHING, InputChange, Inputs, between
 from enforcer.sources.inotify import FolderWatch
 from enforcer.sources.supply import Health, Seen, Taken
 from enforcer.sources.tenants import AgentTenants
-from enforcer.state import Source
 from generators.cluster import Cluster, from_record
 from generators.errors import InputError, Problem, RingfenceError
 from generators.manifests import Documents, merge, read_bytes

@@ -7,9 +7,9 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from enforcer.agent.state import Board
 from enforcer.sources.supply import Supply
 from enforcer.sources.tenants import AgentTenants
-from enforcer.state import Board
 from generators.tenants.last_good import LastGood
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def open_supply(
 
 def open_notices(board: Board, node: str, kubeconfig: Path | None) -> Callable[[Event], None]:
     """What tells, until told to stop."""
-    from enforcer.notices import Notices
+    from enforcer.agent.notices import Notices
 
     return Notices(board, _client(kubeconfig), node).run
 

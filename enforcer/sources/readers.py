@@ -15,7 +15,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from enforcer.endpoints import INTERFACE_ANNOTATION
+from enforcer.policy.endpoints import INTERFACE_ANNOTATION
 from generators.addresses import parse_address
 from generators.errors import InputError
 from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text

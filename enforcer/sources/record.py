@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from generators.isolation.record import RecordEntry, parse_entry
 from generators.kube.resources import Key
 from generators.objects import ConfigMap, Namespace
-from generators.record import RecordEntry, parse_entry
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 

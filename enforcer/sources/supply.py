@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from enforcer.changes import InputChange
-from enforcer.state import Source
+from enforcer.agent.state import Source
+from enforcer.policy.changes import InputChange
 
 
 @dataclass(frozen=True, slots=True)

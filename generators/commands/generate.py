@@ -19,9 +19,9 @@ from generators.commands.inputs import (
 from generators.output import Output, notes, output_option, structured, warn
 
 if TYPE_CHECKING:
+    from generators.isolation.plan import Change, Wanted
     from generators.manifests import Document, Documents
     from generators.objects import Namespace, NetworkPolicy
-    from generators.plan import Change, Wanted
     from generators.tenants.model import TenantConfig
 
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 def generate(config_file: Path, files: tuple[str, ...]) -> None:
     """Print the labelled Namespaces and the generated NetworkPolicies as YAML for kubectl apply."""
     from generators.cluster import declared_namespaces, known_nodes
+    from generators.isolation.plan import wanted_by_name
     from generators.manifests import Documents, read, to_yaml
     from generators.objects import NAME_LABEL, Namespace
-    from generators.plan import wanted_by_name
     from generators.tenants.assignment import assign_by_name
 
     config = load_config(config_file)
@@ -104,8 +104,8 @@ def plan(
     In a live cluster the record counts as the controller keeps it, and the connections that pass
     today and would not are listed; for files, where --observed asks for them.
     """
-    from generators.consequences import consequences
-    from generators.plan import plan as make_plan
+    from generators.isolation.consequences import consequences
+    from generators.isolation.plan import plan as make_plan
 
     kubeconfig = one_source(files, kubeconfig)
     config = load_config(config_file)
@@ -147,10 +147,10 @@ def _planned(
     kubeconfig: str | None,
 ) -> _Planned:
     from generators.cluster import declared_namespaces, known_nodes
+    from generators.isolation.plan import wanted_of
+    from generators.isolation.record import RecordEntry
     from generators.live import in_force, read_live, tenants_live, wanted_live
     from generators.manifests import read
-    from generators.plan import wanted_of
-    from generators.record import RecordEntry
     from generators.tenants.assignment import assign_by_name
 
     live = kubeconfig is not None
@@ -179,11 +179,17 @@ def _planned(
 def _compared(config: TenantConfig, found: _Planned, observed_file: TextIO | None) -> Iterable[str]:
     """The cluster as it is beside the cluster as it would be."""
     from generators.cluster import from_objects, from_record
-    from generators.cuts import cuts, observed_flows, selections, sentences
-    from generators.isolation import is_ours
+    from generators.isolation.policies import is_ours
     from generators.live import cluster_under
-    from generators.matrix import EVALUATE, PortProtocol, answer, declared_ports, questions
     from generators.objects import Namespace
+    from generators.reachability.cuts import cuts, observed_flows, selections, sentences
+    from generators.reachability.matrix import (
+        EVALUATE,
+        PortProtocol,
+        answer,
+        declared_ports,
+        questions,
+    )
 
     documents, former = found.documents, found.former
     if found.live:
@@ -227,7 +233,7 @@ def _nobodys(
 
 def _effects(former: TenantConfig, config: TenantConfig, found: _Planned) -> dict[str, str]:
     """Namespace -> who reaches it from now on, where that changes."""
-    from generators.consequences import effect
+    from generators.isolation.consequences import effect
     from generators.objects import Namespace
 
     wanted = {w.item.name: w.item for w in found.wanted if isinstance(w.item, Namespace)}

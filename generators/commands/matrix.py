@@ -22,8 +22,8 @@ from generators.commands.inputs import (
 from generators.output import Output, on_terminal, output_option, progress, structured, warn
 
 if TYPE_CHECKING:
-    from generators.grid import Table
-    from generators.verdicts import Cell
+    from generators.reachability.grid import Table
+    from generators.reachability.verdicts import Cell
 
 _PIECES = 1000
 """Cells that are printed at once."""
@@ -72,7 +72,7 @@ def matrix(
     output: Output,
 ) -> None:
     """Print for each pair of pods, port and address family whether a connection passes."""
-    from generators import matrix as matrices
+    from generators.reachability import matrix as matrices
 
     kubeconfig = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, kubeconfig)
@@ -83,7 +83,7 @@ def matrix(
     assumed = assumed_of(cluster, (*asked.sources, *asked.destinations), strict)
     former = load_cluster(former_file, files, kubeconfig) if former_file is not None else None
     if former is None and engine == matrices.EVALUATE and Output(output) is Output.TABLE:
-        from generators.classes import table
+        from generators.reachability.classes import table
 
         _print_table(table(cluster, asked, progress))
         return
@@ -91,7 +91,7 @@ def matrix(
     if former is not None:
         cells = _changed(matrices.answer(engine, former, asked), cells)
     if Output(output) is Output.TABLE:
-        from generators.grid import table_of
+        from generators.reachability.grid import table_of
 
         _print_table(table_of(cells))
     elif Output(output) is Output.JSON:
@@ -109,7 +109,7 @@ def _changed(before: Iterable[Cell], after: Iterable[Cell]) -> Iterator[Cell]:
 
 
 def _print_table(table: Table) -> None:
-    from generators.grid import Style, grid_text
+    from generators.reachability.grid import Style, grid_text
 
     style = Style.COLOUR if on_terminal() else Style.PLAIN
     for text in grid_text(table, style, sys.stdout.encoding):

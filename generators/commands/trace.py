@@ -20,8 +20,8 @@ from generators.commands.inputs import (
 from generators.output import Output, output_option, structured
 
 if TYPE_CHECKING:
-    from generators.explain import EndNote, RuleNote, Trace
-    from generators.verdicts import Judgement
+    from generators.reachability.explain import EndNote, RuleNote, Trace
+    from generators.reachability.verdicts import Judgement
 
 EXIT_NO = 1
 _VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
@@ -60,9 +60,9 @@ def trace(
     (svc/NAMESPACE/NAME or its ClusterIP). PORT/PROTO is 80/TCP, 53/UDP, 9/SCTP; protocols
     without ports are ICMP, and IP/47 for any other number.
     """
-    from generators.explain import trace as explain
-    from generators.matrix import PortProtocol, single_question
-    from generators.reachability import Evaluator
+    from generators.reachability.explain import trace as explain
+    from generators.reachability.matrix import PortProtocol, single_question
+    from generators.reachability.reference import Evaluator
 
     kubeconfig = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, kubeconfig)
@@ -82,7 +82,7 @@ def trace(
 def lines(found: Trace) -> Iterator[str]:
     """A trace for people."""
     cell = found.cell
-    from generators.protocols import port_text
+    from generators.reachability.protocols import port_text
 
     asked = port_text(cell.port, cell.protocol)
     yield f"{cell.source} -> {cell.destination} {asked} ({cell.family})"
@@ -141,7 +141,7 @@ def _side_lines(title: str, judgement: Judgement, rules: tuple[RuleNote, ...]) -
 
 def document(found: Trace) -> dict[str, object]:
     """A trace as plain values: a cell of the matrix and its stages."""
-    from generators.matrix import cell_document
+    from generators.reachability.matrix import cell_document
 
     return {
         **cell_document(found.cell),
@@ -158,7 +158,7 @@ def document(found: Trace) -> dict[str, object]:
 
 
 def _service_document(found: Trace) -> dict[str, object]:
-    from generators.matrix import judgement_document
+    from generators.reachability.matrix import judgement_document
 
     return {
         "name": found.service,

@@ -19,8 +19,8 @@ from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.documents import Document
 from generators.kube.resources import EVENTS, Key
-from generators.logs import event
 from generators.objects import Namespace
+from generators.process.logs import event
 
 QUIET_SECONDS = 60.0
 LONGEST_NOTE = 1024

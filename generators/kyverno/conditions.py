@@ -17,9 +17,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TypeAlias
 
-from generators.kyverno import patterns, versions, wildcards
+from generators.kyverno.language import patterns, versions, wildcards
+from generators.kyverno.language.quantities import SECOND, parse_duration, parse_quantity
 from generators.kyverno.model import Condition, ConditionOperator, Conditions
-from generators.kyverno.quantities import SECOND, parse_duration, parse_quantity
 from generators.kyverno.values import Value, compact, equal
 from generators.kyverno.variables import Scope, Strictness, fill
 

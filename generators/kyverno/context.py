@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from generators.kyverno import expressions
-from generators.kyverno.expressions import Missing
 from generators.kyverno.failures import LookupFailed, RuleFailure
-from generators.kyverno.functions import Surroundings
 from generators.kyverno.guard import GuardedLookups
+from generators.kyverno.language import expressions
+from generators.kyverno.language.expressions import Missing
+from generators.kyverno.language.functions import Surroundings
 from generators.kyverno.model import (
     ApiCallEntry,
     ConfigMapEntry,

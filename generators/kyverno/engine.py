@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from generators.kyverno import mutation, wildcards
+from generators.kyverno import mutation
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Clock, Scope, World, chooser, scope_for, wall_clock
 from generators.kyverno.failures import RuleFailure
-from generators.kyverno.functions import Meter, Surroundings, never
 from generators.kyverno.generation import Wanted, wanted_objects
 from generators.kyverno.guard import GuardedLookups, Limits, check_change, check_write
+from generators.kyverno.language import wildcards
+from generators.kyverno.language.functions import Meter, Surroundings, never
 from generators.kyverno.matching import mismatch, selector_mismatch, selector_pattern
 from generators.kyverno.model import (
     ApplyRules,

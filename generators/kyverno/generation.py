@@ -14,8 +14,8 @@ from hashlib import sha256
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Scope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
-from generators.kyverno.functions import ELEMENT_STEPS
 from generators.kyverno.guard import Limits, check_write
+from generators.kyverno.language.functions import ELEMENT_STEPS
 from generators.kyverno.matching import expanded, selector_pattern
 from generators.kyverno.model import (
     Clone,

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
-from generators.kyverno import wildcards
 from generators.kyverno.failures import NotAllowed
+from generators.kyverno.language import wildcards
 from generators.kyverno.requests import Lookups
 from generators.kyverno.values import (
     CLUSTER_SCOPED,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from generators.kyverno import wildcards
 from generators.kyverno.failures import BadPatch
+from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
     Combine,
     Filter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from generators.kyverno.language.wildcards import has_wildcard
 from generators.kyverno.model import (
     Combine,
     Filter,
@@ -12,7 +13,6 @@ from generators.kyverno.model import (
     SelectorPattern,
     Subject,
 )
-from generators.kyverno.wildcards import has_wildcard
 from generators.manifests.fields import Cursor
 from generators.objects import Operator, Requirement
 

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from generators.errors import InputError
-from generators.kyverno import anchors, expressions, jsonpatches, merging
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Scope
 from generators.kyverno.failures import BadExpression, BadPatch, UnresolvedVariable
-from generators.kyverno.functions import ELEMENT_STEPS
+from generators.kyverno.language import expressions
+from generators.kyverno.language.functions import ELEMENT_STEPS
 from generators.kyverno.model import ForEachPatch, Order, Patch, Template
+from generators.kyverno.patches import anchors, jsonpatches, merging
 from generators.kyverno.values import Document, Value, key_of, mapping, plain, text
 from generators.kyverno.variables import fill, fill_text, substitute
 from generators.manifests import names

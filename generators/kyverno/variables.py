@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from generators.kyverno.expressions import Missing
 from generators.kyverno.failures import BadExpression, UnresolvedVariable
+from generators.kyverno.language.expressions import Missing
 from generators.kyverno.model import Template
 from generators.kyverno.values import MAX_TEXT, Path, Value, copy, text
 

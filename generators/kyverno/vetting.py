@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.guard import Limits, check_write
+from generators.kyverno.language.wildcards import has_wildcard
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import (
     Clone,
@@ -34,7 +35,6 @@ from generators.kyverno.values import (
     split_api_version,
     string,
 )
-from generators.kyverno.wildcards import has_wildcard
 
 _VARIABLES = ("{{", "$(")
 

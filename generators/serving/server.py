@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from generators.logs import event
+from generators.process.logs import event
 from generators.serving.connections import (
     INCOMPLETE,
     Connection,

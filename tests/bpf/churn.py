@@ -23,14 +23,14 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
-from enforcer import loader
-from enforcer.changes import Inputs
-from enforcer.compile import Compiler
-from enforcer.delays import Tally
-from enforcer.flows import VERDICTS
-from enforcer.maps import Maps
-from enforcer.tables import Dir
-from enforcer.writer import Kernel, Writer
+from enforcer.agent.delays import Tally
+from enforcer.agent.writer import Kernel, Writer
+from enforcer.compiler.compile import Compiler
+from enforcer.datapath import loader
+from enforcer.datapath.flows import VERDICTS
+from enforcer.datapath.maps import Maps
+from enforcer.policy.changes import Inputs
+from enforcer.policy.tables import Dir
 from generators.cluster import Cluster
 from generators.objects import (
     NAME_LABEL,
@@ -47,9 +47,9 @@ from generators.objects import (
     SliceEndpoint,
     SlicePort,
 )
+from generators.reachability.verdicts import Verdict
 from generators.selectors import labels_selector
 from generators.tenants.model import Grant, Port, SharedComponent, Tenant, TenantConfig
-from generators.verdicts import Verdict
 from tests.testbed.waiting import ending, patience
 
 HERE = "here"
@@ -70,7 +70,7 @@ def widened(pin_dir: Path, widen: int, source: Path | None = None) -> Path:
         types = text / "lib" / "types.h"
         types.write_text(f"#define RINGFENCE_WIDEN {widen}\n{types.read_text()}")
         code = (
-            "import sys; from pathlib import Path; from enforcer import loader; "
+            "import sys; from pathlib import Path; from enforcer.datapath import loader; "
             "loader.source_dir = lambda: Path(sys.argv[1]); print(loader.load(Path(sys.argv[2])))"
         )
         pin_dir.mkdir(mode=0o700)

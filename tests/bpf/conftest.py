@@ -8,7 +8,7 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer import attach, loader
+from enforcer.datapath import attach, loader
 from tests.bpf.veth import Veth, opened
 
 

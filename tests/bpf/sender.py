@@ -13,7 +13,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from enforcer import kernel
+from enforcer.datapath import kernel
 
 REPEAT = 400
 """Runs of one frame for each system call."""

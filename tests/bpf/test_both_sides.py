@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from scapy.packet import Packet
 
-from enforcer.flows import DropReason
-from enforcer.tables import (
+from enforcer.datapath.flows import DropReason
+from enforcer.policy.tables import (
     PEER_TENANT,
     AddressEntry,
     AddressFlag,
@@ -18,7 +18,7 @@ from enforcer.tables import (
     EndpointFlag,
     PolicyKey,
 )
-from generators.services import Backend, ServiceKey
+from generators.reachability.services import Backend, ServiceKey
 from tests.bpf.veth import (
     ADDRESSES,
     ISOLATED,

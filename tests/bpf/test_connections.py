@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from enforcer import kernel, layout
-from enforcer.connections import Connection, ConnectionFlag
-from enforcer.flows import DropReason, EventFlag, ForwardReason
-from enforcer.tables import Dir, EndpointFlag, PolicyKey
+from enforcer.datapath import kernel, layout
+from enforcer.datapath.connections import Connection, ConnectionFlag
+from enforcer.datapath.flows import DropReason, EventFlag, ForwardReason
+from enforcer.policy.tables import Dir, EndpointFlag, PolicyKey
 from tests.bpf.veth import (
     ISOLATED,
     ISOLATED_BOTH,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from scapy.layers.inet import IP
 
-from enforcer import kernel
-from enforcer.flows import DropReason, EventFlag, ForwardReason
-from enforcer.tables import Dir, EndpointFlag
-from generators.verdicts import Verdict
+from enforcer.datapath import kernel
+from enforcer.datapath.flows import DropReason, EventFlag, ForwardReason
+from enforcer.policy.tables import Dir, EndpointFlag
+from generators.reachability.verdicts import Verdict
 from tests.bpf.veth import (
     GROUP,
     ISOLATED,

@@ -9,8 +9,8 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import AddressEntry, EndpointFlag
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import AddressEntry, EndpointFlag
 from tests.bpf.veth import ADDRESSES, ISOLATED_BOTH, NODE, PEER, POD, READY, Veth, ip, udp
 
 pytestmark = pytest.mark.bpf

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import EndpointFlag, Tables
-from generators.verdicts import Verdict
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import EndpointFlag, Tables
+from generators.reachability.verdicts import Verdict
 from tests.bpf.veth import PEER, POD, READY, Veth, echo, ip, tcp, udp
 
 pytestmark = pytest.mark.bpf

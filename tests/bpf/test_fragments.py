@@ -7,7 +7,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
-from enforcer.flows import DropReason, ForwardReason
+from enforcer.datapath.flows import DropReason, ForwardReason
 from tests.bpf.veth import (
     ISOLATED,
     PEER,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from enforcer import kernel, layout
+from enforcer.datapath import kernel, layout
 from tests.bpf.test_connections import own_connections
 from tests.bpf.veth import OTHER, OWN_TENANT, POD, WALLED, Veth, ip, tcp, tcp_back
 

@@ -13,7 +13,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 from scapy.packet import Packet, Raw
 
-from enforcer.flows import DropReason
+from enforcer.datapath.flows import DropReason
 from tests.bpf.veth import (
     ISOLATED,
     PEER,

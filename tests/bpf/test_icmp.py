@@ -17,8 +17,8 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import CidrEntry, CidrFlag
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import CidrEntry, CidrFlag
 from tests.bpf.veth import (
     ISOLATED,
     ISOLATED_BOTH,

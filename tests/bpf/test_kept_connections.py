@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import EndpointFlag
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import EndpointFlag
 from tests.bpf.veth import (
     ISOLATED_BOTH,
     OWN_TENANT,

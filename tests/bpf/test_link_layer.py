@@ -21,8 +21,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, LLC, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import EndpointFlag
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import EndpointFlag
 from tests.bpf.veth import (
     ISOLATED,
     ISOLATED_BOTH,

@@ -7,7 +7,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 
-from enforcer.flows import DropReason
+from enforcer.datapath.flows import DropReason
 from tests.bpf.veth import ISOLATED, PEER, POD, READY, Veth, ethernet, inward, ip, tcp
 
 pytestmark = pytest.mark.bpf

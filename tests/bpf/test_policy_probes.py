@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import (
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import (
     PEER_ANY,
     PEER_CIDR,
     PEER_TENANT,
@@ -19,7 +19,7 @@ from enforcer.tables import (
     PolicyKey,
     RangeKey,
 )
-from generators.verdicts import Verdict
+from generators.reachability.verdicts import Verdict
 from tests.bpf.veth import (
     ADDRESSES,
     GROUP,

@@ -20,12 +20,12 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet as Layers
 from scapy.packet import Raw
 
-from enforcer.flows import DropReason, FlowRecord, ForwardReason
-from enforcer.interpret import Packet, judge
-from enforcer.tables import CidrEntry, Dir, EndpointFlag, PolicyKey, RangeKey, Tables
-from generators.protocols import PORT_PROTOCOLS
-from generators.services import Backend, ServiceKey
-from generators.verdicts import Verdict
+from enforcer.datapath.flows import DropReason, FlowRecord, ForwardReason
+from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.tables import CidrEntry, Dir, EndpointFlag, PolicyKey, RangeKey, Tables
+from generators.reachability.protocols import PORT_PROTOCOLS
+from generators.reachability.services import Backend, ServiceKey
+from generators.reachability.verdicts import Verdict
 from tests.bpf.veth import (
     GROUP,
     ISOLATED_BOTH,

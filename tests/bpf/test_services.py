@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 from scapy.packet import Packet
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import (
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import (
     PEER_CIDR,
     SERVICE_BACKENDS,
     AddressEntry,
@@ -17,7 +17,7 @@ from enforcer.tables import (
     EndpointFlag,
     PolicyKey,
 )
-from generators.services import Backend, ServiceKey
+from generators.reachability.services import Backend, ServiceKey
 from tests.bpf.veth import (
     ADDRESSES,
     GROUP,

@@ -9,7 +9,7 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
-from enforcer.flows import DropReason, ForwardReason
+from enforcer.datapath.flows import DropReason, ForwardReason
 from tests.bpf.veth import (
     LOCAL,
     NODE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import (
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import (
     IDENTITY_REMOTE_NODE,
     PEER_ANY,
     PEER_TENANT,
@@ -18,7 +18,7 @@ from enforcer.tables import (
     PolicyKey,
     RangeKey,
 )
-from generators.verdicts import Verdict
+from generators.reachability.verdicts import Verdict
 from tests.bpf.veth import (
     GROUP,
     OTHER,

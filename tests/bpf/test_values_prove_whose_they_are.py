@@ -11,8 +11,8 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer import loader
-from enforcer.proof import proof, proven, slot
+from enforcer.datapath import loader
+from enforcer.datapath.proof import proof, proven, slot
 from tests.bpf import churn
 
 WIDEN = 8

@@ -21,10 +21,10 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from enforcer import kernel
-from enforcer.flows import DropReason, FlowReader, FlowRecord, ForwardReason, reason_of
-from enforcer.maps import Maps, Statistic, diff
-from enforcer.tables import (
+from enforcer.datapath import kernel
+from enforcer.datapath.flows import DropReason, FlowReader, FlowRecord, ForwardReason, reason_of
+from enforcer.datapath.maps import Maps, Statistic, diff
+from enforcer.policy.tables import (
     PEER_TENANT,
     AddressEntry,
     CidrEntry,
@@ -36,7 +36,7 @@ from enforcer.tables import (
     RangeKey,
     Tables,
 )
-from generators.services import Backend, ServiceKey
+from generators.reachability.services import Backend, ServiceKey
 
 LOOPBACK = 1
 """A test run wants an interface that exists; nothing is attached to it."""

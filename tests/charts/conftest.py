@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from enforcer.lab.api import container
 from generators.errors import MachineLacks
+from lab.api import container
 from tests.charts.helm import Helm, Major
 from tests.testbed import build, fixtures
 from tests.testbed.fixtures import api

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from enforcer.lab import netns
+from lab import netns
 
 PORT = 9001
 IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75

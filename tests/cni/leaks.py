@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from enforcer.lab import netns
-from enforcer.lab.names import Wire
+from lab import netns
+from lab.names import Wire
 from tests.testbed.waiting import eventually, patience
 
 PORT = 9000

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.cni import conflist, install
-from enforcer.lab.names import NETNS_ROOT, Wire
+from lab.names import NETNS_ROOT, Wire
 
 DEADLINE = 60
 CRI_O = ("ADD", "CHECK", "CHECK", "DEL cached", "DEL", "DEL")

@@ -18,12 +18,13 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
-from enforcer import attach, control
-from enforcer.attachments import Attachment, Attachments
+from enforcer.agent.attachments import Attachment, Attachments
+from enforcer.answers import control
 from enforcer.cni import install
-from enforcer.lab import netns, network
-from enforcer.lab.names import NETNS_ROOT, Wire
-from generators.record import RecordEntry, record_documents
+from enforcer.datapath import attach
+from generators.isolation.record import RecordEntry, record_documents
+from lab import netns, network
+from lab.names import NETNS_ROOT, Wire
 from tests.cni.runtime import Result, Runtime, result
 from tests.testbed.waiting import ended, eventually, kill
 

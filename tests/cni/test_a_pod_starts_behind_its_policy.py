@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import attach, control, loader
+from enforcer.answers import control
 from enforcer.cni import conflist
-from enforcer.lab import netns
-from enforcer.lab.names import NETNS_ROOT
+from enforcer.datapath import attach, loader
+from lab import netns
+from lab.names import NETNS_ROOT
 from tests.cni.node import CONFLIST, Node, deny_ingress, pod, reaches, started
 from tests.testbed.waiting import eventually, kill, patience
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.attachments import FILE, Attachment, Attachments
+from enforcer.agent.attachments import FILE, Attachment, Attachments
 
 DEVICES = {2: "veth2 aa", 3: "veth3 bb", 4: "veth4 cc"}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import netns
-from enforcer.lab.names import NETNS_ROOT
+from lab import netns
+from lab.names import NETNS_ROOT
 from tests.cni.library import Library, Sandbox
 from tests.cni.node import Node, deny_ingress, pod, reaches
 from tests.cni.runtime import PLUGINS, Chain, Result, conflist_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab.names import NETNS_ROOT, Wire
+from lab.names import NETNS_ROOT, Wire
 from tests.cni.datagrams import Datagram, Listeners, listening
 from tests.cni.node import Node, pod, tenants
 from tests.testbed.waiting import eventually

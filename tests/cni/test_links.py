@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import links
-from enforcer.attachments import device_of
-from enforcer.cni import results
-from enforcer.lab import netns, network
-from enforcer.lab.names import NETNS_ROOT, Wire
-from enforcer.links import VETH, Link, looks_like_pod
-from enforcer.watcher import USUAL_NAMES
+from enforcer.agent import sandboxes
+from enforcer.agent.attachments import device_of
+from enforcer.agent.watcher import USUAL_NAMES
+from enforcer.datapath import links
+from enforcer.datapath.links import VETH, Link, looks_like_pod
+from lab import netns, network
+from lab.names import NETNS_ROOT, Wire
 
 Names = Callable[[str], str]
 
@@ -114,7 +114,7 @@ RECORD = {
     ["", "[]", "{}", '{"cniArgs": 3}', json.dumps({**RECORD, "result": {"ips": [{}]}})],
 )
 def test_a_record_that_makes_no_sense_says_nothing(text: str) -> None:
-    assert results.parse(text) is None
+    assert sandboxes.parse(text) is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_record_that_makes_no_sense_says_nothing(text: str) -> None:
     ],
 )
 def test_a_record_speaks_for_just_one_pod(key: str, uid: str, ip: str, found: bool) -> None:
-    recorded = results.parse(json.dumps(RECORD))
+    recorded = sandboxes.parse(json.dumps(RECORD))
     assert recorded is not None
     assert recorded.is_of(key, uid, frozenset({ip})) is found
 
@@ -145,7 +145,7 @@ def test_the_runtimes_record_says_where_a_pod_is(
         add_address(first.netns, second.addresses[0])
         with netns.inside(node), links.netlink() as asked:
             found = asked.links()
-            located = results.locate(tmp_path, "t1/a", "u", frozenset({"10.9.0.2"}), found)
+            located = sandboxes.locate(tmp_path, "t1/a", "u", frozenset({"10.9.0.2"}), found)
         assert located == {link.name: link.ifindex for link in found}[second.interface]
 
 

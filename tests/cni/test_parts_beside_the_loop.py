@@ -11,13 +11,13 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer.beside import Part
+from enforcer.agent.beside import Part
+from enforcer.agent.state import Board, State
+from enforcer.agent.watcher import Watcher
 from enforcer.cni import install, namespaces
 from enforcer.cni.install import Places
 from enforcer.cni.namespaces import Strictness
-from enforcer.lab import netns
-from enforcer.state import Board, State
-from enforcer.watcher import Watcher
+from lab import netns
 from tests.cni.node import CONFLIST
 from tests.testbed.waiting import eventually
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import attach, loader
-from enforcer.lab import netns
-from enforcer.lab.names import Wire
-from enforcer.start import StartMode
+from enforcer.datapath import attach, loader
+from enforcer.policy.start import StartMode
 from generators.labels import MODE_ANNOTATION
+from lab import netns
+from lab.names import Wire
 from tests.cni.datagrams import Datagram, Listeners, listening
 from tests.cni.node import Node, namespace, pod, started, tenants
 from tests.testbed.waiting import eventually, patience

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import attach, loader
-from enforcer.lab import netns
-from enforcer.lab.names import Wire
+from enforcer.datapath import attach, loader
+from lab import netns
+from lab.names import Wire
 from tests.cni.leaks import flooding
 from tests.cni.node import Node, deny_ingress, pod, started
 from tests.testbed.waiting import eventually

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.request import urlopen
 
+from generators.isolation.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
 from generators.kube.client import Client, PatchKind, Scope
 from generators.kube.documents import Document, key_of, mapping, strings, text
 from generators.kube.errors import NotFound
@@ -29,7 +30,6 @@ from generators.kube.resources import (
     NETWORK_POLICIES,
     SERVICE_ACCOUNTS,
 )
-from generators.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
 from tests.controller.balancer import Balancer
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from generators.isolation.record import Basis, RecordEntry
 from generators.kube.errors import KubeError, ServerFailed
-from generators.record import Basis, RecordEntry
 from generators.tenants.assignment import Requester, assign, assign_by_name
 from generators.tenants.load import parse_tenants
 from tests.controller.cluster import TENANTS, Cluster, ControllerProcess

@@ -6,8 +6,8 @@ import pytest
 
 from generators.kube.documents import Document
 from generators.kube.lease import Standing
-from webhook.readiness import of_standby
-from webhook.reconcile import foreign_editors
+from webhook.controller.readiness import of_standby
+from webhook.controller.reconcile import foreign_editors
 
 
 def entry(manager: str, **fields: object) -> Document:

@@ -16,8 +16,8 @@ from generators.tenants.assignment import Requester
 from generators.tenants.load import load_tenants
 from tests.controller.cluster import POLICY, Cluster
 from tests.testbed.waiting import eventually
-from webhook import validate
 from webhook.review import Operation, Resource, Review
+from webhook.serving import validate
 
 pytestmark = pytest.mark.cluster
 Name = Callable[[str], str]

@@ -47,8 +47,8 @@ from tests.controller.cluster import (
 )
 from tests.testbed.processes import free_ports
 from tests.testbed.waiting import eventually
-from webhook.policies import PolicyBook
-from webhook.policy_crds import PolicyKinds
+from webhook.policies.book import PolicyBook
+from webhook.policies.crds import PolicyKinds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 SAMPLES = Path(__file__).parents[1] / "generators" / "kyverno" / "samples"

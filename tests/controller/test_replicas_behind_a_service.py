@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import netns
 from generators.kube.client import PatchKind, Scope
 from generators.kube.documents import Document, mapping, mappings
 from generators.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
+from lab import netns
 from tests.controller.cluster import SYSTEM, TENANTS, Cluster, ControllerProcess, Process
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually

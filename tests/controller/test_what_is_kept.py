@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from generators.isolation.record import RECORD_PREFIX, shard
 from generators.kube.client import PatchKind
 from generators.kube.documents import Document, meta_of, text
 from generators.kube.errors import AlreadyExists, Conflict, NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
 from generators.labels import MANAGED_BY, MANAGER
-from generators.record import RECORD_PREFIX, shard
 from generators.tenants.packed import GUARD_NAME
 from tests.controller.cluster import SYSTEM, Cluster, guarded
 from tests.testbed.waiting import eventually

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from generators.kyverno import functions, matchparsing, parsing, testing
+from generators.kyverno import matchparsing, parsing
+from generators.kyverno.language import functions
 from generators.kyverno.model import ConditionOperator
+from generators.kyverno.offline import testing
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs" / "kyverno.md").read_text()

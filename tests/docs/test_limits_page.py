@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.maps import CAPACITY, SIZES, Table, map_sizes
+from enforcer.datapath.maps import CAPACITY, SIZES, Table, map_sizes
 from generators.errors import Refused
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"

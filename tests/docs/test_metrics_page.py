@@ -12,14 +12,14 @@ from prometheus_client import CollectorRegistry
 from generators.kube.queue import QueueStats
 from generators.kube.reflector import ReflectorStats
 from tests.webhook.reviews import TENANTS
-from webhook.background.measures import Measures, Now
-from webhook.background.writing import Done
-from webhook.certificates import issue, new_authority, write_files
-from webhook.controller_metrics import ControllerMetrics, Moment
-from webhook.guard import GuardState
+from webhook.background.metrics import Measures, Now
+from webhook.background.writer import Done
+from webhook.controller.metrics import ControllerMetrics, Moment
+from webhook.registration.certificates import issue, new_authority, write_files
+from webhook.registration.guard import GuardState
 from webhook.reload import TenantFile
+from webhook.serving.state import load_state
 from webhook.settings import Settings
-from webhook.state import load_state
 
 Described = dict[str, tuple[str, tuple[str, ...]]]
 OURS = (

@@ -18,9 +18,9 @@ TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "docs" / "semantics.md"
 PAGES = (PAGE, *map(PAGE.with_name, ("consistency.md", "threats.md")))
 TOLD = (
-    "generators/test_protocols.py",
-    "generators/test_reachability.py",
-    "generators/test_services.py",
+    "generators/reachability/test_protocols.py",
+    "generators/reachability/test_reference.py",
+    "generators/reachability/test_services.py",
 )
 """Files whose every test is a rule that users have to know."""
 TRIED = (

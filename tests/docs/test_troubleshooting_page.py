@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.flows import DropReason
+from enforcer.datapath.flows import DropReason
 from enforcer.observe.lines import words
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -15,7 +15,7 @@ CHECKOUT = TESTS.parent
 PAGE = (CHECKOUT / "docs/troubleshooting.md").read_text()
 SOURCES = "\n".join(
     path.read_text()
-    for folder in ("generators", "webhook", "enforcer", "charts")
+    for folder in ("generators", "webhook", "enforcer", "lab", "charts")
     for path in sorted((CHECKOUT / folder).rglob("*"))
     if path.suffix in (".py", ".c", ".yaml", ".tpl")
 )
@@ -54,7 +54,7 @@ def section(heading: str) -> str:
 
 
 def test_the_table_of_drop_reasons_is_complete_and_right() -> None:
-    """tests/bpf/test_layout.py compares the same enumeration with the programs'."""
+    """tests/bpf/loading/test_layout.py compares the same enumeration with the programs'."""
     row = re.compile(r"^\| ([^|`]+) \| `(\w+)` \| (\d+) \| [^|]+ \| [^|]+ \|$", re.MULTILINE)
     found = {name: (said, int(number)) for said, name, number in row.findall(PAGE)}
     assert found == {reason.name: (words(reason.name), int(reason)) for reason in DropReason}

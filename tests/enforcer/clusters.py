@@ -31,9 +31,9 @@ from generators.objects import (
     Service,
     ServicePort,
 )
-from generators.protocols import NO_PORT
-from generators.reachability import EXTERNAL_PREFIX, Evaluator, Question, is_hairpin
-from generators.services import SERVICE_PREFIX
+from generators.reachability.protocols import NO_PORT
+from generators.reachability.reference import EXTERNAL_PREFIX, Evaluator, Question, is_hairpin
+from generators.reachability.services import SERVICE_PREFIX
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, Tenant, TenantConfig
 
 LABEL_KEY = "client"

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 
-from enforcer import attach, control
-from enforcer.lab import netns, network
-from enforcer.lab.names import PodNetwork, Wire
+from enforcer.answers import control
+from enforcer.datapath import attach
+from lab import netns, network
+from lab.names import PodNetwork, Wire
 from tests.testbed.waiting import ended, eventually, kill, patience
 
 NODE_NAME = "here"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import control
-from enforcer.show import mappings, status_text
-from generators.record import RecordEntry, record_documents
+from enforcer.answers import control
+from enforcer.commands.show import mappings, status_text
+from generators.isolation.record import RecordEntry, record_documents
 from tests.enforcer.node import Node, deny_ingress, stop
 from tests.testbed.waiting import patience
 

@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import Phase, given, settings
 
-from enforcer import testrun
-from enforcer.engine import Judge, answer, compile_nodes, maps
-from enforcer.interpret import Packet, judge
-from enforcer.tables import Dir
-from generators import reachability
+from enforcer.datapath import testrun
+from enforcer.datapath.engine import Judge, answer, compile_nodes, maps
+from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.tables import Dir
 from generators.addresses import family
-from generators.classes import evaluate
 from generators.cluster import Cluster
-from generators.protocols import WITH_PORTS
-from generators.reachability import Evaluator, Route
-from generators.verdicts import Reason
+from generators.reachability import reference
+from generators.reachability.classes import evaluate
+from generators.reachability.protocols import WITH_PORTS
+from generators.reachability.reference import Evaluator, Route
+from generators.reachability.verdicts import Reason
 from tests.enforcer.clusters import PORTS, clusters, questions
 
 
@@ -32,7 +32,7 @@ def test_compiled_entries_answer_every_question_as_the_evaluator_does(cluster: C
         assert found == wanted
 
 
-def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[reachability.Packet]]]:
+def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[reference.Packet]]]:
     """Every pod's call to every Service: as its node's programs see it, and at each backend."""
     names = Evaluator(cluster)
     for key in names.services:
@@ -42,7 +42,7 @@ def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[reachability
                 caller = names.at_address(pod.key, address)
                 if caller.pod is not pod or family(address) is not family(key.address):
                     continue
-                question = reachability.Packet(caller, called, key.protocol, key.port)
+                question = reference.Packet(caller, called, key.protocol, key.port)
                 found = [
                     replace(
                         question,
@@ -62,7 +62,7 @@ def check_calls(cluster: Cluster, judge_packet: Judge) -> None:
     names, nodes = Evaluator(cluster), compile_nodes(cluster)
     for pod, seen, backends in calls(cluster):
         answers = [names.egress(packet) for packet in backends]
-        wanted = reachability.worst(answers)
+        wanted = reference.worst(answers)
         node = nodes[names.pods[pod].node]
         found = judge_packet(node.tables, node.interfaces[pod], seen)
         # Nothing of an endpoint that is not isolated is looked up, so its own node goes unnamed.

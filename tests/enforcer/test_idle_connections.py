@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from enforcer import kernel, layout, loader
-from enforcer.lab import netns
-from generators.record import RecordEntry, record_documents
+from enforcer.datapath import kernel, layout, loader
+from generators.isolation.record import RecordEntry, record_documents
+from lab import netns
 from tests.enforcer.node import PORT, SILENCE_SECONDS, Node
 from tests.testbed.waiting import patience
 

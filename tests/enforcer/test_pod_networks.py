@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import netns
-from enforcer.lab.names import NODE_ADDRESSES, PodNetwork, Shape
-from generators.record import RecordEntry, record_documents
+from generators.isolation.record import RecordEntry, record_documents
+from lab import netns
+from lab.names import NODE_ADDRESSES, PodNetwork, Shape
 from tests.enforcer.node import NODE_NAME, PORT, Document, Node, deny_ingress
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from generators.addresses import Family
 from generators.cluster import Cluster, from_objects, from_record
 from generators.manifests import Documents, read_bytes
-from generators.matrix import PortProtocol, single_question
-from generators.reachability import Evaluator
+from generators.reachability.matrix import PortProtocol, single_question
+from generators.reachability.reference import Evaluator
+from generators.reachability.verdicts import Cell
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
-from generators.verdicts import Cell
 
 TENANTS = """
 apiVersion: ringfence.io/v1alpha1

@@ -30,7 +30,7 @@ RUNTIME = ("requirements.lock", "requirements-build.lock")
 TESTS = (*RUNTIME, "requirements-test.lock")
 ALL = (*TESTS, "requirements-testbed.lock")
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "tools/setup.sh")
-FOLDERS = ("generators", "webhook", "enforcer", "bpf", "examples")
+FOLDERS = ("generators", "webhook", "enforcer", "lab", "bpf", "examples")
 
 Done = subprocess.CompletedProcess[str]
 

@@ -53,6 +53,7 @@ def test_wheel_holds_the_packages_the_c_sources_the_licences_and_nothing_else(wh
         "generators",
         "webhook",
         "enforcer",
+        "lab",
         "ringfence-0.1.0.dist-info",
     }
     assert "enforcer/bpf/ringfence.c" in names
@@ -64,7 +65,7 @@ def test_wheel_holds_the_packages_the_c_sources_the_licences_and_nothing_else(wh
     assert [name for name in names if "__pycache__" in name or "tests/" in name] == []
 
 
-@pytest.mark.parametrize("package", ["generators", "webhook", "enforcer"])
+@pytest.mark.parametrize("package", ["generators", "webhook", "enforcer", "lab"])
 def test_installed_package_is_imported_from_the_wheel(elsewhere: Path, package: str) -> None:
     python = elsewhere / "venv/bin/python"
     where = run(python, "-c", f"import {package}; print({package}.__file__)", cwd=elsewhere)
@@ -78,7 +79,7 @@ def test_installed_wheel_finds_its_c_sources(elsewhere: Path) -> None:
 
 
 def test_installed_wheel_finds_the_example_of_the_demo(elsewhere: Path) -> None:
-    code = "from enforcer.lab.demo import find_example; print(find_example() / 'cluster.yaml')"
+    code = "from lab.demo import find_example; print(find_example() / 'cluster.yaml')"
     printed = run(elsewhere / "venv/bin/python", "-c", code, cwd=elsewhere)
     assert printed.startswith(str(elsewhere / "venv"))
     assert Path(printed.strip()).is_file()

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from enforcer.lab import netns
+from lab import netns
 from tests.images import dockerfile
 from tests.images.debian import Lacking
 from tests.images.dockerfile import Dockerfile

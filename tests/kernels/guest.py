@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer import loader
+from enforcer.datapath import loader
 from generators.errors import MachineLacks, RingfenceError
 from tests.kernels import packages
 from tests.kernels.packages import Say, Unpacked

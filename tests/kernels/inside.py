@@ -14,11 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from enforcer import attach, kernel, loader
-from enforcer.lab.netns import CLONE_NEWNET
+from enforcer.datapath import attach, kernel, loader
+from lab.netns import CLONE_NEWNET
 
 EXAMPLE = Path("examples/two-clients")
-PATIENT = "import sys; from enforcer import loader; loader.LOAD_TIMEOUT = float(sys.argv.pop(1)); "
+PATIENT = (
+    "import sys; from enforcer.datapath import loader; "
+    "loader.LOAD_TIMEOUT = float(sys.argv.pop(1)); "
+)
 
 
 def steps(pins: Path) -> dict[str, int]:

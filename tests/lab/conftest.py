@@ -13,8 +13,8 @@ from typing import TypedDict
 
 import pytest
 
-from enforcer.lab import netns
-from enforcer.lab.names import Places, places
+from lab import netns
+from lab.names import Places, places
 from tests.conftest import Run
 from tests.lab.builders import CLUSTER, TENANTS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab.admission import (
+from lab.admission import (
     Change,
     Denied,
     Document,
@@ -18,8 +18,8 @@ from enforcer.lab.admission import (
     WebhookFailed,
     review,
 )
-from enforcer.lab.changes import Gate, Report, apply, delete, named
-from enforcer.lab.store import Store
+from lab.changes import Gate, Report, apply, delete, named
+from lab.store import Store
 from tests.lab.builders import TENANTS, example, namespace, objects, tenants
 from tests.webhook.processes import Webhook as Server
 from tests.webhook.processes import new_certificate

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.lab.admission import Requester
-from enforcer.lab.changes import Gate, apply, delete, kind_of, named
-from enforcer.lab.store import Key, Store
 from generators.errors import InputError
-from generators.record import RecordEntry
+from generators.isolation.record import RecordEntry
+from lab.admission import Requester
+from lab.changes import Gate, apply, delete, kind_of, named
+from lab.store import Key, Store
 from tests.lab.builders import example, namespace, objects, pod
 
 ANYBODY = Gate(Requester())

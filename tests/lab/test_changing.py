@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import netns
+from lab import netns
 from tests.conftest import Run
 from tests.lab.builders import CLUSTER, TENANTS, namespace, pod
 from tests.lab.conftest import Lab, fresh

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.lab.admission import Requester
-from enforcer.lab.changes import Gate, apply, delete, named
-from enforcer.lab.controller import note_admission, synchronize
-from enforcer.lab.store import Store
+from generators.isolation.record import Basis, RecordEntry
 from generators.manifests import Documents
 from generators.objects import Namespace
-from generators.record import Basis, RecordEntry
 from generators.tenants.load import parse_tenants
+from lab.admission import Requester
+from lab.changes import Gate, apply, delete, named
+from lab.controller import note_admission, synchronize
+from lab.store import Store
 from tests.lab.builders import TENANTS, example, namespace, objects, tenants
 
 ADMIN = Gate(Requester())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab.demo import find_example
+from lab.demo import find_example
 from tests.lab.builders import CLUSTER, EXAMPLE
 from tests.lab.conftest import Lab
 

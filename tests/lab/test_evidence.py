@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from enforcer.lab.evidence import Connection, Evidence, gather
-from generators.verdicts import Judgement, Reason, Verdict
+from generators.reachability.verdicts import Judgement, Reason, Verdict
+from lab.evidence import Connection, Evidence, gather
 
 PROBE = Connection("TCP", "10.244.1.2", 40000, "10.244.1.3", 80)
 ALLOWED: dict[str, object] = {

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import ledger as ledgers
-from enforcer.lab import netns
-from enforcer.lab.ledger import Phase, State
-from enforcer.lab.names import NETNS_ROOT, Places
+from lab import created as ledgers
+from lab import netns
+from lab.created import Phase, State
+from lab.names import NETNS_ROOT, Places
 from tests.conftest import COMMAND
 from tests.lab.builders import CLUSTER, TENANTS
 from tests.lab.conftest import Lab

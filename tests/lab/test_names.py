@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.lab.names import BadName, mac, places, pod_key
+from lab.names import BadName, mac, places, pod_key
 
 IFNAMSIZ = 15
 

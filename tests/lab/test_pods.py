@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 
-from enforcer.lab.admission import Requester
-from enforcer.lab.changes import Gate, apply
-from enforcer.lab.controller import synchronize
-from enforcer.lab.names import NODE, NODE_ADDRESSES, places
-from enforcer.lab.pods import give_addresses, manifest, running
-from enforcer.lab.store import Store
-from generators.classes import evaluate
 from generators.cluster import from_objects, from_record
 from generators.manifests import Documents, read_bytes
-from generators.matrix import questions
+from generators.reachability.classes import evaluate
+from generators.reachability.matrix import questions
+from lab.admission import Requester
+from lab.changes import Gate, apply
+from lab.controller import synchronize
+from lab.names import NODE, NODE_ADDRESSES, places
+from lab.pods import give_addresses, manifest, running
+from lab.store import Store
 from tests.lab.builders import example, namespace, objects, pod, tenants
 
 LAB = places("lab")

@@ -12,12 +12,12 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer.lab import netns, network, prober, processes
-from enforcer.lab.names import NODE_ADDRESSES, Places, Wire, places
-from enforcer.lab.prober import Probe
-from enforcer.lab.processes import Process
-from enforcer.lab.responder import ResponderFailed, Site, announce
 from generators.errors import Refused
+from lab import netns, network, prober, processes
+from lab.names import NODE_ADDRESSES, Places, Wire, places
+from lab.prober import Probe
+from lab.processes import Process
+from lab.responder import ResponderFailed, Site, announce
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.bpf
@@ -137,7 +137,7 @@ def responder(tmp_path: Path) -> Iterator[Path]:
     """The responder process, as `lab up` starts it."""
     control = tmp_path / "responder.sock"
     started: list[Process] = []
-    command = (sys.executable, "-m", "enforcer.lab.responder", str(control))
+    command = (sys.executable, "-m", "lab.responder", str(control))
     processes.start(
         "responder", command, tmp_path / "log", started.append, Path(__file__).parents[2]
     )

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import processes
-from enforcer.lab.processes import Process
+from lab import processes
+from lab.processes import Process
 from tests.testbed.waiting import eventually
 
 SLEEP = ("/bin/sleep", "600")
@@ -52,7 +52,7 @@ def test_nothing_runs_when_the_starter_dies_before_it_could_note_it(tmp_path: Pa
     mark, pid_file, log = tmp_path / "mark", tmp_path / "pid", tmp_path / "log"
     program = f"""
 import os, pathlib
-from enforcer.lab import processes
+from lab import processes
 def die(process):
     pathlib.Path({str(pid_file)!r}).write_text(str(process.pid))
     os.kill(os.getpid(), 9)

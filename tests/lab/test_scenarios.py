@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from generators.classes import evaluate
 from generators.cluster import Cluster
-from generators.matrix import cell_document, questions
+from generators.reachability.classes import evaluate
+from generators.reachability.matrix import cell_document, questions
 from tests.conftest import Run
 from tests.lab.conftest import Cell, Key, Lab, fresh
 from tests.scenarios import loader

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import store
-from enforcer.lab.store import Document, Key, Store, Stored, merge
-from generators.record import Basis, RecordEntry
+from generators.isolation.record import Basis, RecordEntry
+from lab import store
+from lab.store import Document, Key, Store, Stored, merge
 
 MERGES: dict[str, tuple[Document, Document, Document, Document]] = {
     # name: last applied, now applied, live, result

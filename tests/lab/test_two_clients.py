@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from enforcer.lab.names import Shape
+from lab.names import Shape
 from tests.conftest import Run
 from tests.lab.builders import CLUSTER, TENANTS
 from tests.lab.conftest import Cell, Key, Lab, fresh, key_of

@@ -32,8 +32,8 @@ import yaml
 from generators.addresses import Family
 from generators.cluster import Cluster, from_objects, from_record
 from generators.manifests import Documents, read, read_bytes
-from generators.matrix import PortProtocol, end_of, ends, external, single_question
-from generators.reachability import Evaluator, Question, is_hairpin
+from generators.reachability.matrix import PortProtocol, end_of, ends, external, single_question
+from generators.reachability.reference import Evaluator, Question, is_hairpin
 from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import engine as engines
-from enforcer import testrun
-from generators import matrix
+from enforcer.datapath import engine as engines
+from enforcer.datapath import testrun
 from generators.cluster import Cluster
-from generators.matrix import answer
-from generators.reachability import Question
-from generators.verdicts import Cell, Verdict
+from generators.reachability import matrix
+from generators.reachability.matrix import answer
+from generators.reachability.reference import Question
+from generators.reachability.verdicts import Cell, Verdict
 from tests.scenarios import loader
 
 SCENARIOS = loader.paths()

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from enforcer.maps import Maps, diff
-from enforcer.tables import (
+from enforcer.datapath.maps import Maps, diff
+from enforcer.policy.tables import (
     PEER_TENANT,
     AddressEntry,
     CidrEntry,

@@ -11,8 +11,8 @@ import struct
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from enforcer.flows import DropReason, ForwardReason
-from enforcer.tables import Dir
+from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.policy.tables import Dir
 from tests.shapes.frames import ARP, ICMP, ICMPV6, IPV4, IPV6, SCTP, TCP, UDP, End, packed
 
 Reason = DropReason | ForwardReason

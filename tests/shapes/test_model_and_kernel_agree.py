@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.tables import Dir
+from enforcer.policy.tables import Dir
 from tests.bpf.veth import ISOLATED_BOTH, LOOPBACK, MAC, OTHER, OTHER_MAC, PEER, POD, Veth, opened
 from tests.shapes.families import Scene, Shape, strangers
 from tests.shapes.frames import End

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from enforcer import control
-from enforcer.lab.api.plane import ADMINS
-from enforcer.lab.names import places
+from enforcer.answers import control
 from generators.errors import RingfenceError
 from generators.kube.documents import Document, integer, mapping, mappings
+from lab.api.plane import ADMINS
+from lab.names import places
 from tests.conftest import COMMAND
 from tests.controller.cluster import CONTROLLER, SYSTEM, Cluster, ControllerProcess, Process
 from tests.generators.kube.proxy import FaultProxy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import socket
 
-from enforcer.lab import netns
-from enforcer.lab.api.journal import Sandbox, Stage
+from lab import netns
+from lab.api.journal import Sandbox, Stage
 from tests.soak.ground import Ground
 
 PORT = 80

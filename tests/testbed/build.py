@@ -1,7 +1,7 @@
 """The programs of the testbed: found, or built once from published Go modules and cached.
 
 Asked by `plane.py` and `__main__.py`. Looked up in this order: `$KUBEBUILDER_ASSETS`, the cache
-(both by the lab's own rules, enforcer/lab/api/assets.py), a Go toolchain. A cold build takes
+(both by the lab's own rules, lab/api/assets.py), a Go toolchain. A cold build takes
 minutes and about 3 GiB of memory; it runs niced and shows how far it is.
 """
 
@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from enforcer.lab.api.assets import (
+from generators.errors import MachineLacks, RingfenceError
+from lab.api.assets import (
     Product,
     cache_folder,
     cache_root,
@@ -27,7 +28,6 @@ from enforcer.lab.api.assets import (
     kubernetes_release,
     named_by_environment,
 )
-from generators.errors import MachineLacks, RingfenceError
 from tests.testbed.waiting import ended, ending
 
 __all__ = [

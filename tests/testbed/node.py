@@ -20,13 +20,13 @@ from secrets import token_hex
 from threading import Thread
 from typing import Self
 
-from enforcer.lab.api.binder import Binder, Waiting
-from enforcer.lab.api.jobs import MOUNT_SECONDS, Here, Jobs
-from enforcer.lab.api.workload import of_a_job_or_hook
 from generators.kube.client import Client, PatchKind
 from generators.kube.documents import Document, mapping, text
 from generators.kube.errors import KubeError
 from generators.kube.resources import NODES
+from lab.api.binder import Binder, Waiting
+from lab.api.jobs import MOUNT_SECONDS, Here, Jobs
+from lab.api.workload import of_a_job_or_hook
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import patience
 

@@ -26,8 +26,8 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Self
 
-from enforcer.lab.api.pki import Authority
-from enforcer.lab.api.plane import ADMINS, Plane, Ports, certificate_credentials
+from lab.api.pki import Authority
+from lab.api.plane import ADMINS, Plane, Ports, certificate_credentials
 from tests.testbed import build
 from tests.testbed.processes import Child
 from tests.testbed.waiting import eventually, patience

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from enforcer.lab.api.plane import free_ports
+from lab.api.plane import free_ports
 from tests.testbed.waiting import kill
 
 __all__ = ["Child", "free_ports"]

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from enforcer.lab.api.assets import SOURCES, kubernetes, kubernetes_release
 from generators.errors import RingfenceError
+from lab.api.assets import SOURCES, kubernetes, kubernetes_release
 from tests.testbed.build import Say, ensure
 
 __all__ = ["UnknownRelease", "check", "modules"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab.api import assets
-from enforcer.lab.api.assets import kubernetes
 from generators.errors import MachineLacks
+from lab.api import assets
+from lab.api.assets import kubernetes
 from tests.testbed import build
 from tests.testbed.releases import UnknownRelease, modules
 

@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
 from tests.webhook.reviews import TENANTS
-from webhook.app import create_app
-from webhook.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import issue, new_authority, write_files
+from webhook.serving.app import create_app
+from webhook.serving.state import State, load_state
 from webhook.settings import Settings
-from webhook.state import State, load_state
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import orjson
 
 from tests.testbed.waiting import eventually, kill, patience
 from tests.webhook.reviews import TENANTS, JSONObject, body
-from webhook.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import issue, new_authority, write_files
 
 COMMAND = Path(sys.executable).with_name("ringfence")
 DEADLINE = 60.0

@@ -21,11 +21,11 @@ from tests.webhook.reviews import (
     request,
     review_document,
 )
-from webhook.app import create_app
-from webhook.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import issue, new_authority, write_files
 from webhook.review import MAX_BODY
+from webhook.serving.app import create_app
+from webhook.serving.state import load_state
 from webhook.settings import Settings
-from webhook.state import load_state
 
 GOOD = body(request("CREATE", ns("app-test01")))
 JSON = "application/json"

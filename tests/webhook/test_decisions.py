@@ -30,8 +30,8 @@ from tests.webhook.reviews import (
     update,
     who,
 )
-from webhook import mutate, validate
 from webhook.review import Decision, Denial
+from webhook.serving import mutate, validate
 
 T1 = {KEY: "test01"}
 T2 = {KEY: "test02"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from generators.tenants.assignment import Requester
 from generators.tenants.load import parse_tenants
 from tests.webhook.reviews import KEY, PEOPLE, TENANTS, create, labels, ns, patched, update
-from webhook import mutate, validate
+from webhook.serving import mutate, validate
 
 CONFIG = parse_tenants(TENANTS.encode(), "tenants.yaml")
 TRUSTED = ("root", "admin", "controller")

@@ -13,11 +13,11 @@ from generators.errors import InvalidConfig
 from generators.tenants.last_good import LastGood
 from tests.webhook.processes import new_certificate
 from tests.webhook.reviews import TENANTS
-from webhook.app import create_app
-from webhook.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import issue, new_authority, write_files
 from webhook.reload import ServingCertificate, TenantFile
+from webhook.serving.app import create_app
+from webhook.serving.state import State, load_state
 from webhook.settings import Settings
-from webhook.state import State, load_state
 
 RENAMED = TENANTS.replace("name: test02", "name: red")
 

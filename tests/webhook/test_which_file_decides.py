@@ -7,9 +7,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.webhook.reviews import KEY, ONE, TENANTS, TWO, JSONObject, body, ns, request
+from webhook.registration.replicas import Replica, read_answer
 from webhook.reload import KEPT_FILES
-from webhook.replicas import Replica, read_answer
-from webhook.state import State
+from webhook.serving.state import State
 
 PROOF = TENANTS.replace("labelKey: client", "labelKey: proof")
 PROBE = request("UPDATE", ns("default", {KEY: "Nobody"}), ns("default"), by=ONE)

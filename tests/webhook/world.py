@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from generators.isolation.plan import wanted_for
+from generators.isolation.record import Basis, RecordEntry
+from generators.isolation.tenancy import ownership
 from generators.objects import Namespace
-from generators.plan import wanted_for
-from generators.record import Basis, RecordEntry
-from generators.tenancy import ownership
 from generators.tenants.assignment import Requester, assign_by_name, is_admin
 from generators.tenants.model import TenantConfig
 from tests.webhook.reviews import create, labels, ns, patched, update
-from webhook import mutate, validate
-from webhook.epoch import Epoch, former_keys, settled, unproven
+from webhook.registration.epoch import Epoch, former_keys, settled, unproven
 from webhook.reload import KEPT_FILES
+from webhook.serving import mutate, validate
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Generate rules and mutate rules with targets, carried out by the controller behind the requests.
 
     needs.py     policies -> which kinds are followed         caches.py   follows them; lookups
-    kept.py      one object, small                            made.py     what policies have made
-    judging.py   policies + trigger -> verdicts of the rules  planning.py verdicts + made -> steps
-    writing.py   the choke point of all writes                targets.py  existing objects changed
-    memory.py    since when a rule counts                     telling.py  status, Events
+    stored.py    one object, small                            index.py    what policies have made
+    verdicts.py  policies + trigger -> verdicts of the rules  planning.py verdicts + made -> steps
+    writer.py    the choke point of all writes                targets.py  existing objects changed
+    memory.py    since when a rule counts                     status.py   status, Events
     work.py      queue and workers: one trigger at a time     rights.py   RBAC that policies need
 
 Level-triggered: what has to be done is told from policies, triggers and the marks on what was

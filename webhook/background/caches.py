@@ -23,8 +23,8 @@ from generators.kube.errors import NotFound
 from generators.kube.reflector import Reflector
 from generators.kube.resources import NAMESPACES, Key, Resource
 from generators.kube.transport import Bounds
-from generators.kyverno import wildcards
 from generators.kyverno.failures import LookupFailed
+from generators.kyverno.language import wildcards
 from generators.kyverno.values import (
     Document,
     ObjectKey,
@@ -36,8 +36,8 @@ from generators.kyverno.values import (
     value_of,
 )
 from generators.labels import POLICY_LABEL
-from webhook.background.kept import Kept, MadeObject, bare_document, keep, keep_made
 from webhook.background.needs import Needs
+from webhook.background.stored import Kept, MadeObject, bare_document, keep, keep_made
 
 ANSWER_SECONDS = 3.0
 REMEMBERED = 1_000

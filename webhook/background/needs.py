@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from generators.kube.resources import Resource
-from generators.kyverno import wildcards
+from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
     Clone,
     CloneList,

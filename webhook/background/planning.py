@@ -16,10 +16,10 @@ from generators.kyverno.model import Generation
 from generators.kyverno.ownership import Mark, Owner, marked
 from generators.kyverno.synchronize import Event, Making, Reaction, reaction
 from generators.kyverno.values import ObjectKey
-from webhook.background.judging import Applies, Verdict, on_deletion
-from webhook.background.kept import MadeObject
-from webhook.background.made import Found, object_key
+from webhook.background.index import Found, object_key
 from webhook.background.needs import RuleName
+from webhook.background.stored import MadeObject
+from webhook.background.verdicts import Applies, Verdict, on_deletion
 
 
 class Standing(Enum):

@@ -14,17 +14,17 @@ from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, Resource
 from generators.kyverno.guard import allowing, readable
-from generators.kyverno.loading import load_policies
 from generators.kyverno.model import ApiCallEntry, Data, Generation, Policy
 from generators.kyverno.model import Rule as PolicyRule
+from generators.kyverno.offline.loading import load_policies
 from generators.kyverno.usage import parts, usage
 from generators.kyverno.values import mapping, string
 from generators.kyverno.variables import has_variable
 from generators.kyverno.vetting import vetted
 from webhook.background.needs import RuleNeeds
+from webhook.background.rules import Table, table_of
 from webhook.background.spelled import Spelled, spelled
-from webhook.background.table import Table, table_of
-from webhook.policies import CLUSTER, Held, Policies, Source
+from webhook.policies.book import CLUSTER, Held, Policies, Source
 from webhook.rbac import CARRIED_OUT, CONTROLLER, FOLLOW, Rule, allowed
 
 MAKE = (*FOLLOW, "create", "update", "patch", "delete")

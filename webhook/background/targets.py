@@ -16,17 +16,17 @@ from dataclasses import dataclass, field, replace
 
 from generators.kube.errors import KubeError
 from generators.kube.resources import Key, Resource
-from generators.kyverno import wildcards
 from generators.kyverno.engine import Environment, TargetChange, mutate_existing
 from generators.kyverno.failures import NotAllowed
+from generators.kyverno.language import wildcards
 from generators.kyverno.requests import Lookups, Request
 from generators.kyverno.results import Outcome
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, key_of
 from webhook.background.caches import Caches
-from webhook.background.kept import Kept
 from webhook.background.needs import RuleName
-from webhook.background.table import Existing
-from webhook.background.writing import Done, Writer
+from webhook.background.rules import Existing
+from webhook.background.stored import Kept
+from webhook.background.writer import Done, Writer
 
 MOST_CHANGES = 5
 QUIET_SECONDS = 60.0

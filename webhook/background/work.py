@@ -27,22 +27,22 @@ from generators.kube.resources import Key, Resource
 from generators.kyverno.engine import Environment
 from generators.kyverno.model import Generation
 from generators.kyverno.values import ObjectKey
-from generators.logs import event
+from generators.process.logs import event
 from webhook.background import rights
 from webhook.background.caches import Caches, Told
-from webhook.background.carrying import Carrier, Telling
-from webhook.background.judging import Verdict
-from webhook.background.kept import Kept
-from webhook.background.made import Found, Made, TriggerName, name_of, object_key
-from webhook.background.measures import Measures, Now
+from webhook.background.creators import registered
+from webhook.background.index import Found, Made, TriggerName, name_of, object_key
 from webhook.background.memory import Memory, Newcomer
+from webhook.background.metrics import Measures, Now
 from webhook.background.needs import RuleName
-from webhook.background.noting import registered
-from webhook.background.table import Existing, Table, is_existing, pattern_of, table_of
+from webhook.background.reconcile import Carrier, Telling
+from webhook.background.rules import Existing, Table, is_existing, pattern_of, table_of
+from webhook.background.status import PolicyStatus, Problems, Target, standings, subject_of
+from webhook.background.stored import Kept
 from webhook.background.targets import Targets
-from webhook.background.telling import PolicyStatus, Problems, Target, standings, subject_of
-from webhook.background.writing import Done, Tenancy, Writer
-from webhook.policies import Held, PolicyBook
+from webhook.background.verdicts import Verdict
+from webhook.background.writer import Done, Tenancy, Writer
+from webhook.policies.book import Held, PolicyBook
 
 LOG = logging.getLogger("ringfence.controller")
 WORKERS = 8

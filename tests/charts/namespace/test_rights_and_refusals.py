@@ -19,9 +19,9 @@ from tests.testbed.node import JobNode
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
 from tests.testbed.waiting import ended, ending, eventually
-from webhook.namespace_apply import Patience
-from webhook.namespace_apply import label as put
-from webhook.namespace_labels import Act, Wish
+from webhook.release.apply import Patience
+from webhook.release.apply import label as put
+from webhook.release.labels import Act, Wish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

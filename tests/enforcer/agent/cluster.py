@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enforcer import control
-from enforcer.lab import netns
+from enforcer.answers import control
+from generators.isolation.record import RecordEntry, record_documents
 from generators.kube.client import Client, OnConflict, PatchKind, Scope
 from generators.kube.documents import Document
 from generators.kube.errors import NotFound
@@ -32,7 +32,7 @@ from generators.kube.resources import (
     SERVICE_ACCOUNTS,
     Resource,
 )
-from generators.record import RecordEntry, record_documents
+from lab import netns
 from tests.enforcer.node import Node, stop
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually

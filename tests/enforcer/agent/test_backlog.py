@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from enforcer.backlog import LATEST_SECONDS, LONG, Backlog
-from enforcer.changes import InterfaceChange, PodChange, PolicyChange
+from enforcer.agent.backlog import LATEST_SECONDS, LONG, Backlog
+from enforcer.policy.changes import InterfaceChange, PodChange, PolicyChange
 from generators.objects import IPBlock, NetworkPolicy, Peer, Pod, Rule
 
 

@@ -9,8 +9,8 @@ from secrets import token_hex
 
 import pytest
 
-from bench import node_process
-from bench.node_process import (
+from bench.parts import node_process
+from bench.parts.node_process import (
     Running,
     events,
     first_state,
@@ -20,12 +20,12 @@ from bench.node_process import (
     policy,
     running,
 )
-from bench.replay import Replayed
-from enforcer import attach
-from enforcer.lab import netns
-from enforcer.maps import Change, Table
-from enforcer.tables import AddressEntry
+from bench.parts.replay import Replayed
+from enforcer.datapath import attach
+from enforcer.datapath.maps import Change, Table
+from enforcer.policy.tables import AddressEntry
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
+from lab import netns
 from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(120)]

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.budgets import Refusal
-from enforcer.maps import Table
-from enforcer.notices import MOST, PERIOD_SECONDS, REASON, Notices
-from enforcer.state import Board, State
+from enforcer.agent.notices import MOST, PERIOD_SECONDS, REASON, Notices
+from enforcer.agent.state import Board, State
+from enforcer.datapath.maps import Table
+from enforcer.writes.budgets import Refusal
 from generators.errors import RingfenceError
 from generators.kube.client import Client, DryRun
 from generators.kube.documents import Document

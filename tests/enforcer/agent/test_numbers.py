@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.changes import Inputs
-from enforcer.compile import Compiler
-from enforcer.identity import Registry
-from enforcer.maps import CAPACITY, Table
-from enforcer.numbers import FILE, Numbers
+from enforcer.compiler.compile import Compiler
+from enforcer.datapath.maps import CAPACITY, Table
+from enforcer.policy.changes import Inputs
+from enforcer.policy.identity import Registry
+from enforcer.policy.numbers import FILE, Numbers
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Peer, Pod, PolicyPort, Rule
 from generators.selectors import labels_selector

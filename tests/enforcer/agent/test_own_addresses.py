@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import kernel
-from enforcer.changes import NodesChange, PodChange
-from enforcer.lab import netns, network
-from enforcer.links import Held, Link
-from enforcer.maps import Maps
-from enforcer.own_addresses import OwnNode, of_node
-from enforcer.tables import IDENTITY_HOST
+from enforcer.agent.own_addresses import OwnNode, of_node
+from enforcer.datapath import kernel
+from enforcer.datapath.links import Held, Link
+from enforcer.datapath.maps import Maps
+from enforcer.policy.changes import NodesChange, PodChange
+from enforcer.policy.tables import IDENTITY_HOST
 from generators.objects import Node as NodeObject
-from generators.protocols import TUNNEL_PORTS
+from generators.reachability.protocols import TUNNEL_PORTS
+from lab import netns, network
 from tests.enforcer.node import PORT, SILENCE_SECONDS, Node, deny_ingress
 from tests.testbed.waiting import eventually
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.attachments import Attachment
-from enforcer.changes import (
+from enforcer.agent.attachments import Attachment
+from enforcer.agent.remembered import LATELY, Lately
+from enforcer.compiler.compile import Compiler
+from enforcer.policy.changes import (
     ArrivalChange,
     ConfigChange,
     InputChange,
@@ -17,10 +19,8 @@ from enforcer.changes import (
     PolicyChange,
     RecordChange,
 )
-from enforcer.compile import Compiler
-from enforcer.remembered import LATELY, Lately
-from enforcer.start import StartMode
-from enforcer.tables import EndpointEntry, EndpointFlag
+from enforcer.policy.start import StartMode
+from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from generators.objects import Namespace, NetworkPolicy, Pod
 from generators.tenants.load import parse_tenants
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from enforcer.attachments import Attachment
-from enforcer.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
-from enforcer.residents import Links, Residents
+from enforcer.agent.attachments import Attachment
+from enforcer.agent.residents import Links, Residents
+from enforcer.policy.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
 from generators.objects import Pod
 
 NODE = "here"

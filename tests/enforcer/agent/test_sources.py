@@ -13,15 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.replay import Replayed
-from enforcer.changes import ConfigChange, InterfaceChange, PodChange, PolicyChange
-from enforcer.compile import Compiler, compile_tables
+from bench.parts.replay import Replayed
+from enforcer.compiler.compile import Compiler, compile_tables
+from enforcer.policy.changes import ConfigChange, InterfaceChange, PodChange, PolicyChange
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.manifests import ManifestSupply
 from enforcer.sources.readers import PodReader, Problems, Reader, Shared
 from enforcer.sources.record import Record
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
+from generators.isolation.record import RecordEntry, record_documents
 from generators.kube.documents import Document
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, PODS, Resource
 from generators.manifests import Documents, parse_object
@@ -34,9 +35,8 @@ from generators.objects import (
     Pod,
     Workload,
 )
-from generators.record import RecordEntry, record_documents
 from generators.tenants.load import load_tenants
-from tests.enforcer.test_sequences import meaning
+from tests.enforcer.compiler.test_sequences import meaning
 from tests.testbed.waiting import eventually, patience
 
 NODE = "here"

@@ -9,13 +9,13 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer import residents
-from enforcer.attachments import Attachment
-from enforcer.changes import InputChange, InterfaceChange, PodChange
-from enforcer.lab import netns
-from enforcer.residents import Links, Residents
+from enforcer.agent import residents
+from enforcer.agent.attachments import Attachment
+from enforcer.agent.residents import Links, Residents
+from enforcer.policy.changes import InputChange, InterfaceChange, PodChange
 from enforcer.sources.readers import PodReader, Problems
 from generators.objects import Pod
+from lab import netns
 
 NODE = "here"
 NAMES = {"eth0": 2, "v1": 11, "v2": 12}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import control
-from enforcer.lab import netns
-from generators.record import RecordEntry, record_documents
+from enforcer.answers import control
+from generators.isolation.record import RecordEntry, record_documents
+from lab import netns
 from tests.enforcer.node import Document, Node
 from tests.testbed.waiting import eventually, patience
 

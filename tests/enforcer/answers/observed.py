@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
-from enforcer.bootstrap import Bootstrap
-from enforcer.budgets import Refusal, Usage
-from enforcer.counts import Counts
-from enforcer.delays import Work
-from enforcer.feed import Feed
-from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason
-from enforcer.maps import CAPACITY, Collected, Lost, Statistic, Table
-from enforcer.metrics import AgentCollector, Observed
-from enforcer.state import Board, Source, State
-from enforcer.tables import Dir, EndpointEntry, EndpointFlag, Tables
+from enforcer.agent.bootstrap import Bootstrap
+from enforcer.agent.delays import Work
+from enforcer.agent.state import Board, Source, State
+from enforcer.answers.counts import Counts
+from enforcer.answers.metrics import AgentCollector, Observed
+from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason
+from enforcer.datapath.maps import CAPACITY, Collected, Lost, Statistic, Table
+from enforcer.observe.feed import Feed
+from enforcer.policy.tables import Dir, EndpointEntry, EndpointFlag, Tables
+from enforcer.writes.budgets import Refusal, Usage
 from generators.objects import Direction, Pod
-from generators.verdicts import Verdict
+from generators.reachability.verdicts import Verdict
 
 
 class Kernel:

@@ -12,8 +12,8 @@ from typing import cast
 import pytest
 import yaml
 
-from enforcer import control
-from enforcer.maps import Change, Maps, Table
+from enforcer.answers import control
+from enforcer.datapath.maps import Change, Maps, Table
 from tests.enforcer.answers.conftest import (
     GREEN_LINE,
     RED_LINE,

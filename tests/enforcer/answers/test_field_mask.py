@@ -11,10 +11,10 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from enforcer.flows import DropReason, EventFlag, ForwardReason
+from enforcer.datapath.flows import DropReason, EventFlag, ForwardReason
 from enforcer.observe.filters import BadFilter
 from enforcer.observe.mask import LEAVES, mask, masked
-from generators.verdicts import Verdict
+from generators.reachability.verdicts import Verdict
 from tests.enforcer.answers.flowlines import Line, line
 from tests.enforcer.datapath.test_flow_shape import DROP, flow_of
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from enforcer.bootstrap import Bootstrap
-from enforcer.contexts import Context, Contexts
-from enforcer.counts import Counts
-from enforcer.feed import REMEMBERED, Feed
-from enforcer.flows import ForwardReason
-from enforcer.metrics import AgentCollector, Observed
-from enforcer.scrape import readiness
-from enforcer.state import Board, State
+from enforcer.agent.bootstrap import Bootstrap
+from enforcer.agent.state import Board, State
+from enforcer.answers.counts import Counts
+from enforcer.answers.metrics import AgentCollector, Observed
+from enforcer.answers.scrape import readiness
+from enforcer.datapath.flows import ForwardReason
+from enforcer.observe.contexts import Context, Contexts
+from enforcer.observe.feed import REMEMBERED, Feed
 from generators.objects import Workload
+from generators.reachability.verdicts import Verdict
 from generators.serving import pages
 from generators.serving.http import Request
-from generators.verdicts import Verdict
 from tests.docs.test_metrics_page import documented, exported
 from tests.enforcer.answers.conftest import Answering, scrape
 from tests.enforcer.answers.observed import RECORD, Kernel, registry, state

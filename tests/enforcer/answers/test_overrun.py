@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import control
-from enforcer.lab import netns
+from enforcer.answers import control
 from generators.kube.documents import mapping
+from lab import netns
 from tests.conftest import COMMAND
 from tests.enforcer.answers.conftest import PATIENCE
 from tests.enforcer.node import PORT, Node, deny_ingress

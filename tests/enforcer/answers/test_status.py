@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from enforcer.agent.state import Audit, Source, State
 from enforcer.answers.status import problems, unready
-from enforcer.show import healthy, status_text
-from enforcer.state import Audit, Source, State
+from enforcer.commands.show import healthy, status_text
 
 GOOD = Source("pods", synced=True, connected=True)
 

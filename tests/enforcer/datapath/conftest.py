@@ -8,8 +8,8 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer import attach, loader
-from enforcer.flows import FlowReader
+from enforcer.datapath import attach, loader
+from enforcer.datapath.flows import FlowReader
 from tests.enforcer.datapath.pods import Cluster, Pod, inside
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 
-from enforcer import attach
-from enforcer.flows import FlowReader, FlowRecord
-from enforcer.maps import Maps, diff
-from enforcer.tables import AddressEntry, EndpointEntry, EndpointFlag, PolicyKey, Tables
+from enforcer.datapath import attach
+from enforcer.datapath.flows import FlowReader, FlowRecord
+from enforcer.datapath.maps import Maps, diff
+from enforcer.policy.tables import AddressEntry, EndpointEntry, EndpointFlag, PolicyKey, Tables
 from tests.testbed.waiting import eventually, patience
 
 CLONE_NEWNET = 0x40000000

@@ -15,11 +15,11 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer import attach, kernel, loader
-from enforcer.attach import Mode
-from enforcer.flows import DropReason, FlowReader
-from enforcer.maps import Maps
-from enforcer.tables import Dir, EndpointFlag, PolicyKey
+from enforcer.datapath import attach, kernel, loader
+from enforcer.datapath.attach import Mode
+from enforcer.datapath.flows import DropReason, FlowReader
+from enforcer.datapath.maps import Maps
+from enforcer.policy.tables import Dir, EndpointFlag, PolicyKey
 from tests.enforcer.datapath.pods import (
     PORT,
     Cluster,
@@ -211,7 +211,7 @@ def test_pin_of_an_interface_that_is_gone_does_not_hinder_its_number(cluster: Cl
 ATTACH_AND_WAIT = """
 import sys
 from pathlib import Path
-from enforcer import attach
+from enforcer.datapath import attach
 attach.attach(Path(sys.argv[1]), int(sys.argv[2]), attach.Mode(sys.argv[3]))
 print("attached", flush=True)
 sys.stdin.read()
@@ -271,7 +271,7 @@ def test_maps_that_are_pinned_are_read_by_the_next_process(
     cluster: Cluster, client: Pod, server: Pod
 ) -> None:
     opened(cluster, client, server)
-    code = "import sys; from pathlib import Path; from enforcer.maps import Maps; "
+    code = "import sys; from pathlib import Path; from enforcer.datapath.maps import Maps; "
     code += "print(len(Maps.open(Path(sys.argv[1])).read().policy))"
     words = (sys.executable, "-c", code, str(cluster.pins))
     with Maps.open(cluster.pins) as maps:

@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from enforcer import layout
-from enforcer.calls import Serving
-from enforcer.flows import DropReason, EventFlag, FlowRecord, ForwardReason, decode
+from enforcer.agent.state import State
+from enforcer.datapath import layout
+from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason, decode
 from enforcer.observe.names import Directory, Match
 from enforcer.observe.shape import Flow, published, to_flow
-from enforcer.state import State
-from enforcer.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag, Tables
+from enforcer.policy.services import Serving
+from enforcer.policy.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag, Tables
 from generators.objects import (
     NetworkPolicy,
     Origin,
@@ -24,8 +24,8 @@ from generators.objects import (
     Selector,
     Workload,
 )
+from generators.reachability.verdicts import Verdict
 from generators.tenants.model import Tenant, TenantConfig
-from generators.verdicts import Verdict
 
 WEB_INTERFACE, API_INTERFACE = 1 << 30, (1 << 30) + 1
 """No machine has so many."""

@@ -20,7 +20,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from enforcer.tables import EndpointFlag
+from enforcer.policy.tables import EndpointFlag
 from tests.enforcer.datapath.pods import (
     FAMILIES,
     PORT,

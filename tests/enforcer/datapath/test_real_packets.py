@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import attach, kernel
-from enforcer.flows import DropReason, FlowReader, ForwardReason
-from enforcer.maps import Maps
-from enforcer.tables import PEER_TENANT, Dir, EndpointFlag, PolicyKey
-from generators.verdicts import Verdict
+from enforcer.datapath import attach, kernel
+from enforcer.datapath.flows import DropReason, FlowReader, ForwardReason
+from enforcer.datapath.maps import Maps
+from enforcer.policy.tables import PEER_TENANT, Dir, EndpointFlag, PolicyKey
+from generators.reachability.verdicts import Verdict
 from tests.enforcer.datapath.pods import (
     FAMILIES,
     NODE,

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer import layout
-from enforcer.identity import TENANT_IDS
-from enforcer.maps import CAPACITY, Change, MapOverflow, Table, diff, refuse_overflow
-from enforcer.tables import (
+from enforcer.datapath import layout
+from enforcer.datapath.maps import CAPACITY, Change, MapOverflow, Table, diff, refuse_overflow
+from enforcer.policy.identity import TENANT_IDS
+from enforcer.policy.tables import (
     SERVICE_BACKENDS,
     AddressEntry,
     CidrEntry,
@@ -22,7 +22,7 @@ from enforcer.tables import (
     RangeKey,
     Tables,
 )
-from generators.services import Backend, ServiceKey
+from generators.reachability.services import Backend, ServiceKey
 
 KEY = b"\1\0\0\0"
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from enforcer import attach, kernel, loader
+from enforcer.datapath import attach, kernel, loader
 from generators.errors import MachineLacks
 
 NOBODY = 65534
@@ -18,7 +18,7 @@ NOBODY = 65534
 LOAD = """
 import sys
 from pathlib import Path
-from enforcer import loader
+from enforcer.datapath import loader
 from generators.errors import MachineLacks
 try:
     loader.ensure_loaded(Path("/sys/fs/bpf/ringfence-test-never"))
@@ -30,7 +30,7 @@ except MachineLacks as lack:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_is_not_root_is_told_to_be() -> None:
     code = f"import os; os.setgroups([]); os.setuid({NOBODY})\n{LOAD}"
-    code = "import enforcer.loader\n" + code  # what nobody may not read is read before
+    code = "import enforcer.datapath.loader\n" + code  # what nobody may not read is read before
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.startswith("3: ")
     assert "root" in done.stderr
@@ -81,7 +81,7 @@ def test_kernel_error_names_operation_and_object() -> None:
 MOUNT = """
 import subprocess
 from pathlib import Path
-from enforcer import loader
+from enforcer.datapath import loader
 while loader._is_bpffs():
     subprocess.run(["umount", "/sys/fs/bpf"], check=True)
 loader.ensure_bpffs(Path("/sys/fs/bpf/ringfence"))

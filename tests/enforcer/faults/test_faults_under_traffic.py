@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import control
+from enforcer.answers import control
 from tests.enforcer.faults.traffic import Traffic, unharmed
 from tests.enforcer.node import Document, Node, deny_ingress, stop
 from tests.testbed.waiting import ended, eventually
@@ -19,7 +19,7 @@ from tests.testbed.waiting import ended, eventually
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("generators", "enforcer", "bpf")
+PACKAGES = ("generators", "enforcer", "lab", "bpf")
 GRACE = "/* monotonic clock; counts only with EP_GRACE */"
 TENURE = "/* of the remote address then */"
 MAIN = "from generators.cli import main; main()"
@@ -153,7 +153,9 @@ def another_version(directory: Path) -> Path:
     spare = '        ("spare", ctypes.c_uint64),\n'
     tenure = '        ("tenure", ctypes.c_uint64),\n'
     grace = '        ("grace_until", ctypes.c_uint64),\n'
-    rewrite(directory / "enforcer/layout.py", (grace, grace + spare), (tenure, tenure + spare))
+    rewrite(
+        directory / "enforcer/datapath/layout.py", (grace, grace + spare), (tenure, tenure + spare)
+    )
     return directory
 
 
@@ -275,7 +277,7 @@ def test_upgrade_whose_maps_refuse_a_write(
     (pinned,) = versions_pinned(node)
     smaller = another_version(tmp_path_factory.mktemp("version"))
     rewrite(
-        smaller / "enforcer/maps.py",
+        smaller / "enforcer/datapath/maps.py",
         ("SIZES = (64,", "SIZES = (2,"),
         ("Table.POLICY: 131_072", "Table.POLICY: 8"),
         ("table: self._info[table].max_entries for table", "table: 131_072 for table"),
@@ -310,7 +312,7 @@ def test_upgrade_whose_maps_do_not_hold_the_pods_that_run(
     pinned = versions_pinned(node)
     smaller = another_version(tmp_path_factory.mktemp("version"))
     rewrite(
-        smaller / "enforcer/maps.py",
+        smaller / "enforcer/datapath/maps.py",
         ("SIZES = (64,", "SIZES = (2,"),
         ("Table.ENDPOINTS: 1_024", "Table.ENDPOINTS: 2"),
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import netns
-from generators.record import RecordEntry, record_documents
+from generators.isolation.record import RecordEntry, record_documents
+from lab import netns
 from tests.enforcer.node import PORT, SILENCE_SECONDS, Document, Node, stop
 from tests.testbed.waiting import patience
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from enforcer.lab import netns
+from lab import netns
 from tests.enforcer.node import Node
 from tests.testbed.waiting import patience
 

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from enforcer.lab.api.plane import ADMINS
 from generators.kube.client import Client
 from generators.kube.config import Source
 from generators.kube.transport import Transport
+from lab.api.plane import ADMINS
 from tests.generators.kube.proxy import FaultProxy
 from tests.testbed.fixtures import api, pytest_collection_finish
 from tests.testbed.plane import ControlPlane

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab.api.pki import Authority
 from generators.kube.client import (
     Client,
     DryRun,
@@ -40,6 +39,7 @@ from generators.kube.resources import (
     SERVICE_ACCOUNTS,
     Resource,
 )
+from lab.api.pki import Authority
 from tests.generators.kube.proxy import FaultProxy, refusal
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab.api.pki import Authority
 from generators.errors import InputError, MachineLacks
 from generators.kube import config
 from generators.kube.config import Kubeconfig, ServiceAccount, access_for, find
+from lab.api.pki import Authority
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.lab.api.plane import ADMINS
 from generators.kube.client import Client
+from lab.api.plane import ADMINS
 from tests.generators.kube.following import QUICK, Cluster
 from tests.generators.kube.proxy import FaultProxy, refusal
 from tests.testbed.plane import Controllers, ControlPlane

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from generators.kyverno.engine import Environment
 from generators.kyverno.guard import DEFAULT_KINDS, Limits
-from generators.kyverno.loading import policies_in
 from generators.kyverno.model import Operation, Policy
-from generators.kyverno.offline import DocumentCluster
+from generators.kyverno.offline.cluster import DocumentCluster
+from generators.kyverno.offline.loading import policies_in
 from generators.kyverno.requests import Request, Requester
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value
 

@@ -6,11 +6,11 @@ from itertools import count
 
 import pytest
 
-from generators.kyverno import expressions, functions
 from generators.kyverno.context import chooser
-from generators.kyverno.expressions import Missing
 from generators.kyverno.failures import BadExpression
-from generators.kyverno.functions import Surroundings
+from generators.kyverno.language import expressions, functions
+from generators.kyverno.language.expressions import Missing
+from generators.kyverno.language.functions import Surroundings
 from generators.kyverno.values import Value
 from tests.generators.kyverno.policies import NOON
 

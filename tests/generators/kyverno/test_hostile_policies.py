@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from generators.errors import InputError
 from generators.kyverno.engine import applicability, generate, mutate, mutate_existing
 from generators.kyverno.failures import RuleFailure
-from generators.kyverno.lint import lint
-from generators.kyverno.loading import Loaded, policies_in
-from generators.kyverno.testing import Selector, find_files, run_files
+from generators.kyverno.offline.lint import lint
+from generators.kyverno.offline.loading import Loaded, policies_in
+from generators.kyverno.offline.testing import Selector, find_files, run_files
 from generators.kyverno.values import Value
 from tests.generators.kyverno.policies import create, environment, ns, thing
 

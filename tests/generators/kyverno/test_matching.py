@@ -11,7 +11,7 @@ from generators.kyverno.failures import LookupFailed
 from generators.kyverno.guard import Limits
 from generators.kyverno.matchparsing import kind_pattern
 from generators.kyverno.model import KindPattern
-from generators.kyverno.offline import DocumentCluster
+from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.requests import Request, Requester
 from generators.kyverno.results import Outcome
 from generators.kyverno.values import Document

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.kyverno import anchors, jsonpatches, merging
 from generators.kyverno.engine import mutate, mutate_existing
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.guard import Limits
+from generators.kyverno.patches import anchors, jsonpatches, merging
 from generators.kyverno.results import Outcome
 from generators.kyverno.values import Document, Value, labels_of, mapping
 from tests.generators.kyverno.policies import (

@@ -7,8 +7,6 @@ import textwrap
 import pytest
 
 from generators.errors import InputError
-from generators.kyverno.lint import Sort, lint
-from generators.kyverno.loading import Loaded, policies_in, policy_from
 from generators.kyverno.model import (
     ApplyRules,
     FailurePolicy,
@@ -18,6 +16,8 @@ from generators.kyverno.model import (
     Place,
     Unsupported,
 )
+from generators.kyverno.offline.lint import Sort, lint
+from generators.kyverno.offline.loading import Loaded, policies_in, policy_from
 from generators.objects import Origin
 
 GOOD = """\

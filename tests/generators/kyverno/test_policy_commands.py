@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from generators.kyverno.testing import Selector, find_files, run_files
+from generators.kyverno.offline.testing import Selector, find_files, run_files
 
 Run = Callable[..., "CompletedProcess[str]"]
 

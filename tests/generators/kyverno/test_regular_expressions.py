@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.kyverno import regexes
 from generators.kyverno.context import chooser
 from generators.kyverno.failures import BadExpression
+from generators.kyverno.language import regexes
 
 PIECES = st.recursive(
     st.sampled_from(["a", "b", "[ab]", "[^a]", ".", r"\d", "^", "$", r"\b"]),

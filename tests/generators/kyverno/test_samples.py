@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from generators.kyverno.applying import Applied, apply
-from generators.kyverno.lint import lint
-from generators.kyverno.loading import load_policies
 from generators.kyverno.model import Generation, Mutation
+from generators.kyverno.offline.applying import Applied, apply
+from generators.kyverno.offline.lint import lint
+from generators.kyverno.offline.loading import load_policies
 from generators.kyverno.requests import Requester
 from generators.kyverno.results import Outcome
 from generators.kyverno.values import (

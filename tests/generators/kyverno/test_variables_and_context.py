@@ -10,10 +10,10 @@ from generators.kyverno.conditions import holds
 from generators.kyverno.context import Scope, World, chooser, dotted
 from generators.kyverno.engine import Environment, mutate
 from generators.kyverno.failures import NotAllowed, UnresolvedVariable
-from generators.kyverno.functions import Surroundings
 from generators.kyverno.guard import GuardedLookups, Limits, allowing
+from generators.kyverno.language.functions import Surroundings
 from generators.kyverno.model import ConditionOperator, Policy
-from generators.kyverno.offline import DocumentCluster
+from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.requests import Requester
 from generators.kyverno.results import Outcome
 from generators.kyverno.values import Document, Value, labels_of

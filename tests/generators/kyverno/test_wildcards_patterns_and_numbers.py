@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.kyverno import wildcards
-from generators.kyverno.patterns import fits
-from generators.kyverno.quantities import (
+from generators.kyverno.language import wildcards
+from generators.kyverno.language.patterns import fits
+from generators.kyverno.language.quantities import (
     parse_duration,
     parse_quantity,
     write_duration,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.lab.api import assets
 from generators.errors import MachineLacks
+from lab.api import assets
 from tests.conftest import Run, lacking
 from tests.lab.api.hollow import ApiLab, fresh_lab
 from tests.lab.builders import CLUSTER, TENANTS

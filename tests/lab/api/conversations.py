@@ -11,8 +11,8 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 
-from enforcer.lab import netns
-from enforcer.lab.api.journal import Sandbox
+from lab import netns
+from lab.api.journal import Sandbox
 from tests.testbed.waiting import eventually, patience
 
 PORT = 9000

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from enforcer.lab.api import journal
-from enforcer.lab.names import places
+from lab.api import journal
+from lab.names import places
 from tests.conftest import COMMAND, Run
 from tests.lab.conftest import Done, Lab
 from tests.testbed.plane import ControlPlane

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import ledger as ledgers
-from enforcer.lab.ledger import State
-from enforcer.lab.names import Shape
+from lab import created as ledgers
+from lab.created import State
+from lab.names import Shape
 from tests.conftest import COMMAND, Run
 from tests.lab.api.hollow import ApiLab, fresh_lab, joined, nodes_of
 from tests.lab.builders import CLUSTER, TENANTS, namespace, pod

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.lab import netns
-from enforcer.lab.api.enforcement import Asked
-from enforcer.lab.api.journal import Stage
+from lab import netns
+from lab.api.enforcement import Asked
+from lab.api.journal import Stage
 from tests.conftest import Run
 from tests.lab.api.hollow import ApiLab
 from tests.lab.builders import CLUSTER, TENANTS, namespace, pod

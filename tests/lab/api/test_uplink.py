@@ -13,8 +13,8 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer.lab import netns, network
-from enforcer.lab.api.plane import free_ports
+from lab import netns, network
+from lab.api.plane import free_ports
 from tests.testbed.waiting import ending, eventually, patience
 
 pytestmark = pytest.mark.bpf
@@ -35,7 +35,7 @@ def node() -> Iterator[str]:
 @contextlib.contextmanager
 def uplink(node: str, port: int, ready: Path) -> Iterator[None]:
     words = ("127.0.0.1", str(port), str(port), str(ready), node)
-    command = [sys.executable, "-m", "enforcer.lab.api.uplink", *words]
+    command = [sys.executable, "-m", "lab.api.uplink", *words]
     with ending(subprocess.Popen(command)):
         eventually(ready.exists, "the uplink listens")
         yield

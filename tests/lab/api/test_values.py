@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.lab import netns
-from enforcer.lab.api import assets, kubeconfig
-from enforcer.lab.api.binder import waiting
-from enforcer.lab.api.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
-from enforcer.lab.api.services import apply, ruleset
-from enforcer.lab.api.topology import hollow_nodes, node_named
-from enforcer.lab.api.workload import assigned, hosted
-from enforcer.lab.names import places
 from generators.errors import InputError
 from generators.kube.documents import Document
-from generators.services import Backend, ServiceKey
+from generators.reachability.services import Backend, ServiceKey
+from lab import netns
+from lab.api import assets, kubeconfig
+from lab.api.binder import waiting
+from lab.api.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
+from lab.api.services import apply, ruleset
+from lab.api.topology import hollow_nodes, node_named
+from lab.api.workload import assigned, hosted
+from lab.names import places
 
 LAB = places("values")
 

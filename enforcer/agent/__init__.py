@@ -1,0 +1,1 @@
+"""The resident agent: its loop, what it knows of this node, and the threads beside it."""

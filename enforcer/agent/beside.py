@@ -1,0 +1,48 @@
+"""Work of a thread beside the agent's loop: what goes wrong in it ends no thread.
+
+The CNI keepers and the watcher of interfaces do each step of theirs through a `Part`. What may
+surprise: a fault is told once, in the log and in the agent's status, and the step is done again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from generators.process.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+
+Report = Callable[[str, str], None]
+"""Told which part cannot do its work and why; empty: it can again."""
+
+
+class Part:
+    """One part of the agent's process; for one thread at a time."""
+
+    def __init__(self, name: str, trouble: str, report: Report) -> None:
+        self._name = name
+        self._trouble = trouble
+        """What it means for the node when the part does not work."""
+        self._report = report
+        self._failure = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last step went wrong."""
+        return bool(self._failure)
+
+    def attempt(self, step: Callable[[], object]) -> None:
+        """Do one step; whatever goes wrong is told."""
+        failure = ""
+        try:
+            step()
+        except Exception as error:
+            why = str(error) or type(error).__name__
+            failure = f"{self._trouble}: {why}"
+        if failure == self._failure:
+            return
+        self._failure = failure
+        if failure:
+            event(log, "part_failed", logging.ERROR, part=self._name, error=failure)
+        self._report(self._name, failure)

@@ -1,0 +1,74 @@
+"""Events on NetworkPolicies that find no room on this node, for whoever wrote them.
+
+A thread of its own in the agent's process: an API server that is away holds nothing up, and a
+policy is told of once while it is without room; a few of each namespace in a minute, so that nobody
+makes every node ask the API server for thousands. What may surprise: whoever may not create Events
+is told so in the log, and enforces all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from enforcer.agent.state import Board, State
+from enforcer.writes.budgets import Refusal
+from generators.errors import RingfenceError
+from generators.kube.client import Client
+from generators.kube.events import Recorder, Severity, Subject
+from generators.kube.resources import NETWORK_POLICIES, Key
+
+REASON = "PolicyWithoutRoom"
+LOOK_SECONDS = 1.0
+MOST = 10
+"""Policies of one namespace that are told of in PERIOD_SECONDS; status names all."""
+PERIOD_SECONDS = 60.0
+
+
+class Notices:
+    """Tells of the refused policies of a board."""
+
+    def __init__(self, board: Board, client: Client, node: str) -> None:
+        self._board = board
+        self._client = client
+        self._node = node
+        self._recorder = Recorder(client, "enforcer", node)
+        self._told: frozenset[tuple[str, str]] = frozenset()
+        self._period = -PERIOD_SECONDS
+        self._sent: Counter[str] = Counter()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop."""
+        while not stop.is_set():
+            self.tell(self._board.state, time.monotonic())
+            stop.wait(LOOK_SECONDS)
+
+    def tell(self, state: State, now: float) -> None:
+        """Of what is refused now and was not before; `now` in seconds of a monotonic clock."""
+        if now >= self._period + PERIOD_SECONDS:
+            self._period = now
+            self._sent.clear()
+        for refusal in state.refused:
+            namespace, _, _ = refusal.policy.partition("/")
+            if _unit(refusal) not in self._told and self._sent[namespace] < MOST:
+                self._sent[namespace] += 1
+                self._send(refusal)
+        self._told = frozenset(map(_unit, state.refused))
+
+    def _send(self, refusal: Refusal) -> None:
+        namespace, _, name = refusal.policy.partition("/")
+        try:
+            found = self._client.get(NETWORK_POLICIES, name, namespace)
+        except RingfenceError:
+            return  # gone by now, or nobody answers: status, metric and log have it
+        metadata = found.get("metadata")
+        uid = metadata.get("uid") if isinstance(metadata, dict) else None
+        kind = NETWORK_POLICIES.kind, Key(namespace, name), str(uid or "")
+        subject = Subject(NETWORK_POLICIES.api_version, *kind)
+        note = f"node {self._node}: {refusal}"
+        self._recorder.tell_about(subject, REASON, Severity.WARNING, note)
+
+
+def _unit(refusal: Refusal) -> tuple[str, str]:
+    return refusal.policy, refusal.direction.value

@@ -1,0 +1,130 @@
+"""Policies that hold longer than they are there: lately deleted ones, and a file for a new agent.
+
+Used by the agent. Only one question needs them: a policy that is deleted while its namespace
+terminates stays until the namespace's last pod here is gone; but the two may be heard in the wrong
+order, and both may happen while no agent runs. What may surprise: an entry of the file is believed
+only for the namespace with the same UID, and only while that one terminates; anything else is what
+the API server says it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+import orjson
+
+from enforcer.policy.changes import InputChange, NamespaceChange, PolicyChange
+from generators.errors import InputError
+from generators.manifests import parse_object, policy_document
+from generators.objects import Namespace, NetworkPolicy, Origin
+from generators.process.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+FILE = "policies.json"
+LATELY = 10.0
+"""Seconds by which one watch may be behind another."""
+
+
+class Lately:
+    """Policies that were deleted a moment ago.
+
+    Namespaces and policies are two watches, and the end of a policy may be heard before that its
+    namespace terminates. Then it is put back, to be deleted as it should be: after the last pod.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._gone: dict[str, tuple[float, NetworkPolicy]] = {}
+
+    def follow(
+        self, changes: tuple[InputChange, ...], known: Mapping[str, NetworkPolicy]
+    ) -> tuple[InputChange, ...]:
+        """The changes, with what has to be put back; `known`: policies before them."""
+        now, dying = self._clock(), set[str]()
+        for change in changes:
+            match change:
+                case PolicyChange(key, None) if key in known:
+                    self._gone[key] = (now, known[key])
+                case PolicyChange(key, _):
+                    self._gone.pop(key, None)
+                case NamespaceChange(name, namespace) if namespace and namespace.terminating:
+                    dying.add(name)
+        if not self._gone:
+            return changes
+        self._gone = {k: found for k, found in self._gone.items() if now - found[0] < LATELY}
+        back = [policy for _, policy in self._gone.values() if policy.namespace in dying]
+        again = ((PolicyChange(p.key, p), PolicyChange(p.key, None)) for p in back)
+        return (*changes, *chain.from_iterable(again))
+
+
+class Remembered:
+    """The file, below the run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / FILE
+        self._dirty = False
+        self._failed = ""
+        self._held: frozenset[str] = frozenset()
+
+    def touch(self) -> None:
+        """Something that is in the file may have changed."""
+        self._dirty = True
+
+    def holds(self, namespace: str) -> bool:
+        """Whether the file speaks of a namespace, which may have lost its last pod here since."""
+        return namespace in self._held
+
+    def save(self, neighbourhood: Iterable[tuple[Namespace, Iterable[NetworkPolicy]]]) -> None:
+        """Replace the file if that is due. One that cannot be written is an error in the log."""
+        if not self._dirty:
+            return
+        found, names = [], []
+        for namespace, policies in neighbourhood:
+            names.append(namespace.name)
+            documents = [policy_document(policy) for policy in policies]
+            found.append({"uid": namespace.uid, "policies": documents})
+        unfinished = self._path.with_suffix(".new")
+        try:
+            unfinished.write_bytes(orjson.dumps(found))
+            unfinished.replace(self._path)
+        except OSError as error:
+            if str(error) != self._failed:
+                event(log, "policies_not_saved", logging.ERROR, error=str(error))
+            self._failed = str(error)
+            return
+        self._dirty, self._failed, self._held = False, "", frozenset(names)
+
+    def outlived(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
+        """First changes of all, with the policies that terminating namespaces have lost.
+
+        They are put and deleted again, which is what happened to them.
+        """
+        told = tuple(changes)
+        present = {c.key for c in told if isinstance(c, PolicyChange)}
+        uids = {
+            c.name: c.namespace.uid
+            for c in told
+            if isinstance(c, NamespaceChange) and c.namespace and c.namespace.terminating
+        }
+        yield from told
+        for policy, uid in self._read():
+            if uids.get(policy.namespace) == uid and policy.key not in present:
+                yield PolicyChange(policy.key, policy)
+                yield PolicyChange(policy.key, None)
+
+    def _read(self) -> Iterator[tuple[NetworkPolicy, str]]:
+        try:
+            entries = orjson.loads(self._path.read_bytes())
+            for entry in entries:
+                for document in entry["policies"]:
+                    policy = parse_object(document, Origin(str(self._path)))
+                    if isinstance(policy, NetworkPolicy):
+                        yield policy, str(entry["uid"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+            event(log, "policies_unreadable", logging.ERROR, error=str(error))

@@ -1,0 +1,154 @@
+"""What the agent tells others: one frozen value, replaced as a whole after each step.
+
+The agent's loop publishes it, the control socket and the metrics read it without locks; whoever
+waits for an input to be in force waits on `Board`. What may surprise: mappings that grow with the
+cluster are live views, not copies, so that publishing costs the same on a node of any cluster; an
+older state shows what is in force now. Views may be read from every thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from enforcer.agent.delays import Delays, Tally
+from enforcer.policy.services import Serving
+from enforcer.policy.tables import Tables
+from enforcer.writes.budgets import Refusal, Usage
+from generators.cluster import Cluster
+from generators.objects import Namespace, NetworkPolicy, Pod
+from generators.tenants.model import Mode, TenantConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How one input of the agent is doing."""
+
+    kind: str
+    """`pods`, `networkpolicies`, ... as the API names them; `manifests`, `config` for files."""
+    synced: bool = False
+    """It has been read completely once."""
+    connected: bool = False
+    """Changes arrive at once; False while the API server is away."""
+    forbidden: bool = False
+    """The API server refuses to tell: what is known is getting old."""
+    objects: int = 0
+    last_event: float | None = None
+    """When it last said anything, by `time.monotonic`."""
+    events: Mapping[str, int] = field(default_factory=dict)
+    """Changes taken in since the start: by `update` and `delete`."""
+    relists: Mapping[str, int] = field(default_factory=dict)
+    """How often everything was read anew, by reason."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Attempts that failed, by kind of error."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Objects that make no sense, with the reason; a closed stand-in holds in their place, and for
+    files what was read before.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What the comparisons of the kernel's maps with the wanted ones found."""
+
+    runs: int = 0
+    corrections: int = 0
+    """Entries that were set right, of all runs."""
+    drift: Mapping[str, int] = field(default_factory=dict)
+    """Entries that were wrong in the last run, by map; empty when all were right."""
+    at: float | None = None
+    """When the last run ended, by `time.monotonic`."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The node as of the last step."""
+
+    revision: int = 0
+    """Counts the inputs that came into force."""
+    seen_manifests: str | None = None
+    """Digest of the manifests that were last looked at; None before any were there."""
+    seen_config: str | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """What was refused of the inputs last looked at, by source; the last good stays in force."""
+    tables: Tables = field(default_factory=Tables)
+    """What is in force."""
+    pods: Mapping[int, Pod] = field(default_factory=dict)
+    """Local pods by the ifindex of their interface."""
+    owners: Mapping[str, Pod] = field(default_factory=dict)
+    """Pods of the cluster by address."""
+    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
+    tenants: Mapping[str, str] = field(default_factory=dict)
+    walled: Mapping[str, bool] = field(default_factory=dict)
+    """The known namespaces: whether a wall that drops is around their pods."""
+    walls_turned: int = 0
+    """Counts the changes of `walled`."""
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    """Node names by address; of this node also those that only its interfaces have."""
+    node_addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By node name, as the Node objects tell everybody."""
+    mode: Mode | None = None
+    """Of the tenant wall; None without a tenant file."""
+    attached: Mapping[int, str] = field(default_factory=dict)
+    """How the programs hang on each interface: tcx or clsact."""
+    unenforced: Mapping[str, str] = field(default_factory=dict)
+    """Local pods that are not under enforcement, with the reason."""
+    policies: Mapping[str, NetworkPolicy] = field(default_factory=dict)
+    """NetworkPolicies of the cluster by `namespace/name`, those kept for dying pods included."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """By kind; always as of now, not as of this state."""
+    audit: Audit = Audit()
+    delays: Delays = field(default_factory=Delays)
+    """From a change to the datapath; the same object in every state."""
+    tally: Tally = field(default_factory=Tally)
+    """What the agent has done so far; the same object in every state."""
+    in_force: Mapping[str, int] = field(default_factory=dict)
+    """Local pods that are fully enforced, `namespace/pod` -> ifindex of the interface."""
+    config: TenantConfig | None = None
+    """The tenant file in force; lines of the file travel with its values."""
+    cluster: Callable[[], Cluster | None] = field(default=lambda: None, compare=False)
+    """The objects that all of it was made from, put together when somebody asks: takes time."""
+    excess: Mapping[str, str] = field(default_factory=dict)
+    """What is closed because it found no room, or cannot be said in a map; by what it is."""
+    refused: tuple[Refusal, ...] = ()
+    """Policies that are not enforced as written."""
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    """Who uses what of each map; as of now."""
+    serving: Callable[[str], tuple[Serving, ...]] = field(default=lambda _: (), compare=False)
+    """The Services that an address belongs to, as theirs or as a backend's; always as of now."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether anything of ours is in force."""
+        return self.revision > 0
+
+
+class Board:
+    """Where the state is published."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._state = State()
+
+    @property
+    def state(self) -> State:
+        """The last published state."""
+        return self._state
+
+    def publish(self, state: State) -> None:
+        """Replace the state and wake who waits."""
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()
+
+    def wait(self, condition: Callable[[State], bool], seconds: float) -> State | None:
+        """The first state that satisfies the condition; None when none does in time."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not condition(self._state):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._changed.wait(remaining):
+                    return self._state if condition(self._state) else None
+            return self._state

@@ -1,0 +1,105 @@
+"""Closes new interfaces of pods as they appear, for CNIs that write their configuration anew or
+bypass it: the second line behind the CNI plugin.
+
+A thread of the agent's process. It hears of every new interface from the kernel, puts the programs
+on what looks like the host side of a pod (without an endpoint they let nothing through), and wakes
+the agent, which finds out whose it is. What may surprise: this is fast, not strict: packets may
+pass in the time between the interface and the programs. It closes in every start mode: nothing is
+known of such a pod, not even which addresses are its own. Interfaces that are there when the agent
+begins are never closed by it: a pod that works is not cut off because the agent is late.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from enforcer.agent.beside import Part, Report
+from enforcer.datapath import attach, links
+from enforcer.datapath.links import Link, looks_like_pod
+from generators.errors import RingfenceError
+from generators.process.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+
+USUAL_NAMES = ("veth*", "cali*", "eni*", "lxc*", "azv*", "gke*")
+"""What CNIs call the host side of a pod."""
+STOP_SECONDS = 0.5
+"""How soon the thread notices that it is to end."""
+
+
+class Watcher:
+    """Listens from the moment it is made; `run` attaches."""
+
+    def __init__(
+        self,
+        pins: Path,
+        patterns: Sequence[str],
+        changed: Callable[[], None],
+        report: Report,
+    ) -> None:
+        self._pins = pins
+        self._patterns = tuple(patterns)
+        self._changed = changed
+        self._part = Part(
+            "interfaces", "new interfaces are not closed until their pod is known", report
+        )
+        self._socket = links.listen(links.RTNLGRP_LINK)
+        self._seen = {link.ifindex for link in _everything()}
+
+    def run(self, stop: threading.Event) -> None:
+        """Attach to what appears until told to stop."""
+        with self._socket:
+            while not stop.is_set():
+                readable, _, _ = select.select([self._socket], [], [], STOP_SECONDS)
+                if readable or self._part.failed:
+                    self._part.attempt(self._step)
+                if self._part.failed:
+                    stop.wait(STOP_SECONDS)
+
+    def _step(self) -> None:
+        # What went wrong may have cost what was heard.
+        self.take(_everything() if self._part.failed else _heard(self._socket))
+
+    def take(self, found: Iterable[Link]) -> None:
+        """Close those that are new and look like a pod's; others are looked at again when they
+        change: a veth may be moved to its network namespace, or renamed, after it was made.
+        """
+        new = [
+            link
+            for link in found
+            if link.ifindex not in self._seen and looks_like_pod(link, self._patterns)
+        ]
+        for link in {link.ifindex: link for link in new}.values():
+            self._close(link)
+            self._seen.add(link.ifindex)
+        if new:
+            self._changed()
+
+    def _close(self, link: Link) -> None:
+        try:
+            attach.attach(self._pins, link.ifindex)
+        except RingfenceError as error:
+            event(log, "interface_not_closed", logging.ERROR, name=link.name, error=str(error))
+            return
+        event(log, "interface_closed", name=link.name, ifindex=link.ifindex)
+
+
+def _heard(listening: socket.socket) -> list[Link]:
+    """What the kernel tells; everything there is where it told more than the socket could hold."""
+    try:
+        return links.heard(listening.recv(links.RECEIVE))
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
+    return _everything()
+
+
+def _everything() -> list[Link]:
+    with links.netlink() as asked:
+        return asked.links()

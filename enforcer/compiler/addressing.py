@@ -1,0 +1,167 @@
+"""Who is behind every address, and what is called at the addresses of Services, in the ledger.
+
+The compiler calls `write` after the identities have settled. What may surprise: a node's own
+address is never a pod's; and what finds no room in its map is left out, for its owner alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache, reduce
+from operator import or_
+
+from enforcer.compiler.placement import Known
+from enforcer.policy.blocks import Net
+from enforcer.policy.groups import Asks
+from enforcer.policy.identity import Word
+from enforcer.policy.peers import Population, Settled
+from enforcer.policy.rulebook import Groups, Turnover
+from enforcer.policy.services import Calls
+from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, AddressEntry, AddressFlag
+from enforcer.writes.budgets import NOBODY
+from enforcer.writes.pending import Ledger
+from enforcer.writes.rooms import Rooms
+from generators.objects import IPBlock, Node
+from generators.reachability.protocols import WITH_PORTS
+from generators.reachability.services import Backend, ServiceKey
+
+
+class Addressing:
+    """Addresses and Services of one node's tables."""
+
+    def __init__(
+        self,
+        known: Known,
+        population: Population,
+        groups: Groups,
+        calls: Calls,
+        rooms: Rooms,
+        ledger: Ledger,
+    ) -> None:
+        self.nodes: dict[str, AddressEntry] = {}
+        self._known = known
+        self._population = population
+        self._groups = groups
+        self._calls = calls
+        self._rooms = rooms
+        self._ledger = ledger
+        self._touched: dict[str, None] = {}
+        self._asks = Asks()
+
+    def set_nodes(self, nodes: Iterable[Node]) -> None:
+        """All nodes, with their addresses."""
+        before, self.nodes = self.nodes, _node_addresses(nodes, self._known.node)
+        self._touched.update(dict.fromkeys((*before, *self.nodes)))
+
+    def touch_all(self) -> None:
+        """Tenants have other numbers."""
+        self.touch(self._population.owners)
+
+    def touch(self, addresses: Iterable[str]) -> None:
+        """Something else is to be said of who is there."""
+        self._touched.update(dict.fromkeys(addresses))
+
+    def write(self, settled: Settled, turnover: Turnover) -> None:
+        """Bring the ledger up to date."""
+        if turnover.added or turnover.removed:
+            groups = self._groups.by_number.values()
+            self._ask(reduce(or_, (group.definition.asks for group in groups), Asks()))
+        changed, self._touched = {**dict.fromkeys(settled.addresses), **self._touched}, {}
+        places = self._rooms.addresses
+        for address in changed:
+            places.put(address, self._owner(address))
+        for address in (*changed, *(a for a in places.changed() if a not in changed)):
+            self._ledger.addresses.put(address, self._entry(address))
+            self._calls.touch_address(address)
+        self._write_services()
+
+    def _ask(self, asks: Asks) -> None:
+        """Isolated pods here may call these: look again at the Services that this concerns."""
+        before, self._asks = self._asks, asks
+        fresh = asks.words - before.words
+        fewer = before.words - asks.words
+        if fewer or asks.anyone != before.anyone or any(isinstance(w, IPBlock) for w in fresh):
+            self._calls.touch_all()
+        for identity in self._population.meant_by(fresh):
+            for address in identity.addresses:
+                self._calls.touch_address(address)
+
+    def _called(self, key: ServiceKey) -> tuple[Backend, ...] | None:
+        """What stands behind a Service, as far as policies may let an isolated pod here call it."""
+        if not self._is_asked_for(key):
+            return None
+        return self._calls.entry(key, self._ledger.addresses.now)
+
+    def _is_asked_for(self, key: ServiceKey) -> bool:
+        """Whether an answer depends on it: else its address and its backends are all refused."""
+        protocol, backends = WITH_PORTS[key.protocol], self._calls.backends(key)
+        return (
+            any(self._asks.at(protocol, port) for port in {key.port, *(b.port for b in backends)})
+            or self._is_named(key.address)
+            or any(self._is_named(backend.address) for backend in backends)
+        )
+
+    def _is_named(self, address: str) -> bool:
+        """Whether an egress rule means who is at an address, or it is this node, which is open."""
+        node = self.nodes.get(address)
+        if node is not None and node.identity == IDENTITY_HOST:
+            return True
+        identity = self._population.identity(address)
+        words: Iterable[Word] = (
+            identity.pods.words if identity else self._population.holding(Net.of(address))
+        )
+        return any(word in self._asks.words for word in words)
+
+    def _write_services(self) -> None:
+        places = self._rooms.services
+        entries = {key: self._called(key) for key in self._calls.refresh()}
+        for key, entry in entries.items():
+            namespace = self._calls.owner(key) if entry is not None else None
+            owner = self._known.record.get(namespace, NOBODY) if namespace is not None else None
+            places.put(key, owner)
+        for key in (*entries, *(k for k in places.changed() if k not in entries)):
+            entry = entries[key] if key in entries else self._called(key)
+            self._ledger.services.put(key, entry if places.holds(key) else None)
+
+    def _owner(self, address: str) -> str | None:
+        """The tenant whose budget a pod's address counts for; None: it is no pod's."""
+        pod = self._population.owners.get(address)
+        if pod is None or address in self.nodes:
+            return None
+        return self._known.record.get(pod.namespace, NOBODY)
+
+    def _entry(self, address: str) -> AddressEntry | None:
+        """Who an address is."""
+        node = self.nodes.get(address)
+        if node is not None:
+            return node
+        identity = self._population.identity(address)
+        if identity is None or not self._rooms.addresses.holds(address):
+            return None
+        tenant = self._known.tenants.ids.get(identity.pods.tenant, 0)
+        flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
+        home = self._known.homes[self._population.owners[address].namespace]
+        if home.audited or home.tried:
+            flags |= AddressFlag.AUDIT
+        return _entry_of(identity.number, tenant, flags)
+
+
+@lru_cache(maxsize=16_384)
+def _entry_of(identity: int, tenant: int, flags: AddressFlag) -> AddressEntry:
+    """One object for all addresses of an identity: there are many, and they stay."""
+    return AddressEntry(identity, tenant, flags)
+
+
+def _node_addresses(nodes: Iterable[Node], own: str) -> dict[str, AddressEntry]:
+    """An address that two nodes claim is this node's, if it is one of them.
+
+    What the interfaces of others have is theirs alone, and may well be that of a bridge here.
+    """
+    found: dict[str, AddressEntry] = {}
+    for node in sorted(nodes, key=lambda n: n.name == own):
+        if node.name == own:
+            ips, identity = (*node.ips, *node.interface_ips), IDENTITY_HOST
+        else:
+            ips, identity = node.ips, IDENTITY_REMOTE_NODE
+        found.update(dict.fromkeys(ips, AddressEntry(identity)))
+    return found

@@ -1,0 +1,470 @@
+"""Policies to map entries: what the maps of one node should hold, kept up to date by changes.
+
+The agent tells the `Compiler` what happened (`apply`), asks for the writes (`plan`) and says when
+the kernel has them (`commit`). `compile_tables` is the same from nothing: whatever the history, the
+tables mean what they would mean if they had just been compiled. What may surprise: a policy group
+is named by what its policies say, so a changed policy always is a new group beside the old one, to
+which endpoints are switched by one write each; and what finds no room is closed, for its owner
+alone: policies by `Allotment`, addresses, endpoints and Services by `Rooms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from enforcer.compiler.addressing import Addressing
+from enforcer.compiler.allotment import Allotment
+from enforcer.compiler.entries import Filling
+from enforcer.compiler.homes import Moved, Tenancy
+from enforcer.compiler.placement import Known, Placement
+from enforcer.compiler.trials import Trials
+from enforcer.compiler.views import ExactEntries, InForce, Live, Nested, RangeEntries
+from enforcer.datapath.maps import CAPACITY, Change, Table
+from enforcer.policy.changes import (
+    ArrivalChange,
+    ConfigChange,
+    InputChange,
+    Inputs,
+    InterfaceChange,
+    NamespaceChange,
+    NodesChange,
+    OrderChange,
+    PodChange,
+    PolicyChange,
+    RecordChange,
+    ServiceChange,
+    SliceChange,
+    between,
+)
+from enforcer.policy.endpoints import is_local
+from enforcer.policy.groupnames import GroupNames, RuleNames
+from enforcer.policy.identity import Registry
+from enforcer.policy.peers import Population
+from enforcer.policy.prefixes import Tries
+from enforcer.policy.rulebook import Groups, Rulebook
+from enforcer.policy.services import Calls, Serving
+from enforcer.policy.start import StartMode
+from enforcer.policy.tables import Tables
+from enforcer.writes import capacity, generations, tight, transition
+from enforcer.writes.budgets import Usage
+from enforcer.writes.pending import Ledger
+from enforcer.writes.rooms import Rooms
+from generators.cluster import Cluster
+from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod
+
+T = TypeVar("T")
+RULES_KEPT = 8192
+"""So many rules keep their numbers, whether they are in use or not."""
+
+
+def compile_tables(
+    cluster: Cluster,
+    node: str,
+    interfaces: Mapping[str, int],
+    grace: frozenset[int] = frozenset(),
+    limits: Mapping[Table, int] = CAPACITY,
+) -> Tables:
+    """The maps of `node`, from nothing. `interfaces`: `namespace/pod` -> ifindex of its veth."""
+    compiler = Compiler(node, grace=grace, limits=limits)
+    compiler.become(Inputs(cluster, interfaces))
+    return compiler.tables()
+
+
+class Compiler:
+    """What one node's maps should hold; `grace`: interfaces whose pods ran before we did."""
+
+    def __init__(
+        self,
+        node: str,
+        registry: Registry | None = None,
+        grace: frozenset[int] = frozenset(),
+        limits: Mapping[Table, int] = CAPACITY,
+        start_mode: StartMode = StartMode.STRICT,
+    ) -> None:
+        self.ledger = Ledger()
+        self.known = Known(node, grace, start_mode)
+        self._limits = limits
+        self.registry = registry or Registry()
+        self._inputs = Inputs(Cluster(pod_cidrs=()), {})
+        self._by_namespace: dict[str, dict[str, None]] = {}
+        """Local pods by namespace."""
+        self._everybody: dict[str, dict[str, None]] = {}
+        """All pods by namespace."""
+        self._all_nodes: tuple[Node, ...] = ()
+        self._pod_cidrs: tuple[str, ...] = ()
+        self._rulebook = Rulebook()
+        self._groups = Groups(self.registry.groups)
+        self._population = Population(self.registry.identities)
+        self._tenancy = Tenancy(self.known, self._population)
+        self._trials = Trials(self.known, self._rulebook)
+        self._tries = Tries(self._population.holding, self.registry.cidrs)
+        ceiling = limits[Table.POLICY] + limits[Table.RANGES]
+        self._filling = Filling(self.ledger, self._groups, self._population, self._tries, ceiling)
+        self._calls = Calls(self._pods_of)
+        self._slices: dict[str, EndpointSlice] = {}
+        self.rooms = Rooms(limits)
+        self._placement = Placement(
+            self.known,
+            self._rulebook,
+            self._groups,
+            self.registry,
+            self.ledger,
+            self.rooms.endpoints,
+        )
+        self._addressing = Addressing(
+            self.known, self._population, self._groups, self._calls, self.rooms, self.ledger
+        )
+        self._names = GroupNames()
+        rules = RuleNames(self.registry.rules)
+        self.allotment = Allotment(
+            self.known, self._rulebook, self.ledger, self._names, rules, limits
+        )
+        self._rules_worth_a_look = RULES_KEPT
+        self._rejudge_all = False
+
+    # What happened
+
+    def become(self, inputs: Inputs) -> None:
+        """Whatever turns the last inputs given here into these; takes time to compare them."""
+        changes = tuple(between(self._inputs, inputs))
+        self._inputs = inputs
+        self.apply(changes)
+
+    def apply(self, changes: Iterable[InputChange]) -> None:
+        """Take changes in; all of them count as one."""
+        batch = _Batch()
+        # Namespaces first: whether one terminates decides what becomes of its policies.
+        for change in sorted(changes, key=lambda c: isinstance(c, PolicyChange)):
+            self._take(change, batch)
+        moved = self._tenancy.settle()
+        self._follow(moved, batch)
+        self._look_at(self._trials.follow(moved.touched), batch)
+        self._release(batch)
+        touched = dict.fromkeys(map(_namespace_of, batch.local))
+        self._look_at(self.allotment.look(touched, self._by_namespace), batch)
+        self.rooms.resize(self.allotment.shares, len(self._addressing.nodes))
+        self._bring(batch)
+        while closed := self.allotment.tighten():
+            more = _Batch()
+            self._look_at(closed, more)
+            self._bring(more)
+        self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
+
+    def reconsider(self) -> None:
+        """See whether what was refused would find room by now: takes as long as compiling it."""
+        self.allotment.forget()
+        self.apply(())
+
+    def _bring(self, batch: _Batch) -> None:
+        """Have the tables say what the inputs do, as far as the batch concerns them."""
+        for key in batch.local:
+            self._placement.place(key, anew=key in batch.anew)
+        while moved := self._placement.moved():
+            for key in moved:
+                self._placement.place(key)
+        turnover = self._groups.turnover()
+        self._names.follow(turnover)
+        self._population.set_words(turnover.new_words, turnover.old_words)
+        self._move_pods(batch)
+        words = frozenset((*turnover.new_words, *turnover.old_words))
+        settled = self._population.settle(words)
+        self._filling.follow(turnover, settled, self._pod_cidrs)
+        self._addressing.write(settled, turnover)
+
+    # What is to be written
+
+    def plan(self) -> tuple[Change, ...]:
+        """The writes that bring all of it into force, in order; MapOverflow if there is no room."""
+        ledger, groups, placed = self.ledger, self._groups, self._placement.placed
+        for number in transition.conflicts(ledger):
+            self._names.put(generations.renumber(ledger, groups, placed, number))
+            self._names.drop(number)
+        fresh = self.registry.generations.fresh
+        generations.stamp(ledger, groups, placed, fresh, everybody=self._rejudge_all)
+        writes = transition.writes(
+            self.ledger, self.registry.identities.fresh, self.registry.cidrs.fresh
+        )
+        if capacity.overflows(ledger, writes, self._limits):
+            writes = tight.squeezed(ledger)
+            capacity.refuse_overflow(ledger, writes, self._limits)
+        return writes
+
+    def urgent(self) -> tuple[Change, ...]:
+        """What is to be written whatever becomes of the rest: removals, and who addresses are."""
+        return tight.urgent(self.ledger)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is wanted that is not in force yet."""
+        ledger = self.ledger
+        layers = (ledger.endpoints, ledger.addresses, ledger.cidrs, ledger.services, ledger.buckets)
+        return any(layer.was for layer in layers)
+
+    def leaving(self) -> frozenset[int]:
+        """Ids of endpoints that the plan removes."""
+        changed = self.ledger.endpoints.changed().values()
+        gone = {old.endpoint for old, _ in changed if old is not None}
+        return frozenset(gone - {new.endpoint for _, new in changed if new is not None})
+
+    def commit(self) -> None:
+        """The last plan is in force."""
+        self.ledger.commit()
+        self._rejudge_all = False
+        self._forget_rules()
+
+    def resync(self, kernel: Tables) -> None:
+        """Learn what is in force: at the start, and after a write that failed."""
+        self.ledger.resync(kernel)
+
+    def tables(self) -> Tables:
+        """All of it as one value."""
+        ledger, groups = self.ledger, sorted(self._groups.by_number.items())
+        places = sorted(ledger.buckets.now.items())
+        return Tables(
+            endpoints=dict(sorted(ledger.endpoints.now.items())),
+            addresses=dict(ledger.addresses.now),
+            policy={k: r for (g, p), b in places for k, r in sorted(b.policy_entries(g, p))},
+            ranges={k: r for (g, p), b in places for k, r in sorted(b.range_entries(g, p))},
+            cidrs=dict(sorted(ledger.cidrs.now.items())),
+            services=dict(sorted(ledger.services.now.items())),
+            rules={number: str(name) for name, number in self.registry.rules.known.items()},
+            isolating={
+                (number, direction): policies
+                for number, group in groups
+                for direction, policies in group.definition.isolating.items()
+            },
+            walls={n: group.definition.wall for n, group in groups if group.definition.wall},
+            tenants=dict(sorted(self.known.tenants.names.items())),
+        )
+
+    def view(self) -> Tables:
+        """The same as `tables`, as the kernel holds it, without copies: always as of now."""
+        ledger = self.ledger
+        return Tables(
+            endpoints=InForce(ledger.endpoints),
+            addresses=InForce(ledger.addresses),
+            policy=ExactEntries(ledger),
+            ranges=RangeEntries(ledger),
+            cidrs=InForce(ledger.cidrs),
+            services=InForce(ledger.services),
+            rules=RuleNames(self.registry.rules),
+            isolating=Live(self._names.isolating),
+            walls=Live(self._names.walls),
+            tenants=Live(self.known.tenants.names),
+        )
+
+    def owners(self) -> Mapping[str, Pod]:
+        """Whose each pod address is; always as of now."""
+        return Live(self._population.owners)
+
+    def serving(self, address: str) -> tuple[Serving, ...]:
+        """The Services of an address; always as of now."""
+        return self._calls.serving(address)
+
+    def usage(self, table: Table) -> Usage:
+        """Who uses what of a map; as of now, from any thread."""
+        rooms = (Table.ADDRESSES, Table.ENDPOINTS, Table.SERVICES)
+        return self.rooms[table].usage() if table in rooms else self.allotment.usage(table)
+
+    def excess(self) -> Mapping[str, str]:
+        """What is closed for want of room, and why."""
+        found = {f"{r.policy} {r.direction.value}": str(r) for r in self.allotment.refused.values()}
+        return {**found, **self.rooms.excess()}
+
+    def walled(self) -> Mapping[str, bool]:
+        """The known namespaces: whether a wall that drops is around their pods; as of now."""
+        return Live(self._tenancy.walled)
+
+    @property
+    def walls_turned(self) -> int:
+        """How often `walled` has changed."""
+        return self._tenancy.turns
+
+    def policies(self) -> Mapping[str, NetworkPolicy]:
+        """All policies, those included that are kept for dying pods; always as of now."""
+        return Nested(self._rulebook.policies)
+
+    def names(self) -> Mapping[str, Mapping[str, int]]:
+        """The numbers of identities and groups, by what they mean."""
+        return {"identities": self._population.names(), "groups": self._groups.names()}
+
+    def is_inhabited(self, namespace: str) -> bool:
+        """Whether there are pods of a namespace on this node."""
+        return namespace in self._by_namespace
+
+    def neighbourhood(self) -> Iterable[tuple[Namespace, Iterable[NetworkPolicy]]]:
+        """The namespaces with pods on this node, and their policies."""
+        for name in sorted(self._by_namespace):
+            if name in self.known.namespaces:
+                yield self.known.namespaces[name], self._rulebook.policies.get(name, {}).values()
+
+    def cluster(self) -> Cluster:
+        """The inputs as one value; takes time to put together."""
+        known = self.known
+        return Cluster(
+            namespaces=dict(known.namespaces),
+            pods=tuple(list(known.pods.values())),
+            policies=tuple(self.policies().values()),
+            nodes=self._all_nodes,
+            services=tuple(self._calls.services()),
+            slices=tuple(list(self._slices.values())),
+            config=known.config,
+            tenants=dict(known.record),
+            pod_cidrs=self._pod_cidrs,
+        )
+
+    # Inputs
+
+    def _take(self, change: InputChange, batch: _Batch) -> None:
+        """Note one change, and what has to be looked at because of it."""
+        match change:
+            case PodChange(key, pod):
+                self._take_pod(key, pod, batch)
+            case PolicyChange(key, None):
+                namespace = self.known.namespaces.get(_namespace_of(key))
+                hold = namespace is None or namespace.terminating
+                self._rulebook.remove(key, hold=hold)
+                batch.look_at(self._by_namespace.get(_namespace_of(key), ()))
+            case PolicyChange(_, policy) if policy is not None:
+                self._rulebook.put(policy)
+                batch.look_at(self._by_namespace.get(policy.namespace, ()))
+            case NamespaceChange(name, namespace):
+                self._tenancy.put_namespace(name, namespace)
+                batch.look_at(self._by_namespace.get(name, ()))
+            case ServiceChange(key, service):
+                self._calls.put_service(key, service)
+            case SliceChange(key, found):
+                self._calls.put_slice(key, found, self._slices.get(key))
+                _put(self._slices, key, found)
+            case RecordChange(name, tenant):
+                self._tenancy.put_tenant(name, tenant)
+            case ConfigChange(config):
+                self._tenancy.put_config(config)
+                batch.look_at(self.known.interfaces)
+            case NodesChange(nodes, pod_cidrs):
+                self._all_nodes = nodes
+                self._addressing.set_nodes(nodes)
+                self._trials.set_nodes(nodes)
+                if pod_cidrs != self._pod_cidrs:
+                    self._rejudge_all = self._rejudge_all or bool(self.known.pods)
+                    self._pod_cidrs = pod_cidrs
+            case InterfaceChange(key, ifindex, mac):
+                _put(self.known.interfaces, key, ifindex)
+                _put(self.known.macs, key, mac or None)
+                batch.local[key] = None
+            case ArrivalChange(key, attachment):
+                _put(self.known.arrivals, key, attachment)
+                batch.local[key] = None
+            case OrderChange(pods):
+                batch.order = pods
+
+    def _take_pod(self, key: str, pod: Pod | None, batch: _Batch) -> None:
+        old = self.known.pods.get(key)
+        batch.pods.setdefault(key, old)
+        _put(self.known.pods, key, pod)
+        namespace = _namespace_of(key)
+        _list(self._everybody, namespace, key, listed=pod is not None)
+        here = pod is not None and is_local(pod, self.known.node)
+        _list(self._by_namespace, namespace, key, listed=here)
+        self._calls.touch_namespace(namespace)
+        self._tenancy.meet(namespace)
+        if any(p is not None and is_local(p, self.known.node) for p in (old, pod)):
+            batch.local[key] = None
+            if old is not None and pod is not None and old.uid != pod.uid:
+                batch.anew[key] = None
+
+    def _pods_of(self, namespace: str) -> Iterable[Pod]:
+        return (self.known.pods[key] for key in self._everybody.get(namespace, ()))
+
+    def _look_at(self, namespaces: Iterable[str], batch: _Batch) -> None:
+        for name in namespaces:
+            batch.look_at(self._by_namespace.get(name, ()))
+
+    def _follow(self, moved: Moved, batch: _Batch) -> None:
+        """Look at whom the tenancy of namespaces concerns."""
+        self._look_at(moved.homes, batch)
+        for name in moved.homes:
+            self._addressing.touch(ip for pod in self._pods_of(name) for ip in pod.ips)
+        if moved.renumbered:
+            # A wall names the tenants that it lets in by their numbers.
+            batch.look_at(self.known.interfaces)
+            self._addressing.touch_all()
+
+    def _release(self, batch: _Batch) -> None:
+        """Policies that were kept for pods which are gone now."""
+        for name in self._rulebook.holding():
+            namespace = self.known.namespaces.get(name)
+            alive = namespace is not None and not namespace.terminating
+            if alive or name not in self._by_namespace:
+                self._rulebook.release(name)
+                batch.look_at(self._by_namespace.get(name, ()))
+
+    def _move_pods(self, batch: _Batch) -> None:
+        for key, old in batch.pods.items():
+            new = self.known.pods.get(key)
+            if _as_peer(old) == _as_peer(new):
+                continue
+            if old is not None:
+                self._population.remove_pod(old, forever=new is None)
+            if new is not None:
+                self._population.add_pod(new)
+        if batch.order is not None:
+            self._population.reorder(batch.order)
+
+    # Outputs
+
+    def _forget_rules(self) -> None:
+        """Rules of policies that have been gone for long; they would only become more."""
+        known = self.registry.rules.known
+        if len(known) <= self._rules_worth_a_look:
+            return
+        used = {r for b in self.ledger.buckets.now.values() for r in b.policy.values()}
+        used |= {r for b in self.ledger.buckets.now.values() for r in b.ranges.values()}
+        for name in [name for name, number in known.items() if number not in used]:
+            self.registry.rules.forget(name)
+        self._rules_worth_a_look = 2 * len(known) + RULES_KEPT
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What has to be looked at because of some changes."""
+
+    local: dict[str, None] = field(default_factory=dict)
+    anew: dict[str, None] = field(default_factory=dict)
+    """Those of them that are another pod of the same name."""
+    pods: dict[str, Pod | None] = field(default_factory=dict)
+    """Pods that changed, as they were before."""
+    order: tuple[str, ...] | None = None
+
+    def look_at(self, pods: Iterable[str]) -> None:
+        """These local pods may be judged by other groups."""
+        self.local.update(dict.fromkeys(pods))
+
+
+def _namespace_of(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _put(values: dict[str, T], key: str, value: T | None) -> None:
+    if value is None:
+        values.pop(key, None)
+    else:
+        values[key] = value
+
+
+def _list(index: dict[str, dict[str, None]], namespace: str, key: str, *, listed: bool) -> None:
+    if listed:
+        index.setdefault(namespace, {})[key] = None
+    elif namespace in index:
+        index[namespace].pop(key, None)
+        if not index[namespace]:
+            del index[namespace]
+
+
+def _as_peer(pod: Pod | None) -> object:
+    """All that others can tell of a pod."""
+    if pod is None or pod.host_network or pod.terminal:
+        return None
+    return pod.labels, pod.ips, pod.ports, pod.created

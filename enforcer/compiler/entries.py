@@ -1,0 +1,102 @@
+"""The entries of policy groups: what each group says of each peer, in the ledger.
+
+The compiler calls `follow` once for all groups, identities and prefixes that its changes moved.
+What may surprise: a group that stays only gets the entries of peers that are new, and a peer that
+stays only those of groups that are new; whoever is gone takes all of its entries along. Past the
+ceiling nothing is filled: such groups wait for a `follow` that finds room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from enforcer.policy.blocks import Net
+from enforcer.policy.groups import EMPTY
+from enforcer.policy.peers import Population, Settled
+from enforcer.policy.prefixes import Prefixes, Tries
+from enforcer.policy.rulebook import Group, Groups, Turnover
+from enforcer.policy.tables import PEER_CIDR, CidrKey
+from enforcer.writes.pending import Ledger
+
+
+class Filling:
+    """Buckets and prefixes in the ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        groups: Groups,
+        population: Population,
+        tries: Tries,
+        ceiling: int,
+    ) -> None:
+        self._ledger = ledger
+        self._groups = groups
+        self._population = population
+        self._tries = tries
+        self._ceiling = ceiling
+        self._unfilled: dict[Group, None] = {}
+
+    def follow(self, turnover: Turnover, settled: Settled, pod_cidrs: tuple[str, ...]) -> None:
+        """The entries of groups, for peers and groups that came or went."""
+        put = self._ledger.put_bucket
+        fresh = dict.fromkeys((*turnover.added, *self._unfilled))
+        self._unfilled = {}
+        for group in turnover.removed:
+            fresh.pop(group, None)
+            for peer in tuple(self._ledger.peers_of.get(group.number, ())):
+                put(group.number, peer, EMPTY)
+        for gone in settled.removed:
+            for number in tuple(self._ledger.groups_of.get(gone.number, ())):
+                put(number, gone.number, EMPTY)
+        for identity in settled.added:
+            for group in self._groups.using(identity.pods.words):
+                if self._has_room(group):
+                    put(group.number, identity.number, group.definition.for_pods(identity.pods))
+        for trie, cidr, net in tuple(self._cut(turnover, pod_cidrs)):
+            peer = PEER_CIDR | cidr
+            had = (self._groups.by_number[n] for n in self._ledger.groups_of.get(peer, ()))
+            for group in dict.fromkeys((*had, *self._groups.using(trie.holding(net)))):
+                mine = group.definition.tenant == trie.tenant and group not in fresh
+                if mine and self._has_room(group):
+                    put(group.number, peer, group.definition.for_rules(trie.rules(cidr)))
+        for group in fresh:
+            self._fill(group)
+
+    def _cut(
+        self, turnover: Turnover, pod_cidrs: tuple[str, ...]
+    ) -> Iterable[tuple[Prefixes, int, Net]]:
+        """Bring all tries up to date; the numbers that mean something else in them."""
+        tenants = {entry.tenant for entry in self._ledger.endpoints.now.values()}
+        for trie, trimmed in self._tries.change(turnover, tenants, pod_cidrs):
+            for prefix in trimmed.removed:
+                self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), None)
+            for cidr in trimmed.emptied:
+                for number in tuple(self._ledger.groups_of.get(PEER_CIDR | cidr, ())):
+                    self._ledger.put_bucket(number, PEER_CIDR | cidr, EMPTY)
+            for prefix in trie.all() if trimmed.reflagged else trimmed.put:
+                self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), trie.entry(prefix))
+            for cidr, net in trimmed.named.items():
+                yield trie, cidr, net
+
+    def _fill(self, group: Group) -> None:
+        """A new group's entries, for all peers that it means."""
+        put, definition = self._ledger.put_bucket, group.definition
+        for peer, bucket in definition.fixed().items():
+            put(group.number, peer, bucket)
+        for identity in self._population.meant_by(definition.words):
+            if not self._has_room(group):
+                return
+            put(group.number, identity.number, definition.for_pods(identity.pods))
+        trie = self._tries.of(definition.tenant)
+        for cidr, rules in trie.named_by(definition.rules):
+            if not self._has_room(group):
+                return
+            put(group.number, PEER_CIDR | cidr, definition.for_rules(rules))
+
+    def _has_room(self, group: Group) -> bool:
+        """Whether a group can be filled on; else it is one to come back to."""
+        if self._ledger.exact + self._ledger.ranged <= self._ceiling:
+            return True
+        self._unfilled[group] = None
+        return False

@@ -1,0 +1,451 @@
+"""Put the two programs on an interface and take them off: by tcx links, else by clsact.
+
+The agent calls `attach` for each host-side veth, in the network namespace of the node. Replacing is
+atomic in both ways, detaching before attaching never happens, and what others put on the interface
+stays: tcx links are our own, clsact filters have our priority, our handle and our name, and a qdisc
+goes only if we made it and nobody uses it.
+Importer of pyroute2 besides the lab; it has no types, so what we use of it is written down here.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, cast
+
+from enforcer.datapath import kernel, upgrade
+from generators.errors import MachineLacks, RingfenceError
+
+CLSACT_PARENT = 0xFFFFFFF1
+CLSACT_HANDLE = 0xFFFF0000
+ETH_P_ALL = 0x0003
+FILTER_PRIORITY = 1
+FILTER_HANDLE = 0x5246
+LINKS = "links"
+
+_alone = threading.Lock()
+"""The agent's loop and its CNI calls may mean the same interface."""
+
+
+class Mode(StrEnum):
+    """How programs hang on an interface."""
+
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
+class AttachError(RingfenceError):
+    """The programs could not be put on an interface; its pod is not enforced."""
+
+    exit_code = 1
+
+
+class PinsGone(AttachError):
+    """Somebody removed the pins; links that lost theirs have taken their programs along."""
+
+    def __init__(self, pin_path: Path) -> None:
+        super().__init__(
+            f"the pins below {pin_path.parent} were removed, and the programs with them"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    program: str
+    tcx: kernel.Hook
+    parent: int
+
+
+HOOKS = (
+    _Hook("to_pod", kernel.Hook.TCX_EGRESS, 0xFFFFFFF3),
+    _Hook("from_pod", kernel.Hook.TCX_INGRESS, 0xFFFFFFF2),
+)
+
+
+class _Message(Protocol):
+    """A netlink message of pyroute2: a mapping with attributes."""
+
+    def __getitem__(self, name: str) -> int: ...
+    def get_attr(self, name: str) -> str | None: ...
+    def get_nested(self, *names: str) -> str | None: ...
+
+
+class _Netlink(Protocol):
+    """What we use of pyroute2.IPRoute."""
+
+    def tc(self, command: str, kind: str, index: int, handle: int, **options: object) -> object: ...
+    def get_filters(self, index: int, handle: int, parent: int) -> Iterable[_Message]: ...
+    def get_links(self) -> Iterable[_Message]: ...
+    def close(self) -> None: ...
+
+
+def _netlink_error() -> type[Exception]:
+    return cast(
+        type[Exception], importlib.import_module("pyroute2.netlink.exceptions").NetlinkError
+    )
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "code", 0))
+
+
+@contextmanager
+def _netlink() -> Iterator[_Netlink]:
+    socket_ = cast(_Netlink, importlib.import_module("pyroute2").IPRoute())
+    try:
+        yield socket_
+    finally:
+        socket_.close()
+
+
+def _ifindex(interface: str | int) -> int:
+    try:
+        if isinstance(interface, str):
+            return socket.if_nametoindex(interface)
+        socket.if_indextoname(interface)
+    except OSError as error:
+        raise AttachError(
+            f"interface {interface} is not in this network namespace; is the pod gone?"
+        ) from error
+    return interface
+
+
+def _link_pin(pin_dir: Path, ifindex: int, hook: _Hook) -> Path:
+    return pin_dir / LINKS / f"{ifindex}-{hook.program}"
+
+
+def _qdisc_mark(pin_dir: Path, ifindex: int) -> Path:
+    """A directory whose existence says that the clsact qdisc of the interface is of our making."""
+    return pin_dir / LINKS / f"{ifindex}-qdisc"
+
+
+def _filters_mark(pin_dir: Path, ifindex: int) -> Path:
+    """A directory that says that filters of ours were put on the interface, or were about to be."""
+    return pin_dir / LINKS / f"{ifindex}-filters"
+
+
+def _unclaimed_mark(pin_dir: Path, ifindex: int) -> Path:
+    """A directory that says that the interface is closed because nobody knows whose it is."""
+    return pin_dir / LINKS / f"{ifindex}-unclaimed"
+
+
+def _filter_name(pin_path: Path, hook: _Hook) -> str:
+    return f"ringfence {pin_path}/{hook.program}"
+
+
+def attach(pin_path: Path, interface: str | int, mode: Mode | None = None) -> Mode:
+    """Put the programs below `pin_path` on both hooks of an interface, or replace older ones.
+
+    Without `mode`: tcx, and clsact where the kernel has no tcx. What was attached in the other way
+    is removed after the new way is in force.
+    """
+    ifindex = _ifindex(interface)
+    with _of_pins(pin_path):
+        (pin_path.parent / LINKS).mkdir(mode=0o700, exist_ok=True)
+    with _alone:
+        return _attach(pin_path, ifindex, mode)
+
+
+@contextmanager
+def _of_pins(pin_path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PinsGone(pin_path) from error
+
+
+def check_pins(pin_path: Path) -> None:
+    """PinsGone unless programs and the folder of links are there."""
+    wanted = (pin_path.parent / LINKS, *(pin_path / hook.program for hook in HOOKS))
+    if not all(path.exists() for path in wanted):
+        raise PinsGone(pin_path)
+
+
+def _attach(pin_path: Path, ifindex: int, mode: Mode | None) -> Mode:
+    if mode is not Mode.CLSACT:
+        try:
+            _attach_links(pin_path, ifindex)
+        except kernel.KernelError as error:
+            if mode is Mode.TCX or error.errno != errno.EINVAL:
+                raise AttachError(f"tcx on ifindex {ifindex}: {error}") from error
+        else:
+            if _filters_mark(pin_path.parent, ifindex).exists():  # netlink takes milliseconds
+                _remove_filters(pin_path.parent, ifindex)
+            return Mode.TCX
+    _attach_filters(pin_path, ifindex)
+    _remove_links(pin_path.parent, ifindex)
+    return Mode.CLSACT
+
+
+def _attach_links(pin_path: Path, ifindex: int) -> None:
+    for hook in HOOKS:
+        link = _link_pin(pin_path.parent, ifindex, hook)
+        with kernel.open_pin(pin_path / hook.program) as program:
+            if link.exists() and _update_link(link, program.fd, ifindex):
+                continue
+            with kernel.link_create(program.fd, ifindex, hook.tcx) as created:
+                kernel.pin(created.fd, link)
+
+
+def _update_link(path: Path, program_fd: int, ifindex: int) -> bool:
+    """False if the link's interface is gone (numbers come again); its pin is removed then."""
+    with kernel.open_pin(path) as link:
+        try:
+            if kernel.link_info(link.fd).ifindex == ifindex:
+                kernel.link_update(link.fd, program_fd)
+                return True
+        except kernel.KernelError as error:
+            if error.errno != errno.ENOLINK:
+                raise
+    path.unlink()
+    return False
+
+
+def _attach_filters(pin_path: Path, ifindex: int) -> None:
+    _filters_mark(pin_path.parent, ifindex).mkdir(mode=0o700, exist_ok=True)
+    with _netlink() as netlink:
+        _ensure_qdisc(netlink, pin_path.parent, ifindex)
+        for hook in HOOKS:
+            with kernel.open_pin(pin_path / hook.program) as program:
+                try:
+                    netlink.tc(
+                        "replace-filter",
+                        "bpf",
+                        ifindex,
+                        FILTER_HANDLE,
+                        fd=program.fd,
+                        name=_filter_name(pin_path, hook),
+                        parent=hook.parent,
+                        prio=FILTER_PRIORITY,
+                        protocol=ETH_P_ALL,
+                        direct_action=True,
+                    )
+                except _netlink_error() as error:
+                    owners = ", ".join(_foreign(netlink, ifindex, hook)) or "nobody"
+                    raise AttachError(
+                        f"clsact filter for {hook.program} on ifindex {ifindex}: {error}; "
+                        f"priority {FILTER_PRIORITY} there is used by {owners}"
+                    ) from error
+
+
+def _ensure_qdisc(netlink: _Netlink, pin_dir: Path, ifindex: int) -> None:
+    try:
+        netlink.tc("add", "clsact", ifindex, CLSACT_HANDLE, parent=CLSACT_PARENT)
+    except _netlink_error() as error:
+        if _code(error) != errno.EEXIST:
+            raise AttachError(f"clsact qdisc on ifindex {ifindex}: {error}") from error
+        return
+    _qdisc_mark(pin_dir, ifindex).mkdir(mode=0o700, exist_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    hook: _Hook
+    kind: str
+    name: str
+    priority: int
+    handle: int
+
+
+def _filters(netlink: _Netlink, ifindex: int) -> list[_Filter]:
+    found = []
+    for hook in HOOKS:
+        try:
+            messages = list(netlink.get_filters(ifindex, 0, hook.parent))
+        except _netlink_error() as error:
+            if _code(error) in (errno.EINVAL, errno.ENOENT, errno.ENODEV):  # no qdisc there
+                continue
+            raise
+        for message in messages:
+            if message["index"] != ifindex or not message["handle"]:
+                continue
+            found.append(
+                _Filter(
+                    hook,
+                    message.get_attr("TCA_KIND") or "",
+                    message.get_nested("TCA_OPTIONS", "TCA_BPF_NAME") or "",
+                    message["info"] >> 16,
+                    message["handle"],
+                )
+            )
+    return found
+
+
+def _foreign(netlink: _Netlink, ifindex: int, hook: _Hook) -> list[str]:
+    return [
+        f"{f.kind} {f.name}".strip()
+        for f in _filters(netlink, ifindex)
+        if f.hook == hook and f.priority == FILTER_PRIORITY and not f.name.startswith("ringfence ")
+    ]
+
+
+def _ours(filters: Iterable[_Filter], pin_dir: Path) -> list[_Filter]:
+    return [f for f in filters if f.name.startswith(f"ringfence {pin_dir}/")]
+
+
+def _remove_filters(pin_dir: Path, ifindex: int) -> None:
+    with _netlink() as netlink:
+        present = _filters(netlink, ifindex)
+        ours = _ours(present, pin_dir)
+        for item in ours:
+            netlink.tc(
+                "del-filter",
+                "bpf",
+                ifindex,
+                item.handle,
+                parent=item.hook.parent,
+                prio=item.priority,
+                protocol=ETH_P_ALL,
+            )
+        mark = _qdisc_mark(pin_dir, ifindex)
+        if mark.exists():
+            if len(present) == len(ours):
+                netlink.tc("del", "clsact", ifindex, CLSACT_HANDLE, parent=CLSACT_PARENT)
+            mark.rmdir()
+    with suppress(FileNotFoundError):
+        _filters_mark(pin_dir, ifindex).rmdir()
+
+
+def _remove_links(pin_dir: Path, ifindex: int) -> None:
+    for hook in HOOKS:
+        _remove_link(_link_pin(pin_dir, ifindex, hook))
+
+
+def _remove_link(path: Path) -> None:
+    if not path.exists():
+        return
+    with kernel.open_pin(path) as link, suppress(kernel.KernelError):  # its interface may be gone
+        kernel.link_detach(link.fd)
+    path.unlink()
+
+
+def attached(pin_path: Path, interface: str | int) -> Mode | None:
+    """How the programs below `pin_path` hang on an interface; None if one of the two does not."""
+    ifindex = _ifindex(interface)
+    wanted: Mapping[str, int] = {h.program: _program_id(pin_path / h.program) for h in HOOKS}
+    if all(wanted[h.program] in kernel.hook_programs(ifindex, h.tcx) for h in HOOKS):
+        return Mode.TCX
+    with _netlink() as netlink:
+        names = {f.name for f in _filters(netlink, ifindex)}
+    if all(_filter_name(pin_path, h) in names for h in HOOKS):
+        return Mode.CLSACT
+    return None
+
+
+def pinned(pin_path: Path) -> frozenset[int]:
+    """The interfaces that programs of ours were put on, whether they are still there or not."""
+    with _of_pins(pin_path):
+        numbers = [path.name.partition("-")[0] for path in (pin_path.parent / LINKS).iterdir()]
+    return frozenset(int(number) for number in numbers if number.isdecimal())
+
+
+def mark_unclaimed(pin_path: Path, ifindex: int) -> None:
+    """Let the next agent know that an interface is closed because nobody knows whose it is."""
+    _unclaimed_mark(pin_path.parent, ifindex).mkdir(mode=0o700, exist_ok=True)
+
+
+def unmark_unclaimed(pin_path: Path, ifindex: int) -> None:
+    """It is somebody's, or open."""
+    with suppress(FileNotFoundError):
+        _unclaimed_mark(pin_path.parent, ifindex).rmdir()
+
+
+def unclaimed(pin_path: Path) -> frozenset[int]:
+    """The interfaces that are marked so, by this agent or an earlier one."""
+    with _of_pins(pin_path):
+        marks = list((pin_path.parent / LINKS).glob("*-unclaimed"))
+    return frozenset(int(mark.name.partition("-")[0]) for mark in marks)
+
+
+def is_ours(pin_path: Path, ifindex: int) -> bool:
+    """Whether programs of ours were put on an interface, of any version and in any way."""
+    pins = (_link_pin(pin_path.parent, ifindex, hook) for hook in HOOKS)
+    return _filters_mark(pin_path.parent, ifindex).exists() or any(pin.exists() for pin in pins)
+
+
+def runs_another_version(pin_path: Path, ifindex: int) -> bool:
+    """Whether programs of ours enforce on an interface, and not those below `pin_path`."""
+    return _is_held(pin_path.parent, ifindex) and attached(pin_path, ifindex) is None
+
+
+def _is_held(pin_dir: Path, ifindex: int) -> bool:
+    pins = [_link_pin(pin_dir, ifindex, hook) for hook in HOOKS]
+    if all(pin.exists() for pin in pins):
+        return all(_is_link_on(pin, ifindex) for pin in pins)
+    if not _filters_mark(pin_dir, ifindex).exists():
+        return False
+    with _netlink() as netlink:
+        return {f.hook for f in _ours(_filters(netlink, ifindex), pin_dir)} == {*HOOKS}
+
+
+def _is_link_on(pin: Path, ifindex: int) -> bool:
+    """A link whose interface is gone, or that was detached, is on none."""
+    with kernel.open_pin(pin) as link:
+        return kernel.link_info(link.fd).ifindex == ifindex
+
+
+def _program_id(path: Path) -> int:
+    with kernel.open_pin(path) as program:
+        return kernel.program_info(program.fd).id
+
+
+def detach(pin_path: Path, interface: str | int) -> None:
+    """Take the programs off an interface, whichever version and way; foreign ones stay."""
+    ifindex = _ifindex(interface)
+    _remove_filters(pin_path.parent, ifindex)
+    _remove_links(pin_path.parent, ifindex)
+
+
+def forget(pin_path: Path, ifindex: int) -> None:
+    """Remove the pins that belong to an interface which is gone."""
+    with _alone:
+        _remove_links(pin_path.parent, ifindex)
+        for mark in (_qdisc_mark, _filters_mark, _unclaimed_mark):
+            with suppress(FileNotFoundError):
+                mark(pin_path.parent, ifindex).rmdir()
+
+
+def uninstall(pin_dir: Path) -> None:
+    """Take all programs of `pin_dir` off this network namespace, and remove all pins."""
+    if os.geteuid() != 0:
+        raise MachineLacks("taking programs off needs root", "run this as root (sudo)")
+    with _netlink() as netlink:
+        interfaces = [message["index"] for message in netlink.get_links()]
+    for ifindex in interfaces:
+        _remove_filters(pin_dir, ifindex)
+    links = pin_dir / LINKS
+    for path in sorted(links.iterdir()) if links.is_dir() else ():
+        if not path.is_dir():
+            _remove_link(path)
+    if pin_dir.exists():
+        shutil.rmtree(pin_dir)
+
+
+def _others(pin_path: Path) -> list[Path]:
+    """The pins of other versions."""
+    with _of_pins(pin_path):
+        found = [p for p in pin_path.parent.iterdir() if p != pin_path and p.name != LINKS]
+    return sorted(path for path in found if path.is_dir())
+
+
+def catch_up(pin_path: Path) -> None:
+    """Take over the connections that programs of other versions have tracked meanwhile."""
+    for other in _others(pin_path):
+        with suppress(kernel.KernelError):  # a half-loaded version has nothing to give
+            upgrade.take_connections(other, pin_path)
+
+
+def retire(pin_path: Path) -> None:
+    """Remove the pins of other versions once every interface runs the programs of `pin_path`."""
+    catch_up(pin_path)
+    for other in _others(pin_path):
+        shutil.rmtree(other)

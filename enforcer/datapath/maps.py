@@ -1,0 +1,471 @@
+"""Tables to the kernel's maps and back: diff (pure), apply (in an order that never opens), counts.
+
+The agent calls `read` once, `diff` and `apply` for each change. The order of `diff` is the point:
+what new endpoints rely on is there before they are flipped, and what old ones relied on goes after.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from enforcer.datapath import kernel, layout
+from enforcer.datapath.connections import IDLE_TCP, NANOSECONDS, Connection, has_ended, unpack
+from enforcer.datapath.proof import slot
+from enforcer.policy.tables import (
+    AddressEntry,
+    CidrEntry,
+    CidrKey,
+    Dir,
+    EndpointEntry,
+    EndpointFlag,
+    PolicyKey,
+    RangeKey,
+    Tables,
+)
+from generators.errors import Refused
+from generators.reachability.services import Backend, ServiceKey
+
+GRACE_NANOSECONDS = 30 * 1_000_000_000
+LOST_COUNTERS = 3
+TUNNELS, TUNNEL_WORDS = "tunnel_map", 1024
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Table(StrEnum):
+    """The maps that user space fills; the value is the name of the pin."""
+
+    POLICY = "pol_map"
+    RANGES = "rng_map"
+    CIDRS = "cidr_map"
+    SERVICES = "svc_map"
+    ADDRESSES = "addr_map"
+    ENDPOINTS = "ep_map"
+
+
+CAPACITY: Mapping[Table, int] = {
+    Table.POLICY: 131_072,
+    Table.RANGES: 32_768,
+    Table.CIDRS: 131_072,
+    Table.SERVICES: 32_768,
+    Table.ADDRESSES: 131_072,
+    Table.ENDPOINTS: 1_024,
+}
+"""As in bpf/lib/maps.h; a test compares them with the loaded maps."""
+SIZES = (64, 1 << 22)
+"""The smallest and the largest map that can be asked for."""
+UNLIMITED: Mapping[Table, int] = dict.fromkeys(Table, sys.maxsize)
+"""For questions about what is written, whatever a node has room for."""
+
+
+def map_sizes(given: Iterable[str]) -> Mapping[Table, int]:
+    """The sizes of all maps, some of them given as `cidr_map=131072`."""
+    sizes, names = dict(CAPACITY), [table.value for table in Table]
+    for text in given:
+        name, _, number = text.partition("=")
+        least, most = SIZES
+        sound = number.isascii() and number.isdecimal() and len(number) < 10
+        if name not in names or not sound or not least <= int(number) <= most:
+            raise Refused(
+                f'map size "{text}" is not MAP=NUMBER: write one of {", ".join(names)}, and from '
+                f"{least} to {most} entries"
+            )
+        sizes[Table(name)] = int(number)
+    return sizes
+
+
+Key = int | str | CidrKey | PolicyKey | RangeKey | ServiceKey
+Value = int | EndpointEntry | AddressEntry | CidrEntry | tuple[Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write to a map; `value` None deletes the key."""
+
+    table: Table
+    key: Key
+    value: Value | None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Statistic:
+    """Packets of one endpoint and direction with one outcome.
+
+    `rule` or `group` says who decided; both may be 0.
+    """
+
+    endpoint: int
+    direction: Dir
+    verdict: int
+    reason: int
+    rule: int
+    group: int
+    packets: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What the programs could not tell: events for want of room or beyond a sender's share, counts
+    for want of an entry.
+    """
+
+    events: int
+    counts: int
+    held_back: int = 0
+    """Those of the events that were beyond a sender's share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What the last removal of ended connections found."""
+
+    alive: int = 0
+    deleted: int = 0
+
+
+class MapOverflow(Refused):
+    """A map cannot hold what is wanted; nothing was written, the last good state stays in force."""
+
+    def __init__(self, table: Table, needed: int, limit: int) -> None:
+        self.table = table
+        self.needed = needed
+        self.limit = limit
+        super().__init__(
+            f"map {table.value} ({table.name.lower()}) would need {needed} entries and "
+            f"holds {limit}; nobody's policy is to blame: start the agent with "
+            f"--map-size {table.value}=NUMBER"
+        )
+
+
+def contents(tables: Tables) -> dict[Table, dict[Key, Value]]:
+    """Every map's entries."""
+    return {
+        Table.POLICY: dict[Key, Value](tables.policy.items()),
+        Table.RANGES: dict[Key, Value](tables.ranges.items()),
+        Table.CIDRS: dict[Key, Value](tables.cidrs.items()),
+        Table.SERVICES: dict[Key, Value](tables.services.items()),
+        Table.ADDRESSES: dict[Key, Value](tables.addresses.items()),
+        Table.ENDPOINTS: dict[Key, Value](tables.endpoints.items()),
+    }
+
+
+def _order(key: Key) -> tuple[int, str, tuple[int, ...]]:
+    if isinstance(key, int):
+        return key, "", ()
+    if isinstance(key, str):
+        return 0, key, ()
+    if isinstance(key, CidrKey):
+        return key.tenant, key.prefix, ()
+    if isinstance(key, PolicyKey):
+        return key.group, "", (key.peer, key.port, key.protocol, key.direction)
+    if isinstance(key, ServiceKey):
+        return key.port, f"{key.address} {key.protocol}", ()
+    return key.group, "", (key.peer, key.protocol, key.direction, key.port, key.length)
+
+
+def diff(current: Tables, desired: Tables) -> tuple[Change, ...]:
+    """What turns `current` into `desired`: additions, then the flip of endpoints, then removals."""
+    have, want = contents(current), contents(desired)
+    changes: list[Change] = []
+    for table in Table:
+        changed = (k for k, v in want[table].items() if have[table].get(k) != v)
+        changes += [Change(table, k, want[table][k]) for k in sorted(changed, key=_order)]
+    for table in reversed(Table):
+        gone = have[table].keys() - want[table].keys()
+        changes += [Change(table, k, None) for k in sorted(gone, key=_order)]
+    return tuple(changes)
+
+
+def refuse_overflow(
+    desired: Tables,
+    current: Tables | None = None,
+    capacity: Mapping[Table, int] = CAPACITY,
+) -> None:
+    """Raise MapOverflow if a map cannot hold `desired`, or both while one replaces the other."""
+    want = contents(desired)
+    have = contents(current) if current is not None else {}
+    for table in Table:
+        needed = len(want[table].keys() | have.get(table, {}).keys())
+        if needed > capacity[table]:
+            raise MapOverflow(table, needed, capacity[table])
+
+
+def _pack_key(key: Key) -> bytes:
+    if isinstance(key, PolicyKey):
+        return layout.pack_policy(key)
+    if isinstance(key, RangeKey):
+        return layout.pack_range(key)
+    if isinstance(key, ServiceKey):
+        return layout.pack_service(key)
+    if isinstance(key, int):
+        return layout.pack_interface(key)
+    return layout.pack_cidr(key) if isinstance(key, CidrKey) else layout.pack_address(key)
+
+
+def _pack(table: Table, key: Key, value: Value) -> tuple[bytes, bytes]:
+    """An element; the value tells whose it is."""
+    packed = _pack_key(key)
+    if isinstance(value, int):
+        ranged = table is Table.RANGES
+        return packed, layout.pack_range_rule(value) if ranged else layout.pack_rule(packed, value)
+    if isinstance(value, AddressEntry):
+        return packed, layout.pack_address_entry(packed, value)
+    if isinstance(value, CidrEntry):
+        return packed, layout.pack_cidr_value(value)
+    if isinstance(value, tuple):
+        return packed, layout.pack_backends(packed, value)
+    return packed, layout.pack_endpoint(packed, value)
+
+
+OTHERS = ("ct_map", "tenure_map", "idle_map", "quota_map", "stats_map", "lost_map", TUNNELS)
+"""Maps that hold no tables."""
+IDLE_SIZE = 8
+
+
+class Maps:
+    """The pinned maps of one node. Open with `Maps.open`, close or use as a context."""
+
+    def __init__(self, handles: Mapping[str, kernel.Handle]) -> None:
+        self._handles = dict(handles)
+        self._info = {name: kernel.map_info(handle.fd) for name, handle in handles.items()}
+        self._cpus = kernel.possible_cpus()
+        self.collected = Collected()
+
+    @classmethod
+    def open(cls, pin_path: Path) -> Maps:
+        """Open the maps below the directory that loader.ensure_loaded returned."""
+        names = [*(table.value for table in Table), *OTHERS]
+        handles: dict[str, kernel.Handle] = {}
+        try:
+            for name in names:
+                handles[name] = kernel.open_pin(pin_path / name)
+        except BaseException:
+            for handle in handles.values():
+                handle.close()
+            raise
+        return cls(handles)
+
+    def close(self) -> None:
+        """Close all descriptors; the pins keep the maps."""
+        for handle in self._handles.values():
+            handle.close()
+
+    def __enter__(self) -> Maps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def lead_to_tunnels(self, ports: Iterable[int]) -> None:
+        """Exactly these UDP ports of nodes unpack what they get."""
+        words = [0] * TUNNEL_WORDS
+        for port in ports:
+            words[port // 64] |= 1 << port % 64
+        packed = [(i.to_bytes(4, "little"), w.to_bytes(8, "little")) for i, w in enumerate(words)]
+        kernel.map_update_batch(self._handles[TUNNELS].fd, packed)
+
+    def _scan(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        return kernel.map_scan(self._handles[name].fd, self._info[name])
+
+    def _dump(self, name: str) -> list[tuple[bytes, bytes]]:
+        return kernel.map_dump(self._handles[name].fd, self._info[name])
+
+    def _dump_per_cpu(self, name: str) -> Iterator[tuple[bytes, list[bytes]]]:
+        info = self._info[name]
+        size = (info.value_size + 7) // 8 * 8
+        for key, values in kernel.map_dump(self._handles[name].fd, info, size * self._cpus):
+            yield key, [values[i * size : (i + 1) * size] for i in range(self._cpus)]
+
+    def read(self) -> Tables:
+        """What the kernel holds; `rules` and `isolating` are not in the kernel and stay empty."""
+        return Tables(
+            endpoints={
+                int.from_bytes(k, "little"): layout.unpack_endpoint(v)
+                for k, v in self._dump(Table.ENDPOINTS)
+            },
+            addresses={
+                layout.unpack_address(k): layout.unpack_address_entry(v)
+                for k, v in self._dump(Table.ADDRESSES)
+            },
+            policy={
+                layout.unpack_policy(k): layout.unpack_rule(v) for k, v in self._dump(Table.POLICY)
+            },
+            ranges={
+                layout.unpack_range(k): layout.unpack_rule(v) for k, v in self._dump(Table.RANGES)
+            },
+            cidrs={
+                layout.unpack_cidr(k): layout.unpack_cidr_value(v)
+                for k, v in self._dump(Table.CIDRS)
+            },
+            services={
+                layout.unpack_service(k): layout.unpack_backends(v)
+                for k, v in self._dump(Table.SERVICES)
+            },
+        )
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Write changes in the given order, neighbours of one map and kind as one batch."""
+        by_kind: Callable[[Change], tuple[Table, bool]] = lambda c: (c.table, c.value is None)  # noqa: E731
+        for (table, deletes), group in groupby(changes, key=by_kind):
+            descriptor = self._handles[table].fd
+            batch = tuple(group)
+            if deletes:
+                kernel.map_delete_batch(descriptor, [_pack_key(c.key) for c in batch])
+            elif table is Table.ENDPOINTS:
+                for change in batch:
+                    self._write_endpoint(change)
+            else:
+                kernel.map_update_batch(
+                    descriptor,
+                    [_pack(table, c.key, c.value) for c in batch if c.value is not None],
+                )
+            if table is Table.ADDRESSES:
+                self._end_tenures(batch)
+
+    def _end_tenures(self, changes: Iterable[Change]) -> None:
+        """Have every connection with these addresses judged again, whoever has them now."""
+        now = time.monotonic_ns().to_bytes(8, "little")
+        packed = (_pack_key(change.key) for change in changes)
+        slots = {slot(address) for address in packed}
+        entries = [(layout.pack_interface(number), now) for number in sorted(slots)]
+        kernel.map_update_batch(self._handles["tenure_map"].fd, entries)
+
+    def _write_endpoint(self, change: Change) -> None:
+        """Grace begins once: rewriting an endpoint does not prolong it."""
+        if not isinstance(change.value, EndpointEntry):
+            raise TypeError(f"{change.table} holds endpoints, not {change.value!r}")
+        descriptor, size = self._handles[Table.ENDPOINTS].fd, ctypes.sizeof(layout.Endpoint)
+        key = _pack_key(change.key)
+        until = 0
+        if EndpointFlag.GRACE in change.value.flags:
+            present = kernel.map_lookup(descriptor, key, size)
+            until = layout.Endpoint.from_buffer_copy(present).grace_until if present else 0
+            until = until or time.monotonic_ns() + GRACE_NANOSECONDS
+        kernel.map_update(descriptor, key, layout.pack_endpoint(key, change.value, until))
+
+    def adoption(self) -> Mapping[int, float]:
+        """Seconds for which endpoints of before the first agent still adopt connections, by
+        interface; who adopts none any more is not among them.
+        """
+        now, found = time.monotonic_ns(), {}
+        for key, value in self._dump(Table.ENDPOINTS):
+            held = layout.Endpoint.from_buffer_copy(value)
+            if EndpointFlag.GRACE & held.flags and held.grace_until > now:
+                found[int.from_bytes(key, "little")] = (held.grace_until - now) / NANOSECONDS
+        return found
+
+    def memory(self) -> int:
+        """Bytes of all maps when they are full, as the kernel accounts them."""
+        return sum(kernel.map_memory(handle.fd) for handle in self._handles.values())
+
+    @property
+    def name(self) -> str:
+        """Of just these maps: others on this machine, or after its next start, have another."""
+        ids = "-".join(str(self._info[table.value].id) for table in Table)
+        return f"{BOOT_ID.read_text().strip()}/{ids}"
+
+    def capacity(self) -> Mapping[Table, int]:
+        """How many entries each map holds at most."""
+        return {table: self._info[table].max_entries for table in Table}
+
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Exact counts of packets and bytes since the programs were loaded, sorted."""
+        found = []
+        for key, values in self._dump_per_cpu("stats_map"):
+            raw = layout.StatsKey.from_buffer_copy(key)
+            counts = [layout.StatsValue.from_buffer_copy(v) for v in values]
+            found.append(
+                Statistic(
+                    endpoint=raw.endpoint,
+                    direction=Dir(raw.direction),
+                    verdict=raw.verdict,
+                    reason=raw.reason,
+                    rule=0 if raw.by_group else raw.rule,
+                    group=raw.rule if raw.by_group else 0,
+                    packets=sum(c.packets for c in counts),
+                    octets=sum(c.bytes for c in counts),
+                )
+            )
+        return tuple(sorted(found))
+
+    def lost(self) -> Lost:
+        """What events and counts could not be told, summed over CPUs."""
+        descriptor, totals = self._handles["lost_map"].fd, []
+        for counter in range(LOST_COUNTERS):
+            raw = kernel.map_lookup(descriptor, counter.to_bytes(4, "little"), 8 * self._cpus)
+            values = memoryview(raw or bytes(8)).cast("Q")
+            totals.append(sum(values))
+        events, counts, held_back = totals
+        return Lost(events + held_back, counts, held_back)
+
+    def share_events(self, quota: int) -> None:
+        """Have no sender make more than `quota` events a second, of drops and of what passed; 0:
+        any number.
+        """
+        kernel.map_update(self._handles["quota_map"].fd, bytes(4), quota.to_bytes(8, "little"))
+
+    def connections(self) -> tuple[Connection, ...]:
+        """Every tracked connection, sorted; ended ones stay until they are pushed out or expire."""
+        return tuple(sorted(read() for read in self.tracked()))
+
+    def tracked(self, endpoint: int | None = None) -> Iterator[Callable[[], Connection]]:
+        """The same of one endpoint or all, in no order, each to be read by whoever wants it.
+
+        There may be many: a few of them are in memory at a time, and counting them reads none.
+        """
+        now, idle = time.monotonic_ns(), self.idle_tcp
+        at = layout.ConnectionKey.endpoint
+        wanted = endpoint.to_bytes(at.size, "little") if endpoint is not None else None
+        for key, value in self._scan("ct_map"):
+            if wanted is None or key[at.offset : at.offset + at.size] == wanted:
+                yield partial(unpack, key, value, now, idle)
+
+    @property
+    def idle_tcp(self) -> int:
+        """Seconds that an established TCP connection may be silent."""
+        raw = kernel.map_lookup(self._handles["idle_map"].fd, bytes(4), IDLE_SIZE) or b""
+        return int.from_bytes(raw, "little") // NANOSECONDS or IDLE_TCP
+
+    @idle_tcp.setter
+    def idle_tcp(self, seconds: int) -> None:
+        value = (seconds * NANOSECONDS).to_bytes(IDLE_SIZE, "little")
+        kernel.map_update(self._handles["idle_map"].fd, bytes(4), value)
+
+    def collect(self) -> int:
+        """Remove connections that have ended; how many are left. For every half minute or so.
+
+        An entry is read again right before it goes: a packet may have revived it meanwhile.
+        """
+        now, idle = time.monotonic_ns(), self.idle_tcp
+        descriptor, size = self._handles["ct_map"].fd, self._info["ct_map"].value_size
+        found = deleted = 0
+        for key, value in self._scan("ct_map"):
+            found += 1
+            if not has_ended(key, value, now, idle):
+                continue
+            latest = kernel.map_lookup(descriptor, key, size)
+            if latest is not None and has_ended(key, latest, now, idle):
+                deleted += kernel.map_delete(descriptor, key)
+        self.collected = Collected(found - deleted, deleted)
+        return found - deleted
+
+    def forget(self, endpoints: Iterable[int]) -> None:
+        """Drop connections and counts of endpoints that are gone, so that an id starts clean."""
+        gone = frozenset(endpoints)
+        connections = [
+            k
+            for k, _ in self._scan("ct_map")
+            if layout.ConnectionKey.from_buffer_copy(k).endpoint in gone
+        ]
+        kernel.map_delete_batch(self._handles["ct_map"].fd, connections)
+        for key, _ in self._dump_per_cpu("stats_map"):
+            if layout.StatsKey.from_buffer_copy(key).endpoint in gone:
+                kernel.map_delete(self._handles["stats_map"].fd, key)

@@ -1,0 +1,265 @@
+"""Flows for readers: the kernel's events with names put to their numbers, and the last few kept.
+
+The agent runs `Feed.run` in a thread, the control socket reads from it. What may surprise: JSON is
+made only when somebody reads, so a flood that nobody watches costs little; a flood is cut
+(counted as lost), because the exact counts are in the kernel anyway; and whoever has the most flows
+is forgotten first, so that nobody's hide those of others.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from enforcer.agent.state import Board
+from enforcer.datapath.flows import FlowReader, FlowRecord
+from enforcer.observe.contexts import Contexts, Values
+from enforcer.observe.names import Directory, Match, Seen
+from enforcer.observe.shape import lost_events, to_flow
+from enforcer.policy.tables import Dir, Tables
+from generators.reachability.verdicts import Verdict
+
+REMEMBERED = 4096
+"""Flows kept for `observe --last`."""
+FORGOTTEN = 64
+"""So many go at once: finding out who has the most takes a look at all."""
+BATCH = 512
+WAIT_SECONDS = 0.2
+PAUSE_SECONDS = 0.05
+"""At most a batch every pause: ten thousand flows a second."""
+LOST_SECONDS = 1.0
+"""Between two looks at how many events were lost."""
+PAST_TABLES = 8
+"""An event may be older than the tables in force: the groups of this many are remembered."""
+KERNEL_LOSS = "PERF_EVENT_RING_BUFFER"
+"""Hubble's word for events that the kernel had no room for; it knows no other buffer there."""
+READER_LOSS = "HUBBLE_RING_BUFFER"
+"""And for events that a slow reader missed because the feed forgets."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowKind:
+    """What flows are counted by."""
+
+    verdict: Verdict
+    reason: str
+    direction: Dir
+    protocol: int
+    match: Match
+    tenant: str
+    context: Values = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """So many events there is nothing to say about."""
+
+    source: str
+    count: int
+    time: int
+
+
+class Line:
+    """One thing to tell; encoded once, by whoever reads it first."""
+
+    __slots__ = ("_data", "_node", "_what", "number")
+
+    def __init__(self, number: int, what: Seen | Loss, node: str) -> None:
+        self.number = number
+        self._what = what
+        self._node = node
+        self._data = b""
+
+    @property
+    def endpoint(self) -> int:
+        """Id of the endpoint that it is about; 0 for losses."""
+        return self._what.record.endpoint if isinstance(self._what, Seen) else 0
+
+    @property
+    def data(self) -> bytes:
+        """One line of JSON."""
+        if not self._data:
+            what = self._what
+            if isinstance(what, Loss):
+                line = lost_events(what.source, what.count, self._node, what.time)
+            else:
+                line = to_flow(what, self._node)
+            self._data = json.dumps(line, separators=(",", ":")).encode()
+        return self._data
+
+    @property
+    def seen(self) -> Seen | None:
+        """The flow; None for losses."""
+        return self._what if isinstance(self._what, Seen) else None
+
+
+class Feed:
+    """The last flows, and a wait for the next ones."""
+
+    def __init__(
+        self,
+        board: Board,
+        node: str,
+        lost: Callable[[], int] = lambda: 0,
+        contexts: Contexts | None = None,
+    ) -> None:
+        self._board = board
+        self._node = node
+        self.contexts = contexts or Contexts()
+        self._lost = lost
+        self._told_lost = lost()
+        self._more = threading.Condition()
+        self._lines: dict[tuple[str, bool], deque[Line]] = {}
+        """By sender, and whether they passed; losses have none. Oldest first."""
+        self._kept = 0
+        self._count = 0
+        self._missed = 0
+        self._kinds: Counter[FlowKind] = Counter()
+        self._directory = Directory(board.state, node)
+        self._past: deque[Tables] = deque(maxlen=PAST_TABLES)
+        self._known = board.state
+        self._began = time.monotonic()
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self._began
+
+    @property
+    def kept(self) -> int:
+        """Lines that are remembered."""
+        return self._kept
+
+    @property
+    def count(self) -> int:
+        """Lines so far: flows, and losses that were told of."""
+        return self._count
+
+    @property
+    def missed(self) -> int:
+        """Flows that readers were too slow for."""
+        return self._missed
+
+    def kinds(self) -> Counter[FlowKind]:
+        """How many flows of each kind were read."""
+        with self._more:
+            return self._kinds.copy()
+
+    def forget_kinds(self) -> None:
+        """Count no more what speaks of pods that have been gone for a while."""
+        pods = list(self._board.state.pods.values())
+        with self._more:
+            ended = self.contexts.ended({kind.context for kind in self._kinds}, pods)
+            for kind in [kind for kind in self._kinds if kind.context in ended]:
+                del self._kinds[kind]
+
+    def run(self, reader: FlowReader, stop: threading.Event) -> None:
+        """Read events until told to stop."""
+        looked = time.monotonic()
+        while not stop.is_set():
+            if reader.wait(WAIT_SECONDS):
+                self.add(reader.read(BATCH))
+                stop.wait(PAUSE_SECONDS)
+            if time.monotonic() - looked > LOST_SECONDS:
+                looked = time.monotonic()
+                self._tell_loss()
+                self.forget_kinds()
+
+    def last(self, count: int) -> list[Line]:
+        """The last flows, oldest first."""
+        with self._more:
+            return self._newest(count)
+
+    def follow(self, count: int) -> Iterator[Line | None]:
+        """The last flows, then each new one; None now and then, so that a reader that left shows.
+
+        A reader that is too slow is told how many flows it missed.
+        """
+        with self._more:
+            lines = self._newest(count)
+            seen = self._count
+        yield from lines
+        while True:
+            with self._more:
+                if self._count <= seen:
+                    self._more.wait(1.0)
+                lines = self._since(seen)
+                missed = self._count - seen - len(lines)
+                self._missed += missed
+                seen = self._count
+            if missed:
+                yield Line(0, Loss(READER_LOSS, missed, time.time_ns()), self._node)
+            yield from lines
+            if not lines:
+                yield None
+
+    def add(self, records: Sequence[FlowRecord]) -> None:
+        """Put names to events, count and keep them."""
+        self._refresh()
+        seen = [self._directory.see(record) for record in records]
+        with self._more:
+            for item in seen:
+                self._kinds[self._kind(item)] += 1
+                self._append(item)
+            self._more.notify_all()
+
+    def _kind(self, seen: Seen) -> FlowKind:
+        record = seen.record
+        return FlowKind(
+            record.verdict,
+            record.reason.name,
+            record.direction,
+            record.protocol,
+            seen.match,
+            seen.local.tenant,
+            self.contexts.of(seen.local),
+        )
+
+    def _append(self, what: Seen | Loss) -> None:
+        self._count += 1
+        whose = ("", False)
+        if isinstance(what, Seen):
+            whose = (what.record.source, what.record.verdict is Verdict.FORWARDED)
+        self._lines.setdefault(whose, deque()).append(Line(self._count, what, self._node))
+        self._kept += 1
+        if self._kept > REMEMBERED:
+            self._forget()
+
+    def _forget(self) -> None:
+        whose = max(self._lines, key=lambda key: len(self._lines[key]))
+        lines = self._lines[whose]
+        for _ in range(min(FORGOTTEN, len(lines))):
+            lines.popleft()
+            self._kept -= 1
+        if not lines:
+            del self._lines[whose]
+
+    def _newest(self, count: int) -> list[Line]:
+        return self._since(0)[-count:] if count > 0 else []
+
+    def _since(self, number: int) -> list[Line]:
+        """The lines that are kept of those after a number, oldest first."""
+        found: list[Line] = []
+        for lines in self._lines.values():
+            found += takewhile(lambda line: line.number > number, reversed(lines))
+        return sorted(found, key=lambda line: line.number)
+
+    def _tell_loss(self) -> None:
+        lost = self._lost()
+        if lost > self._told_lost:
+            with self._more:
+                self._append(Loss(KERNEL_LOSS, lost - self._told_lost, time.time_ns()))
+                self._more.notify_all()
+        self._told_lost = lost
+
+    def _refresh(self) -> None:
+        state = self._board.state
+        if state is not self._known:
+            self._past.appendleft(self._known.tables)
+            self._known = state
+            self._directory = Directory(state, self._node, tuple(self._past))

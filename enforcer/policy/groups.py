@@ -1,0 +1,373 @@
+"""Policy groups: the rules that hold for an endpoint, as entries by peer and port.
+
+The compiler asks a group's definition for the entries of one peer at a time, so that a new peer
+costs only its own entries. What may surprise: a peer gets entries of its own only where some rule
+names it; then these hold all rules that match it, also those for any peer, so that the first hit is
+the first rule in policy order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+from enforcer.policy.identity import PeerSelector, PodClass, PortName, Word, named_port
+from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
+from enforcer.policy.tables import PEER_ANY, PROTO_ANY, Dir, EndpointFlag, PolicyKey, RangeKey
+from generators.objects import (
+    ContainerPort,
+    Direction,
+    IPBlock,
+    NetworkPolicy,
+    PolicyPort,
+    Rule,
+)
+
+DIRECTIONS: Mapping[Direction, Dir] = {
+    Direction.INGRESS: Dir.INGRESS,
+    Direction.EGRESS: Dir.EGRESS,
+}
+ISOLATED: Mapping[Direction, EndpointFlag] = {
+    Direction.INGRESS: EndpointFlag.ISOLATED_INGRESS,
+    Direction.EGRESS: EndpointFlag.ISOLATED_EGRESS,
+}
+
+Number = Callable[[str], int]
+"""Rule name -> rule id."""
+
+ExactSlot = tuple[int, int, Dir]
+"""(port, protocol, direction)"""
+RangeSlot = tuple[int, Dir, int, int]
+"""(protocol, direction, port, length)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """All entries of one group for one peer: slot -> rule id. Nobody mutates it."""
+
+    policy: Mapping[ExactSlot, int] = field(default_factory=dict)
+    ranges: Mapping[RangeSlot, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.policy or self.ranges)
+
+    def __or__(self, other: Bucket) -> Bucket:
+        """Entries of both; this one's rule where both have a slot."""
+        return Bucket({**other.policy, **self.policy}, {**other.ranges, **self.ranges})
+
+    def opens_all_of(self, other: Bucket) -> bool:
+        """Whether every slot of the other is here too."""
+        return other.policy.keys() <= self.policy.keys() and (
+            other.ranges.keys() <= self.ranges.keys()
+        )
+
+    def policy_entries(self, group: int, peer: int) -> Iterable[tuple[PolicyKey, int]]:
+        """As keys of the map."""
+        for (port, protocol, direction), rule in self.policy.items():
+            yield PolicyKey(group, peer, port, protocol, direction), rule
+
+    def range_entries(self, group: int, peer: int) -> Iterable[tuple[RangeKey, int]]:
+        """As keys of the map."""
+        for (protocol, direction, port, length), rule in self.ranges.items():
+            yield RangeKey(group, peer, protocol, direction, port, length), rule
+
+
+EMPTY = Bucket()
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Whom egress rules name, however coarsely: by words, or anybody at some ports."""
+
+    words: frozenset[Word] = frozenset()
+    anyone: frozenset[Span] = frozenset()
+
+    def __or__(self, other: Asks) -> Asks:
+        """Whom either names."""
+        return Asks(self.words | other.words, self.anyone | other.anyone)
+
+    def at(self, protocol: int, port: int) -> bool:
+        """Whether anybody may be called at a port."""
+        return any(
+            span.protocol in (PROTO_ANY, protocol) and span.first <= port <= span.last
+            for span in self.anyone
+        )
+
+
+class Definition(Protocol):
+    """What a group means, whoever the peers are; equal keys mean the same."""
+
+    @property
+    def key(self) -> object:
+        """Equal for equal meanings."""
+
+    @property
+    def lasting(self) -> object:
+        """The same, equal in every process."""
+
+    @property
+    def tenant(self) -> int:
+        """Whose trie holds its blocks."""
+
+    @property
+    def words(self) -> frozenset[Word]:
+        """The words by which it names peers."""
+
+    @property
+    def asks(self) -> Asks:
+        """Whom its endpoints may call."""
+
+    @property
+    def needs(self) -> EndpointFlag:
+        """What its endpoints' programs have to look at."""
+
+    @property
+    def isolating(self) -> Mapping[Dir, tuple[str, ...]]:
+        """The policies that isolate, in each isolated direction."""
+
+    @property
+    def wall(self) -> str:
+        """Of a tenant wall: the rule that a denial names."""
+
+    def fixed(self) -> Mapping[int, Bucket]:
+        """Peers that are there whatever pods there are."""
+
+    def for_pods(self, pods: PodClass) -> Bucket:
+        """Entries of a class of pods; empty where no rule means them in particular."""
+
+    @property
+    def rules(self) -> frozenset[int]:
+        """The rules that name blocks of addresses."""
+
+    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
+        """The same with their blocks."""
+
+    def for_rules(self, rules: frozenset[int]) -> Bucket:
+        """Entries of the addresses that some of these rules name by their blocks."""
+
+
+def bucket(allowed: Sequence[Ranked], rules: Sequence[int], direction: Dir) -> Bucket:
+    """Entries of one direction for one peer, ranks being indexes into `rules`."""
+    if not allowed:
+        return EMPTY
+    found = slots(allowed)
+    return Bucket(
+        {(port, proto, direction): rules[rank] for (port, proto), rank in found.exact.items()},
+        {
+            (proto, direction, port, length): rules[rank]
+            for (port, length, proto), rank in found.prefixes.items()
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """The policies that select a pod in each direction, in name order."""
+
+    ingress: tuple[NetworkPolicy, ...] = ()
+    egress: tuple[NetworkPolicy, ...] = ()
+
+    def of(self, direction: Direction) -> tuple[NetworkPolicy, ...]:
+        """Those of one direction."""
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+    def port_numbers(self, ports: Sequence[ContainerPort]) -> tuple[int | None, ...]:
+        """What the port names of ingress rules mean on a pod with these ports."""
+        return tuple(
+            named_port(ports, port.port, port.protocol)
+            for policy in self.ingress
+            for rule in policy.ingress
+            for port in rule.ports
+            if isinstance(port.port, str)
+        )
+
+
+def rule_name(policy: NetworkPolicy, direction: Direction, index: int) -> str:
+    """`namespace/policy#ingress[0]`."""
+    return f"{policy.key}#{direction.value.lower()}[{index}]"
+
+
+class PolicyGroup:
+    """The meaning of the policies that isolate an endpoint with these ports."""
+
+    wall = ""
+
+    def __init__(
+        self,
+        tenant: int,
+        key: object,
+        isolation: Isolation,
+        ports: Sequence[ContainerPort],
+        number: Number,
+    ) -> None:
+        self.key = key
+        self.tenant = tenant
+        self.lasting = (
+            tenant,
+            *(tuple((p.key, p.rules(d)) for p in isolation.of(d)) for d in Direction),
+            isolation.port_numbers(ports),
+        )
+        self._sides = tuple(
+            _Side(direction, isolation.of(direction), ports, number)
+            for direction in Direction
+            if isolation.of(direction)
+        )
+        self.words = frozenset(word for side in self._sides for word in side.by_word)
+        self.asks = Asks()
+        for side in self._sides:
+            if side.dir is Dir.EGRESS:
+                spans = frozenset(span for _, span in side.anyone)
+                self.asks = Asks(frozenset(side.by_word), spans)
+        self.isolating: Mapping[Dir, tuple[str, ...]] = {
+            side.dir: side.policies for side in self._sides
+        }
+        needs = EndpointFlag(0)
+        for side in self._sides:
+            needs |= side.needs
+        self.needs = needs
+
+    def fixed(self) -> Mapping[int, Bucket]:
+        """What anybody may do."""
+        anyone = _joined(bucket(side.anyone, side.rules, side.dir) for side in self._sides)
+        return {PEER_ANY: anyone} if anyone else {}
+
+    def for_pods(self, pods: PodClass) -> Bucket:
+        """For a class of pods; empty where no rule means these pods in particular."""
+        return _joined(
+            bucket(side.open_to_pods(pods), side.rules, side.dir) for side in self._sides
+        )
+
+    @property
+    def rules(self) -> frozenset[int]:
+        """The rules that name blocks."""
+        return frozenset(rule for side in self._sides for rule in side.blocks)
+
+    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
+        """The same with their blocks."""
+        for side in self._sides:
+            yield from side.blocks.items()
+
+    def for_rules(self, rules: frozenset[int]) -> Bucket:
+        """For addresses that these rules name by their blocks; empty where none of them is here."""
+        return _joined(
+            bucket(side.open_to_blocks_of(rules), side.rules, side.dir) for side in self._sides
+        )
+
+
+class _Side:
+    """One direction of a group: its rules, found by the words that they use."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        policies: Sequence[NetworkPolicy],
+        ports: Sequence[ContainerPort],
+        number: Number,
+    ) -> None:
+        self.dir = DIRECTIONS[direction]
+        self.policies = tuple(policy.key for policy in policies)
+        self.rules: list[int] = []
+        self.by_word: dict[Word, list[int]] = {}
+        self.blocks: dict[int, frozenset[IPBlock]] = {}
+        """Rule -> the blocks that it names."""
+        self.anyone: list[Ranked] = []
+        self.needs = ISOLATED[direction]
+        self._spans: list[list[Span]] = []
+        self._names: list[frozenset[PortName]] = []
+        self._to_anyone: list[int] = []
+        for policy in policies:
+            for index, rule in enumerate(policy.rules(direction)):
+                self._add(number(rule_name(policy, direction, index)), policy, rule, ports)
+
+    def _add(
+        self, number: int, policy: NetworkPolicy, rule: Rule, ports: Sequence[ContainerPort]
+    ) -> None:
+        rank = len(self.rules)
+        self.rules.append(number)
+        spans = list(_numeric(rule, self.dir, ports))
+        names = _port_names(rule) if self.dir is Dir.EGRESS else frozenset()
+        self._spans.append(spans)
+        self._names.append(names)
+        if any(span.first != span.last and not span.whole for span in spans):
+            self.needs |= EndpointFlag.USES_RANGE
+        blocks = _blocks(rule)
+        if blocks:
+            self.blocks[number] = blocks
+            self.needs |= EndpointFlag.USES_CIDR
+        selectors = (PeerSelector.of(p, policy.namespace) for p in rule.peers if not p.ip_block)
+        words: set[Word] = {*blocks, *selectors}
+        if not rule.peers:
+            self._to_anyone.append(rank)
+            self.anyone += [(rank, span) for span in spans]
+        for word in words:
+            self.by_word.setdefault(word, []).append(rank)
+        for name in names:
+            # Pods that declare the name are a class of their own, whatever selects them.
+            self.by_word.setdefault(name, [])
+
+    def open_to_pods(self, pods: PodClass) -> Sequence[Ranked]:
+        selected = {rank for word in pods.selectors for rank in self.by_word.get(word, ())}
+        inside = {rank for word in pods.blocks for rank in self.by_word.get(word, ())}
+        particular = bool(selected or inside)
+        found: list[Ranked] = []
+        for rank in sorted({*selected, *inside, *self._to_anyone}):
+            found += [(rank, span) for span in self._spans[rank]]
+            if rank in selected or rank not in inside:
+                named = list(self._named_by_peer(rank, pods))
+                particular = particular or bool(named)
+                found += [(rank, span) for span in named]
+        return found if particular else []
+
+    def open_to_blocks_of(self, rules: frozenset[int]) -> Sequence[Ranked]:
+        named = rules & self.blocks.keys()
+        inside = [rank for rank, rule in enumerate(self.rules) if rule in named] if named else []
+        if not inside:
+            return []
+        return [
+            (rank, span)
+            for rank in sorted({*inside, *self._to_anyone})
+            for span in self._spans[rank]
+        ]
+
+    def _named_by_peer(self, rank: int, pods: PodClass) -> Iterable[Span]:
+        for name, protocol, number in pods.ports:
+            if PortName(name, protocol) in self._names[rank]:
+                yield Span(PROTOCOLS[protocol], number, number)
+
+
+@lru_cache(maxsize=1024)
+def _blocks(rule: Rule) -> frozenset[IPBlock]:
+    """One object for all groups of a rule: there may be thousands in it."""
+    return frozenset(peer.ip_block for peer in rule.peers if peer.ip_block is not None)
+
+
+def _joined(buckets: Iterable[Bucket]) -> Bucket:
+    joined = EMPTY
+    for one in buckets:
+        joined = one | joined if joined else one
+    return joined
+
+
+def _port_names(rule: Rule) -> frozenset[PortName]:
+    return frozenset(PortName(p.port, p.protocol) for p in rule.ports if isinstance(p.port, str))
+
+
+def _numeric(rule: Rule, direction: Dir, ports: Sequence[ContainerPort]) -> Iterable[Span]:
+    """What a rule opens to every peer: names count only where the endpoint is asked."""
+    if not rule.ports:
+        yield EVERYTHING
+    for port in rule.ports:
+        if not isinstance(port.port, str):
+            yield _span(port)
+        elif direction is Dir.INGRESS:
+            resolved = named_port(ports, port.port, port.protocol)
+            if resolved is not None:
+                yield Span(PROTOCOLS[port.protocol], resolved, resolved)
+
+
+def _span(port: PolicyPort) -> Span:
+    if not isinstance(port.port, int):
+        return every_port(port.protocol)
+    return Span(PROTOCOLS[port.protocol], port.port, port.end_port or port.port)

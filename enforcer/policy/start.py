@@ -1,0 +1,64 @@
+"""How a pod starts: what it may do between its first packet and the moment its policy is known.
+
+The agent asks `provisional` for the endpoint of an attached interface whose pod it has not heard of
+yet; the programs are on the interface by then. What may surprise: in every mode a pod whose policy
+is known but cannot be written stays closed, and so does one of whose namespace nothing is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from enforcer.agent.attachments import Attachment
+from enforcer.policy.tables import EndpointEntry, EndpointFlag
+
+NONE = EndpointFlag(0)
+
+
+class StartMode(StrEnum):
+    """What passes before the policy of a pod is known."""
+
+    STRICT = "strict"
+    """Nothing: the packets are dropped with reason 203."""
+    TENANT_DEFAULT = "tenant-default"
+    """What the tenant wall lets in: own tenant, shared components, consented grants."""
+    OPEN = "open"
+    """Everything but a forged source, counted by the programs as not isolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What is known of the namespace of a pod that is not known itself."""
+
+    endpoint: int
+    """The id that the endpoint is to have."""
+    tenant: int = 0
+    """Tenant id by the controller's record; 0 = none."""
+    wall: int = 0
+    """Group of the tenant wall; 0 = none."""
+    flags: EndpointFlag = NONE
+    """As `wall_flags` gives them, and what the group of the wall needs."""
+    generation: int = 1
+
+
+def provisional(
+    attachment: Attachment, ground: Ground | None, mode: StartMode
+) -> EndpointEntry | None:
+    """The endpoint until the pod is known; None: closed. `ground` None: an unknown namespace."""
+    if mode is StartMode.STRICT or ground is None:
+        return None
+    flags = EndpointFlag.READY
+    walled = mode is StartMode.TENANT_DEFAULT
+    if walled:
+        flags |= ground.flags
+    return EndpointEntry(
+        endpoint=ground.endpoint,
+        group=0,
+        wall=ground.wall if walled else 0,
+        tenant=ground.tenant,
+        generation=ground.generation,
+        flags=flags,
+        ip4=tuple(ip for ip in attachment.ips if ":" not in ip),
+        ip6=tuple(ip for ip in attachment.ips if ":" in ip),
+    )

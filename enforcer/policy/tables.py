@@ -1,0 +1,178 @@
+"""What the maps of one node should hold, as values.
+
+compiler/compile.py makes them, datapath/maps.py packs them. Byte layouts are in bpf/lib/maps.h and
+mirrored in datapath/maps.py; here are only meanings.
+
+Probe order of a group, the same in the kernel and in interpret.py; the first hit allows and names
+the rule. For each peer of
+    identity, PEER_TENANT | tenant, PEER_CIDR | cidr (if USES_CIDR), PEER_ANY
+the ports
+    (port, proto), range of the proto (if USES_RANGE), (PORT_ANY, proto), (PORT_ANY, PROTO_ANY).
+compiler/compile.py folds broader entries into narrower ones, so that this order meets the rule that
+the evaluator names: the first in policy order. Groups of the wall hold identities and tenants only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+
+from generators.reachability.services import Backend, ServiceKey
+
+PEER_ANY = 0
+PEER_TENANT = 1 << 30
+"""`PEER_TENANT | tenant id`: every pod of the tenant."""
+PEER_CIDR = 2 << 30
+"""`PEER_CIDR | cidr id`: every address whose longest matching prefix has this id."""
+
+IDENTITY_UNKNOWN = 0
+IDENTITY_HOST = 1
+"""An address of this node: its own processes (a local socket proves it) or masked traffic."""
+IDENTITY_REMOTE_NODE = 6
+FIRST_POD_IDENTITY = 256
+
+SERVICE_BACKENDS = 16
+"""Kinds of backends of one Service port that fit into its map entry."""
+
+PORT_ANY = 0
+PROTO_ANY = 0
+
+
+class Dir(IntEnum):
+    """Direction in keys, events and statistics, seen from the endpoint."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+class EndpointFlag(IntFlag):
+    """What the programs have to do for an endpoint."""
+
+    READY = 1  # has policy state; without it the endpoint is closed (DropReason 203)
+    WALL = 2  # ingress passes the tenant wall first (group `wall`)
+    WALL_AUDIT = 4  # a wall denial is reported with verdict AUDIT and passes
+    ISOLATED_INGRESS = 8
+    ISOLATED_EGRESS = 16
+    USES_CIDR = 32  # the policy group has entries by CIDR
+    USES_RANGE = 64  # the policy group or the wall has entries with a port range
+    ALLOW_MASKED = 128  # the wall lets masked sources in
+    GRACE = 256  # existed before us: mid-stream connections are adopted for a while
+    KEEP_INGRESS = 512  # open connections stay when the policy of the direction changes
+    KEEP_EGRESS = 1024
+    REACH = 8192  # where walls of others keep its packets out, they open no connection (`reach`)
+    QUARANTINE = 16384  # of a namespace with a tenant label that no record confirms
+    AUDIT = 2048  # a denial by NetworkPolicies is reported with verdict AUDIT and passes
+    AUDIT_INGRESS = 32768  # the same, of what comes in only
+    ENCAPSULATES = 4096  # may send encapsulated packets towards nodes
+
+
+class AddressFlag(IntFlag):
+    """What else is known of an address."""
+
+    QUARANTINE = 1  # of a namespace with a tenant label that no record confirms
+    AUDIT = 2  # the wall around it only reports
+    MOVING = 4  # for a moment it is two: a tenant's pod before, after or both
+
+
+class CidrFlag(IntFlag):
+    """What else is known of a block."""
+
+    IN_CLUSTER = 1  # inside the pod ranges: without an identity it is an unknown sender
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEntry:
+    """One pod under enforcement on this node, keyed by the ifindex of its host-side veth."""
+
+    endpoint: int
+    group: int  # policy group; 0 = none (not isolated)
+    wall: int  # policy group of the tenant wall; 0 = none
+    tenant: int  # 0 = none
+    generation: int  # connections stamped with another one are judged again; nobody else's, ever
+    flags: EndpointFlag
+    ip4: tuple[str, ...] = ()
+    ip6: tuple[str, ...] = ()
+    mac: str = ""  # of the pod; empty = not known
+    reach: int = 0  # policy group of the walls that let it in, beside its own tenant's; 0 = none
+
+    @property
+    def groups(self) -> tuple[int, int, int]:
+        """All groups that it is judged by; 0 among them is none."""
+        return self.group, self.wall, self.reach
+
+
+@dataclass(frozen=True, slots=True)
+class AddressEntry:
+    """Who is behind an address."""
+
+    identity: int
+    tenant: int = 0
+    flags: AddressFlag = AddressFlag(0)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyKey:
+    """One way through a policy group."""
+
+    group: int
+    peer: int
+    port: int  # PORT_ANY = every port
+    protocol: int  # IANA number, PROTO_ANY = every protocol
+    direction: Dir
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RangeKey:
+    """A port prefix of a range: `length` leading bits of `port` count. `peer` as in PolicyKey."""
+
+    group: int
+    peer: int
+    protocol: int
+    direction: Dir
+    port: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CidrKey:
+    """A canonical prefix in the trie of a tenant's endpoints; nobody's endpoints share trie 0."""
+
+    tenant: int
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class CidrEntry:
+    """A block of addresses; the longest one that holds an address speaks for it."""
+
+    cidr: int
+    flags: CidrFlag = CidrFlag(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All that the maps of a node should hold, and the names behind its numbers."""
+
+    endpoints: Mapping[int, EndpointEntry] = field(default_factory=dict)
+    """By ifindex of the host-side veth."""
+    addresses: Mapping[str, AddressEntry] = field(default_factory=dict)
+    """By canonical address."""
+    policy: Mapping[PolicyKey, int] = field(default_factory=dict)
+    """Entry -> rule id."""
+    ranges: Mapping[RangeKey, int] = field(default_factory=dict)
+    """Port prefix -> rule id."""
+    cidrs: Mapping[CidrKey, CidrEntry] = field(default_factory=dict)
+    """By trie and prefix."""
+    services: Mapping[ServiceKey, tuple[Backend, ...]] = field(default_factory=dict)
+    """What isolated pods call -> the first backend, in order, of each kind that policies can tell
+    apart; all of them must be allowed. Without backends: more kinds than SERVICE_BACKENDS, closed.
+    """
+    rules: Mapping[int, str] = field(default_factory=dict)
+    """Rule id -> name as in verdicts.Judgement.rule."""
+    isolating: Mapping[tuple[int, Dir], tuple[str, ...]] = field(default_factory=dict)
+    """Policy group and direction -> the NetworkPolicies that isolate, sorted."""
+    walls: Mapping[int, str] = field(default_factory=dict)
+    """Wall group -> the rule that a denial names, `tenant/NAME#wall`."""
+    tenants: Mapping[int, str] = field(default_factory=dict)
+    """Tenant id -> name."""

@@ -1,0 +1,1 @@
+"""From what is wanted to what is written: who gets the room of a map, and in which order. Pure."""

@@ -1,0 +1,89 @@
+"""Whether the maps have room for the next writes, counted before the first of them.
+
+What may surprise: for a moment the maps hold both the old and the new entries, so a change needs
+more room than its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from enforcer.datapath.maps import CAPACITY, Change, MapOverflow, Table
+from enforcer.policy.groups import EMPTY
+from enforcer.policy.tables import (
+    AddressEntry,
+    CidrEntry,
+    CidrKey,
+    EndpointEntry,
+    PolicyKey,
+    RangeKey,
+)
+from enforcer.writes.pending import Ledger
+from generators.reachability.services import ServiceKey
+
+
+def peaks(ledger: Ledger, writes: Iterable[Change]) -> Mapping[Table, int]:
+    """The most entries that each map will hold on the way."""
+    held = _in_force(ledger)
+    most = dict(held)
+    changed: dict[tuple[Table, object], bool] = {}
+    for write in writes:
+        key = (write.table, write.key)
+        before = changed[key] if key in changed else _holds(ledger, write)
+        changed[key] = write.value is not None
+        held[write.table] += changed[key] - before
+        most[write.table] = max(most[write.table], held[write.table])
+    return most
+
+
+def overflows(
+    ledger: Ledger, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
+) -> bool:
+    """Whether some map would overflow."""
+    return any(needed > capacity[table] for table, needed in peaks(ledger, writes).items())
+
+
+def refuse_overflow(
+    ledger: Ledger, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
+) -> None:
+    """Raise MapOverflow where a map would overflow."""
+    for table, needed in peaks(ledger, writes).items():
+        if needed > capacity[table]:
+            raise MapOverflow(table, needed, capacity[table])
+
+
+def _in_force(ledger: Ledger) -> dict[Table, int]:
+    """How many entries each map holds now."""
+    exact, ranged = ledger.exact, ledger.ranged
+    for old, new in ledger.buckets.changed().values():
+        exact += len((old or EMPTY).policy) - len((new or EMPTY).policy)
+        ranged += len((old or EMPTY).ranges) - len((new or EMPTY).ranges)
+    return {
+        Table.POLICY: exact,
+        Table.RANGES: ranged,
+        Table.CIDRS: ledger.cidrs.count_in_force(),
+        Table.SERVICES: ledger.services.count_in_force(),
+        Table.ADDRESSES: ledger.addresses.count_in_force(),
+        Table.ENDPOINTS: ledger.endpoints.count_in_force(),
+    }
+
+
+def _holds(ledger: Ledger, write: Change) -> bool:
+    """Whether the kernel has an entry with this key."""
+    key = write.key
+    if isinstance(key, PolicyKey):
+        bucket = ledger.buckets.in_force((key.group, key.peer)) or EMPTY
+        return (key.port, key.protocol, key.direction) in bucket.policy
+    if isinstance(key, RangeKey):
+        bucket = ledger.buckets.in_force((key.group, key.peer)) or EMPTY
+        return (key.protocol, key.direction, key.port, key.length) in bucket.ranges
+    if isinstance(key, ServiceKey):
+        return ledger.services.in_force(key) is not None
+    found: AddressEntry | CidrEntry | EndpointEntry | None
+    if isinstance(key, int):
+        found = ledger.endpoints.in_force(key)
+    elif isinstance(key, CidrKey):
+        found = ledger.cidrs.in_force(key)
+    else:
+        found = ledger.addresses.in_force(key)
+    return found is not None

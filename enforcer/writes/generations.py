@@ -1,0 +1,100 @@
+"""Before a plan is written: who gets a new group number, and whose connections are judged again.
+
+Called by the compiler's `plan`. An endpoint's connections are judged again when its generation
+moves on: because it is another endpoint now, because its groups are others, or because it may have
+let in somebody who is somebody else now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from enforcer.policy.groups import EMPTY
+from enforcer.policy.rulebook import Group, Groups
+from enforcer.policy.tables import FIRST_POD_IDENTITY, PEER_TENANT, AddressEntry
+from enforcer.writes.pending import Ledger
+
+UNKNOWN = AddressEntry(0)
+
+
+def renumber(ledger: Ledger, groups: Groups, interfaces: Mapping[str, int], number: int) -> Group:
+    """A new number for a group, so that who had it and who gets it are judged apart."""
+    peers = tuple(ledger.peers_of.get(number, ()))
+    group = groups.renumber(number)
+    for peer in peers:
+        bucket = ledger.buckets.now[number, peer]
+        ledger.put_bucket(number, peer, EMPTY)
+        ledger.put_bucket(group.number, peer, bucket)
+    for key in group.users:
+        ifindex = interfaces[key]
+        entry = ledger.endpoints.now[ifindex]
+        was, now = number, group.number
+        entry = replace(
+            entry,
+            group=now if entry.group == was else entry.group,
+            wall=now if entry.wall == was else entry.wall,
+            reach=now if entry.reach == was else entry.reach,
+        )
+        ledger.endpoints.put(ifindex, entry)
+    return group
+
+
+def stamp(
+    ledger: Ledger,
+    groups: Groups,
+    interfaces: Mapping[str, int],
+    fresh: Callable[[], int],
+    *,
+    everybody: bool,
+) -> None:
+    """Generations: a `fresh` one, which nobody ever had, where connections are judged again."""
+    endpoints = ledger.endpoints
+    again = _rejudged(ledger, groups, interfaces, everybody=everybody)
+    for ifindex in dict.fromkeys((*endpoints.was, *again)):
+        old, new = endpoints.in_force(ifindex), endpoints.now.get(ifindex)
+        if new is None:
+            continue
+        same = old is not None and replace(new, generation=old.generation) == old
+        if old is not None and same and ifindex not in again:
+            generation = old.generation
+        else:
+            generation = fresh()
+        endpoints.put(ifindex, replace(new, generation=generation))
+
+
+def _rejudged(
+    ledger: Ledger, groups: Groups, interfaces: Mapping[str, int], *, everybody: bool
+) -> dict[int, None]:
+    """Endpoints that may have let in, or let out to, somebody who is somebody else now."""
+    changed = ledger.addresses.changed().values()
+    pairs = dict.fromkeys((old, new or UNKNOWN) for old, new in changed if old is not None)
+    if everybody or any(old.identity < FIRST_POD_IDENTITY for old, _ in pairs):
+        return dict.fromkeys(ledger.endpoints.now)
+    if not pairs:
+        return {}
+    groups_was: dict[int, dict[int, None]] = {}
+    for group, peer in ledger.buckets.was:
+        groups_was.setdefault(peer, {})[group] = None
+    found: dict[int, None] = {}
+    for old, new in pairs:
+        for peer in _peers(old):
+            for number in (*ledger.groups_of.get(peer, ()), *groups_was.get(peer, ())):
+                using = groups.by_number.get(number)
+                if using is not None and _loses(ledger, number, old, new):
+                    found.update(dict.fromkeys(interfaces[key] for key in using.users))
+    return found
+
+
+def _loses(ledger: Ledger, group: int, old: AddressEntry, new: AddressEntry) -> bool:
+    """Whether a group opens less to who an address is now."""
+    opened, open_now = EMPTY, EMPTY
+    for peer in _peers(old):
+        opened = opened | (ledger.buckets.in_force((group, peer)) or EMPTY)
+    for peer in _peers(new):
+        open_now = open_now | ledger.buckets.now.get((group, peer), EMPTY)
+    return not open_now.opens_all_of(opened)
+
+
+def _peers(entry: AddressEntry) -> tuple[int, ...]:
+    return (entry.identity, PEER_TENANT | entry.tenant) if entry.tenant else (entry.identity,)

@@ -1,0 +1,136 @@
+"""What the maps should hold beside what they do hold: current values, and the old ones of changes.
+
+The compiler writes what it wants, transition.py reads both sides, and `commit` forgets the old side
+once the kernel has it. What may surprise: nothing is ever taken back. Where a change is refused
+(a map is too small), the old values stay until a later change fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from enforcer.policy.groups import EMPTY, Bucket, ExactSlot, RangeSlot
+from enforcer.policy.tables import AddressEntry, CidrEntry, CidrKey, EndpointEntry, Tables
+from generators.reachability.services import Backend, ServiceKey
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+Place = tuple[int, int]
+"""(group, peer)"""
+
+
+@dataclass(slots=True)
+class Layer(Generic[K, V]):
+    """One map: `now` as it should be, `was` (None = absent) where the kernel may differ."""
+
+    now: dict[K, V] = field(default_factory=dict)
+    was: dict[K, V | None] = field(default_factory=dict)
+
+    def put(self, key: K, value: V | None) -> None:
+        """Want this value; None removes."""
+        current = self.now.get(key)
+        if value == current:
+            return
+        self.was.setdefault(key, current)
+        if value is None:
+            del self.now[key]
+        else:
+            self.now[key] = value
+
+    def in_force(self, key: K) -> V | None:
+        """What the kernel holds."""
+        return self.was[key] if key in self.was else self.now.get(key)
+
+    def changed(self) -> dict[K, tuple[V | None, V | None]]:
+        """Key -> (in force, wanted), where they differ."""
+        return {
+            key: (old, new) for key, old in self.was.items() if (new := self.now.get(key)) != old
+        }
+
+    def count_in_force(self) -> int:
+        """How many entries the kernel holds."""
+        pairs = self.changed().values()
+        return len(self.now) + sum((new is None) - (old is None) for old, new in pairs)
+
+    def resync(self, kernel: Mapping[K, V]) -> None:
+        """Learn what the kernel holds."""
+        self.was = {
+            key: kernel.get(key)
+            for key in (*self.now, *(k for k in kernel if k not in self.now))
+            if kernel.get(key) != self.now.get(key)
+        }
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The maps of a node; entries of policies are kept by group and peer."""
+
+    endpoints: Layer[int, EndpointEntry] = field(default_factory=Layer)
+    addresses: Layer[str, AddressEntry] = field(default_factory=Layer)
+    cidrs: Layer[CidrKey, CidrEntry] = field(default_factory=Layer)
+    services: Layer[ServiceKey, tuple[Backend, ...]] = field(default_factory=Layer)
+    buckets: Layer[Place, Bucket] = field(default_factory=Layer)
+    groups_of: dict[int, dict[int, None]] = field(default_factory=dict)
+    """Peer -> the groups that should have entries for it."""
+    peers_of: dict[int, dict[int, None]] = field(default_factory=dict)
+    """Group -> its peers."""
+    exact: int = 0
+    """How many entries with an exact port there should be."""
+    ranged: int = 0
+
+    def put_bucket(self, group: int, peer: int, bucket: Bucket) -> None:
+        """Want these entries; an empty bucket removes."""
+        place = (group, peer)
+        old = self.buckets.now.get(place, EMPTY)
+        self.buckets.put(place, bucket or None)
+        self.exact += len(bucket.policy) - len(old.policy)
+        self.ranged += len(bucket.ranges) - len(old.ranges)
+        if bucket:
+            self.groups_of.setdefault(peer, {})[group] = None
+            self.peers_of.setdefault(group, {})[peer] = None
+        elif old:
+            _unlink(self.groups_of, peer, group)
+            _unlink(self.peers_of, group, peer)
+
+    def commit(self) -> None:
+        """All of it is in force."""
+        for layer in (self.endpoints, self.addresses, self.cidrs, self.services, self.buckets):
+            layer.was.clear()
+
+    def resync(self, kernel: Tables) -> None:
+        """Learn what the kernel holds, at the start and after a failed write."""
+        self.endpoints.resync(kernel.endpoints)
+        self.addresses.resync(kernel.addresses)
+        self.cidrs.resync(kernel.cidrs)
+        self.services.resync(kernel.services)
+        self.buckets.resync(to_buckets(kernel))
+
+
+def _unlink(index: dict[int, dict[int, None]], key: int, member: int) -> None:
+    del index[key][member]
+    if not index[key]:
+        del index[key]
+
+
+def to_buckets(tables: Tables) -> Mapping[Place, Bucket]:
+    """Entries by group and peer."""
+    policy: dict[Place, dict[ExactSlot, int]] = {}
+    ranges: dict[Place, dict[RangeSlot, int]] = {}
+    for key, rule in tables.policy.items():
+        slot = (key.port, key.protocol, key.direction)
+        policy.setdefault((key.group, key.peer), {})[slot] = rule
+    for item, rule in tables.ranges.items():
+        place = (item.group, item.peer)
+        part = (item.protocol, item.direction, item.port, item.length)
+        ranges.setdefault(place, {})[part] = rule
+    return {
+        place: Bucket(policy.get(place, {}), ranges.get(place, {}))
+        for place in _places((policy, ranges))
+    }
+
+
+def _places(found: Iterable[Iterable[Place]]) -> Iterable[Place]:
+    return dict.fromkeys(place for places in found for place in places)

@@ -1,0 +1,78 @@
+"""Writes for when the usual order finds no room, or the kernel refused some of it.
+
+`squeezed` needs no more room than the larger of both sides: whatever is switched is closed for that
+moment. `urgent` is what never waits for anything else. What may surprise: neither has bridges. An
+address that is written early has a number that old groups do not know, or still mean alike, so it
+can enter less than before and never more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from enforcer.datapath.maps import Change, Table
+from enforcer.policy.groups import Bucket
+from enforcer.policy.tables import EndpointFlag
+from enforcer.writes.pending import Ledger, Place
+from enforcer.writes.transition import closing, opening, switched
+
+Changed = Mapping[Place, tuple[Bucket | None, Bucket | None]]
+
+
+def squeezed(ledger: Ledger) -> tuple[Change, ...]:
+    """All that is wanted: removals first, and endpoints closed until their new groups are there."""
+    switches = switched(ledger)
+    services, buckets = ledger.services.changed(), ledger.buckets.changed()
+    cidrs, addresses = ledger.cidrs.changed(), ledger.addresses.changed()
+    endpoints = ledger.endpoints.changed()
+    used = {g for e in ledger.endpoints.now.values() for g in e.groups}
+    left = {place: pair for place, pair in buckets.items() if place[0] not in used}
+    stay = {place: pair for place, pair in buckets.items() if place[0] in used}
+    return (
+        *(
+            Change(Table.ENDPOINTS, i, replace(old, flags=old.flags & ~EndpointFlag.READY))
+            for i, (old, _) in switches.items()
+        ),
+        *_gone(ledger),
+        *closing(left, {}),
+        *(Change(Table.SERVICES, k, None) for k, (_, new) in services.items() if new is None),
+        *(Change(Table.CIDRS, p, None) for p, (_, new) in cidrs.items() if new is None),
+        *opening(buckets, {}),
+        *(Change(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
+        *(Change(Table.ADDRESSES, a, new) for a, (_, new) in addresses.items() if new is not None),
+        *(Change(Table.SERVICES, k, new) for k, (_, new) in services.items() if new is not None),
+        *(Change(Table.ENDPOINTS, i, new) for i, (_, new) in endpoints.items() if new is not None),
+        *closing(stay, {}),
+    )
+
+
+def urgent(ledger: Ledger) -> tuple[Change, ...]:
+    """Who is gone, who is somebody else, and that connections are to be judged again.
+
+    What is there already is changed before anything is added, so that a full map stops none of it.
+    """
+    addresses = ledger.addresses.changed()
+    return (
+        *_gone(ledger),
+        *(
+            Change(Table.ADDRESSES, address, new)
+            for known in (True, False)
+            for address, (old, new) in addresses.items()
+            if new is not None and (old is not None) is known
+        ),
+        *(
+            Change(Table.ENDPOINTS, i, replace(old, generation=new.generation))
+            for i, (old, new) in ledger.endpoints.changed().items()
+            if old is not None and new is not None and old.endpoint == new.endpoint
+        ),
+    )
+
+
+def _gone(ledger: Ledger) -> Iterable[Change]:
+    for ifindex, (_, entry) in ledger.endpoints.changed().items():
+        if entry is None:
+            yield Change(Table.ENDPOINTS, ifindex, None)
+    for address, (_, known) in ledger.addresses.changed().items():
+        if known is None:
+            yield Change(Table.ADDRESSES, address, None)

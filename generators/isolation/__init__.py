@@ -1,0 +1,1 @@
+"""From tenants to NetworkPolicies: what should be there, what is, and whose a namespace is."""

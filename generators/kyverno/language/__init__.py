@@ -1,0 +1,1 @@
+"""Expressions, patterns and values of policies as Go and JMESPath read them."""

@@ -1,0 +1,1 @@
+"""Policies on files: `ringfence policy apply`, `test` and `lint`."""

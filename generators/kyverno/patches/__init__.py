@@ -1,0 +1,1 @@
+"""How a patch is laid over an object."""

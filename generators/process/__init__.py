@@ -1,0 +1,1 @@
+"""What all long-lived processes share: logs, signals, memory."""

@@ -1,0 +1,1 @@
+"""Who reaches whom: the reference evaluator, and questions to any engine."""

@@ -1,0 +1,386 @@
+"""Why a cell is what it is: every stage of the chain for one packet, in words.
+
+`ringfence trace` prints it. It asks the evaluator's own predicates, so that it can never tell
+another story than the verdict; it only adds which part of a rule did not fit, and what would have
+to be written to allow the packet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from generators.manifests import Document, to_yaml
+from generators.objects import NAME_LABEL, Direction, NetworkPolicy, Peer, Pod, PolicyPort, Rule
+from generators.reachability.protocols import WITH_PORTS, port_text
+from generators.reachability.reference import (
+    EXTERNAL_PREFIX,
+    Entry,
+    Evaluator,
+    Packet,
+    Party,
+    Question,
+    Route,
+    block_holds,
+    named_port,
+    port_matches,
+    rule_name,
+)
+from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
+from generators.selectors import first_unmet, requirement_text, text
+from generators.tenants.assignment import assign_by_name
+from generators.tenants.model import Mode
+
+NOT_ASKED = (Reason.SELF, Reason.HOST, Reason.ENCAP_PROHIBITED)
+"""Decided before wall and policies."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndNote:
+    """Who one end is, and how its namespace came to its tenant."""
+
+    name: str
+    address: str
+    what: str
+    tenant: str | None = None
+    assignment: str = ""
+    namespace_labels: tuple[tuple[str, str], ...] = ()
+    pod_labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleNote:
+    """One rule of a policy that isolates the pod: whether it matched, and why (not)."""
+
+    rule: str
+    matched: bool
+    why: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendNote:
+    """One backend of the Service that was called, and how the call fares with it."""
+
+    name: str
+    address: str
+    port: int
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One cell with all that led to it; through a Service: as the worst backend fares."""
+
+    cell: Cell
+    source: EndNote
+    destination: EndNote
+    wall: str
+    egress: tuple[RuleNote, ...]
+    ingress: tuple[RuleNote, ...]
+    to_allow: tuple[str, ...]
+    service: str = ""
+    backends: tuple[BackendNote, ...] = ()
+
+
+def trace(evaluator: Evaluator, question: Question) -> Trace:
+    """Explain the answer to one question."""
+    answers = [(evaluator.answer(question, p), p) for p in evaluator.packets(question)]
+    cell = evaluator.cell(question)
+    leaving = next(p for found, p in answers if found.egress == cell.egress)
+    entering = next(p for found, p in answers if found.ingress == cell.ingress)
+    packet = leaving if cell.egress.verdict is cell.verdict else entering
+    arrived = evaluator.arriving(entering)
+    service = evaluator.service(question.destination)
+    called = service.key if service is not None and packet.route is Route.SERVICE else ""
+    return Trace(
+        cell=cell,
+        service=called,
+        backends=tuple(_backend(*pair) for pair in answers) if called else (),
+        source=_end(evaluator, packet.source),
+        destination=_end(evaluator, packet.destination),
+        wall=_wall(evaluator, arrived, cell.ingress),
+        egress=_rules(evaluator, Direction.EGRESS, leaving.source.pod, leaving, cell.egress),
+        ingress=_rules(
+            evaluator, Direction.INGRESS, entering.destination.pod, arrived, cell.ingress
+        ),
+        to_allow=_to_allow(evaluator, leaving, arrived, cell),
+    )
+
+
+def _backend(cell: Cell, packet: Packet) -> BackendNote:
+    end = packet.destination
+    return BackendNote(end.name, end.address, packet.port, cell)
+
+
+def _end(evaluator: Evaluator, party: Party) -> EndNote:
+    pod = evaluator.pods.get(party.name) or party.pod
+    if pod is None:
+        if party.node is not None:
+            return EndNote(
+                party.name, party.address, f"address of node {party.node or '(unnamed)'}"
+            )
+        if party.interface_of:
+            nodes = ", ".join(sorted(party.interface_of))
+            return EndNote(
+                party.name,
+                party.address,
+                f"address of an interface of node {nodes}, and only there",
+            )
+        service = evaluator.service(f"{EXTERNAL_PREFIX}{party.address}")
+        if service is not None:
+            what = f"ClusterIP of Service {service.key}, without a backend for this port"
+            return EndNote(party.name, party.address, what)
+        return EndNote(party.name, party.address, "an address that is no pod's and no node's")
+    what = "pod on its node's network" if pod.host_network else "pod"
+    if pod.node:
+        what += f" on node {pod.node}"
+    reason = ""
+    config = evaluator.cluster.config
+    if config is not None:
+        reason = assign_by_name(config, pod.namespace).reason
+        tenant = evaluator.cluster.tenants.get(pod.namespace)
+        if pod.namespace in evaluator.quarantined and not config.tied(pod.namespace):
+            reason = "in quarantine: it carries a tenant label that no record confirms"
+        elif pod.namespace in evaluator.quarantined:
+            reason = f"in quarantine: {reason}"
+        elif tenant is not None and tenant not in config.tenants:
+            reason = f"in quarantine: tenant {tenant} is not in {config.file} any more"
+    return EndNote(
+        party.name,
+        party.address,
+        what,
+        evaluator.cluster.tenants.get(pod.namespace),
+        reason,
+        tuple(sorted(evaluator.namespaces[pod.namespace].labels.items())),
+        tuple(sorted(pod.labels.items())),
+    )
+
+
+# The wall
+
+
+def _wall(evaluator: Evaluator, packet: Packet, judgement: Judgement) -> str:
+    subject = packet.destination.pod
+    if subject is None:
+        return "no wall: the destination is no pod on the pod network"
+    if judgement.reason in NOT_ASKED:
+        return f"not asked: {judgement.reason.value}"
+    if evaluator.cluster.config is None:
+        return "no wall: no tenant file was given"
+    answer = evaluator.wall(subject, packet)
+    match answer.entry:
+        case Entry.NO_WALL if evaluator.mode is Mode.OVERRIDABLE:
+            return "no wall: mode overridable leaves it to NetworkPolicies"
+        case Entry.NO_WALL:
+            return f"no wall: namespace {subject.namespace} belongs to no tenant"
+        case Entry.LET_IN if answer.rule is None:
+            outside = packet.source.node is None
+            return "let in: " + (
+                "it comes from outside the cluster"
+                if outside
+                else "masked, and allowMasked is true"
+            )
+        case Entry.LET_IN:
+            return f"let in by {answer.rule}"
+        case Entry.KEPT_OUT:
+            reported = evaluator.reports_only(subject)
+            act = "reported only (mode audit)" if reported else "kept out"
+            return f"{act} by {answer.rule}: {_why_kept_out(evaluator, packet, answer.reason)}"
+
+
+def _why_kept_out(evaluator: Evaluator, packet: Packet, reason: Reason) -> str:
+    source = packet.source
+    if reason is Reason.UNKNOWN_SENDER:
+        if source.node is not None:
+            return "source masked: a node's address does not say which pod is behind it"
+        return "no pod has this address of the pod ranges"
+    theirs = evaluator.cluster.tenants.get(source.pod.namespace) if source.pod else None
+    who = f"tenant {theirs}" if theirs else "nobody's namespace"
+    return f"the source is of {who}: not its own, not shared, no grant for {_port(packet)}"
+
+
+def _port(packet: Packet) -> str:
+    return port_text(packet.port, packet.protocol)
+
+
+# Rules
+
+
+def _rules(
+    evaluator: Evaluator,
+    direction: Direction,
+    subject: Pod | None,
+    packet: Packet,
+    judgement: Judgement,
+) -> tuple[RuleNote, ...]:
+    if subject is None or judgement.reason in NOT_ASKED:
+        return ()
+    notes = []
+    for policy in evaluator.isolating(direction, subject):
+        rules = policy.rules(direction)
+        if not rules:
+            why = f"it has no {direction.lower()} rules: it isolates and allows nothing"
+            notes.append(RuleNote(policy.key, False, why, str(policy.origin)))
+        for index, rule in enumerate(rules):
+            matched = evaluator.rule_matches(direction, policy, rule, packet)
+            why = (
+                _describe(rule) if matched else _why_not(evaluator, direction, policy, rule, packet)
+            )
+            name = rule_name(policy, direction, index)
+            notes.append(RuleNote(name, matched, why, str(policy.origin)))
+    return tuple(notes)
+
+
+def _describe(rule: Rule) -> str:
+    peers = " or ".join(_peer_text(item) for item in rule.peers) or "anybody"
+    ports = " or ".join(policy_port_text(item) for item in rule.ports) or "any port"
+    return f"{peers}; {ports}"
+
+
+def _why_not(
+    evaluator: Evaluator, direction: Direction, policy: NetworkPolicy, rule: Rule, packet: Packet
+) -> str:
+    peer = packet.peer(direction)
+    reasons = []
+    fitting: list[Peer | None] = [
+        item for item in rule.peers if evaluator.peer_matches(item, policy.namespace, peer)
+    ]
+    if rule.peers and not fitting:
+        reasons += [_peer_miss(evaluator, item, policy, peer) for item in rule.peers]
+    for item in rule.ports:
+        if not any(port_matches(direction, item, fit, packet) for fit in fitting or [None]):
+            reasons.append(_port_miss(item, packet))
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _peer_text(item: Peer) -> str:
+    if item.ip_block is not None:
+        holes = f" except {', '.join(item.ip_block.excepts)}" if item.ip_block.excepts else ""
+        return f"{item.ip_block.cidr}{holes}"
+    pods = f"pods {text(item.pod_selector)}" if item.pod_selector is not None else "pods"
+    if item.namespace_selector is None:
+        return f"{pods} of this namespace"
+    return f"{pods} in namespaces {text(item.namespace_selector)}"
+
+
+def _peer_miss(evaluator: Evaluator, item: Peer, policy: NetworkPolicy, peer: Party) -> str:
+    """Which part of a peer does not fit."""
+    wanted = _peer_text(item)
+    if item.ip_block is not None:
+        inside = block_holds(item.ip_block, peer.address)
+        return f"{peer.address} is {'' if inside else 'not '}in {wanted}"
+    if peer.pod is None:
+        return f"{peer.name} is no pod that selectors can match ({wanted})"
+    if item.namespace_selector is None and peer.pod.namespace != policy.namespace:
+        return f"{peer.name} is not of namespace {policy.namespace} ({wanted})"
+    if item.namespace_selector is not None:
+        labels = evaluator.namespaces[peer.pod.namespace].labels
+        unmet = first_unmet(item.namespace_selector, labels)
+        if unmet is not None:
+            has = f"{unmet.key}={labels[unmet.key]}" if unmet.key in labels else f"no {unmet.key}"
+            return f"namespace {peer.pod.namespace} has {has}, wanted {requirement_text(unmet)}"
+    unmet = first_unmet(item.pod_selector, peer.pod.labels) if item.pod_selector else None
+    if unmet is None:
+        return f"{peer.name} does not fit {wanted}"
+    labels = peer.pod.labels
+    has = f"{unmet.key}={labels[unmet.key]}" if unmet.key in labels else f"no {unmet.key}"
+    return f"pod {peer.name} has {has}, wanted {requirement_text(unmet)}"
+
+
+def policy_port_text(item: PolicyPort) -> str:
+    """One item of `ports`, in a few words."""
+    if item.port is None:
+        return f"any {item.protocol} port"
+    if isinstance(item.port, str):
+        return f'port "{item.port}"/{item.protocol}'
+    last = f"-{item.end_port}" if item.end_port not in (None, item.port) else ""
+    return f"port {item.port}{last}/{item.protocol}"
+
+
+def _port_miss(item: PolicyPort, packet: Packet) -> str:
+    asked = _port(packet)
+    if not isinstance(item.port, str):
+        return f"{asked} is not {policy_port_text(item)}"
+    owner = packet.destination.pod
+    number = named_port(owner, item) if owner is not None else None
+    if owner is None or number is None:
+        return f"{packet.destination.name} has no {policy_port_text(item)}"
+    if number == packet.port:
+        return f"{policy_port_text(item)} means nothing towards an ipBlock"
+    return f"{policy_port_text(item)} is {number} on {packet.destination.name}"
+
+
+# What to add
+
+
+def _to_allow(
+    evaluator: Evaluator, leaving: Packet, arrived: Packet, cell: Cell
+) -> tuple[str, ...]:
+    """What somebody would have to write, for each direction that does not let through."""
+    hints = []
+    if cell.egress.reason is Reason.ENCAP_PROHIBITED and leaving.source.pod is not None:
+        hints.append(
+            "to allow encapsulated packets to nodes, add namespace "
+            f"{leaving.source.pod.namespace} to `encapsulation: {{namespaces: {{names: []}}}}` "
+            "of the tenant file"
+        )
+    elif cell.egress.verdict is not Verdict.FORWARDED and leaving.source.pod is not None:
+        hints.append(_policy_hint(evaluator, Direction.EGRESS, leaving.source.pod, leaving))
+    subject = arrived.destination.pod
+    if cell.ingress.verdict is Verdict.FORWARDED or subject is None:
+        return tuple(hints)
+    if cell.ingress.reason in (Reason.POLICY_DENIED, Reason.UNKNOWN_L4_PROTOCOL):
+        hints.append(_policy_hint(evaluator, Direction.INGRESS, subject, arrived))
+    else:
+        hints.append(_wall_hint(evaluator, arrived, subject, cell.ingress.reason))
+    return tuple(hints)
+
+
+def _policy_hint(evaluator: Evaluator, direction: Direction, subject: Pod, packet: Packet) -> str:
+    peer = packet.peer(direction)
+    item: Document
+    if peer.pod is None:
+        bits = 128 if ":" in peer.address else 32
+        item = {"ipBlock": {"cidr": f"{peer.address}/{bits}"}}
+    else:
+        item = {"podSelector": {"matchLabels": dict(sorted(peer.pod.labels.items()))}}
+        if peer.pod.namespace != subject.namespace:
+            home = {"matchLabels": {NAME_LABEL: peer.pod.namespace}}
+            item = {"namespaceSelector": home, **item}
+    key = "from" if direction is Direction.INGRESS else "to"
+    wanted: Document = {key: [item]}
+    if packet.protocol in WITH_PORTS:
+        wanted["ports"] = [{"protocol": packet.protocol, "port": packet.port}]
+    rule = to_yaml([{direction.lower(): [wanted]}])
+    isolating = ", ".join(policy.key for policy in evaluator.isolating(direction, subject))
+    return (
+        f"to allow {direction.lower()}, add to {isolating} or to another NetworkPolicy of "
+        f"namespace {subject.namespace} that selects {subject.name}:\n{rule.rstrip()}"
+    )
+
+
+def _wall_hint(evaluator: Evaluator, packet: Packet, subject: Pod, reason: Reason) -> str:
+    config = evaluator.cluster.config
+    file = config.file if config is not None else "the tenant file"
+    ours = evaluator.cluster.tenants.get(subject.namespace)
+    if reason is Reason.UNKNOWN_SENDER and packet.source.node is not None:
+        return (
+            f"to allow masked sources, set `allowMasked: true` at tenant {ours} in {file}, or "
+            "`hostNetwork: true` at the shared component that they belong to"
+        )
+    if reason is Reason.UNKNOWN_SENDER:
+        return "nothing to add: the address has to belong to a pod first"
+    home = packet.source.pod.namespace if packet.source.pod else ""
+    theirs = evaluator.cluster.tenants.get(home)
+    port = ""
+    if packet.protocol in WITH_PORTS:
+        port = f", ports: [{{port: {packet.port}, protocol: {packet.protocol}}}]"
+    if theirs is None or ours is None:
+        return (
+            f"to allow it, let a tenant of {file} or `shared` name namespace {home}; "
+            "what belongs to nobody may not enter a tenant"
+        )
+    return (
+        f"to allow it, both tenants consent in {file}: `allowFrom: [{{tenant: {theirs}{port}}}]` "
+        f"at tenant {ours} and `allowTo: [{{tenant: {ours}{port}}}]` at tenant {theirs}"
+    )

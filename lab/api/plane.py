@@ -1,0 +1,215 @@
+"""A real control plane on loopback: its command lines, certificates and kubeconfigs.
+
+The lab starts the programs as processes of its own (control_plane.py), the tests as children that
+die with them (tests/testbed/plane.py); both ask here what to start. RBAC is on, identities are
+client certificates. What surprises about each program is said beside its flag.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.api.pki import Authority, KeyPair, new_key, private_pem, public_pem
+
+LOOPBACK = "127.0.0.1"
+ADMINS = ("system:masters",)
+SERVICE_RANGES = ("10.96.0.0/16", "fd00:10:96::/112")
+ADMIN_PEM = "admin.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the programs listen on loopback."""
+
+    etcd: int
+    etcd_peer: int
+    apiserver: int
+    controller_manager: int
+
+    @staticmethod
+    def free() -> Ports:
+        """Ports that were free a moment ago."""
+        return Ports(*free_ports(4))
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One control plane: `folder` holds its data, `binaries` its programs."""
+
+    folder: Path
+    binaries: Path
+    ports: Ports
+
+    @property
+    def url(self) -> str:
+        """Where the API server listens."""
+        return f"https://{LOOPBACK}:{self.ports.apiserver}"
+
+    def etcd(self) -> tuple[str, ...]:
+        """etcd's command line."""
+        client = f"http://{LOOPBACK}:{self.ports.etcd}"
+        peer = f"http://{LOOPBACK}:{self.ports.etcd_peer}"
+        return (
+            str(self.binaries / "etcd"),
+            "--name=ringfence",
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=ringfence={peer}",
+            # Data that nobody keeps need not reach the disk.
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        )
+
+    def apiserver(self, *further: str) -> tuple[str, ...]:
+        """kube-apiserver's command line."""
+        return (
+            str(self.binaries / "kube-apiserver"),
+            f"--etcd-servers=http://{LOOPBACK}:{self.ports.etcd}",
+            f"--bind-address={LOOPBACK}",
+            f"--advertise-address={LOOPBACK}",
+            f"--secure-port={self.ports.apiserver}",
+            # Loopback is no address for an Endpoints object; nobody needs `kubernetes.default`.
+            "--endpoint-reconciler-type=none",
+            f"--cert-dir={self.folder}",
+            f"--tls-cert-file={self._pem('apiserver.crt')}",
+            f"--tls-private-key-file={self._pem('apiserver.key')}",
+            f"--client-ca-file={self._pem('ca.crt')}",
+            "--authorization-mode=RBAC",
+            f"--service-cluster-ip-range={','.join(SERVICE_RANGES)}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-signing-key-file={self._pem('service-accounts.key')}",
+            f"--service-account-key-file={self._pem('service-accounts.pub')}",
+            f"--requestheader-client-ca-file={self._pem('front-proxy-ca.crt')}",
+            "--requestheader-allowed-names=front-proxy",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={self._pem('front-proxy.crt')}",
+            f"--proxy-client-key-file={self._pem('front-proxy.key')}",
+            # Hollow nodes have no node-lifecycle controller that would take the taint away again.
+            "--disable-admission-plugins=TaintNodesByCondition",
+            "--profiling=false",
+            *further,
+        )
+
+    def controller_manager(self, kubeconfig: Path) -> tuple[str, ...]:
+        """kube-controller-manager's command line."""
+        return (
+            str(self.binaries / "kube-controller-manager"),
+            f"--kubeconfig={kubeconfig}",
+            f"--authentication-kubeconfig={kubeconfig}",
+            f"--authorization-kubeconfig={kubeconfig}",
+            f"--bind-address={LOOPBACK}",
+            f"--secure-port={self.ports.controller_manager}",
+            f"--cert-dir={self.folder}",
+            "--leader-elect=false",
+            # Its own identity may do next to nothing; each controller has a role of its own.
+            "--use-service-account-credentials=true",
+            f"--service-account-private-key-file={self._pem('service-accounts.key')}",
+            f"--root-ca-file={self._pem('ca.crt')}",
+            # node-lifecycle marks the pods of hollow nodes NotReady in a race with them.
+            "--controllers=*,-node-lifecycle-controller",
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
+        )
+
+    def write_certificates(self, authority: Authority) -> None:
+        """Everything that the programs read, and what `get` asks with."""
+        front = Authority("ringfence-front-proxy")
+        names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+        pairs = {
+            "apiserver": authority.server("kube-apiserver", names, [LOOPBACK, "10.96.0.1"]),
+            "front-proxy": front.client("front-proxy"),
+        }
+        accounts = new_key()
+        admin = authority.client("admin", ADMINS)
+        files = {
+            "ca.crt": authority.certificate,
+            "front-proxy-ca.crt": front.certificate,
+            "service-accounts.key": private_pem(accounts),
+            "service-accounts.pub": public_pem(accounts),
+            ADMIN_PEM: admin.certificate + admin.key,
+        }
+        for name, pair in pairs.items():
+            files |= {f"{name}.crt": pair.certificate, f"{name}.key": pair.key}
+        for name, content in files.items():
+            self._pem(name).touch(mode=0o600)
+            self._pem(name).write_bytes(content)
+
+    def write_kubeconfig(self, path: Path, user: str, credentials: Mapping[str, str]) -> None:
+        """A kubeconfig for this API server."""
+        authority = _base64(self._pem("ca.crt").read_bytes())
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": "ringfence",
+                    "cluster": {"server": self.url, "certificate-authority-data": authority},
+                }
+            ],
+            "users": [{"name": user, "user": dict(credentials)}],
+            "contexts": [{"name": "ringfence", "context": {"cluster": "ringfence", "user": user}}],
+            "current-context": "ringfence",
+        }
+        path.touch(mode=0o600)
+        # JSON is YAML: every reader of kubeconfigs takes it.
+        path.write_text(json.dumps(config, indent=1))
+
+    def get(self, path: str) -> int:
+        """The status of a GET as an admin; 0 while nobody answers."""
+        context = ssl.create_default_context(cafile=str(self._pem("ca.crt")))
+        context.load_cert_chain(self._pem(ADMIN_PEM))
+        connection = http.client.HTTPSConnection(
+            LOOPBACK, self.ports.apiserver, timeout=5, context=context
+        )
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", path)
+                return connection.getresponse().status
+            except (OSError, http.client.HTTPException):
+                return 0
+
+    def ready(self) -> bool:
+        """Whether the API server serves."""
+        return self.get("/readyz") == http.HTTPStatus.OK
+
+    def has_default_service_account(self) -> bool:
+        """Whether the controller-manager is at work."""
+        path = "/api/v1/namespaces/default/serviceaccounts/default"
+        return self.get(path) == http.HTTPStatus.OK
+
+    def _pem(self, name: str) -> Path:
+        return self.folder / name
+
+
+def certificate_credentials(pair: KeyPair) -> dict[str, str]:
+    """A client certificate as a kubeconfig carries it."""
+    return {
+        "client-certificate-data": _base64(pair.certificate),
+        "client-key-data": _base64(pair.key),
+    }
+
+
+def free_ports(count: int) -> Sequence[int]:
+    """Loopback ports that were free a moment ago; all held at once so that they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

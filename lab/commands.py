@@ -1,0 +1,321 @@
+"""`ringfence lab ...`: the command line of the lab. Only here is anything printed.
+
+Everything heavy is imported by the command that runs, so that `ringfence --help` stays quick and
+works without root.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from generators.output import Output, on_terminal, output_option, structured
+from lab.names import DEFAULT_LAB, Places, Shape, places, pod_key
+
+if TYPE_CHECKING:
+    from lab.admission import Requester
+    from lab.changes import Report
+
+FILES = click.option(
+    "-f",
+    "--filename",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    help="YAML or JSON files, directories, or - for standard input; may be repeated.",
+)
+NAME = click.option(
+    "--name",
+    "lab",
+    default=DEFAULT_LAB,
+    show_default=True,
+    help="Which lab; several can live side by side.",
+)
+CONFIG = click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The tenant file. Without it, NetworkPolicies alone speak.",
+)
+AS_USER = click.option("--as", "user", metavar="USER", help="Who asks (default: an admin).")
+AS_GROUP = click.option(
+    "--as-group", "groups", multiple=True, metavar="GROUP", help="With --as; may be repeated."
+)
+
+
+HOLLOW_NODES = 2
+
+
+@click.group()
+def lab() -> None:
+    """Pods as network namespaces on this machine, with the real programs on real packets."""
+
+
+@lab.command()
+@CONFIG
+@FILES
+@click.option("--api-server", is_flag=True, help="Keep the objects on a real API server.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Join this API server instead of starting one.",
+)
+@click.option("--nodes", type=int, metavar="N", help="How many hollow nodes  [default: 2]")
+@click.option(
+    "--network",
+    type=click.Choice([shape.value for shape in Shape]),
+    default=Shape.GATEWAY.value,
+    show_default=True,
+    help="How pods are wired: by a next hop nobody has, an address at each veth, or a bridge.",
+)
+@NAME
+def up(
+    config: Path | None,
+    paths: tuple[str, ...],
+    api_server: bool,
+    kubeconfig: Path | None,
+    nodes: int | None,
+    network: str,
+    lab: str,
+) -> None:
+    """Start a lab: the webhook, the enforcer, and the objects in PATH as running pods."""
+    from lab import session
+    from lab.admission import Requester
+
+    where = places(lab)
+    if api_server or kubeconfig is not None:
+        from lab.api import session as api
+
+        wish = api.Wish(kubeconfig, HOLLOW_NODES if nodes is None else nodes, Shape(network))
+        report = api.up(where, config, wish, paths)
+        click.echo(where.kubeconfig)
+        hint = f"`export KUBECONFIG={where.kubeconfig}`, or `ringfence lab kubectl{_option(where)}`"
+    elif nodes is not None:
+        raise click.UsageError("--nodes needs --api-server or --kubeconfig FILE")
+    else:
+        report = session.up(where, config, paths, Requester(), Shape(network))
+        hint = f"`ringfence lab probe{_option(where)}`"
+    _print(report)
+    click.echo(f'lab "{lab}" is up: {hint}', err=True)
+    _finish(report)
+
+
+@lab.command()
+@CONFIG
+@FILES
+@AS_USER
+@AS_GROUP
+@NAME
+def apply(
+    config: Path | None,
+    paths: tuple[str, ...],
+    user: str | None,
+    groups: tuple[str, ...],
+    lab: str,
+) -> None:
+    """Create or change objects, as `kubectl apply` would; returns when that is in force."""
+    from lab import session
+
+    if not paths and config is None:
+        raise click.UsageError("nothing to apply: give -f PATH, or -c FILE to turn Ringfence on")
+    report = session.apply(places(lab), config, paths, _requester(user, groups))
+    _print(report)
+    _finish(report)
+
+
+@lab.command()
+@FILES
+@AS_USER
+@AS_GROUP
+@NAME
+@click.argument("what", nargs=-1, metavar="[KIND [NS/]NAME...]")
+def delete(
+    paths: tuple[str, ...],
+    user: str | None,
+    groups: tuple[str, ...],
+    lab: str,
+    what: tuple[str, ...],
+) -> None:
+    """Delete the objects in PATH, or KIND NAME; a namespace goes with all that is in it."""
+    from lab import session
+
+    if bool(paths) == bool(what) or len(what) == 1:
+        raise click.UsageError("give either -f PATH or KIND [NS/]NAME")
+    report = session.delete(places(lab), what, paths, _requester(user, groups))
+    _print(report)
+    _finish(report)
+
+
+@lab.command()
+@click.argument("kind")
+@click.argument("object_name", required=False, metavar="[NS/]NAME")
+@output_option
+@NAME
+def get(kind: str, object_name: str | None, output: str, lab: str) -> None:
+    """Show namespaces, pods or networkpolicies, with their labels."""
+    from generators.manifests import to_yaml
+    from lab import session, show
+    from lab.changes import kind_of
+
+    found = kind_of(kind)
+    with session.looking(places(lab)) as view:
+        documents = show.select(view.store, found, object_name)
+    one = object_name is not None and not object_name.endswith("/")
+    if Output(output) is Output.TABLE:
+        text = show.table(found, documents)
+    elif Output(output) is Output.JSON:
+        text = structured(show.as_list(documents, one), Output.JSON)
+    else:
+        text = to_yaml([show.as_list(documents, one)])
+    click.echo(text, nl=False)
+
+
+@lab.command()
+@click.option(
+    "--port", "ports", multiple=True, metavar="P/PROTO", help="Instead of all declared ports."
+)
+@click.option("--from", "source", metavar="NS/POD", help="Only from this pod.")
+@click.option("--to", "destination", metavar="NS/POD", help="Only to this pod.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.05, max=60),
+    default=1.0,
+    show_default=True,
+    help="Seconds without an answer that mean dropped.",
+)
+@click.option(
+    "--expect",
+    type=click.Choice(["FORWARDED", "DROPPED"]),
+    help="Exit with 1 if any connection fares otherwise, or there is none.",
+)
+@output_option
+@NAME
+def probe(
+    ports: tuple[str, ...],
+    source: str | None,
+    destination: str | None,
+    timeout: float,
+    expect: str | None,
+    output: str,
+    lab: str,
+) -> None:
+    """Make real connections between the pods: who reaches whom."""
+    from generators.reachability.grid import Style
+    from lab import probe, session
+
+    with session.looking(places(lab)) as view:
+        findings, skipped = probe.matrix(view, ports, source, destination, silence=timeout)
+    if skipped:
+        click.echo(
+            f"warning: {skipped} questions over neither TCP nor UDP are not probed", err=True
+        )
+    if Output(output) is Output.TABLE:
+        style = Style.COLOUR if on_terminal() else Style.PLAIN
+        click.echo(probe.table(findings, style, sys.stdout.encoding), nl=False)
+    else:
+        click.echo(structured(probe.document(findings), Output(output)), nl=False)
+    if expect is not None and {finding.verdict.value for finding in findings} != {expect}:
+        raise click.exceptions.Exit(1)
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("pod", metavar="NS/POD")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@NAME
+def execute(pod: str, command: tuple[str, ...], lab: str) -> None:
+    """Run a command in a pod's network namespace: `lab exec app-test01/web -- curl ADDRESS`."""
+    from lab import session
+
+    namespace, name = pod_key(pod)
+    sys.stdout.flush()
+    session.execute(places(lab), namespace, name, command)
+
+
+@lab.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@NAME
+def kubectl(arguments: tuple[str, ...], lab: str) -> None:
+    """Run kubectl as an admin of the lab's API server: `lab kubectl -- get pods --watch`."""
+    from lab import session
+
+    sys.stdout.flush()
+    session.kubectl(places(lab), arguments)
+
+
+@lab.command()
+@output_option
+@NAME
+def status(output: str, lab: str) -> None:
+    """What runs where, and what is not enforced and why."""
+    from lab import session
+    from lab import status as state
+
+    with session.looking(places(lab)) as view:
+        document = state.document(view)
+    if Output(output) is Output.TABLE:
+        click.echo(state.table(document), nl=False)
+    else:
+        click.echo(structured(document, Output(output)), nl=False)
+
+
+@lab.command()
+@NAME
+def down(lab: str) -> None:
+    """End a lab and remove all that it made."""
+    from lab import session
+
+    existed = session.down(places(lab))
+    message = f'lab "{lab}" is gone' if existed else f'there is no lab "{lab}"'
+    click.echo(message, err=True)
+
+
+@lab.command()
+@NAME
+@click.option("--keep", is_flag=True, help="Leave the lab up at the end, to look around.")
+def demo(lab: str, keep: bool) -> None:
+    """Two clients of one cluster are kept apart, before your eyes; takes half a minute."""
+    from lab import demo as story
+
+    story.tell(places(lab), keep=keep)
+
+
+def _requester(user: str | None, groups: tuple[str, ...]) -> Requester:
+    from lab.admission import Requester
+
+    if user is None:
+        if groups:
+            raise click.UsageError("--as-group needs --as USER")
+        return Requester()
+    return Requester(user, groups)
+
+
+def _print(report: Report) -> None:
+    for warning in report.warnings:
+        click.echo(warning, err=True)
+    for line in report.lines:
+        click.echo(line)
+
+
+def _finish(report: Report) -> None:
+    """Errors last, where they are seen."""
+    for error in report.errors:
+        click.echo(error, err=True)
+    if report.errors:
+        raise click.exceptions.Exit(1)
+
+
+def _option(where: Places) -> str:
+    return "" if where.name == DEFAULT_LAB else f" --name {where.name}"
+
+
+@click.group()
+def cli() -> None:
+    """Commands of this package."""
+
+
+cli.add_command(lab)

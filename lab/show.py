@@ -1,0 +1,85 @@
+"""What `lab get` prints: the lab's objects as tables like kubectl's, or as documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from generators import selectors
+from generators.errors import Refused
+from generators.labels import MANAGED_BY
+from generators.manifests import Object
+from generators.objects import Direction, Labels, Namespace, NetworkPolicy, Node, Pod
+from lab.store import CLUSTER_SCOPED, Document, Key, Store, parse
+
+_HEADS = {
+    "Namespace": ("NAME", "STATUS", "LABELS"),
+    "Node": ("NAME", "ADDRESSES"),
+    "Pod": ("NAMESPACE", "NAME", "STATUS", "IP", "PORTS", "LABELS"),
+    "NetworkPolicy": ("NAMESPACE", "NAME", "POD-SELECTOR", "TYPES", "MANAGED-BY"),
+}
+NONE = "<none>"
+
+
+def select(store: Store, kind: str, name: str | None) -> tuple[Document, ...]:
+    """The documents of one kind: all, those of `NS/`, or the one called `[NS/]NAME`."""
+    keys = [key for key in sorted(store.objects) if key.kind == kind]
+    if name is None:
+        return tuple(store.objects[key].document for key in keys)
+    namespace, slash, own = name.rpartition("/")
+    if kind not in CLUSTER_SCOPED and not slash:
+        namespace = "default"
+    if slash and not own:
+        return tuple(store.objects[key].document for key in keys if key.namespace == namespace)
+    wanted = Key(kind, namespace, own)
+    if wanted not in store.objects:
+        raise Refused(f'Error from server (NotFound): {kind.lower()} "{name}" not found')
+    return (store.objects[wanted].document,)
+
+
+def as_list(documents: Sequence[Document], one: bool) -> Document:
+    """The one object that was asked for by name, or a List, as kubectl gives them."""
+    if one and len(documents) == 1:
+        return documents[0]
+    return {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+
+
+def table(kind: str, documents: Sequence[Document]) -> str:
+    """The documents as a table; one line that says so when there are none."""
+    if not documents:
+        return f"No {kind.lower()} found.\n"
+    return columns([_HEADS[kind], *(_row(parse(document)) for document in documents)])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length, each column as wide as its widest cell, three spaces between."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = (
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _row(item: Object) -> tuple[str, ...]:
+    if isinstance(item, Namespace):
+        return (item.name, "Terminating" if item.terminating else "Active", _labels(item.labels))
+    if isinstance(item, Pod):
+        ports = ",".join(f"{port.port}/{port.protocol}" for port in item.ports)
+        addresses = ",".join(item.ips)
+        own = (item.namespace, item.name, item.phase)
+        return (*own, addresses or NONE, ports or NONE, _labels(item.labels))
+    if isinstance(item, NetworkPolicy):
+        return (
+            item.namespace,
+            item.name,
+            selectors.text(item.pod_selector) or NONE,
+            ",".join(d.value for d in Direction if d in item.directions),
+            item.labels.get(MANAGED_BY, NONE),
+        )
+    if isinstance(item, Node):
+        return (item.name, ",".join(item.ips) or NONE)
+    raise TypeError(f"no columns for {type(item).__name__}")
+
+
+def _labels(labels: Labels) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or NONE

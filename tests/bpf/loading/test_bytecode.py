@@ -1,0 +1,125 @@
+"""What the compiler made is kept, and means the same to the kernel when it is loaded again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+
+from enforcer.datapath import attach, kernel, loader
+from enforcer.datapath.bytecode import FILES_KEPT, Bytecode, Program, Reference, keep, kept
+from enforcer.datapath.kernel import MapShape, ProgramInfo
+
+SMALL = Bytecode(
+    {"a_map": MapShape(1, 4, 8, 16, 0), "b_map": MapShape(9, 16, 8, 1024, 1)},
+    {"to_pod": Program(bytes(range(32)), (Reference(0, "a_map"), Reference(16, "b_map")))},
+)
+
+
+def seen(pins: Path) -> dict[str, MapShape | ProgramInfo]:
+    """All that the kernel knows of what was loaded, but for its numbers."""
+    found: dict[str, MapShape | ProgramInfo] = {}
+    for name in (*loader.PROGRAMS, *loader.MAPS):
+        with kernel.open_pin(pins / name) as thing:
+            program = name in loader.PROGRAMS
+            ask = kernel.program_info if program else kernel.map_shape
+            told = ask(thing.fd)
+        found[name] = replace(told, id=0) if isinstance(told, ProgramInfo) else told
+    return found
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
+    """Loads in this process, each time in another place, with a cache of its own."""
+    monkeypatch.setattr(loader, "CACHE", tmp_path / "cache")
+    made: list[Path] = []
+
+    def one() -> Path:
+        made.append(loader.BPF_FS / f"ringfence-test-{token_hex(3)}")
+        loader.ensure_bpffs(made[-1])
+        made[-1].mkdir()
+        return loader.load(made[-1])
+
+    yield one
+    for directory in made:
+        attach.uninstall(directory)
+
+
+@pytest.mark.bpf
+def test_the_second_load_takes_no_compiler_and_gives_the_same(
+    load: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    bcc = loader._bcc()
+
+    class Counted:
+        SCHED_CLS = bcc.SCHED_CLS
+
+        def __call__(self, *, text: bytes) -> object:
+            compiled.append("once")
+            return bcc(text=text)
+
+    monkeypatch.setattr(loader, "_bcc", Counted)
+    first = seen(load())
+    assert seen(load()) == first
+    assert len(compiled) == 1
+    # What the kernel refuses is compiled again, and kept anew.
+    (file,) = loader.CACHE.iterdir()
+    good = Bytecode.from_json(file.read_bytes())
+    spoiled = {name: replace(p, code=bytes(len(p.code))) for name, p in good.programs.items()}
+    file.write_bytes(replace(good, programs=spoiled).to_json())
+    assert seen(load()) == first
+    assert len(compiled) == 2
+    assert Bytecode.from_json(file.read_bytes()) == good
+
+
+def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "one.json"
+    assert kept(path) is None
+    keep(SMALL, path)
+    assert kept(path) == SMALL
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{", b'{"maps": {}}', b'{"maps": {"a": [1]}, "programs": {}}', b"\xff"]
+)
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "one.json"
+    path.write_bytes(text)
+    assert kept(path) is None
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_what_others_may_write_is_not_loaded(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "cache" / "one.json"
+    keep(SMALL, path)
+    (path if place == "file" else path.parent).chmod(0o770)
+    assert kept(path) is None
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    keep(SMALL, tmp_path / "elsewhere" / "one.json")
+    (tmp_path / "one.json").symlink_to(tmp_path / "elsewhere" / "one.json")
+    assert kept(tmp_path / "one.json") is None
+
+
+def test_where_nothing_can_be_kept_nothing_is_said_and_nothing_fails(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    keep(SMALL, tmp_path / "cache" / "one.json")
+    assert (tmp_path / "cache").is_file()
+
+
+def test_those_used_last_are_kept(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number:02}.json" for number in range(FILES_KEPT)]
+    for age, path in enumerate(paths):
+        keep(SMALL, path)
+        os.utime(path, (age, age))
+    assert kept(paths[0]) == SMALL
+    keep(SMALL, tmp_path / "new.json")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"new.json", *(path.name for path in paths)} - {"01.json"}

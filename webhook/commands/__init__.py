@@ -1,0 +1,1 @@
+"""The cluster side's commands: webhook, controller, hooks of the charts."""

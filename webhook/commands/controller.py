@@ -1,0 +1,256 @@
+"""`ringfence controller run` and `ringfence controller rules`.
+
+Everything heavy is imported by the command that runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from webhook.commands.options import (
+    LARGEST_PORT,
+    allow_kind_option,
+    bound,
+    kubeconfig_option,
+    listen_option,
+    namespace_option,
+    policies_option,
+    state_dir_option,
+    tenant_file_option,
+)
+
+if TYPE_CHECKING:
+    from webhook.registration.configuration import Target
+
+DAYS = 86400.0
+
+
+def https_url(value: str) -> str:
+    """An address that an API server can call."""
+    split = urlsplit(value)
+    if split.scheme != "https" or not split.hostname or split.query or split.fragment:
+        raise click.BadParameter(f"{value!r} is not https://HOST:PORT")
+    return value
+
+
+def service(value: str) -> tuple[str, str, int]:
+    """`NAMESPACE/NAME` or `NAMESPACE/NAME:PORT`."""
+    whole, _, port = value.partition(":")
+    namespace, _, name = whole.partition("/")
+    number = port or "443"
+    known = number.isascii() and number.isdigit() and 0 < int(number) <= LARGEST_PORT
+    if not namespace or not name or "/" in name or not known:
+        raise click.BadParameter(f"{value!r} is not NAMESPACE/NAME or NAMESPACE/NAME:PORT")
+    return namespace, name, int(number)
+
+
+_policies_option = policies_option(
+    "Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated."
+)
+_install_option = click.option(
+    "--install-policy-crds",
+    is_flag=True,
+    help="Make the kinds ClusterPolicy and Policy where they are missing; never touch others.",
+)
+_allow_kind_option = allow_kind_option(
+    "Policies may also write this kind, such as Secret or apps/v1/Deployment; and read it by"
+    " path, when group and version are given."
+)
+
+
+@click.group()
+def controller() -> None:
+    """Keep labels, isolation policies and admission as the tenant file says."""
+
+
+@controller.command()
+@tenant_file_option("The tenant file; read again whenever it changes.")
+@kubeconfig_option
+@click.option(
+    "--webhook-url",
+    type=https_url,
+    metavar="URL",
+    help="Register the webhook that answers at URL/mutate and URL/validate.",
+)
+@click.option(
+    "--webhook-service",
+    type=service,
+    metavar="NS/NAME[:PORT]",
+    help="Register the webhook behind this Service.",
+)
+@click.option(
+    "--certificate-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also keep tls.crt, tls.key and ca.crt here, for a webhook outside the cluster.",
+)
+@click.option(
+    "--certificate-secret",
+    default="",
+    metavar="NAME",
+    help="Somebody else keeps tls.crt, tls.key and ca.crt in this Secret; make none.",
+)
+@state_dir_option
+@_policies_option
+@_allow_kind_option
+@_install_option
+@listen_option("--metrics-listen", "Where /metrics, /livez and /readyz answer, without TLS.")
+@namespace_option(
+    "Where record, lease, status and certificates are kept; no tenant may write there."
+)
+@click.option(
+    "--settle-seconds",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="How long admission must refuse before labels that pass it are believed.",
+)
+@click.option(
+    "--replica-seconds",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="How long another tenant file waits for webhooks that have not read it.",
+)
+@click.option(
+    "--certificate-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Life of a certificate; renewed after two thirds.",
+)
+@click.option(
+    "--authority-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=365.0,
+    show_default=True,
+    help="Life of the CA that signs it.",
+)
+@click.option(
+    "--propagate-seconds",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="How long a new CA is registered before its certificate is served.",
+)
+@click.option(
+    "--lease-seconds",
+    type=click.FloatRange(min=1),
+    default=15.0,
+    show_default=True,
+    help="How long a leader that died keeps others from leading.",
+)
+def run(
+    tenant_file: Path,
+    kubeconfig: str | None,
+    webhook_url: str | None,
+    webhook_service: tuple[str, str, int] | None,
+    certificate_dir: Path | None,
+    certificate_secret: str,
+    state_dir: Path | None,
+    policies: tuple[str, ...],
+    allowed_kinds: tuple[str, ...],
+    install_policy_crds: bool,
+    metrics_listen: tuple[str, int] | None,
+    namespace: str,
+    settle_seconds: float,
+    replica_seconds: float,
+    certificate_days: float,
+    authority_days: float,
+    propagate_seconds: float,
+    lease_seconds: float,
+) -> None:
+    """Synchronize the cluster until SIGTERM; one of several controllers leads.
+
+    Without --webhook-url or --webhook-service no webhook is registered, and then a tenant label
+    proves nothing: the namespace's name alone decides.
+    """
+    import os
+    import socket
+    from secrets import token_hex
+
+    from generators.kube.client import Client
+    from generators.kube.lease import LeaseTiming
+    from generators.process import logs, memory, signals
+    from generators.serving import pages
+    from generators.tenants.last_good import LastGood
+    from webhook.controller.controller import Controller, ControllerSettings
+    from webhook.registration.guard import Timing
+    from webhook.registration.rotation import Lifetimes
+
+    target = _target(webhook_url, webhook_service)
+    if certificate_dir is not None and target is None:
+        raise click.UsageError("--certificate-dir needs --webhook-url or --webhook-service")
+    settings = ControllerSettings(
+        tenant_file,
+        namespace,
+        f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}",
+        target,
+        certificate_dir,
+        Timing(settle_seconds, replica_seconds),
+        Lifetimes(authority_days * DAYS, certificate_days * DAYS, propagate_seconds),
+        LeaseTiming(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5),
+        certificate_secret,
+        policies,
+        allowed_kinds,
+        install_policy_crds,
+        None if state_dir is None else LastGood(state_dir),
+    )
+    memory.share_arenas()
+    listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
+    with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:
+        running = Controller(settings, client)
+        logs.configure()
+        signals.on_end(running.stop)
+        if listener is not None:
+            health = {"/livez": pages.checks(running.live), "/readyz": pages.checks(running.ready)}
+            registry = running.metrics.registry
+            server = pages.serve("metrics", listener, health, registry)
+            registry.register(pages.ServerMetrics([server]))
+        running.run()
+
+
+def _target(url: str | None, service: tuple[str, str, int] | None) -> Target | None:
+    from webhook.registration.configuration import Target
+
+    if url is not None and service is not None:
+        raise click.UsageError("give --webhook-url or --webhook-service, not both")
+    if url is not None:
+        return Target(url=url)
+    if service is not None:
+        return Target(service=service[:2], port=service[2])
+    return None
+
+
+@controller.command()
+@namespace_option("The controller's own namespace.")
+@click.option(
+    "--certificate-secret",
+    default="",
+    metavar="NAME",
+    help="As for `run`: the Secret that somebody else keeps.",
+)
+@_policies_option
+@_allow_kind_option
+@_install_option
+def rules(
+    namespace: str,
+    certificate_secret: str,
+    policies: tuple[str, ...],
+    allowed_kinds: tuple[str, ...],
+    install_policy_crds: bool,
+) -> None:
+    """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
+    from generators.manifests import to_yaml
+    from webhook import rbac
+    from webhook.background.rights import printed
+
+    kinds = rbac.POLICY_KINDS if install_policy_crds else ()
+    rights = rbac.controller(certificate_secret, (*printed(policies, allowed_kinds), *kinds))
+    home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    documents = rbac.account(rbac.CONTROLLER, namespace, rights)
+    click.echo(to_yaml([home, *documents]), nl=False)

@@ -1,0 +1,488 @@
+"""The controller: keeps every namespace as the tenant file wants it, and admission in force.
+
+Called by `ringfence controller run`. Threads: reflectors (followed.py), workers that take
+namespaces from one queue (reconcile.py), the ledger's writer, the lease, and the registrar, which
+runs this class's `_turn`: leading begins and ends, the tenant file, admission, status. Every
+replica follows the cluster; only the leader writes, and each write asks again whether it leads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generators.checks import Check, bridged, failed, good
+from generators.errors import MachineLacks, RingfenceError
+from generators.isolation.tenancy import Finding
+from generators.kube.client import Client
+from generators.kube.discovery import Discovery
+from generators.kube.errors import Fenced
+from generators.kube.events import Recorder
+from generators.kube.lease import Leadership, LeaseTiming
+from generators.kube.queue import WorkQueue
+from generators.kube.reflector import ReflectorStats
+from generators.kube.resources import Key
+from generators.kyverno.guard import Limits
+from generators.objects import Namespace
+from generators.process.logs import event
+from generators.tenants.last_good import LastGood
+from webhook import rbac
+from webhook.background.work import PolicyWork, Surroundings
+from webhook.background.writer import Tenancy
+from webhook.controller import permissions, readiness
+from webhook.controller.followed import Followed, Told
+from webhook.controller.handover import Handover
+from webhook.controller.keeper import AdmissionKeeper, Where
+from webhook.controller.metrics import ControllerMetrics, Moment
+from webhook.controller.reconcile import Desk, Reconciler
+from webhook.controller.record import Ledger
+from webhook.controller.shards import ConfigMapShards
+from webhook.controller.status import Status, StatusPage, count
+from webhook.controller.workers import Workers
+from webhook.policies.book import PolicyBook, limits_for
+from webhook.policies.crds import PolicyKinds
+from webhook.policies.metrics import PoliciesInForce
+from webhook.policies.registrar import PolicyRegistrar
+from webhook.policies.standing_back import StandingBack
+from webhook.registration.configuration import (
+    SERVICE_ACCOUNT,
+    Found,
+    Registrar,
+    Target,
+    Wanted,
+    exempt_person,
+)
+from webhook.registration.guard import Guard, GuardState, Timing, problem
+from webhook.registration.probing import Prober
+from webhook.registration.rotation import Lifetimes
+from webhook.reload import TenantFile
+from webhook.settings import LEASE_NAME
+
+LOG = logging.getLogger("ringfence.controller")
+TURN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """Fixed for the life of the process."""
+
+    tenant_file: Path
+    namespace: str
+    identity: str
+    target: Target | None = None
+    certificate_directory: Path | None = None
+    timing: Timing = field(default_factory=Timing)
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    lease: LeaseTiming = field(default_factory=LeaseTiming)
+    issued_secret: str = ""
+    """Where somebody else keeps the webhook's certificates."""
+    policies: tuple[str, ...] = ()
+    """Files and folders of Kyverno policies, or the word `cluster`; empty = carry out none."""
+    allowed_kinds: tuple[str, ...] = ()
+    """What policies may write beside the kinds that they always may."""
+    install_policy_kinds: bool = False
+    """Make ClusterPolicy and Policy where they are missing."""
+    last_good: LastGood | None = None
+    """Where the last good tenant file is kept for the next start."""
+
+
+class Controller:
+    """`run` until `stop`."""
+
+    def __init__(self, settings: ControllerSettings, client: Client) -> None:
+        self._settings = settings
+        self.tenants = TenantFile(settings.tenant_file, settings.last_good)
+        self.metrics = ControllerMetrics(self.tenants, self._moment)
+        self._client = client
+        self._fenced = client.fenced(self._leads)
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._prepared = False
+        self._nodes_changed = False
+        self._step_due = 0.0
+        self._starting = "starting"
+        self._person = ""
+        self._queue: WorkQueue[str] = WorkQueue()
+        self._shards = ConfigMapShards(self._fenced, settings.namespace)
+        self._ledger = Ledger(self._shards, self._queue.add, self._leads, self._record_written)
+        self._assertion = Registrar(self._fenced, self._reasserted)
+        self._guard = Guard(self._fenced, settings.namespace, self._assertion, settings.timing)
+        self._handover = Handover(
+            self.tenants.config,
+            self._fenced,
+            self._guard,
+            self._ledger,
+            self._queue,
+            self._proven,
+            lambda namespace: self._reconciler.bring(self._handover.config, namespace),
+            self._taken,
+        )
+        self._keeper: AdmissionKeeper | None = None
+        self._prober = Prober(self._fenced, self._key_to_probe)
+        self._status = StatusPage(self._fenced, settings.namespace)
+        self._leadership = Leadership(
+            client,
+            settings.namespace,
+            LEASE_NAME,
+            settings.identity,
+            changed=lambda _: self._wake.set(),
+            timing=settings.lease,
+        )
+        self._followed = Followed(
+            client,
+            settings.namespace,
+            settings.target is not None,
+            Told(self._queue.add, self._node, self._wake.set, self._admission),
+        )
+        self._book = self._new_book()
+        install = settings.install_policy_kinds
+        self._policy_kinds = PolicyKinds(self._fenced) if install else None
+        self._standing_back: StandingBack | None = None
+        self._registrar: PolicyRegistrar | None = None
+        if self._book is not None and settings.target is not None:
+            self._registrar = PolicyRegistrar(self._book, Discovery(client))
+        self._policy_work: PolicyWork | None = None
+        self._workers = Workers(
+            self._queue,
+            self._stopping,
+            lambda: self._prepared and self._leads() and not self._handover.paused,
+            lambda name: self._reconciler.reconcile(self._handover.config, name),
+            lambda error: self.metrics.failures.labels(type(error).__name__).inc(),
+        )
+
+    def _new_book(self) -> PolicyBook | None:
+        settings = self._settings
+        if not settings.policies:
+            return None
+        book = PolicyBook(settings.policies, self._client, self._limits(), self._wake.set)
+        self.metrics.registry.register(PoliciesInForce(book, lambda: book.current))
+        return book
+
+    def _limits(self) -> Limits:
+        settings = self._settings
+        return limits_for(self._handover.config, settings.allowed_kinds, settings.namespace)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until `stop`; MachineLacks when this identity may not do what has to be done."""
+        user = self._introduce()
+        if user is None:
+            return
+        event(LOG, "started", user=user, config=self.tenants.config.digest)
+        if self._person:
+            event(LOG, "exempt_person", logging.WARNING, problem=exempt_person(user))
+        recorder = Recorder(self._fenced, "controller", self._settings.identity)
+        desk = Desk(
+            self._fenced,
+            self._followed.namespaces.store,
+            self._followed.policies.store,
+            self._ledger,
+            recorder,
+            self._proven,
+            self._guard.corrected,
+            lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
+            lambda finding: self.metrics.findings.labels(finding.value).inc(),
+            self._queue.add_after,
+            self._followed.nodes.store,
+        )
+        self._reconciler = Reconciler(desk)
+        if self._settings.target is not None:
+            self._keeper = self._new_keeper(self._settings.target, user)
+        if self._book is not None:
+            self._policy_work = self._new_policy_work(self._book, recorder)
+            self._standing_back = StandingBack(self._book, recorder, self._home)
+        self._followed.start()
+        self._ledger.start()
+        self._workers.start()
+        self._leadership.start()
+        self._prober.start()
+        if self._policy_work is not None:
+            self._policy_work.start()
+        self._starting = ""
+        self._loop()
+        self._end()
+
+    def stop(self) -> None:
+        """End `run`: what is under way is finished, the lease is given up."""
+        self._stopping.set()
+        self._wake.set()
+
+    def _new_policy_work(self, book: PolicyBook, recorder: Recorder) -> PolicyWork:
+        around = Surroundings(
+            self._client,
+            self._fenced,
+            self._settings.namespace,
+            book,
+            self._tenancy,
+            recorder,
+            self._leads,
+            lambda: self._registrar.problem() if self._registrar is not None else "",
+        )
+        return PolicyWork(around, self.metrics.registry)
+
+    def _home(self) -> Namespace | None:
+        """The controller's own namespace."""
+        return self._followed.namespaces.store.get(Key("", self._settings.namespace))
+
+    def _tenancy(self) -> Tenancy:
+        config = self._handover.config
+        further = {key for tenant in config.tenants.values() for key in tenant.labels}
+        return Tenancy(self._limits(), frozenset({config.label_key, *further}))
+
+    def _new_keeper(self, target: Target, user: str) -> AdmissionKeeper:
+        settings = self._settings
+        return AdmissionKeeper(
+            self._fenced,
+            self._guard,
+            self._assertion,
+            Where(
+                target,
+                settings.namespace,
+                settings.certificate_directory,
+                settings.lifetimes,
+                settings.issued_secret,
+            ),
+            user,
+            lambda why: self.metrics.renewals.labels(why).inc(),
+            self._registrar,
+        )
+
+    def _introduce(self) -> str | None:
+        """Who we are and whether that is enough; waits for an API server that is away."""
+        while not self._stopping.is_set():
+            try:
+                more = rbac.POLICY_KINDS if self._policy_kinds is not None else ()
+                rights = rbac.controller(self._settings.issued_secret, more)
+                permissions.check(self._client, self._settings.namespace, rights)
+                permissions.home(self._client, self._settings.namespace)
+                user = permissions.username(self._client)
+                self._person = "" if user.startswith(SERVICE_ACCOUNT) else user
+                return user
+            except MachineLacks:
+                raise
+            except RingfenceError as error:
+                self._starting = str(error)
+                event(LOG, "api_server_away", logging.WARNING, problem=str(error))
+                self._stopping.wait(1.0)
+        return None
+
+    def _end(self) -> None:
+        self._queue.close()
+        self._prober.stop()
+        self._workers.join(5)
+        if self._policy_work is not None:
+            self._policy_work.stop()
+        self._ledger.close()
+        self._leadership.stop()
+        self._followed.stop()
+        event(LOG, "stopped")
+
+    # --- the registrar --------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except Fenced:
+                self._unprepare()
+            except RingfenceError as error:
+                self._step_due = time.monotonic() + 1.0
+                event(LOG, "turn_failed", logging.WARNING, problem=str(error))
+            self._wake.wait(TURN_SECONDS)
+            self._wake.clear()
+
+    def _turn(self) -> None:
+        changed = self.tenants.check()
+        if changed is not None:
+            level = logging.ERROR if changed.refused else logging.INFO
+            event(LOG, changed.event, level, file=changed.file, detail=changed.detail)
+            if not changed.refused:
+                self._step_due = 0.0
+                if self._keeper is None or not self._prepared:
+                    self._handover.take(self.tenants.config)
+        if not self._leads():
+            self._unprepare()
+        elif not self._prepared and self._followed.synced:
+            self._prepare()
+        if self._nodes_changed:
+            self._nodes_changed = False
+            self._everything()
+        if self._prepared:
+            self._ledger.follow(self._shards.versions(self._followed.kept.store.snapshot()))
+        if self._prepared and self._policy_kinds is not None:
+            self._policy_kinds.step()
+        if self._prepared and self._standing_back is not None:
+            self._standing_back.step()
+        if self._prepared and self._registrar is not None and self._registrar.stale:
+            self._step_due = 0.0
+        now = time.monotonic()
+        if now >= self._step_due and self._keeper is not None:
+            self._step_due = now + self._step(self._keeper)
+        if self._prepared:
+            self._say()
+        if self._policy_work is not None:
+            self._policy_work.catch_errors()
+
+    def _unprepare(self) -> None:
+        self._prepared = False
+        if self._policy_work is not None:
+            self._policy_work.follow()
+
+    def _prepare(self) -> None:
+        """Leading has begun: take over where the last leader stopped, then look at everything."""
+        self._ledger.load()
+        epoch = None if self._keeper is None else self._keeper.resume()
+        self._handover.resume(epoch, self.tenants.config)
+        if self._policy_work is not None:
+            self._policy_work.lead()
+        self._reconciler.forget_seen()
+        self._status.forget()
+        self._step_due = 0.0
+        self._prepared = True
+        self._taken()
+
+    def _step(self, keeper: AdmissionKeeper) -> float:
+        if self._prepared:
+            return keeper.step(self.tenants, self._handover)
+        keeper.files()
+        return 5.0
+
+    def _taken(self) -> None:
+        """Another tenant file is in force, or work goes on as before."""
+        if self._book is not None:
+            self._book.limit(self._limits())
+        self._everything()
+
+    def _everything(self) -> None:
+        self._status.begin_anew()
+        known = {key.name for key in self._followed.namespaces.store.snapshot()}
+        for name in sorted(known | {e.namespace for e in self._ledger.snapshot().values()}):
+            self._queue.add(name)
+
+    def _say(self) -> None:
+        digest = self._handover.config.digest
+        idle = self._queue.idle and self._ledger.idle and not self._queue.stats().delayed
+        if not self._status.due(digest, idle):
+            return
+        self._status.say(
+            Status(
+                digest=digest,
+                synchronized=self._status.synchronized(digest),
+                tenants=count(self._ledger.snapshot().values()),
+                namespaces=len(self._followed.namespaces.store),
+                problem=self.tenants.problem or self._waiting(),
+                policies=self._book.summary() if self._book is not None else "",
+                webhook=self._prober.problem or "",
+                undecided={n: why for n, (_, why) in self._reconciler.undecided().items()},
+            )
+        )
+
+    def _waiting(self) -> str:
+        """Why the newest tenant file is not in force yet."""
+        newest = self.tenants.config.digest
+        return problem(self._guard) if self._handover.config.digest != newest else ""
+
+    # --- told by others -------------------------------------------------------------------------
+
+    def _leads(self) -> bool:
+        return self._leadership.leading
+
+    def _proven(self, namespace: Namespace, file: str) -> bool:
+        keeper = self._keeper
+        return keeper is not None and self._guard.proven(keeper.validating, namespace, file)
+
+    def _key_to_probe(self) -> str | None:
+        """The tenant label, while the webhook has to answer for it."""
+        in_force = self._prepared and self._guard.state is GuardState.IN_FORCE
+        return self._handover.config.label_key if in_force and self._leads() else None
+
+    def _record_written(self) -> None:
+        self.metrics.writes.labels("ConfigMap", "Update").inc()
+
+    def _reasserted(self, want: Wanted, found: Found) -> None:
+        self.metrics.reasserted.labels(want.resource.kind, found).inc()
+        event(LOG, "admission_asserted", kind=want.resource.kind, object=want.name, was=found)
+
+    def _node(self) -> None:
+        self._nodes_changed = True
+        self._wake.set()
+
+    def _admission(self) -> None:
+        self._step_due = 0.0
+        self._wake.set()
+
+    # --- what others may know -------------------------------------------------------------------
+
+    def _moment(self) -> Moment:
+        kept = self._keeper.kept if self._keeper is not None else None
+        return Moment(
+            leading=self._leads(),
+            reflectors=self._copies(),
+            queue=self._queue.stats(),
+            guard=self._guard.state,
+            unproven=self._guard.unproven,
+            behind=len(self._guard.behind),
+            recorded=count(self._ledger.snapshot().values()),
+            undecided=self._undecided(),
+            webhook=self._prober.problem,
+            certificate_expiry=kept.certificate.not_valid_after_utc.timestamp() if kept else None,
+            authority_expiry=kept.authorities[0].not_valid_after_utc.timestamp() if kept else None,
+        )
+
+    def _undecided(self) -> Mapping[Finding, int]:
+        if self._starting or not self._leads():
+            return {}
+        return Counter(finding for finding, _ in self._reconciler.undecided().values())
+
+    def _copies(self) -> tuple[ReflectorStats, ...]:
+        """One a resource; of those that are followed twice, the one that tenancy rests on."""
+        found = {stats.resource: stats for stats in self._followed.stats()}
+        for stats in self._policy_work.reflector_stats() if self._policy_work is not None else ():
+            found.setdefault(stats.resource, stats)
+        return tuple(found.values())
+
+    def live(self) -> list[Check]:
+        """Of /livez: threads that must not end."""
+        if self._starting:
+            return [good("starting", self._starting)]
+        dead = self._workers.dead()
+        if not self._ledger.alive:
+            dead.append("ledger")
+        if self._policy_work is not None and not self._policy_work.alive:
+            dead.append("policies")
+        return [failed("ended", ", ".join(dead))] if dead else [good("workers")]
+
+    def ready(self) -> list[Check]:
+        """Of /readyz."""
+        if self._starting:
+            return [failed("starting", self._starting)]
+        checks = [self.tenants.health, *self._followed.checks()]
+        if self._policy_work is not None:
+            checks += self._policy_work.checks()
+        if self._registrar is not None:
+            checks += self._registrar.checks()
+        return [*checks, self._leader_check(), *self._admission_checks()]
+
+    def _leader_check(self) -> Check:
+        if self._leads():
+            unread = failed("leader, but the record is not read yet")
+            return good("leader") if self._prepared else unread
+        return readiness.of_standby(self._leadership.standing)
+
+    def _admission_checks(self) -> list[Check]:
+        if self._keeper is None:
+            return [good("admission", "not registered by this controller")]
+        checks = [readiness.of_certificate(self._keeper.kept, time.time())]
+        if self._person:
+            checks.append(bridged(exempt_person(self._person)))
+        if self._leads() and (why := problem(self._guard)):
+            checks.append(bridged(why))
+        if dead := self._prober.problem:
+            checks.append(bridged("webhook", f"the API server refuses namespaces: {dead}"))
+        return checks

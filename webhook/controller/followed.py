@@ -1,0 +1,87 @@
+"""What a controller follows of the cluster, and who is told when something changes there.
+
+One reflector for each resource, in every replica, leader or not. The copies of namespaces, policies
+and nodes are what workers read; of the record and of admission objects only the change counts, and
+whoever is told looks for himself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from generators.kube.client import Client, Scope
+from generators.kube.copies import Copies
+from generators.kube.documents import resource_version_of
+from generators.kube.reflector import Reflector
+from generators.kube.resources import (
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+    CONFIG_MAPS,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    VALIDATING_WEBHOOKS,
+)
+from generators.labels import OURS
+from generators.objects import Namespace, NetworkPolicy, Node
+from webhook.controller.reconcile import PolicyReader, read_namespace, read_node
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who is told of a change; called from the threads of the watches."""
+
+    namespace: Callable[[str], None]
+    """The namespace of that name, or a generated policy in it."""
+    node: Callable[[], None]
+    record: Callable[[], None]
+    admission: Callable[[], None]
+
+
+class Followed(Copies):
+    """The reflectors of one controller, from `start` to `stop`."""
+
+    def __init__(self, client: Client, namespace: str, admission: bool, told: Told) -> None:
+        """`namespace`: the controller's own; `admission`: follow the objects of admission, too."""
+        self.namespaces: Reflector[Namespace] = Reflector(
+            client, NAMESPACES, read_namespace, lambda key: told.namespace(key.name)
+        )
+        self.policies: Reflector[NetworkPolicy] = Reflector(
+            client,
+            NETWORK_POLICIES,
+            PolicyReader(),
+            lambda key: told.namespace(key.namespace),
+            scope=Scope(labels=OURS),
+        )
+        self.nodes: Reflector[Node] = Reflector(client, NODES, read_node, lambda _: told.node())
+        self.kept: Reflector[str] = Reflector(
+            client,
+            CONFIG_MAPS,
+            resource_version_of,
+            lambda _: told.record(),
+            scope=Scope(namespace=namespace, labels=OURS),
+        )
+        # Looked at by GET when their turn comes.
+        self._admission: list[Reflector[str]] = [
+            Reflector(
+                client,
+                resource,
+                resource_version_of,
+                lambda _: told.admission(),
+                scope=Scope(labels=OURS),
+            )
+            for resource in (
+                VALIDATING_WEBHOOKS,
+                MUTATING_WEBHOOKS,
+                ADMISSION_POLICIES,
+                ADMISSION_POLICY_BINDINGS,
+            )
+            if admission
+        ]
+
+    def reflectors(self) -> tuple[Reflector[Any], ...]:
+        """What tenancy rests on comes first."""
+        return (self.namespaces, self.policies, self.nodes, self.kept, *self._admission)

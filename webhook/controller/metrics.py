@@ -1,0 +1,241 @@
+"""What Prometheus can read from a controller; everything that can be is computed at the scrape.
+
+docs/metrics.md lists each of these; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from generators.isolation.tenancy import Finding
+from generators.kube.queue import QueueStats
+from generators.kube.reflector import ReflectorStats
+from generators.kube.resources import (
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+    MUTATING_WEBHOOKS,
+    VALIDATING_WEBHOOKS,
+)
+from webhook.registration.configuration import Found
+from webhook.registration.guard import GuardState
+from webhook.reload import TenantFile
+from webhook.serving.metrics import tenant_file_metrics
+
+REGISTERED = (
+    VALIDATING_WEBHOOKS,
+    MUTATING_WEBHOOKS,
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The controller as it is at a scrape."""
+
+    leading: bool
+    reflectors: tuple[ReflectorStats, ...]
+    queue: QueueStats
+    guard: GuardState
+    unproven: int
+    behind: int
+    """Replicas of the webhook that have not read the tenant file that is wanted."""
+    recorded: Mapping[str, int]
+    """Namespaces by tenant."""
+    undecided: Mapping[Finding, int]
+    """Namespaces in quarantine, by what is to be decided."""
+    webhook: str | None
+    """Why the API server cannot call the webhook; empty: it can, None: not asked."""
+    certificate_expiry: float | None
+    authority_expiry: float | None
+
+
+class ControllerMetrics:
+    """The registry and what the controller counts in it."""
+
+    def __init__(self, tenants: TenantFile, moment: Callable[[], Moment]) -> None:
+        self.registry = CollectorRegistry()
+        self.writes = self._counter(
+            "ringfence_controller_writes",
+            "Writes to the API server that succeeded, by kind and action.",
+            "kind",
+            "action",
+        )
+        self.failures = self._counter(
+            "ringfence_controller_failures",
+            "Namespaces that could not be synchronized and are tried again, by error.",
+            "error",
+        )
+        self.reasserted = self._counter(
+            "ringfence_controller_admission_reasserted",
+            "Admission objects of ours that were not as they should be and were written.",
+            "kind",
+            "what",
+        )
+        # From 0 on: of a series that is born at 1, Prometheus sees no increase.
+        for resource in REGISTERED:
+            for found in Found:
+                self.reasserted.labels(resource.kind, found)
+        self.findings = self._counter(
+            "ringfence_controller_findings",
+            "What was found about namespaces and told by an Event, by its reason.",
+            "reason",
+        )
+        for finding in Finding:
+            self.findings.labels(finding.value)
+        self.renewals = self._counter(
+            "ringfence_controller_certificate_renewals",
+            "Steps of the rotation of the webhook's certificates, by reason.",
+            "why",
+        )
+        self.registry.register(_AtTheScrape(tenants, moment))
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+
+class _AtTheScrape(Collector):
+    """Leader, caches, queue, admission, certificates, tenant file."""
+
+    def __init__(self, tenants: TenantFile, moment: Callable[[], Moment]) -> None:
+        self._tenants = tenants
+        self._moment = moment
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at each scrape."""
+        moment = self._moment()
+        yield from tenant_file_metrics(self._tenants)
+        yield GaugeMetricFamily(
+            "ringfence_controller_leader",
+            "1 in the one controller that writes.",
+            value=float(moment.leading),
+        )
+        yield from _caches(moment.reflectors)
+        yield from _queue(moment.queue)
+        state = GaugeMetricFamily(
+            "ringfence_controller_admission_state",
+            "1 for the state of our admission: in-force, changing, settling, broken or off.",
+            labels=("state",),
+        )
+        for each in GuardState:
+            state.add_metric((each.value,), float(each is moment.guard))
+        yield state
+        yield GaugeMetricFamily(
+            "ringfence_controller_unproven_labels",
+            "Namespaces whose tenant label is older than our admission and not settled yet.",
+            value=moment.unproven,
+        )
+        yield GaugeMetricFamily(
+            "ringfence_controller_webhooks_behind",
+            "Replicas of the webhook that have not read the newest tenant file.",
+            value=moment.behind,
+        )
+        if moment.webhook is not None:
+            yield GaugeMetricFamily(
+                "ringfence_controller_webhook_answers",
+                "1 while the API server can call the webhook, as the leader sees by a dry run.",
+                value=float(not moment.webhook),
+            )
+        namespaces = GaugeMetricFamily(
+            "ringfence_controller_namespaces",
+            "Namespaces in the record, by tenant.",
+            labels=("tenant",),
+        )
+        for tenant, count in sorted(moment.recorded.items()):
+            namespaces.add_metric((tenant,), count)
+        yield namespaces
+        undecided = GaugeMetricFamily(
+            "ringfence_controller_undecided_namespaces",
+            "Namespaces in quarantine until somebody decides, by the reason of their Event.",
+            labels=("reason",),
+        )
+        for finding in (Finding.AMBIGUOUS, Finding.TENANT_GONE, Finding.UNKNOWN_TENANT):
+            undecided.add_metric((finding.value,), moment.undecided.get(finding, 0))
+        yield undecided
+        yield from _certificates(moment)
+
+
+def _caches(reflectors: Iterable[ReflectorStats]) -> Iterable[Metric]:
+    synced = GaugeMetricFamily(
+        "ringfence_controller_synced",
+        "1 once the copy of a resource is complete.",
+        None,
+        ["resource"],
+    )
+    objects = GaugeMetricFamily(
+        "ringfence_controller_objects", "Objects in the copy of a resource.", None, ["resource"]
+    )
+    age = GaugeMetricFamily(
+        "ringfence_controller_last_event_age_seconds",
+        "Since the API server sent anything about a resource, bookmarks included.",
+        None,
+        ["resource"],
+    )
+    relists = CounterMetricFamily(
+        "ringfence_controller_relists",
+        "Whole lists of a resource, by reason.",
+        None,
+        ["resource", "reason"],
+    )
+    errors = CounterMetricFamily(
+        "ringfence_controller_watch_errors",
+        "Watches that failed, by error.",
+        None,
+        ["resource", "error"],
+    )
+    for stats in reflectors:
+        synced.add_metric([stats.resource], float(stats.synced))
+        objects.add_metric([stats.resource], stats.objects)
+        age.add_metric([stats.resource], stats.last_event_age)
+        for reason, count in sorted(stats.relists.items()):
+            relists.add_metric([stats.resource, reason], count)
+        for error, count in sorted(stats.watch_errors.items()):
+            errors.add_metric([stats.resource, error], count)
+    return synced, objects, age, relists, errors
+
+
+def _queue(queue: QueueStats) -> Iterable[Metric]:
+    yield GaugeMetricFamily(
+        "ringfence_controller_queue_depth",
+        "Namespaces that wait for a worker, those that wait to be tried again included.",
+        value=queue.depth + queue.delayed,
+    )
+    yield GaugeMetricFamily(
+        "ringfence_controller_queue_oldest_seconds",
+        "How long the namespace at the front has waited.",
+        value=queue.oldest_seconds,
+    )
+    yield CounterMetricFamily(
+        "ringfence_controller_queue_retries",
+        "Namespaces that came again after a failure.",
+        value=queue.retries,
+    )
+
+
+def _certificates(moment: Moment) -> Iterable[Metric]:
+    if moment.certificate_expiry is not None:
+        yield GaugeMetricFamily(
+            "ringfence_controller_certificate_expiry_timestamp_seconds",
+            "When the webhook's certificate in the Secret expires (Unix time).",
+            value=moment.certificate_expiry,
+        )
+    if moment.authority_expiry is not None:
+        yield GaugeMetricFamily(
+            "ringfence_controller_authority_expiry_timestamp_seconds",
+            "When the newest CA of the webhook's certificates expires (Unix time).",
+            value=moment.authority_expiry,
+        )

@@ -1,0 +1,50 @@
+"""Where the record's shards are kept: ConfigMaps of the controller's own namespace.
+
+The ledger knows `Shards` only; a second place to keep them is a second class here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from generators.isolation.record import RECORD_PREFIX, SHARDS
+from generators.kube.client import Client
+from generators.kube.resources import CONFIG_MAPS, Key
+from webhook.kept import Content, KeptObject
+
+
+class Shards(Protocol):
+    """Reads and writes one shard at a time, each as UID -> `entry_text`."""
+
+    def read(self, shard: str) -> Content:
+        """As it is now."""
+
+    def write(self, shard: str, data: Mapping[str, str], over: Content) -> Content:
+        """Have it hold `data`; Conflict where somebody wrote it after `over` was read."""
+
+    def versions(self, watched: Mapping[Key, str]) -> Mapping[str, str]:
+        """Shard -> version, from the versions of objects as a watch has them."""
+
+
+class ConfigMapShards:
+    """One ConfigMap a shard."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._objects = {
+            name: KeptObject(client, CONFIG_MAPS, namespace, RECORD_PREFIX + name)
+            for name in SHARDS
+        }
+
+    def read(self, shard: str) -> Content:
+        """As it is now."""
+        return self._objects[shard].read()
+
+    def write(self, shard: str, data: Mapping[str, str], over: Content) -> Content:
+        """Have it hold `data`; Conflict where somebody wrote it after `over` was read."""
+        return self._objects[shard].write(data, over)
+
+    def versions(self, watched: Mapping[Key, str]) -> Mapping[str, str]:
+        """Shard -> version, from the versions of ConfigMaps."""
+        by_name = {key.name: version for key, version in watched.items()}
+        return {name: by_name.get(RECORD_PREFIX + name, "") for name in SHARDS}

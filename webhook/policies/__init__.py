@@ -1,0 +1,1 @@
+"""Kyverno policies: which are in force, and what they make of a request."""

@@ -1,0 +1,1 @@
+"""What the API server is told about admission, its certificates, and the proof that it holds."""

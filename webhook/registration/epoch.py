@@ -1,0 +1,160 @@
+"""What is known about tenant labels: an epoch of admission, and how one follows another.
+
+Pure; guard.py keeps the epoch that is in force, controller/handover.py takes over from the one
+before. An *epoch* is a time without a gap in which the same ValidatingWebhookConfiguration (UID and
+generation, both the API server's own) failed closed, and the webhook behind it decided by one
+tenant file: the path that is registered carries the file's digest, and a webhook that has not read
+that file refuses. Labels that were there when an epoch began are unproven, by namespace UID;
+whatever appears later was let through. No clock takes part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import orjson
+
+from generators.isolation.record import RecordEntry
+from generators.isolation.tenancy import ownership
+from generators.kube.documents import Document, integer, mapping, meta_of
+from generators.objects import Namespace
+from generators.tenants.assignment import assign_by_name
+from generators.tenants.model import TenantConfig
+from generators.tenants.packed import DIGEST, TEXT, unpacked
+
+Entries = Callable[[str], RecordEntry | None]
+"""What is recorded of a namespace's UID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A stretch of time in which one webhook configuration and one tenant file were in force."""
+
+    uid: str
+    generation: int
+    label_key: str
+    file: str = ""
+    """Digest of the tenant file that decides."""
+    announced: str = ""
+    """Digest of the webhooks after an edit of ours that is under way."""
+    unproven: frozenset[str] = frozenset()
+    former: frozenset[str] = frozenset()
+    """Keys of the tenant label in the file before, retired as long as this file is in force."""
+    packed: str = field(default="", repr=False)
+    """The tenant file itself, for whoever leads next."""
+
+    def data(self) -> dict[str, str]:
+        """As ConfigMap data."""
+        return {
+            "uid": self.uid,
+            "generation": str(self.generation),
+            "labelKey": self.label_key,
+            DIGEST: self.file,
+            "announced": self.announced,
+            "unproven": orjson.dumps(sorted(self.unproven)).decode(),
+            "formerKeys": " ".join(sorted(self.former)),
+            TEXT: self.packed,
+        }
+
+    @staticmethod
+    def parse(data: Mapping[str, str]) -> Epoch | None:
+        """What `data` wrote; None for anything else."""
+        try:
+            unproven = orjson.loads(data["unproven"])
+            generation = int(data["generation"])
+            uid, key = data["uid"], data["labelKey"]
+        except (KeyError, ValueError):
+            return None
+        if not isinstance(unproven, list):
+            return None
+        return Epoch(
+            uid,
+            generation,
+            key,
+            data.get(DIGEST, ""),
+            data.get("announced", ""),
+            frozenset(unproven),
+            frozenset(data.get("formerKeys", "").split()),
+            data.get(TEXT, ""),
+        )
+
+    def covers(self, live: Document | None) -> Epoch | None:
+        """The epoch with its generation brought up to the live configuration; None = broken."""
+        if live is None or meta_of(live).uid != self.uid:
+            return None
+        generation = generation_of(live)
+        if generation == self.generation:
+            return self
+        if generation == self.generation + 1 and self.announced == digest(live):
+            return replace(self, generation=generation, announced="")
+        return None
+
+    def config(self, file: str) -> TenantConfig | None:
+        """The tenant file that decided, as it was written down; `file`: what messages call it."""
+        found = unpacked(self.packed, self.file, file)
+        return None if found is None else found.retiring(self.former)
+
+
+def former_keys(before: Epoch | None, config: TenantConfig) -> frozenset[str]:
+    """Keys that stop to be the tenant label when `config` comes in force after `before`."""
+    return frozenset() if before is None else frozenset({before.label_key}) - {config.label_key}
+
+
+def digest(document: Document) -> str:
+    """Of the `webhooks` of a configuration."""
+    whole = orjson.dumps(document.get("webhooks"), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(whole).hexdigest()
+
+
+def generation_of(document: Document) -> int:
+    """Counted by the API server: how often an object's content changed."""
+    return integer(mapping(document, "metadata"), "generation") or 0
+
+
+# --- one epoch after another ---------------------------------------------------------------------
+
+
+def settled(
+    before: TenantConfig,
+    vouched: Callable[[Namespace], bool],
+    namespaces: Iterable[Namespace],
+    entry: Entries,
+) -> dict[str, RecordEntry | None]:
+    """What the record has still to say, by UID, of what was decided under the file before.
+
+    `vouched`: the label, as it is, passed admission under that file. Once it is recorded, nothing
+    that the next file says can give it another meaning.
+    """
+    found: dict[str, RecordEntry | None] = {}
+    for namespace in namespaces:
+        if namespace.terminating:
+            continue
+        recorded = entry(namespace.uid)
+        decided = ownership(before, namespace, recorded, partial(vouched, namespace))
+        if not decided.held and decided.entry(namespace.name) != recorded:
+            found[namespace.uid] = decided.entry(namespace.name)
+    return found
+
+
+def unproven(
+    config: TenantConfig, before: Epoch | None, namespaces: Iterable[Namespace], entry: Entries
+) -> frozenset[str]:
+    """UIDs whose label nothing vouches for when `config` comes in force after `before`.
+
+    The same key was guarded all the time; under another, a label is what record or name say, or
+    it may be anybody's.
+    """
+    if before is not None and before.label_key == config.label_key:
+        return before.unproven
+    return frozenset(n.uid for n in namespaces if contradicts(config, n, entry(n.uid)))
+
+
+def contradicts(config: TenantConfig, namespace: Namespace, recorded: RecordEntry | None) -> bool:
+    """Whether a label is not what record or name say."""
+    label = namespace.labels.get(config.label_key)
+    if recorded is not None:
+        return label != recorded.tenant
+    return label is not None and label != assign_by_name(config, namespace.name).tenant

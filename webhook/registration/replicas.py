@@ -1,0 +1,120 @@
+"""The webhook's replicas, asked one by one which tenant file they decide by.
+
+The API server keeps its connections to a few of them, so an answer that came through it says
+nothing about the others. Each is asked what it must refuse, at the address at which the API server
+would find it. One that cannot be reached answers nobody, and is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import orjson
+
+from generators.kube.client import Client, Scope
+from generators.kube.documents import Document, integer, mapping, mappings, text
+from generators.kube.resources import ENDPOINT_SLICES
+from webhook.registration.configuration import Target
+from webhook.review import API_VERSION, KIND, TENANT_FILE
+
+ANSWER_SECONDS = 2.0
+SAMPLES = 4
+"""How often a URL is asked: it may stand for several replicas that take turns."""
+LONGEST_ANSWER = 64 * 1024
+SERVICE_LABEL = "kubernetes.io/service-name"
+HTTPS_PORT = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One webhook: the file that decided what it was asked, empty for none, and its newest one."""
+
+    address: str
+    decided: str
+    newest: str
+
+
+def ask(client: Client, target: Target, bundle: bytes, file: str, label_key: str) -> list[Replica]:
+    """What every replica that can be reached says about the tenant file of that digest."""
+    found = []
+    for host, port in addresses(client, target):
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            found.append(_ask(host, port, target.hosts[0], bundle, file, label_key))
+    return found
+
+
+def addresses(client: Client, target: Target) -> list[tuple[str, int]]:
+    """Where the replicas listen: those of the Service, or all that the URL's host stands for."""
+    if target.url:
+        split = urlsplit(target.url)
+        return SAMPLES * _resolved(split.hostname or "", split.port or HTTPS_PORT)
+    namespace, name = target.service
+    scope = Scope(namespace=namespace, labels=f"{SERVICE_LABEL}={name}")
+    return sorted({each for s in client.list_all(ENDPOINT_SLICES, scope) for each in _listed(s)})
+
+
+def _resolved(host: str, port: int) -> list[tuple[str, int]]:
+    with contextlib.suppress(OSError):
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return sorted({(str(info[4][0]), port) for info in infos})
+    return []
+
+
+def _listed(endpoints: Document) -> Iterator[tuple[str, int]]:
+    """Those that are ready; the API server may call others, which then refuse."""
+    ports = [port for each in mappings(endpoints, "ports") if (port := integer(each, "port"))]
+    for endpoint in mappings(endpoints, "endpoints"):
+        if mapping(endpoint, "conditions").get("ready") is False:
+            continue
+        listed = endpoint.get("addresses")
+        for address in listed if isinstance(listed, list) else ():
+            yield from ((str(address), port) for port in ports)
+
+
+def _ask(host: str, port: int, name: str, bundle: bytes, file: str, label_key: str) -> Replica:
+    """One question over TLS, as the API server asks: `name` is whom the certificate must name."""
+    context = ssl.create_default_context(cadata=bundle.decode("ascii"))
+    plain = socket.create_connection((host, port), ANSWER_SECONDS)
+    with plain, context.wrap_socket(plain, server_hostname=name) as secured:
+        connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+        connection.sock = secured
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        connection.request("POST", f"/validate/{file}", _question(label_key), headers)
+        answer = orjson.loads(connection.getresponse().read(LONGEST_ANSWER))
+    return read_answer(f"{host}:{port}" if ":" not in host else f"[{host}]:{port}", answer)
+
+
+def read_answer(address: str, answer: object) -> Replica:
+    """From a refusal; a webhook that says nothing of files has read none."""
+    response = mapping(answer, "response") if isinstance(answer, dict) else {}
+    causes = mappings(mapping(mapping(response, "status"), "details"), "causes")
+    said = {
+        text(cause, "field"): text(cause, "message")
+        for cause in causes
+        if text(cause, "reason") == TENANT_FILE
+    }
+    return Replica(address, said.get("decided", ""), said.get("newest", ""))
+
+
+def _question(label_key: str) -> bytes:
+    """A label that no tenant is called, on a namespace of everybody: it must be refused."""
+    before: Document = {"metadata": {"name": "default", "labels": {}}}
+    after: Document = {"metadata": {"name": "default", "labels": {label_key: "Ringfence_Probe"}}}
+    request: Document = {
+        "uid": "ringfence-asks-its-replicas",
+        "kind": {"group": "", "version": "v1", "kind": "Namespace"},
+        "resource": {"group": "", "version": "v1", "resource": "namespaces"},
+        "name": "default",
+        "operation": "UPDATE",
+        "userInfo": {"username": "ringfence:replicas"},
+        "object": after,
+        "oldObject": before,
+        "dryRun": True,
+    }
+    return orjson.dumps({"apiVersion": API_VERSION, "kind": KIND, "request": request})

@@ -1,0 +1,1 @@
+"""Labels that a Helm release wants of its namespace."""

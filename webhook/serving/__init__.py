@@ -1,0 +1,1 @@
+"""The webhook's process: bytes in, a pure decision, bytes out."""
