@@ -17,6 +17,8 @@ FENCES = {
     "bcc": ("enforcer/datapath/loader.py",),
     "cerberus": ("generators/tenants/schema.py",),
     "pyroute2": ("enforcer/datapath/attach.py", "lab/network.py"),
+    "re2": ("generators/kyverno/language/regexes.py",),
+    "rstr": ("generators/kyverno/language/regexes.py",),
 }
 
 

@@ -140,7 +140,7 @@ def _regex_replace(
 
     def replacement(found: regexes.Match) -> str:
         nonlocal made
-        part = new if literal else regexes.expand(new, regex, found, text)
+        part = new if literal else regexes.expand(new, found)
         made += len(part)
         if made > MAX_TEXT:
             raise BadExpression("a replacement would make too long a text")
@@ -235,7 +235,7 @@ def _random(arguments: Sequence[Value], surroundings: Surroundings) -> Value:
     pattern = _s(arguments[0])
     if not pattern:
         raise BadExpression("random(): the pattern is empty")
-    return regexes.generate(regexes.compiled(pattern).tree, surroundings.pick, MAX_TEXT >> 8)
+    return regexes.generate(pattern, surroundings.pick, surroundings.meter.spend)
 
 
 def _split(arguments: Sequence[Value], _: Surroundings) -> Value:

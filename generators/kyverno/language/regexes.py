@@ -1,367 +1,220 @@
-"""Regular expressions as Go reads them, in time that grows with pattern times text and no faster.
+"""Regular expressions as Go reads them, in time that grows with the text and no faster.
 
-Python's `re` backtracks: one hostile policy could hold a webhook for hours. Here the tree that
-`regexsyntax.py` makes of a pattern is compiled into a program that runs all alternatives side by
-side; programs and steps are bounded. `random(pattern)` walks the same tree.
+Python's `re` backtracks: one hostile policy could hold a webhook for hours. RE2 does not, and reads
+Go's syntax; the little that it takes and Go does not is refused here. It is loaded with the first
+pattern, so that processes without policies do without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import lru_cache
+from random import Random
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from generators.kyverno.failures import BadExpression
-from generators.kyverno.language.regexsyntax import (
-    MAX_GROUPS,
-    Assertion,
-    Chars,
-    Choice,
-    Group,
-    Node,
-    Ranges,
-    Repeat,
-    Sequence,
-    parse,
-)
 
-MAX_PROGRAM = 5_000
-MAX_STEPS = 1_000_000
+MAX_PATTERN = 2_000
+MAX_RANDOM = 4_096
+_MEMORY = 1 << 20
+"""Bytes for one pattern, with what RE2 keeps of the texts that it has seen."""
+_AT_ONCE = 50
+"""Instructions of a pattern that RE2 follows for one character in the time of a step, at worst."""
+_SCANNED = 1_000
+"""Characters that RE2 looks through for the next match in the time of a step, usually."""
+_ENDLESS = 100
+"""What rstr makes of every repeat that has no end or a later one."""
+_PYTHON = {
+    "(?<": "(?P<",
+    r"\z": r"\Z",
+    "[:alnum:]": "0-9A-Za-z",
+    "[:alpha:]": "A-Za-z",
+    "[:ascii:]": r"\x00-\x7f",
+    "[:blank:]": r"\t ",
+    "[:digit:]": "0-9",
+    "[:lower:]": "a-z",
+    "[:punct:]": r"!-/:-@\[-`{-~",
+    "[:space:]": r"\s",
+    "[:upper:]": "A-Z",
+    "[:word:]": r"\w",
+    "[:xdigit:]": "0-9A-Fa-f",
+}
+"""What Python spells otherwise than Go."""
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsLenAndGetItem
 
-class _Op(Enum):
-    CHARS = auto()
-    SPLIT = auto()
-    JUMP = auto()
-    SAVE = auto()
-    ASSERT = auto()
-    MATCH = auto()
-
-
-@dataclass(slots=True)
-class _Instruction:
-    op: _Op
-    ranges: Ranges = ()
-    first: int = 0
-    second: int = 0
-    assertion: Assertion = Assertion.TEXT_START
-
-
-class _Compiler:
-    """Lays a tree out as a program."""
-
-    def __init__(self) -> None:
-        self.program: list[_Instruction] = []
-
-    def emit(self, instruction: _Instruction) -> int:
-        if len(self.program) >= MAX_PROGRAM:
-            raise BadExpression(f"a regular expression is larger than {MAX_PROGRAM} steps")
-        self.program.append(instruction)
-        return len(self.program) - 1
-
-    def compile(self, node: Node) -> None:
-        match node:
-            case Chars():
-                self.emit(_Instruction(_Op.CHARS, ranges=node.ranges))
-            case Assertion():
-                self.emit(_Instruction(_Op.ASSERT, assertion=node))
-            case Sequence():
-                for part in node.parts:
-                    self.compile(part)
-            case Group():
-                self.emit(_Instruction(_Op.SAVE, first=2 * node.number))
-                self.compile(node.part)
-                self.emit(_Instruction(_Op.SAVE, first=2 * node.number + 1))
-            case Choice():
-                self.choice(node)
-            case Repeat():
-                self.repeat(node)
-
-    def choice(self, node: Choice) -> None:
-        jumps = []
-        for alternative in node.alternatives[:-1]:
-            split = self.emit(_Instruction(_Op.SPLIT, first=len(self.program) + 1))
-            self.compile(alternative)
-            jumps.append(self.emit(_Instruction(_Op.JUMP)))
-            self.program[split].second = len(self.program)
-        self.compile(node.alternatives[-1])
-        for jump in jumps:
-            self.program[jump].first = len(self.program)
-
-    def split(self, greedy: bool) -> Callable[[], None]:
-        """A split whose other way is where the program ends when the answer is called."""
-        at = self.emit(_Instruction(_Op.SPLIT))
-
-        def close() -> None:
-            inside, after = at + 1, len(self.program)
-            order = (inside, after) if greedy else (after, inside)
-            self.program[at].first, self.program[at].second = order
-
-        return close
-
-    def repeat(self, node: Repeat) -> None:
-        for _ in range(node.least):
-            self.compile(node.part)
-        if node.most is None:
-            start = len(self.program)
-            close = self.split(node.greedy)
-            self.compile(node.part)
-            self.emit(_Instruction(_Op.JUMP, first=start))
-            close()
-            return
-        closers = []
-        for _ in range(node.most - node.least):
-            closers.append(self.split(node.greedy))
-            self.compile(node.part)
-        for close in closers:
-            close()
-
-
-Saved = tuple[int, ...]
 Spend = Callable[[int], None]
+T = TypeVar("T")
 
 
-def bounded() -> Spend:
-    """A budget for one search on its own."""
-    left = MAX_STEPS
+class Match(Protocol):
+    """Of RE2, which has no types: where a pattern matched."""
 
-    def spend(steps: int) -> None:
-        nonlocal left
-        left -= steps
-        if left < 0:
-            raise BadExpression(f"a regular expression took more than {MAX_STEPS} steps")
+    re: _Program
 
-    return spend
+    def span(self) -> tuple[int, int]:
+        """Of the whole."""
+
+    def group(self, number: int) -> str | None:
+        """The text of a group; None when it took no part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Where a pattern matched: start and end of the whole and of each group, -1 where none."""
+class _Program(Protocol):
+    groups: int
+    groupindex: Mapping[str, int]
+    programsize: int
 
-    spans: Saved
+    def search(self, text: bytes) -> Match | None: ...
 
-    def group(self, text: str, number: int) -> str:
-        """The text of a group; empty when it took no part."""
-        if 2 * number + 1 >= len(self.spans) or self.spans[2 * number + 1] < 0:
-            return ""
-        return text[self.spans[2 * number] : self.spans[2 * number + 1]]
+    def fullmatch(self, text: str) -> Match | None: ...
+
+    def finditer(self, text: str) -> Iterator[Match]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Regex:
-    """A compiled pattern."""
+    """A compiled pattern; `spend` is told of steps before they are taken."""
 
-    tree: Node
-    program: tuple[_Instruction, ...]
-    groups: int
-    names: dict[str, int]
+    program: _Program
+    weight: int
+    """Steps that a character may take."""
+    ascii_only: bool
+    """Whether it has `\\B`, which RE2 finds inside of longer characters as well."""
 
-    def search(self, text: str, spend: Spend | None = None) -> bool:
+    def search(self, text: str, spend: Spend) -> bool:
         """Whether it matches anywhere."""
-        return next(self.find(text, spend), None) is not None
+        encoded = self._begin(text, spend)
+        return self.program.search(encoded) is not None
 
-    def find(self, text: str, spend: Spend | None = None) -> Iterator[Match]:
-        """Every match from left to right, without overlap; `spend` is told of every step."""
-        count = spend if spend is not None else bounded()
-        at, last_end = 0, -1
-        while at <= len(text):
-            found = self._run(text, at, count)
-            if found is None:
-                return
-            start, end = found.spans[:2]
-            if start == end == last_end:
-                at = end + 1
-                continue
-            yield found
+    def _begin(self, text: str, spend: Spend) -> bytes:
+        if self.ascii_only and not text.isascii():
+            raise BadExpression("a regular expression with \\B meets a text beyond ASCII")
+        spend(len(text) * self.weight)
+        return _encoded(text)
+
+    def find(self, text: str, spend: Spend) -> Iterator[Match]:
+        """Every match from left to right, without overlap and without nothing behind a match."""
+        self._begin(text, spend)
+        last_end = -1
+        for found in self.program.finditer(text):
+            start, end = found.span()
+            # Each match may have taken a look at all that follows it.
+            spend(1 + (len(text) - start) * self.weight // _SCANNED)
+            if not start == end == last_end:
+                yield found
             last_end = end
-            at = end if end > start else end + 1
-
-    def _run(self, text: str, start: int, spend: Spend) -> Match | None:
-        current: list[tuple[int, Saved]] = []
-        found: Saved | None = None
-        blank = (-1,) * (2 * self.groups + 2)
-        for at in range(start, len(text) + 1):
-            following: list[tuple[int, Saved]] = []
-            seen = {place for place, _ in current}
-            if found is None:
-                self._add(current, seen, 0, (at, *blank[1:]), text, at, spend)
-            code = ord(text[at]) if at < len(text) else -1
-            fresh: set[int] = set()
-            for place, saved in current:
-                instruction = self.program[place]
-                if instruction.op is _Op.MATCH:
-                    found = (saved[0], at, *saved[2:])
-                    break
-                spend(len(instruction.ranges))
-                if any(low <= code <= high for low, high in instruction.ranges):
-                    self._add(following, fresh, place + 1, saved, text, at + 1, spend)
-            if not following and found is not None:
-                break
-            current = following
-        return Match(found) if found is not None else None
-
-    def _add(
-        self,
-        threads: list[tuple[int, Saved]],
-        seen: set[int],
-        place: int,
-        saved: Saved,
-        text: str,
-        at: int,
-        spend: Spend,
-    ) -> None:
-        """Follow everything that takes no character, first choice first."""
-        stack = [(place, saved)]
-        while stack:
-            place, saved = stack.pop()
-            if place in seen:
-                continue
-            seen.add(place)
-            spend(1)
-            instruction = self.program[place]
-            match instruction.op:
-                case _Op.JUMP:
-                    stack.append((instruction.first, saved))
-                case _Op.SPLIT:
-                    stack.append((instruction.second, saved))
-                    stack.append((instruction.first, saved))
-                case _Op.SAVE:
-                    slot = instruction.first
-                    stack.append((place + 1, (*saved[:slot], at, *saved[slot + 1 :])))
-                case _Op.ASSERT:
-                    if _holds(instruction.assertion, text, at):
-                        stack.append((place + 1, saved))
-                case _Op.CHARS | _Op.MATCH:
-                    threads.append((place, saved))
 
 
-def _holds(assertion: Assertion, text: str, at: int) -> bool:
-    match assertion:
-        case Assertion.TEXT_START:
-            return at == 0
-        case Assertion.TEXT_END:
-            return at == len(text)
-        case Assertion.LINE_START:
-            return at == 0 or text[at - 1] == "\n"
-        case Assertion.LINE_END:
-            return at == len(text) or text[at] == "\n"
-    before = at > 0 and _is_word(text[at - 1])
-    after = at < len(text) and _is_word(text[at])
-    return (before is not after) is (assertion is Assertion.WORD)
-
-
-def _is_word(c: str) -> bool:
-    return c == "_" or (c.isascii() and c.isalnum())
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise BadExpression(f"a regular expression meets half a character: {error}") from None
 
 
 @lru_cache(maxsize=256)
 def compiled(pattern: str) -> Regex:
     """A pattern ready to run; BadExpression when it is wrong or too large."""
-    tree, groups = parse(pattern)
-    compiler = _Compiler()
-    compiler.compile(tree)
-    compiler.emit(_Instruction(_Op.MATCH))
-    return Regex(tree, tuple(compiler.program), groups, dict(_names(tree)))
+    import re2  # type: ignore[import-untyped]  # has no types: Match and _Program are its face
+
+    if len(pattern) > MAX_PATTERN:
+        raise BadExpression(f"a regular expression is longer than {MAX_PATTERN} characters")
+    _encoded(pattern)
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _MEMORY
+    try:
+        program: _Program = re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0].decode(errors="replace")
+        raise BadExpression(f"regular expression {pattern!r}: {why}") from None
+    escaped = re.findall(r"\\(.)", pattern, re.DOTALL)
+    if "C" in escaped:
+        raise BadExpression(f"regular expression {pattern!r}: Go has no \\C")
+    names = re.findall(r"\(\?P?<(\w+)>", re.sub(r"\\.", "", pattern, flags=re.DOTALL))
+    if len(names) > len(set(names)):
+        raise BadExpression(f"regular expression {pattern!r}: two groups have the same name")
+    return Regex(program, 1 + program.programsize // _AT_ONCE, "B" in escaped)
 
 
-def _names(node: Node) -> Iterator[tuple[str, int]]:
-    match node:
-        case Group():
-            if node.name:
-                yield node.name, node.number
-            yield from _names(node.part)
-        case Repeat():
-            yield from _names(node.part)
-        case Sequence():
-            for part in node.parts:
-                yield from _names(part)
-        case Choice():
-            for part in node.alternatives:
-                yield from _names(part)
-        case Chars() | Assertion():
-            return
-
-
-def replace(
-    regex: Regex, text: str, replacement: Callable[[Match], str], spend: Spend | None = None
-) -> str:
+def replace(regex: Regex, text: str, replacement: Callable[[Match], str], spend: Spend) -> str:
     """The text with every match replaced."""
     out: list[str] = []
     at = 0
     for found in regex.find(text, spend):
-        start, end = found.spans[:2]
+        start, end = found.span()
         out += (text[at:start], replacement(found))
         at = end
     return "".join((*out, text[at:]))
 
 
-def expand(template: str, regex: Regex, found: Match, text: str) -> str:
+_REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))", re.ASCII)
+
+
+def expand(template: str, found: Match) -> str:
     """`$1`, `${1}`, `$name` and `$$` of a replacement, as Go reads them."""
-    out: list[str] = []
-    at = 0
-    while at < len(template):
-        if template[at] != "$":
-            out.append(template[at])
-            at += 1
-            continue
-        if template.startswith("$$", at):
-            out.append("$")
-            at += 2
-            continue
-        braced = template.startswith("${", at)
-        begin = at + 2 if braced else at + 1
-        end = begin
-        while end < len(template) and _is_word(template[end]):
-            end += 1
-        name = template[begin:end]
-        if not name or (braced and template[end : end + 1] != "}"):
-            out.append("$")
-            at += 1
-            continue
-        number = int(name[:4]) if name.isdecimal() else regex.names.get(name, MAX_GROUPS + 1)
-        out.append(found.group(text, number))
-        at = end + 1 if braced else end
-    return "".join(out)
+
+    def text_of(reference: re.Match[str]) -> str:
+        if reference[1]:
+            return "$"
+        name = reference[2] or reference[3]
+        index = found.re.groupindex
+        number = int(name[:4]) if name.isdecimal() else index.get(name, found.re.groups + 1)
+        return (found.group(number) or "") if number <= found.re.groups else ""
+
+    return _REFERENCE.sub(text_of, template)
 
 
-def generate(node: Node, pick: Callable[[int], int], room: int) -> str:
-    """A text that the pattern matches; `pick(n)` chooses below n. Repeats without end stop soon."""
-    match node:
-        case Chars():
-            return _character(node.ranges, pick)
-        case Group():
-            return generate(node.part, pick, room)
-        case Choice():
-            return generate(node.alternatives[pick(len(node.alternatives))], pick, room)
-        case Sequence():
-            parts: list[str] = []
-            for part in node.parts:
-                parts.append(generate(part, pick, room))
-                room -= len(parts[-1])
-            return "".join(parts)
-        case Repeat():
-            most = node.least + 10 if node.most is None else node.most
-            repeated: list[str] = []
-            for _ in range(node.least + pick(most - node.least + 1)):
-                repeated.append(generate(node.part, pick, room))
-                room -= len(repeated[-1]) + 1
-                if room < 0:
-                    raise BadExpression("random() would make too long a text")
-            return "".join(repeated)
-        case Assertion():
-            return ""
+def generate(pattern: str, pick: Callable[[int], int], spend: Spend) -> str:
+    """A text that the pattern matches; `pick(n)` chooses below n. BadExpression when none is made.
+
+    rstr reads patterns as Python does: what it does not know, or reads otherwise, is refused.
+    """
+    from rstr import Rstr
+
+    regex = compiled(pattern)
+    if re.search(r"-[^\x00-\x7f]", pattern):
+        raise BadExpression("random() takes no ranges beyond ASCII")
+    python = pattern
+    for go, spelled in _PYTHON.items():
+        python = python.replace(go, spelled)
+    try:
+        made = Rstr(_Choices(pick, spend, len(pattern))).xeger(python)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise BadExpression(f"random() cannot make a text of {pattern!r}: {error}") from None
+    if len(made) > MAX_RANDOM:
+        raise BadExpression("random() would make too long a text")
+    if regex.program.fullmatch(made) is None:
+        raise BadExpression(f"random() cannot make a text of {pattern!r}")
+    return made
 
 
-def _character(ranges: Ranges, pick: Callable[[int], int]) -> str:
-    """Printable ASCII where the class has any: names and labels are made of it."""
-    printable = [(max(a, 33), min(b, 126)) for a, b in ranges if max(a, 33) <= min(b, 126)]
-    usable = printable or list(ranges)
-    if not usable:
-        raise BadExpression("random() of a class without characters")
-    chosen = pick(sum(high - low + 1 for low, high in usable))
-    for low, high in usable:
-        if chosen <= high - low:
-            return chr(low + chosen)
-        chosen -= high - low + 1
-    return chr(usable[0][0])
+class _Choices(Random):
+    """What rstr asks for, from `pick`."""
+
+    def __init__(self, pick: Callable[[int], int], spend: Spend, size: int) -> None:
+        super().__init__(0)
+        self._pick = pick
+        self._spend = spend
+        self._size = size
+
+    def choice(self, seq: SupportsLenAndGetItem[T]) -> T:
+        """One of characters or alternatives: characters in order, and printable where one is."""
+        among = [seq[index] for index in range(len(seq))]
+        self._spend(len(among))
+        if all(isinstance(each, str) for each in among):
+            among = sorted(set(among), key=str)
+            among = [each for each in among if "!" <= str(each) <= "~"] or among
+        if not among:
+            raise BadExpression("random() of a class without characters")
+        return among[self._pick(len(among))]
+
+    def randint(self, a: int, b: int) -> int:
+        """How often something is repeated: not very often when that has no end."""
+        most = max(a, min(a + 10, b)) if b == _ENDLESS else b
+        times = a + self._pick(most - a + 1)
+        self._spend(times * self._size)
+        return times
