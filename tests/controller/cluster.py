@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -85,6 +87,13 @@ subjects:
 """What members, admins and robots may do by RBAC: everything that admission must then judge."""
 
 CONTROLLER = f"system:serviceaccount:{SYSTEM}:ringfence-controller"
+
+
+@cache
+def rules() -> str:
+    """The controller's RBAC objects, as the command prints them."""
+    command = [str(COMMAND), "controller", "rules"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 class Process:
@@ -174,11 +183,8 @@ class Cluster:
         self.service = ""
         """`NAMESPACE/NAME:PORT` where the API server finds the webhook by its Service."""
         (self.webhook_port,) = free_ports(1)
-        rules = subprocess.run(
-            [COMMAND, "controller", "rules"], capture_output=True, text=True, check=True
-        ).stdout
         plane.kubectl("create", "namespace", SYSTEM)
-        plane.kubectl("apply", "-f", "-", stdin=rules + USERS)
+        plane.kubectl("apply", "-f", "-", stdin=rules() + USERS)
         self.kubeconfig = plane.service_account_kubeconfig(SYSTEM, "ringfence-controller")
 
     # --- processes ------------------------------------------------------------------------------
@@ -335,10 +341,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, kind: type[Cluster] = Cluster) -> Iterator[Cluster]:
-    """A control plane of its own, for as long as the block runs."""
-    with ControlPlane() as plane:
-        made = kind(plane, folder)
+def cluster(
+    folder: Path,
+    kind: type[Cluster] = Cluster,
+    plane: AbstractContextManager[ControlPlane] | None = None,
+) -> Iterator[Cluster]:
+    """A cluster for as long as the block runs; its control plane is its own unless given."""
+    with plane or ControlPlane() as running:
+        made = kind(running, folder)
         try:
             yield made
         finally:
@@ -346,9 +356,11 @@ def cluster(folder: Path, kind: type[Cluster] = Cluster) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def guarded(folder: Path, *options: str) -> Iterator[tuple[Cluster, ControllerProcess]]:
+def guarded(
+    folder: Path, *options: str, plane: AbstractContextManager[ControlPlane] | None = None
+) -> Iterator[tuple[Cluster, ControllerProcess]]:
     """A cluster with webhook and controller, admission in force."""
-    with cluster(folder) as made:
+    with cluster(folder, plane=plane) as made:
         controller = made.controller(*options)
         made.webhook()
         eventually(controller.in_force, f"admission in force: {controller.log}")

@@ -11,6 +11,7 @@ from generators.errors import MachineLacks
 from tests.controller.cluster import Cluster, ControllerProcess, cluster, guarded
 from tests.testbed import build
 from tests.testbed.fixtures import pytest_collection_finish
+from tests.testbed.planes import Planes
 
 __all__ = ["pytest_collection_finish"]
 
@@ -38,10 +39,17 @@ def guarded_cluster(deployment: tuple[Cluster, ControllerProcess]) -> Cluster:
     return deployment[0]
 
 
+@pytest.fixture(scope="session")
+def planes(programs: None) -> Iterator[Planes]:
+    """Control planes for tests that need one for themselves."""
+    with Planes() as kept:
+        yield kept
+
+
 @pytest.fixture
-def fresh(programs: None, tmp_path: Path) -> Iterator[Cluster]:
+def fresh(planes: Planes, tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of its own, in which nothing of ours runs yet."""
-    with cluster(tmp_path) as made:
+    with cluster(tmp_path, plane=planes.one()) as made:
         yield made
 
 

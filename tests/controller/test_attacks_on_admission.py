@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.controller.cluster import Cluster, ControllerProcess, cluster
+from tests.testbed.planes import Planes
 from tests.testbed.processes import free_ports
 from tests.testbed.waiting import eventually, patience
 from tests.webhook.knocking import ATTACKS, attacked
@@ -62,8 +63,8 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with cluster(tmp_path_factory.mktemp("attacked")) as made:
+def site(planes: Planes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with cluster(tmp_path_factory.mktemp("attacked"), plane=planes.one()) as made:
         controller = made.controller()
         (metrics,) = free_ports(1)
         made.webhook("--metrics-listen", f"127.0.0.1:{metrics}")

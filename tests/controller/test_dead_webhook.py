@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.controller.cluster import Cluster, guarded
+from tests.testbed.planes import Planes
 from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -29,9 +30,9 @@ def exits(code: int, cluster: Cluster, ringfence: Run, kubeconfig: Path) -> bool
 
 
 def test_a_webhook_that_cannot_be_called_is_told_everywhere(
-    programs: None, tmp_path: Path, ringfence: Run
+    planes: Planes, tmp_path: Path, ringfence: Run
 ) -> None:
-    with guarded(tmp_path) as (cluster, controller):
+    with guarded(tmp_path, plane=planes.one()) as (cluster, controller):
         everybody = {
             "an admin": cluster.plane.kubeconfig(),
             "who may only read": cluster.plane.kubeconfig("reader", ["readers"]),

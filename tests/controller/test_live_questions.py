@@ -15,6 +15,7 @@ from generators.kube.documents import Document
 from generators.kube.resources import PODS
 from tests.controller.cluster import TENANTS, Cluster, guarded
 from tests.controller.test_synchronization import versions
+from tests.testbed.planes import Planes
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -23,9 +24,9 @@ SPACES = {"a-test01": "10.0.0.1", "b-test02": "10.0.0.2", "annas": "10.0.0.3"}
 
 
 @pytest.fixture(scope="module")
-def lived_in(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def lived_in(planes: Planes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two tenants with a pod in each namespace; one namespace is a tenant's by who made it."""
-    with guarded(tmp_path_factory.mktemp("lived-in")) as (made, _):
+    with guarded(tmp_path_factory.mktemp("lived-in"), plane=planes.one()) as (made, _):
         made.make("a-test01")
         made.make("b-test02")
         made.make("annas", made.as_user("anna", "team-test01"))

@@ -13,6 +13,7 @@ from generators.kube.documents import Document
 from generators.kube.resources import EVENTS, NAMESPACES
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from tests.controller.cluster import TENANTS, Cluster, ControllerProcess, guarded
+from tests.testbed.planes import Planes
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -24,9 +25,9 @@ GAUGE = "ringfence_controller_undecided_namespaces"
 
 @pytest.fixture(scope="module")
 def running(
-    programs: None, tmp_path_factory: pytest.TempPathFactory
+    planes: Planes, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Cluster, ControllerProcess]]:
-    with guarded(tmp_path_factory.mktemp("undecided")) as found:
+    with guarded(tmp_path_factory.mktemp("undecided"), plane=planes.one()) as found:
         yield found
 
 

@@ -14,6 +14,7 @@ from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
 from generators.labels import MANAGED_BY, MANAGER
 from generators.tenants.packed import GUARD_NAME
 from tests.controller.cluster import SYSTEM, Cluster, guarded
+from tests.testbed.planes import Planes
 from tests.testbed.waiting import eventually
 from webhook.background.memory import Memory, Newcomer
 from webhook.kept import MEMORY_NAME, SECRET_NAME, STATUS_NAME, Content, KeptObject
@@ -22,9 +23,9 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def running(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def running(planes: Planes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Not the shared one: what belongs to the controller is taken from it."""
-    with guarded(tmp_path_factory.mktemp("kept")) as (made, _):
+    with guarded(tmp_path_factory.mktemp("kept"), plane=planes.one()) as (made, _):
         made.make("annas", made.as_user("anna", "team-test01"))
         eventually(lambda: made.isolated("annas", "test01"), "isolated")
         eventually(made.synchronized, "synchronized")

@@ -21,7 +21,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import IO, Self
@@ -136,6 +136,12 @@ class ControlPlane:
         return self._children[name]
 
     @property
+    def whole(self) -> bool:
+        """Whether everything runs that runs after the start."""
+        wanted = 2 if self._controllers is Controllers.LEAVE_OUT else 3
+        return [child.ended for child in self._children.values()] == [False] * wanted
+
+    @property
     def pids(self) -> dict[str, int]:
         """Program -> pid."""
         return {name: child.pid for name, child in self._children.items()}
@@ -226,9 +232,21 @@ class ControlPlane:
 
     def compact_history(self) -> None:
         """Make etcd forget old revisions, as it does every five minutes in a cluster."""
-        head = self._etcd("/v3/kv/range", {"key": base64.b64encode(b"/").decode()})["header"]
+        head = self.etcd("/v3/kv/range", {"key": base64.b64encode(b"/").decode()})["header"]
         assert isinstance(head, dict)
-        self._etcd("/v3/kv/compaction", {"revision": head["revision"], "physical": True})
+        self.etcd("/v3/kv/compaction", {"revision": head["revision"], "physical": True})
+
+    def etcd(self, path: str, body: Mapping[str, object]) -> dict[str, object]:
+        """etcd speaks JSON beside gRPC."""
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self._plane.ports.etcd, timeout=patience(10)
+        )
+        with contextlib.closing(connection):
+            connection.request("POST", path, json.dumps(body))
+            response = connection.getresponse()
+            answer: dict[str, object] = json.loads(response.read())
+        assert response.status == http.HTTPStatus.OK, answer
+        return answer
 
     # --- programs -------------------------------------------------------------------------------
 
@@ -258,18 +276,6 @@ class ControlPlane:
         except AssertionError as late:
             words = "\n".join(f"{c.name}: {c.last_words(5)}" for c in self._children.values())
             raise PlaneFailed(f"{late}\n{words}") from late
-
-    def _etcd(self, path: str, body: dict[str, object]) -> dict[str, object]:
-        """etcd speaks JSON beside gRPC."""
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self._plane.ports.etcd, timeout=patience(10)
-        )
-        with contextlib.closing(connection):
-            connection.request("POST", path, json.dumps(body))
-            response = connection.getresponse()
-            answer: dict[str, object] = json.loads(response.read())
-        assert response.status == http.HTTPStatus.OK, answer
-        return answer
 
 
 def _sweep() -> None:

@@ -22,6 +22,7 @@ from generators.kube.resources import (
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from tests.controller.cluster import POLICY, Cluster, ControllerProcess, guarded
 from tests.controller.requests import relabel_finalize, relabel_status
+from tests.testbed.planes import Planes
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -30,10 +31,10 @@ LABEL_POLICY = "ringfence-tenant-label"
 
 @pytest.fixture(scope="module")
 def running(
-    programs: None, tmp_path_factory: pytest.TempPathFactory
+    planes: Planes, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Cluster, ControllerProcess]]:
     """Not the shared one: here admission is taken apart."""
-    with guarded(tmp_path_factory.mktemp("registered")) as made:
+    with guarded(tmp_path_factory.mktemp("registered"), plane=planes.one()) as made:
         yield made
 
 
@@ -223,9 +224,9 @@ ON_POLICIES = [edit_policy, delete_policy, fake_policy]
 
 
 @pytest.fixture(scope="module")
-def policies_alone(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def policies_alone(planes: Planes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """No controller, no webhook, no webhook configuration: only the policies in CEL are left."""
-    with guarded(tmp_path_factory.mktemp("policies")) as (cluster, controller):
+    with guarded(tmp_path_factory.mktemp("policies"), plane=planes.one()) as (cluster, controller):
         cluster.make("a-test01")
         eventually(lambda: cluster.isolated("a-test01", "test01"), "isolated")
         assert controller.terminate() == 0
