@@ -23,8 +23,10 @@ lint: ## style, types, who imports whom
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports
 
-# Two at a time, a file each; tests/conftest.py hands the longest ones out first.
-SPREAD := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
+# WORKERS at a time, a file each: one more than two cores, as tests wait for leases, silence and servers.
+# tests/conftest.py hands the longest files out first.
+WORKERS := 3
+SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 40
 
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test

@@ -69,7 +69,7 @@ def stage(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In stages where one reads along; the longest files first where two processes share them."""
+    """In stages where one reads along; the longest files first where processes share them."""
     items.sort(key=stage)
     if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
         seconds = durations()

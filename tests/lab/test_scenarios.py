@@ -69,12 +69,8 @@ def test_policies_mean_to_packets_what_they_mean_to_the_evaluator(lab: Lab, path
             change(lab, step)
             agree(lab.probe(), evaluated(moment.cluster))
     finally:
-        for namespace in {key.split("/")[0] for key in ends(lab)}:
-            lab.ok("delete", "namespace", namespace)
-
-
-def ends(lab: Lab) -> list[str]:
-    return [f"{pod['namespace']}/{pod['name']}" for pod in lab.status()["pods"]]
+        namespaces = {pod["namespace"] for pod in lab.status()["pods"]}
+        lab.ok("delete", "namespace", *sorted(namespaces))
 
 
 @pytest.mark.parametrize("path", WALLS, ids=lambda path: path.stem)
