@@ -7,9 +7,11 @@ Labels and annotations are plain mappings that nobody mutates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 Labels = Mapping[str, str]
 
@@ -159,12 +161,51 @@ class PolicyPort:
     end_port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+class BlockList:
+    """The blocks that one rule names. Equal lists are equal by name, which is made once: there may
+    be thousands of blocks.
+    """
+
+    __slots__ = ("blocks", "name", "prefixes")
+
+    def __init__(self, blocks: Iterable[IPBlock]) -> None:
+        self.blocks = tuple(sorted(set(blocks), key=_spelled))
+        self.prefixes = frozenset(p for b in self.blocks for p in (b.cidr, *b.excepts))
+        """All that they are cut into."""
+        text = "\n".join(map(_spelled, self.blocks))
+        self.name = hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlockList) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"BlockList({self.name})"
+
+
+def _spelled(block: IPBlock) -> str:
+    return " ".join((block.cidr, *block.excepts))
+
+
+@dataclass(frozen=True)
 class Rule:
     """Peers OR-ed, ports OR-ed, both AND-ed; an empty tuple means any (nil and [] alike)."""
 
     peers: tuple[Peer, ...] = ()
     ports: tuple[PolicyPort, ...] = ()
+
+    @cached_property
+    def blocks(self) -> BlockList | None:
+        """The blocks among its peers; None where there are none."""
+        found = [peer.ip_block for peer in self.peers if peer.ip_block is not None]
+        return BlockList(found) if found else None
+
+    @cached_property
+    def selecting(self) -> tuple[Peer, ...]:
+        """The peers that are no blocks."""
+        return tuple(peer for peer in self.peers if peer.ip_block is None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,44 +1,57 @@
-"""Policies with long lists of blocks wait until nothing else does.
+"""Policies with long lists of blocks wait until nothing else does, and come in small steps.
 
 The agent's loop passes all changes through. Compiling such a policy takes as long as hundreds of
 other changes, and whoever writes one after the other would have all pods of the node wait for each.
-What may surprise: those that wait are taken in one at a time, of one tenant after the other, and
-after each of them as long a time as it took belongs to everybody else; but a pod of this node takes
-those of its namespace along at once, so that none ever starts without its policies.
+So its blocks are brought into the map of prefixes first, some at a time, while nobody is judged by
+them; the policy itself is then one short change, without a mixed moment. What it named before goes
+in the same way afterwards. What may surprise: those that wait are taken in one at a time, of one
+tenant after the other, and after each step as long a time as it took belongs to everybody else;
+but a pod of this node takes those of its namespace along at once, so that none ever starts without
+its policies; and a policy that is gone is out of force at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from enforcer.compiler.compile import Compiler
 from enforcer.policy.changes import (
     ArrivalChange,
+    BlocksChange,
     InputChange,
     InterfaceChange,
     PodChange,
     PolicyChange,
 )
 from enforcer.policy.endpoints import is_local
-from enforcer.writes.budgets import prefixes_of
-from generators.objects import Direction, NetworkPolicy
+from enforcer.writes.budgets import NOBODY
+from generators.objects import BlockList, Direction, NetworkPolicy
 
 LONG = 500
 """Prefixes of a policy that is worth waiting with."""
+STEP = 100
+"""Blocks that come or go at once."""
 LATEST_SECONDS = 2.0
 """Whoever is first has to wait no longer than that for a turn."""
+STEP_SECONDS = 0.05
+"""The same for the next step of whoever had a turn."""
 
 
 class Backlog:
-    """The policies that wait; `now` is a monotonic clock in seconds, `tenant_of` asks whose a
-    namespace is.
-    """
+    """The policies that wait for the compiler; `now` is a monotonic clock in seconds."""
 
-    def __init__(self, node: str, tenant_of: Callable[[str], str]) -> None:
+    def __init__(self, node: str, compiler: Compiler) -> None:
         self._node = node
-        self._tenant_of = tenant_of
+        self._compiler = compiler
         self._waiting: dict[str, PolicyChange] = {}
         self._turns: dict[str, int] = {}
         """Tenant -> its latest turn, of those since somebody began to wait."""
+        self._coming: PolicyChange | None = None
+        """Of those that wait, the one whose blocks come."""
+        self._lists: tuple[BlockList, ...] = ()
+        """Its lists, as far as it has to wait for them."""
+        self._tries = compiler.tries
+        self._tries.lingering = True
         self._since = 0.0
         self._not_before = 0.0
 
@@ -49,40 +62,82 @@ class Backlog:
             if isinstance(change, PolicyChange):
                 self._waiting.pop(change.key, None)
                 if change.policy is not None and _is_long(change.policy):
-                    self._since = self._since if self._waiting else now
+                    self._since = self._since if self._is_busy else now
                     self._waiting[change.key] = change
                     continue
             else:
                 admitted += self._of(self._starting(change))
             admitted.append(change)
         rested = not admitted and now >= self._not_before
-        if self._waiting and (rested or now >= self._since + LATEST_SECONDS):
-            admitted.append(self._next())
+        if self._is_busy and (rested or now >= self._since + self._patience):
+            admitted += self._step()
             self._since = now
         return tuple(admitted)
 
-    def took(self, changes: Iterable[InputChange], began: float, now: float) -> None:
-        """These have been taken in and written since `began`."""
-        if any(isinstance(c, PolicyChange) and c.policy and _is_long(c.policy) for c in changes):
+    def took(self, changes: tuple[InputChange, ...], began: float, now: float) -> bool:
+        """These have been taken in and written since `began`; whether a long one was among them."""
+        policies = [c.policy for c in changes if isinstance(c, PolicyChange)]
+        long = any(policy is not None and _is_long(policy) for policy in policies)
+        if long or any(isinstance(change, BlocksChange) for change in changes):
             self._not_before = now + min(now - began, LATEST_SECONDS)
+        return long
 
     def due(self, now: float, latest: float) -> float:
         """Seconds until somebody who waits has a turn; `latest` at most."""
-        if not self._waiting:
+        if not self._is_busy:
             return latest
-        return max(0.0, min(self._not_before - now, self._since + LATEST_SECONDS - now, latest))
+        return max(0.0, min(self._not_before - now, self._since + self._patience - now, latest))
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._waiting or self._tries.held)
+
+    @property
+    def _patience(self) -> float:
+        return STEP_SECONDS if self._tries.held else LATEST_SECONDS
+
+    def _step(self) -> Iterable[InputChange]:
+        """Some blocks more or less, or a policy whose blocks are all there."""
+        if self._coming is None or self._waiting.get(self._coming.key) is not self._coming:
+            self._coming = None
+            if going := self._going():
+                return going
+            if not self._waiting:
+                return ()
+            self._coming = self._next()
+            policy = self._coming.policy
+            needed = policy is not None and self._compiler.needs_blocks(policy)
+            self._lists = tuple(_lists(policy)) if policy is not None and needed else ()
+        trie = self._compiler.trie_of(self._coming.key.partition("/")[0])
+        for blocks in self._lists:
+            there, whole = self._tries.count(trie, blocks), len(blocks.blocks)
+            if there < whole:
+                return [BlocksChange(trie, blocks, min(whole, there + STEP))]
+            if self._tries.held.get((trie, blocks), whole) < whole:
+                # It goes out of use just now.
+                return [BlocksChange(trie, blocks, whole)]
+        taken, self._coming = self._coming, None
+        return [self._waiting.pop(taken.key)]
+
+    def _going(self) -> list[BlocksChange]:
+        """Less of what is held: what a policy in force names stays anyhow, the rest by steps."""
+        held = self._tries.held
+        if named := [place for place in held if self._tries.is_named(*place)]:
+            return [BlocksChange(*place, 0) for place in named]
+        for place, count in held.items():
+            return [BlocksChange(*place, max(0, count - STEP))]
+        return []
 
     def _next(self) -> PolicyChange:
         """The oldest one of whoever has waited longest for a turn."""
+        if len(self._waiting) == 1:
+            self._turns.clear()
         key = min(self._waiting, key=lambda key: self._turns.get(self._owner(key), 0))
         self._turns[self._owner(key)] = max(self._turns.values(), default=0) + 1
-        found = self._waiting.pop(key)
-        if not self._waiting:
-            self._turns.clear()
-        return found
+        return self._waiting[key]
 
     def _owner(self, policy: str) -> str:
-        return self._tenant_of(policy.partition("/")[0])
+        return self._compiler.known.record.get(policy.partition("/")[0], NOBODY)
 
     def _starting(self, change: InputChange) -> str:
         """The namespace of a pod of this node that a change is about."""
@@ -100,5 +155,10 @@ class Backlog:
         return found
 
 
+def _lists(policy: NetworkPolicy) -> Iterable[BlockList]:
+    rules = (rule for direction in Direction for rule in policy.rules(direction))
+    return dict.fromkeys(rule.blocks for rule in rules if rule.blocks is not None)
+
+
 def _is_long(policy: NetworkPolicy) -> bool:
-    return sum(len(prefixes_of(policy, direction)) for direction in Direction) > LONG
+    return sum(len(blocks.prefixes) for blocks in _lists(policy)) > LONG

@@ -15,6 +15,7 @@ import fcntl
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,7 +57,6 @@ from enforcer.policy.identity import Registry
 from enforcer.policy.numbers import Numbers
 from enforcer.policy.start import StartMode
 from enforcer.sources.supply import Supply, Taken
-from enforcer.writes.budgets import NOBODY
 from generators.errors import Refused, RingfenceError
 from generators.isolation.record import RECORD_NAMESPACE
 from generators.objects import Pod
@@ -70,6 +70,8 @@ TICK_SECONDS = 1.0
 """What failed is tried again, and interfaces that are gone are noticed, every so often."""
 START_SECONDS = 0.05
 """Between two looks at whether all inputs have been read."""
+SWITCH_SECONDS = 0.001
+"""For so long a thread that reads a long object may keep the loop from going on."""
 TELL_SECONDS = 60.0
 ENDING_SECONDS = 5.0
 """An agent that was told to end may take so long."""
@@ -200,9 +202,7 @@ class Agent:
         self._programs = Programs(parts.pins, kernel.endpoints)
         self._unclaimed = Unclaimed(self._programs, self._residents, settings.watch_interfaces)
         self._remembered = Remembered(settings.run_dir)
-        self._backlog = Backlog(
-            settings.node, lambda name: self._compiler.known.record.get(name, NOBODY)
-        )
+        self._backlog = Backlog(settings.node, self._compiler)
         self._lately = Lately()
         self._unenforced: dict[str, str] = {}
         self._in_force: dict[str, int] = {}
@@ -270,6 +270,7 @@ class Agent:
 
         PinsGone where somebody removed the pins: there is nothing left to work with.
         """
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._parts.attachments.subscribe(self._attached)
         self._parts.collector.start()
         self._parts.supply.start(self.wake)
@@ -322,7 +323,8 @@ class Agent:
             self._compiler.apply(changes)
         if changes or (failed and tick):
             self._write(changes)
-        self._backlog.took(changes, turn, time.monotonic())
+        if self._backlog.took(changes, turn, time.monotonic()):
+            gc.freeze()  # as in `_set_aside`: what a long policy brought stays
         self._set_aside()
         if tick or failed != bool(self._datapath_error):
             everybody = (self._residents.pods, self._in_force, self._unenforced)

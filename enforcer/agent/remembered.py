@@ -69,6 +69,8 @@ class Remembered:
         self._dirty = False
         self._failed = ""
         self._held: frozenset[str] = frozenset()
+        self._documents: dict[str, tuple[NetworkPolicy, orjson.Fragment]] = {}
+        """Policies as they were last written: there may be thousands of blocks in one."""
 
     def touch(self) -> None:
         """Something that is in the file may have changed."""
@@ -83,9 +85,10 @@ class Remembered:
         if not self._dirty:
             return
         found, names = [], []
+        before, self._documents = self._documents, {}
         for namespace, policies in neighbourhood:
             names.append(namespace.name)
-            documents = [policy_document(policy) for policy in policies]
+            documents = [self._document(policy, before.get(policy.key)) for policy in policies]
             found.append({"uid": namespace.uid, "policies": documents})
         unfinished = self._path.with_suffix(".new")
         try:
@@ -97,6 +100,14 @@ class Remembered:
             self._failed = str(error)
             return
         self._dirty, self._failed, self._held = False, "", frozenset(names)
+
+    def _document(
+        self, policy: NetworkPolicy, known: tuple[NetworkPolicy, orjson.Fragment] | None
+    ) -> orjson.Fragment:
+        if known is None or known[0] is not policy:
+            known = policy, orjson.Fragment(orjson.dumps(policy_document(policy)))
+        self._documents[policy.key] = known
+        return known[1]
 
     def outlived(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
         """First changes of all, with the policies that terminating namespaces have lost.

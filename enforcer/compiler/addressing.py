@@ -21,7 +21,7 @@ from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, AddressE
 from enforcer.writes.budgets import NOBODY
 from enforcer.writes.pending import Ledger
 from enforcer.writes.rooms import Rooms
-from generators.objects import IPBlock, Node
+from generators.objects import BlockList, Node
 from generators.reachability.protocols import WITH_PORTS
 from generators.reachability.services import Backend, ServiceKey
 
@@ -80,7 +80,7 @@ class Addressing:
         before, self._asks = self._asks, asks
         fresh = asks.words - before.words
         fewer = before.words - asks.words
-        if fewer or asks.anyone != before.anyone or any(isinstance(w, IPBlock) for w in fresh):
+        if fewer or asks.anyone != before.anyone or any(isinstance(w, BlockList) for w in fresh):
             self._calls.touch_all()
         for identity in self._population.meant_by(fresh):
             for address in identity.addresses:

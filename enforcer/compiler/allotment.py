@@ -21,6 +21,7 @@ from enforcer.policy.tables import Dir
 from enforcer.writes.budgets import (
     BY_POLICY,
     NOBODY,
+    Overlaps,
     Refusal,
     Shares,
     Unit,
@@ -65,6 +66,7 @@ class Allotment:
         self._in_use: dict[str, Mapping[Unit, NetworkPolicy]] = {}
         """By namespace: the policies that isolate pods here."""
         self._walls: Counter[Table] = Counter()
+        self._overlaps = Overlaps()
         self._last: object = None
 
     def look(
@@ -91,7 +93,7 @@ class Allotment:
         self._measure()
         wants = self._wants()
         self._last = (wants, self.shares)
-        return self._close(refuse(wants, self._left(), self.shares))
+        return self._close(self._refuse(wants))
 
     def tighten(self) -> tuple[str, ...]:
         """The same after entries were made, if they are too many: what is refused stays so."""
@@ -100,7 +102,20 @@ class Allotment:
         self._measure()
         wants = self._wants()
         self._last = (wants, self.shares)
-        return self._close(self.refused | refuse(wants, self._left(), self.shares))
+        return self._close(self.refused | self._refuse(wants))
+
+    def would_admit(self, policy: NetworkPolicy) -> bool:
+        """Whether a policy would find room by its text, beside all that is in use."""
+        tenant = self._known.record.get(policy.namespace, NOBODY)
+        more = {(policy.key, d): at_least(policy, d, tenant) for d in policy.directions}
+        wants = {**self._wants(), **more}
+        self._overlaps.follow(wants)  # a policy at a time, before it matters
+        if all(total(wants.values(), table) <= room for table, room in self.room.items()):
+            return True
+        return self._refuse(wants).keys().isdisjoint(more)
+
+    def _refuse(self, wants: Mapping[Unit, Want]) -> dict[Unit, Refusal]:
+        return refuse(wants, self._left(), self.shares, self._overlaps.follow(wants))
 
     @property
     def is_overfull(self) -> bool:

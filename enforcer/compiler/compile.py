@@ -24,6 +24,7 @@ from enforcer.compiler.views import ExactEntries, InForce, Live, Nested, RangeEn
 from enforcer.datapath.maps import CAPACITY, Change, Table
 from enforcer.policy.changes import (
     ArrivalChange,
+    BlocksChange,
     ConfigChange,
     InputChange,
     Inputs,
@@ -53,6 +54,7 @@ from enforcer.writes.pending import Ledger
 from enforcer.writes.rooms import Rooms
 from generators.cluster import Cluster
 from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod
+from generators.selectors import matches
 
 T = TypeVar("T")
 RULES_KEPT = 8192
@@ -99,9 +101,9 @@ class Compiler:
         self._population = Population(self.registry.identities)
         self._tenancy = Tenancy(self.known, self._population)
         self._trials = Trials(self.known, self._rulebook)
-        self._tries = Tries(self._population.holding, self.registry.cidrs)
+        self.tries = Tries(self._population.holding, self.registry.cidrs)
         ceiling = limits[Table.POLICY] + limits[Table.RANGES]
-        self._filling = Filling(self.ledger, self._groups, self._population, self._tries, ceiling)
+        self._filling = Filling(self.ledger, self._groups, self._population, self.tries, ceiling)
         self._calls = Calls(self._pods_of)
         self._slices: dict[str, EndpointSlice] = {}
         self.rooms = Rooms(limits)
@@ -134,7 +136,7 @@ class Compiler:
 
     def apply(self, changes: Iterable[InputChange]) -> None:
         """Take changes in; all of them count as one."""
-        batch = _Batch()
+        batch = _Batch(calm=not self.pending)
         # Namespaces first: whether one terminates decides what becomes of its policies.
         for change in sorted(changes, key=lambda c: isinstance(c, PolicyChange)):
             self._take(change, batch)
@@ -166,11 +168,14 @@ class Compiler:
                 self._placement.place(key)
         turnover = self._groups.turnover()
         self._names.follow(turnover)
+        for change in batch.blocks:
+            self.tries.hold(change.trie, change.blocks, change.count)
         self._population.set_words(turnover.new_words, turnover.old_words)
+        lists = self._population.reach(self.tries.follow(turnover))
         self._move_pods(batch)
-        words = frozenset((*turnover.new_words, *turnover.old_words))
+        words = frozenset((*turnover.new_words, *turnover.old_words, *lists))
         settled = self._population.settle(words)
-        self._filling.follow(turnover, settled, self._pod_cidrs)
+        self._filling.follow(turnover, settled, self._pod_cidrs, calm=batch.calm)
         self._addressing.write(settled, turnover)
 
     # What is to be written
@@ -187,6 +192,10 @@ class Compiler:
             self.ledger, self.registry.identities.fresh, self.registry.cidrs.fresh
         )
         if capacity.overflows(ledger, writes, self._limits):
+            if self.tries.held:
+                # What is only ready, or not yet gone, is in nobody's way.
+                self.apply([BlocksChange(*place, 0) for place in self.tries.held])
+                return self.plan()
             writes = tight.squeezed(ledger)
             capacity.refuse_overflow(ledger, writes, self._limits)
         return writes
@@ -315,6 +324,22 @@ class Compiler:
             pod_cidrs=self._pod_cidrs,
         )
 
+    # Long policies
+
+    def needs_blocks(self, policy: NetworkPolicy) -> bool:
+        """Whether taking a policy in brings its blocks into the map of prefixes: it selects pods
+        here, and finds room.
+        """
+        own = (self.known.pods[key] for key in self._by_namespace.get(policy.namespace, ()))
+        return any(matches(policy.pod_selector, pod.labels) for pod in own) and (
+            self.allotment.would_admit(policy)
+        )
+
+    def trie_of(self, namespace: str) -> int:
+        """The tenant in whose trie the blocks of a namespace's policies are."""
+        home = self.known.homes.get(namespace)
+        return self.known.tenants.ids.get(home.tenant, 0) if home is not None else 0
+
     # Inputs
 
     def _take(self, change: InputChange, batch: _Batch) -> None:
@@ -330,6 +355,8 @@ class Compiler:
             case PolicyChange(_, policy) if policy is not None:
                 self._rulebook.put(policy)
                 batch.look_at(self._by_namespace.get(policy.namespace, ()))
+            case BlocksChange():
+                batch.blocks.append(change)
             case NamespaceChange(name, namespace):
                 self._tenancy.put_namespace(name, namespace)
                 batch.look_at(self._by_namespace.get(name, ()))
@@ -437,6 +464,9 @@ class _Batch:
     pods: dict[str, Pod | None] = field(default_factory=dict)
     """Pods that changed, as they were before."""
     order: tuple[str, ...] | None = None
+    blocks: list[BlocksChange] = field(default_factory=list)
+    calm: bool = False
+    """Everything that was wanted before is in force."""
 
     def look_at(self, pods: Iterable[str]) -> None:
         """These local pods may be judged by other groups."""

@@ -37,8 +37,13 @@ class Filling:
         self._ceiling = ceiling
         self._unfilled: dict[Group, None] = {}
 
-    def follow(self, turnover: Turnover, settled: Settled, pod_cidrs: tuple[str, ...]) -> None:
-        """The entries of groups, for peers and groups that came or went."""
+    def follow(
+        self, turnover: Turnover, settled: Settled, pod_cidrs: tuple[str, ...], *, calm: bool
+    ) -> None:
+        """The entries of groups, for peers and groups that came or went.
+
+        `calm`: everything that was wanted before is in force.
+        """
         put = self._ledger.put_bucket
         fresh = dict.fromkeys((*turnover.added, *self._unfilled))
         self._unfilled = {}
@@ -53,29 +58,29 @@ class Filling:
             for group in self._groups.using(identity.pods.words):
                 if self._has_room(group):
                     put(group.number, identity.number, group.definition.for_pods(identity.pods))
-        for trie, cidr, net in tuple(self._cut(turnover, pod_cidrs)):
+        for trie, cidr, net in tuple(self._cut(pod_cidrs, calm=calm)):
             peer = PEER_CIDR | cidr
             had = (self._groups.by_number[n] for n in self._ledger.groups_of.get(peer, ()))
             for group in dict.fromkeys((*had, *self._groups.using(trie.holding(net)))):
                 mine = group.definition.tenant == trie.tenant and group not in fresh
                 if mine and self._has_room(group):
-                    put(group.number, peer, group.definition.for_rules(trie.rules(cidr)))
+                    put(group.number, peer, group.definition.for_lists(trie.lists(cidr)))
         for group in fresh:
             self._fill(group)
 
     def _cut(
-        self, turnover: Turnover, pod_cidrs: tuple[str, ...]
+        self, pod_cidrs: tuple[str, ...], *, calm: bool
     ) -> Iterable[tuple[Prefixes, int, Net]]:
         """Bring all tries up to date; the numbers that mean something else in them."""
         tenants = {entry.tenant for entry in self._ledger.endpoints.now.values()}
-        for trie, trimmed in self._tries.change(turnover, tenants, pod_cidrs):
+        for trie, trimmed in self._tries.change(tenants, pod_cidrs, calm=calm):
             for prefix in trimmed.removed:
-                self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), None)
+                self._ledger.put_cidr(CidrKey(trie.tenant, prefix), None)
             for cidr in trimmed.emptied:
                 for number in tuple(self._ledger.groups_of.get(PEER_CIDR | cidr, ())):
                     self._ledger.put_bucket(number, PEER_CIDR | cidr, EMPTY)
             for prefix in trie.all() if trimmed.reflagged else trimmed.put:
-                self._ledger.cidrs.put(CidrKey(trie.tenant, prefix), trie.entry(prefix))
+                self._ledger.put_cidr(CidrKey(trie.tenant, prefix), trie.entry(prefix))
             for cidr, net in trimmed.named.items():
                 yield trie, cidr, net
 
@@ -89,10 +94,10 @@ class Filling:
                 return
             put(group.number, identity.number, definition.for_pods(identity.pods))
         trie = self._tries.of(definition.tenant)
-        for cidr, rules in trie.named_by(definition.rules):
+        for cidr, lists in trie.named_by(definition.lists):
             if not self._has_room(group):
                 return
-            put(group.number, PEER_CIDR | cidr, definition.for_rules(rules))
+            put(group.number, PEER_CIDR | cidr, definition.for_lists(lists))
 
     def _has_room(self, group: Group) -> bool:
         """Whether a group can be filled on; else it is one to come back to."""

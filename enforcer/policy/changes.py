@@ -12,7 +12,15 @@ from typing import TypeVar
 
 from enforcer.agent.attachments import Attachment
 from generators.cluster import Cluster
-from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service
+from generators.objects import (
+    BlockList,
+    EndpointSlice,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Pod,
+    Service,
+)
 from generators.tenants.model import TenantConfig
 
 V = TypeVar("V")
@@ -40,6 +48,15 @@ class PolicyChange:
 
     key: str
     policy: NetworkPolicy | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksChange:
+    """So many blocks of a list are ready in a tenant's trie, whether a policy names it or not."""
+
+    trie: int
+    blocks: BlockList
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +127,7 @@ InputChange = (
     PodChange
     | NamespaceChange
     | PolicyChange
+    | BlocksChange
     | ServiceChange
     | SliceChange
     | RecordChange

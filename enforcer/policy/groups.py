@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Protocol
 
 from enforcer.policy.identity import PeerSelector, PodClass, PortName, Word, named_port
 from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
 from enforcer.policy.tables import PEER_ANY, PROTO_ANY, Dir, EndpointFlag, PolicyKey, RangeKey
 from generators.objects import (
+    BlockList,
     ContainerPort,
     Direction,
-    IPBlock,
     NetworkPolicy,
     PolicyPort,
     Rule,
@@ -138,14 +137,11 @@ class Definition(Protocol):
         """Entries of a class of pods; empty where no rule means them in particular."""
 
     @property
-    def rules(self) -> frozenset[int]:
-        """The rules that name blocks of addresses."""
+    def lists(self) -> frozenset[BlockList]:
+        """The lists of blocks among the words."""
 
-    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
-        """The same with their blocks."""
-
-    def for_rules(self, rules: frozenset[int]) -> Bucket:
-        """Entries of the addresses that some of these rules name by their blocks."""
+    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
+        """Entries of the addresses that some of these lists hold, and no other list in use."""
 
 
 def bucket(allowed: Sequence[Ranked], rules: Sequence[int], direction: Dir) -> Bucket:
@@ -206,7 +202,7 @@ class PolicyGroup:
         self.tenant = tenant
         self.lasting = (
             tenant,
-            *(tuple((p.key, p.rules(d)) for p in isolation.of(d)) for d in Direction),
+            *(tuple((p.key, _lasting(p.rules(d))) for p in isolation.of(d)) for d in Direction),
             isolation.port_numbers(ports),
         )
         self._sides = tuple(
@@ -215,6 +211,7 @@ class PolicyGroup:
             if isolation.of(direction)
         )
         self.words = frozenset(word for side in self._sides for word in side.by_word)
+        self.lists = frozenset(word for word in self.words if isinstance(word, BlockList))
         self.asks = Asks()
         for side in self._sides:
             if side.dir is Dir.EGRESS:
@@ -239,20 +236,10 @@ class PolicyGroup:
             bucket(side.open_to_pods(pods), side.rules, side.dir) for side in self._sides
         )
 
-    @property
-    def rules(self) -> frozenset[int]:
-        """The rules that name blocks."""
-        return frozenset(rule for side in self._sides for rule in side.blocks)
-
-    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
-        """The same with their blocks."""
-        for side in self._sides:
-            yield from side.blocks.items()
-
-    def for_rules(self, rules: frozenset[int]) -> Bucket:
-        """For addresses that these rules name by their blocks; empty where none of them is here."""
+    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
+        """For addresses that these lists hold; empty where no rule here names any of them."""
         return _joined(
-            bucket(side.open_to_blocks_of(rules), side.rules, side.dir) for side in self._sides
+            bucket(side.open_to_lists(lists), side.rules, side.dir) for side in self._sides
         )
 
 
@@ -270,8 +257,6 @@ class _Side:
         self.policies = tuple(policy.key for policy in policies)
         self.rules: list[int] = []
         self.by_word: dict[Word, list[int]] = {}
-        self.blocks: dict[int, frozenset[IPBlock]] = {}
-        """Rule -> the blocks that it names."""
         self.anyone: list[Ranked] = []
         self.needs = ISOLATED[direction]
         self._spans: list[list[Span]] = []
@@ -292,12 +277,10 @@ class _Side:
         self._names.append(names)
         if any(span.first != span.last and not span.whole for span in spans):
             self.needs |= EndpointFlag.USES_RANGE
-        blocks = _blocks(rule)
-        if blocks:
-            self.blocks[number] = blocks
+        words: set[Word] = {PeerSelector.of(peer, policy.namespace) for peer in rule.selecting}
+        if rule.blocks is not None:
+            words.add(rule.blocks)
             self.needs |= EndpointFlag.USES_CIDR
-        selectors = (PeerSelector.of(p, policy.namespace) for p in rule.peers if not p.ip_block)
-        words: set[Word] = {*blocks, *selectors}
         if not rule.peers:
             self._to_anyone.append(rank)
             self.anyone += [(rank, span) for span in spans]
@@ -309,7 +292,7 @@ class _Side:
 
     def open_to_pods(self, pods: PodClass) -> Sequence[Ranked]:
         selected = {rank for word in pods.selectors for rank in self.by_word.get(word, ())}
-        inside = {rank for word in pods.blocks for rank in self.by_word.get(word, ())}
+        inside = {rank for word in pods.lists for rank in self.by_word.get(word, ())}
         particular = bool(selected or inside)
         found: list[Ranked] = []
         for rank in sorted({*selected, *inside, *self._to_anyone}):
@@ -320,9 +303,8 @@ class _Side:
                 found += [(rank, span) for span in named]
         return found if particular else []
 
-    def open_to_blocks_of(self, rules: frozenset[int]) -> Sequence[Ranked]:
-        named = rules & self.blocks.keys()
-        inside = [rank for rank, rule in enumerate(self.rules) if rule in named] if named else []
+    def open_to_lists(self, lists: frozenset[BlockList]) -> Sequence[Ranked]:
+        inside = [rank for word in lists for rank in self.by_word.get(word, ())]
         if not inside:
             return []
         return [
@@ -337,10 +319,9 @@ class _Side:
                 yield Span(PROTOCOLS[protocol], number, number)
 
 
-@lru_cache(maxsize=1024)
-def _blocks(rule: Rule) -> frozenset[IPBlock]:
-    """One object for all groups of a rule: there may be thousands in it."""
-    return frozenset(peer.ip_block for peer in rule.peers if peer.ip_block is not None)
+def _lasting(rules: Iterable[Rule]) -> object:
+    """What rules say, with a name for each list of blocks."""
+    return tuple((rule.selecting, rule.blocks, rule.ports) for rule in rules)
 
 
 def _joined(buckets: Iterable[Bucket]) -> Bucket:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.policy.tables import FIRST_POD_IDENTITY, PEER_CIDR, PEER_TENANT, Tables
-from generators.objects import ContainerPort, IPBlock, Labels, Peer, Selector
+from generators.objects import BlockList, ContainerPort, Labels, Peer, Selector
 from generators.selectors import matches
 
 TENANT_IDS = (1 << 30) - 1
@@ -67,7 +67,7 @@ class Quarantine:
     namespace: str
 
 
-Word = PeerSelector | IPBlock | PortName | Shared | Quarantine
+Word = PeerSelector | BlockList | PortName | Shared | Quarantine
 """A way in which rules can mean pods in particular."""
 
 
@@ -81,7 +81,8 @@ class PodClass:
     shared: frozenset[str] = frozenset()
     """Shared components whose namespace the pod is in."""
     selectors: frozenset[PeerSelector] = frozenset()
-    blocks: frozenset[IPBlock] = frozenset()
+    lists: frozenset[BlockList] = frozenset()
+    """With a block that holds the address."""
     ports: tuple[tuple[str, str, int], ...] = ()
     """Named ports in use: (name, protocol, number) where this pod declares them."""
 
@@ -89,20 +90,20 @@ class PodClass:
     def words(self) -> Iterable[Word]:
         """Every word that means these pods."""
         yield from self.selectors
-        yield from self.blocks
+        yield from self.lists
         yield from (PortName(name, protocol) for name, protocol, _ in self.ports)
         yield from map(Shared, self.shared)
         if self.quarantine:
             yield Quarantine(self.quarantine)
 
     def without(self, words: frozenset[Word]) -> PodClass:
-        """What remains when some selectors, blocks and port names are not looked at."""
+        """What remains when some selectors, lists of blocks and port names are not looked at."""
         return PodClass(
             self.tenant,
             self.quarantine,
             self.shared,
             self.selectors - words,
-            self.blocks - words,
+            self.lists - words,
             tuple(p for p in self.ports if PortName(p[0], p[1]) not in words),
         )
 

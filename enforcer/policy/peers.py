@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enforcer.policy.blocks import BlockIndex, Net, Nets
+from enforcer.policy.blocks import BlockIndex, Lists, Net, NetIndex
 from enforcer.policy.identity import Numbering, PeerSelector, PodClass, PortName, Word, named_port
 from enforcer.policy.numbers import name_of_class
 from enforcer.policy.walls import Home
-from generators.objects import ContainerPort, IPBlock, Labels, Operator, Pod
+from generators.objects import BlockList, ContainerPort, IPBlock, Labels, Operator, Pod
 
 KindKey = tuple[str, tuple[tuple[str, str], ...], tuple[ContainerPort, ...]]
 
@@ -43,7 +43,7 @@ class Cell:
     """Addresses that nothing in use can tell apart."""
 
     kind: Kind
-    blocks: frozenset[IPBlock]
+    lists: Lists
     addresses: dict[str, None] = field(default_factory=dict)
     identity: Identity | None = None
 
@@ -55,7 +55,7 @@ class Kind:
     key: KindKey
     labels: Labels
     selectors: frozenset[PeerSelector]
-    cells: dict[frozenset[IPBlock], Cell] = field(default_factory=dict)
+    cells: dict[Lists, Cell] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +95,8 @@ class Population:
         self._blocks = BlockIndex()
         self._port_names: dict[PortName, None] = {}
         self._nets: dict[str, Net] = {}
+        self._net_index: NetIndex | None = None
+        """The same by what they are inside of, once there are blocks."""
         self._cells: dict[str, Cell] = {}
         self._classes: dict[PodClass, Identity] = {}
         self._by_word: dict[Word, dict[Identity, None]] = {}
@@ -110,8 +112,8 @@ class Population:
         """The identities that some of these words mean."""
         return dict.fromkeys(i for word in words for i in self._by_word.get(word, ()))
 
-    def holding(self, net: Net) -> frozenset[IPBlock]:
-        """The blocks in use that hold a block or an address."""
+    def holding(self, net: Net) -> Lists:
+        """The lists in use with a block that holds a block or an address."""
         return self._blocks.holding(net)
 
     def identity(self, address: str) -> Identity | None:
@@ -170,28 +172,31 @@ class Population:
                 del self._by_label[label]
 
     def set_words(self, added: Iterable[Word], removed: Iterable[Word]) -> None:
-        """Words came into use or went out of it."""
-        blocks: list[IPBlock] = []
+        """Words came into use or went out of it; for lists of blocks there is `reach`."""
         for word in removed:
             if isinstance(word, PeerSelector):
                 self._remove_selector(word)
-            elif isinstance(word, IPBlock):
-                self._blocks.remove(word)
-                blocks.append(word)
             elif isinstance(word, PortName):
                 del self._port_names[word]
                 self._declaring(word)
         for word in added:
             if isinstance(word, PeerSelector):
                 self._add_selector(word)
-            elif isinstance(word, IPBlock):
-                self._blocks.add(word)
-                blocks.append(word)
             elif isinstance(word, PortName):
                 self._port_names[word] = None
                 self._declaring(word)
-        if blocks:
-            self._replace_within(Nets(Net.of(block.cidr) for block in blocks))
+
+    def reach(self, counts: Mapping[BlockList, int]) -> Iterable[BlockList]:
+        """So many of the blocks of these lists count now; the lists for which that is new."""
+        moved: list[IPBlock] = []
+        found: list[BlockList] = []
+        for blocks, count in counts.items():
+            if part := self._blocks.reach(blocks, count):
+                found.append(blocks)
+                moved += part
+        if moved:
+            self._replace_within(moved)
+        return found
 
     def add_pod(self, pod: Pod) -> None:
         """A pod is there; one that has no address on the pod network is nobody's peer."""
@@ -327,7 +332,7 @@ class Population:
             namespace if home.quarantined else "",
             home.shared,
             cell.kind.selectors,
-            cell.blocks,
+            cell.lists,
             tuple(sorted((n, proto, port) for n, proto, port in named if port is not None))
             if ports
             else (),
@@ -339,12 +344,14 @@ class Population:
         net = self._nets.get(address)
         if net is None:
             net = self._nets[address] = Net.of(address)
+            if self._net_index is not None:
+                self._net_index.add(net, address)
         self._put(address, kind, self._blocks.holding(net))
 
-    def _put(self, address: str, kind: Kind, blocks: frozenset[IPBlock]) -> None:
-        cell = kind.cells.get(blocks)
+    def _put(self, address: str, kind: Kind, lists: Lists) -> None:
+        cell = kind.cells.get(lists)
         if cell is None:
-            cell = kind.cells[blocks] = Cell(kind, blocks)
+            cell = kind.cells[lists] = Cell(kind, lists)
         old = self._cells.get(address)
         if old is cell:
             return
@@ -360,7 +367,9 @@ class Population:
 
     def _leave(self, address: str) -> None:
         cell = self._cells.pop(address)
-        del self._nets[address]
+        net = self._nets.pop(address)
+        if self._net_index is not None:
+            self._net_index.remove(net)
         self._moved.setdefault(address, cell.identity)
         del cell.addresses[address]
         self._dirty[cell] = None
@@ -375,7 +384,7 @@ class Population:
         return kind
 
     def _discard(self, cell: Cell) -> None:
-        del cell.kind.cells[cell.blocks]
+        del cell.kind.cells[cell.lists]
         if not cell.kind.cells:
             del self._places[cell.kind.key[0]].kinds[cell.kind.key]
 
@@ -425,10 +434,16 @@ class Population:
                 if named_port(kind.key[2], name.name, name.protocol) is not None:
                     self._dirty.update(dict.fromkeys(kind.cells.values()))
 
-    def _replace_within(self, nets: Nets) -> None:
-        for address, net in self._nets.items():
-            if nets.hold(net):
-                self._put(address, self._cells[address].kind, self._blocks.holding(net))
+    def _replace_within(self, blocks: Iterable[IPBlock]) -> None:
+        index = self._net_index
+        if index is None:
+            index = self._net_index = NetIndex()
+            for address, net in self._nets.items():
+                index.add(net, address)
+        within = (address for block in blocks for address in index.inside(Net.of(block.cidr)))
+        for address in dict.fromkeys(within):
+            holding = self._blocks.holding(self._nets[address])
+            self._put(address, self._cells[address].kind, holding)
 
     def _claim(self, pod: Pod) -> tuple[str, int]:
         return pod.created, self._order[pod.key]

@@ -1,10 +1,12 @@
-"""Blocks of addresses in use: the prefixes that they are cut into, and which rules name each.
+"""Blocks of addresses in use: the prefixes that they are cut into, and which lists name each.
 
 Kept by the compiler: every `cidr` and `except` of a block in use is a prefix of its tenant's trie
 in the kernel, and so is every pod range. The longest prefix that holds an address speaks for it.
-What may surprise: prefixes that the same rules name share a number, so that a list of any length
-is one peer; but a number is only ever divided, never joined: what shares one has always been alike
-to whatever is in force. A tenant's trie knows none of another's blocks.
+What may surprise: prefixes that the same lists name share a number, so that a list of any length
+is one peer; but a number is only ever divided, and joined by nobody but prefixes that no rule in
+force can tell from it: what shares one has always been alike to whatever is in force. A tenant's
+trie knows none of another's blocks. A list may be there in part, or without a rule that names it
+(`hold`): nobody is judged otherwise by that, so a long one comes and goes in small steps.
 """
 
 from __future__ import annotations
@@ -12,27 +14,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 
-from enforcer.policy.blocks import Net, Nets
+from enforcer.policy.blocks import NO_LISTS, Lists, Net, NetIndex
 from enforcer.policy.identity import Numbering
 from enforcer.policy.rulebook import Group, Turnover
 from enforcer.policy.tables import CidrEntry, CidrFlag, CidrKey
-from generators.objects import IPBlock
+from generators.objects import BlockList, IPBlock
 
-Holding = Callable[[Net], frozenset[IPBlock]]
-_Use = tuple[int, int]
-"""A tenant's trie, and a rule whose blocks are in it."""
-Rules = frozenset[int]
-NO_RULES: Rules = frozenset()
-NO_BLOCKS: frozenset[IPBlock] = frozenset()
+Holding = Callable[[Net], Lists]
+Counts = Mapping[BlockList, int]
+"""How many of a list's blocks are there, the first of them."""
+Idle = Callable[[BlockList], bool]
+LINGERS = 250
+"""Blocks of a list that are too many to go at once."""
 
 
 @dataclass(slots=True)
 class _Prefix:
     net: Net
     cidr: int = 0
-    rules: Rules = NO_RULES
+    lists: Lists = NO_LISTS
     users: int = 0
 
 
@@ -40,7 +42,7 @@ class _Prefix:
 class _Class:
     """Prefixes under one number."""
 
-    rules: Rules
+    lists: Lists
     count: int = 0
 
 
@@ -52,7 +54,7 @@ class Trimmed:
     """Prefixes that are new, or have another number."""
     removed: Iterable[str] = ()
     named: Mapping[int, Net] = field(default_factory=dict)
-    """Numbers that are new, or that other rules name; with a prefix of each."""
+    """Numbers that are new, or that other lists name; with a prefix of each."""
     emptied: Iterable[int] = ()
     """Numbers out of use."""
     reflagged: bool = False
@@ -66,26 +68,25 @@ class Prefixes:
         self.tenant = tenant
         self._all_holding = holding
         self._numbers = numbers
-        self._blocks: dict[IPBlock, Rules] = {}
+        self._lists: dict[BlockList, int] = {}
         self._prefixes: dict[str, _Prefix] = {}
         self._classes: dict[int, _Class] = {}
-        self._nets: dict[Net, _Prefix] = {}
+        self._index = NetIndex()
         self._lengths: dict[int, Counter[int]] = {4: Counter(), 6: Counter()}
+        self._grown: dict[tuple[int, Lists], int] = {}
+        """Number around, and who names a prefix in it -> the number that such prefixes got."""
         self._ranges: tuple[Net, ...] = ()
         self._range_texts: tuple[str, ...] = ()
 
-    def change(self, blocks: Mapping[IPBlock, Rules], ranges: tuple[str, ...]) -> Trimmed:
-        """These rules name these blocks now, and the pod ranges are these.
+    def change(self, counts: Counts, ranges: tuple[str, ...], idle: Idle) -> Trimmed:
+        """So many blocks of these lists are there now, and the pod ranges are these.
 
-        A block that no rule names is gone. Ask after `holding` knows them.
+        `idle`: whether no rule in force names a list, nor any that comes into force with this. Ask
+        after `holding` knows them.
         """
-        added = [block for block in blocks if block not in self._blocks]
-        removed = [block for block, rules in blocks.items() if not rules]
-        self._blocks.update(blocks)
-        for block in removed:
-            del self._blocks[block]
-        more = [p for b in added for p in _texts(b)] + _without(ranges, self._range_texts)
-        less = [p for b in removed for p in _texts(b)] + _without(self._range_texts, ranges)
+        more, less, moved = self._count(counts)
+        more += _without(ranges, self._range_texts)
+        less += _without(self._range_texts, ranges)
         new = {
             text: self._around(Net.of(text))
             for text in dict.fromkeys(more)
@@ -96,18 +97,34 @@ class Prefixes:
         reflagged = ranges != self._range_texts
         self._range_texts, self._ranges = ranges, tuple(map(Net.of, ranges))
         gone = [text for text in less if self._leave(text)]
-        touched = Nets(Net.of(block.cidr) for block in blocks)
-        moving: dict[str, Rules] = {}
-        for text, prefix in self._prefixes.items():
-            if text in new or touched.hold(prefix.net):
-                rules = self._naming(prefix.net)
-                if text in new or rules != prefix.rules:
-                    moving[text] = rules
-        put, named = self._number(moving, new)
+        inside = (text for block in moved for text in self._index.inside(Net.of(block.cidr)))
+        moving: dict[str, Lists] = {}
+        for text in dict.fromkeys((*new, *inside)):
+            prefix = self._prefixes[text]
+            lists = self.holding(prefix.net)
+            if text in new or lists != prefix.lists:
+                moving[text] = lists
+        put, named = self._number(moving, new, idle)
         emptied = tuple(number for number, found in self._classes.items() if not found.count)
         for number in emptied:
             del self._classes[number]
+        if emptied:
+            self._grown = {k: n for k, n in self._grown.items() if n in self._classes}
         return Trimmed(put, [t for t in gone if t not in new], named, emptied, reflagged)
+
+    def _count(self, counts: Counts) -> tuple[list[str], list[str], list[IPBlock]]:
+        """Prefixes that have one user more, or less, and the blocks that they are of."""
+        more: list[str] = []
+        less: list[str] = []
+        moved: list[IPBlock] = []
+        for found, count in counts.items():
+            before = self._lists.pop(found, 0)
+            if count:
+                self._lists[found] = count
+            part = found.blocks[min(before, count) : max(before, count)]
+            moved += part
+            (more if count > before else less).extend(p for block in part for p in _texts(block))
+        return more, less, moved
 
     @property
     def ranges(self) -> tuple[str, ...]:
@@ -119,20 +136,20 @@ class Prefixes:
         """Whether nothing is in use."""
         return not self._prefixes and not self._range_texts
 
-    def named_by(self, rules: Rules) -> Iterable[tuple[int, Rules]]:
-        """The numbers that some of these rules name, with all that do."""
-        if not rules:
+    def named_by(self, lists: Lists) -> Iterable[tuple[int, Lists]]:
+        """The numbers that some of these lists name, with all that do."""
+        if not lists:
             return ()
         found = self._classes.items()
-        return [(number, c.rules) for number, c in found if not c.rules.isdisjoint(rules)]
+        return [(number, c.lists) for number, c in found if not c.lists.isdisjoint(lists)]
 
-    def rules(self, cidr: int) -> Rules:
-        """The rules that name a number."""
-        return self._classes[cidr].rules
+    def lists(self, cidr: int) -> Lists:
+        """The lists that name a number."""
+        return self._classes[cidr].lists
 
-    def naming(self, block: IPBlock) -> Rules:
-        """The rules that name a block."""
-        return self._blocks.get(block, NO_RULES)
+    def count(self, blocks: BlockList) -> int:
+        """How many blocks of a list are there."""
+        return self._lists.get(blocks, 0)
 
     def entry(self, text: str) -> CidrEntry:
         """A prefix as the map holds it."""
@@ -144,29 +161,27 @@ class Prefixes:
         """All of them."""
         return self._prefixes
 
-    def holding(self, net: Net) -> frozenset[IPBlock]:
-        """The blocks of this trie that hold another one."""
-        return frozenset(b for b in self._all_holding(net) if b in self._blocks)
-
-    def _naming(self, net: Net) -> Rules:
-        """The rules that name a prefix, by any block that holds it."""
-        held = [self._blocks[block] for block in self.holding(net)]
-        return held[0] if len(held) == 1 else NO_RULES.union(*held)
+    def holding(self, net: Net) -> Lists:
+        """The lists of this trie with a block that holds another one."""
+        found = self._all_holding(net)
+        if all(each in self._lists for each in found):
+            return found
+        return frozenset(each for each in found if each in self._lists)
 
     def _around(self, net: Net) -> int:
         """The number of the longest prefix that holds a block and more; 0: there is none."""
         lengths = self._lengths[net.version]
         for length in sorted((n for n in lengths if n < net.length), reverse=True):
-            found = self._nets.get(net.shortened(length))
-            if found is not None:
-                return found.cidr
+            text = self._index.at(net.shortened(length))
+            if text is not None:
+                return self._prefixes[text].cidr
         return 0
 
     def _use(self, text: str) -> None:
         prefix = self._prefixes.get(text)
         if prefix is None:
             prefix = self._prefixes[text] = _Prefix(Net.of(text))
-            self._nets[prefix.net] = prefix
+            self._index.add(prefix.net, text)
             self._lengths[prefix.net.version][prefix.net.length] += 1
         prefix.users += 1
 
@@ -176,7 +191,8 @@ class Prefixes:
         prefix.users -= 1
         if prefix.users:
             return False
-        del self._prefixes[text], self._nets[prefix.net]
+        del self._prefixes[text]
+        self._index.remove(prefix.net)
         lengths = self._lengths[prefix.net.version]
         lengths[prefix.net.length] -= 1
         if not lengths[prefix.net.length]:
@@ -186,40 +202,56 @@ class Prefixes:
         return True
 
     def _number(
-        self, moving: Mapping[str, Rules], new: Mapping[str, int]
+        self, moving: Mapping[str, Lists], new: Mapping[str, int], idle: Idle
     ) -> tuple[dict[str, None], dict[int, Net]]:
-        """Numbers for prefixes that other rules name now, or that are new.
+        """Numbers for prefixes that other lists name now, or that are new.
 
         One number for those that were alike, whatever is in force, and are alike. The old one goes
         along where nobody stays behind.
         """
         leaving = Counter(self._prefixes[text].cidr for text in moving if text not in new)
-        numbers: dict[tuple[object, Rules], int] = {}
+        numbers: dict[tuple[object, Lists], int] = {}
         put: dict[str, None] = {}
         named: dict[int, Net] = {}
         promised = self._numbers.promised
-        for text, rules in moving.items():
+        for text, lists in moving.items():
             prefix, before = self._prefixes[text], self._prefixes[text].cidr
             origin: object = before
             if text in new:
                 before = promised.pop(CidrKey(self.tenant, text), 0)
                 origin = before or (text if promised else ("around", new[text]))
-            number = numbers.get((origin, rules))
+            number = numbers.get((origin, lists))
+            if number is None and text in new and not before and not promised:
+                number = self._joined(new[text], lists, idle)
+                numbers.update({(origin, lists): number} if number else {})
             if number is None:
                 known = self._classes.get(before)
                 alone = known is None or known.count == leaving[before]
                 number = before if before and alone and before not in named else 0
-                number = numbers[origin, rules] = number or self._numbers.fresh()
+                number = numbers[origin, lists] = number or self._numbers.fresh()
                 named[number] = prefix.net
+                if text in new:
+                    self._grown[new[text], lists] = number
             if prefix.cidr:
                 self._classes[prefix.cidr].count -= 1
             if prefix.cidr != number:
                 put[text] = None
-            prefix.cidr, prefix.rules = number, rules
-            found = self._classes.setdefault(number, _Class(rules))
-            found.rules = rules
+            prefix.cidr, prefix.lists = number, lists
+            found = self._classes.setdefault(number, _Class(lists))
+            found.lists = lists
             found.count += 1
         return put, named
+
+    def _joined(self, around: int, lists: Lists, idle: Idle) -> int | None:
+        """The number that prefixes like a new one have, if whatever is in force takes them for the
+        same as what is around it.
+        """
+        number = self._grown.get((around, lists), 0)
+        known, outer = self._classes.get(number), self._classes.get(around)
+        before = outer.lists if outer is not None else NO_LISTS
+        if known is None or known.lists != lists or not before <= lists:
+            return None
+        return number if all(map(idle, lists - before)) else None
 
 
 class Tries:
@@ -230,7 +262,17 @@ class Tries:
         self._numbers = numbers
         self._tries: dict[int, Prefixes] = {}
         self._counted: set[Group] = set()
-        self._users: dict[_Use, Counter[frozenset[IPBlock]]] = {}
+        self._users: Counter[tuple[int, BlockList]] = Counter()
+        """A tenant's trie, and a list -> the groups that name it."""
+        self.held: dict[tuple[int, BlockList], int] = {}
+        """How much of a list is to be there, whoever names it."""
+        self.lingering = False
+        """Whether a long list that nobody names any more is held till somebody lets it go."""
+        self._spread: dict[BlockList, dict[int, int]] = {}
+        """How much of a list is to be there, by trie."""
+        self._moved: dict[tuple[int, BlockList], None] = {}
+        self._busy: set[BlockList] = set()
+        """Lists that came or went with a rule."""
 
     def of(self, tenant: int) -> Prefixes:
         """A tenant's trie."""
@@ -239,52 +281,80 @@ class Tries:
             found = self._tries[tenant] = Prefixes(tenant, self._holding, self._numbers)
         return found
 
-    def change(
-        self, turnover: Turnover, tenants: Iterable[int], ranges: tuple[str, ...]
-    ) -> Iterable[tuple[Prefixes, Trimmed]]:
-        """Groups came or went; `tenants`: those with endpoints here, who need the pod ranges."""
-        moved = self._count(turnover)
-        needed = frozenset(tenants)
-        for tenant in dict.fromkeys((*self._tries, *needed, *moved)):
-            wanted = ranges if tenant in needed else ()
-            blocks = moved.get(tenant, {})
-            trie = self.of(tenant)
-            if blocks or wanted != trie.ranges:
-                yield trie, trie.change(blocks, wanted)
-            if trie.is_empty:
-                del self._tries[tenant]
+    def hold(self, tenant: int, blocks: BlockList, count: int) -> None:
+        """Have so many blocks there, whether a policy in force names them or not."""
+        self.held.pop((tenant, blocks), None)
+        if count:
+            self.held[tenant, blocks] = count
+        self._moved[tenant, blocks] = None
 
-    def _count(self, turnover: Turnover) -> Mapping[int, Mapping[IPBlock, Rules]]:
-        """Keep count of who names which block; by tenant, those that other rules name now."""
-        before: dict[_Use, frozenset[IPBlock]] = {}
+    def is_named(self, tenant: int, blocks: BlockList) -> bool:
+        """Whether some rule in use names a list."""
+        return bool(self._users[tenant, blocks])
+
+    def count(self, tenant: int, blocks: BlockList) -> int:
+        """How much of a list is in a trie."""
+        trie = self._tries.get(tenant)
+        return trie.count(blocks) if trie is not None else 0
+
+    def follow(self, turnover: Turnover) -> Counts:
+        """Groups came or went: how much of each list that this moves is there, in any trie."""
         gone = [group for group in turnover.removed if group in self._counted]
         self._counted.difference_update(gone)
         self._counted.update(turnover.added)
         for groups, step in ((gone, -1), (turnover.added, 1)):
             for group in groups:
-                for rule, blocks in group.definition.naming():
-                    use = (group.definition.tenant, rule)
-                    counts = self._users.setdefault(use, Counter())
-                    before.setdefault(use, NO_BLOCKS.union(*counts))
-                    counts[blocks] += step
-                    if not counts[blocks]:
-                        del counts[blocks]
-        moved: dict[int, dict[IPBlock, Rules]] = {}
-        for use, was in before.items():
-            tenant, rule = use
-            near, trie = moved.setdefault(tenant, {}), self.of(tenant)
-            for block in was ^ NO_BLOCKS.union(*self._users[use]):
-                known = near[block] if block in near else trie.naming(block)
-                near[block] = _shared(known ^ {rule})
-            if not self._users[use]:
-                del self._users[use]
-        return moved
+                for blocks in group.definition.lists:
+                    use = group.definition.tenant, blocks
+                    self._users[use] += step
+                    self._moved[use] = None
+                    self._busy.add(blocks)
+        for tenant, blocks in self._moved if self.lingering else ():
+            there = self.count(tenant, blocks) if blocks in self._busy else 0
+            if there > LINGERS and not self.is_named(tenant, blocks):
+                self.held.setdefault((tenant, blocks), there)
+        found: dict[BlockList, int] = {}
+        for tenant, blocks in self._moved:
+            spread = self._spread.setdefault(blocks, {})
+            spread[tenant] = self._wanted(tenant, blocks)
+            if not spread[tenant]:
+                del spread[tenant]
+            found[blocks] = max(spread.values(), default=0)
+            if not spread:
+                del self._spread[blocks]
+        return found
 
+    def change(
+        self, tenants: Iterable[int], ranges: tuple[str, ...], *, calm: bool
+    ) -> Iterable[tuple[Prefixes, Trimmed]]:
+        """What `follow` found; `tenants`: those with endpoints here, who need the pod ranges.
 
-@lru_cache(maxsize=4096)
-def _shared(rules: Rules) -> Rules:
-    """One object for all blocks that the same rules name: there may be many."""
-    return rules
+        `calm`: everything that was wanted before is in force.
+        """
+        moved: dict[int, dict[BlockList, int]] = {}
+        for tenant, blocks in self._moved:
+            moved.setdefault(tenant, {})[blocks] = self._wanted(tenant, blocks)
+        busy, self._busy, self._moved = self._busy, set(), {}
+        needed = frozenset(tenants)
+        for tenant in dict.fromkeys((*self._tries, *needed, *moved)):
+            wanted = ranges if tenant in needed else ()
+            trie, counts = self.of(tenant), moved.get(tenant, {})
+            counts = {b: count for b, count in counts.items() if count != trie.count(b)}
+            if counts or wanted != trie.ranges:
+                idle = partial(self._is_idle, tenant, busy if calm else None)
+                yield trie, trie.change(counts, wanted, idle)
+            if trie.is_empty:
+                del self._tries[tenant]
+        self._users += Counter()  # without those that nobody names any more
+
+    def _is_idle(self, tenant: int, busy: set[BlockList] | None, blocks: BlockList) -> bool:
+        """Whether no rule names a list, nor did before this change; None: nobody knows."""
+        return busy is not None and blocks not in busy and not self.is_named(tenant, blocks)
+
+    def _wanted(self, tenant: int, blocks: BlockList) -> int:
+        if self._users[tenant, blocks]:
+            return len(blocks.blocks)
+        return self.held.get((tenant, blocks), 0)
 
 
 def _texts(block: IPBlock) -> Iterable[str]:

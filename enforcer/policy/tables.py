@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from generators.reachability.services import Backend, ServiceKey
 
@@ -134,12 +135,16 @@ class RangeKey:
     length: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class CidrKey:
+class CidrKey(NamedTuple):
     """A canonical prefix in the trie of a tenant's endpoints; nobody's endpoints share trie 0."""
 
     tenant: int
     prefix: str
+
+    @property
+    def length(self) -> int:
+        """Bits of the prefix that count."""
+        return int(self.prefix.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True)

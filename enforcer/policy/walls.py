@@ -7,7 +7,7 @@ them, so a forged label selects nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from enforcer.policy.groups import EMPTY, Asks, Bucket, Number, bucket
@@ -22,7 +22,7 @@ from enforcer.policy.tables import (
     EndpointFlag,
 )
 from generators.cluster import Cluster, audited, confirmed_namespaces, quarantined
-from generators.objects import NAME_LABEL, IPBlock, Labels, Namespace
+from generators.objects import NAME_LABEL, BlockList, Labels, Namespace
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, TenantConfig
 
 NODES = (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
@@ -103,7 +103,7 @@ class WallGroup:
         self.isolating: Mapping[Dir, tuple[str, ...]] = {}
         self.tenant = 0  # it has no blocks
         self.asks = Asks()
-        self.rules: frozenset[int] = frozenset()
+        self.lists: frozenset[BlockList] = frozenset()
         self._home = home
         self._components = config.shared
         self._grants: tuple[Grant, ...] = ()
@@ -170,12 +170,8 @@ class WallGroup:
             found += self._tenants(pods.tenant)
         return self._bucket(found)
 
-    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
+    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
         """The wall does not look at addresses."""
-        return ()
-
-    def for_rules(self, rules: frozenset[int]) -> Bucket:
-        """Nor at what others say of them."""
         return EMPTY
 
     def _tenants(self, source: str) -> list[Ranked]:
@@ -216,7 +212,7 @@ class ReachGroup:
     isolating: Mapping[Dir, tuple[str, ...]] = {}
     tenant = 0
     asks = Asks()
-    rules: frozenset[int] = frozenset()
+    lists: frozenset[BlockList] = frozenset()
     wall = ""
 
     def __init__(
@@ -276,12 +272,8 @@ class ReachGroup:
         same = self._home.quarantined and pods.quarantine == self._home.name
         return self._bucket([EVERYTHING]) if same else EMPTY
 
-    def naming(self) -> Iterable[tuple[int, frozenset[IPBlock]]]:
+    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
         """Walls do not look at addresses."""
-        return ()
-
-    def for_rules(self, rules: frozenset[int]) -> Bucket:
-        """Nor at what others say of them."""
         return EMPTY
 
     def _bucket(self, spans: list[Span]) -> Bucket:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from enforcer.policy.endpoints import INTERFACE_ANNOTATION
+from enforcer.sources import plain_blocks
 from generators.addresses import parse_address
 from generators.errors import InputError
 from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text
@@ -235,15 +236,25 @@ class Reader:
 
         Policies with equal rules share them: those of one tenant are all alike.
         """
-        found = self._parse(document, NetworkPolicy, "spec")
+        spec, taken = plain_blocks.take(mapping(document, "spec"))
+        found = self._parse(
+            {**document, "spec": spec} if taken else document, NetworkPolicy, "spec"
+        )
+        if found is None and taken:
+            found = self._parse(document, NetworkPolicy, "spec")  # errors name places in the whole
+        elif found is not None:
+            found = plain_blocks.put_back(found, taken)
         if found is None:
             return self._closed(document)
-        return replace(
+        found = replace(
             found,
             ingress=self._shared.one(found.ingress),
             egress=self._shared.one(found.egress),
             labels=self._shared.labels(dict(found.labels)),
         )
+        for rule in (*found.ingress, *found.egress):
+            rule.blocks  # noqa: B018  # made here, so that the loop need not wait for it
+        return found
 
     def service(self, document: Document) -> Service | None:
         """A Service; one that makes no sense is none, and what it would lead to is not opened."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -106,13 +107,8 @@ class Usage:
 
 def prefixes_of(policy: NetworkPolicy, direction: Direction) -> frozenset[str]:
     """All prefixes that the blocks of one direction are cut into."""
-    return frozenset(
-        prefix
-        for rule in policy.rules(direction)
-        for peer in rule.peers
-        if peer.ip_block is not None
-        for prefix in (peer.ip_block.cidr, *peer.ip_block.excepts)
-    )
+    found = [rule.blocks.prefixes for rule in policy.rules(direction) if rule.blocks is not None]
+    return found[0] if len(found) == 1 else frozenset().union(*found)
 
 
 def at_least(policy: NetworkPolicy, direction: Direction, tenant: str) -> Want:
@@ -123,13 +119,48 @@ def at_least(policy: NetworkPolicy, direction: Direction, tenant: str) -> Want:
     return Want(tenant, prefixes, 0 if ranges or not prefixes else 1)
 
 
+class Overlaps:
+    """Prefixes that several units of a tenant want, kept up to date: they are to be counted once,
+    and whoever knows them need not look at all the others.
+    """
+
+    def __init__(self) -> None:
+        self.by_tenant: dict[str, set[str]] = {}
+        self._known: dict[Unit, Want] = {}
+        self._counts: dict[str, Counter[str]] = {}
+
+    def follow(self, wants: Mapping[Unit, Want]) -> Mapping[str, AbstractSet[str]]:
+        """By tenant, as of these wants."""
+        for unit, old in tuple(self._known.items()):
+            new = wants.get(unit)
+            if new is None or (new.tenant, new.prefixes) != (old.tenant, old.prefixes):
+                del self._known[unit]
+                counts, several = self._counts[old.tenant], self.by_tenant[old.tenant]
+                counts.subtract(old.prefixes)
+                several.difference_update(p for p in old.prefixes if counts[p] == 1)
+                for prefix in old.prefixes:
+                    if not counts[prefix]:
+                        del counts[prefix]
+        for unit, want in wants.items():
+            if unit not in self._known:
+                self._known[unit] = want
+                counts = self._counts.setdefault(want.tenant, Counter())
+                several = self.by_tenant.setdefault(want.tenant, set())
+                several.update(counts.keys() & want.prefixes)
+                counts.update(want.prefixes)
+        return self.by_tenant
+
+
 def refuse(
-    wants: Mapping[Unit, Want], room: Mapping[Table, int], shares: Shares
+    wants: Mapping[Unit, Want],
+    room: Mapping[Table, int],
+    shares: Shares,
+    overlaps: Mapping[str, AbstractSet[str]],
 ) -> dict[Unit, Refusal]:
-    """What has to stand back so that the rest fits."""
+    """What has to stand back so that the rest fits; `overlaps`: as `Overlaps` tells."""
     left, refused = dict(wants), dict[Unit, Refusal]()
     for table in BY_POLICY:
-        users = _Users(table, left)
+        users = _Users(table, left, overlaps)
         budget = partial(shares.budget, room=room[table])
         while sum(users.used.values()) > room[table] and users.units:
             tenant = max(users.units, key=lambda t: (users.used[t] - budget(t), t))
@@ -145,42 +176,36 @@ def refuse(
 class _Users:
     """What tenants use of one map; equal prefixes of one tenant count once."""
 
-    def __init__(self, table: Table, wants: Mapping[Unit, Want]) -> None:
+    def __init__(
+        self, table: Table, wants: Mapping[Unit, Want], overlaps: Mapping[str, AbstractSet[str]]
+    ) -> None:
         self.used: Counter[str] = Counter()
-        self._table = table
-        self._wants = wants
         self.units: dict[str, list[Unit]] = {}
-        self._prefixes: dict[str, Counter[str]] = {}
+        """The largest last."""
+        self._sums: dict[str, list[int]] = {}
+        """What they use without the units after each."""
         by_size = sorted(wants, key=lambda unit: (wants[unit].amount(table), unit))
+        counted: dict[str, set[str]] = {}
         for unit in by_size:
             want = wants[unit]
-            if want.amount(table):
-                self.units.setdefault(want.tenant, []).append(unit)
-                self._add(want)
-
-    def _add(self, want: Want) -> None:
-        if self._table is not Table.CIDRS:
-            self.used[want.tenant] += want.amount(self._table)
-            return
-        counted = self._prefixes.setdefault(want.tenant, Counter())
-        counted.update(want.prefixes)
-        self.used[want.tenant] = len(counted)
+            if not want.amount(table):
+                continue
+            self.units.setdefault(want.tenant, []).append(unit)
+            self._sums.setdefault(want.tenant, []).append(self.used[want.tenant])
+            if table is Table.CIDRS:
+                several = want.prefixes & overlaps[want.tenant]
+                fresh = several - counted.setdefault(want.tenant, set())
+                counted[want.tenant] |= fresh
+                self.used[want.tenant] += want.amount(table) - len(several) + len(fresh)
+            else:
+                self.used[want.tenant] += want.amount(table)
 
     def pop_largest(self, tenant: str) -> Unit:
         """The unit that gives most back."""
         unit = self.units[tenant].pop()
         if not self.units[tenant]:
             del self.units[tenant]
-        want = self._wants[unit]
-        if self._table is not Table.CIDRS:
-            self.used[tenant] -= want.amount(self._table)
-            return unit
-        counted = self._prefixes[tenant]
-        counted.subtract(want.prefixes)
-        for prefix in want.prefixes:
-            if not counted[prefix]:
-                del counted[prefix]
-        self.used[tenant] = len(counted)
+        self.used[tenant] = self._sums[tenant].pop()
         return unit
 
 

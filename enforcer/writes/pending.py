@@ -7,12 +7,13 @@ once the kernel has it. What may surprise: nothing is ever taken back. Where a c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from enforcer.policy.groups import EMPTY, Bucket, ExactSlot, RangeSlot
-from enforcer.policy.tables import AddressEntry, CidrEntry, CidrKey, EndpointEntry, Tables
+from enforcer.policy.tables import AddressEntry, CidrEntry, CidrFlag, CidrKey, EndpointEntry, Tables
 from generators.reachability.services import Backend, ServiceKey
 
 K = TypeVar("K", bound=Hashable)
@@ -80,6 +81,26 @@ class Ledger:
     exact: int = 0
     """How many entries with an exact port there should be."""
     ranged: int = 0
+    cidr_uses: Counter[int] = field(default_factory=Counter)
+    """How many prefixes should have each number."""
+    cidr_lengths: Counter[int] = field(default_factory=Counter)
+    """How long the prefixes are that there should be."""
+    in_cluster: dict[CidrKey, None] = field(default_factory=dict)
+    """Those inside the pod ranges."""
+
+    def put_cidr(self, key: CidrKey, entry: CidrEntry | None) -> None:
+        """Want this prefix; None removes."""
+        old = self.cidrs.now.get(key)
+        self.cidrs.put(key, entry)
+        self.in_cluster.pop(key, None)
+        for found, step in ((old, -1), (entry, 1)):
+            if found is not None:
+                self.cidr_uses[found.cidr] += step
+                self.cidr_lengths[key.length] += step
+        if old is not None and not self.cidr_uses[old.cidr]:
+            del self.cidr_uses[old.cidr]
+        if entry is not None and CidrFlag.IN_CLUSTER in entry.flags:
+            self.in_cluster[key] = None
 
     def put_bucket(self, group: int, peer: int, bucket: Bucket) -> None:
         """Want these entries; an empty bucket removes."""

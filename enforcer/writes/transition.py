@@ -37,7 +37,7 @@ from enforcer.policy.tables import (
     Dir,
     EndpointEntry,
 )
-from enforcer.writes.pending import Layer, Ledger, Place
+from enforcer.writes.pending import Ledger, Place
 from generators.reachability.services import Backend, ServiceKey
 
 Fresh = Callable[[], int]
@@ -207,9 +207,10 @@ class _Bridges:
         changed = cidrs.changed()
         if not changed or not self.switches:
             return found
-        around, around_now = _Around(cidrs.in_force, cidrs), _Around(cidrs.now.get, cidrs)
-        left, entered = self._left, self._entered
-        used = {entry.cidr for entry in cidrs.now.values()}
+        lengths = {*self.ledger.cidr_lengths, *(key.length for key in changed)}
+        around, around_now = _Around(cidrs.in_force, lengths), _Around(cidrs.now.get, lengths)
+        left, entered, wanted = self._left, self._entered, self._wanted
+        used = self.ledger.cidr_uses
         numbers: dict[tuple[int, int], int] = {}
         for key, (old, new) in changed.items():
             if new is not None and (old is None or old.cidr != new.cidr):
@@ -222,7 +223,7 @@ class _Bridges:
                     pair = old.cidr, outer.cidr if outer is not None else 0
                     number = numbers.get(pair) or numbers.setdefault(pair, fresh())
                     found[key] = replace(old, cidr=number)
-                    for group in self._wanted - left:
+                    for group in wanted - left:
                         self._as(group, found[key], outer, old_side=False)
                     for group in left:
                         self._as(group, found[key], old, old_side=True)
@@ -235,12 +236,7 @@ class _Bridges:
         """Who moves, under identities of their own."""
         numbers: dict[tuple[object, ...], int] = {}
         found: dict[str, AddressEntry] = {}
-        ranges = [
-            Net.of(key.prefix)
-            for key in {*self.ledger.cidrs.now, *self.ledger.cidrs.was}
-            for entry in (self.ledger.cidrs.in_force(key), self.ledger.cidrs.now.get(key))
-            if entry is not None and CidrFlag.IN_CLUSTER in entry.flags
-        ]
+        ranges = self._pod_ranges()
         for address, (old, new) in moves.items():
             inside = any(Net.of(address).inside(net) for net in ranges)
             key = (old and (old.identity, old.tenant), new and (new.identity, new.tenant), inside)
@@ -251,6 +247,19 @@ class _Bridges:
             if any(side is not None and side.tenant for side in (old, new)):
                 kept |= AddressFlag.MOVING
             found[address] = AddressEntry(numbers[key], 0, kept)
+        return found
+
+    def _pod_ranges(self) -> Iterable[Net]:
+        """The widest prefixes inside the pod ranges, as they are in force or wanted."""
+        before = (
+            key
+            for key, entry in self.ledger.cidrs.was.items()
+            if entry is not None and CidrFlag.IN_CLUSTER in entry.flags
+        )
+        found: list[Net] = []
+        for net in sorted(Net.of(key.prefix) for key in (*self.ledger.in_cluster, *before)):
+            if not any(net.inside(wider) for wider in found):
+                found.append(net)
         return found
 
     def _treat(
@@ -312,13 +321,10 @@ class _Around:
     """Finds the longest of the blocks of a trie that hold a prefix and more."""
 
     def __init__(
-        self,
-        entries: Callable[[CidrKey], CidrEntry | None],
-        cidrs: Layer[CidrKey, CidrEntry],
+        self, entries: Callable[[CidrKey], CidrEntry | None], lengths: Iterable[int]
     ) -> None:
         self._entries = entries
-        keys = {*cidrs.now, *cidrs.was}
-        self._lengths = sorted({int(k.prefix.rpartition("/")[2]) for k in keys}, reverse=True)
+        self._lengths = sorted(lengths, reverse=True)
 
     def entry(self, key: CidrKey) -> CidrEntry | None:
         """The block around a prefix."""

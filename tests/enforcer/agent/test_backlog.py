@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enforcer.agent.backlog import LATEST_SECONDS, LONG, Backlog
-from enforcer.policy.changes import InterfaceChange, PodChange, PolicyChange
+from enforcer.compiler.compile import Compiler
+from enforcer.policy.changes import InterfaceChange, PodChange, PolicyChange, RecordChange
 from generators.objects import IPBlock, NetworkPolicy, Peer, Pod, Rule
 
 
@@ -14,7 +15,11 @@ def long(name: str = "long", namespace: str = "t2", more: int = 1) -> PolicyChan
 
 
 def backlog_here() -> Backlog:
-    return Backlog("here", lambda namespace: "one" if namespace == "t1" else "two")
+    """Beside a compiler that has no pods: no policy brings its blocks."""
+    compiler = Compiler("here")
+    owners = {"t1": "one", "t2": "two", "t3": "two"}
+    compiler.apply([RecordChange(name, owner) for name, owner in owners.items()])
+    return Backlog("here", compiler)
 
 
 SHORT = PolicyChange("t1/deny", NetworkPolicy("t1", "deny"))
