@@ -11,8 +11,9 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -24,14 +25,16 @@ from generators.kube.documents import Document, mapping, text
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from lab import machine, netns
 from lab.names import Places
+from tests.testbed.waiting import eventually
 
 OWNER = "bench"
 NAMESPACE = "app-test01"
 SENDER, RECEIVER = "sender", "receiver"
 PORT = 7000
 GAP_SECONDS = 0.0005
-PATIENCE_SECONDS = 30.0
 SETTLED_SECONDS = 0.1
+_soon = partial(eventually, seconds=30.0, poll=0.001)
+
 DENY: Document = {
     "metadata": {"name": "deny", "namespace": NAMESPACE},
     "spec": {
@@ -92,7 +95,7 @@ def run(scale: Scale) -> Iterator[Comparison]:
         client, sockets = stack.enter_context(_lab())
         pulse = Pulse(*sockets)
         with pulse.running():
-            _until(lambda: pulse.arrives(0.0), "a datagram arrives")
+            _soon(lambda: pulse.arrives(0.0), "a datagram arrives")
             yield _policies(client, pulse, scale.of(60, 2))
         yield _namespaces(client, scale.of(30, 2))
 
@@ -103,12 +106,12 @@ def _policies(client: Client, pulse: Pulse, rounds: int) -> Comparison:
         start = time.monotonic()
         client.create(NETWORK_POLICIES, DENY, manager=OWNER)
         samples["created"].append(time.monotonic() - start)
-        _until(pulse.silent, "the policy cuts")
+        _soon(pulse.silent, "the policy cuts")
         samples["cut"].append(max(0.0, pulse.last - start))
         start = time.monotonic()
         client.delete(NETWORK_POLICIES, "deny", NAMESPACE)
         samples["deleted"].append(time.monotonic() - start)
-        _until(lambda since=start: pulse.arrives(since), "the datagrams arrive again")  # type: ignore[misc]
+        _soon(lambda since=start: pulse.arrives(since), "the datagrams arrive again")  # type: ignore[misc]
         samples["through"].append(pulse.last - start)
     names = {
         "created": "the write alone, create",
@@ -128,7 +131,7 @@ def _namespaces(client: Client, rounds: int) -> Comparison:
         client.create(NAMESPACES, {"metadata": {"name": name}}, manager=OWNER)
         bare.append(time.monotonic() - start)
         client.create(PODS, _pod(name, "a"), manager=OWNER)
-        _until(lambda: _runs(client, name, "a"), "the pod runs")  # noqa: B023
+        _soon(lambda: _runs(client, name, "a"), "the pod runs")  # noqa: B023
         running.append(time.monotonic() - start)
         client.delete(NAMESPACES, name)
     return Comparison(
@@ -154,7 +157,7 @@ def _lab() -> Iterator[tuple[Client, tuple[socket.socket, socket.socket]]]:
         for name in (SENDER, RECEIVER):
             client.create(PODS, _pod(NAMESPACE, name), manager=OWNER)
         for name in (SENDER, RECEIVER):
-            _until(lambda: _runs(client, NAMESPACE, name), "the pods run")  # noqa: B023
+            _soon(lambda: _runs(client, NAMESPACE, name), "the pods run")  # noqa: B023
         status = json.loads(lab("status", places, "-o", "json"))
         pods: Mapping[str, Mapping[str, object]] = {
             f"{pod['namespace']}/{pod['name']}": pod for pod in status["pods"]
@@ -188,11 +191,3 @@ def _runs(client: Client, namespace: str, name: str) -> bool:
 
 def _address(client: Client, name: str) -> str:
     return text(mapping(client.get(PODS, name, NAMESPACE), "status"), "podIP")
-
-
-def _until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not after {PATIENCE_SECONDS:.0f} s: {what}")
-        time.sleep(0.001)

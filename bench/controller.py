@@ -22,6 +22,7 @@ from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key, Resourc
 from generators.manifests import policy_document
 from generators.objects import NetworkPolicy
 from tests.controller.cluster import POLICY, Cluster, ControllerProcess, cluster, guarded
+from tests.testbed.waiting import eventually
 
 PATIENCE = 900.0
 CLIENTS = (1, 8, 32)
@@ -98,14 +99,11 @@ class Times:
 
     def after(self, key: Key, moment: float, which: int = 0) -> float:
         """Seconds from `moment` to the event after it; waits for it."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            later = [t for t in self.seen.get(key, []) if t >= moment]
-            if len(later) > which:
-                return later[which] - moment
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"nothing happened to {key}")
-            time.sleep(0.002)
+
+        def later() -> list[float]:
+            return [seen for seen in self.seen.get(key, []) if seen >= moment][which:]
+
+        return eventually(later, f"something happens to {key}", PATIENCE, 0.002)[0] - moment
 
 
 @contextmanager
@@ -246,11 +244,7 @@ def _notes(controller: ControllerProcess, count: int) -> dict[str, str]:
 
 
 def _until(holds: Callable[[], bool], controller: ControllerProcess) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        if controller.ended() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the controller did not get there: {controller.log.read_text()}")
-        time.sleep(0.02)
+    controller.until(holds, "what is measured is done", PATIENCE, 0.02)
 
 
 # --- hand-over ----------------------------------------------------------------------------------

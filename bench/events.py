@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from bench.cut import POLICY
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
 from bench.traffic import ADDRESSES, CLIENT, PORT, RINGFENCE, SERVER, Node, enforced, lab
+from tests.testbed.waiting import eventually
 
 RATE = 10_000
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -97,12 +98,13 @@ def _cpu_while(pid: int, work: Callable[[], object]) -> Sequence[float]:
 
 def _settle(pid: int) -> None:
     """Wait until the agent does nothing to speak of."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+
+    def quiet() -> bool:
         before = _cpu(pid)
         time.sleep(QUIET_SECONDS)
-        if _cpu(pid) - before < 2 / TICKS:
-            return
+        return _cpu(pid) - before < 2 / TICKS
+
+    eventually(quiet, "the agent has nothing to do", PATIENCE)
 
 
 def _cpu(pid: int) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_hex
@@ -35,6 +35,7 @@ from generators.errors import MachineLacks
 from generators.kube.documents import Document
 from generators.kube.resources import NETWORK_POLICIES, PODS
 from lab import machine, netns
+from tests.testbed.waiting import eventually
 
 PODS_BEFORE, LOCAL = 10_000, 250
 POLL_SECONDS = 0.0002
@@ -121,7 +122,11 @@ def _one(agent: Running, number: int) -> float:
     """Seconds until the kernel knows the address of a new pod elsewhere."""
     start = time.perf_counter()
     agent.replay.send(PODS, "ADDED", pod(number))
-    _until(lambda: address(number) in agent.board.state.tables.addresses)
+    known = agent.board
+    taken = "an event is taken in"
+    eventually(
+        lambda: address(number) in known.state.tables.addresses, taken, PATIENCE, POLL_SECONDS
+    )
     seconds = time.perf_counter() - start
     time.sleep(BETWEEN_SECONDS)
     return seconds
@@ -131,14 +136,6 @@ def _taken_in(agent: Running, policies: int) -> bool:
     """Whether the agent has begun with the last policy."""
     known = agent.board.state.policies
     return all(f"{namespace_of(0)}/flood-{number}" in known for number in range(policies))
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("an event was not taken in")
-        time.sleep(POLL_SECONDS)
 
 
 def main(policies: int, blocks: int, count: int) -> None:

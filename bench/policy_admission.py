@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from bench.measure import Comparison, Scale, Series, Unit, alternate
 from bench.parts import cluster
 from bench.webhook import RINGFENCE, START_SECONDS, Server, notes_of, serving, turn_of
+from tests.testbed.waiting import eventually
 
 POLICY = """\
 apiVersion: kyverno.io/v1
@@ -67,11 +67,8 @@ def _server(folder: Path, number: int, kinds: list[str]) -> Iterator[Server]:
     command += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
     log = folder / f"webhook-{number}.log"
     with serving([*command, "--policies", str(policies)], log) as server:
-        deadline = time.monotonic() + START_SECONDS
-        while b"policies_in_force" not in log.read_bytes():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the policies are not in force: {log.read_text()}")
-            time.sleep(0.05)
+        in_force = f"the policies are in force: {log}"
+        eventually(lambda: b"policies_in_force" in log.read_bytes(), in_force, START_SECONDS)
         yield server
 
 

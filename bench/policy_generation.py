@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,7 +47,10 @@ def _existing(on: Ground, count: int) -> Iterator[Comparison]:
     begin = _objects(on)
     start = time.perf_counter()
     on.policy_object("bench", policy)
-    _until(lambda: _writes(controller) >= count and quiet(controller), controller)
+    done = "everything is written"
+    controller.until(
+        lambda: _writes(controller) >= count and quiet(controller), done, PATIENCE, 0.1
+    )
     ours = time.perf_counter() - start
     made = _objects(on) - begin
     notes = {
@@ -131,11 +134,3 @@ def _memory(controller: ControllerProcess) -> dict[str, str]:
     lines = Path(f"/proc/{controller.pid}/status").read_text().splitlines()
     memory = {line.split(":")[0]: int(line.split()[1]) / 1000 for line in lines if "kB" in line}
     return {"RSS": f"{memory['VmRSS']:.0f} MB", "peak": f"{memory['VmHWM']:.0f} MB"}
-
-
-def _until(holds: Callable[[], bool], controller: ControllerProcess) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        if controller.ended() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the controller did not get there: {controller.log.read_text()}")
-        time.sleep(0.1)

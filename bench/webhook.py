@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from statistics import median
 
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
 from bench.parts import cluster
+from tests.testbed.waiting import eventually
 
 RINGFENCE = Path(sys.executable).with_name("ringfence")
 START_SECONDS = 20
@@ -145,10 +145,11 @@ def serving(command: Sequence[str], log: Path) -> Iterator[Server]:
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     """Where the server listens, from the first line of its log that says so."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_bytes().split(b"\n")[:-1]:
-            if b'"address"' in line:
-                return str(json.loads(line)["address"])
-        time.sleep(0.02)
-    raise RuntimeError(f"the server does not listen: {log.read_text()}")
+
+    def said() -> str:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended: {log.read_text()}")
+        lines = (line for line in log.read_bytes().split(b"\n")[:-1] if b'"address"' in line)
+        return next((str(json.loads(line)["address"]) for line in lines), "")
+
+    return eventually(said, f"the server listens: {log}", START_SECONDS)

@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
@@ -114,6 +113,15 @@ class Process:
 
     def ended(self) -> int | None:
         return self._process.poll()
+
+    def until(self, holds: Callable[[], bool], what: str, seconds: float, poll: float) -> None:
+        """Wait for what it has to bring about; fails at once where it has ended."""
+
+        def comes() -> bool:
+            assert self.ended() is None, f"ended before {what}: {self.log.read_text()}"
+            return holds()
+
+        eventually(comes, f"{what}: {self.log}", seconds, poll)
 
     def terminate(self, seconds: float = 20.0) -> int:
         """SIGTERM and its exit code."""
@@ -365,11 +373,3 @@ def guarded(
         made.webhook()
         eventually(controller.in_force, f"admission in force: {controller.log}")
         yield made, controller
-
-
-def holds_for(seconds: float, holds: Callable[[], bool], what: str) -> None:
-    """Fail as soon as it does not hold."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert holds(), what
-        time.sleep(0.05)

@@ -22,9 +22,8 @@ from tests.controller.cluster import (
     TENANTS,
     Cluster,
     ControllerProcess,
-    holds_for,
 )
-from tests.testbed.waiting import eventually, patience
+from tests.testbed.waiting import eventually, holds_for, patience
 
 pytestmark = pytest.mark.cluster
 QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")

@@ -9,8 +9,8 @@ import pytest
 
 from generators.kube.documents import mapping, text
 from generators.kube.resources import LEASES
-from tests.controller.cluster import SYSTEM, Cluster, ControllerProcess, holds_for
-from tests.testbed.waiting import eventually
+from tests.controller.cluster import SYSTEM, Cluster, ControllerProcess
+from tests.testbed.waiting import eventually, holds_for
 
 pytestmark = pytest.mark.cluster
 QUICK = ("--lease-seconds", "3")

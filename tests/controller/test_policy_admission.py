@@ -43,10 +43,9 @@ from tests.controller.cluster import (
     ControllerProcess,
     Process,
     cluster,
-    holds_for,
 )
 from tests.testbed.processes import free_ports
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, holds_for
 from webhook.policies.book import PolicyBook
 from webhook.policies.crds import PolicyKinds
 

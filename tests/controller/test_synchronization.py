@@ -12,8 +12,8 @@ from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, NODES, SECRETS
 from generators.labels import MANAGED_BY
 from generators.objects import NAME_LABEL
-from tests.controller.cluster import KEY, POLICY, TENANTS, Cluster, holds_for
-from tests.testbed.waiting import eventually
+from tests.controller.cluster import KEY, POLICY, TENANTS, Cluster
+from tests.testbed.waiting import eventually, holds_for
 
 pytestmark = pytest.mark.cluster
 Name = Callable[[str], str]

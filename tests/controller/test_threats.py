@@ -16,8 +16,8 @@ from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES,
 from generators.labels import AUDIT_MODE, MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.objects import NAME_LABEL
 from tests.controller import requests
-from tests.controller.cluster import POLICY, Cluster, holds_for
-from tests.testbed.waiting import eventually
+from tests.controller.cluster import POLICY, Cluster
+from tests.testbed.waiting import eventually, holds_for
 
 pytestmark = pytest.mark.cluster
 Name = Callable[[str], str]

@@ -51,6 +51,14 @@ def eventually(
     return answer
 
 
+def holds_for(seconds: float, holds: Callable[[], bool], what: str) -> None:
+    """Fail as soon as it does not hold; these seconds are the same on every machine."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert holds(), what
+        time.sleep(POLL_SECONDS)
+
+
 def ended(process: subprocess.Popen[Any], seconds: float = 20.0) -> int:
     """How a process ended that has reason to; one that does not end in time is killed and told."""
     try:

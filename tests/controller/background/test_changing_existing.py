@@ -11,8 +11,8 @@ from generators.kube.documents import mapping, strings
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES
 from tests.controller.background.ground import Ground, labels_of, quiet, version_of
 from tests.controller.background.test_generating import EXISTING, SYNC, deny, rule
-from tests.controller.cluster import ControllerProcess, holds_for
-from tests.testbed.waiting import eventually
+from tests.controller.cluster import ControllerProcess
+from tests.testbed.waiting import eventually, holds_for
 
 pytestmark = pytest.mark.cluster
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples/kyverno"

@@ -28,8 +28,8 @@ from generators.kyverno.ownership import Mark, Owner
 from generators.kyverno.values import ObjectKey, ObjectKind, Value
 from generators.labels import MANAGED_BY
 from tests.controller.background.ground import Ground, labels_of, quiet, started, uid_of, version_of
-from tests.controller.cluster import ControllerProcess, holds_for
-from tests.testbed.waiting import eventually, patience
+from tests.controller.cluster import ControllerProcess
+from tests.testbed.waiting import eventually, holds_for, patience
 from webhook.background.writer import Tenancy, Writer
 from webhook.kept import MEMORY_NAME
 
