@@ -1,14 +1,16 @@
 """Two tenants on one node, forbidden and allowed traffic between them, and everything that changes.
 
-The programs are the real ones, made slow between finding a value and copying it; the tables come
-from the real compiler and writer, change by change. Traffic is BPF_PROG_TEST_RUN in processes of
-their own, in a network namespace that has an interface for each pod.
+The programs are the real ones, made slow between finding a value and copying it, with so little
+room for connections and fragments that their elements go from one to the next all the time; the
+tables come from the real compiler and writer, change by change. Traffic is BPF_PROG_TEST_RUN in
+processes of their own, in a network namespace that has an interface for each pod.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,14 +22,14 @@ from pathlib import Path
 from secrets import token_hex
 
 from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 
 from enforcer.agent.delays import Tally
 from enforcer.agent.writer import Kernel, Writer
 from enforcer.compiler.compile import Compiler
 from enforcer.datapath import loader
-from enforcer.datapath.flows import VERDICTS
+from enforcer.datapath.flows import VERDICTS, DropReason
 from enforcer.datapath.maps import Maps
 from enforcer.policy.changes import Inputs
 from enforcer.policy.tables import Dir
@@ -59,16 +61,24 @@ HALF = COUNT // 2
 TENANTS = ("aa", "bb")
 FIRST_INTERFACE = 100
 SENDERS = 4
+ROOM = {"MAX_CONNECTIONS": 32, "MAX_FRAGMENTS": 16}
+"""Fewer than there are of either: whoever comes takes the element of somebody else."""
 
 
 def widened(pin_dir: Path, widen: int, source: Path | None = None) -> Path:
-    """Programs that wait between finding a value and copying it; where they are pinned."""
+    """Programs that wait between finding a value and copying it, and have `ROOM`; their pins."""
     copy = pin_dir.with_name(f"{pin_dir.name}-source")
     text = Path("/tmp") / copy.name
     shutil.copytree(source or loader.source_dir(), text)
     try:
         types = text / "lib" / "types.h"
         types.write_text(f"#define RINGFENCE_WIDEN {widen}\n{types.read_text()}")
+        maps = text / "lib" / "maps.h"
+        sized = maps.read_text()
+        for name, room in ROOM.items():
+            sized, found = re.subn(rf"(?m)^#define {name} \d+$", f"#define {name} {room}", sized)
+            assert found == 1, name
+        maps.write_text(sized)
         code = (
             "import sys; from pathlib import Path; from enforcer.datapath import loader; "
             "loader.source_dir = lambda: Path(sys.argv[1]); print(loader.load(Path(sys.argv[2])))"
@@ -184,14 +194,23 @@ KINDS: Mapping[str, Callable[[Cluster, int], Cluster]] = {
 
 
 def _frames(source: tuple[str, str], target: tuple[str, str]) -> Iterator[bytes]:
-    """UDP, a SYN and a segment in mid-stream, in both families."""
+    """UDP, a SYN, a segment in mid-stream and a datagram in two pieces, in both families."""
+    datagram = UDP(sport=9703, dport=9703, len=24, chksum=0) / bytes(8)
+    pieces = {
+        IP: ((IP(proto=17, id=7, flags="MF"), datagram), (IP(proto=17, id=7, frag=2), bytes(8))),
+        IPv6: (
+            (IPv6() / IPv6ExtHdrFragment(nh=17, id=7, m=1), datagram),
+            (IPv6() / IPv6ExtHdrFragment(nh=17, id=7, offset=2), bytes(8)),
+        ),
+    }
     for header, place in ((IP, 0), (IPv6, 1)):
-        ends = header(src=source[place], dst=target[place])
-        for transport in (
-            UDP(sport=9700, dport=9700) / b"x",
-            TCP(sport=9701, dport=80, flags="S"),
-            TCP(sport=9702, dport=81, flags="A"),
-        ):
+        whole = (
+            (header(), UDP(sport=9700, dport=9700) / b"x"),
+            (header(), TCP(sport=9701, dport=80, flags="S")),
+            (header(), TCP(sport=9702, dport=81, flags="A")),
+        )
+        for ends, transport in (*whole, *pieces[header]):
+            ends[header].src, ends[header].dst = source[place], target[place]
             yield bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / ends / transport)
 
 
@@ -219,7 +238,9 @@ class Seen:
     arrived: list[str] = field(default_factory=list)
     """What passed that must not: connections, and packets by endpoint."""
     lost: dict[str, int] = field(default_factory=dict)
-    """Packets within `aa` that did not pass, by reason."""
+    """Packets within `aa` that did not pass, by reason, but for pieces whose first is forgotten."""
+    connections: set[object] = field(default_factory=set)
+    """All that were there at one time or another."""
 
 
 class World:
@@ -248,6 +269,14 @@ class World:
         """What has arrived by now, and what has not."""
         tenant_of = {a: t for t in TENANTS for n in range(COUNT) for a in addresses(t, n)}
         for connection in self._maps.connections():
+            seen.connections.add(
+                (
+                    connection.endpoint,
+                    connection.protocol,
+                    (connection.local, connection.local_port),
+                    (connection.remote, connection.remote_port),
+                )
+            )
             ends = tenant_of[connection.local], tenant_of[connection.remote]
             if ends[0] != ends[1]:
                 seen.arrived.append(f"{connection}")
@@ -257,7 +286,8 @@ class World:
         for told in self._maps.statistics():
             if told.direction is not Dir.INGRESS:
                 continue
-            if told.endpoint in allowed and told.verdict == DROPPED:
+            pushed_out = told.reason == DropReason.FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND
+            if told.endpoint in allowed and told.verdict == DROPPED and not pushed_out:
                 seen.lost[str(told.reason)] = seen.lost.get(str(told.reason), 0) + told.packets
             if told.endpoint not in allowed and told.verdict != DROPPED:
                 seen.arrived.append(f"{told}")

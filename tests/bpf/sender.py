@@ -15,7 +15,7 @@ from pathlib import Path
 
 from enforcer.datapath import kernel
 
-REPEAT = 400
+REPEAT = 8
 """Runs of one frame for each system call."""
 
 

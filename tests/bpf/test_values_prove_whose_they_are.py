@@ -121,6 +121,7 @@ def test_nothing_enters_another_tenant_while_everything_changes(slow_pins: Path)
     assert seen.arrived == []
     assert seen.sent
     assert all(seen.changes[kind] for kind in churn.KINDS)
+    assert len(seen.connections) > churn.ROOM["MAX_CONNECTIONS"], "no element was used again"
 
 
 @pytest.mark.bpf
