@@ -14,8 +14,8 @@ from pathlib import Path
 from bench.measure import Comparison, Item, Scale, Series, Unit, alternate, timed
 from bench.parts import cluster as tenants_of
 from enforcer.compiler.compile import Compiler
-from enforcer.datapath.maps import Table
 from enforcer.policy.changes import Inputs, PodChange, PolicyChange
+from enforcer.policy.tables import Table
 from generators.cluster import Cluster
 from generators.isolation.policies import isolation_policies
 from generators.objects import (

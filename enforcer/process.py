@@ -6,11 +6,13 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from enforcer.agent.attachments import Attachments
-from enforcer.agent.bootstrap import Bootstrap
 from enforcer.agent.collector import Collector
+from enforcer.agent.delays import Bootstrap
 from enforcer.agent.loop import Agent, Parts, Settings, exclusive
 from enforcer.agent.own_addresses import addresses, tunnels
 from enforcer.agent.state import Board
@@ -28,8 +30,13 @@ from enforcer.datapath.flows import FlowReader
 from enforcer.datapath.maps import Maps
 from enforcer.observe.contexts import Contexts
 from enforcer.observe.feed import Feed
-from enforcer.sources.open import open_notices, open_supply
+from enforcer.sources.supply import Supply
+from enforcer.sources.tenants import AgentTenants
 from generators.process import logs, memory, signals
+from generators.tenants.last_good import LastGood
+
+if TYPE_CHECKING:
+    from generators.kube.client import Client
 
 log = logging.getLogger("ringfence.enforcer")
 
@@ -59,14 +66,7 @@ def _enforce(
     settings: Settings, scraped_at: tuple[str, int] | None, contexts: Contexts | None
 ) -> None:
     stop = threading.Event()
-    supply = open_supply(
-        settings.node,
-        settings.config,
-        settings.manifests,
-        settings.kubeconfig,
-        settings.system_namespace,
-        settings.run_dir,
-    )
+    supply = _supply(settings)
     with ExitStack() as stack:
         stack.enter_context(exclusive(settings))
         bootstrap = Bootstrap()
@@ -117,8 +117,7 @@ def _enforce(
         ):
             start_thread(stack, threading.Event(), follower.run)
         if settings.manifests is None:
-            notices = open_notices(board, settings.node, settings.kubeconfig)
-            start_thread(stack, threading.Event(), notices)
+            start_thread(stack, threading.Event(), _notices(settings, board))
         if settings.watch_interfaces:
             looked_for = settings.watch_interfaces
             watcher = Watcher(pins, looked_for, agent.look_around, agent.report)
@@ -126,3 +125,29 @@ def _enforce(
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)
         logs.event(log, "agent_stopped", revision=board.state.revision)
+
+
+def _supply(settings: Settings) -> Supply:
+    """Manifests where a directory is given, else an API server; what is not used is not loaded."""
+    tenants = AgentTenants(settings.config, LastGood(settings.run_dir))
+    if settings.manifests is not None:
+        from enforcer.sources.manifests import ManifestSupply
+
+        return ManifestSupply(settings.manifests, tenants)
+    from enforcer.sources.api import ApiSupply
+
+    return ApiSupply(_client(settings), settings.node, tenants, settings.system_namespace)
+
+
+def _notices(settings: Settings, board: Board) -> Callable[[threading.Event], None]:
+    """Tells the API server what found no room, until told to stop."""
+    from enforcer.agent.notices import Notices
+
+    return Notices(board, _client(settings), settings.node).run
+
+
+def _client(settings: Settings) -> Client:
+    from generators.kube.client import Client
+
+    kubeconfig = str(settings.kubeconfig) if settings.kubeconfig is not None else None
+    return Client.connect(kubeconfig, user_agent="ringfence-enforcer")

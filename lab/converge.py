@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from enforcer.answers import control
+from enforcer.sources.manifests import manifests_digest
 from lab import netns, network
 from lab.created import Ledger, write_atomically
 from lab.lifecycle import ENFORCER, start_processes
@@ -101,7 +102,7 @@ def _enforce(ledger: Ledger, data: bytes, config_digest: str | None) -> None:
     write_atomically(places.manifests / MANIFEST_FILE, data)
     request = {
         "command": "wait",
-        "manifests": control.manifests_digest({MANIFEST_FILE: data}),
+        "manifests": manifests_digest({MANIFEST_FILE: data}),
         "config": config_digest,
         "timeout": IN_FORCE_SECONDS,
     }

@@ -25,14 +25,15 @@ from tempfile import TemporaryDirectory
 import orjson
 
 from bench.parts.replay import Replayed
-from enforcer.agent.attachments import Attachment, Attachments
+from enforcer.agent.attachments import Attachments
 from enforcer.agent.collector import Collector
 from enforcer.agent.loop import Agent, Parts, Settings, exclusive
 from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.datapath import attach, loader
-from enforcer.datapath.maps import Change, Maps, Table
-from enforcer.policy.tables import AddressEntry
+from enforcer.datapath.maps import Maps
+from enforcer.policy.changes import Attachment
+from enforcer.policy.tables import AddressEntry, Change, Table
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.tenants import AgentTenants
 from generators.kube.documents import Document

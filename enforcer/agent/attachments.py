@@ -19,9 +19,10 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from enforcer.policy.changes import Attachment
 from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
@@ -31,25 +32,6 @@ SIOCGIFHWADDR = 0x8927
 
 Device = Callable[[int], str | None]
 """What an ifindex is now, so that a number that was used again is noticed; None: nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """One sandbox (`container`) of a pod behind the host-side interface `ifindex`."""
-
-    container: str
-    namespace: str
-    pod: str
-    uid: str
-    """Empty where the runtime does not tell it."""
-    ifindex: int
-    ips: tuple[str, ...]
-    """As in a pod's status: canonical, without prefix length."""
-
-    @property
-    def key(self) -> str:
-        """`namespace/pod`, as in `Pod.key`."""
-        return f"{self.namespace}/{self.pod}"
 
 
 class Attachments:

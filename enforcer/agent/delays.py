@@ -7,6 +7,7 @@ prometheus_client, so that the loop works without it and nothing is registered g
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
@@ -90,3 +91,19 @@ class Tally:
         """All of it."""
         with self._lock:
             return dict(sorted(self._done.items()))
+
+
+class Bootstrap:
+    """How long the agent's start took, part by part; counts from when it is made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._scopes: dict[str, float] = {}
+
+    def reached(self, scope: str) -> None:
+        """This part is done; later calls for the same part change nothing."""
+        self._scopes.setdefault(scope, time.monotonic() - self._began)
+
+    def read(self) -> Mapping[str, float]:
+        """Seconds from the beginning, by part."""
+        return dict(sorted(self._scopes.items()))

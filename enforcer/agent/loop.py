@@ -40,7 +40,7 @@ from enforcer.compiler.compile import Compiler
 from enforcer.compiler.views import Computed, Live
 from enforcer.datapath import attach, loader
 from enforcer.datapath.connections import IDLE_TCP
-from enforcer.datapath.maps import CAPACITY, Maps, Table
+from enforcer.datapath.maps import Maps
 from enforcer.datapath.programs import Programs, is_up
 from enforcer.policy.changes import (
     ArrivalChange,
@@ -56,6 +56,7 @@ from enforcer.policy.changes import (
 from enforcer.policy.identity import Registry
 from enforcer.policy.numbers import Numbers
 from enforcer.policy.start import StartMode
+from enforcer.policy.tables import CAPACITY, Table
 from enforcer.sources.supply import Supply, Taken
 from generators.errors import Refused, RingfenceError
 from generators.isolation.record import RECORD_NAMESPACE

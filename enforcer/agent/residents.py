@@ -19,9 +19,14 @@ from functools import cache
 from pathlib import Path
 
 from enforcer.agent import sandboxes
-from enforcer.agent.attachments import Attachment
 from enforcer.datapath.links import Link, is_of_pod, locate, looks_like_pod, netlink
-from enforcer.policy.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
+from enforcer.policy.changes import (
+    ArrivalChange,
+    Attachment,
+    InputChange,
+    InterfaceChange,
+    PodChange,
+)
 from enforcer.policy.endpoints import INTERFACE_ANNOTATION, is_local
 from generators.objects import Pod
 

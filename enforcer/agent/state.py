@@ -16,37 +16,11 @@ from dataclasses import dataclass, field
 from enforcer.agent.delays import Delays, Tally
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import Tables
+from enforcer.sources.supply import Source
 from enforcer.writes.budgets import Refusal, Usage
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod
 from generators.tenants.model import Mode, TenantConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """How one input of the agent is doing."""
-
-    kind: str
-    """`pods`, `networkpolicies`, ... as the API names them; `manifests`, `config` for files."""
-    synced: bool = False
-    """It has been read completely once."""
-    connected: bool = False
-    """Changes arrive at once; False while the API server is away."""
-    forbidden: bool = False
-    """The API server refuses to tell: what is known is getting old."""
-    objects: int = 0
-    last_event: float | None = None
-    """When it last said anything, by `time.monotonic`."""
-    events: Mapping[str, int] = field(default_factory=dict)
-    """Changes taken in since the start: by `update` and `delete`."""
-    relists: Mapping[str, int] = field(default_factory=dict)
-    """How often everything was read anew, by reason."""
-    failures: Mapping[str, int] = field(default_factory=dict)
-    """Attempts that failed, by kind of error."""
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Objects that make no sense, with the reason; a closed stand-in holds in their place, and for
-    files what was read before.
-    """
 
 
 @dataclass(frozen=True, slots=True)

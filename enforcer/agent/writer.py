@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from enforcer.agent.delays import Tally, Work
 from enforcer.agent.state import Audit
 from enforcer.compiler.compile import Compiler
-from enforcer.datapath.maps import Change, MapOverflow, Table
 from enforcer.policy.groups import EMPTY
-from enforcer.policy.tables import SERVICE_BACKENDS, Tables
+from enforcer.policy.tables import SERVICE_BACKENDS, Change, MapOverflow, Table, Tables
 from enforcer.writes.pending import Ledger
 from generators.errors import RingfenceError
 from generators.reachability.services import ServiceKey

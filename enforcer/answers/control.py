@@ -13,7 +13,6 @@ ordinary success.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -45,15 +44,6 @@ class AgentAway(MachineLacks):
             f"no agent answers on {path} ({error.strerror or error})",
             "start `ringfence enforcer run`, or name its directory with --run-dir",
         )
-
-
-def manifests_digest(files: Mapping[str, bytes]) -> str:
-    """SHA-256 in hex over names (below the directory) and contents of manifests, in name order."""
-    digest = hashlib.sha256()
-    for name, data in sorted(files.items()):
-        digest.update(f"{name}\0{len(data)}\0".encode())
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def ask(run_dir: Path, request: Request) -> Answer:

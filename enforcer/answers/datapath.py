@@ -17,9 +17,9 @@ from enforcer.answers.identities import Identities
 from enforcer.answers.request import Json, endpoint_of
 from enforcer.datapath.connections import Connection, ConnectionFlag
 from enforcer.datapath.flows import reason_of
-from enforcer.datapath.maps import Change, Maps, Statistic, contents, diff
+from enforcer.datapath.maps import Maps, Statistic, contents, diff
 from enforcer.observe.shape import PROTOCOLS
-from enforcer.policy.tables import PEER_ANY, PORT_ANY, PROTO_ANY, Dir, EndpointFlag, Tables
+from enforcer.policy.tables import PEER_ANY, PORT_ANY, PROTO_ANY, Change, Dir, EndpointFlag, Tables
 
 PART = 1000
 """So many connections are in one part of an answer."""

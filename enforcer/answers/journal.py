@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from enforcer.agent.bootstrap import Bootstrap
+from enforcer.agent.delays import Bootstrap
 from enforcer.agent.state import Board, State
 from enforcer.answers.request import Json
 from enforcer.observe.shape import timestamp

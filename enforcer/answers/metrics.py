@@ -20,18 +20,17 @@ from prometheus_client.core import (
     Metric,
 )
 
-from enforcer.agent.bootstrap import Bootstrap
-from enforcer.agent.delays import BOUNDS, Histogram
+from enforcer.agent.delays import BOUNDS, Bootstrap, Histogram
 from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.answers.endpoints import ISOLATED
 from enforcer.answers.status import entries
 from enforcer.datapath.flows import DropReason, reason_of
-from enforcer.datapath.maps import Collected, Lost, Table
+from enforcer.datapath.maps import Collected, Lost
 from enforcer.observe.feed import Feed, FlowKind
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import PROTOCOLS, RESERVED
-from enforcer.policy.tables import Dir, EndpointEntry, EndpointFlag
+from enforcer.policy.tables import Dir, EndpointEntry, EndpointFlag, Table
 from generators.reachability.verdicts import Verdict
 
 PREFIX = "ringfence"

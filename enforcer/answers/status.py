@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterable, Mapping
 
 from enforcer.agent.loop import Settings
-from enforcer.agent.state import Source, State
+from enforcer.agent.state import State
 from enforcer.answers.endpoints import adopting, not_enforced
 from enforcer.answers.request import Json
-from enforcer.datapath.maps import Maps, Table
+from enforcer.datapath.maps import Maps
 from enforcer.observe.feed import Feed
-from enforcer.policy.tables import Tables
+from enforcer.policy.tables import Table, Tables
+from enforcer.sources.supply import Source
 from enforcer.writes.budgets import Usage
 
 FILES = ("config", "manifests")

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.agent.attachments import Attachment, Attachments
+from enforcer.agent.attachments import Attachments
 from enforcer.agent.state import Board, State
 from enforcer.cni.call import Call, CallRefused, Code, Command, Sandbox, nothing, previous
 from enforcer.datapath import attach, links
 from enforcer.datapath.kernel import KernelError
+from enforcer.policy.changes import Attachment
 from enforcer.policy.start import StartMode
 from generators.errors import RingfenceError
 from generators.process.logs import event

@@ -21,7 +21,6 @@ from enforcer.compiler.homes import Moved, Tenancy
 from enforcer.compiler.placement import Known, Placement
 from enforcer.compiler.trials import Trials
 from enforcer.compiler.views import ExactEntries, InForce, Live, Nested, RangeEntries
-from enforcer.datapath.maps import CAPACITY, Change, Table
 from enforcer.policy.changes import (
     ArrivalChange,
     BlocksChange,
@@ -47,7 +46,7 @@ from enforcer.policy.prefixes import Tries
 from enforcer.policy.rulebook import Groups, Rulebook
 from enforcer.policy.services import Calls, Serving
 from enforcer.policy.start import StartMode
-from enforcer.policy.tables import Tables
+from enforcer.policy.tables import CAPACITY, Change, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition
 from enforcer.writes.budgets import Usage
 from enforcer.writes.pending import Ledger

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from enforcer.datapath import bytecode, kernel, upgrade
-from enforcer.datapath.maps import CAPACITY, Table, map_sizes
+from enforcer.datapath.maps import map_sizes
+from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import MachineLacks, RingfenceError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -20,18 +19,24 @@ from enforcer.datapath import kernel, layout
 from enforcer.datapath.connections import IDLE_TCP, NANOSECONDS, Connection, has_ended, unpack
 from enforcer.datapath.proof import slot
 from enforcer.policy.tables import (
+    CAPACITY,
     AddressEntry,
+    Change,
     CidrEntry,
     CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
+    Key,
+    MapOverflow,
     PolicyKey,
     RangeKey,
+    Table,
     Tables,
+    Value,
 )
 from generators.errors import Refused
-from generators.reachability.services import Backend, ServiceKey
+from generators.reachability.services import ServiceKey
 
 GRACE_NANOSECONDS = 30 * 1_000_000_000
 LOST_COUNTERS = 3
@@ -39,26 +44,6 @@ TUNNELS, TUNNEL_WORDS = "tunnel_map", 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Table(StrEnum):
-    """The maps that user space fills; the value is the name of the pin."""
-
-    POLICY = "pol_map"
-    RANGES = "rng_map"
-    CIDRS = "cidr_map"
-    SERVICES = "svc_map"
-    ADDRESSES = "addr_map"
-    ENDPOINTS = "ep_map"
-
-
-CAPACITY: Mapping[Table, int] = {
-    Table.POLICY: 131_072,
-    Table.RANGES: 32_768,
-    Table.CIDRS: 131_072,
-    Table.SERVICES: 32_768,
-    Table.ADDRESSES: 131_072,
-    Table.ENDPOINTS: 1_024,
-}
-"""As in bpf/lib/maps.h; a test compares them with the loaded maps."""
 SIZES = (64, 1 << 22)
 """The smallest and the largest map that can be asked for."""
 UNLIMITED: Mapping[Table, int] = dict.fromkeys(Table, sys.maxsize)
@@ -79,19 +64,6 @@ def map_sizes(given: Iterable[str]) -> Mapping[Table, int]:
             )
         sizes[Table(name)] = int(number)
     return sizes
-
-
-Key = int | str | CidrKey | PolicyKey | RangeKey | ServiceKey
-Value = int | EndpointEntry | AddressEntry | CidrEntry | tuple[Backend, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One write to a map; `value` None deletes the key."""
-
-    table: Table
-    key: Key
-    value: Value | None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -129,20 +101,6 @@ class Collected:
 
     alive: int = 0
     deleted: int = 0
-
-
-class MapOverflow(Refused):
-    """A map cannot hold what is wanted; nothing was written, the last good state stays in force."""
-
-    def __init__(self, table: Table, needed: int, limit: int) -> None:
-        self.table = table
-        self.needed = needed
-        self.limit = limit
-        super().__init__(
-            f"map {table.value} ({table.name.lower()}) would need {needed} entries and "
-            f"holds {limit}; nobody's policy is to blame: start the agent with "
-            f"--map-size {table.value}=NUMBER"
-        )
 
 
 def contents(tables: Tables) -> dict[Table, dict[Key, Value]]:

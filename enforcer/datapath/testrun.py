@@ -21,9 +21,17 @@ from secrets import token_hex
 from enforcer.datapath import kernel, loader
 from enforcer.datapath.engine import Judge, answer
 from enforcer.datapath.flows import DropReason, FlowReader, FlowRecord
-from enforcer.datapath.maps import Change, MapOverflow, Maps, Table, diff, refuse_overflow
+from enforcer.datapath.maps import Maps, diff, refuse_overflow
 from enforcer.policy.interpret import Packet
-from enforcer.policy.tables import IDENTITY_HOST, Dir, EndpointEntry, Tables
+from enforcer.policy.tables import (
+    IDENTITY_HOST,
+    Change,
+    Dir,
+    EndpointEntry,
+    MapOverflow,
+    Table,
+    Tables,
+)
 from generators.cluster import Cluster
 from generators.errors import RingfenceError
 from generators.reachability.protocols import TUNNEL_PORTS

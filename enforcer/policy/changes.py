@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from enforcer.agent.attachments import Attachment
 from generators.cluster import Cluster
 from generators.objects import (
     BlockList,
@@ -24,6 +23,25 @@ from generators.objects import (
 from generators.tenants.model import TenantConfig
 
 V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One sandbox (`container`) of a pod behind the host-side interface `ifindex`."""
+
+    container: str
+    namespace: str
+    pod: str
+    uid: str
+    """Empty where the runtime does not tell it."""
+    ifindex: int
+    ips: tuple[str, ...]
+    """As in a pod's status: canonical, without prefix length."""
+
+    @property
+    def key(self) -> str:
+        """`namespace/pod`, as in `Pod.key`."""
+        return f"{self.namespace}/{self.pod}"
 
 
 @dataclass(frozen=True, slots=True)

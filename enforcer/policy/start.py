@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from enforcer.agent.attachments import Attachment
+from enforcer.policy.changes import Attachment
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 
 NONE = EndpointFlag(0)

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
+from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
+from generators.errors import Refused
 from generators.reachability.services import Backend, ServiceKey
 
 PEER_ANY = 0
@@ -181,3 +182,54 @@ class Tables:
     """Wall group -> the rule that a denial names, `tenant/NAME#wall`."""
     tenants: Mapping[int, str] = field(default_factory=dict)
     """Tenant id -> name."""
+
+
+class Table(StrEnum):
+    """The maps that user space fills; the value is the name of the pin."""
+
+    POLICY = "pol_map"
+    RANGES = "rng_map"
+    CIDRS = "cidr_map"
+    SERVICES = "svc_map"
+    ADDRESSES = "addr_map"
+    ENDPOINTS = "ep_map"
+
+
+CAPACITY: Mapping[Table, int] = {
+    Table.POLICY: 131_072,
+    Table.RANGES: 32_768,
+    Table.CIDRS: 131_072,
+    Table.SERVICES: 32_768,
+    Table.ADDRESSES: 131_072,
+    Table.ENDPOINTS: 1_024,
+}
+"""As in bpf/lib/maps.h; a test compares them with the loaded maps."""
+
+
+Key = int | str | CidrKey | PolicyKey | RangeKey | ServiceKey
+
+
+Value = int | EndpointEntry | AddressEntry | CidrEntry | tuple[Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write to a map; `value` None deletes the key."""
+
+    table: Table
+    key: Key
+    value: Value | None
+
+
+class MapOverflow(Refused):
+    """A map cannot hold what is wanted; nothing was written, the last good state stays in force."""
+
+    def __init__(self, table: Table, needed: int, limit: int) -> None:
+        self.table = table
+        self.needed = needed
+        self.limit = limit
+        super().__init__(
+            f"map {table.value} ({table.name.lower()}) would need {needed} entries and "
+            f"holds {limit}; nobody's policy is to blame: start the agent with "
+            f"--map-size {table.value}=NUMBER"
+        )

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from enforcer.agent.state import Source
 from enforcer.policy.changes import (
     ConfigChange,
     InputChange,
@@ -30,7 +29,7 @@ from enforcer.policy.changes import (
 )
 from enforcer.sources.readers import PodReader, Problems, Reader
 from enforcer.sources.record import Record, nobody_is_kept_apart
-from enforcer.sources.supply import Health, Seen, Taken
+from enforcer.sources.supply import Health, Seen, Source, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import pod_ranges
 from generators.isolation.record import is_shard_name

@@ -14,11 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.agent.state import Source
-from enforcer.answers.control import manifests_digest
 from enforcer.policy.changes import NOTHING, InputChange, Inputs, between
 from enforcer.sources.inotify import FolderWatch
-from enforcer.sources.supply import Health, Seen, Taken
+from enforcer.sources.supply import Health, Seen, Source, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
 from generators.errors import InputError, Problem, RingfenceError
@@ -33,6 +31,15 @@ ATTEMPTS = 5
 
 Stamp = tuple[str, int, int, int]
 """Path, inode, size and time of change: enough to see a file replaced by rename."""
+
+
+def manifests_digest(files: Mapping[str, bytes]) -> str:
+    """SHA-256 in hex over names (below the directory) and contents of manifests, in name order."""
+    digest = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        digest.update(f"{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from enforcer.agent.state import Source
+from enforcer.sources.supply import Source
 from generators.tenants.last_good import LastGood
 from generators.tenants.model import TenantConfig
 from generators.tenants.watched import WatchedTenants

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 
-from enforcer.datapath.maps import Table
+from enforcer.policy.tables import Table
 from generators.objects import Direction, NetworkPolicy
 from generators.tenants.model import TenantConfig
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from enforcer.datapath.maps import CAPACITY, Change, MapOverflow, Table
 from enforcer.policy.groups import EMPTY
 from enforcer.policy.tables import (
+    CAPACITY,
     AddressEntry,
+    Change,
     CidrEntry,
     CidrKey,
     EndpointEntry,
+    MapOverflow,
     PolicyKey,
     RangeKey,
+    Table,
 )
 from enforcer.writes.pending import Ledger
 from generators.reachability.services import ServiceKey

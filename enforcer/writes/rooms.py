@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from enforcer.datapath.maps import Table
+from enforcer.policy.tables import Table
 from enforcer.writes.budgets import Shares, Usage
 from generators.reachability.services import ServiceKey
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from enforcer.datapath.maps import Change, Table
 from enforcer.policy.groups import Bucket
-from enforcer.policy.tables import EndpointFlag
+from enforcer.policy.tables import Change, EndpointFlag, Table
 from enforcer.writes.pending import Ledger, Place
 from enforcer.writes.transition import closing, opening, switched
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from enforcer.datapath.maps import Change, Table
 from enforcer.policy.blocks import Net
 from enforcer.policy.groups import EMPTY, Bucket
 from enforcer.policy.tables import (
@@ -31,11 +30,13 @@ from enforcer.policy.tables import (
     SERVICE_BACKENDS,
     AddressEntry,
     AddressFlag,
+    Change,
     CidrEntry,
     CidrFlag,
     CidrKey,
     Dir,
     EndpointEntry,
+    Table,
 )
 from enforcer.writes.pending import Ledger, Place
 from generators.reachability.services import Backend, ServiceKey

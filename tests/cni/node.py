@@ -18,10 +18,11 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
-from enforcer.agent.attachments import Attachment, Attachments
+from enforcer.agent.attachments import Attachments
 from enforcer.answers import control
 from enforcer.cni import install
 from enforcer.datapath import attach
+from enforcer.policy.changes import Attachment
 from generators.isolation.record import RecordEntry, record_documents
 from lab import netns, network
 from lab.names import NETNS_ROOT, Wire

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.answers import control
 from enforcer.cni import conflist
 from enforcer.datapath import attach, loader
+from enforcer.sources.manifests import manifests_digest
 from lab import netns
 from lab.names import NETNS_ROOT
 from tests.cni.node import CONFLIST, Node, deny_ingress, pod, reaches, started
@@ -80,7 +80,7 @@ def test_a_new_sandbox_starts_while_the_status_has_the_addresses_of_the_old_one(
         assert node.add(key, wire, uid=uid).code == 0
     node.write("moved.json", pod("t1/moved", uid="u", ips=old.addresses), pod("t1/near"))
     files = {path.name: path.read_bytes() for path in node.manifests.iterdir()}
-    eventually(lambda: node.status()["manifests"] == control.manifests_digest(files))
+    eventually(lambda: node.status()["manifests"] == manifests_digest(files))
     assert node.delete("t1/moved", old).code == 0
     added = node.add("t1/moved", new, uid="u", seconds=5)
     assert (added.code, added.json) == (0, node.previous(new)), node.log
@@ -90,7 +90,7 @@ def test_a_new_sandbox_starts_while_the_status_has_the_addresses_of_the_old_one(
 def test_a_pod_whose_sandbox_is_not_made_is_nothing_that_is_not_enforced(node: Node) -> None:
     node.write("pending.json", pod("t1/pending"))
     files = {path.name: path.read_bytes() for path in node.manifests.iterdir()}
-    eventually(lambda: node.status()["manifests"] == control.manifests_digest(files))
+    eventually(lambda: node.status()["manifests"] == manifests_digest(files))
     status = node.status()
     assert "t1/pending" not in str((status["notEnforced"], status["problems"]))
     wire = node.sandbox()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.agent.attachments import FILE, Attachment, Attachments
+from enforcer.agent.attachments import FILE, Attachments
+from enforcer.policy.changes import Attachment
 
 DEVICES = {2: "veth2 aa", 3: "veth3 bb", 4: "veth4 cc"}
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from enforcer.agent.attachments import Attachment
 from enforcer.agent.state import Board, State
 from enforcer.cni import namespaces
 from enforcer.cni.call import Call, CallRefused, Command, Sandbox, parse
 from enforcer.cni.namespaces import Start, Strictness
 from enforcer.compiler.compile import Compiler
-from enforcer.policy.changes import Inputs
+from enforcer.policy.changes import Attachment, Inputs
 from enforcer.policy.start import Ground, StartMode, provisional
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from generators.cluster import Cluster

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.datapath.maps import CAPACITY, SIZES, Table, map_sizes
+from enforcer.datapath.maps import SIZES, map_sizes
+from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import Refused
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"

@@ -15,6 +15,7 @@ from secrets import token_hex
 
 from enforcer.answers import control
 from enforcer.datapath import attach
+from enforcer.sources.manifests import manifests_digest
 from lab import netns, network
 from lab.names import PodNetwork, Wire
 from tests.testbed.waiting import ended, eventually, kill, patience
@@ -107,7 +108,7 @@ class Node:
 
     def digest(self) -> str:
         files = {p.name: p.read_bytes() for p in self.manifests.iterdir()}
-        return control.manifests_digest(files)
+        return manifests_digest(files)
 
     def wait(
         self, digest: str, process: subprocess.Popen[bytes], config: str | None = None

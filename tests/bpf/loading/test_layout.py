@@ -11,9 +11,10 @@ from enum import IntFlag
 
 import pytest
 
-from enforcer.datapath import flows, layout, loader, maps
+from enforcer.datapath import flows, layout, loader
 from enforcer.datapath.connections import TIMEOUTS, ConnectionFlag
 from enforcer.policy.tables import (
+    CAPACITY,
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
     IDENTITY_UNKNOWN,
@@ -94,7 +95,7 @@ def test_every_field_of_c_has_its_mirror_at_the_same_offset() -> None:
 
 @pytest.mark.bpf
 def test_capacities_are_those_of_the_loaded_maps(veth: Veth) -> None:
-    assert veth.maps.capacity() == maps.CAPACITY
+    assert veth.maps.capacity() == CAPACITY
 
 
 def test_every_reason_of_c_has_its_name_in_python() -> None:

@@ -12,7 +12,8 @@ from secrets import token_hex
 import pytest
 
 from enforcer.datapath import attach, kernel, loader
-from enforcer.datapath.maps import CAPACITY, Maps, Table
+from enforcer.datapath.maps import Maps
+from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import MachineLacks
 from tests.bpf.veth import ISOLATED, PEER, POD, Veth, ip, tcp
 

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from enforcer.agent import backlog
 from enforcer.agent.backlog import Backlog
 from enforcer.compiler.compile import compile_tables
-from enforcer.datapath.maps import Table
 from enforcer.policy import prefixes
 from enforcer.policy.changes import NOTHING, BlocksChange, InputChange, PolicyChange, between
-from enforcer.policy.tables import Tables
+from enforcer.policy.tables import Table, Tables
 from generators.cluster import Cluster
 from generators.objects import IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
 from tests.enforcer.clusters import EXTERNALS, clusters, policies

@@ -22,8 +22,7 @@ from bench.parts.node_process import (
 )
 from bench.parts.replay import Replayed
 from enforcer.datapath import attach
-from enforcer.datapath.maps import Change, Table
-from enforcer.policy.tables import AddressEntry
+from enforcer.policy.tables import AddressEntry, Change, Table
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from lab import netns
 from tests.testbed.waiting import eventually

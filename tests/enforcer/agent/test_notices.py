@@ -9,7 +9,7 @@ import pytest
 
 from enforcer.agent.notices import MOST, PERIOD_SECONDS, REASON, Notices
 from enforcer.agent.state import Board, State
-from enforcer.datapath.maps import Table
+from enforcer.policy.tables import Table
 from enforcer.writes.budgets import Refusal
 from generators.errors import RingfenceError
 from generators.kube.client import Client, DryRun

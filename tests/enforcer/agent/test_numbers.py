@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from enforcer.compiler.compile import Compiler
-from enforcer.datapath.maps import CAPACITY, Table
 from enforcer.policy.changes import Inputs
 from enforcer.policy.identity import Registry
 from enforcer.policy.numbers import FILE, Numbers
+from enforcer.policy.tables import CAPACITY, Table
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Peer, Pod, PolicyPort, Rule
 from generators.selectors import labels_selector

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from enforcer.agent.attachments import Attachment
 from enforcer.agent.remembered import LATELY, Lately
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.changes import (
     ArrivalChange,
+    Attachment,
     ConfigChange,
     InputChange,
     InterfaceChange,

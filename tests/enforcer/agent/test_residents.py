@@ -6,9 +6,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from enforcer.agent.attachments import Attachment
 from enforcer.agent.residents import Links, Residents
-from enforcer.policy.changes import ArrivalChange, InputChange, InterfaceChange, PodChange
+from enforcer.policy.changes import (
+    ArrivalChange,
+    Attachment,
+    InputChange,
+    InterfaceChange,
+    PodChange,
+)
 from generators.objects import Pod
 
 NODE = "here"

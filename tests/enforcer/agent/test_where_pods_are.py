@@ -10,9 +10,8 @@ from secrets import token_hex
 import pytest
 
 from enforcer.agent import residents
-from enforcer.agent.attachments import Attachment
 from enforcer.agent.residents import Links, Residents
-from enforcer.policy.changes import InputChange, InterfaceChange, PodChange
+from enforcer.policy.changes import Attachment, InputChange, InterfaceChange, PodChange
 from enforcer.sources.readers import PodReader, Problems
 from generators.objects import Pod
 from lab import netns

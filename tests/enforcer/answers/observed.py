@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
-from enforcer.agent.bootstrap import Bootstrap
-from enforcer.agent.delays import Work
-from enforcer.agent.state import Board, Source, State
+from enforcer.agent.delays import Bootstrap, Work
+from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.answers.metrics import AgentCollector, Observed
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason
-from enforcer.datapath.maps import CAPACITY, Collected, Lost, Statistic, Table
+from enforcer.datapath.maps import Collected, Lost, Statistic
 from enforcer.observe.feed import Feed
-from enforcer.policy.tables import Dir, EndpointEntry, EndpointFlag, Tables
+from enforcer.policy.tables import CAPACITY, Dir, EndpointEntry, EndpointFlag, Table, Tables
+from enforcer.sources.supply import Source
 from enforcer.writes.budgets import Refusal, Usage
 from generators.objects import Direction, Pod
 from generators.reachability.verdicts import Verdict

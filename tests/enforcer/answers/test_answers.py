@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from enforcer.answers import control
-from enforcer.datapath.maps import Change, Maps, Table
+from enforcer.datapath.maps import Maps
+from enforcer.policy.tables import Change, Table
 from tests.enforcer.answers.conftest import (
     GREEN_LINE,
     RED_LINE,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.answers import control
+from enforcer.sources.manifests import manifests_digest
 
 
 def respond(request: control.Request) -> Iterable[control.Line]:
@@ -61,4 +62,4 @@ def test_without_an_agent_the_error_says_what_to_start(tmp_path: Path) -> None:
 
 
 def test_a_digest_tells_names_from_contents() -> None:
-    assert control.manifests_digest({"a": b"b"}) != control.manifests_digest({"ab": b""})
+    assert manifests_digest({"a": b"b"}) != manifests_digest({"ab": b""})

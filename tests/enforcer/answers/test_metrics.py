@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from enforcer.agent.bootstrap import Bootstrap
+from enforcer.agent.delays import Bootstrap
 from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.answers.metrics import AgentCollector, Observed

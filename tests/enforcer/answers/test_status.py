@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.agent.state import Audit, Source, State
+from enforcer.agent.state import Audit, State
 from enforcer.answers.status import problems, unready
 from enforcer.commands.show import healthy, status_text
+from enforcer.sources.supply import Source
 
 GOOD = Source("pods", synced=True, connected=True)
 

@@ -9,7 +9,6 @@ import pytest
 
 from enforcer.compiler.compile import Compiler, compile_tables
 from enforcer.compiler.placement import KEEP_ANNOTATION
-from enforcer.datapath.maps import Change, Table
 from enforcer.policy.changes import (
     Inputs,
     InterfaceChange,
@@ -25,10 +24,12 @@ from enforcer.policy.tables import (
     PEER_TENANT,
     SERVICE_BACKENDS,
     AddressFlag,
+    Change,
     CidrFlag,
     CidrKey,
     Dir,
     EndpointFlag,
+    Table,
     Tables,
 )
 from generators.cluster import Cluster

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from enforcer.compiler.compile import Compiler, compile_tables
 from enforcer.datapath.engine import answer
-from enforcer.datapath.maps import Change, Table
 from enforcer.policy.changes import Inputs
 from enforcer.policy.endpoints import is_local
 from enforcer.policy.identity import Registry
@@ -26,8 +25,10 @@ from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
     PEER_TENANT,
+    Change,
     Dir,
     EndpointEntry,
+    Table,
     Tables,
 )
 from generators.cluster import Cluster

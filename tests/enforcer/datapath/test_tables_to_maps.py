@@ -7,19 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.datapath import layout
-from enforcer.datapath.maps import CAPACITY, Change, MapOverflow, Table, diff, refuse_overflow
+from enforcer.datapath.maps import diff, refuse_overflow
 from enforcer.policy.identity import TENANT_IDS
 from enforcer.policy.tables import (
+    CAPACITY,
     SERVICE_BACKENDS,
     AddressEntry,
+    Change,
     CidrEntry,
     CidrFlag,
     CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
+    MapOverflow,
     PolicyKey,
     RangeKey,
+    Table,
     Tables,
 )
 from generators.reachability.services import Backend, ServiceKey

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 
 from enforcer.datapath import engine, loader, testrun
-from enforcer.datapath.maps import CAPACITY, MapOverflow, Table
+from enforcer.policy.tables import CAPACITY, MapOverflow, Table
 from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod, PolicyPort, Rule

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from enforcer.compiler.compile import Compiler, compile_tables
-from enforcer.datapath.maps import CAPACITY, Change, MapOverflow, Table, refuse_overflow
+from enforcer.datapath.maps import refuse_overflow
 from enforcer.policy.changes import Inputs, NamespaceChange, PodChange, PolicyChange, RecordChange
-from enforcer.policy.tables import EndpointFlag, PolicyKey
+from enforcer.policy.tables import CAPACITY, Change, EndpointFlag, MapOverflow, PolicyKey, Table
 from enforcer.writes import tight
 from enforcer.writes.capacity import peaks
 from generators.cluster import Cluster

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from enforcer.compiler.compile import Compiler, compile_tables
-from enforcer.datapath.maps import CAPACITY, UNLIMITED, MapOverflow, Table
+from enforcer.datapath.maps import UNLIMITED
 from enforcer.policy.changes import Inputs
 from enforcer.policy.interpret import judge
 from enforcer.policy.rulebook import NOWHERE, closed
-from enforcer.policy.tables import EndpointFlag, Tables
+from enforcer.policy.tables import CAPACITY, EndpointFlag, MapOverflow, Table, Tables
 from generators.cluster import Cluster
 from generators.objects import (
     Direction,
