@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from urllib.request import urlopen
 
+import yaml
+
 from generators.isolation.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
 from generators.kube.client import Client, PatchKind, Scope
 from generators.kube.documents import Document, key_of, mapping, strings, text
@@ -30,6 +32,7 @@ from generators.kube.resources import (
     NAMESPACES,
     NETWORK_POLICIES,
     SERVICE_ACCOUNTS,
+    Resource,
 )
 from tests.controller.balancer import Balancer
 from tests.testbed.plane import ControlPlane
@@ -191,8 +194,8 @@ class Cluster:
         self.service = ""
         """`NAMESPACE/NAME:PORT` where the API server finds the webhook by its Service."""
         (self.webhook_port,) = free_ports(1)
-        plane.kubectl("create", "namespace", SYSTEM)
-        plane.kubectl("apply", "-f", "-", stdin=rules() + USERS)
+        for document in yaml.safe_load_all(rules() + USERS):
+            self.admin.apply(_resource_of(document), document, manager="test")
         self.kubeconfig = plane.service_account_kubeconfig(SYSTEM, "ringfence-controller")
 
     # --- processes ------------------------------------------------------------------------------
@@ -346,6 +349,13 @@ class Cluster:
         patch: Document = {"metadata": {"labels": {key: value}}}
         client = by or self.admin
         client.patch(NAMESPACES, name, "", patch, kind=PatchKind.MERGE, manager="test")
+
+
+def _resource_of(document: Document) -> Resource:
+    """Of the kinds in `controller rules`, whose plurals are regular."""
+    kind, named = text(document, "kind"), mapping(document, "metadata")
+    group, _, version = text(document, "apiVersion").rpartition("/")
+    return Resource(group, version, f"{kind.lower()}s", kind, namespaced="namespace" in named)
 
 
 @contextlib.contextmanager

@@ -17,13 +17,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
+from generators.kube.client import Client, DryRun
+from generators.kube.documents import Document
+from generators.kube.errors import KubeError
+from generators.kube.resources import NAMESPACES
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually
 
 Keys = Mapping[str, str]
 """Key -> value, both in base64, as etcd's JSON has them."""
 FIRST, LAST = "/registry/", "/registry0"
-NAMESPACES = "/registry/namespaces/"
+SPACES = "/registry/namespaces/"
 KINDS = "/registry/apiextensions.k8s.io/"
 ITS_OWN = re.compile(
     "/registry/(leases/kube-|masterleases/|peerserverleases/|clusterroles/(admin|edit|view)$"
@@ -33,12 +37,10 @@ ITS_OWN = re.compile(
 MOST_AT_ONCE = 100
 SETTLED_SECONDS = 0.3
 CLEAN_LOOKS, MOST_LOOKS = 3, 50
-PROBE = """\
-apiVersion: v1
-kind: Namespace
-metadata: {name: nobody-looks-at-this-test01, labels: {client: nobody}}
-"""
-"""What admission of ours would refuse."""
+PROBE: Document = {
+    "metadata": {"name": "nobody-looks-at-this-test01", "labels": {"client": "nobody"}}
+}
+"""A namespace that admission of ours would refuse."""
 
 
 class Planes:
@@ -91,7 +93,7 @@ def _made_new(plane: ControlPlane, first: Keys) -> bool:
         if any(_plain(key).startswith(KINDS) for key in added):
             return False
         # The controller-manager makes objects in every namespace it knows, so these go first.
-        spaces = {key for key in added if _plain(key).startswith(NAMESPACES)}
+        spaces = {key for key in added if _plain(key).startswith(SPACES)}
         changed = [key for key in first if held.get(key) != first[key]]
         _write(plane, [{"requestDeleteRange": {"key": key}} for key in spaces or added])
         _write(plane, [{"requestPut": {"key": key, "value": first[key]}} for key in changed])
@@ -102,7 +104,10 @@ def _made_new(plane: ControlPlane, first: Keys) -> bool:
 
 
 def _takes_everything(plane: ControlPlane) -> bool:
-    return plane.try_kubectl("create", "--dry-run=server", "-f", "-", stdin=PROBE).returncode == 0
+    with Client.connect(str(plane.kubeconfig())) as admin, contextlib.suppress(KubeError):
+        admin.create(NAMESPACES, PROBE, manager="test", dry_run=DryRun.ALL)
+        return True
+    return False
 
 
 def _held(plane: ControlPlane) -> Keys:

@@ -13,7 +13,7 @@ QUICK = Timing(backoff=Backoff(first=0.05, longest=0.2), short=0.0)
 """Faults are made on purpose here: no need to wait half a minute for the next attempt."""
 
 
-class Cluster:
+class Marked:
     """ConfigMaps that belong to one test, and a reflector that follows them."""
 
     def __init__(self, admin: Client, mark: str) -> None:

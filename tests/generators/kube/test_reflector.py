@@ -15,7 +15,7 @@ import pytest
 
 from generators.kube.client import Client
 from generators.kube.config import ServiceAccount, Source
-from tests.generators.kube.following import QUICK, Cluster
+from tests.generators.kube.following import QUICK, Marked
 from tests.generators.kube.proxy import FaultProxy, refusal
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually, patience
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def cluster(admin: Client, unique_name: Callable[[str], str]) -> Iterator[Cluster]:
-    made = Cluster(admin, unique_name("mark"))
+def marked(admin: Client, unique_name: Callable[[str], str]) -> Iterator[Marked]:
+    made = Marked(admin, unique_name("mark"))
     made.put("a")
     made.put("b")
     yield made
@@ -41,12 +41,12 @@ def watches(proxy: FaultProxy) -> list[str]:
 
 
 def test_the_first_state_is_streamed_and_every_key_reported(
-    cluster: Cluster, proxy: FaultProxy, streams: bool
+    marked: Marked, proxy: FaultProxy, streams: bool
 ) -> None:
-    reflector = cluster.follow(proxy.client())
+    reflector = marked.follow(proxy.client())
     assert reflector.wait_synced(20)
-    cluster.expect(reflector, a="1", b="1")
-    eventually(lambda: sorted(cluster.changed) == ["a", "b"], "both keys reported")
+    marked.expect(reflector, a="1", b="1")
+    eventually(lambda: sorted(marked.changed) == ["a", "b"], "both keys reported")
     assert "sendInitialEvents=true" in proxy.targets[0]
     if streams:
         assert len(proxy.targets) == 1
@@ -57,100 +57,100 @@ def test_the_first_state_is_streamed_and_every_key_reported(
         assert reflector.stats().watch_errors == {"Invalid": 1}
 
 
-def test_changes_arrive_as_keys_and_values(cluster: Cluster, admin: Client) -> None:
-    reflector = cluster.synced(admin)
-    cluster.put("c", "new")
-    cluster.put("a", "2")
-    cluster.remove("b")
-    cluster.expect(reflector, a="2", c="new")
-    eventually(lambda: cluster.changed == ["c", "a", "b"], "three changes in order")
+def test_changes_arrive_as_keys_and_values(marked: Marked, admin: Client) -> None:
+    reflector = marked.synced(admin)
+    marked.put("c", "new")
+    marked.put("a", "2")
+    marked.remove("b")
+    marked.expect(reflector, a="2", c="new")
+    eventually(lambda: marked.changed == ["c", "a", "b"], "three changes in order")
 
 
-def test_an_object_that_leaves_the_selection_is_gone(cluster: Cluster, admin: Client) -> None:
-    reflector = cluster.synced(admin)
-    cluster.put("b", "1", mark="elsewhere")
-    cluster.expect(reflector, a="1")
+def test_an_object_that_leaves_the_selection_is_gone(marked: Marked, admin: Client) -> None:
+    reflector = marked.synced(admin)
+    marked.put("b", "1", mark="elsewhere")
+    marked.expect(reflector, a="1")
 
 
-def test_a_change_that_the_values_do_not_show_wakes_nobody(cluster: Cluster, admin: Client) -> None:
-    reflector = cluster.synced(admin)
-    cluster.put("a", "1", irrelevant="label")
-    cluster.put("b", "2")
-    cluster.expect(reflector, a="1", b="2")
-    assert cluster.changed == ["b"]
+def test_a_change_that_the_values_do_not_show_wakes_nobody(marked: Marked, admin: Client) -> None:
+    reflector = marked.synced(admin)
+    marked.put("a", "1", irrelevant="label")
+    marked.put("b", "2")
+    marked.expect(reflector, a="1", b="2")
+    assert marked.changed == ["b"]
 
 
-def test_one_unreadable_object_is_named_and_harms_no_other(cluster: Cluster, admin: Client) -> None:
-    cluster.put("odd", "unreadable")
-    reflector = cluster.synced(admin)
-    cluster.put("a", "unreadable")
-    cluster.put("b", "2")
-    cluster.expect(reflector, a="1", b="2")
+def test_one_unreadable_object_is_named_and_harms_no_other(marked: Marked, admin: Client) -> None:
+    marked.put("odd", "unreadable")
+    reflector = marked.synced(admin)
+    marked.put("a", "unreadable")
+    marked.put("b", "2")
+    marked.expect(reflector, a="1", b="2")
     unreadable = reflector.stats().unreadable
-    assert {key.name.removeprefix(f"{cluster.mark}-") for key in unreadable} == {"odd", "a"}
-    cluster.put("a", "3")
-    cluster.remove("odd")
-    cluster.expect(reflector, a="3", b="2")
+    assert {key.name.removeprefix(f"{marked.mark}-") for key in unreadable} == {"odd", "a"}
+    marked.put("a", "3")
+    marked.remove("odd")
+    marked.expect(reflector, a="3", b="2")
     eventually(lambda: not reflector.stats().unreadable, "nothing unreadable is left")
 
 
-def test_all_keys_come_again_when_a_resync_is_due(cluster: Cluster, admin: Client) -> None:
-    cluster.synced(admin, replace(QUICK, resync=(0, 0)))
-    cluster.put("c")
-    eventually(lambda: {"a", "b", "c"} <= set(cluster.changed), "unchanged keys too")
+def test_all_keys_come_again_when_a_resync_is_due(marked: Marked, admin: Client) -> None:
+    marked.synced(admin, replace(QUICK, resync=(0, 0)))
+    marked.put("c")
+    eventually(lambda: {"a", "b", "c"} <= set(marked.changed), "unchanged keys too")
 
 
-def test_stop_ends_a_watch_on_which_nothing_happens(cluster: Cluster, admin: Client) -> None:
-    reflector = cluster.synced(admin)
+def test_stop_ends_a_watch_on_which_nothing_happens(marked: Marked, admin: Client) -> None:
+    reflector = marked.synced(admin)
     reflector.stop(timeout=patience(20))
     assert not [t for t in threading.enumerate() if t.name == "reflect-configmaps"]
-    cluster.put("a", "late")
-    assert cluster.seen(reflector) == {"a": "1", "b": "1"}
+    marked.put("a", "late")
+    assert marked.seen(reflector) == {"a": "1", "b": "1"}
 
 
 # --- faults --------------------------------------------------------------------------------------
 
 
-def test_after_a_cut_it_goes_on_from_where_it_was(cluster: Cluster, proxy: FaultProxy) -> None:
-    reflector = cluster.synced(proxy.client())
+def test_after_a_cut_it_goes_on_from_where_it_was(marked: Marked, proxy: FaultProxy) -> None:
+    reflector = marked.synced(proxy.client())
     lists = reflector.stats().relists
     proxy.answer = lambda _: refusal(503, "ServiceUnavailable")
     proxy.cut()
-    cluster.put("c")
-    cluster.remove("a")
-    assert cluster.seen(reflector) == {"a": "1", "b": "1"}, "the last state stays"
+    marked.put("c")
+    marked.remove("a")
+    assert marked.seen(reflector) == {"a": "1", "b": "1"}, "the last state stays"
     assert reflector.synced
     proxy.answer = lambda _: None
-    cluster.expect(reflector, b="1", c="1")
-    eventually(lambda: cluster.changed == ["c", "a"], "what was missed, and only that")
+    marked.expect(reflector, b="1", c="1")
+    eventually(lambda: marked.changed == ["c", "a"], "what was missed, and only that")
     assert reflector.stats().relists == lists, "no new list"
     assert "resourceVersion=" in watches(proxy)[-1]
 
 
 def test_a_half_open_connection_is_noticed_by_its_silence(
-    cluster: Cluster, proxy: FaultProxy
+    marked: Marked, proxy: FaultProxy
 ) -> None:
-    reflector = cluster.synced(proxy.client(), replace(QUICK, silence=0.5))
+    reflector = marked.synced(proxy.client(), replace(QUICK, silence=0.5))
     lists = reflector.stats().relists
     proxy.freeze()
-    cluster.put("c")
-    cluster.expect(reflector, a="1", b="1", c="1")
+    marked.put("c")
+    marked.expect(reflector, a="1", b="1", c="1")
     proxy.freeze()
-    cluster.remove("a")
-    cluster.expect(reflector, b="1", c="1")
+    marked.remove("a")
+    marked.expect(reflector, b="1", c="1")
     stats = reflector.stats()
     assert stats.watch_errors["Silent"] >= 2
     assert stats.relists == lists, "nothing is listed anew for that"
 
 
 def test_a_watch_that_the_server_ends_in_good_order_begins_again_at_once(
-    cluster: Cluster, proxy: FaultProxy
+    marked: Marked, proxy: FaultProxy
 ) -> None:
-    reflector = cluster.synced(proxy.client(), replace(QUICK, watch=(1, 1)))
+    reflector = marked.synced(proxy.client(), replace(QUICK, watch=(1, 1)))
     before, errors = len(watches(proxy)), reflector.stats().watch_errors
     eventually(lambda: len(watches(proxy)) > before + 1, "watches end and begin again")
-    cluster.put("c")
-    cluster.expect(reflector, a="1", b="1", c="1")
+    marked.put("c")
+    marked.expect(reflector, a="1", b="1", c="1")
     assert reflector.stats().watch_errors == errors, "that is no error"
 
 
@@ -174,34 +174,32 @@ def _gone_as_event() -> bytes:
     [pytest.param(_gone_as_status, id="HTTP status"), pytest.param(_gone_as_event, id="event")],
 )
 def test_forgotten_history_means_a_new_list_that_replaces_the_copy_at_once(
-    cluster: Cluster, proxy: FaultProxy, gone: Callable[[], bytes]
+    marked: Marked, proxy: FaultProxy, gone: Callable[[], bytes]
 ) -> None:
-    reflector = cluster.synced(proxy.client())
+    reflector = marked.synced(proxy.client())
     proxy.answer = lambda target: gone() if "resourceVersion=" in target else None
-    cluster.put("c")
-    cluster.expect(reflector, a="1", b="1", c="1")
-    cluster.changed.clear()
+    marked.put("c")
+    marked.expect(reflector, a="1", b="1", c="1")
+    marked.changed.clear()
     sizes: list[int] = []
     proxy.rewrite = lambda target: _noting(sizes, len(reflector.store), target)
-    cluster.remove("a")
-    cluster.expect(reflector, b="1", c="1")
+    marked.remove("a")
+    marked.expect(reflector, b="1", c="1")
     proxy.cut()
-    cluster.put("b", "2")
-    cluster.remove("c")
-    cluster.expect(reflector, b="2")
+    marked.put("b", "2")
+    marked.remove("c")
+    marked.expect(reflector, b="2")
     eventually(lambda: reflector.stats().relists.get("expired", 0) >= 1, "a new list")
-    eventually(lambda: set(cluster.changed) == {"a", "b", "c"}, "a deletion for what is gone")
+    eventually(lambda: set(marked.changed) == {"a", "b", "c"}, "a deletion for what is gone")
     assert 0 not in sizes, "never empty in between"
 
 
-def test_a_new_list_without_differences_reports_nothing(
-    cluster: Cluster, proxy: FaultProxy
-) -> None:
-    reflector = cluster.synced(proxy.client())
+def test_a_new_list_without_differences_reports_nothing(marked: Marked, proxy: FaultProxy) -> None:
+    reflector = marked.synced(proxy.client())
     proxy.answer = lambda target: _gone_as_status() if "resourceVersion=" in target else None
     proxy.cut()
     eventually(lambda: reflector.stats().relists.get("expired", 0) >= 1, "a new list")
-    assert cluster.changed == []
+    assert marked.changed == []
 
 
 def _refuse_stream(target: str) -> str:
@@ -217,24 +215,24 @@ def _no_bookmarks(target: str) -> str:
 
 @pytest.mark.parametrize("rewrite", [_refuse_stream, _no_bookmarks])
 def test_a_server_without_streamed_lists_is_asked_for_pages(
-    cluster: Cluster, proxy: FaultProxy, rewrite: Callable[[str], str]
+    marked: Marked, proxy: FaultProxy, rewrite: Callable[[str], str]
 ) -> None:
     proxy.rewrite = rewrite
-    reflector = cluster.follow(proxy.client(), replace(QUICK, initial_silence=0.5))
+    reflector = marked.follow(proxy.client(), replace(QUICK, initial_silence=0.5))
     assert reflector.wait_synced(20)
     assert reflector.stats().relists == {"fallback": 1}
     assert any("limit=500" in target for target in proxy.targets)
-    cluster.put("c")
-    cluster.remove("a")
-    cluster.expect(reflector, b="1", c="1")
+    marked.put("c")
+    marked.remove("a")
+    marked.expect(reflector, b="1", c="1")
 
 
 def test_without_bookmarks_a_quiet_watch_is_not_taken_for_a_dead_one(
-    cluster: Cluster, proxy: FaultProxy
+    marked: Marked, proxy: FaultProxy
 ) -> None:
     proxy.rewrite = _no_bookmarks
     quick = replace(QUICK, initial_silence=0.5, silence=0.2, watch=(2, 2), grace=30.0)
-    reflector = cluster.synced(proxy.client(), quick)
+    reflector = marked.synced(proxy.client(), quick)
     errors = dict(reflector.stats().watch_errors)
     before = len(watches(proxy))
     eventually(lambda: len(watches(proxy)) >= before + 2, "two watches ended by the server")
@@ -242,10 +240,10 @@ def test_without_bookmarks_a_quiet_watch_is_not_taken_for_a_dead_one(
 
 
 def test_a_list_whose_continue_token_expires_is_begun_again(
-    cluster: Cluster, proxy: FaultProxy
+    marked: Marked, proxy: FaultProxy
 ) -> None:
     for index in range(501):
-        cluster.put(f"many-{index}")
+        marked.put(f"many-{index}")
     refused: list[str] = []
 
     def expire_once(target: str) -> bytes | None:
@@ -255,14 +253,14 @@ def test_a_list_whose_continue_token_expires_is_begun_again(
         return None
 
     proxy.rewrite, proxy.answer = _refuse_stream, expire_once
-    reflector = cluster.follow(proxy.client())
+    reflector = marked.follow(proxy.client())
     assert reflector.wait_synced(20)
     assert refused
     assert len(reflector.store) == 503
 
 
 def test_an_overloaded_server_is_left_alone_for_as_long_as_it_asks(
-    cluster: Cluster, proxy: FaultProxy
+    marked: Marked, proxy: FaultProxy
 ) -> None:
     refused: list[str] = []
 
@@ -273,34 +271,34 @@ def test_an_overloaded_server_is_left_alone_for_as_long_as_it_asks(
         return refusal(429, "TooManyRequests", "Retry-After: 1\r\n")
 
     proxy.answer = overloaded_once
-    reflector = cluster.follow(proxy.client())
+    reflector = marked.follow(proxy.client())
     assert reflector.wait_synced(20)
     assert reflector.stats().watch_errors["Overloaded"] == 1
 
 
 def test_lost_permission_is_loud_and_leaves_the_copy(
-    api: ControlPlane, cluster: Cluster, unique_name: Callable[[str], str]
+    api: ControlPlane, marked: Marked, unique_name: Callable[[str], str]
 ) -> None:
     user = unique_name("reader")
     binding = ("clusterrolebinding", user, "--clusterrole=view", f"--user={user}")
     api.kubectl("create", *binding)
     with FaultProxy(api, user) as proxy:
-        reflector = cluster.synced(proxy.client())
+        reflector = marked.synced(proxy.client())
         api.kubectl("delete", *binding[:2])
         proxy.cut()
         eventually(lambda: reflector.stats().forbidden, "the refusal is in the stats")
         assert reflector.stats().watch_errors["Forbidden"] >= 1
-        assert cluster.seen(reflector) == {"a": "1", "b": "1"}
-        cluster.put("c")
+        assert marked.seen(reflector) == {"a": "1", "b": "1"}
+        marked.put("c")
         api.kubectl("create", *binding)
-        cluster.expect(reflector, a="1", b="1", c="1")
+        marked.expect(reflector, a="1", b="1", c="1")
         assert not reflector.stats().forbidden
         reflector.stop()
 
 
 def test_a_refused_token_is_read_again(
     api: ControlPlane,
-    cluster: Cluster,
+    marked: Marked,
     connect: Callable[[Source], Client],
     unique_name: Callable[[str], str],
     tmp_path: Path,
@@ -314,10 +312,10 @@ def test_a_refused_token_is_read_again(
     (tmp_path / "ca.crt").write_bytes(api.ca)
     (tmp_path / "token").write_text("expired")
     client = connect(ServiceAccount("127.0.0.1", str(api.port), tmp_path))
-    reflector = cluster.follow(client)
+    reflector = marked.follow(client)
     eventually(lambda: reflector.stats().watch_errors.get("Unauthorized", 0) > 0, "refused")
     assert not reflector.synced
     (tmp_path / "token").write_text(api.kubectl("create", "token", name, "-n", "default"))
     assert reflector.wait_synced(20)
-    cluster.expect(reflector, a="1", b="1")
+    marked.expect(reflector, a="1", b="1")
     reflector.stop()
