@@ -461,6 +461,7 @@ class Agent:
     def _keep_house(self) -> None:
         """Once a tick, and never before what happened is in force."""
         self._programs.forget_gone(self._residents.present)
+        self._programs.put_back()
         self._save()
         if time.monotonic() < self._audit_at:
             return

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import socket
 import struct
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
 
+LOOK_SECONDS = 60.0
 SIOCGIFFLAGS = 0x8913
 IFF_UP = 1
 
@@ -33,6 +35,7 @@ class Programs:
         self._attached: dict[int, str] = {}
         self._problems: dict[int, str] = {}
         self._retired = False
+        self._looked_at = time.monotonic()
         self.attached = Live(self._attached)
         """How the programs hang on each interface: tcx or clsact."""
 
@@ -51,8 +54,25 @@ class Programs:
 
     def put_on(self, ifindex: int) -> str:
         """Put the programs on an interface once; why that failed, or nothing."""
-        if ifindex in self._attached:
-            return ""
+        return "" if ifindex in self._attached else self._attach(ifindex)
+
+    def put_back(self, seconds: float = LOOK_SECONDS) -> None:
+        """Put the programs on again where another tool took them off; looks that often at most."""
+        now = time.monotonic()
+        if now - self._looked_at < seconds:
+            return
+        self._looked_at = now
+        for ifindex in [each for each in self._attached if self._is_bare(each)]:
+            event(log, "programs_taken_off", logging.ERROR, ifindex=ifindex)
+            self._attach(ifindex)
+
+    def _is_bare(self, ifindex: int) -> bool:
+        try:
+            return _exists(ifindex) and attach.attached(self._pins, ifindex) is None
+        except RingfenceError:  # gone meanwhile
+            return False
+
+    def _attach(self, ifindex: int) -> str:
         try:
             self._attached[ifindex] = str(attach.attach(self._pins, ifindex))
         except RingfenceError as error:

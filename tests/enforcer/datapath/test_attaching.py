@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -19,6 +20,7 @@ from enforcer.datapath import attach, kernel, loader
 from enforcer.datapath.attach import Mode
 from enforcer.datapath.flows import DropReason, FlowReader
 from enforcer.datapath.maps import Maps
+from enforcer.datapath.programs import Programs
 from enforcer.policy.tables import Dir, EndpointFlag, PolicyKey
 from tests.enforcer.datapath.pods import (
     PORT,
@@ -159,6 +161,46 @@ def test_detaching_opens_and_leaves_nothing(
         calling(client.namespace, 4, server.address[4]) as call,
     ):
         assert connected(call)
+
+
+def take_links_off(cluster: Cluster, pod: Pod) -> None:
+    for pin in (cluster.pins.parent / attach.LINKS).glob(f"{pod.ifindex}-*"):
+        with kernel.open_pin(pin) as link:
+            kernel.link_detach(link.fd)
+
+
+def take_qdisc_off(cluster: Cluster, pod: Pod) -> None:
+    command("tc", "-n", cluster.node, "qdisc", "del", "dev", pod.interface, "clsact")
+
+
+@pytest.mark.parametrize(
+    ("mode", "take_off"),
+    [
+        pytest.param(Mode.TCX, take_links_off, id="tcx"),
+        pytest.param(Mode.CLSACT, take_qdisc_off, id="clsact"),
+    ],
+)
+def test_programs_that_another_tool_took_off_are_put_back(
+    cluster: Cluster,
+    client: Pod,
+    mode: Mode,
+    take_off: Callable[[Cluster, Pod], None],
+    monkeypatch: pytest.MonkeyPatch,
+    events: FlowReader,
+) -> None:
+    server = cluster.pod()
+    opened(cluster, client, server)
+    monkeypatch.setattr(attach, "attach", partial(attach.attach, mode=mode))
+    with inside(cluster.node):
+        programs = Programs(cluster.pins, ())
+        assert programs.put_on(server.ifindex) == ""
+        take_off(cluster, server)
+        assert attach.attached(cluster.pins, server.ifindex) is None
+        programs.put_back()
+        assert attach.attached(cluster.pins, server.ifindex) is None, "not looked at yet"
+        programs.put_back(seconds=0)
+        assert attach.attached(cluster.pins, server.ifindex) is mode
+    assert enforced(cluster, client, server, events)
 
 
 @pytest.mark.parametrize("mode", MODES)
