@@ -67,6 +67,11 @@ class TenantFile:
             return bridged(f"config refused, {self.config.digest} stays in force", self.problem)
         return good("config ok", self.config.digest)
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of all files that are remembered, the newest first."""
+        return tuple(config.digest for config in self._kept)
+
     def under(self, digest: str) -> TenantConfig | None:
         """The file of that digest, as long as it is remembered; the newest for an empty digest."""
         if not digest:

@@ -21,6 +21,9 @@ TIMEOUT_SECONDS = 5
 CLOSED = "closed"
 """Last part of the path under which the webhook refuses while the tenant label's key changes."""
 
+FILES_PAGE = "/tenant-files"
+"""Where the webhook's port of health says which tenant files it has read, the newest first."""
+
 DRAIN_SECONDS = 3.0
 REQUEST_SECONDS = float(TIMEOUT_SECONDS)
 

@@ -1,5 +1,7 @@
 """Several webhook pods behind one Service: each is found, asked and waited for by its address.
 
+Also where their port of admission answers nobody but the API server, by its certificate.
+
 Service, pods and EndpointSlices are the API server's and kube-controller-manager's own; the API
 server chooses among the addresses in the slices. All of it runs in a network namespace, because
 loopback is no address for a pod. What stands in for kubelets is the status of the pods.
@@ -7,6 +9,7 @@ loopback is no address for a pod. What stands in for kubelets is the status of t
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,12 +21,16 @@ from generators.kube.client import PatchKind, Scope
 from generators.kube.documents import Document, mapping, mappings
 from generators.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from lab import netns
+from lab.api.pki import Authority
+from lab.api.plane import certificate_credentials
 from tests.controller.cluster import SYSTEM, TENANTS, Cluster, ControllerProcess, Process
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.timeout(300)]
-NAME, PORT = "ringfence-webhook", 9443
+NAME, PORT, HEALTH = "ringfence-webhook", 9443, 9444
+CLIENT = "kube-apiserver"
+CLIENT_CA = "clients.crt"
 LABELS = {"app": NAME}
 NODE = "somewhere"
 NEWER = TENANTS + "  - name: test03\n    members: {users: [carla]}\n"
@@ -50,7 +57,10 @@ class Replica:
 
     def serve(self) -> Process:
         """The webhook listens, and its pod is ready."""
-        made = self._cluster.webhook(tenants=self.file, port=PORT, host=self.address)
+        options: list[str | Path] = ["--health-listen", f"{self.address}:{HEALTH}"]
+        if (authority := self._cluster.folder / CLIENT_CA).exists():
+            options += ["--client-ca", authority, "--client-name", CLIENT]
+        made = self._cluster.webhook(*options, tenants=self.file, port=PORT, host=self.address)
         self.tell("True")
         return made
 
@@ -77,15 +87,46 @@ class Replica:
         self._cluster.admin.delete(PODS, self.pod, SYSTEM, grace_seconds=0)
 
 
-@pytest.fixture
-def cluster(programs: None, tmp_path: Path, unique_name: Callable[[str], str]) -> Iterator[Cluster]:
+def client_certificates(folder: Path) -> str:
+    """A flag for an API server that shows webhooks a certificate; who signed it is CLIENT_CA."""
+    authority = Authority("clients of webhooks")
+    (folder / CLIENT_CA).write_bytes(authority.certificate)
+    user = certificate_credentials(authority.client(CLIENT))
+    kubeconfig = folder / "webhooks.kubeconfig"
+    users = [{"name": f"{NAME}.{SYSTEM}.svc", "user": user}]
+    kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": users}))
+    version = "apiserver.config.k8s.io/v1"
+    configuration = {
+        "apiVersion": version,
+        "kind": "WebhookAdmissionConfiguration",
+        "kubeConfigFile": str(kubeconfig),
+    }
+    plugins = [
+        {"name": name, "configuration": configuration}
+        for name in ("ValidatingAdmissionWebhook", "MutatingAdmissionWebhook")
+    ]
+    document = {"apiVersion": version, "kind": "AdmissionConfiguration", "plugins": plugins}
+    (folder / "admission.yaml").write_text(json.dumps(document))
+    return f"--admission-control-config-file={folder / 'admission.yaml'}"
+
+
+@pytest.fixture(params=[False], ids=[""])
+def cluster(
+    programs: None,
+    tmp_path: Path,
+    unique_name: Callable[[str], str],
+    request: pytest.FixtureRequest,
+) -> Iterator[Cluster]:
+    """Its parameter: whether the webhook answers only who shows the API server's certificate."""
     name = unique_name("rft")
     netns.create(name)
     try:
         with netns.inside(name):
             subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
             # The API server dials the pods behind a Service itself: nobody routes its address here.
-            flags = ("--enable-aggregator-routing=true",)
+            flags = ["--enable-aggregator-routing=true"]
+            if request.param:
+                flags.append(client_certificates(tmp_path))
             with ControlPlane(apiserver_flags=flags) as plane:
                 made = Cluster(plane, tmp_path)
                 made.service = f"{SYSTEM}/{NAME}:443"
@@ -106,7 +147,7 @@ def started(cluster: Cluster, count: int) -> tuple[ControllerProcess, list[Repli
     # Pods of a node that is not there are collected as garbage.
     cluster.admin.create(NODES, {"metadata": {"name": NODE}}, manager="test")
     eventually(lambda: cluster.has_default_account(SYSTEM), "pods can be made")
-    controller = cluster.controller()
+    controller = cluster.controller("--webhook-health-port", str(HEALTH))
     replicas = [Replica(cluster, number) for number in range(1, count + 1)]
     for replica in replicas:
         replica.serve()
@@ -130,6 +171,7 @@ def behind(controller: ControllerProcess) -> float:
     return controller.metrics()["ringfence_controller_webhooks_behind"]
 
 
+@pytest.mark.parametrize("cluster", [False, True], ids=["anybody", "the API server"], indirect=True)
 def test_another_file_waits_for_each_pod_behind_the_service(cluster: Cluster) -> None:
     controller, replicas = started(cluster, 3)
     anna = cluster.as_user("anna", "team-test01")

@@ -83,6 +83,12 @@ def controller() -> None:
     help="Register the webhook behind this Service.",
 )
 @click.option(
+    "--webhook-health-port",
+    type=click.IntRange(1, LARGEST_PORT),
+    metavar="PORT",
+    help="The webhook's port of health, where each replica says which tenant files it has read.",
+)
+@click.option(
     "--certificate-dir",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -149,6 +155,7 @@ def run(
     kubeconfig: str | None,
     webhook_url: str | None,
     webhook_service: tuple[str, str, int] | None,
+    webhook_health_port: int | None,
     certificate_dir: Path | None,
     certificate_secret: str,
     state_dir: Path | None,
@@ -182,7 +189,7 @@ def run(
     from webhook.registration.guard import Timing
     from webhook.registration.rotation import Lifetimes
 
-    target = _target(webhook_url, webhook_service)
+    target = _target(webhook_url, webhook_service, webhook_health_port or 0)
     if certificate_dir is not None and target is None:
         raise click.UsageError("--certificate-dir needs --webhook-url or --webhook-service")
     settings = ControllerSettings(
@@ -214,15 +221,17 @@ def run(
         running.run()
 
 
-def _target(url: str | None, service: tuple[str, str, int] | None) -> Target | None:
+def _target(url: str | None, service: tuple[str, str, int] | None, health: int) -> Target | None:
     from webhook.registration.configuration import Target
 
     if url is not None and service is not None:
         raise click.UsageError("give --webhook-url or --webhook-service, not both")
     if url is not None:
-        return Target(url=url)
+        return Target(url=url, health=health)
     if service is not None:
-        return Target(service=service[:2], port=service[2])
+        return Target(service=service[:2], port=service[2], health=health)
+    if health:
+        raise click.UsageError("--webhook-health-port needs --webhook-url or --webhook-service")
     return None
 
 

@@ -29,7 +29,7 @@ from webhook.registration.configuration import Registrar, Target, Wanted
 from webhook.registration.epoch import Epoch
 from webhook.registration.guard import Guard, Wish
 from webhook.registration.issued import NotIssued, Overlap, read_issued
-from webhook.registration.replicas import ask
+from webhook.registration.replicas import Question, ask
 from webhook.registration.rotation import Kept, Lifetimes, Served, fingerprint, next_step, read
 from webhook.reload import TenantFile
 
@@ -105,7 +105,7 @@ class AdmissionKeeper:
             config,
             data,
             lambda file, closed: self._wanted(kept, file, closed)[0],
-            lambda file: ask(self._client, where.target, bundle, file, config.label_key),
+            lambda file: ask(self._client, Question(where.target, bundle, file, config.label_key)),
             lambda: handover.to(config),
         )
 

@@ -50,6 +50,8 @@ class Target:
     url: str = ""
     service: tuple[str, str] = ("", "")
     port: int = 443
+    health: int = 0
+    """The replicas' port of health; 0: not known."""
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""The webhook's replicas, asked one by one which tenant file they decide by.
+"""The webhook's replicas, asked one by one which tenant files they have read.
 
 The API server keeps its connections to a few of them, so an answer that came through it says
-nothing about the others. Each is asked what it must refuse, at the address at which the API server
-would find it. One that cannot be reached answers nobody, and is left out.
+nothing about the others. Each is asked at its own address: at its port of health, where that is
+known, since the port of admission may let in nobody but API servers; else there, for what it must
+refuse. One that cannot be reached answers nobody, and is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import orjson
@@ -22,8 +26,11 @@ from generators.kube.documents import Document, integer, mapping, mappings, text
 from generators.kube.resources import ENDPOINT_SLICES
 from webhook.registration.configuration import Target
 from webhook.review import API_VERSION, KIND, TENANT_FILE
+from webhook.settings import FILES_PAGE
 
 ANSWER_SECONDS = 2.0
+AT_ONCE = 16
+"""Replicas that are asked at the same time: those that do not answer hold up nobody else."""
 SAMPLES = 4
 """How often a URL is asked: it may stand for several replicas that take turns."""
 LONGEST_ANSWER = 64 * 1024
@@ -40,13 +47,24 @@ class Replica:
     newest: str
 
 
-def ask(client: Client, target: Target, bundle: bytes, file: str, label_key: str) -> list[Replica]:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What every replica is asked, and how it is reached."""
+
+    target: Target
+    bundle: bytes
+    """CAs of the webhook's certificate, PEM."""
+    file: str
+    """Digest of a tenant file."""
+    label_key: str
+
+
+def ask(client: Client, asked: Question) -> list[Replica]:
     """What every replica that can be reached says about the tenant file of that digest."""
-    found = []
-    for host, port in addresses(client, target):
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-            found.append(_ask(host, port, target.hosts[0], bundle, file, label_key))
-    return found
+    places = addresses(client, asked.target)
+    with ThreadPoolExecutor(AT_ONCE, "replicas") as pool:
+        answers = list(pool.map(partial(_ask, asked), places))
+    return [answer for answer in answers if answer is not None]
 
 
 def addresses(client: Client, target: Target) -> list[tuple[str, int]]:
@@ -77,17 +95,49 @@ def _listed(endpoints: Document) -> Iterator[tuple[str, int]]:
             yield from ((str(address), port) for port in ports)
 
 
-def _ask(host: str, port: int, name: str, bundle: bytes, file: str, label_key: str) -> Replica:
-    """One question over TLS, as the API server asks: `name` is whom the certificate must name."""
-    context = ssl.create_default_context(cadata=bundle.decode("ascii"))
-    plain = socket.create_connection((host, port), ANSWER_SECONDS)
-    with plain, context.wrap_socket(plain, server_hostname=name) as secured:
+def _ask(asked: Question, place: tuple[str, int]) -> Replica | None:
+    """None: it cannot be reached."""
+    failures = (OSError, ValueError, http.client.HTTPException)
+    if asked.target.health:
+        # A webhook of before has no such page.
+        with contextlib.suppress(*failures):
+            if (said := _read(asked, place)) is not None:
+                return said
+    with contextlib.suppress(*failures):
+        return _have_it_refuse(asked, place)
+    return None
+
+
+def _read(asked: Question, place: tuple[str, int]) -> Replica | None:
+    """What its page of tenant files says; None when there is none."""
+    page = http.client.HTTPConnection(place[0], asked.target.health, timeout=ANSWER_SECONDS)
+    with contextlib.closing(page):
+        page.request("GET", FILES_PAGE, headers={"Connection": "close"})
+        answer = page.getresponse()
+        digests = answer.read(LONGEST_ANSWER).decode().split()
+    if answer.status != HTTPStatus.OK or not digests:
+        return None
+    return Replica(_spelled(place), asked.file if asked.file in digests else "", digests[0])
+
+
+def _have_it_refuse(asked: Question, place: tuple[str, int]) -> Replica:
+    """One question over TLS, as the API server asks: the certificate must name the target."""
+    host, port = place
+    context = ssl.create_default_context(cadata=asked.bundle.decode("ascii"))
+    plain = socket.create_connection(place, ANSWER_SECONDS)
+    with plain, context.wrap_socket(plain, server_hostname=asked.target.hosts[0]) as secured:
         connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
         connection.sock = secured
         headers = {"Content-Type": "application/json", "Connection": "close"}
-        connection.request("POST", f"/validate/{file}", _question(label_key), headers)
+        question = _question(asked.label_key)
+        connection.request("POST", f"/validate/{asked.file}", question, headers)
         answer = orjson.loads(connection.getresponse().read(LONGEST_ANSWER))
-    return read_answer(f"{host}:{port}" if ":" not in host else f"[{host}]:{port}", answer)
+    return read_answer(_spelled(place), answer)
+
+
+def _spelled(place: tuple[str, int]) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def read_answer(address: str, answer: object) -> Replica:

@@ -41,6 +41,7 @@ from webhook.reload import watch
 from webhook.review import MAX_BODY
 from webhook.serving.app import create_app, readiness_text
 from webhook.serving.state import State
+from webhook.settings import FILES_PAGE
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -143,9 +144,12 @@ class Server(BaseApplication):
             status, text = readiness_text(self.state, "verbose" in request.query)
             return plain(status, text)
 
+        def files(_: Request) -> Answer:
+            return plain(HTTPStatus.OK, "\n".join(self.state.tenants.digests))
+
         found, state = [], self.state
         if self.ports.health is not None:
-            health = {"/livez": pages.alive, "/readyz": ready}
+            health = {"/livez": pages.alive, "/readyz": ready, FILES_PAGE: files}
             found.append(pages.serve("health", self.ports.health, health))
         if self.ports.metrics is not None:
             found.append(pages.serve("metrics", self.ports.metrics, {}, state.metrics.registry))
