@@ -14,7 +14,7 @@ from pathlib import Path
 
 from enforcer.answers import control
 from generators.errors import RingfenceError
-from generators.reachability.verdicts import Judgement, Reason, Verdict
+from generators.reachability.verdicts import WORST_FIRST, Judgement, Reason, Verdict
 
 FLOWS = 4096
 WAIT_SECONDS = 1.0
@@ -48,8 +48,6 @@ class Evidence:
 
 Witness = Callable[[Sequence[Connection]], Mapping[Connection, Evidence]]
 """What is known of these connections."""
-
-_WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 
 
 def flow_witness(run_dirs: Sequence[Path]) -> Witness:
@@ -137,4 +135,4 @@ def _worse(known: Judgement | None, new: Judgement) -> Judgement:
     """
     if known is None:
         return new
-    return min(known, new, key=lambda judgement: _WORST_FIRST.index(judgement.verdict))
+    return min(known, new, key=lambda judgement: WORST_FIRST.index(judgement.verdict))

@@ -12,7 +12,7 @@ from itertools import islice
 
 from enforcer.agent.state import State
 from enforcer.answers.counts import Totals
-from enforcer.answers.endpoints import ISOLATED, VERDICTS
+from enforcer.answers.endpoints import ISOLATED
 from enforcer.answers.identities import Identities
 from enforcer.answers.request import Json, endpoint_of
 from enforcer.datapath.connections import Connection, ConnectionFlag
@@ -20,6 +20,7 @@ from enforcer.datapath.flows import reason_of
 from enforcer.datapath.maps import Maps, Statistic, contents, diff
 from enforcer.observe.shape import PROTOCOLS
 from enforcer.policy.tables import PEER_ANY, PORT_ANY, PROTO_ANY, Change, Dir, EndpointFlag, Tables
+from generators.reachability.verdicts import VERDICTS
 
 PART = 1000
 """So many connections are in one part of an answer."""

@@ -11,10 +11,9 @@ from enforcer.datapath.maps import Statistic
 from enforcer.observe.names import Directory
 from enforcer.policy.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag
 from generators.objects import Pod
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import VERDICTS
 from generators.tenants.model import Mode
 
-VERDICTS = (Verdict.FORWARDED, Verdict.DROPPED, Verdict.AUDIT)
 ISOLATED: Mapping[Dir, EndpointFlag] = {
     Dir.INGRESS: EndpointFlag.ISOLATED_INGRESS,
     Dir.EGRESS: EndpointFlag.ISOLATED_EGRESS,

@@ -25,18 +25,17 @@ from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.answers.endpoints import ISOLATED
 from enforcer.answers.status import entries
-from enforcer.datapath.flows import DropReason, reason_of
+from enforcer.datapath.flows import POLICY_REASONS, reason_of
 from enforcer.datapath.maps import Collected, Lost
 from enforcer.observe.feed import Feed, FlowKind
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import PROTOCOLS, RESERVED
 from enforcer.policy.tables import Dir, EndpointEntry, EndpointFlag, Table
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import ACTIONS, Verdict
 
 PREFIX = "ringfence"
 DROPPED, AUDITED = 1, 2
 """enum verdict of statistics: the rest went through."""
-ACTIONS = {Verdict.FORWARDED: "allow", Verdict.DROPPED: "deny", Verdict.AUDIT: "audit"}
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 
@@ -328,17 +327,6 @@ def _flows(kinds: Counter[FlowKind], context: Sequence[str]) -> Iterator[Metric]
     yield _counter("drop", "Drops among them.", labels, drops)
     labels = ("direction", "match", "action", "tenant", *context)
     yield _counter("policy_verdicts", "Verdicts of policies and wall among them.", labels, verdicts)
-
-
-POLICY_REASONS = frozenset(
-    reason.name
-    for reason in (
-        DropReason.POLICY_DENIED,
-        DropReason.TENANT_WALL,
-        DropReason.UNKNOWN_SENDER,
-        DropReason.UNKNOWN_L4_PROTOCOL,
-    )
-)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from enforcer.datapath import kernel, layout
 from enforcer.policy.tables import Dir
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import VERDICTS, Verdict
 
 PAGE = mmap.PAGESIZE
 BUSY = 1 << 31
@@ -71,8 +71,16 @@ class EventFlag(IntFlag):
     MASKED = 8
 
 
-VERDICTS = (Verdict.FORWARDED, Verdict.DROPPED, Verdict.AUDIT)
-"""Indexed by enum verdict."""
+POLICY_REASONS = frozenset(
+    reason.name
+    for reason in (
+        DropReason.POLICY_DENIED,
+        DropReason.TENANT_WALL,
+        DropReason.UNKNOWN_SENDER,
+        DropReason.UNKNOWN_L4_PROTOCOL,
+    )
+)
+"""Drops that policies or the tenant wall decided, as metrics count them."""
 
 
 def reason_of(code: int) -> ForwardReason | DropReason:

@@ -30,11 +30,10 @@ from enforcer.policy.tables import (
 from generators.addresses import Family, contains, parse_network
 from generators.reachability.protocols import ICMP_NUMBERS, PORT_PROTOCOLS, WITH_PORTS, encapsulates
 from generators.reachability.services import Backend, ServiceKey
-from generators.reachability.verdicts import Judgement, Reason, Verdict
+from generators.reachability.verdicts import WORST_FIRST, Judgement, Reason, Verdict
 
 PROTO_ICMP = ICMP_NUMBERS[Family.IPV4]
 PROTO_ICMPV6 = ICMP_NUMBERS[Family.IPV6]
-WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 NOBODY = AddressEntry(IDENTITY_UNKNOWN)
 NODES = (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
 ISOLATED: Mapping[Dir, EndpointFlag] = {

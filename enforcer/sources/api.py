@@ -131,25 +131,23 @@ class ApiSupply:
         self._fresh_config = True
         self._told_nodes = False
         self._record = Record()
-        of = Reader
-        problems = [Problems() for _ in range(7)]
         record = Scope(namespace=system_namespace, labels=OURS)
-        self._namespaces = self._kind(NAMESPACES, of(problems[0]).namespace, problems[0])
-        self._shards = self._kind(CONFIG_MAPS, of(problems[1]).config_map, problems[1], record)
-        self._nodes = self._kind(NODES, of(problems[2]).node, problems[2])
-        self._policies = self._kind(NETWORK_POLICIES, of(problems[3]).policy, problems[3])
-        self._services = self._kind(SERVICES, of(problems[4]).service, problems[4])
-        self._slices = self._kind(ENDPOINT_SLICES, of(problems[5]).slice, problems[5])
-        self._pods = self._kind(PODS, PodReader(node, problems[6]), problems[6])
+        self._namespaces = self._kind(NAMESPACES, lambda bad: Reader(bad).namespace)
+        self._shards = self._kind(CONFIG_MAPS, lambda bad: Reader(bad).config_map, record)
+        self._nodes = self._kind(NODES, lambda bad: Reader(bad).node)
+        self._policies = self._kind(NETWORK_POLICIES, lambda bad: Reader(bad).policy)
+        self._services = self._kind(SERVICES, lambda bad: Reader(bad).service)
+        self._slices = self._kind(ENDPOINT_SLICES, lambda bad: Reader(bad).slice)
+        self._pods = self._kind(PODS, lambda bad: PodReader(node, bad))
 
     def _kind(
         self,
         resource: Resource,
-        reduce: Callable[[Document], T | None],
-        problems: Problems,
+        reader: Callable[[Problems], Callable[[Document], T | None]],
         scope: Scope = EVERYTHING,
     ) -> _Kind[T]:
         dirty: dict[Key, None] = {}
+        problems = Problems()
 
         def changed(key: Key) -> None:
             with self._lock:
@@ -159,7 +157,7 @@ class ApiSupply:
             self._wake()
 
         reflector = Reflector(
-            self._client, resource, reduce, changed, scope=scope, timing=self._timing
+            self._client, resource, reader(problems), changed, scope=scope, timing=self._timing
         )
         return _Kind(reflector, problems, dirty)
 

@@ -57,7 +57,7 @@ from generators.objects import (
 )
 from generators.reachability.protocols import encapsulates, is_unknown
 from generators.reachability.services import SERVICE_PREFIX, Backend, ServiceKey, service_map
-from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
+from generators.reachability.verdicts import WORST_FIRST, Cell, Judgement, Reason, Verdict
 from generators.selectors import matches
 from generators.tenants.model import Mode, Port, Tenant
 
@@ -135,7 +135,6 @@ _NOT_ISOLATED = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
 _SELF = Judgement(Verdict.FORWARDED, Reason.SELF)
 _HOST = Judgement(Verdict.FORWARDED, Reason.HOST)
 _UNSPECIFIED = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - no socket binds here
-_WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
 
 
 class Evaluator:
@@ -493,7 +492,7 @@ def _wall_port(ports: tuple[Port, ...], packet: Packet) -> bool:
 
 def worst(judgements: Iterable[Judgement]) -> Judgement:
     """The first of the worst verdict."""
-    return min(judgements, key=lambda judgement: _WORST_FIRST.index(judgement.verdict))
+    return min(judgements, key=lambda judgement: WORST_FIRST.index(judgement.verdict))
 
 
 def cell_of(question: Question, egress: Judgement, ingress: Judgement) -> Cell:

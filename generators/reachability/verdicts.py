@@ -7,11 +7,22 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """AUDIT passes: it says what the wall would have dropped."""
+    """AUDIT passes: it says what the wall would have dropped.
+
+    In the order of `enum verdict` of bpf/lib/drop_reasons.h.
+    """
 
     FORWARDED = "FORWARDED"
     DROPPED = "DROPPED"
     AUDIT = "AUDIT"
+
+
+VERDICTS = tuple(Verdict)
+"""By number."""
+WORST_FIRST = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
+"""Of several answers for one packet the worst one counts."""
+ACTIONS = {Verdict.FORWARDED: "allow", Verdict.DROPPED: "deny", Verdict.AUDIT: "audit"}
+"""As metrics name them."""
 
 
 class Reason(StrEnum):

@@ -29,7 +29,7 @@ from enforcer.agent.delays import Tally
 from enforcer.agent.writer import Kernel, Writer
 from enforcer.compiler.compile import Compiler
 from enforcer.datapath import loader
-from enforcer.datapath.flows import VERDICTS, DropReason
+from enforcer.datapath.flows import DropReason
 from enforcer.datapath.maps import Maps
 from enforcer.policy.changes import Inputs
 from enforcer.policy.tables import Dir
@@ -49,7 +49,7 @@ from generators.objects import (
     SliceEndpoint,
     SlicePort,
 )
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import VERDICTS, Verdict
 from generators.selectors import labels_selector
 from generators.tenants.model import Grant, Port, SharedComponent, Tenant, TenantConfig
 from tests.testbed.waiting import ending, patience

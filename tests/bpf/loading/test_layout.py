@@ -27,7 +27,7 @@ from enforcer.policy.tables import (
     Dir,
     EndpointFlag,
 )
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import VERDICTS, Verdict
 from tests.bpf.veth import Veth
 
 MIRRORS: dict[str, type[ctypes.Structure]] = {
@@ -113,9 +113,9 @@ def test_every_reason_of_c_has_its_name_in_python() -> None:
 def test_verdicts_are_numbered_alike() -> None:
     numbers = c_enum("drop_reasons.h", "verdict")
     assert {n.removeprefix("VERDICT_"): v for n, v in numbers.items()} == {
-        v.value: i for i, v in enumerate(flows.VERDICTS)
+        v.value: i for i, v in enumerate(VERDICTS)
     }
-    assert set(flows.VERDICTS) == set(Verdict)
+    assert set(VERDICTS) == set(Verdict)
 
 
 @pytest.mark.parametrize(
