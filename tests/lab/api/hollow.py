@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from lab.api import journal
+from lab.api import journal, users
 from lab.names import places
-from tests.conftest import COMMAND, Run
+from tests.conftest import Run
 from tests.lab.conftest import Done, Lab
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually, patience
@@ -37,10 +37,15 @@ class ApiLab(Lab):
         return self.run("lab", "up", *name, *arguments, timeout=UP_SECONDS)
 
     def try_kubectl(self, *arguments: str, stdin: str = "") -> Done:
-        """`ringfence lab kubectl`, whatever it answers."""
-        command = [str(COMMAND), "lab", "kubectl", "--name", self.places.name, "--", *arguments]
+        """What `ringfence lab kubectl` becomes, whatever it answers."""
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=patience(60), check=False
+            [str(users.kubectl()), *arguments],
+            env=users.environment(self.places),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=patience(60),
+            check=False,
         )
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
