@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.controller import Times
 from bench.measure import Comparison, Scale, Series, Unit
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, Key
 from tests.controller.background.ground import Ground, ground, quiet, started
@@ -120,7 +120,7 @@ def _bare(client: Client, name: str, sample: Document) -> None:
 
 def _objects(on: Ground) -> int:
     """NetworkPolicies, and the ConfigMaps that are ours."""
-    ours = on.admin.list_all(CONFIG_MAPS, Scope(namespace="ringfence-system"))
+    ours = on.admin.list_all(CONFIG_MAPS, WatchScope(namespace="ringfence-system"))
     kept = [each for each in ours if "ringfence" in text(mapping(each, "metadata"), "name")]
     return len(on.admin.list_all(NETWORK_POLICIES)) + len(kept)
 

@@ -18,11 +18,11 @@ from enforcer.agent.own_addresses import addresses, tunnels
 from enforcer.agent.state import Board
 from enforcer.agent.watcher import Watcher
 from enforcer.answers import scrape
-from enforcer.answers.control import Server
+from enforcer.answers.control import ControlServer
 from enforcer.answers.counts import Counts, TenantsOf
 from enforcer.answers.journal import Journal
 from enforcer.answers.metrics import Observed
-from enforcer.answers.service import Service, Sources
+from enforcer.answers.service import AgentService, Sources
 from enforcer.cni.running import running as answering_cni
 from enforcer.cni.running import start as start_thread
 from enforcer.datapath import attach, loader
@@ -100,7 +100,7 @@ def _enforce(
         signals.on_end(end)
         journal = Journal(board, bootstrap)
         sources = Sources(settings, board, feed, maps, counts, journal)
-        server = Server(settings.run_dir, Service(sources).respond)
+        server = ControlServer(settings.run_dir, AgentService(sources).respond)
         if scraped_at is not None:
             scrape.serve(Observed(board, maps, counts, feed, bootstrap), *scraped_at)
         threading.Thread(target=journal.run, args=(stop,), daemon=True).start()

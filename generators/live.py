@@ -15,7 +15,7 @@ from generators.errors import InputError, InvalidConfig, Problem
 from generators.isolation.plan import Wanted, wanted_of
 from generators.isolation.policies import is_ours
 from generators.isolation.record import RECORD_NAMESPACE, read_record
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.resources import (
     CONFIG_MAPS,
     ENDPOINT_SLICES,
@@ -55,7 +55,7 @@ def read_live(kubeconfig: str | None, resources: Iterable[Resource] = ALL_INPUTS
     with Client.connect(kubeconfig) as client:
         for resource in resources:
             home = RECORD_NAMESPACE if resource is CONFIG_MAPS else ""
-            for page in client.pages(resource, Scope(namespace=home)):
+            for page in client.pages(resource, WatchScope(namespace=home)):
                 found += [parse_object(document, API) for document in page.items]
     return Documents(
         namespaces=tuple(o for o in found if isinstance(o, Namespace)),

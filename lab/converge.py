@@ -14,7 +14,7 @@ from dataclasses import replace
 from enforcer.answers import control
 from enforcer.sources.manifests import manifests_digest
 from lab import netns, network
-from lab.created import Ledger, write_atomically
+from lab.created import CreatedThings, write_atomically
 from lab.lifecycle import ENFORCER, start_processes
 from lab.names import Wire
 from lab.parts import LabFailed, away
@@ -25,7 +25,7 @@ from lab.store import Store
 IN_FORCE_SECONDS = 30.0
 
 
-def converge(ledger: Ledger, store: Store, config_digest: str | None) -> None:
+def converge(ledger: CreatedThings, store: Store, config_digest: str | None) -> None:
     """Start and stop pods until the machine is as the store says, and that is in force."""
     places = ledger.places
     start_processes(ledger)
@@ -46,7 +46,7 @@ def converge(ledger: Ledger, store: Store, config_digest: str | None) -> None:
     announce(places.responder_socket, [item.site() for item in pods])
 
 
-def begin_empty(ledger: Ledger, config_digest: str | None) -> None:
+def begin_empty(ledger: CreatedThings, config_digest: str | None) -> None:
     """Start the agent on a node without pods: what comes later is new to it, and gets no grace.
 
     (An agent that finds pods on a node where no programs ran takes them for older than itself, and
@@ -58,7 +58,7 @@ def begin_empty(ledger: Ledger, config_digest: str | None) -> None:
 
 
 def _stop(
-    ledger: Ledger,
+    ledger: CreatedThings,
     store: Store,
     pods: Sequence[Running],
     kept: Collection[str],
@@ -87,7 +87,7 @@ def _stop(
     _enforce(ledger, manifest(places, store, only=remaining), config_digest)
 
 
-def _start(ledger: Ledger, new: Sequence[Wire]) -> None:
+def _start(ledger: CreatedThings, new: Sequence[Wire]) -> None:
     """Network namespaces and veths, links down."""
     node = ledger.places.node_netns
     ledger.update(replace(ledger.state, netns=(*ledger.state.netns, *(wire.netns for wire in new))))
@@ -96,7 +96,7 @@ def _start(ledger: Ledger, new: Sequence[Wire]) -> None:
         network.add_pod(node, wire)
 
 
-def _enforce(ledger: Ledger, data: bytes, config_digest: str | None) -> None:
+def _enforce(ledger: CreatedThings, data: bytes, config_digest: str | None) -> None:
     """Give the agent its input and return when it is in force."""
     places = ledger.places
     write_atomically(places.manifests / MANIFEST_FILE, data)

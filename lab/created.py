@@ -116,7 +116,7 @@ class _Document(TypedDict):
 
 
 @dataclass(slots=True)
-class Ledger:
+class CreatedThings:
     """The state and its file; `update` writes first and changes the value after."""
 
     places: Places
@@ -135,7 +135,7 @@ class Ledger:
         self.update(replace(self.state, processes=tuple(sorted((*others, process)))))
 
 
-def load(places: Places) -> Ledger | None:
+def load(places: Places) -> CreatedThings | None:
     """The lab's ledger, or None when there is no such lab.
 
     What a boot of the machine ago was up is not any more: only its names may be left.
@@ -152,7 +152,7 @@ def load(places: Places) -> Ledger | None:
         ) from error
     if state.boot != boot_id():
         state = replace(state, phase=Phase.REMOVING)
-    return Ledger(places, state)
+    return CreatedThings(places, state)
 
 
 def _state(document: _Document) -> State:

@@ -37,7 +37,7 @@ MEMBER = ("--as", "dana", "--as-group", "team-test01")
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoStage:
     """Where the story is told: the lab, the example's files, the terminal."""
 
     places: Places
@@ -73,7 +73,7 @@ def tell(places: Places, *, keep: bool = False) -> None:
     """Tell the story in a lab of that name; with `keep` the lab stays up."""
     machine.check()
     example = find_example()
-    stage = Stage(
+    stage = DemoStage(
         places,
         tenants=_spelled(example / "tenants.yaml"),
         cluster=_spelled(example / "cluster.yaml"),
@@ -101,7 +101,7 @@ def find_example() -> Path:
     return packaged if packaged.is_dir() else checkout
 
 
-def _start(stage: Stage) -> None:
+def _start(stage: DemoStage) -> None:
     stage.chapter(
         "1. A cluster with two clients, test01 and test02, and without Ringfence",
         "Every pod is a network namespace on this machine, and answers on its ports.",
@@ -109,13 +109,13 @@ def _start(stage: Stage) -> None:
     stage.lab("up", "-f", stage.cluster)
 
 
-def _before(stage: Stage) -> None:
+def _before(stage: DemoStage) -> None:
     stage.lab("get", "namespaces")
     stage.console.print("\nReal connections between all pods, TCP and UDP, IPv4 and IPv6:")
     stage.lab("probe", "--expect", "FORWARDED")
 
 
-def _turn_on(stage: Stage) -> None:
+def _turn_on(stage: DemoStage) -> None:
     stage.chapter(
         "2. One file says who the tenants are",
         "From it Ringfence labels the namespaces, writes the policies, and enforces them.",
@@ -127,7 +127,7 @@ def _turn_on(stage: Stage) -> None:
     stage.lab("get", "networkpolicies")
 
 
-def _after(stage: Stage) -> None:
+def _after(stage: DemoStage) -> None:
     stage.chapter(
         "3. The same connections again",
         "test02 (3) and the namespace of nobody (8) no longer reach test01 (1, 2, 6).",
@@ -135,7 +135,7 @@ def _after(stage: Stage) -> None:
     stage.lab("probe")
 
 
-def _drop(stage: Stage) -> None:
+def _drop(stage: DemoStage) -> None:
     stage.chapter(
         "4. A drop as it happens, and why",
         "The kernel drops the packet and says which rule did it.",
@@ -154,7 +154,7 @@ def _drop(stage: Stage) -> None:
     )
 
 
-def _attempt(stage: Stage) -> None:
+def _attempt(stage: DemoStage) -> None:
     stage.chapter(
         "5. A member of team-test01 works, and tries to break out",
         "A new namespace is labelled while it is created; a label that lies is refused.",
@@ -164,7 +164,7 @@ def _attempt(stage: Stage) -> None:
     stage.lab("apply", *MEMBER, "-f", "-", expect=1, stdin=_namespace("app-test01", "test02"))
 
 
-def _kill(stage: Stage) -> None:
+def _kill(stage: DemoStage) -> None:
     with session.looking(stage.places) as view:
         pids = [str(process.pid) for process in view.ledger.state.processes if process.alive]
     stage.chapter(

@@ -25,7 +25,7 @@ from lab import netns, processes
 from lab.api import bringup, journal
 from lab.api.control_plane import PROGRAMS
 from lab.api.topology import hollow_nodes
-from lab.created import STATE_FILE, Backing, Ledger, Lock, Phase, State
+from lab.created import STATE_FILE, Backing, CreatedThings, Lock, Phase, State
 from lab.names import NETNS_ROOT, NODE, POD_INTERFACES, Places, Shape
 from lab.parts import (
     POLL_SECONDS,
@@ -53,7 +53,7 @@ class NoSuchLab(Refused):
 
 
 @contextlib.contextmanager
-def open_lab(places: Places, lock: Lock) -> Iterator[Ledger]:
+def open_lab(places: Places, lock: Lock) -> Iterator[CreatedThings]:
     """The lab of that name, locked; NoSuchLab after remains of a killed command are cleaned up."""
     clean_remains(places)
     with ledgers.locked(places, lock):
@@ -100,7 +100,7 @@ def begin(
     shape: Shape,
     backing: Backing = Backing.FILES,
     nodes: int = 0,
-) -> Ledger:
+) -> CreatedThings:
     """A ledger for a new lab, with the network namespaces of its nodes; the caller holds the
     lock.
     """
@@ -121,7 +121,7 @@ def begin(
         nodes=nodes,
         shape=shape,
     )
-    ledger = Ledger(places, state)
+    ledger = CreatedThings(places, state)
     ledger.update(state)
     from lab import network
 
@@ -152,7 +152,7 @@ def refuse_foreign(places: Places) -> None:
         )
 
 
-def clean(ledger: Ledger) -> None:
+def clean(ledger: CreatedThings) -> None:
     """Take down everything the ledger names; LabFailed when something of it is still there."""
     state = ledger.state
     if state.phase is not Phase.REMOVING:
@@ -179,7 +179,7 @@ def clean(ledger: Ledger) -> None:
     _remove_run_directory(ledger.places)
 
 
-def start_processes(ledger: Ledger) -> None:
+def start_processes(ledger: CreatedThings) -> None:
     """Start what should run and does not, and wait until all of it answers."""
     places, state = ledger.places, ledger.state
     if state.backing is not Backing.FILES:
@@ -201,14 +201,14 @@ def start_processes(ledger: Ledger) -> None:
         wait(places, process, ready)
 
 
-def expected(ledger: Ledger) -> tuple[str, ...]:
+def expected(ledger: CreatedThings) -> tuple[str, ...]:
     """The processes that this lab should have."""
     if ledger.state.backing is not Backing.FILES:
         return bringup.expected(ledger.state, ledger.places)
     return (ENFORCER, RESPONDER, *((WEBHOOK,) if ledger.state.config is not None else ()))
 
 
-def wait_for_config(ledger: Ledger, digest: str) -> None:
+def wait_for_config(ledger: CreatedThings, digest: str) -> None:
     """Return when the webhook has read the tenant file that we have read."""
     process, url = ledger.state.process(WEBHOOK), ledger.state.webhook
     if process is not None and url is not None:
@@ -217,7 +217,7 @@ def wait_for_config(ledger: Ledger, digest: str) -> None:
         wait(ledger.places, process, ready)
 
 
-def _enforcer_arguments(ledger: Ledger) -> tuple[str, ...]:
+def _enforcer_arguments(ledger: CreatedThings) -> tuple[str, ...]:
     places, config = ledger.places, ledger.state.config
     file = () if config is None else ("-c", as_given(ledger.state, config))
     return (
@@ -230,7 +230,7 @@ def _enforcer_arguments(ledger: Ledger) -> tuple[str, ...]:
     )
 
 
-def _start_webhook(ledger: Ledger, config: str) -> tuple[Process, Callable[[], bool]]:
+def _start_webhook(ledger: CreatedThings, config: str) -> tuple[Process, Callable[[], bool]]:
     places = ledger.places
     if not places.certificates.is_dir():
         command = ringfence(

@@ -14,7 +14,7 @@ from pathlib import Path
 from enforcer.answers import control
 from generators.errors import RingfenceError
 from lab import processes
-from lab.created import Ledger, State
+from lab.created import CreatedThings, State
 from lab.names import Places
 from lab.processes import Process
 
@@ -29,19 +29,19 @@ class LabFailed(RingfenceError):
     exit_code = 1
 
 
-def start(ledger: Ledger, name: str, command: tuple[str, ...]) -> Process:
+def start(ledger: CreatedThings, name: str, command: tuple[str, ...]) -> Process:
     """Start a process in our current network namespace, in the folder of the lab's user."""
     log, directory = ledger.places.log(name), Path(ledger.state.directory)
     return processes.start(name, command, log, ledger.set_process, directory)
 
 
-def alive(ledger: Ledger, name: str) -> bool:
+def alive(ledger: CreatedThings, name: str) -> bool:
     """Whether the lab's process of that name runs."""
     process = ledger.state.process(name)
     return process is not None and process.alive
 
 
-def stop(ledger: Ledger, name: str) -> None:
+def stop(ledger: CreatedThings, name: str) -> None:
     """End one of the lab's processes."""
     process = ledger.state.process(name)
     if process is not None:
@@ -57,7 +57,7 @@ def wait(places: Places, process: Process, ready: Callable[[], bool]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def away(ledger: Ledger, name: str) -> LabFailed:
+def away(ledger: CreatedThings, name: str) -> LabFailed:
     """The error for a process that should answer and does not, with the end of its log."""
     process = ledger.state.process(name)
     return LabFailed(f"there is no {name}") if process is None else failure(ledger.places, process)

@@ -27,7 +27,7 @@ from lab.changes import apply as apply_documents
 from lab.changes import delete as delete_objects
 from lab.controller import synchronize
 from lab.converge import begin_empty, converge
-from lab.created import Backing, Ledger, Lock, Phase
+from lab.created import Backing, CreatedThings, Lock, Phase
 from lab.names import Places, Shape
 from lab.pods import check_addresses, give_addresses, nodes_of
 from lab.store import Store
@@ -158,7 +158,7 @@ def _read_ours(places: Places, paths: Sequence[str]) -> Documents:
     return read(paths)
 
 
-def _edit(ledger: Ledger, requester: Requester, edit: Edit) -> Report:
+def _edit(ledger: CreatedThings, requester: Requester, edit: Edit) -> Report:
     """Change the store as a user wants, then as the controller wants, then the machine."""
     places = ledger.places
     objects = store.load(places.run)
@@ -176,12 +176,12 @@ def _edit(ledger: Ledger, requester: Requester, edit: Edit) -> Report:
     return report
 
 
-def _config(ledger: Ledger) -> TenantConfig | None:
+def _config(ledger: CreatedThings) -> TenantConfig | None:
     return None if ledger.state.config is None else load_tenants(Path(ledger.state.config))
 
 
 @contextlib.contextmanager
-def _webhook(ledger: Ledger) -> Iterator[Webhook | None]:
+def _webhook(ledger: CreatedThings) -> Iterator[Webhook | None]:
     url = ledger.state.webhook
     if ledger.state.config is None or url is None:
         yield None

@@ -17,7 +17,7 @@ from lab import netns
 from lab import store as stores
 from lab.api import objects
 from lab.api.topology import hollow_nodes
-from lab.created import Backing, Ledger
+from lab.created import Backing, CreatedThings
 from lab.names import NODE, NodePlaces, Wire
 from lab.pods import Running, documents, node_of, running
 from lab.store import Store
@@ -35,7 +35,7 @@ class Home:
 class View:
     """What there is at this moment."""
 
-    ledger: Ledger
+    ledger: CreatedThings
     store: Store
     pods: tuple[Running, ...]
     homes: tuple[Home, ...]
@@ -52,13 +52,13 @@ class View:
         return next(home for home in self.homes if home.node.name == item.node)
 
 
-def look(ledger: Ledger) -> View:
+def look(ledger: CreatedThings) -> View:
     """The lab as it is now."""
-    makers: dict[Backing, Callable[[Ledger], View]] = {Backing.FILES: _from_files}
+    makers: dict[Backing, Callable[[CreatedThings], View]] = {Backing.FILES: _from_files}
     return makers.get(ledger.state.backing, _from_api)(ledger)
 
 
-def _from_files(ledger: Ledger) -> View:
+def _from_files(ledger: CreatedThings) -> View:
     places = ledger.places
     store = stores.load(places.run)
     pods = running(places, store)
@@ -66,7 +66,7 @@ def _from_files(ledger: Ledger) -> View:
     return View(ledger, store, pods, (Home(node, places.node(NODE)),))
 
 
-def _from_api(ledger: Ledger) -> View:
+def _from_api(ledger: CreatedThings) -> View:
     places = ledger.places
     store = objects.load(places.kubeconfig)
     homes = tuple(
@@ -76,7 +76,7 @@ def _from_api(ledger: Ledger) -> View:
     return View(ledger, store, tuple(_hollow_pods(ledger, store, homes)), homes)
 
 
-def _hollow_pods(ledger: Ledger, store: Store, homes: Sequence[Home]) -> list[Running]:
+def _hollow_pods(ledger: CreatedThings, store: Store, homes: Sequence[Home]) -> list[Running]:
     """The running pods of the lab's nodes, by namespace and name."""
     by_node = {home.node.name: home for home in homes}
     found = []

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import orjson
 
-from generators.kube.client import Client, Scope, Watch
+from generators.kube.client import Client, Watch, WatchScope
 from generators.kube.documents import Document, mapping, text
 from generators.kube.reflector import END_MARK
 from generators.kube.resources import Resource
@@ -40,7 +40,7 @@ class Replayed(Client):
     def close(self) -> None:
         """Nothing is open."""
 
-    def watch(self, resource: Resource, scope: Scope, query: Mapping[str, str]) -> Watch:
+    def watch(self, resource: Resource, scope: WatchScope, query: Mapping[str, str]) -> Watch:
         """The first state once, then what `send` brings."""
         return _Events(self._first.pop(resource, ()), self._later[resource])
 

@@ -35,7 +35,7 @@ from enforcer.agent.residents import Residents, links
 from enforcer.agent.sandboxes import CACHE
 from enforcer.agent.state import Board, State
 from enforcer.agent.unclaimed import Unclaimed
-from enforcer.agent.writer import Kernel, Writer
+from enforcer.agent.writer import MapAccess, Writer
 from enforcer.compiler.compile import Compiler
 from enforcer.compiler.views import Computed, Live
 from enforcer.datapath import attach, loader
@@ -212,7 +212,7 @@ class Agent:
         self._state = self._first_state()
         self._writer = Writer(
             self._compiler,
-            Kernel(parts.maps.read, parts.maps.apply),
+            MapAccess(parts.maps.read, parts.maps.apply),
             self._state.tally,
             parts.collector.forget,
         )

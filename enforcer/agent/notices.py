@@ -16,7 +16,7 @@ from enforcer.agent.state import Board, State
 from enforcer.writes.budgets import Refusal
 from generators.errors import RingfenceError
 from generators.kube.client import Client
-from generators.kube.events import Recorder, Severity, Subject
+from generators.kube.events import EventSubject, Recorder, Severity
 from generators.kube.resources import NETWORK_POLICIES, Key
 
 REASON = "PolicyWithoutRoom"
@@ -65,7 +65,7 @@ class Notices:
         metadata = found.get("metadata")
         uid = metadata.get("uid") if isinstance(metadata, dict) else None
         kind = NETWORK_POLICIES.kind, Key(namespace, name), str(uid or "")
-        subject = Subject(NETWORK_POLICIES.api_version, *kind)
+        subject = EventSubject(NETWORK_POLICIES.api_version, *kind)
         note = f"node {self._node}: {refusal}"
         self._recorder.tell_about(subject, REASON, Severity.WARNING, note)
 

@@ -17,13 +17,13 @@ from enforcer.agent.state import Audit
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.groups import EMPTY
 from enforcer.policy.tables import SERVICE_BACKENDS, Change, MapOverflow, Table, Tables
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 from generators.errors import RingfenceError
 from generators.reachability.services import ServiceKey
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class MapAccess:
     """The two things that are done to the maps."""
 
     read: Callable[[], Tables]
@@ -36,7 +36,7 @@ class Writer:
     def __init__(
         self,
         compiler: Compiler,
-        kernel: Kernel,
+        kernel: MapAccess,
         tally: Tally,
         forget: Callable[[frozenset[int]], None],
     ) -> None:
@@ -139,7 +139,7 @@ class Writer:
             self._tally.add(Work("regeneration", outcome=outcome), changed)
 
 
-def _drift(ledger: Ledger) -> Mapping[str, int]:
+def _drift(ledger: PendingTables) -> Mapping[str, int]:
     """How many entries of each map are not as they should be."""
     found = {
         Table.ENDPOINTS: len(ledger.endpoints.changed()),

@@ -15,7 +15,7 @@ from enforcer.answers.request import Json
 from enforcer.datapath.flows import reason_of
 from enforcer.datapath.maps import Statistic
 from enforcer.observe.feed import Line
-from enforcer.observe.names import Directory, Party, Seen
+from enforcer.observe.names import Directory, NamedEvent, Party
 from enforcer.observe.shape import PROTOCOLS
 from enforcer.policy.tables import Dir
 from generators.reachability.verdicts import Verdict
@@ -70,7 +70,7 @@ def report(state: State, node: str, lines: Iterable[Line], counted: Iterable[Sta
     return {"flows": flows, "totals": _totals(state, directory, counted)}
 
 
-def _would(seen: Seen) -> Would:
+def _would(seen: NamedEvent) -> Would:
     record = seen.record
     inward = record.direction is Dir.INGRESS
     near, far = seen.local, seen.source if inward else seen.destination

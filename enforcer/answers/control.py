@@ -84,7 +84,7 @@ def stream(run_dir: Path, request: Request) -> Iterator[Answer]:
             raise AgentAway(path, error) from error
 
 
-class Server:
+class ControlServer:
     """The serving side: a thread a connection, none of which outlives the process."""
 
     def __init__(self, run_dir: Path, respond: Respond) -> None:

@@ -17,7 +17,7 @@ from enforcer.datapath.maps import Statistic
 from enforcer.policy.tables import Dir
 
 
-class Kernel(Protocol):
+class KernelCounters(Protocol):
     """The counters of the kernel, and the way to drop those of endpoints that are gone."""
 
     def statistics(self) -> tuple[Statistic, ...]:
@@ -53,7 +53,7 @@ class Counts:
     """
 
     def __init__(
-        self, kernel: Kernel, tenant_of: Callable[[int], str] = lambda endpoint: ""
+        self, kernel: KernelCounters, tenant_of: Callable[[int], str] = lambda endpoint: ""
     ) -> None:
         self._kernel = kernel
         self._tenant_of = tenant_of

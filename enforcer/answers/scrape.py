@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from enforcer.answers.metrics import AgentCollector, Observed
 from enforcer.answers.status import unready
 from generators.serving import pages
-from generators.serving.http import Answer, Request, plain
+from generators.serving.http import Answer, HttpRequest, plain
 
 BACKLOG = 128
 
@@ -36,7 +36,7 @@ def serve(observed: Observed, host: str, port: int) -> None:
 def readiness(troubles: Callable[[], list[str]]) -> pages.Page:
     """A page with every trouble, a line each."""
 
-    def page(_: Request) -> Answer:
+    def page(_: HttpRequest) -> Answer:
         found = troubles()
         status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
         return plain(status, "\n".join(found) or "ok")

@@ -41,7 +41,7 @@ class Sources:
     journal: Journal
 
 
-class Service:
+class AgentService:
     """Answers requests."""
 
     def __init__(self, sources: Sources) -> None:

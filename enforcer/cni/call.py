@@ -26,7 +26,7 @@ OLD_ADDRESSES = ("ip4", "ip6")
 """Where results before 0.3.0 have one address of each family; they name no interfaces."""
 
 
-class Command(StrEnum):
+class CniCommand(StrEnum):
     """What the runtime wants; the shim answers VERSION itself."""
 
     ADD = "ADD"
@@ -77,7 +77,7 @@ class Sandbox:
 class Call:
     """What the runtime said."""
 
-    command: Command
+    command: CniCommand
     container: str
     interface: str
     """Inside the pod: eth0."""
@@ -141,7 +141,7 @@ def parse(data: bytes) -> Call:
     head, _, body = data.partition(b"\n\n")
     environment = dict(_pair(line, "=") for line in head.decode(errors="replace").splitlines())
     name = environment.get("CNI_COMMAND", "")
-    if name not in Command.__members__:
+    if name not in CniCommand.__members__:
         raise CallRefused(Code.BAD_ENVIRONMENT, "CNI_COMMAND is not known", repr(name))
     try:
         config: object = json.loads(body)
@@ -152,7 +152,7 @@ def parse(data: bytes) -> Call:
     if not isinstance(config, dict):
         raise CallRefused(Code.BAD_CONTENT, "the network configuration is no object", "")
     return Call(
-        Command(name),
+        CniCommand(name),
         environment.get("CNI_CONTAINERID", ""),
         environment.get("CNI_IFNAME", ""),
         _sandbox(environment.get("CNI_ARGS", "")),

@@ -213,7 +213,7 @@ def _replace(path: Path, text: str, like: Path) -> None:
     unfinished.replace(path)
 
 
-class Keeper:
+class PluginKeeper:
     """Keeps plugin and entry on the node; a thread of the agent's process.
 
     What it cannot do is told to `report`, and tried again.

@@ -108,7 +108,7 @@ class Strictness:
         return Start.of(state.config.mode is Mode.STRICT)
 
 
-class Keeper:
+class NamespaceKeeper:
     """Writes the file whenever the answers change; a thread of the agent's process."""
 
     def __init__(self, path: Path, strictness: Strictness, board: Board, report: Report) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.state import Board, State
-from enforcer.cni.call import Call, CallRefused, Code, Command, Sandbox, nothing, previous
+from enforcer.cni.call import Call, CallRefused, CniCommand, Code, Sandbox, nothing, previous
 from enforcer.datapath import attach, links
 from enforcer.datapath.kernel import KernelError
 from enforcer.policy.changes import Attachment
@@ -41,15 +41,15 @@ class Plugin:
     def answer(self, call: Call, netns: int | None) -> bytes:
         """The answer to one call; raises CallRefused."""
         match call.command:
-            case Command.ADD:
+            case CniCommand.ADD:
                 return self._add(call, netns)
-            case Command.DEL:
+            case CniCommand.DEL:
                 return self._delete(call)
-            case Command.CHECK:
+            case CniCommand.CHECK:
                 return self._check(call)
-            case Command.GC:
+            case CniCommand.GC:
                 return self._collect(call)
-            case Command.STATUS:
+            case CniCommand.STATUS:
                 return self._status()
 
     def _add(self, call: Call, netns: int | None) -> bytes:

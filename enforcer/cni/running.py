@@ -17,7 +17,7 @@ from enforcer.agent.loop import Settings
 from enforcer.agent.state import Board
 from enforcer.cni import install, namespaces
 from enforcer.cni.plugin import Plugin
-from enforcer.cni.server import Server
+from enforcer.cni.server import CniServer
 from generators.errors import RingfenceError
 
 
@@ -53,12 +53,12 @@ def running(
     found = places(settings.cni_conf_dir, settings.cni_bin_dir, settings.run_dir)
     stop = threading.Event()
     with ExitStack() as stack:
-        server = Server(settings.run_dir, plugin.answer)
+        server = CniServer(settings.run_dir, plugin.answer)
         server.start()
         stack.callback(server.stop)
         if found is not None:
-            joined = install.Keeper(found, report)
-            written = namespaces.Keeper(found.namespaces, strictness, board, report)
+            joined = install.PluginKeeper(found, report)
+            written = namespaces.NamespaceKeeper(found.namespaces, strictness, board, report)
             written.start()  # first: what it writes is asked for as soon as the plugin is there
             joined.start()
             for run, wake in ((joined.run, joined.wake), (written.run, None)):

@@ -25,7 +25,7 @@ Answer = Callable[[Call, int | None], bytes]
 """From a call and the pod's network namespace, if it is there, to the answer."""
 
 
-class Server:
+class CniServer:
     """The serving side; `start` once everything that `answer` needs is there."""
 
     def __init__(self, run_dir: Path, answer: Answer) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enforcer.commands.options import Usage
+from enforcer.commands.options import UsageError
 
 if TYPE_CHECKING:
     from enforcer.observe.filters import Condition
@@ -70,7 +70,7 @@ def _checked(args: list[str]) -> list[str]:
     for argument in args:
         flag = argument.partition("=")[0].removeprefix("--")
         if argument.startswith("--") and flag in REFUSED:
-            raise Usage(f"--{flag}: {REFUSED[flag]}")
+            raise UsageError(f"--{flag}: {REFUSED[flag]}")
     return args
 
 
@@ -85,6 +85,6 @@ def _tied(args: Sequence[str]) -> list[str]:
             continue
         flag = next(rest, "")
         if flag.partition("=")[0].removeprefix("--") not in FILTERS:
-            raise Usage(f'{NOT} negates the filter after it, and "{flag}" is none')
+            raise UsageError(f'{NOT} negates the filter after it, and "{flag}" is none')
         found.append(f"{NOT}-{flag.removeprefix('--')}")
     return found

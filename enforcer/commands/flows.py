@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enforcer.commands.flow_options import FilteredCommand, taken
-from enforcer.commands.options import Usage, run_dir_option
+from enforcer.commands.options import UsageError, run_dir_option
 from generators.errors import InputError, Problem
 from generators.output import Output, structured, warn
 
@@ -143,18 +143,18 @@ def observe(
     from enforcer.observe import lines
     from enforcer.observe.filters import wanted
     from enforcer.observe.mask import mask, masked
-    from enforcer.observe.ranges import Range, cut, moment
+    from enforcer.observe.ranges import FlowRange, cut, moment
 
     conditions = taken(context)
     warn_of_traces(context.params["type"])
     if (last is not None) + (first is not None) + everything > 1:
-        raise Usage("--last, --first and --all exclude each other")
+        raise UsageError("--last, --first and --all exclude each other")
     if field_mask and output not in (*AS_JSON, AS_YAML):
-        raise Usage(f"--field-mask leaves too little for -o {output}; say -o json or -o yaml")
+        raise UsageError(f"--field-mask leaves too little for -o {output}; say -o json or -o yaml")
     fields = mask(field_mask)
     whole = everything or follow or first is not None or since is not None or input_file is not None
     now = datetime.now(UTC)
-    chosen = Range(
+    chosen = FlowRange(
         last=last if whole or last is not None else DEFAULT_LAST,
         first=first,
         since=moment(since, now) if since else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enforcer.commands.options import (
-    Usage,
+    UsageError,
     cni_bin_dir_option,
     cni_conf_dir_option,
     pin_dir_option,
@@ -134,7 +134,7 @@ def run_agent(
 ) -> None:
     """Enforce the policies of this node's pods until SIGTERM; they stay in force afterwards."""
     if kubeconfig is not None and manifests is not None:
-        raise Usage("objects come from --manifests or from --kubeconfig; give one of them")
+        raise UsageError("objects come from --manifests or from --kubeconfig; give one of them")
     scraped_at = _address(metrics_listen) if metrics_listen else None
     contexts = _contexts(metrics_context)
     from enforcer.agent.loop import Settings
@@ -171,14 +171,16 @@ def _contexts(values: tuple[str, ...]) -> Contexts:
     for name in named:
         if name not in list(Context):
             known = ", ".join(Context)
-            raise Usage(f'--metrics-context "{name}": wanted some of {known}, joined by commas')
+            raise UsageError(
+                f'--metrics-context "{name}": wanted some of {known}, joined by commas'
+            )
     return Contexts(map(Context, named))
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise Usage(f'--metrics-listen "{text}" is not HOST:PORT')
+        raise UsageError(f'--metrics-listen "{text}" is not HOST:PORT')
     return host.strip("[]"), int(port)
 
 

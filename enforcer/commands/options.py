@@ -38,7 +38,7 @@ cni_bin_dir_option = click.option(
 )
 
 
-class Usage(RingfenceError):
+class UsageError(RingfenceError):
     """An option is missing or cannot be honoured."""
 
 
@@ -48,5 +48,5 @@ def ask(run_dir: Path, request: Mapping[str, object]) -> Answer:
 
     answer = control.gather(run_dir, request)
     if answer.get("error"):
-        raise Usage(str(answer["error"]))
+        raise UsageError(str(answer["error"]))
     return answer

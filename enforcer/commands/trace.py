@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from enforcer.answers.control import DEFAULT_RUN_DIR
-from enforcer.commands.options import Usage, ask, run_dir_option
+from enforcer.commands.options import UsageError, ask, run_dir_option
 from enforcer.commands.printing import emit
 from generators.commands.trace import trace as offline
 
@@ -24,7 +24,7 @@ def _trace(context: click.Context, /, live: bool, run_dir: Path, **rest: object)
         context.invoke(offline, **rest)
         return
     if any(rest[name] for name in _ELSEWHERE):
-        raise Usage(
+        raise UsageError(
             "--live asks the agent, which has its own inputs; leave out -f, -c, --kubeconfig"
         )
     request = {

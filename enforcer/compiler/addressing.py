@@ -13,13 +13,13 @@ from operator import or_
 from enforcer.compiler.placement import Known
 from enforcer.policy.blocks import Net
 from enforcer.policy.groups import Asks
-from enforcer.policy.identity import Word
+from enforcer.policy.identity import PeerTerm
 from enforcer.policy.peers import Population, Settled
 from enforcer.policy.rulebook import Groups, Turnover
 from enforcer.policy.services import Calls
 from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, AddressEntry, AddressFlag
 from enforcer.writes.budgets import NOBODY
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Rooms
 from generators.objects import BlockList, Node
 from generators.reachability.protocols import WITH_PORTS
@@ -36,7 +36,7 @@ class Addressing:
         groups: Groups,
         calls: Calls,
         rooms: Rooms,
-        ledger: Ledger,
+        ledger: PendingTables,
     ) -> None:
         self.nodes: dict[str, AddressEntry] = {}
         self._known = known
@@ -107,7 +107,7 @@ class Addressing:
         if node is not None and node.identity == IDENTITY_HOST:
             return True
         identity = self._population.identity(address)
-        words: Iterable[Word] = (
+        words: Iterable[PeerTerm] = (
             identity.pods.words if identity else self._population.holding(Net.of(address))
         )
         return any(word in self._asks.words for word in words)

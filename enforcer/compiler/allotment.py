@@ -30,7 +30,7 @@ from enforcer.writes.budgets import (
     refuse,
     total,
 )
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 from generators.objects import Direction, NetworkPolicy
 from generators.selectors import matches
 from generators.tenants.model import TenantConfig
@@ -45,7 +45,7 @@ class Allotment:
         self,
         known: Known,
         rulebook: Rulebook,
-        ledger: Ledger,
+        ledger: PendingTables,
         names: GroupNames,
         rules: Mapping[int, str],
         capacity: Mapping[Table, int],

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from enforcer.compiler.addressing import Addressing
 from enforcer.compiler.allotment import Allotment
-from enforcer.compiler.entries import Filling
+from enforcer.compiler.entries import GroupEntries
 from enforcer.compiler.homes import Moved, Tenancy
 from enforcer.compiler.placement import Known, Placement
 from enforcer.compiler.trials import Trials
@@ -49,7 +49,7 @@ from enforcer.policy.start import StartMode
 from enforcer.policy.tables import CAPACITY, Change, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition
 from enforcer.writes.budgets import Usage
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Rooms
 from generators.cluster import Cluster
 from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod
@@ -84,7 +84,7 @@ class Compiler:
         limits: Mapping[Table, int] = CAPACITY,
         start_mode: StartMode = StartMode.STRICT,
     ) -> None:
-        self.ledger = Ledger()
+        self.ledger = PendingTables()
         self.known = Known(node, grace, start_mode)
         self._limits = limits
         self.registry = registry or Registry()
@@ -102,7 +102,9 @@ class Compiler:
         self._trials = Trials(self.known, self._rulebook)
         self.tries = Tries(self._population.holding, self.registry.cidrs)
         ceiling = limits[Table.POLICY] + limits[Table.RANGES]
-        self._filling = Filling(self.ledger, self._groups, self._population, self.tries, ceiling)
+        self._filling = GroupEntries(
+            self.ledger, self._groups, self._population, self.tries, ceiling
+        )
         self._calls = Calls(self._pods_of)
         self._slices: dict[str, EndpointSlice] = {}
         self.rooms = Rooms(limits)

@@ -16,15 +16,15 @@ from enforcer.policy.peers import Population, Settled
 from enforcer.policy.prefixes import Prefixes, Tries
 from enforcer.policy.rulebook import Group, Groups, Turnover
 from enforcer.policy.tables import PEER_CIDR, CidrKey
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 
 
-class Filling:
+class GroupEntries:
     """Buckets and prefixes in the ledger."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: PendingTables,
         groups: Groups,
         population: Population,
         tries: Tries,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from enforcer.compiler.placement import Known
 from enforcer.policy.peers import Population
-from enforcer.policy.walls import Home, drops, granted, wall_flags
+from enforcer.policy.walls import NamespaceFacts, drops, granted, wall_flags
 from generators.objects import Namespace
 from generators.tenants.model import TenantConfig
 
@@ -84,7 +84,7 @@ class Tenancy:
     def _move(self, name: str) -> bool:
         known = self._known
         namespace, tenant = known.namespaces.get(name), known.record.get(name)
-        home = Home.of(name, namespace, tenant, known.config)
+        home = NamespaceFacts.of(name, namespace, tenant, known.config)
         if namespace is None and tenant is None:
             self._wall(name, None)
         else:

@@ -18,9 +18,9 @@ from enforcer.policy.identity import Registry, TenantNumbers
 from enforcer.policy.rulebook import Group, Groups, Rulebook
 from enforcer.policy.start import Ground, StartMode, provisional
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
-from enforcer.policy.walls import Granted, Home, ReachGroup, WallGroup, wall_flags
+from enforcer.policy.walls import Granted, NamespaceFacts, ReachGroup, WallGroup, wall_flags
 from enforcer.writes.budgets import NOBODY
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Room
 from generators.isolation.policies import is_ours
 from generators.objects import Direction, Namespace, Pod
@@ -53,7 +53,7 @@ class Known:
     """Of the pods that have interfaces."""
     arrivals: dict[str, Attachment] = field(default_factory=dict)
     """Sandboxes of pods that are not known yet."""
-    homes: dict[str, Home] = field(default_factory=dict)
+    homes: dict[str, NamespaceFacts] = field(default_factory=dict)
     tenants: TenantNumbers = field(default_factory=TenantNumbers)
     granted: Granted = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class Placement:
         rulebook: Rulebook,
         groups: Groups,
         registry: Registry,
-        ledger: Ledger,
+        ledger: PendingTables,
         room: Room[str],
     ) -> None:
         self.placed: dict[str, int] = {}
@@ -209,7 +209,7 @@ class Placement:
             pod.key, POLICY, key, lambda: PolicyGroup(tenant, key, isolation, pod.ports, number)
         )
 
-    def _wall(self, key: str, home: Home) -> Group | None:
+    def _wall(self, key: str, home: NamespaceFacts) -> Group | None:
         config = self._known.config
         if config is None or EndpointFlag.WALL not in wall_flags(home, config):
             self._groups.leave(key, WALL)
@@ -217,7 +217,7 @@ class Placement:
         wall = WallGroup(home, config, self._known.tenants.ids, self._registry.rules.of)
         return self._groups.enter(key, WALL, wall.key, lambda: wall)
 
-    def _reach(self, key: str, home: Home) -> Group | None:
+    def _reach(self, key: str, home: NamespaceFacts) -> Group | None:
         known, config = self._known, self._known.config
         if config is not None and EndpointFlag.REACH in wall_flags(home, config):
             number = self._registry.rules.of

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from enforcer.policy.groups import EMPTY, Bucket
 from enforcer.policy.tables import PolicyKey, RangeKey
-from enforcer.writes.pending import Layer, Ledger
+from enforcer.writes.pending import Layer, PendingTables
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -132,7 +132,7 @@ class InForce(Shown[K, V]):
 class _Entries(Shown[K, int]):
     """Entries of policies as the kernel holds them, out of the buckets that they are kept in."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: PendingTables) -> None:
         self._ledger = ledger
         self._buckets = InForce(ledger.buckets)
 

@@ -90,7 +90,7 @@ class Info(ctypes.Structure):
     )
 
 
-class TestRun(ctypes.Structure):
+class RawTestRun(ctypes.Structure):
     """Run a program on a frame."""
 
     _fields_ = (
@@ -156,7 +156,7 @@ class Query(ctypes.Structure):
     )
 
 
-class MapInfo(ctypes.Structure):
+class RawMapInfo(ctypes.Structure):
     """The start of struct bpf_map_info."""
 
     _fields_ = (
@@ -170,7 +170,7 @@ class MapInfo(ctypes.Structure):
     )
 
 
-class ProgramInfo(ctypes.Structure):
+class RawProgramInfo(ctypes.Structure):
     """The start of struct bpf_prog_info."""
 
     _fields_ = (
@@ -189,7 +189,7 @@ class ProgramInfo(ctypes.Structure):
     )
 
 
-class LinkInfo(ctypes.Structure):
+class RawLinkInfo(ctypes.Structure):
     """The start of struct bpf_link_info, of a tcx link."""
 
     _fields_ = (

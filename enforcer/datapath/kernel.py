@@ -211,14 +211,14 @@ def _info(fd: int, info: ctypes.Structure, what: str) -> None:
 
 def map_info(fd: int) -> MapInfo:
     """Name, sizes and capacity of a map."""
-    raw = attributes.MapInfo()
+    raw = attributes.RawMapInfo()
     _info(fd, raw, "map")
     return MapInfo(raw.name.decode(), raw.key_size, raw.value_size, raw.max_entries, raw.id)
 
 
 def map_shape(fd: int) -> MapShape:
     """From what a map was made."""
-    raw = attributes.MapInfo()
+    raw = attributes.RawMapInfo()
     _info(fd, raw, "map")
     return MapShape(raw.type, raw.key_size, raw.value_size, raw.max_entries, raw.map_flags)
 
@@ -251,14 +251,14 @@ def map_memory(fd: int) -> int:
 
 def program_info(fd: int) -> ProgramInfo:
     """Id and name of a program, and what the verifier took for it."""
-    raw = attributes.ProgramInfo()
+    raw = attributes.RawProgramInfo()
     _info(fd, raw, "program")
     return ProgramInfo(raw.id, raw.name.decode(), raw.verified_insns, bytes(raw.tag).hex())
 
 
 def link_info(fd: int) -> LinkInfo:
     """What a link connects."""
-    raw = attributes.LinkInfo()
+    raw = attributes.RawLinkInfo()
     _info(fd, raw, "link")
     return LinkInfo(raw.id, raw.prog_id, raw.ifindex, raw.attach_type)
 
@@ -402,7 +402,7 @@ def possible_cpus() -> int:
 def test_run(fd: int, frame: bytes, context: SkbContext, repeat: int = 1) -> TestRun:
     """Run a tc program on a frame; nothing is sent. `nanoseconds` is the mean of `repeat` runs."""
     data = ctypes.create_string_buffer(frame, len(frame))
-    request = attributes.TestRun(
+    request = attributes.RawTestRun(
         prog_fd=fd,
         data_size_in=len(frame),
         data_in=_address(data),

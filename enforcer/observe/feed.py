@@ -19,7 +19,7 @@ from itertools import takewhile
 from enforcer.agent.state import Board
 from enforcer.datapath.flows import FlowReader, FlowRecord
 from enforcer.observe.contexts import Contexts, Values
-from enforcer.observe.names import Directory, Match, Seen
+from enforcer.observe.names import Directory, Match, NamedEvent
 from enforcer.observe.shape import lost_events, to_flow
 from enforcer.policy.tables import Dir, Tables
 from generators.reachability.verdicts import Verdict
@@ -69,7 +69,7 @@ class Line:
 
     __slots__ = ("_data", "_node", "_what", "number")
 
-    def __init__(self, number: int, what: Seen | Loss, node: str) -> None:
+    def __init__(self, number: int, what: NamedEvent | Loss, node: str) -> None:
         self.number = number
         self._what = what
         self._node = node
@@ -78,7 +78,7 @@ class Line:
     @property
     def endpoint(self) -> int:
         """Id of the endpoint that it is about; 0 for losses."""
-        return self._what.record.endpoint if isinstance(self._what, Seen) else 0
+        return self._what.record.endpoint if isinstance(self._what, NamedEvent) else 0
 
     @property
     def data(self) -> bytes:
@@ -93,9 +93,9 @@ class Line:
         return self._data
 
     @property
-    def seen(self) -> Seen | None:
+    def seen(self) -> NamedEvent | None:
         """The flow; None for losses."""
-        return self._what if isinstance(self._what, Seen) else None
+        return self._what if isinstance(self._what, NamedEvent) else None
 
 
 class Feed:
@@ -208,7 +208,7 @@ class Feed:
                 self._append(item)
             self._more.notify_all()
 
-    def _kind(self, seen: Seen) -> FlowKind:
+    def _kind(self, seen: NamedEvent) -> FlowKind:
         record = seen.record
         return FlowKind(
             record.verdict,
@@ -220,10 +220,10 @@ class Feed:
             self.contexts.of(seen.local),
         )
 
-    def _append(self, what: Seen | Loss) -> None:
+    def _append(self, what: NamedEvent | Loss) -> None:
         self._count += 1
         whose = ("", False)
-        if isinstance(what, Seen):
+        if isinstance(what, NamedEvent):
             whose = (what.record.source, what.record.verdict is Verdict.FORWARDED)
         self._lines.setdefault(whose, deque()).append(Line(self._count, what, self._node))
         self._kept += 1

@@ -68,7 +68,7 @@ class Speaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class NamedEvent:
     """An event with names; `rule` and `policies` as in verdicts.Judgement."""
 
     record: FlowRecord
@@ -109,13 +109,13 @@ class Directory:
         self._serving: dict[str, tuple[Serving, ...]] = {}
         self._interfaces: dict[int, str] = {}
 
-    def see(self, record: FlowRecord) -> Seen:
+    def see(self, record: FlowRecord) -> NamedEvent:
         """Put names to an event."""
         inward = record.direction is Dir.INGRESS
         near, far = self._near(record), self._far(record)
         replies = EventFlag.REPLY in record.flags
         rule, policies = self._decided(record)
-        return Seen(
+        return NamedEvent(
             record,
             far if inward else near,
             near if inward else far,

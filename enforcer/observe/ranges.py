@@ -30,7 +30,7 @@ class BadMoment(RingfenceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class FlowRange:
     """What is wanted; without `last` and `first` all of it."""
 
     last: int | None = None
@@ -51,7 +51,7 @@ def moment(text: str, now: datetime) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def cut(lines: Iterable[Json], wanted: Range, keep: Callable[[Json], bool]) -> Iterator[Json]:
+def cut(lines: Iterable[Json], wanted: FlowRange, keep: Callable[[Json], bool]) -> Iterator[Json]:
     """The lines of the range that are to be kept, oldest first."""
     kept = (line for line in lines if _within(line, wanted) and keep(line))
     if wanted.first is not None:
@@ -65,7 +65,7 @@ def cut(lines: Iterable[Json], wanted: Range, keep: Callable[[Json], bool]) -> I
     yield from deque(kept, maxlen=wanted.last) if wanted.last is not None else kept
 
 
-def _within(line: Json, wanted: Range) -> bool:
+def _within(line: Json, wanted: FlowRange) -> bool:
     if wanted.since is None and wanted.until is None:
         return True
     try:

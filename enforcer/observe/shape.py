@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord
-from enforcer.observe.names import IDENTITY_WORLD, Party, Seen, Speaker
+from enforcer.observe.names import IDENTITY_WORLD, NamedEvent, Party, Speaker
 from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE
 from generators.reachability.verdicts import Verdict
 
@@ -38,7 +38,7 @@ SOURCE_LABEL = "ringfence:source="
 JUDGEMENT = "judgement"
 
 
-def to_flow(seen: Seen, node: str) -> Flow:
+def to_flow(seen: NamedEvent, node: str) -> Flow:
     """The flow, outside of it node and time, and the judgement beside it."""
     record = seen.record
     moment = timestamp(record.time)
@@ -112,7 +112,7 @@ def _drop_name(record: FlowRecord) -> tuple[str, int]:
     return HUBBLE_NAMES.get(record.reason, (record.reason.name, int(record.reason)))
 
 
-def _judgement(seen: Seen) -> Flow:
+def _judgement(seen: NamedEvent) -> Flow:
     return {
         "verdict": seen.record.verdict.value,
         "reason": seen.record.reason.name,
@@ -139,7 +139,7 @@ def _party(party: Party) -> Flow:
     return {key: value for key, value in values.items() if value}
 
 
-def _services(seen: Seen) -> Flow:
+def _services(seen: NamedEvent) -> Flow:
     """The Service of each end that has one."""
     found: Flow = {}
     for key, service in (
@@ -152,7 +152,7 @@ def _services(seen: Seen) -> Flow:
     return found
 
 
-def _interface(seen: Seen) -> Flow:
+def _interface(seen: NamedEvent) -> Flow:
     index = seen.record.ifindex
     if not index:
         return {}
@@ -187,7 +187,7 @@ def _summary(record: FlowRecord) -> str:
     return name
 
 
-def _speakers(seen: Seen) -> Flow:
+def _speakers(seen: NamedEvent) -> Flow:
     """Who let in, or who refused, under Hubble's field for it."""
     side = seen.record.direction.name.lower()
     did = "allowed" if seen.record.verdict is Verdict.FORWARDED else "denied"

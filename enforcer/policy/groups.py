@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from enforcer.policy.identity import PeerSelector, PodClass, PortName, Word, named_port
+from enforcer.policy.identity import PeerSelector, PeerTerm, PodClass, PortName, named_port
 from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
 from enforcer.policy.tables import PEER_ANY, PROTO_ANY, Dir, EndpointFlag, PolicyKey, RangeKey
 from generators.objects import (
@@ -80,7 +80,7 @@ EMPTY = Bucket()
 class Asks:
     """Whom egress rules name, however coarsely: by words, or anybody at some ports."""
 
-    words: frozenset[Word] = frozenset()
+    words: frozenset[PeerTerm] = frozenset()
     anyone: frozenset[Span] = frozenset()
 
     def __or__(self, other: Asks) -> Asks:
@@ -111,7 +111,7 @@ class Definition(Protocol):
         """Whose trie holds its blocks."""
 
     @property
-    def words(self) -> frozenset[Word]:
+    def words(self) -> frozenset[PeerTerm]:
         """The words by which it names peers."""
 
     @property
@@ -256,7 +256,7 @@ class _Side:
         self.dir = DIRECTIONS[direction]
         self.policies = tuple(policy.key for policy in policies)
         self.rules: list[int] = []
-        self.by_word: dict[Word, list[int]] = {}
+        self.by_word: dict[PeerTerm, list[int]] = {}
         self.anyone: list[Ranked] = []
         self.needs = ISOLATED[direction]
         self._spans: list[list[Span]] = []
@@ -277,7 +277,7 @@ class _Side:
         self._names.append(names)
         if any(span.first != span.last and not span.whole for span in spans):
             self.needs |= EndpointFlag.USES_RANGE
-        words: set[Word] = {PeerSelector.of(peer, policy.namespace) for peer in rule.selecting}
+        words: set[PeerTerm] = {PeerSelector.of(peer, policy.namespace) for peer in rule.selecting}
         if rule.blocks is not None:
             words.add(rule.blocks)
             self.needs |= EndpointFlag.USES_CIDR

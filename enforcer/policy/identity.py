@@ -54,7 +54,7 @@ class PortName:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedPeer:
     """A shared component of the tenant file, as a peer of the wall."""
 
     component: str
@@ -67,7 +67,7 @@ class Quarantine:
     namespace: str
 
 
-Word = PeerSelector | BlockList | PortName | Shared | Quarantine
+PeerTerm = PeerSelector | BlockList | PortName | SharedPeer | Quarantine
 """A way in which rules can mean pods in particular."""
 
 
@@ -87,16 +87,16 @@ class PodClass:
     """Named ports in use: (name, protocol, number) where this pod declares them."""
 
     @property
-    def words(self) -> Iterable[Word]:
+    def words(self) -> Iterable[PeerTerm]:
         """Every word that means these pods."""
         yield from self.selectors
         yield from self.lists
         yield from (PortName(name, protocol) for name, protocol, _ in self.ports)
-        yield from map(Shared, self.shared)
+        yield from map(SharedPeer, self.shared)
         if self.quarantine:
             yield Quarantine(self.quarantine)
 
-    def without(self, words: frozenset[Word]) -> PodClass:
+    def without(self, words: frozenset[PeerTerm]) -> PodClass:
         """What remains when some selectors, lists of blocks and port names are not looked at."""
         return PodClass(
             self.tenant,

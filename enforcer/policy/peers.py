@@ -2,8 +2,8 @@
 
 The compiler tells it of pods, namespaces and words (the selectors, blocks and port names in use)
 and then asks `settle` what that changed. Every change costs only what it touches: pods with equal
-namespace, labels and named ports are one `Kind`, which is matched with a selector once; addresses
-of a kind in the same blocks are one `Cell`, which changes its class as a whole.
+namespace, labels and named ports are one `PodShape`, which is matched with a selector once;
+addresses of a kind in the same blocks are one `AddressSet`, which changes its class as a whole.
 
 What may surprise: an identity may keep its number while its class changes, when words come or go
 that no rule used both before and after, and all its members go along. To every rule that stays it
@@ -16,9 +16,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.policy.blocks import BlockIndex, Lists, Net, NetIndex
-from enforcer.policy.identity import Numbering, PeerSelector, PodClass, PortName, Word, named_port
+from enforcer.policy.identity import (
+    Numbering,
+    PeerSelector,
+    PeerTerm,
+    PodClass,
+    PortName,
+    named_port,
+)
 from enforcer.policy.numbers import name_of_class
-from enforcer.policy.walls import Home
+from enforcer.policy.walls import NamespaceFacts
 from generators.objects import BlockList, ContainerPort, IPBlock, Labels, Operator, Pod
 
 KindKey = tuple[str, tuple[tuple[str, str], ...], tuple[ContainerPort, ...]]
@@ -30,7 +37,7 @@ class Identity:
 
     number: int
     pods: PodClass
-    cells: dict[Cell, None] = field(default_factory=dict)
+    cells: dict[AddressSet, None] = field(default_factory=dict)
 
     @property
     def addresses(self) -> Iterable[str]:
@@ -39,32 +46,32 @@ class Identity:
 
 
 @dataclass(slots=True, eq=False)
-class Cell:
+class AddressSet:
     """Addresses that nothing in use can tell apart."""
 
-    kind: Kind
+    kind: PodShape
     lists: Lists
     addresses: dict[str, None] = field(default_factory=dict)
     identity: Identity | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Kind:
+class PodShape:
     """Pods of one namespace with equal labels and named ports."""
 
     key: KindKey
     labels: Labels
     selectors: frozenset[PeerSelector]
-    cells: dict[Lists, Cell] = field(default_factory=dict)
+    cells: dict[Lists, AddressSet] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
 class _Place:
     """A namespace: what it tells of its pods, the selectors that can mean them, its kinds."""
 
-    home: Home
+    home: NamespaceFacts
     selectors: dict[PeerSelector, None] = field(default_factory=dict)
-    kinds: dict[KindKey, Kind] = field(default_factory=dict)
+    kinds: dict[KindKey, PodShape] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -97,10 +104,10 @@ class Population:
         self._nets: dict[str, Net] = {}
         self._net_index: NetIndex | None = None
         """The same by what they are inside of, once there are blocks."""
-        self._cells: dict[str, Cell] = {}
+        self._cells: dict[str, AddressSet] = {}
         self._classes: dict[PodClass, Identity] = {}
-        self._by_word: dict[Word, dict[Identity, None]] = {}
-        self._dirty: dict[Cell, None] = {}
+        self._by_word: dict[PeerTerm, dict[Identity, None]] = {}
+        self._dirty: dict[AddressSet, None] = {}
         self._moved: dict[str, Identity | None] = {}
         """Address -> its identity when it first moved since the last `settle`."""
         self._handed: dict[str, None] = {}
@@ -108,7 +115,7 @@ class Population:
 
     # Questions
 
-    def meant_by(self, words: Iterable[Word]) -> Iterable[Identity]:
+    def meant_by(self, words: Iterable[PeerTerm]) -> Iterable[Identity]:
         """The identities that some of these words mean."""
         return dict.fromkeys(i for word in words for i in self._by_word.get(word, ()))
 
@@ -131,7 +138,7 @@ class Population:
 
     # Changes
 
-    def set_home(self, home: Home) -> None:
+    def set_home(self, home: NamespaceFacts) -> None:
         """What is known of a namespace has changed."""
         place = self._places.get(home.name)
         if place is None:
@@ -164,14 +171,14 @@ class Population:
             self._selectors[selector].pop(name, None)
         del self._places[name]
 
-    def _unlist(self, home: Home) -> None:
+    def _unlist(self, home: NamespaceFacts) -> None:
         for label in home.labels.items():
             names = self._by_label[label]
             del names[home.name]
             if not names:
                 del self._by_label[label]
 
-    def set_words(self, added: Iterable[Word], removed: Iterable[Word]) -> None:
+    def set_words(self, added: Iterable[PeerTerm], removed: Iterable[PeerTerm]) -> None:
         """Words came into use or went out of it; for lists of blocks there is `reach`."""
         for word in removed:
             if isinstance(word, PeerSelector):
@@ -244,10 +251,10 @@ class Population:
                 rivals.append(owner)
                 self._own(address, best)
 
-    def settle(self, changed: frozenset[Word]) -> Settled:
+    def settle(self, changed: frozenset[PeerTerm]) -> Settled:
         """Give every changed cell its class; `changed`: words that came or went since the last."""
         settled = Settled()
-        joining: dict[PodClass, list[Cell]] = {}
+        joining: dict[PodClass, list[AddressSet]] = {}
         emptied: dict[PodClass, list[Identity]] = {}
         left: dict[Identity, None] = {}
         for cell in self._dirty:
@@ -283,7 +290,7 @@ class Population:
     def _join(
         self,
         pods: PodClass,
-        cells: list[Cell],
+        cells: list[AddressSet],
         emptied: list[Identity] | None,
         settled: Settled,
     ) -> None:
@@ -320,7 +327,7 @@ class Population:
             if not meant:
                 del self._by_word[word]
 
-    def _class_of(self, cell: Cell) -> PodClass:
+    def _class_of(self, cell: AddressSet) -> PodClass:
         namespace, _, ports = cell.kind.key
         home = self._places[namespace].home
         named = (
@@ -348,10 +355,10 @@ class Population:
                 self._net_index.add(net, address)
         self._put(address, kind, self._blocks.holding(net))
 
-    def _put(self, address: str, kind: Kind, lists: Lists) -> None:
+    def _put(self, address: str, kind: PodShape, lists: Lists) -> None:
         cell = kind.cells.get(lists)
         if cell is None:
-            cell = kind.cells[lists] = Cell(kind, lists)
+            cell = kind.cells[lists] = AddressSet(kind, lists)
         old = self._cells.get(address)
         if old is cell:
             return
@@ -374,16 +381,18 @@ class Population:
         del cell.addresses[address]
         self._dirty[cell] = None
 
-    def _kind(self, pod: Pod) -> Kind:
+    def _kind(self, pod: Pod) -> PodShape:
         ports = tuple(port for port in pod.ports if port.name)
         key = (pod.namespace, tuple(sorted(pod.labels.items())), ports)
         place = self._places[pod.namespace]
         kind = place.kinds.get(key)
         if kind is None:
-            kind = place.kinds[key] = Kind(key, pod.labels, _selecting(place.selectors, pod.labels))
+            kind = place.kinds[key] = PodShape(
+                key, pod.labels, _selecting(place.selectors, pod.labels)
+            )
         return kind
 
-    def _discard(self, cell: Cell) -> None:
+    def _discard(self, cell: AddressSet) -> None:
         del cell.kind.cells[cell.lists]
         if not cell.kind.cells:
             del self._places[cell.kind.key[0]].kinds[cell.kind.key]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from enforcer.policy.groups import Definition, Isolation
-from enforcer.policy.identity import Numbering, Word
+from enforcer.policy.identity import Numbering, PeerTerm
 from enforcer.policy.numbers import name_of
 from generators.isolation.policies import is_ours
 from generators.objects import Direction, NetworkPolicy, Pod
@@ -191,8 +191,8 @@ class Turnover:
 
     added: list[Group] = field(default_factory=list)
     removed: list[Group] = field(default_factory=list)
-    new_words: list[Word] = field(default_factory=list)
-    old_words: list[Word] = field(default_factory=list)
+    new_words: list[PeerTerm] = field(default_factory=list)
+    old_words: list[PeerTerm] = field(default_factory=list)
 
 
 class Groups:
@@ -202,7 +202,7 @@ class Groups:
         self.by_number: dict[int, Group] = {}
         self._numbers = numbers
         self._by_key: dict[object, Group] = {}
-        self._by_word: dict[Word, dict[Group, None]] = {}
+        self._by_word: dict[PeerTerm, dict[Group, None]] = {}
         self._of: dict[tuple[str, str], Group] = {}
         self._fresh: dict[Group, None] = {}
         self._left: dict[Group, None] = {}
@@ -236,14 +236,14 @@ class Groups:
             del old.users[pod]
             self._left[old] = None
 
-    def using(self, words: Iterable[Word]) -> Iterable[Group]:
+    def using(self, words: Iterable[PeerTerm]) -> Iterable[Group]:
         """The groups that use some of these words."""
         return dict.fromkeys(group for word in words for group in self._by_word.get(word, ()))
 
     def turnover(self) -> Turnover:
         """What changed since the last time."""
         found = Turnover()
-        before: dict[Word, bool] = {}
+        before: dict[PeerTerm, bool] = {}
         gone = [group for group in self._left if not group.users]
         for group in (*self._fresh, *gone):
             for word in group.definition.words:

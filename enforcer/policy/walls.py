@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from enforcer.policy.groups import EMPTY, Asks, Bucket, Number, bucket
-from enforcer.policy.identity import PodClass, Quarantine, Shared, Word
+from enforcer.policy.identity import PeerTerm, PodClass, Quarantine, SharedPeer
 from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port
 from enforcer.policy.tables import (
     IDENTITY_HOST,
@@ -30,7 +30,7 @@ NODES = (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class NamespaceFacts:
     """What a namespace tells of its pods, with labels that agree with the record."""
 
     name: str
@@ -47,7 +47,7 @@ class Home:
     @classmethod
     def of(
         cls, name: str, namespace: Namespace | None, tenant: str | None, config: TenantConfig | None
-    ) -> Home:
+    ) -> NamespaceFacts:
         """Without a tenant file there are no tenants, and no label is special."""
         known = namespace or Namespace(name, {NAME_LABEL: name})
         alone = Cluster(
@@ -67,7 +67,7 @@ class Home:
         )
 
 
-def wall_flags(home: Home, config: TenantConfig | None) -> EndpointFlag:
+def wall_flags(home: NamespaceFacts, config: TenantConfig | None) -> EndpointFlag:
     """Whether a wall is around a namespace's pods, how strictly all is meant, what they may."""
     flags = EndpointFlag.AUDIT if home.audited else EndpointFlag(0)
     if config is not None and home.name in config.encapsulating:
@@ -98,7 +98,11 @@ class WallGroup:
     """Own tenant or quarantined namespace, shared components, consented grants: in this order."""
 
     def __init__(
-        self, home: Home, config: TenantConfig, tenant_ids: Mapping[str, int], number: Number
+        self,
+        home: NamespaceFacts,
+        config: TenantConfig,
+        tenant_ids: Mapping[str, int],
+        number: Number,
     ) -> None:
         self.isolating: Mapping[Dir, tuple[str, ...]] = {}
         self.tenant = 0  # it has no blocks
@@ -120,7 +124,7 @@ class WallGroup:
         self._names = [f"{owner}#own"]
         self._names += [f"{owner}#shared[{c.name}]" for c in self._components]
         self._names += [f"{owner}#allowFrom[{grant.tenant}]" for grant in self._grants]
-        words: set[Word] = {Shared(c.name) for c in self._components}
+        words: set[PeerTerm] = {SharedPeer(c.name) for c in self._components}
         if home.quarantined:
             words.add(Quarantine(home.name))
         self.words = frozenset(words)
@@ -217,7 +221,7 @@ class ReachGroup:
 
     def __init__(
         self,
-        home: Home,
+        home: NamespaceFacts,
         config: TenantConfig,
         grants: Granted,
         tenant_ids: Mapping[str, int],
@@ -233,7 +237,9 @@ class ReachGroup:
         self._ids = {owner: tenant_ids[owner] for owner in owners}
         owner = home.name if home.quarantined else home.tenant
         self._rule = number(f"tenant/{owner}#reach")
-        self.words: frozenset[Word] = frozenset({Quarantine(home.name)} if home.quarantined else ())
+        self.words: frozenset[PeerTerm] = frozenset(
+            {Quarantine(home.name)} if home.quarantined else ()
+        )
         sides: tuple[SharedComponent | Grant, ...] = (
             *self._components,
             *(grant for _, grant in self._grants),

@@ -29,11 +29,11 @@ from enforcer.policy.changes import (
 )
 from enforcer.sources.readers import PodReader, Problems, Reader
 from enforcer.sources.record import Record, nobody_is_kept_apart
-from enforcer.sources.supply import Health, Seen, Source, Taken
+from enforcer.sources.supply import Health, SeenDigests, Source, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import pod_ranges
 from generators.isolation.record import is_shard_name
-from generators.kube.client import EVERYTHING, Client, Scope
+from generators.kube.client import EVERYTHING, Client, WatchScope
 from generators.kube.documents import Document
 from generators.kube.reflector import Reflector, Timing
 from generators.kube.resources import (
@@ -131,7 +131,7 @@ class ApiSupply:
         self._fresh_config = True
         self._told_nodes = False
         self._record = Record()
-        record = Scope(namespace=system_namespace, labels=OURS)
+        record = WatchScope(namespace=system_namespace, labels=OURS)
         self._namespaces = self._kind(NAMESPACES, lambda bad: Reader(bad).namespace)
         self._shards = self._kind(CONFIG_MAPS, lambda bad: Reader(bad).config_map, record)
         self._nodes = self._kind(NODES, lambda bad: Reader(bad).node)
@@ -144,7 +144,7 @@ class ApiSupply:
         self,
         resource: Resource,
         reader: Callable[[Problems], Callable[[Document], T | None]],
-        scope: Scope = EVERYTHING,
+        scope: WatchScope = EVERYTHING,
     ) -> _Kind[T]:
         dirty: dict[Key, None] = {}
         problems = Problems()
@@ -207,7 +207,7 @@ class ApiSupply:
             found["record"] = "; ".join(f"{name}: {why}" for name, why in bad)
         elif missing := self._no_record():
             found["record"] = missing
-        return Health(Seen(config=self._tenants.digest), found)
+        return Health(SeenDigests(config=self._tenants.digest), found)
 
     def _no_record(self) -> str:
         """What to say where no controller has ever told whose a namespace is."""

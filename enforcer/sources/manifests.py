@@ -16,7 +16,7 @@ from pathlib import Path
 
 from enforcer.policy.changes import NOTHING, InputChange, Inputs, between
 from enforcer.sources.inotify import FolderWatch
-from enforcer.sources.supply import Health, Seen, Source, Taken
+from enforcer.sources.supply import Health, SeenDigests, Source, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
 from generators.errors import InputError, Problem, RingfenceError
@@ -100,7 +100,7 @@ class ManifestSupply:
         """See `Supply`."""
         told = (("manifests", self._error), ("config", self._tenants.error))
         errors = {kind: error for kind, error in told if error}
-        return Health(Seen(self._seen, self._tenants.digest), errors)
+        return Health(SeenDigests(self._seen, self._tenants.digest), errors)
 
     def sources(self) -> Mapping[str, Callable[[], Source]]:
         """See `Supply`."""

@@ -68,7 +68,7 @@ class Problems:
             return dict(sorted(self._why.items()))
 
 
-class Shared:
+class ValuePool:
     """Equal values as one object; what was not asked for lately is merely not shared any more.
 
     A list of objects comes in the order of their names, so few values make replicas share; more
@@ -109,7 +109,7 @@ class PodReader:
     def __init__(self, node: str, problems: Problems) -> None:
         self._node = node
         self._problems = problems
-        self._shared = Shared()
+        self._shared = ValuePool()
 
     def __call__(self, document: Document) -> Pod | None:
         """The pod; None when it can be nobody's peer and is not of this node."""
@@ -211,7 +211,7 @@ class Reader:
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        self._shared = Shared()
+        self._shared = ValuePool()
 
     def namespace(self, document: Document) -> Namespace:
         """A namespace."""

@@ -51,7 +51,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenDigests:
     """Digests of files that were last looked at, good or bad; None: there are none."""
 
     manifests: str | None = None
@@ -62,7 +62,7 @@ class Seen:
 class Health:
     """How a supply is doing."""
 
-    seen: Seen = Seen()
+    seen: SeenDigests = SeenDigests()
     errors: Mapping[str, str] = field(default_factory=dict)
     """What was refused of its inputs, by kind; the last good ones stay."""
 

@@ -21,11 +21,11 @@ from enforcer.policy.tables import (
     RangeKey,
     Table,
 )
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 from generators.reachability.services import ServiceKey
 
 
-def peaks(ledger: Ledger, writes: Iterable[Change]) -> Mapping[Table, int]:
+def peaks(ledger: PendingTables, writes: Iterable[Change]) -> Mapping[Table, int]:
     """The most entries that each map will hold on the way."""
     held = _in_force(ledger)
     most = dict(held)
@@ -40,14 +40,14 @@ def peaks(ledger: Ledger, writes: Iterable[Change]) -> Mapping[Table, int]:
 
 
 def overflows(
-    ledger: Ledger, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
+    ledger: PendingTables, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
 ) -> bool:
     """Whether some map would overflow."""
     return any(needed > capacity[table] for table, needed in peaks(ledger, writes).items())
 
 
 def refuse_overflow(
-    ledger: Ledger, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
+    ledger: PendingTables, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
 ) -> None:
     """Raise MapOverflow where a map would overflow."""
     for table, needed in peaks(ledger, writes).items():
@@ -55,7 +55,7 @@ def refuse_overflow(
             raise MapOverflow(table, needed, capacity[table])
 
 
-def _in_force(ledger: Ledger) -> dict[Table, int]:
+def _in_force(ledger: PendingTables) -> dict[Table, int]:
     """How many entries each map holds now."""
     exact, ranged = ledger.exact, ledger.ranged
     for old, new in ledger.buckets.changed().values():
@@ -71,7 +71,7 @@ def _in_force(ledger: Ledger) -> dict[Table, int]:
     }
 
 
-def _holds(ledger: Ledger, write: Change) -> bool:
+def _holds(ledger: PendingTables, write: Change) -> bool:
     """Whether the kernel has an entry with this key."""
     key = write.key
     if isinstance(key, PolicyKey):

@@ -13,12 +13,14 @@ from dataclasses import replace
 from enforcer.policy.groups import EMPTY
 from enforcer.policy.rulebook import Group, Groups
 from enforcer.policy.tables import FIRST_POD_IDENTITY, PEER_TENANT, AddressEntry
-from enforcer.writes.pending import Ledger
+from enforcer.writes.pending import PendingTables
 
 UNKNOWN = AddressEntry(0)
 
 
-def renumber(ledger: Ledger, groups: Groups, interfaces: Mapping[str, int], number: int) -> Group:
+def renumber(
+    ledger: PendingTables, groups: Groups, interfaces: Mapping[str, int], number: int
+) -> Group:
     """A new number for a group, so that who had it and who gets it are judged apart."""
     peers = tuple(ledger.peers_of.get(number, ()))
     group = groups.renumber(number)
@@ -41,7 +43,7 @@ def renumber(ledger: Ledger, groups: Groups, interfaces: Mapping[str, int], numb
 
 
 def stamp(
-    ledger: Ledger,
+    ledger: PendingTables,
     groups: Groups,
     interfaces: Mapping[str, int],
     fresh: Callable[[], int],
@@ -64,7 +66,7 @@ def stamp(
 
 
 def _rejudged(
-    ledger: Ledger, groups: Groups, interfaces: Mapping[str, int], *, everybody: bool
+    ledger: PendingTables, groups: Groups, interfaces: Mapping[str, int], *, everybody: bool
 ) -> dict[int, None]:
     """Endpoints that may have let in, or let out to, somebody who is somebody else now."""
     changed = ledger.addresses.changed().values()
@@ -86,7 +88,7 @@ def _rejudged(
     return found
 
 
-def _loses(ledger: Ledger, group: int, old: AddressEntry, new: AddressEntry) -> bool:
+def _loses(ledger: PendingTables, group: int, old: AddressEntry, new: AddressEntry) -> bool:
     """Whether a group opens less to who an address is now."""
     opened, open_now = EMPTY, EMPTY
     for peer in _peers(old):

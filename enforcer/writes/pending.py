@@ -66,7 +66,7 @@ class Layer(Generic[K, V]):
 
 
 @dataclass(slots=True)
-class Ledger:
+class PendingTables:
     """The maps of a node; entries of policies are kept by group and peer."""
 
     endpoints: Layer[int, EndpointEntry] = field(default_factory=Layer)

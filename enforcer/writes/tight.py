@@ -13,13 +13,13 @@ from dataclasses import replace
 
 from enforcer.policy.groups import Bucket
 from enforcer.policy.tables import Change, EndpointFlag, Table
-from enforcer.writes.pending import Ledger, Place
+from enforcer.writes.pending import PendingTables, Place
 from enforcer.writes.transition import closing, opening, switched
 
 Changed = Mapping[Place, tuple[Bucket | None, Bucket | None]]
 
 
-def squeezed(ledger: Ledger) -> tuple[Change, ...]:
+def squeezed(ledger: PendingTables) -> tuple[Change, ...]:
     """All that is wanted: removals first, and endpoints closed until their new groups are there."""
     switches = switched(ledger)
     services, buckets = ledger.services.changed(), ledger.buckets.changed()
@@ -46,7 +46,7 @@ def squeezed(ledger: Ledger) -> tuple[Change, ...]:
     )
 
 
-def urgent(ledger: Ledger) -> tuple[Change, ...]:
+def urgent(ledger: PendingTables) -> tuple[Change, ...]:
     """Who is gone, who is somebody else, and that connections are to be judged again.
 
     What is there already is changed before anything is added, so that a full map stops none of it.
@@ -68,7 +68,7 @@ def urgent(ledger: Ledger) -> tuple[Change, ...]:
     )
 
 
-def _gone(ledger: Ledger) -> Iterable[Change]:
+def _gone(ledger: PendingTables) -> Iterable[Change]:
     for ifindex, (_, entry) in ledger.endpoints.changed().items():
         if entry is None:
             yield Change(Table.ENDPOINTS, ifindex, None)

@@ -38,7 +38,7 @@ from enforcer.policy.tables import (
     EndpointEntry,
     Table,
 )
-from enforcer.writes.pending import Ledger, Place
+from enforcer.writes.pending import PendingTables, Place
 from generators.reachability.services import Backend, ServiceKey
 
 Fresh = Callable[[], int]
@@ -54,7 +54,7 @@ A wall only asks whether there is a rule, so any number will do but 0, which rea
 """
 
 
-def switched(ledger: Ledger) -> dict[int, Switch]:
+def switched(ledger: PendingTables) -> dict[int, Switch]:
     """Endpoints that are judged by other groups or flags than before: (in force, wanted)."""
     return {
         ifindex: (old, new)
@@ -65,7 +65,7 @@ def switched(ledger: Ledger) -> dict[int, Switch]:
     }
 
 
-def moved(ledger: Ledger) -> dict[str, Move]:
+def moved(ledger: PendingTables) -> dict[str, Move]:
     """Addresses of pods that mean another class than before."""
     return {
         address: (old, new)
@@ -84,7 +84,7 @@ def needs_bridges(switches: Mapping[int, Switch], moves: Iterable[str]) -> bool:
     return not own.issuperset(moves)
 
 
-def conflicts(ledger: Ledger) -> list[int]:
+def conflicts(ledger: PendingTables) -> list[int]:
     """Groups that some endpoint leaves and another one enters, while addresses move.
 
     An address on the move would have to be both to them; a new number for those that want the group
@@ -98,7 +98,7 @@ def conflicts(ledger: Ledger) -> list[int]:
     return sorted((left & entered) - {0})
 
 
-def writes(ledger: Ledger, fresh: Fresh, fresh_block: Fresh) -> tuple[Change, ...]:
+def writes(ledger: PendingTables, fresh: Fresh, fresh_block: Fresh) -> tuple[Change, ...]:
     """All of them, in order; `fresh_block`: a number that no block ever had."""
     switches, moves = switched(ledger), moved(ledger)
     bridges = _Bridges(ledger, switches)
@@ -195,7 +195,7 @@ def closing(
 class _Bridges:
     """Entries that are there during the switch only."""
 
-    ledger: Ledger
+    ledger: PendingTables
     switches: Mapping[int, Switch]
     made: dict[Place, Bucket] = field(default_factory=dict)
 

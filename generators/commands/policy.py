@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from generators.kyverno.offline.applying import Applied, Values
-    from generators.kyverno.offline.lint import Finding
+    from generators.kyverno.offline.lint import LintFinding
     from generators.kyverno.offline.loading import Loaded
-    from generators.kyverno.offline.testing import Case, Selector
+    from generators.kyverno.offline.testing import Case, CaseSelector
     from generators.kyverno.results import RuleResult
     from generators.kyverno.values import Document, ObjectKey, Value
 
@@ -214,8 +214,8 @@ def test(
         context.exit(EXIT_NO)
 
 
-def _selector(text: str) -> Selector:
-    from generators.kyverno.offline.testing import Selector
+def _selector(text: str) -> CaseSelector:
+    from generators.kyverno.offline.testing import CaseSelector
 
     given: dict[str, str] = {}
     for part in filter(None, text.split(",")):
@@ -224,7 +224,7 @@ def _selector(text: str) -> Selector:
             wanted = "policy=P,rule=R,resource=X"
             raise click.UsageError(f'--test-case-selector: "{part}" is not of {wanted}')
         given[key] = value or "*"
-    return Selector(**given)
+    return CaseSelector(**given)
 
 
 def _case_document(case: Case) -> dict[str, object]:
@@ -267,7 +267,7 @@ def lint(context: click.Context, policies: tuple[str, ...], output: str) -> None
         context.exit(EXIT_NO)
 
 
-def _finding_document(finding: Finding) -> dict[str, object]:
+def _finding_document(finding: LintFinding) -> dict[str, object]:
     return {
         "file": finding.place.file,
         "line": finding.place.line,

@@ -17,7 +17,7 @@ from generators.kube import config
 from generators.kube.documents import Document, key_of, mapping, resource_version_of, text
 from generators.kube.errors import Fenced, ServerFailed, Status, Unauthorized
 from generators.kube.resources import Resource
-from generators.kube.transport import Bounds, Request, Transport
+from generators.kube.transport import ApiRequest, Bounds, Transport
 
 PAGE = 500
 DEFAULT_AGENT = "ringfence"
@@ -67,7 +67,7 @@ class Preconditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class WatchScope:
     """Which objects of a resource a list or watch is about; the default is all of them."""
 
     namespace: str = ""
@@ -82,7 +82,7 @@ class Scope:
         return {key: value for key, value in pairs.items() if value}
 
 
-EVERYTHING = Scope()
+EVERYTHING = WatchScope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +141,26 @@ class Client:
 
     def version(self) -> Version:
         """The API server's release, as `kubectl version` prints it."""
-        document = self._send(Request("GET", "/version"))
+        document = self._send(ApiRequest("GET", "/version"))
         major, minor = (_leading_digits(text(document, key)) for key in ("major", "minor"))
         return Version(major, minor, text(document, "gitVersion"))
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Document:
         """One object."""
-        return self._send(Request("GET", resource.path(namespace, name)))
+        return self._send(ApiRequest("GET", resource.path(namespace, name)))
 
     def read(
         self, path: str, query: Mapping[str, str] | None = None, *, bounds: Bounds | None = None
     ) -> Document:
         """The answer to a GET of any path, such as those of discovery; TooMuch beyond `bounds`."""
-        return self._send(Request("GET", path, query or {}, bounds=bounds))
+        return self._send(ApiRequest("GET", path, query or {}, bounds=bounds))
 
-    def list_all(self, resource: Resource, scope: Scope = EVERYTHING) -> list[Document]:
+    def list_all(self, resource: Resource, scope: WatchScope = EVERYTHING) -> list[Document]:
         """All objects, as of one moment."""
         return [item for page in self.pages(resource, scope) for item in page.items]
 
     def pages(
-        self, resource: Resource, scope: Scope = EVERYTHING, *, limit: int = PAGE
+        self, resource: Resource, scope: WatchScope = EVERYTHING, *, limit: int = PAGE
     ) -> Iterator[Page]:
         """All objects, page by page, so that never more than `limit` are in memory undigested.
 
@@ -169,17 +169,17 @@ class Client:
         query = scope.query() | {"limit": str(limit)}
         while True:
             path = resource.path(scope.namespace)
-            document = self._send(Request("GET", path, query))
+            document = self._send(ApiRequest("GET", path, query))
             yield Page(_items(document, resource), resource_version_of(document))
             token = text(mapping(document, "metadata"), "continue")
             if not token:
                 return
             query = query | {"continue": token}
 
-    def watch(self, resource: Resource, scope: Scope, query: Mapping[str, str]) -> Watch:
+    def watch(self, resource: Resource, scope: WatchScope, query: Mapping[str, str]) -> Watch:
         """Changes from now on, or from `query`'s resourceVersion on; not yet open."""
         parameters = scope.query() | {"watch": "true"} | dict(query)
-        return Watch(self._transport, Request("GET", resource.path(scope.namespace), parameters))
+        return Watch(self._transport, ApiRequest("GET", resource.path(scope.namespace), parameters))
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -269,19 +269,19 @@ class Client:
         body: Document | list[Document],
         content_type: str = "application/json",
     ) -> Document:
-        request = Request(method, path, query, orjson.dumps(body), content_type)
+        request = ApiRequest(method, path, query, orjson.dumps(body), content_type)
         if not self._may_write():
             raise Fenced(str(request), Status(message="another process leads"))
         return self._send(request)
 
-    def _send(self, request: Request) -> Document:
+    def _send(self, request: ApiRequest) -> Document:
         return _decoded(self._transport.send(request), str(request))
 
 
 class Watch:
     """An open-ended answer: one event a line. `abort` may come from another thread."""
 
-    def __init__(self, transport: Transport, request: Request) -> None:
+    def __init__(self, transport: Transport, request: ApiRequest) -> None:
         self._transport = transport
         self._access = transport.access
         self._stream = transport.stream(request)

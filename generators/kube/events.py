@@ -35,7 +35,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class EventSubject:
     """What an Event is about."""
 
     api_version: str
@@ -72,10 +72,10 @@ class Recorder:
             reason=reason,
             note=note,
         )
-        subject = Subject("v1", "Namespace", Key("", namespace.name), namespace.uid)
+        subject = EventSubject("v1", "Namespace", Key("", namespace.name), namespace.uid)
         return self.tell_about(subject, reason, severity, note)
 
-    def tell_about(self, subject: Subject, reason: str, severity: Severity, note: str) -> bool:
+    def tell_about(self, subject: EventSubject, reason: str, severity: Severity, note: str) -> bool:
         """Put an Event about any object into its namespace; False: told within the minute."""
         if not self._due(subject.uid, reason):
             return False
@@ -98,7 +98,9 @@ class Recorder:
             self._sent[uid, reason] = now
             return True
 
-    def _document(self, subject: Subject, reason: str, severity: Severity, note: str) -> Document:
+    def _document(
+        self, subject: EventSubject, reason: str, severity: Severity, note: str
+    ) -> Document:
         return {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,

@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from generators.errors import RingfenceError
-from generators.kube.client import EVERYTHING, Client, Scope, Watch
+from generators.kube.client import EVERYTHING, Client, Watch, WatchScope
 from generators.kube.documents import Document, key_of, mapping, resource_version_of
 from generators.kube.errors import (
     BadRequest,
@@ -120,7 +120,7 @@ class Reflector(Generic[T]):
         reduce: Callable[[Document], T | None],
         changed: Callable[[Key], None],
         *,
-        scope: Scope = EVERYTHING,
+        scope: WatchScope = EVERYTHING,
         timing: Timing | None = None,
     ) -> None:
         self._client = client

@@ -62,7 +62,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     """One HTTP request, without what the transport adds."""
 
     method: str
@@ -124,7 +124,7 @@ def _connect(connection: http.client.HTTPConnection) -> socket.socket:
 class _Limit:
     """The bounds of one request while it is under way, over all attempts; ends in TooMuch."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ApiRequest) -> None:
         self._request = request
         self._bounds = request.bounds or Bounds(RESPONSE_SECONDS, sys.maxsize)
         self._until = time.monotonic() + self._bounds.seconds
@@ -197,7 +197,7 @@ class Stream:
     `abort` may be called by another thread at any time and ends a blocked read at once.
     """
 
-    def __init__(self, access: Access, request: Request, headers: Mapping[str, str]) -> None:
+    def __init__(self, access: Access, request: ApiRequest, headers: Mapping[str, str]) -> None:
         self._connection = _new_connection(access)
         self._request = request
         self._target = access.base_path + request.target
@@ -282,7 +282,7 @@ class Transport:
         """The server and credentials in use."""
         return self._access
 
-    def send(self, request: Request) -> bytes:
+    def send(self, request: ApiRequest) -> bytes:
         """The body of the answer, or the KubeError that it amounts to."""
         access = self._current_access()
         limit = _Limit(request) if request.bounds is not None else None
@@ -292,7 +292,7 @@ class Transport:
             self.reload(access)
             return self._attempt(self._access, request, limit)
 
-    def stream(self, request: Request) -> Stream:
+    def stream(self, request: ApiRequest) -> Stream:
         """A watch on a connection of its own, not yet open."""
         access = self._current_access()
         return Stream(access, request, self._headers(access, request))
@@ -331,7 +331,7 @@ class Transport:
         self._loaded_at = time.monotonic()
         self._drop_idle()
 
-    def _headers(self, access: Access, request: Request) -> dict[str, str]:
+    def _headers(self, access: Access, request: ApiRequest) -> dict[str, str]:
         headers = {"User-Agent": self._user_agent, "Accept": "application/json"}
         if access.authorization:
             headers["Authorization"] = access.authorization
@@ -339,7 +339,7 @@ class Transport:
             headers["Content-Type"] = request.content_type
         return headers
 
-    def _attempt(self, access: Access, request: Request, limit: _Limit | None) -> bytes:
+    def _attempt(self, access: Access, request: ApiRequest, limit: _Limit | None) -> bytes:
         reused = self._take()
         if reused is not None:
             try:
@@ -354,7 +354,7 @@ class Transport:
         self,
         connection: http.client.HTTPConnection,
         access: Access,
-        request: Request,
+        request: ApiRequest,
         limit: _Limit | None,
     ) -> bytes:
         try:
@@ -417,7 +417,7 @@ def _dropped(connection: http.client.HTTPConnection) -> bool:
 
 
 @contextlib.contextmanager
-def _network_errors(request: Request) -> Iterator[None]:
+def _network_errors(request: ApiRequest) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
@@ -427,7 +427,7 @@ def _network_errors(request: Request) -> Iterator[None]:
         raise Unreachable(str(request), str(error) or type(error).__name__) from error
 
 
-def _refusal(request: Request, response: http.client.HTTPResponse, body: bytes) -> KubeError:
+def _refusal(request: ApiRequest, response: http.client.HTTPResponse, body: bytes) -> KubeError:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

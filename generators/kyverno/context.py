@@ -24,7 +24,7 @@ from generators.kyverno.model import (
     Template,
     VariableEntry,
 )
-from generators.kyverno.requests import Request
+from generators.kyverno.requests import PolicyRequest
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, text
 from generators.kyverno.variables import fill, fill_text
 
@@ -61,30 +61,30 @@ class World:
 
 
 @dataclass(slots=True)
-class Scope:
+class ContextScope:
     """One link of the chain."""
 
     world: World
     values: Mapping[str, Value] = field(default_factory=dict)
-    parent: Scope | None = None
+    parent: ContextScope | None = None
     entry: ContextEntry | None = None
     loaded: list[Value] = field(default_factory=list)
     failed: RuleFailure | None = None
 
-    def with_values(self, values: Mapping[str, Value]) -> Scope:
+    def with_values(self, values: Mapping[str, Value]) -> ContextScope:
         """A scope that sees some more names, which hide older ones."""
-        return Scope(self.world, values, self)
+        return ContextScope(self.world, values, self)
 
-    def with_entries(self, entries: tuple[ContextEntry, ...]) -> Scope:
+    def with_entries(self, entries: tuple[ContextEntry, ...]) -> ContextScope:
         """A scope that sees context entries, each of them those before it."""
         scope = self
         for entry in entries:
-            scope = Scope(self.world, {}, scope, entry)
+            scope = ContextScope(self.world, {}, scope, entry)
         return scope
 
     def root(self, name: str) -> Value:
         """The value called `name`."""
-        scope: Scope | None = self
+        scope: ContextScope | None = self
         while scope is not None:
             if name in scope.values:
                 return scope.values[name]
@@ -110,7 +110,7 @@ class Scope:
     def _read(self, entry: ContextEntry) -> Value:
         if entry.name in self.world.given:
             return self.world.given[entry.name]
-        before = self.parent or Scope(self.world)
+        before = self.parent or ContextScope(self.world)
         match entry:
             case VariableEntry():
                 return before.variable(entry)
@@ -134,7 +134,7 @@ class Scope:
             return fill(entry.default, self)
         return value
 
-    def _ask(self, query: Template, start: Value | Scope) -> Value:
+    def _ask(self, query: Template, start: Value | ContextScope) -> Value:
         expression = fill_text(query, self)
         return expressions.evaluate(expression, start, self.world.surroundings)
 
@@ -174,7 +174,7 @@ class Scope:
         return bool(roots) and any(self._authored(name) for name in roots)
 
     def _authored(self, name: str) -> bool:
-        scope: Scope | None = self
+        scope: ContextScope | None = self
         while scope is not None:
             entry = scope.entry
             if name in scope.values:
@@ -212,7 +212,7 @@ def _mentions(entry: ContextEntry) -> bool:
     )
 
 
-def roots_of(request: Request) -> dict[str, Value]:
+def roots_of(request: PolicyRequest) -> dict[str, Value]:
     """`request`, `serviceAccountName` and `serviceAccountNamespace`."""
     key = request.key
     body: Document = {
@@ -260,10 +260,10 @@ def dotted(values: Mapping[str, Value]) -> dict[str, Value]:
     return result
 
 
-def scope_for(request: Request, world: World) -> Scope:
+def scope_for(request: PolicyRequest, world: World) -> ContextScope:
     """The scope that a rule starts from."""
     roots = roots_of(request)
     for name, value in world.given.items():
         if name in roots:
             roots[name] = merged(roots[name], value)
-    return Scope(world, roots)
+    return ContextScope(world, roots)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 
 from generators.kyverno.failures import BadPatch
-from generators.kyverno.requests import Requester
+from generators.kyverno.requests import Asker
 from generators.kyverno.values import Document, Value, annotations_of, string
 
 ANNOTATION = "ringfence.io/created-by"
 MAX_LENGTH = 16 * 1024
 
 
-def written(requester: Requester) -> str:
+def written(requester: Asker) -> str:
     """The annotation's value."""
     told: Document = {
         "username": requester.username,
@@ -32,7 +32,7 @@ def written(requester: Requester) -> str:
     return text
 
 
-def creator_of(document: Document, since: str) -> Requester | None:
+def creator_of(document: Document, since: str) -> Asker | None:
     """Who made an object; None when that was not noted down by us.
 
     `since`: the second since when every object of the kind is; empty = none is. The moment at which
@@ -47,7 +47,7 @@ def creator_of(document: Document, since: str) -> Requester | None:
         return None
     if not isinstance(told, dict) or not isinstance(told.get("username"), str):
         return None
-    return Requester(
+    return Asker(
         told["username"],
         _texts(told.get("groups")),
         _texts(told.get("roles")),

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from generators.kyverno import mutation
 from generators.kyverno.conditions import first_unmet
-from generators.kyverno.context import Clock, Scope, World, chooser, scope_for, wall_clock
+from generators.kyverno.context import Clock, ContextScope, World, chooser, scope_for, wall_clock
 from generators.kyverno.failures import RuleFailure
-from generators.kyverno.generation import Wanted, wanted_objects
+from generators.kyverno.generation import WantedObject, wanted_objects
 from generators.kyverno.guard import GuardedLookups, Limits, check_change, check_write
 from generators.kyverno.language import wildcards
 from generators.kyverno.language.functions import Meter, Surroundings, never
@@ -29,13 +29,13 @@ from generators.kyverno.model import (
     Generation,
     Mutation,
     Policy,
-    Rule,
+    PolicyRule,
     Target,
     Unsupported,
 )
 from generators.kyverno.mutation import Nothing
-from generators.kyverno.requests import Lookups, Request
-from generators.kyverno.results import Outcome, RuleKind, RuleResult
+from generators.kyverno.requests import Lookups, PolicyRequest
+from generators.kyverno.results import RuleKind, RuleOutcome, RuleResult
 from generators.kyverno.values import (
     CLUSTER_SCOPED,
     Document,
@@ -58,10 +58,10 @@ def _told(failure: Exception) -> str:
     return "it nests too deep" if isinstance(failure, RecursionError) else str(failure)
 
 
-Given = Callable[[Policy, Rule, ObjectKey], Mapping[str, Value]]
+Given = Callable[[Policy, PolicyRule, ObjectKey], Mapping[str, Value]]
 
 
-def nothing_given(policy: Policy, rule: Rule, resource: ObjectKey) -> Mapping[str, Value]:
+def nothing_given(policy: Policy, rule: PolicyRule, resource: ObjectKey) -> Mapping[str, Value]:
     """No values from outside."""
     return {}
 
@@ -99,7 +99,7 @@ class TargetChange:
 class Generated:
     """What should exist because of a trigger."""
 
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[WantedObject, ...]
     results: tuple[RuleResult, ...]
 
 
@@ -108,8 +108,8 @@ class _Case:
     """One rule of one policy on one request."""
 
     policy: Policy
-    rule: Rule
-    request: Request
+    rule: PolicyRule
+    request: PolicyRequest
     environment: Environment
 
     def lookups(self) -> GuardedLookups:
@@ -117,7 +117,7 @@ class _Case:
             self.environment.lookups, self.environment.limits, self.policy.namespace
         )
 
-    def scope(self) -> Scope:
+    def scope(self) -> ContextScope:
         key = self.request.key
         seed = f"{self.policy.key}\n{self.rule.name}\n{key}\n{self.request.uid}"
         world = World(
@@ -129,7 +129,9 @@ class _Case:
         )
         return scope_for(self.request, world).with_entries(self.rule.setting.context)
 
-    def result(self, outcome: Outcome, message: str, target: ObjectKey | None = None) -> RuleResult:
+    def result(
+        self, outcome: RuleOutcome, message: str, target: ObjectKey | None = None
+    ) -> RuleResult:
         return RuleResult(
             policy=self.policy.key,
             rule=self.rule.name,
@@ -141,16 +143,16 @@ class _Case:
             target=target,
         )
 
-    def unfit(self, scope: Scope) -> RuleResult | None:
+    def unfit(self, scope: ContextScope) -> RuleResult | None:
         """Why the rule does not run; None when it does."""
         if why := mismatch(self.rule, self.policy.namespace, self.request, self.lookups()):
-            return self.result(Outcome.EXCLUDED, why)
+            return self.result(RuleOutcome.EXCLUDED, why)
         if why := first_unmet(self.rule.setting.preconditions, scope):
-            return self.result(Outcome.SKIP, f"preconditions: {why}")
+            return self.result(RuleOutcome.SKIP, f"preconditions: {why}")
         return None
 
 
-def _kind_of(rule: Rule) -> RuleKind:
+def _kind_of(rule: PolicyRule) -> RuleKind:
     match rule.action:
         case Mutation():
             return RuleKind.MUTATE
@@ -161,7 +163,7 @@ def _kind_of(rule: Rule) -> RuleKind:
 
 
 def applicability(
-    policy: Policy, rule: Rule, request: Request, environment: Environment
+    policy: Policy, rule: PolicyRule, request: PolicyRequest, environment: Environment
 ) -> RuleResult | None:
     """Why a rule does not apply: match, exclude, preconditions; None when it does.
 
@@ -171,7 +173,7 @@ def applicability(
     return case.unfit(case.scope())
 
 
-def mutate(policies: Iterable[Policy], request: Request, environment: Environment) -> Mutated:
+def mutate(policies: Iterable[Policy], request: PolicyRequest, environment: Environment) -> Mutated:
     """Carry out the mutate rules without targets on the request's own object."""
     results: list[RuleResult] = []
     for policy in policies:
@@ -184,7 +186,7 @@ def mutate(policies: Iterable[Policy], request: Request, environment: Environmen
             results.append(result)
             if document is not None:
                 request = _with_resource(request, document)
-            if policy.apply is ApplyRules.ONE and result.outcome is Outcome.PASS:
+            if policy.apply is ApplyRules.ONE and result.outcome is RuleOutcome.PASS:
                 break
     return Mutated(request.resource, tuple(results))
 
@@ -198,14 +200,14 @@ def _mutated(case: _Case, action: Mutation) -> tuple[RuleResult, Document | None
         after = mutation.patched(action.patch, before, scope, "request.object")
         check_change(case.environment.limits, before, after)
     except Nothing as nothing:
-        return case.result(Outcome.SKIP, str(nothing)), None
+        return case.result(RuleOutcome.SKIP, str(nothing)), None
     except _FAILURES as failure:
-        return case.result(Outcome.ERROR, _told(failure)), None
-    return case.result(Outcome.PASS, f"mutated {case.request.key}"), after
+        return case.result(RuleOutcome.ERROR, _told(failure)), None
+    return case.result(RuleOutcome.PASS, f"mutated {case.request.key}"), after
 
 
-def _with_resource(request: Request, document: Document) -> Request:
-    return Request(
+def _with_resource(request: PolicyRequest, document: Document) -> PolicyRequest:
+    return PolicyRequest(
         request.operation,
         document,
         request.old,
@@ -217,7 +219,7 @@ def _with_resource(request: Request, document: Document) -> Request:
 
 
 def mutate_existing(
-    policies: Iterable[Policy], trigger: Request, environment: Environment
+    policies: Iterable[Policy], trigger: PolicyRequest, environment: Environment
 ) -> tuple[TargetChange, ...]:
     """Carry out the mutate rules with targets; a target that several rules change accumulates."""
     changes: list[TargetChange] = []
@@ -246,9 +248,9 @@ def _existing(
             for document in _targets(target, case, scope)
         ]
     except _FAILURES as failure:
-        return [TargetChange(case.result(Outcome.ERROR, _told(failure)), {}, None)]
+        return [TargetChange(case.result(RuleOutcome.ERROR, _told(failure)), {}, None)]
     if not found:
-        none = case.result(Outcome.SKIP, "no object is a target")
+        none = case.result(RuleOutcome.SKIP, "no object is a target")
         return [TargetChange(none, {}, None)]
     changes = []
     for target, document in found:
@@ -260,7 +262,7 @@ def _existing(
     return changes
 
 
-def _targets(target: Target, case: _Case, scope: Scope) -> Sequence[Document]:
+def _targets(target: Target, case: _Case, scope: ContextScope) -> Sequence[Document]:
     """The objects that a target names; an empty name or namespace is `*`."""
     fields = fill(target.fields, scope)
     group, version = split_api_version(string(fields, "apiVersion") or "*/*")
@@ -283,27 +285,29 @@ def _targets(target: Target, case: _Case, scope: Scope) -> Sequence[Document]:
 
 
 def _target_change(
-    case: _Case, action: Mutation, target: Target, scope: Scope, document: Document
+    case: _Case, action: Mutation, target: Target, scope: ContextScope, document: Document
 ) -> TargetChange:
     key = key_of(document)
     inner = scope.with_values({"target": document}).with_entries(target.setting.context)
     try:
         check_write(case.environment.limits, case.policy.namespace, key)
         if why := first_unmet(target.setting.preconditions, inner):
-            skipped = case.result(Outcome.SKIP, f"preconditions: {why}", key)
+            skipped = case.result(RuleOutcome.SKIP, f"preconditions: {why}", key)
             return TargetChange(skipped, document, None)
         after = mutation.patched(action.patch, document, inner, "target")
         check_change(case.environment.limits, document, after)
     except Nothing as nothing:
-        return TargetChange(case.result(Outcome.SKIP, str(nothing), key), document, None)
+        return TargetChange(case.result(RuleOutcome.SKIP, str(nothing), key), document, None)
     except _FAILURES as failure:
-        return TargetChange(case.result(Outcome.ERROR, _told(failure), key), document, None)
-    return TargetChange(case.result(Outcome.PASS, f"mutated {key}", key), document, after)
+        return TargetChange(case.result(RuleOutcome.ERROR, _told(failure), key), document, None)
+    return TargetChange(case.result(RuleOutcome.PASS, f"mutated {key}", key), document, after)
 
 
-def generate(policies: Iterable[Policy], trigger: Request, environment: Environment) -> Generated:
+def generate(
+    policies: Iterable[Policy], trigger: PolicyRequest, environment: Environment
+) -> Generated:
     """What the generate rules want to exist because of the trigger; nothing on a dry run."""
-    wanted: list[Wanted] = []
+    wanted: list[WantedObject] = []
     results: list[RuleResult] = []
     for policy in policies if not trigger.dry_run else ():
         for rule in policy.rules:
@@ -312,28 +316,28 @@ def generate(policies: Iterable[Policy], trigger: Request, environment: Environm
             result, made = _generated(_Case(policy, rule, trigger, environment), rule.action)
             results.append(result)
             wanted += made
-            if policy.apply is ApplyRules.ONE and result.outcome is Outcome.PASS:
+            if policy.apply is ApplyRules.ONE and result.outcome is RuleOutcome.PASS:
                 break
     return Generated(tuple(wanted), tuple(results))
 
 
-def _generated(case: _Case, action: Generation) -> tuple[RuleResult, tuple[Wanted, ...]]:
+def _generated(case: _Case, action: Generation) -> tuple[RuleResult, tuple[WantedObject, ...]]:
     try:
         scope = case.scope()
         if (unfit := case.unfit(scope)) is not None:
             return unfit, ()
         made = wanted_objects(case.policy, case.rule, action, case.request, scope)
     except _FAILURES as failure:
-        return case.result(Outcome.ERROR, _told(failure)), ()
+        return case.result(RuleOutcome.ERROR, _told(failure)), ()
     if not made:
-        return case.result(Outcome.SKIP, "there is nothing to generate"), ()
+        return case.result(RuleOutcome.SKIP, "there is nothing to generate"), ()
     shown = ", ".join(str(wanted.key) for wanted in made[:5])
     more = f" and {len(made) - 5} more" if len(made) > 5 else ""
-    return case.result(Outcome.PASS, f"generated {shown}{more}"), made
+    return case.result(RuleOutcome.PASS, f"generated {shown}{more}"), made
 
 
 def unsupported(
-    policies: Iterable[Policy], request: Request, environment: Environment
+    policies: Iterable[Policy], request: PolicyRequest, environment: Environment
 ) -> tuple[RuleResult, ...]:
     """A warning for each rule that would have applied but is not carried out here."""
     warnings: list[RuleResult] = []
@@ -345,9 +349,9 @@ def unsupported(
             try:
                 why = mismatch(rule, policy.namespace, request, case.lookups())
             except _FAILURES as failure:
-                warnings.append(case.result(Outcome.ERROR, _told(failure)))
+                warnings.append(case.result(RuleOutcome.ERROR, _told(failure)))
                 continue
             if not why:
                 reasons = "; ".join(str(reason) for reason in rule.action.reasons)
-                warnings.append(case.result(Outcome.WARN, f"not carried out: {reasons}"))
+                warnings.append(case.result(RuleOutcome.WARN, f"not carried out: {reasons}"))
     return tuple(warnings)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from generators.kyverno.conditions import first_unmet
-from generators.kyverno.context import Scope
+from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.language.functions import ELEMENT_STEPS
@@ -24,13 +24,13 @@ from generators.kyverno.model import (
     Downstream,
     Generation,
     Policy,
-    Rule,
+    PolicyRule,
     Source,
     Template,
 )
 from generators.kyverno.mutation import check_metadata, element_scope, elements_of
 from generators.kyverno.ownership import Mark, Owner, marked
-from generators.kyverno.requests import Request
+from generators.kyverno.requests import PolicyRequest
 from generators.kyverno.values import (
     CLUSTER_SCOPED,
     Document,
@@ -64,7 +64,7 @@ MAX_ITEMS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedObject:
     """One object that should exist, and how closely it is to be kept."""
 
     document: Document
@@ -97,18 +97,22 @@ class _Run:
     """What stays the same for all objects of one rule and trigger."""
 
     policy: Policy
-    rule: Rule
+    rule: PolicyRule
     action: Generation
-    request: Request
+    request: PolicyRequest
     limits: Limits
 
 
 def wanted_objects(
-    policy: Policy, rule: Rule, action: Generation, request: Request, scope: Scope
-) -> tuple[Wanted, ...]:
+    policy: Policy,
+    rule: PolicyRule,
+    action: Generation,
+    request: PolicyRequest,
+    scope: ContextScope,
+) -> tuple[WantedObject, ...]:
     """All objects that the rule makes for the trigger."""
     run = _Run(policy, rule, action, request, scope.world.lookups.limits)
-    made: list[Wanted] = []
+    made: list[WantedObject] = []
     for number, downstream in enumerate(action.downstreams):
         for item, inner in _items(downstream, scope, number):
             made += _objects(run, downstream, inner, item)
@@ -122,7 +126,9 @@ def wanted_objects(
     return tuple(made)
 
 
-def _items(downstream: Downstream, scope: Scope, number: int) -> Iterator[tuple[str, Scope]]:
+def _items(
+    downstream: Downstream, scope: ContextScope, number: int
+) -> Iterator[tuple[str, ContextScope]]:
     """The pattern once, or for each element whose preconditions hold."""
     if downstream.list is None:
         yield f"{number}", scope
@@ -141,7 +147,9 @@ def _named(element: Value, index: int) -> str:
     return string(element, "name") or string(element, "key") or str(index)
 
 
-def _objects(run: _Run, downstream: Downstream, scope: Scope, item: str) -> Iterator[Wanted]:
+def _objects(
+    run: _Run, downstream: Downstream, scope: ContextScope, item: str
+) -> Iterator[WantedObject]:
     target = fill(downstream.target, scope)
     match downstream.source:
         case Data(content):
@@ -181,7 +189,7 @@ def _addressed(run: _Run, body: Document, target: Value) -> Document:
     return {**address, **kept}
 
 
-def _finished(run: _Run, document: Document, item: str, source: ObjectKey | None) -> Wanted:
+def _finished(run: _Run, document: Document, item: str, source: ObjectKey | None) -> WantedObject:
     key = key_of(document)
     where = f"{key.kind.kind} {key.name!r}"
     if (why := names.dns_subdomain(key.name)) is not None:
@@ -204,7 +212,7 @@ def _finished(run: _Run, document: Document, item: str, source: ObjectKey | None
         source=source,
         pattern=pattern_digest(run.action) if source is not None else "",
     )
-    return Wanted(marked(document, mark), mark, run.policy.server_side)
+    return WantedObject(marked(document, mark), mark, run.policy.server_side)
 
 
 def pattern_digest(action: Generation) -> str:
@@ -228,7 +236,9 @@ def _template(source: Source) -> Template:
             return fields
 
 
-def _clone(run: _Run, target: Value, source: Value, scope: Scope, item: str) -> Iterator[Wanted]:
+def _clone(
+    run: _Run, target: Value, source: Value, scope: ContextScope, item: str
+) -> Iterator[WantedObject]:
     group, version = split_api_version(string(target, "apiVersion"))
     kind = ObjectKind(group, version, string(target, "kind"))
     origin = ObjectKey(kind, string(source, "namespace"), string(source, "name"))
@@ -241,8 +251,8 @@ def _clone(run: _Run, target: Value, source: Value, scope: Scope, item: str) -> 
 
 
 def _clone_list(
-    run: _Run, target: Value, fields: Value, scope: Scope, item: str
-) -> Iterator[Wanted]:
+    run: _Run, target: Value, fields: Value, scope: ContextScope, item: str
+) -> Iterator[WantedObject]:
     """Objects keep their names; those that are in the target's namespace already are left alone."""
     kinds = mapping(fields).get("kinds")
     home, goal = string(fields, "namespace"), string(target, "namespace")

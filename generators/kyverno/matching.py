@@ -17,11 +17,11 @@ from generators.kyverno.model import (
     KindPattern,
     Match,
     Operation,
-    Rule,
+    PolicyRule,
     SelectorPattern,
     Subject,
 )
-from generators.kyverno.requests import Lookups, Request, Requester
+from generators.kyverno.requests import Asker, Lookups, PolicyRequest
 from generators.kyverno.values import (
     CLUSTER_SCOPED,
     Document,
@@ -39,7 +39,7 @@ _NEVER = "0"
 """What upstream puts in place of a wildcard that no label fits."""
 
 
-def mismatch(rule: Rule, namespace: str, request: Request, lookups: Lookups) -> str:
+def mismatch(rule: PolicyRule, namespace: str, request: PolicyRequest, lookups: Lookups) -> str:
     """Why the rule does not apply to the request; `namespace` is that of a namespaced Policy."""
     if namespace and request.key.namespace != namespace:
         return f"the Policy acts in namespace {namespace} only"
@@ -53,7 +53,7 @@ def mismatch(rule: Rule, namespace: str, request: Request, lookups: Lookups) -> 
     return ""
 
 
-def _unmatched(block: Match, request: Request, lookups: Lookups, *, excluding: bool) -> str:
+def _unmatched(block: Match, request: PolicyRequest, lookups: Lookups, *, excluding: bool) -> str:
     reasons = []
     for one in block.filters:
         why = filter_mismatch(one, request, lookups, excluding=excluding)
@@ -66,7 +66,7 @@ def _unmatched(block: Match, request: Request, lookups: Lookups, *, excluding: b
 
 
 def filter_mismatch(
-    one: Filter, request: Request, lookups: Lookups, *, excluding: bool = False
+    one: Filter, request: PolicyRequest, lookups: Lookups, *, excluding: bool = False
 ) -> str:
     """The first thing of a filter that does not hold."""
     operations = one.operations
@@ -81,7 +81,7 @@ def filter_mismatch(
     )
 
 
-def _resource_mismatch(one: Filter, request: Request) -> str:
+def _resource_mismatch(one: Filter, request: PolicyRequest) -> str:
     key = request.key
     if one.kinds and not any(kind_matches(k, key.kind, request.subresource) for k in one.kinds):
         return f"kind {key.kind.kind} is not among {', '.join(map(_kind_text, one.kinds))}"
@@ -98,7 +98,7 @@ def _resource_mismatch(one: Filter, request: Request) -> str:
     return ""
 
 
-def _labels_mismatch(one: Filter, request: Request, lookups: Lookups) -> str:
+def _labels_mismatch(one: Filter, request: PolicyRequest, lookups: Lookups) -> str:
     key = request.key
     if one.selector is not None and (why := selector_mismatch(one.selector, request.labels)):
         return f"its labels do not fit {why}"
@@ -114,7 +114,7 @@ def _labels_mismatch(one: Filter, request: Request, lookups: Lookups) -> str:
     return ""
 
 
-def _requester_mismatch(one: Filter, requester: Requester | None, *, excluding: bool) -> str:
+def _requester_mismatch(one: Filter, requester: Asker | None, *, excluding: bool) -> str:
     asked = bool(one.subjects or one.roles or one.cluster_roles)
     if not asked:
         return ""
@@ -149,7 +149,7 @@ def _any_fits(wanted: tuple[str, ...], given: tuple[str, ...]) -> bool:
     return any(wildcards.matches(pattern, name) for pattern in wanted for name in given)
 
 
-def _is_subject(subject: Subject, requester: Requester) -> bool:
+def _is_subject(subject: Subject, requester: Asker) -> bool:
     match subject.kind:
         case "ServiceAccount":
             namespace, name = requester.account

@@ -301,11 +301,11 @@ class Generation:
 class Unsupported:
     """A rule that is not carried out, and why; never silently."""
 
-    reasons: tuple[Reason, ...]
+    reasons: tuple[UnsupportedPart, ...]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Reason:
+class UnsupportedPart:
     """One thing outside the supported subset."""
 
     place: Place
@@ -320,7 +320,7 @@ Action: TypeAlias = Mutation | Generation | Unsupported
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """One rule of a policy."""
 
     name: str
@@ -352,7 +352,7 @@ class Policy:
 
     name: str
     namespace: str
-    rules: tuple[Rule, ...]
+    rules: tuple[PolicyRule, ...]
     apply: ApplyRules = ApplyRules.ALL
     failure: FailurePolicy = FailurePolicy.FAIL
     admission: bool = True

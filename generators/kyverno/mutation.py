@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from generators.errors import InputError
 from generators.kyverno.conditions import first_unmet
-from generators.kyverno.context import Scope
+from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadExpression, BadPatch, UnresolvedVariable
 from generators.kyverno.language import expressions
 from generators.kyverno.language.functions import ELEMENT_STEPS
@@ -32,7 +32,7 @@ class Nothing(Exception):
     """The rule has nothing to do here; the message says why."""
 
 
-def patched(patch: Patch, document: Document, scope: Scope, root: str) -> Document:
+def patched(patch: Patch, document: Document, scope: ContextScope, root: str) -> Document:
     """The object after the patch; `root` is the name under which the scope holds it."""
     after = _patched(patch, document, scope, root, depth=0)
     if after == document:
@@ -41,7 +41,9 @@ def patched(patch: Patch, document: Document, scope: Scope, root: str) -> Docume
     return after
 
 
-def _patched(patch: Patch, document: Document, scope: Scope, root: str, depth: int) -> Document:
+def _patched(
+    patch: Patch, document: Document, scope: ContextScope, root: str, depth: int
+) -> Document:
     if patch.strategic is not None:
         return _strategic(patch.strategic, document, scope)
     if patch.json6902 is not None:
@@ -65,7 +67,7 @@ def _patched(patch: Patch, document: Document, scope: Scope, root: str, depth: i
     return document
 
 
-def _strategic(template: Template, document: Document, scope: Scope) -> Document:
+def _strategic(template: Template, document: Document, scope: ContextScope) -> Document:
     patch = fill(template, scope)
     if not isinstance(patch, dict):
         raise BadPatch("patchStrategicMerge is no object")
@@ -75,7 +77,7 @@ def _strategic(template: Template, document: Document, scope: Scope) -> Document
         raise Nothing(str(dropped)) from None
 
 
-def _seeing(scope: Scope, document: Document, root: str) -> Scope:
+def _seeing(scope: ContextScope, document: Document, root: str) -> ContextScope:
     """The scope in which the object is as the patches before have left it."""
     if root == "target":
         return scope.with_values({"target": document})
@@ -85,8 +87,8 @@ def _seeing(scope: Scope, document: Document, root: str) -> Scope:
 
 
 def _elements(
-    each: ForEachPatch, scope: Scope, document: Document, root: str, depth: int
-) -> Sequence[Scope]:
+    each: ForEachPatch, scope: ContextScope, document: Document, root: str, depth: int
+) -> Sequence[ContextScope]:
     outer = _seeing(scope, document, root)
     items = elements_of(each.list, outer)
     numbered = list(enumerate(items))
@@ -98,7 +100,7 @@ def _elements(
     ]
 
 
-def element_scope(scope: Scope, item: Value, index: int, depth: int) -> Scope:
+def element_scope(scope: ContextScope, item: Value, index: int, depth: int) -> ContextScope:
     """`element` and `elementIndex`, and the same with the depth behind them."""
     return scope.with_values(
         {
@@ -110,7 +112,7 @@ def element_scope(scope: Scope, item: Value, index: int, depth: int) -> Scope:
     )
 
 
-def elements_of(template: Template, scope: Scope) -> list[Value]:
+def elements_of(template: Template, scope: ContextScope) -> list[Value]:
     """The elements of a `foreach`: an expression without braces, or a variable that is a list."""
     given = template.value
     braced = isinstance(given, str) and "{{" in given
@@ -137,7 +139,7 @@ def _decoded(listed: str) -> Value:
     return plain(read[0]) if read else None
 
 
-def operations(template: Template, scope: Scope) -> Value:
+def operations(template: Template, scope: ContextScope) -> Value:
     """The operations of patchesJson6902, which is a list, or a text that holds one.
 
     A text that is YAML before its variables are replaced is read first, so that no value can add
@@ -164,7 +166,7 @@ def operations(template: Template, scope: Scope) -> Value:
     return plain(read[0]) if read else []
 
 
-def _as_text(listed: Value, scope: Scope) -> Value:
+def _as_text(listed: Value, scope: ContextScope) -> Value:
     """Variables inside a text stay text, as they would if the text were read afterwards."""
     if isinstance(listed, dict):
         return {text(substitute(k, scope)): _as_text(item, scope) for k, item in listed.items()}
@@ -177,7 +179,7 @@ def _as_text(listed: Value, scope: Scope) -> Value:
 class _Inlined:
     """A scope whose texts can stand in YAML without changing what is around them."""
 
-    scope: Scope
+    scope: ContextScope
 
     def query(self, expression: str) -> Value:
         value = self.scope.query(expression)

@@ -34,13 +34,13 @@ from generators.kyverno.model import (
     Patch,
     Place,
     Policy,
-    Reason,
-    Rule,
+    PolicyRule,
     Setting,
     Source,
     Target,
     Template,
     Unsupported,
+    UnsupportedPart,
     VariableEntry,
 )
 from generators.manifests.fields import Cursor
@@ -114,7 +114,7 @@ class _Rule:
     """What has been found unsupported in the rule that is being read."""
 
     file: str
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[UnsupportedPart] = field(default_factory=list)
 
     def place(self, cursor: Cursor) -> Place:
         return Place(self.file, cursor.line, cursor.path)
@@ -123,7 +123,7 @@ class _Rule:
         return Template(self.place(cursor), cursor.field)
 
     def unsupported(self, cursor: Cursor, what: str, fix: str) -> None:
-        self.reasons.append(Reason(self.place(cursor), what, fix))
+        self.reasons.append(UnsupportedPart(self.place(cursor), what, fix))
 
 
 def parse_policy(root: Cursor, origin: Origin) -> Policy:
@@ -182,7 +182,7 @@ def _word(cursor: Cursor, key: str, words: type[_Word], default: _Word) -> _Word
     return default
 
 
-def _rules(spec: Cursor, file: str) -> tuple[Rule, ...]:
+def _rules(spec: Cursor, file: str) -> tuple[PolicyRule, ...]:
     found = spec.children("rules")
     if not found:
         spec.fail("Required value: rules", "write at least one rule")
@@ -198,7 +198,7 @@ def _rules(spec: Cursor, file: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _rule(cursor: Cursor, spec: Cursor, file: str) -> Rule:
+def _rule(cursor: Cursor, spec: Cursor, file: str) -> PolicyRule:
     cursor.only(*RULE)
     notes = _Rule(file)
     name = _name(cursor)
@@ -216,7 +216,7 @@ def _rule(cursor: Cursor, spec: Cursor, file: str) -> Rule:
         reasons = action.reasons if isinstance(action, Unsupported) else ()
         action = Unsupported(tuple(dict.fromkeys((*notes.reasons, *reasons))))
     exclude = cursor.child("exclude")
-    return Rule(
+    return PolicyRule(
         name=name,
         place=notes.place(cursor),
         match=matchparsing.parse_match(match or cursor, file, required=match is not None),
@@ -241,7 +241,7 @@ def _action(rule: Cursor, spec: Cursor, notes: _Rule) -> Action:
     if given[0] == "generate":
         return _generation(child, spec, notes)
     fix = "leave this rule to Kyverno, or to a ValidatingAdmissionPolicy"
-    return Unsupported((Reason(notes.place(child), _OTHER_ACTIONS[given[0]], fix),))
+    return Unsupported((UnsupportedPart(notes.place(child), _OTHER_ACTIONS[given[0]], fix),))
 
 
 def _setting(cursor: Cursor, notes: _Rule) -> Setting:

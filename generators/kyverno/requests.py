@@ -1,8 +1,8 @@
 """What a policy is asked about: one request, who makes it, and what can be read besides.
 
-`Request` is an admission request, or an existing object treated as one. `Lookups` is everything
-that engine and context may ask of the outside; the webhook, the controller and the offline commands
-each bring their own, and `guard.py` stands in front of all of them.
+`PolicyRequest` is an admission request, or an existing object treated as one. `Lookups` is
+everything that engine and context may ask of the outside; the webhook, the controller and the
+offline commands each bring their own, and `guard.py` stands in front of all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ACCOUNT = "system:serviceaccount:"
 
 
 @dataclass(frozen=True, slots=True)
-class Requester:
+class Asker:
     """Who asks. Roles are `namespace:name`, resolved from bindings by the caller."""
 
     username: str = ""
@@ -54,13 +54,13 @@ class Requester:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PolicyRequest:
     """One request; DELETE has no `resource`, CREATE no `old`, background work no `requester`."""
 
     operation: Operation
     resource: Document
     old: Document
-    requester: Requester | None = None
+    requester: Asker | None = None
     subresource: str = ""
     dry_run: bool = False
     own: bool = False
@@ -98,9 +98,9 @@ class Request:
         return uid if isinstance(uid, str) else ""
 
 
-def existing(document: Document) -> Request:
+def existing(document: Document) -> PolicyRequest:
     """An object that is there already, as background rules see it."""
-    return Request(Operation.CREATE, document, {})
+    return PolicyRequest(Operation.CREATE, document, {})
 
 
 class Lookups(Protocol):

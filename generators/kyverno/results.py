@@ -9,7 +9,7 @@ from generators.kyverno.model import Place
 from generators.kyverno.values import ObjectKey
 
 
-class Outcome(StrEnum):
+class RuleOutcome(StrEnum):
     """How a rule ended."""
 
     PASS = "pass"  # noqa: S105 - no password
@@ -37,7 +37,7 @@ class RuleResult:
     rule: str
     kind: RuleKind
     resource: ObjectKey
-    outcome: Outcome
+    outcome: RuleOutcome
     message: str
     place: Place
     target: ObjectKey | None = None

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from generators.kyverno.generation import Wanted
+from generators.kyverno.generation import WantedObject
 from generators.kyverno.model import Operation
 from generators.kyverno.ownership import Owner
 from generators.kyverno.values import Document, ObjectKey, Value, equal, mapping
@@ -122,7 +122,7 @@ class Stale:
     owner: Owner
 
 
-def stale(made: Iterable[Stale], wanted: Iterable[Wanted]) -> tuple[Stale, ...]:
+def stale(made: Iterable[Stale], wanted: Iterable[WantedObject]) -> tuple[Stale, ...]:
     """What is left over after a rule, a list or a target name changed, in a fixed order."""
     keep = {want.key for want in wanted}
     return tuple(sorted((m for m in made if m.key not in keep), key=lambda m: (m.key, m.owner)))

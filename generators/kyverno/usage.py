@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TypeVar
 
-from generators.kyverno.model import ConfigMapEntry, Filter, Policy, Rule, Template
+from generators.kyverno.model import ConfigMapEntry, Filter, Policy, PolicyRule, Template
 from generators.kyverno.values import leaves
 from generators.kyverno.variables import has_variable
 
@@ -62,13 +62,13 @@ def _home(policy: Policy, entry: ConfigMapEntry) -> str:
     return "" if not isinstance(value, str) or has_variable(value) else value or "default"
 
 
-def asks_who(rule: Rule) -> bool:
+def asks_who(rule: PolicyRule) -> bool:
     """Whether a rule wants to know who made the request."""
     asked = any(f.subjects or f.roles or f.cluster_roles for f in parts(rule, Filter))
     return asked or _mentions(rule, _WHO)
 
 
-def _mentions(rule: Rule, words: tuple[str, ...]) -> bool:
+def _mentions(rule: PolicyRule, words: tuple[str, ...]) -> bool:
     texts = (
         item
         for template in parts(rule, Template)

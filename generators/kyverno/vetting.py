@@ -22,9 +22,9 @@ from generators.kyverno.model import (
     Mutation,
     Place,
     Policy,
-    Reason,
-    Rule,
+    PolicyRule,
     Unsupported,
+    UnsupportedPart,
 )
 from generators.kyverno.values import (
     CLUSTER_SCOPED,
@@ -44,12 +44,12 @@ class Vetted:
     """The policy without the rules that may not run, and why they may not."""
 
     policy: Policy
-    refused: tuple[tuple[Rule, tuple[Reason, ...]], ...]
+    refused: tuple[tuple[PolicyRule, tuple[UnsupportedPart, ...]], ...]
 
 
 def vetted(policy: Policy, limits: Limits) -> Vetted:
     """Refuse what the operator's lists or the policy's own namespace forbid."""
-    rules: list[Rule] = []
+    rules: list[PolicyRule] = []
     refused = []
     for rule in policy.rules:
         reasons = tuple(reasons_against(policy, rule, limits))
@@ -60,7 +60,7 @@ def vetted(policy: Policy, limits: Limits) -> Vetted:
     return Vetted(replace(policy, rules=tuple(rules)), tuple(refused))
 
 
-def reasons_against(policy: Policy, rule: Rule, limits: Limits) -> Iterator[Reason]:
+def reasons_against(policy: Policy, rule: PolicyRule, limits: Limits) -> Iterator[UnsupportedPart]:
     """Why a rule may not run; nothing for a rule that may."""
     action = rule.action
     if isinstance(action, Unsupported):
@@ -75,20 +75,22 @@ def reasons_against(policy: Policy, rule: Rule, limits: Limits) -> Iterator[Reas
             yield from _downstream(policy, rule, downstream, limits)
 
 
-def _selects(policy: Policy, rule: Rule) -> Iterator[Reason]:
+def _selects(policy: Policy, rule: PolicyRule) -> Iterator[UnsupportedPart]:
     """A filter without kinds would have every request of the cluster sent to the webhook."""
     for one in rule.match.filters:
         if not one.kinds:
-            yield Reason(one.place, "no kinds are given", "name the kinds that the rule is about")
+            yield UnsupportedPart(
+                one.place, "no kinds are given", "name the kinds that the rule is about"
+            )
         for pattern in one.kinds:
             if policy.namespace and pattern.kind in CLUSTER_SCOPED:
                 what = f"{pattern.kind} is in no namespace, and a Policy acts in its own only"
-                yield Reason(one.place, what, "make it a ClusterPolicy")
+                yield UnsupportedPart(one.place, what, "make it a ClusterPolicy")
 
 
 def _downstream(
-    policy: Policy, rule: Rule, downstream: Downstream, limits: Limits
-) -> Iterator[Reason]:
+    policy: Policy, rule: PolicyRule, downstream: Downstream, limits: Limits
+) -> Iterator[UnsupportedPart]:
     target, place = downstream.target.value, downstream.place
     match downstream.source:
         case CloneList(fields):
@@ -104,7 +106,7 @@ def _downstream(
         yield from _written(policy, place, kind, target, limits)
         if any(_triggers(pattern, kind) for one in rule.match.filters for pattern in one.kinds):
             what = f"a rule that {kind.kind} triggers may not generate {kind.kind}: it would loop"
-            yield Reason(place, what, "match another kind")
+            yield UnsupportedPart(place, what, "match another kind")
 
 
 def _triggers(pattern: KindPattern, kind: ObjectKind) -> bool:
@@ -114,7 +116,7 @@ def _triggers(pattern: KindPattern, kind: ObjectKind) -> bool:
 
 def _written(
     policy: Policy, place: Place, kind: ObjectKind, target: Value, limits: Limits
-) -> Iterator[Reason]:
+) -> Iterator[UnsupportedPart]:
     """Asks the guard about what is known already; what holds variables is taken to be allowed."""
     if _open(kind.kind) or _open(kind.api_version):
         return
@@ -129,14 +131,14 @@ def _written(
         check_write(limits, policy.namespace, key)
     except NotAllowed as refusal:
         what, _, fix = str(refusal).partition("; ")
-        yield Reason(place, what, fix or "choose another namespace")
+        yield UnsupportedPart(place, what, fix or "choose another namespace")
 
 
-def _read(policy: Policy, place: Place, source: Value) -> Iterator[Reason]:
+def _read(policy: Policy, place: Place, source: Value) -> Iterator[UnsupportedPart]:
     namespace = string(source, "namespace")
     if policy.namespace and namespace and not _open(namespace) and namespace != policy.namespace:
         what = f"a Policy of namespace {policy.namespace} may not read namespace {namespace}"
-        yield Reason(place, what, "make it a ClusterPolicy")
+        yield UnsupportedPart(place, what, "make it a ClusterPolicy")
 
 
 def _kind(target: Value) -> ObjectKind:

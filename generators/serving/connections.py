@@ -40,7 +40,7 @@ HELD = frozenset({Phase.BUSY})
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """Bounds of one server."""
 
     threads: int = 2
@@ -86,7 +86,7 @@ class Connection:
 class Connections:
     """All connections of one server."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self.limits = limits
         self.timed_out: Counter[Phase] = Counter()
         self.refused: Counter[str] = Counter()

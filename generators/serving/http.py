@@ -1,7 +1,7 @@
 """Requests out of bytes, and answers into bytes: HTTP/1.1 by httptools (llhttp), with bounds.
 
-`RequestReader.feed` takes what came over a connection and raises `BadRequest` at the first byte
-that cannot belong to a request worth answering. Nothing here waits, and nothing is read from a
+`RequestReader.feed` takes what came over a connection and raises `UnreadableRequest` at the first
+byte that cannot belong to a request worth answering. Nothing here waits, and nothing is read from a
 socket.
 """
 
@@ -27,7 +27,7 @@ MOST_HEAD = 64 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class BadRequest(Exception):
+class UnreadableRequest(Exception):
     """The bytes are no request that is read on; `status` is the answer."""
 
     def __init__(self, status: HTTPStatus, problem: str) -> None:
@@ -36,7 +36,7 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A whole request; names of headers are in lower case, and all of one name are kept."""
 
     method: str
@@ -83,7 +83,7 @@ class RequestReader:
     """The parser of one connection."""
 
     def __init__(self, most_body: int) -> None:
-        self.complete: deque[Request] = deque()
+        self.complete: deque[HttpRequest] = deque()
         """Whole requests that nobody has taken yet."""
         self.begun = False
         """Whether the first byte of a request has come, and not its last."""
@@ -95,7 +95,7 @@ class RequestReader:
         """Bytes of the body so far."""
         self._most_body = most_body
         self._parser = httptools.HttpRequestParser(self)
-        self._refused: BadRequest | None = None
+        self._refused: UnreadableRequest | None = None
         self._reset()
 
     def feed(self, data: bytes) -> None:
@@ -107,11 +107,13 @@ class RequestReader:
         except httptools.HttpParserCallbackError as error:
             raise self._refused or error from error
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise BadRequest(
+            raise UnreadableRequest(
                 HTTPStatus.BAD_REQUEST, f"this is not an HTTP request: {error}"
             ) from error
         if self.begun and not self.in_body and self._head > MOST_HEAD:
-            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large")
+            raise UnreadableRequest(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large"
+            )
 
     def _reset(self) -> None:
         self._target, self._body = bytearray(), bytearray()
@@ -159,7 +161,7 @@ class RequestReader:
         method = self._parser.get_method().decode("ascii")
         body, fields = bytes(self._body), tuple(self._fields)
         self._reset()
-        self.complete.append(Request(method, path, query, fields, body, keep_alive))
+        self.complete.append(HttpRequest(method, path, query, fields, body, keep_alive))
 
     def _refuse_body(self) -> None:
         problem = f"the body is larger than {self._most_body} bytes"
@@ -167,5 +169,5 @@ class RequestReader:
 
     def _refuse(self, status: HTTPStatus, problem: str) -> None:
         """Httptools wraps what a callback raises; `feed` unwraps it."""
-        self._refused = BadRequest(status, problem)
+        self._refused = UnreadableRequest(status, problem)
         raise self._refused

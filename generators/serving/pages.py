@@ -17,22 +17,22 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from generators.checks import Check, healthy
-from generators.serving.connections import Limits, Phase
-from generators.serving.http import Answer, Request, plain
+from generators.serving.connections import Phase, ServerLimits
+from generators.serving.http import Answer, HttpRequest, plain
 from generators.serving.server import Server
-from generators.serving.service import Service
+from generators.serving.service import HttpService
 from generators.serving.wsgi import handler
 
 REASONS = ("source", "client", "connections", "large", "descriptors")
-LIMITS = Limits(threads=2, connections=64, idle_seconds=60)
+LIMITS = ServerLimits(threads=2, connections=64, idle_seconds=60)
 
-Page = Callable[[Request], Answer]
+Page = Callable[[HttpRequest], Answer]
 
 
 def checks(look: Callable[[], Sequence[Check]]) -> Page:
     """A page that lists checks; 503 when one of them fails."""
 
-    def page(_: Request) -> Answer:
+    def page(_: HttpRequest) -> Answer:
         found = look()
         good = healthy(found)
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
@@ -41,7 +41,7 @@ def checks(look: Callable[[], Sequence[Check]]) -> Page:
     return page
 
 
-def alive(_: Request) -> Answer:
+def alive(_: HttpRequest) -> Answer:
     """A page that says only that the process answers."""
     return plain(HTTPStatus.OK, "ok")
 
@@ -53,7 +53,7 @@ def serve(
     registry: CollectorRegistry | None = None,
 ) -> Server:
     """Serve the pages, and with a registry /metrics, for the rest of the process."""
-    server = Server(Service(name, pages_of(pages, registry), LIMITS), listener)
+    server = Server(HttpService(name, pages_of(pages, registry), LIMITS), listener)
     server.start()
     return server
 
@@ -75,12 +75,12 @@ def serving(
 
 def pages_of(
     pages: Mapping[str, Page], registry: CollectorRegistry | None
-) -> Callable[[Request], Answer]:
+) -> Callable[[HttpRequest], Answer]:
     """The handler of some pages."""
     metrics = None if registry is None else handler(make_wsgi_app(registry))
     known = sorted([*pages, *(["/metrics"] if metrics else [])])
 
-    def handle(request: Request) -> Answer:
+    def handle(request: HttpRequest) -> Answer:
         page = pages.get(request.path)
         if page is not None:
             return page(request)

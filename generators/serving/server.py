@@ -33,14 +33,8 @@ from generators.serving.connections import (
     admitted,
     source_of,
 )
-from generators.serving.http import (
-    CONTINUE,
-    BadRequest,
-    Request,
-    RequestReader,
-    render,
-)
-from generators.serving.service import Service, named
+from generators.serving.http import CONTINUE, HttpRequest, RequestReader, UnreadableRequest, render
+from generators.serving.service import HttpService, named
 
 log = logging.getLogger("ringfence.serving")
 
@@ -62,7 +56,7 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(slots=True, eq=False)
-class Client(Connection):
+class ClientConnection(Connection):
     """A connection with its socket and parser."""
 
     socket: socket.socket = field(default=None, kw_only=True)  # type: ignore[assignment]
@@ -77,17 +71,19 @@ class Client(Connection):
 class Server:
     """One listening socket with its loop and its pool."""
 
-    def __init__(self, service: Service, listener: socket.socket) -> None:
+    def __init__(self, service: HttpService, listener: socket.socket) -> None:
         self.service = service
         self.connections = Connections(service.limits)
         self.busy = 0
         self._listener: socket.socket | None = listener
         self._listening = listener.fileno()
-        self._clients: dict[int, Client] = {}
+        self._clients: dict[int, ClientConnection] = {}
         self._lock = threading.RLock()
-        self._work: queue.SimpleQueue[tuple[Client, Request] | None] = queue.SimpleQueue()
-        self._again: deque[Client] = deque()
-        self._handshakes: deque[Client] = deque()
+        self._work: queue.SimpleQueue[tuple[ClientConnection, HttpRequest] | None] = (
+            queue.SimpleQueue()
+        )
+        self._again: deque[ClientConnection] = deque()
+        self._handshakes: deque[ClientConnection] = deque()
         self._swept = 0.0
         self._told_at, self._untold = float("-inf"), 0
         self._stopped = threading.Event()
@@ -160,7 +156,7 @@ class Server:
             self._swept = now
             self._sweep(now)
 
-    def _guarded(self, client: Client, step: Callable[[Client], None]) -> None:
+    def _guarded(self, client: ClientConnection, step: Callable[[ClientConnection], None]) -> None:
         """One step of one client; what goes wrong in it ends that client alone."""
         try:
             step(client)
@@ -203,7 +199,7 @@ class Server:
             # Who is late to be accepted has sent its hello by now, and gets ahead of the silent.
             self._guarded(client, self._shake)
 
-    def _client(self, plain_socket: socket.socket, source: str) -> Client | None:
+    def _client(self, plain_socket: socket.socket, source: str) -> ClientConnection | None:
         """A new client in the table; None when its socket is gone already."""
         try:
             plain_socket.setblocking(False)
@@ -217,13 +213,13 @@ class Server:
             plain_socket.close()
             return None
         reader = RequestReader(self.service.limits.body)
-        client = Client(source, socket=used, reader=reader, fd=used.fileno())
+        client = ClientConnection(source, socket=used, reader=reader, fd=used.fileno())
         self._clients[client.fd] = client
         self.connections.add(client, Phase.NEW, time.monotonic())
         self._epoll.register(client.fd, 0)
         return client
 
-    def _shake(self, client: Client) -> None:
+    def _shake(self, client: ClientConnection) -> None:
         secure = client.socket
         if isinstance(secure, ssl.SSLSocket):
             try:
@@ -238,13 +234,13 @@ class Server:
                 self.connections.move(client, Phase.HEAD, time.monotonic())
         self._read(client)
 
-    def _greeted(self, client: Client, secure: ssl.SSLSocket) -> None:
+    def _greeted(self, client: ClientConnection, secure: ssl.SSLSocket) -> None:
         """A whole ClientHello is worth more than a part of one."""
         if client.phase is Phase.NEW and secure.shared_ciphers() is not None:
             with self._lock:
                 self.connections.move(client, Phase.HANDSHAKE, time.monotonic())
 
-    def _go_on(self, client: Client) -> None:
+    def _go_on(self, client: ClientConnection) -> None:
         match client.phase:
             case Phase.ANSWER:
                 self._write(client)
@@ -253,7 +249,7 @@ class Server:
             case Phase.HEAD | Phase.BODY | Phase.IDLE:
                 self._read(client)
 
-    def _next(self, client: Client) -> None:
+    def _next(self, client: ClientConnection) -> None:
         """After an answer: another request may be here already."""
         if client.fd in self._clients and client.phase is Phase.IDLE:
             if client.reader.complete:
@@ -261,7 +257,7 @@ class Server:
             else:
                 self._read(client)
 
-    def _read(self, client: Client) -> None:
+    def _read(self, client: ClientConnection) -> None:
         for _ in range(PIECES):
             data = self._received(client)
             if not data:
@@ -269,7 +265,7 @@ class Server:
                 return
             try:
                 client.reader.feed(data)
-            except BadRequest as error:
+            except UnreadableRequest as error:
                 self._refuse(client, error.status, error.problem)
                 return
             if client.reader.complete:
@@ -279,20 +275,20 @@ class Server:
                 return
         self._arm(client, ONCE)
 
-    def _received(self, client: Client) -> bytes:
+    def _received(self, client: ClientConnection) -> bytes:
         try:
             return client.socket.recv(PIECE)
         except ssl.SSLEOFError:
             return b""
 
-    def _ended(self, client: Client) -> None:
+    def _ended(self, client: ClientConnection) -> None:
         """The client has closed its side: if it was sending, it may still read."""
         if client.reader.begun:
             self._refuse(client, HTTPStatus.BAD_REQUEST, "the request ends too early")
         else:
             self._close(client)
 
-    def _further(self, client: Client) -> bool:
+    def _further(self, client: ClientConnection) -> bool:
         """Note how far the request has come; False when this client had to go."""
         reader, now = client.reader, time.monotonic()
         with self._lock:
@@ -303,7 +299,7 @@ class Server:
             going = self.connections.weigh(client, reader.buffered)
             for each in going:
                 self.connections.refused["large"] += 1
-                if each is not client and isinstance(each, Client):
+                if each is not client and isinstance(each, ClientConnection):
                     self._close(each)
         if client in going:
             problem = "too many large requests at the same time; try again"
@@ -314,7 +310,7 @@ class Server:
             client.socket.send(CONTINUE)
         return True
 
-    def _hand_over(self, client: Client) -> None:
+    def _hand_over(self, client: ClientConnection) -> None:
         request, now = client.reader.complete.popleft(), time.monotonic()
         with self._lock:
             if client.phase in RESTING:
@@ -322,7 +318,7 @@ class Server:
             going = self.connections.weigh(client, len(request.body))
             for each in going:
                 self.connections.refused["large"] += 1
-                if each is not client and isinstance(each, Client):
+                if each is not client and isinstance(each, ClientConnection):
                     self._close(each)
             self.connections.move(client, Phase.QUEUED, now)
         if client in going:
@@ -331,12 +327,12 @@ class Server:
             return
         self._work.put((client, request))
 
-    def _refuse(self, client: Client, status: HTTPStatus, problem: str) -> None:
+    def _refuse(self, client: ClientConnection, status: HTTPStatus, problem: str) -> None:
         self._tell(client, problem)
         client.linger, client.keep = True, False
         self._send(client, render(self.service.refuse(status, problem), keep_alive=False))
 
-    def _tell(self, client: Client, problem: str) -> None:
+    def _tell(self, client: ClientConnection, problem: str) -> None:
         """A line a second at most, with how many went before it untold."""
         now = time.monotonic()
         if now - self._told_at < TELL_SECONDS:
@@ -353,7 +349,7 @@ class Server:
         )
         self._told_at, self._untold = now, 0
 
-    def _throw_away(self, client: Client) -> None:
+    def _throw_away(self, client: ClientConnection) -> None:
         """Past TLS: nobody reads this."""
         while client.thrown < LINGERING and (piece := socket.socket.recv(client.socket, 4 * PIECE)):
             client.thrown += len(piece)
@@ -361,17 +357,17 @@ class Server:
 
     # In the loop and in the threads of the pool.
 
-    def _arm(self, client: Client, events: int) -> None:
+    def _arm(self, client: ClientConnection, events: int) -> None:
         with suppress(OSError, ValueError):
             self._epoll.modify(client.fd, events)
 
-    def _send(self, client: Client, data: bytes) -> None:
+    def _send(self, client: ClientConnection, data: bytes) -> None:
         client.out = memoryview(data)
         with self._lock:
             self.connections.move(client, Phase.ANSWER, time.monotonic())
         self._write(client)
 
-    def _write(self, client: Client) -> None:
+    def _write(self, client: ClientConnection) -> None:
         while client.out:
             try:
                 sent = client.socket.send(client.out)
@@ -382,7 +378,7 @@ class Server:
         client.out = memoryview(b"")
         self._answered(client)
 
-    def _answered(self, client: Client) -> None:
+    def _answered(self, client: ClientConnection) -> None:
         if not client.keep:
             if client.linger:
                 self._shut(client)
@@ -399,14 +395,14 @@ class Server:
         else:
             self._arm(client, ONCE)
 
-    def _shut(self, client: Client) -> None:
+    def _shut(self, client: ClientConnection) -> None:
         with suppress(OSError):
             socket.socket.shutdown(client.socket, socket.SHUT_WR)
         with self._lock:
             self.connections.move(client, Phase.LINGER, time.monotonic())
         self._arm(client, ONCE)
 
-    def _close(self, client: Client) -> None:
+    def _close(self, client: ClientConnection) -> None:
         with self._lock:
             self.connections.remove(client)
             if self._clients.get(client.fd) is client:
@@ -419,7 +415,7 @@ class Server:
         with self._lock:
             worst = self.connections.worst()
             self.connections.refused[why] += 1
-            if not isinstance(worst, Client):
+            if not isinstance(worst, ClientConnection):
                 return False
             self._close(worst)
             return True
@@ -427,14 +423,14 @@ class Server:
     def _sweep(self, now: float) -> None:
         with self._lock:
             for client in self.connections.expired(now):
-                if not isinstance(client, Client):
+                if not isinstance(client, ClientConnection):
                     continue
                 if client.phase in (Phase.BODY, Phase.HEAD) and client.reader.begun:
                     self._guarded(client, self._too_slow)
                 else:
                     self._close(client)
 
-    def _too_slow(self, client: Client) -> None:
+    def _too_slow(self, client: ClientConnection) -> None:
         self._refuse(client, HTTPStatus.REQUEST_TIMEOUT, "the request takes too long")
 
     def _stop_listening(self) -> None:
@@ -467,7 +463,7 @@ class Server:
                 log.exception("answer_failed")
                 self._close(client)
 
-    def _answer(self, client: Client, request: Request) -> None:
+    def _answer(self, client: ClientConnection, request: HttpRequest) -> None:
         with self._lock:
             if self._clients.get(client.fd) is not client:
                 return  # its time was over in the queue

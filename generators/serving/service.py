@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from generators.serving.connections import Limits, Network
-from generators.serving.http import Answer, Request, plain
+from generators.serving.connections import Network, ServerLimits
+from generators.serving.http import Answer, HttpRequest, plain
 
-Handler = Callable[[Request], Answer]
+Handler = Callable[[HttpRequest], Answer]
 
 
 def say_refused(status: HTTPStatus, problem: str) -> Answer:
@@ -20,12 +20,12 @@ def say_refused(status: HTTPStatus, problem: str) -> Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class HttpService:
     """What a server does with requests, and whom it serves."""
 
     name: str
     handle: Handler
-    limits: Limits
+    limits: ServerLimits
     secure: Callable[[], ssl.SSLContext] | None = None
     """The TLS context of the next connection; None: plain HTTP."""
     allowed: Sequence[Network] = ()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from generators.serving.http import Answer, Request
+from generators.serving.http import Answer, HttpRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -17,10 +17,10 @@ OURS = frozenset({"content-length", "content-type", "connection", "date"})
 """Headers of an answer that the server writes itself."""
 
 
-def handler(application: WSGIApplication, scheme: str = "http") -> Callable[[Request], Answer]:
+def handler(application: WSGIApplication, scheme: str = "http") -> Callable[[HttpRequest], Answer]:
     """What calls the application with a whole request and takes its whole answer."""
 
-    def handle(request: Request) -> Answer:
+    def handle(request: HttpRequest) -> Answer:
         told: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start(status: str, headers: list[tuple[str, str]], _error: object = None) -> Any:  # noqa: ANN401  # as the typed WSGI protocol has it
@@ -45,7 +45,7 @@ def _answer(status: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
     return Answer(int(status.split(" ", 1)[0]), body, kind, rest)
 
 
-def _environ(request: Request, scheme: str) -> dict[str, object]:
+def _environ(request: HttpRequest, scheme: str) -> dict[str, object]:
     environ: dict[str, object] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",

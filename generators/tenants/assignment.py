@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from generators.objects import Labels
-from generators.tenants.model import Claim, Match, Membership, TenantConfig, Unassigned
+from generators.tenants.model import Claim, Membership, NameMatch, TenantConfig, Unassigned
 
 MASTERS = "system:masters"
 SYSTEM_USERS = (
@@ -197,7 +197,7 @@ class _Question:
 
     def why(self, claim: Claim) -> str:
         """`matches suffix "-x" of tenant x (tenants.yaml:14)`."""
-        verb = "is name" if claim.match is Match.NAME else f"matches {claim.match}"
+        verb = "is name" if claim.match is NameMatch.NAME else f"matches {claim.match}"
         where = f"{self.config.file}:{claim.line}"
         return f'{verb} "{claim.text}" of tenant {claim.tenant} ({where})'
 

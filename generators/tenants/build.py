@@ -8,8 +8,8 @@ from generators.tenants.model import (
     ALWAYS_PROTECTED,
     DEFAULT_LABEL_KEY,
     Grant,
-    Match,
     Mode,
+    NameMatch,
     NamespaceNames,
     Port,
     SharedComponent,
@@ -76,9 +76,9 @@ def _shared(part: Part) -> SharedComponent:
 
 def _names(part: Part) -> NamespaceNames:
     lists = (
-        (Match.NAME, part.field("names")),
-        (Match.PREFIX, part.field("prefixes")),
-        (Match.SUFFIX, part.field("suffixes")),
+        (NameMatch.NAME, part.field("names")),
+        (NameMatch.PREFIX, part.field("prefixes")),
+        (NameMatch.SUFFIX, part.field("suffixes")),
     )
     lines = {(match, item.text()): item.line for match, each in lists for item in each.items()}
     names, prefixes, suffixes = (tuple(sorted(each.texts())) for _, each in lists)

@@ -35,7 +35,7 @@ class Unassigned(StrEnum):
     DENY = "deny"
 
 
-class Match(StrEnum):
+class NameMatch(StrEnum):
     """How a tenant claims a namespace name; a name beats every affix."""
 
     NAME = "name"
@@ -95,14 +95,16 @@ class NamespaceNames:
     names: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
-    lines: Mapping[tuple[Match, str], int] = field(default_factory=dict, compare=False, repr=False)
+    lines: Mapping[tuple[NameMatch, str], int] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
-    def each(self) -> tuple[tuple[Match, str], ...]:
+    def each(self) -> tuple[tuple[NameMatch, str], ...]:
         """Every name and affix with its kind: names, prefixes, suffixes."""
         kinds = (
-            (Match.NAME, self.names),
-            (Match.PREFIX, self.prefixes),
-            (Match.SUFFIX, self.suffixes),
+            (NameMatch.NAME, self.names),
+            (NameMatch.PREFIX, self.prefixes),
+            (NameMatch.SUFFIX, self.suffixes),
         )
         return tuple((match, text) for match, texts in kinds for text in texts)
 
@@ -153,7 +155,7 @@ class Claim:
     """Why a namespace name belongs to a tenant: the entry of the file that matches it."""
 
     tenant: str
-    match: Match
+    match: NameMatch
     text: str
     line: int
 
@@ -174,24 +176,24 @@ class ClaimIndex:
     __slots__ = ("_by", "_lengths")
 
     def __init__(self, tenants: Iterable[Tenant]) -> None:
-        self._by: dict[Match, dict[str, list[Claim]]] = {match: {} for match in Match}
+        self._by: dict[NameMatch, dict[str, list[Claim]]] = {match: {} for match in NameMatch}
         for tenant in tenants:
             for match, text in tenant.namespaces.each():
                 line = tenant.namespaces.lines.get((match, text), tenant.line)
                 claim = Claim(tenant.name, match, text, line)
                 self._by[match].setdefault(text, []).append(claim)
-        affixes = (*self._by[Match.PREFIX], *self._by[Match.SUFFIX])
+        affixes = (*self._by[NameMatch.PREFIX], *self._by[NameMatch.SUFFIX])
         self._lengths = sorted({len(affix) for affix in affixes}, reverse=True)
 
     def strongest(self, name: str) -> tuple[Claim, ...]:
         """The exact name's claims; without any, those of the longest affix that matches."""
-        if exact := self._by[Match.NAME].get(name):
+        if exact := self._by[NameMatch.NAME].get(name):
             return tuple(exact)
         for length in self._lengths:
             if length > len(name):
                 continue
-            prefixed = self._by[Match.PREFIX].get(name[:length], [])
-            suffixed = self._by[Match.SUFFIX].get(name[-length:], [])
+            prefixed = self._by[NameMatch.PREFIX].get(name[:length], [])
+            suffixed = self._by[NameMatch.SUFFIX].get(name[-length:], [])
             if prefixed or suffixed:
                 return (*prefixed, *suffixed)
         return ()

@@ -21,7 +21,7 @@ from generators.labels import OWN_KEYS
 from generators.objects import NAME_LABEL
 from generators.tenants.assignment import MASTERS, Requester, is_system
 from generators.tenants.build import build_ports, service_account
-from generators.tenants.model import ALWAYS_PROTECTED, DEFAULT_LABEL_KEY, Match, common_ports
+from generators.tenants.model import ALWAYS_PROTECTED, DEFAULT_LABEL_KEY, NameMatch, common_ports
 from generators.tenants.parts import Part
 from generators.tenants.schema import MAX_ERRORS, nearest
 
@@ -46,7 +46,7 @@ class ClaimPart:
     """An entry of `namespaces` of a tenant."""
 
     tenant: str
-    match: Match
+    match: NameMatch
     part: Part
 
     @property
@@ -86,7 +86,11 @@ def contradictions(root: Part, *, complete: bool) -> list[Problem]:
 
 def _claims(tenant: TenantPart) -> Iterator[ClaimPart]:
     namespaces = tenant.part.field("namespaces")
-    lists = (("names", Match.NAME), ("prefixes", Match.PREFIX), ("suffixes", Match.SUFFIX))
+    lists = (
+        ("names", NameMatch.NAME),
+        ("prefixes", NameMatch.PREFIX),
+        ("suffixes", NameMatch.SUFFIX),
+    )
     for field, match in lists:
         for part in namespaces.field(field).items():
             yield ClaimPart(tenant.name, match, part)
@@ -111,7 +115,7 @@ def names_are_unique(facts: Facts) -> Iterator[Problem]:
 
 def claims_do_not_collide(facts: Facts) -> Iterator[Problem]:
     """The same name, prefix or suffix is given once: nothing would be stronger."""
-    first: dict[tuple[Match, str], ClaimPart] = {}
+    first: dict[tuple[NameMatch, str], ClaimPart] = {}
     for claim in facts.claims:
         before = first.setdefault((claim.match, claim.text), claim)
         if before is claim:
@@ -129,23 +133,23 @@ def claims_do_not_collide(facts: Facts) -> Iterator[Problem]:
 
 
 def _example(claim: ClaimPart) -> str:
-    if claim.match is Match.NAME:
+    if claim.match is NameMatch.NAME:
         return ""
-    name = f"{claim.text}x" if claim.match is Match.PREFIX else f"x{claim.text}"
+    name = f"{claim.text}x" if claim.match is NameMatch.PREFIX else f"x{claim.text}"
     return f', "{name}" would belong to both'
 
 
 def reserved_names_are_not_claimed(facts: Facts) -> Iterator[Problem]:
     """Protected and shared namespaces belong to nobody."""
-    by: dict[tuple[Match, str], list[ClaimPart]] = {}
+    by: dict[tuple[NameMatch, str], list[ClaimPart]] = {}
     for claim in facts.claims:
         by.setdefault((claim.match, claim.text), []).append(claim)
     for name, what, fix in _reserved(facts.root):
-        wanted = [(Match.NAME, name)]
-        wanted += [(Match.PREFIX, name[:end]) for end in range(1, len(name) + 1)]
-        wanted += [(Match.SUFFIX, name[start:]) for start in range(len(name))]
+        wanted = [(NameMatch.NAME, name)]
+        wanted += [(NameMatch.PREFIX, name[:end]) for end in range(1, len(name) + 1)]
+        wanted += [(NameMatch.SUFFIX, name[start:]) for start in range(len(name))]
         for claim in (claim for key in wanted for claim in by.get(key, ())):
-            verb = "is" if claim.match is Match.NAME else "matches"
+            verb = "is" if claim.match is NameMatch.NAME else "matches"
             text = f'{claim.match} "{claim.text}" of tenant {claim.tenant} {verb} {what}'
             yield claim.part.problem(text, f"remove it, make it narrower, or {fix}")
 

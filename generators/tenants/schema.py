@@ -21,7 +21,7 @@ from generators.tenants.document import Document, Path, Unclear, Value, kind_of,
 from generators.tenants.model import API_VERSION, KIND, Mode, Unassigned
 
 
-class Meta(TypedDict, total=False):
+class Wording(TypedDict, total=False):
     """Words for messages: what a value is, and what to write instead."""
 
     noun: str
@@ -43,7 +43,7 @@ class Rules(TypedDict, total=False):
     schema: dict[str, Rules] | Rules
     keysrules: Rules
     valuesrules: Rules
-    meta: Meta
+    meta: Wording
 
 
 MAX_ERRORS = 500

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.errors import Conflict, KubeError, NotFound
 from generators.kube.queue import WorkQueue
@@ -22,7 +22,7 @@ from lab.api.workload import hosted, owned_by_job
 log = logging.getLogger("ringfence.lab.binder")
 
 MANAGER = "ringfence-lab-binder"
-UNBOUND = Scope(fields="spec.nodeName=")
+UNBOUND = WatchScope(fields="spec.nodeName=")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from generators.errors import RingfenceError
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.documents import key_of
 from generators.kube.errors import NotFound
 from generators.kube.resources import NODES, PODS, Key, Resource
 from lab import netns
 from lab.api import control_plane, enforcement, kubeconfig
 from lab.api.topology import HollowNode, hollow_nodes
-from lab.created import Backing, Ledger, State, write_atomically
+from lab.created import Backing, CreatedThings, State, write_atomically
 from lab.names import POD_INTERFACES, Places
 from lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from lab.processes import Process
@@ -37,7 +37,7 @@ def expected(state: State, places: Places) -> tuple[str, ...]:
     return tuple(_names(state, places))
 
 
-def start_processes(ledger: Ledger) -> None:
+def start_processes(ledger: CreatedThings) -> None:
     """Start what should run and does not, and wait until all of it answers."""
     if ledger.state.backing is Backing.OWN_API:
         control_plane.start(ledger)
@@ -49,7 +49,7 @@ def start_processes(ledger: Ledger) -> None:
         wait(ledger.places, process, ready)
 
 
-def leave(ledger: Ledger) -> None:
+def leave(ledger: CreatedThings) -> None:
     """Take the nodes and their pods out of an API server that lives on, if it still answers."""
     if not ledger.places.kubeconfig.exists():
         return
@@ -60,7 +60,7 @@ def leave(ledger: Ledger) -> None:
         Client.connect(kubeconfig_file, user_agent="ringfence-lab") as client,
     ):
         for name in names:
-            for document in client.list_all(PODS, Scope(fields=f"spec.nodeName={name}")):
+            for document in client.list_all(PODS, WatchScope(fields=f"spec.nodeName={name}")):
                 _remove(client, PODS, key_of(document))
             _remove(client, NODES, Key("", name))
 
@@ -78,7 +78,7 @@ def _names(state: State, places: Places) -> Iterator[str]:
         yield from (node.places.enforcer, node.places.responder, node.places.kubelet)
 
 
-def _start_uplink(ledger: Ledger) -> None:
+def _start_uplink(ledger: CreatedThings) -> None:
     if alive(ledger, UPLINK):
         return
     places = ledger.places
@@ -92,7 +92,7 @@ def _start_uplink(ledger: Ledger) -> None:
     wait(places, start(ledger, UPLINK, command), ready.exists)
 
 
-def _start_node(ledger: Ledger, node: HollowNode) -> Waits:
+def _start_node(ledger: CreatedThings, node: HollowNode) -> Waits:
     """The three processes of a node; the agent is the only one that lives in it."""
     here = node.places
     waits: Waits = []
@@ -113,7 +113,7 @@ def _start_node(ledger: Ledger, node: HollowNode) -> Waits:
     return waits
 
 
-def _enforcer_command(ledger: Ledger, node: HollowNode) -> tuple[str, ...]:
+def _enforcer_command(ledger: CreatedThings, node: HollowNode) -> tuple[str, ...]:
     config = ledger.state.config
     file = () if config is None else ("-c", as_given(ledger.state, config))
     folders = (
@@ -134,7 +134,7 @@ def _enforcer_command(ledger: Ledger, node: HollowNode) -> tuple[str, ...]:
     )
 
 
-def _kubelet_command(ledger: Ledger, node: HollowNode, ready: Path) -> tuple[str, ...]:
+def _kubelet_command(ledger: CreatedThings, node: HollowNode, ready: Path) -> tuple[str, ...]:
     """The first node's kubelet is the scheduler, too."""
     binds = ("--bind", str(ledger.state.nodes)) if node.number == 1 else ()
     return module(

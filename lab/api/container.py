@@ -44,7 +44,7 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ContainerSpec:
     """What a kubelet would tell the runtime."""
 
     command: Sequence[str]
@@ -62,7 +62,7 @@ def check() -> None:
         raise MachineLacks("containers need root", "run this as root")
 
 
-def start(container: Container, scratch: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(container: ContainerSpec, scratch: Path, log: Path) -> subprocess.Popen[bytes]:
     """Run it, its root at the empty folder `scratch` (which only it sees), its output in `log`.
 
     It dies with the thread that called this.
@@ -81,7 +81,7 @@ def start(container: Container, scratch: Path, log: Path) -> subprocess.Popen[by
         )
 
 
-def _script(container: Container, scratch: Path) -> str:
+def _script(container: ContainerSpec, scratch: Path) -> str:
     """Shell that builds the root and becomes the process in it."""
     lines = [
         # On a tmpfs of this mount namespace, so that nothing is left when the process ends.

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 from lab.api import assets
 from lab.api.pki import Authority
 from lab.api.plane import ADMINS, Plane, Ports, certificate_credentials, free_ports
-from lab.created import Ledger, State, write_atomically
+from lab.created import CreatedThings, State, write_atomically
 from lab.names import Places
 from lab.parts import LabFailed, alive, as_given, ringfence, wait
 from lab.parts import start as start_process
@@ -64,7 +64,7 @@ def prepare(places: Places) -> None:
     write_atomically(_file(places), json.dumps(document, indent=1).encode())
 
 
-def start(ledger: Ledger) -> None:
+def start(ledger: CreatedThings) -> None:
     """Start what does not run; returns when requests are served, and judged."""
     places = ledger.places
     plane, ports = _load(places)
@@ -83,7 +83,7 @@ def kubectl(places: Places) -> Path:
     return Path(json.loads(_file(places).read_bytes())["binaries"]) / "kubectl"
 
 
-def _start_cluster_side(ledger: Ledger, ports: dict[str, int], config: str) -> None:
+def _start_cluster_side(ledger: CreatedThings, ports: dict[str, int], config: str) -> None:
     """Controller first: it makes the certificates that the webhook serves with."""
     places = ledger.places
     url = f"https://127.0.0.1:{ports[WEBHOOK]}"
@@ -138,7 +138,7 @@ def _in_force(port: int) -> bool:
         return False
 
 
-def _run(ledger: Ledger, name: str, command: tuple[str, ...]) -> Process:
+def _run(ledger: CreatedThings, name: str, command: tuple[str, ...]) -> Process:
     """The process of that name, started where it does not run."""
     process = ledger.state.process(name)
     if process is not None and alive(ledger, name):

@@ -155,7 +155,7 @@ class Jobs:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _once_complete(self, pod: Pod, volumes: Path) -> container.Container:
+    def _once_complete(self, pod: Pod, volumes: Path) -> container.ContainerSpec:
         """As a kubelet waits for what a pod names: others make it a moment later."""
         deadline = time.monotonic() + self._here.mount_seconds
         while True:
@@ -172,12 +172,12 @@ class Jobs:
         meta = mapping(live or {}, "metadata")
         return text(meta, "uid") != pod.uid or "deletionTimestamp" in meta
 
-    def _container(self, pod: Pod, volumes: Path) -> container.Container:
+    def _container(self, pod: Pod, volumes: Path) -> container.ContainerSpec:
         server = {
             "KUBERNETES_SERVICE_HOST": self._here.api_host,
             "KUBERNETES_SERVICE_PORT": str(self._here.api_port),
         }
-        return container.Container(
+        return container.ContainerSpec(
             command=pod.command,
             environment=variables(pod, self._client) | server,
             mounts=mounts(pod, self._client, volumes),

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from generators.errors import RingfenceError
-from generators.kube.client import Client, PatchKind, Preconditions, Scope
+from generators.kube.client import Client, PatchKind, Preconditions, WatchScope
 from generators.kube.documents import Document, strings
 from generators.kube.errors import AlreadyExists, Conflict, NotFound
 from generators.kube.queue import Backoff, WorkQueue
@@ -88,7 +88,7 @@ class Kubelet:
         self._runtime = Runtime(lab, node, self._journal, enforcement, shape)
         self._announced = _Announced()
         self._queue: WorkQueue[Key] = WorkQueue(PATIENCE)
-        scope = Scope(fields=f"spec.nodeName={node.name}")
+        scope = WatchScope(fields=f"spec.nodeName={node.name}")
         self._pods = Reflector(client, PODS, assigned, self._queue.add, scope=scope)
 
     def run(self, stop: threading.Event, ready: Path) -> None:

@@ -19,7 +19,7 @@ from lab.admission import Requester
 from lab.api import assets, control_plane, kubeconfig, users
 from lab.api.topology import MOST_NODES, hollow_nodes
 from lab.changes import Report
-from lab.created import Backing, Ledger, Lock, Phase, write_atomically
+from lab.created import Backing, CreatedThings, Lock, Phase, write_atomically
 from lab.names import Places, Shape
 
 
@@ -70,7 +70,7 @@ def up(places: Places, config: Path | None, wish: Wish, paths: Sequence[str]) ->
 
 
 def apply(
-    ledger: Ledger, config: Path | None, paths: Sequence[str], requester: Requester
+    ledger: CreatedThings, config: Path | None, paths: Sequence[str], requester: Requester
 ) -> Report:
     """Apply to a running lab; a tenant file that is named is put in force first."""
     if config is not None and str(config.resolve()) != ledger.state.config:
@@ -82,7 +82,7 @@ def apply(
 
 
 def delete(
-    ledger: Ledger, what: Sequence[str], paths: Sequence[str], requester: Requester
+    ledger: CreatedThings, what: Sequence[str], paths: Sequence[str], requester: Requester
 ) -> Report:
     """Delete from a running lab."""
     lifecycle.start_processes(ledger)
@@ -92,14 +92,14 @@ def delete(
 
 
 def _apply(
-    ledger: Ledger, tenants: TenantConfig | None, paths: Sequence[str], requester: Requester
+    ledger: CreatedThings, tenants: TenantConfig | None, paths: Sequence[str], requester: Requester
 ) -> Report:
     report = users.apply(ledger.places, paths, requester)
     users.settle(ledger.places, tenants, ledger.state.nodes)
     return report
 
 
-def _follow(ledger: Ledger, config: Path) -> None:
+def _follow(ledger: CreatedThings, config: Path) -> None:
     """Have another tenant file, or the first one, for all that follows one; whoever followed the
     former ends, and is started again by `start_processes`.
     """
@@ -112,7 +112,7 @@ def _follow(ledger: Ledger, config: Path) -> None:
     ledger.update(replace(ledger.state, config=str(config.resolve()), directory=directory))
 
 
-def _tenants(ledger: Ledger) -> TenantConfig | None:
+def _tenants(ledger: CreatedThings) -> TenantConfig | None:
     """The tenant file where somebody generates from it: a controller on our own API server."""
     own = ledger.state.backing is Backing.OWN_API
     return load_tenants(Path(ledger.state.config)) if own and ledger.state.config else None

@@ -9,7 +9,7 @@ import pytest
 
 from enforcer.agent.state import Board, State
 from enforcer.cni import namespaces
-from enforcer.cni.call import Call, CallRefused, Command, Sandbox, parse
+from enforcer.cni.call import Call, CallRefused, CniCommand, Sandbox, parse
 from enforcer.cni.namespaces import Start, Strictness
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.changes import Attachment, Inputs
@@ -54,7 +54,7 @@ def test_the_result_before_us_names_addresses_and_interfaces_of_the_node() -> No
         "ips": [{"address": "10.0.0.5/24"}, {"address": "FD00:0::5/64"}],
     }
     found = call(prevResult=previous)
-    assert found.command is Command.ADD
+    assert found.command is CniCommand.ADD
     assert found.addresses == ("10.0.0.5", "fd00::5")
     assert found.host_interfaces == ("cni0", "veth1")
 

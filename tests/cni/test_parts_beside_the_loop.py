@@ -75,7 +75,7 @@ def test_a_fault_is_told_once_and_again_when_it_is_over() -> None:
 
 def test_the_file_of_namespaces_is_kept_after_whatever_went_wrong(tmp_path: Path) -> None:
     told, board, path = Told(), Board(), tmp_path / "namespaces"
-    keeper = namespaces.Keeper(path, Strictness(board, configured=True), board, told)
+    keeper = namespaces.NamespaceKeeper(path, Strictness(board, configured=True), board, told)
     keeper.start()
     assert namespaces.parse(path.read_text())["*"] is namespaces.Start.STRICT
     with threaded(keeper.run):
@@ -90,7 +90,7 @@ def test_a_file_that_could_not_be_written_is_written_when_it_can(tmp_path: Path)
     told, board, path = Told(), Board(), tmp_path / "namespaces"
     blocked = path.with_name(f".{path.name}.new")
     blocked.mkdir()
-    keeper = namespaces.Keeper(path, Strictness(board, configured=True), board, told)
+    keeper = namespaces.NamespaceKeeper(path, Strictness(board, configured=True), board, told)
     keeper.start()
     assert "is not kept" in told.last
     with threaded(keeper.run):
@@ -105,7 +105,7 @@ def test_a_configuration_that_breaks_the_parser_does_not_end_the_keeper(tmp_path
     places.conf_dir.mkdir()
     file, told = places.conf_dir / "10-net.conflist", Told()
     file.write_text("[" * 200_000)
-    keeper = install.Keeper(places, told)
+    keeper = install.PluginKeeper(places, told)
     keeper.start()
     assert told.last.startswith("new pods start without the CNI plugin: ")
     with threaded(keeper.run):

@@ -23,7 +23,7 @@ from urllib.request import urlopen
 import yaml
 
 from generators.isolation.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
-from generators.kube.client import Client, PatchKind, Scope
+from generators.kube.client import Client, PatchKind, WatchScope
 from generators.kube.documents import Document, key_of, mapping, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
@@ -318,7 +318,7 @@ class Cluster:
 
     def reasons(self, namespace: str) -> list[str]:
         """Reasons of our Events in a namespace."""
-        found = self.admin.list_all(EVENTS, Scope(namespace=namespace))
+        found = self.admin.list_all(EVENTS, WatchScope(namespace=namespace))
         return [text(item, "reason") for item in found if "ringfence-" in key_of(item).name]
 
     def status(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from generators.kube.client import Client, OnConflict, PatchKind
 from generators.kube.documents import Document, mapping, strings
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES
-from generators.kube.transport import Request
+from generators.kube.transport import ApiRequest
 
 OTHER = "test02"
 
@@ -117,6 +117,6 @@ LEAVE_OUT = (unlabel_merge, replace_all_labels)
 UNLABEL = (unlabel_status, unlabel_finalize, empty_value)
 
 
-def collection_delete(namespace: str) -> Request:
+def collection_delete(namespace: str) -> ApiRequest:
     """DELETE of all NetworkPolicies of a namespace at once."""
-    return Request("DELETE", NETWORK_POLICIES.path(namespace))
+    return ApiRequest("DELETE", NETWORK_POLICIES.path(namespace))

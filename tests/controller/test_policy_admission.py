@@ -19,7 +19,7 @@ from secrets import token_hex
 
 import pytest
 
-from generators.kube.client import Client, DryRun, PatchKind, Scope
+from generators.kube.client import Client, DryRun, PatchKind, WatchScope
 from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.errors import Forbidden, Invalid, KubeError, NotFound
 from generators.kube.resources import (
@@ -349,7 +349,7 @@ def test_the_public_sample_that_asks_who_made_a_namespace_runs_unmodified(
     running.make(ours)
 
     def bound(namespace: str) -> list[str]:
-        found = running.admin.list_all(ROLE_BINDINGS, Scope(namespace=namespace))
+        found = running.admin.list_all(ROLE_BINDINGS, WatchScope(namespace=namespace))
         return [text(s, "name") for each in found for s in mappings(each, "subjects")]
 
     eventually(lambda: bound(hers) == ["anna"], f"bound: {running.controller.log}")

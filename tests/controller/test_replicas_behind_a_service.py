@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from generators.kube.client import PatchKind, Scope
+from generators.kube.client import PatchKind, WatchScope
 from generators.kube.documents import Document, mapping, mappings
 from generators.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from lab import netns
@@ -159,7 +159,7 @@ def started(cluster: Cluster, count: int) -> tuple[ControllerProcess, list[Repli
 def listed(cluster: Cluster) -> set[str]:
     """Addresses that the EndpointSlices of the Service call ready."""
     found: set[str] = set()
-    for each in cluster.admin.list_all(ENDPOINT_SLICES, Scope(namespace=SYSTEM)):
+    for each in cluster.admin.list_all(ENDPOINT_SLICES, WatchScope(namespace=SYSTEM)):
         for endpoint in mappings(each, "endpoints"):
             addresses = endpoint["addresses"]
             if mapping(endpoint, "conditions").get("ready") and isinstance(addresses, list):

@@ -10,7 +10,7 @@ import pytest
 
 from lab import created as ledgers
 from lab import names
-from lab.created import BrokenLedger, Ledger, Lock, Phase, State
+from lab.created import BrokenLedger, CreatedThings, Lock, Phase, State
 from lab.names import Places, Wire
 from lab.processes import Process, boot_id
 from tests.testbed.waiting import patience
@@ -35,7 +35,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
 
 
 def test_a_state_comes_back_as_it_was_written(lab: Places) -> None:
-    Ledger(lab, FULL).update(FULL)
+    CreatedThings(lab, FULL).update(FULL)
     loaded = ledgers.load(lab)
     assert loaded is not None
     assert loaded.state == FULL
@@ -46,7 +46,7 @@ def test_there_is_no_ledger_before_the_first_state(lab: Places) -> None:
 
 
 def test_what_was_up_before_the_machine_booted_is_remains(lab: Places) -> None:
-    Ledger(lab, FULL).update(replace(FULL, boot="another"))
+    CreatedThings(lab, FULL).update(replace(FULL, boot="another"))
     loaded = ledgers.load(lab)
     assert loaded is not None
     assert loaded.state.phase is Phase.REMOVING
@@ -65,7 +65,7 @@ def test_a_ledger_that_we_did_not_write_is_an_error_and_no_traceback(
 def test_a_write_that_dies_leaves_the_old_state(
     lab: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = Ledger(lab, FULL)
+    ledger = CreatedThings(lab, FULL)
     ledger.update(FULL)
 
     def die(*_: object) -> None:
@@ -81,7 +81,7 @@ def test_a_write_that_dies_leaves_the_old_state(
 
 
 def test_a_process_of_the_same_name_takes_the_old_ones_place(lab: Places) -> None:
-    ledger = Ledger(lab, FULL)
+    ledger = CreatedThings(lab, FULL)
     new = Process("webhook", 4712, 100, "boot")
     ledger.set_process(new)
     assert ledger.state.processes == (new,)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from generators.errors import RingfenceError
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
 from generators.kube.discovery import Discovery
 from generators.kube.documents import meta_of
@@ -37,7 +37,7 @@ from generators.kyverno.values import (
 )
 from generators.labels import POLICY_LABEL
 from webhook.background.needs import Needs
-from webhook.background.stored import Kept, MadeObject, bare_document, keep, keep_made
+from webhook.background.stored import GeneratedObject, StoredObject, bare_document, keep, keep_made
 
 ANSWER_SECONDS = 3.0
 REMEMBERED = 1_000
@@ -45,11 +45,11 @@ _BOUNDS = Bounds(10.0, 16 << 20)
 """Of what rules read by path: a worker waits for it."""
 
 K = TypeVar("K", bound=Hashable)
-V = TypeVar("V", Kept, MadeObject)
+V = TypeVar("V", StoredObject, GeneratedObject)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CacheListeners:
     """Who hears of changes; all quick, called from the watch threads."""
 
     trigger: Callable[[Resource, Key], None]
@@ -60,14 +60,14 @@ class Told:
 class Caches(Copies):
     """`follow` what is needed, `stop`; reads from any thread."""
 
-    def __init__(self, client: Client, discovery: Discovery, told: Told) -> None:
+    def __init__(self, client: Client, discovery: Discovery, told: CacheListeners) -> None:
         self._client = client
         self._discovery = discovery
         self._told = told
         self._lock = threading.Lock()
-        self._objects: dict[Resource, Reflector[Kept]] = {}
-        self._sources: dict[tuple[Resource, str], Reflector[Kept]] = {}
-        self._made: dict[Resource, Reflector[MadeObject]] = {}
+        self._objects: dict[Resource, Reflector[StoredObject]] = {}
+        self._sources: dict[tuple[Resource, str], Reflector[StoredObject]] = {}
+        self._made: dict[Resource, Reflector[GeneratedObject]] = {}
         self._answers: dict[str, tuple[float, Document | None]] = {}
 
     # --- following ------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Caches(Copies):
         objects = needs.triggers | needs.targets | {NAMESPACES}
         sources = {s for s in needs.sources if s[0] not in objects}
         with self._lock:
-            ended: list[Reflector[Kept] | Reflector[MadeObject]] = [
+            ended: list[Reflector[StoredObject] | Reflector[GeneratedObject]] = [
                 *_dropped(self._objects, objects),
                 *_dropped(self._sources, sources),
                 *_dropped(self._made, made),
@@ -91,7 +91,7 @@ class Caches(Copies):
         for reflector in ended:
             threading.Thread(target=reflector.stop, daemon=True).start()
 
-    def _follow_objects(self, resource: Resource) -> Reflector[Kept]:
+    def _follow_objects(self, resource: Resource) -> Reflector[StoredObject]:
         def changed(key: Key) -> None:
             self._told.trigger(resource, key)
             self._told.source(resource, key)
@@ -100,25 +100,25 @@ class Caches(Copies):
         reflector.start()
         return reflector
 
-    def _follow_source(self, resource: Resource, namespace: str) -> Reflector[Kept]:
+    def _follow_source(self, resource: Resource, namespace: str) -> Reflector[StoredObject]:
         def changed(key: Key) -> None:
             self._told.source(resource, key)
 
-        scope = Scope(namespace=namespace)
+        scope = WatchScope(namespace=namespace)
         reflector = Reflector(self._client, resource, keep, changed, scope=scope)
         reflector.start()
         return reflector
 
-    def _follow_made(self, resource: Resource) -> Reflector[MadeObject]:
+    def _follow_made(self, resource: Resource) -> Reflector[GeneratedObject]:
         def changed(key: Key) -> None:
             self._told.made(resource, key)
 
-        scope = Scope(labels=POLICY_LABEL)
+        scope = WatchScope(labels=POLICY_LABEL)
         reflector = Reflector(self._client, resource, keep_made, changed, scope=scope)
         reflector.start()
         return reflector
 
-    def reflectors(self) -> list[Reflector[Kept] | Reflector[MadeObject]]:
+    def reflectors(self) -> list[Reflector[StoredObject] | Reflector[GeneratedObject]]:
         """Those of whole kinds first."""
         with self._lock:
             objects = [*self._objects.values(), *self._sources.values()]
@@ -126,13 +126,13 @@ class Caches(Copies):
 
     # --- what is there --------------------------------------------------------------------------
 
-    def trigger(self, resource: Resource, key: Key) -> Kept | None:
+    def trigger(self, resource: Resource, key: Key) -> StoredObject | None:
         """A followed object."""
         with self._lock:
             reflector = self._objects.get(resource)
         return reflector.store.get(key) if reflector is not None else None
 
-    def triggers(self, resource: Resource) -> Mapping[Key, Kept]:
+    def triggers(self, resource: Resource) -> Mapping[Key, StoredObject]:
         """All objects of a followed kind."""
         with self._lock:
             reflector = self._objects.get(resource)
@@ -143,13 +143,13 @@ class Caches(Copies):
         with self._lock:
             return next((r for r in self._objects if (r.group, r.kind) == (group, kind)), None)
 
-    def made(self, resource: Resource, key: Key) -> MadeObject | None:
+    def made(self, resource: Resource, key: Key) -> GeneratedObject | None:
         """An object that a policy made."""
         with self._lock:
             reflector = self._made.get(resource)
         return reflector.store.get(key) if reflector is not None else None
 
-    def made_named(self, wanted: ObjectKey) -> MadeObject | None:
+    def made_named(self, wanted: ObjectKey) -> GeneratedObject | None:
         """The same, by the name that rules use."""
         kind = wanted.kind
         with self._lock:
@@ -162,7 +162,7 @@ class Caches(Copies):
         with self._lock:
             return {resource: len(r.store) for resource, r in self._made.items() if r.synced}
 
-    def holding(self, kind: ObjectKind, namespace: str) -> Iterator[Reflector[Kept]]:
+    def holding(self, kind: ObjectKind, namespace: str) -> Iterator[Reflector[StoredObject]]:
         """The reflectors that know all objects of a kind and namespace."""
         wanted = (kind.group, kind.version, kind.kind)
         with self._lock:
@@ -209,7 +209,7 @@ class Caches(Copies):
         resource = self._resource(exact)
         home = "" if wildcards.has_wildcard(namespace) else namespace
         try:
-            found = self._client.list_all(resource, Scope(namespace=home))
+            found = self._client.list_all(resource, WatchScope(namespace=home))
         except RingfenceError as error:
             raise LookupFailed(str(error)) from error
         return [

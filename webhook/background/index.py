@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from generators.kube.resources import Key, Resource
 from generators.kyverno.values import ObjectKey, ObjectKind
-from webhook.background.stored import MadeObject
+from webhook.background.stored import GeneratedObject
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,27 +41,27 @@ def object_key(resource: Resource, key: Key) -> ObjectKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class GeneratedEntry:
     """One made object and where it is."""
 
     resource: Resource
     key: Key
-    item: MadeObject
+    item: GeneratedObject
 
 
 _Place = tuple[Resource, Key]
 
 
-class Made:
+class GeneratedIndex:
     """An index; `note` after every change of a made object."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._items: dict[_Place, MadeObject] = {}
+        self._items: dict[_Place, GeneratedObject] = {}
         self._by_trigger: dict[TriggerName, set[_Place]] = defaultdict(set)
         self._by_source: dict[TriggerName, set[_Place]] = defaultdict(set)
 
-    def note(self, resource: Resource, key: Key, item: MadeObject | None) -> set[TriggerName]:
+    def note(self, resource: Resource, key: Key, item: GeneratedObject | None) -> set[TriggerName]:
         """Take over what an object is now; the triggers that it belongs or belonged to."""
         place = (resource, key)
         concerned: set[TriggerName] = set()
@@ -78,7 +78,7 @@ class Made:
                     self._by_source[name_of(item.mark.source)].add(place)
         return concerned
 
-    def _drop(self, place: _Place, item: MadeObject) -> TriggerName:
+    def _drop(self, place: _Place, item: GeneratedObject) -> TriggerName:
         trigger = name_of(item.mark.owner.trigger)
         sources = [(self._by_trigger, trigger)]
         if item.mark.source is not None:
@@ -89,11 +89,11 @@ class Made:
                 del index[name]
         return trigger
 
-    def of(self, trigger: TriggerName) -> tuple[Found, ...]:
+    def of(self, trigger: TriggerName) -> tuple[GeneratedEntry, ...]:
         """Everything that was made for a trigger, in a fixed order."""
         with self._lock:
             places = self._by_trigger.get(trigger, ())
-            found = [Found(r, key, self._items[r, key]) for r, key in places]
+            found = [GeneratedEntry(r, key, self._items[r, key]) for r, key in places]
         return tuple(sorted(found, key=lambda f: (str(f.resource), f.key)))
 
     def copies_of(self, source: TriggerName) -> set[TriggerName]:

@@ -21,7 +21,7 @@ from generators.kyverno.model import (
     KindPattern,
     Mutation,
     Policy,
-    Rule,
+    PolicyRule,
     Template,
 )
 from generators.kyverno.usage import parts
@@ -140,13 +140,13 @@ def _looping(
             yield name, RuleNeeds(problem=f"these rules would trigger each other forever: {others}")
 
 
-def is_background(rule: Rule) -> bool:
+def is_background(rule: PolicyRule) -> bool:
     """Whether a rule is carried out behind the request."""
     action = rule.action
     return isinstance(action, Generation) or (isinstance(action, Mutation) and bool(action.targets))
 
 
-def _needs(policy: Policy, rule: Rule, kinds: Kinds) -> RuleNeeds:
+def _needs(policy: Policy, rule: PolicyRule, kinds: Kinds) -> RuleNeeds:
     action = rule.action
     patterns = [pattern for one in rule.match.filters for pattern in one.kinds]
     triggers = frozenset(r for pattern in patterns for r in _triggers(pattern, kinds))
@@ -227,7 +227,7 @@ def _home(policy: Policy, source: Template) -> str:
     return "" if has_variable(namespace) else namespace
 
 
-def depends_on_trigger(rule: Rule) -> bool:
+def depends_on_trigger(rule: PolicyRule) -> bool:
     """Whether what a mutate rule does to its targets can differ from trigger to trigger."""
     if not isinstance(rule.action, Mutation):
         return True

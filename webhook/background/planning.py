@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from generators.kyverno.generation import Wanted, pattern_digest
+from generators.kyverno.generation import WantedObject, pattern_digest
 from generators.kyverno.model import Generation
 from generators.kyverno.ownership import Mark, Owner, marked
 from generators.kyverno.synchronize import Event, Making, Reaction, reaction
 from generators.kyverno.values import ObjectKey
-from webhook.background.index import Found, object_key
+from webhook.background.index import GeneratedEntry, object_key
 from webhook.background.needs import RuleName
-from webhook.background.stored import MadeObject
+from webhook.background.stored import GeneratedObject
 from webhook.background.verdicts import Applies, Verdict, on_deletion
 
 
-class Standing(Enum):
+class RuleStanding(Enum):
     """What has become of a rule that made something."""
 
     GONE = auto()
@@ -36,15 +36,15 @@ class Standing(Enum):
 class Write:
     """An object that should be there; `present` is what there is of it."""
 
-    wanted: Wanted
-    present: MadeObject | None
+    wanted: WantedObject
+    present: GeneratedObject | None
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
     """An object that no rule wants any more, and why."""
 
-    found: Found
+    found: GeneratedEntry
     because: str
 
 
@@ -62,12 +62,12 @@ class Situation:
     """Everything around a trigger that the plan depends on."""
 
     verdicts: Sequence[Verdict]
-    made: Sequence[Found]
+    made: Sequence[GeneratedEntry]
     """What was made for this trigger, or one of its name."""
     trigger_gone: bool
-    present: Callable[[ObjectKey], MadeObject | None]
+    present: Callable[[ObjectKey], GeneratedObject | None]
     """A made object, whoever's it is."""
-    standing: Callable[[RuleName], Standing]
+    standing: Callable[[RuleName], RuleStanding]
     in_scope: Callable[[Verdict], bool]
     """Whether the rule is about this trigger at all, which may be older than the rule."""
     anew: Callable[[Verdict], bool]
@@ -92,7 +92,7 @@ def plan(situation: Situation) -> Plan:
     return Plan(tuple(writes), tuple(deletes), tuple(problems))
 
 
-_Claim = tuple[Verdict, Wanted]
+_Claim = tuple[Verdict, WantedObject]
 
 
 def _claims(
@@ -117,7 +117,7 @@ def _claims(
     return claims
 
 
-def _owns(present: MadeObject | None, owner: Owner) -> bool:
+def _owns(present: GeneratedObject | None, owner: Owner) -> bool:
     return present is not None and _rule(present.mark.owner) == _rule(owner)
 
 
@@ -125,7 +125,7 @@ def _rule(owner: Owner) -> tuple[str, str]:
     return owner.policy, owner.rule
 
 
-def _write(situation: Situation, verdict: Verdict, wanted: Wanted) -> Write | None:
+def _write(situation: Situation, verdict: Verdict, wanted: WantedObject) -> Write | None:
     present = situation.present(wanted.key)
     if present is None:
         if wanted.synchronize or situation.anew(verdict):
@@ -148,13 +148,13 @@ def _stale(situation: Situation, verdicts: Mapping[RuleName, Verdict], mark: Mar
     name = _rule(mark.owner)
     making = Making.DATA if mark.source is None else Making.CLONE
     match situation.standing(name):
-        case Standing.HELD:
+        case RuleStanding.HELD:
             return ""
-        case Standing.GONE:
+        case RuleStanding.GONE:
             event = Event.POLICY_DELETED
             done = reaction(event, making, synchronize=mark.synchronize, orphan=mark.orphan)
             return "its policy or rule was deleted" if done is Reaction.DELETE else ""
-        case Standing.IN_FORCE:
+        case RuleStanding.IN_FORCE:
             pass
     verdict = verdicts.get(name)
     if situation.trigger_gone:

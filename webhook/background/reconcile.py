@@ -17,15 +17,21 @@ from generators.kyverno.engine import Environment, applicability
 from generators.kyverno.failures import NotAllowed, RuleFailure
 from generators.kyverno.model import Operation
 from generators.kyverno.ownership import mark_of
-from generators.kyverno.requests import Request, Requester
+from generators.kyverno.requests import Asker, PolicyRequest
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of
 from webhook.background.caches import Caches
-from webhook.background.index import Found, Made, TriggerName, name_of, object_key
+from webhook.background.index import (
+    GeneratedEntry,
+    GeneratedIndex,
+    TriggerName,
+    name_of,
+    object_key,
+)
 from webhook.background.memory import Memory
 from webhook.background.needs import RuleName
 from webhook.background.planning import Plan, Situation, Write, plan
 from webhook.background.rules import Existing, Table, is_existing
-from webhook.background.stored import Kept, MadeObject
+from webhook.background.stored import GeneratedObject, StoredObject
 from webhook.background.targets import Ran, Targets
 from webhook.background.verdicts import Applies, Verdict, judge, judge_deleted, living, on_deletion
 from webhook.background.writer import Done, Writer
@@ -38,7 +44,7 @@ class Telling:
     """Who hears what happened."""
 
     wrote: Callable[[Verdict, ObjectKey, Done], None]
-    deleted: Callable[[Found, str], None]
+    deleted: Callable[[GeneratedEntry, str], None]
     problems: Callable[[TriggerName, dict[RuleName, str]], None]
     """All problems that a trigger has now; empty when it has none."""
     target: Callable[[Existing, ObjectKey, str], None]
@@ -47,13 +53,13 @@ class Telling:
     """A rule that is run once for all triggers has to run."""
 
 
-class Carrier:
+class TriggerReconciler:
     """Safe for several threads on different triggers."""
 
     def __init__(
         self,
         caches: Caches,
-        made: Made,
+        made: GeneratedIndex,
         memory: Memory,
         writer: Writer,
         targets: Targets,
@@ -92,7 +98,7 @@ class Carrier:
     # --- one trigger ----------------------------------------------------------------------------
 
     def carry_out(
-        self, table: Table, environment: Environment, name: TriggerName, former: Kept | None
+        self, table: Table, environment: Environment, name: TriggerName, former: StoredObject | None
     ) -> None:
         """Everything that is to be done for a trigger; `former`: as it was before its deletion."""
         resource, kept = self._trigger(name)
@@ -123,7 +129,7 @@ class Carrier:
         if failure is not None:
             raise failure
 
-    def _trigger(self, name: TriggerName) -> tuple[Resource | None, Kept | None]:
+    def _trigger(self, name: TriggerName) -> tuple[Resource | None, StoredObject | None]:
         resource = self._caches.followed(name.group, name.kind)
         if resource is None:
             return None, None
@@ -149,7 +155,7 @@ class Carrier:
 
     def _creator(
         self, resource: Resource, document: Document, environment: Environment
-    ) -> Requester | None:
+    ) -> Asker | None:
         """Who made a trigger, where the webhook has noted it: it sees no protected namespace."""
         key = key_of(document)
         home = key.name if resource == NAMESPACES else key.namespace
@@ -193,8 +199,8 @@ class Carrier:
         self,
         table: Table,
         name: TriggerName,
-        kept: Kept | None,
-        made: tuple[Found, ...],
+        kept: StoredObject | None,
+        made: tuple[GeneratedEntry, ...],
         verdicts: list[Verdict],
     ) -> Situation:
         rules_that_made = {(f.item.mark.owner.policy, f.item.mark.owner.rule) for f in made}
@@ -228,7 +234,7 @@ class Carrier:
             had=self._memory.had,
         )
 
-    def _present(self, key: ObjectKey) -> MadeObject | None:
+    def _present(self, key: ObjectKey) -> GeneratedObject | None:
         return self._caches.made_named(key)
 
     def _source_gone(self, source: ObjectKey) -> bool:
@@ -237,7 +243,7 @@ class Carrier:
         except RuleFailure:
             return False
 
-    def _remember(self, verdicts: list[Verdict], kept: Kept | None) -> None:
+    def _remember(self, verdicts: list[Verdict], kept: StoredObject | None) -> None:
         if kept is None:
             return
         with self._lock:
@@ -305,7 +311,7 @@ class Carrier:
         table: Table,
         environment: Environment,
         key: ObjectKey,
-        present: MadeObject,
+        present: GeneratedObject,
         name: TriggerName,
     ) -> None:
         """NotAllowed when the trigger for which the object was made still wants it."""
@@ -347,7 +353,7 @@ class Carrier:
         existing: Existing,
         environment: Environment,
         name: TriggerName,
-        kept: Kept | None,
+        kept: StoredObject | None,
         document: Document,
         problems: dict[RuleName, str],
     ) -> KubeError | None:
@@ -400,13 +406,13 @@ class Carrier:
         existing: Existing,
         environment: Environment,
         name: TriggerName,
-        kept: Kept | None,
+        kept: StoredObject | None,
         document: Document,
-    ) -> Request | None:
+    ) -> PolicyRequest | None:
         if kept is None:
             if not document or not on_deletion(existing.rule):
                 return None
-            return Request(
+            return PolicyRequest(
                 Operation.DELETE,
                 {},
                 document,

@@ -14,8 +14,7 @@ from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, Resource
 from generators.kyverno.guard import allowing, readable
-from generators.kyverno.model import ApiCallEntry, Data, Generation, Policy
-from generators.kyverno.model import Rule as PolicyRule
+from generators.kyverno.model import ApiCallEntry, Data, Generation, Policy, PolicyRule
 from generators.kyverno.offline.loading import load_policies
 from generators.kyverno.usage import parts, usage
 from generators.kyverno.values import mapping, string
@@ -23,7 +22,7 @@ from generators.kyverno.variables import has_variable
 from generators.kyverno.vetting import vetted
 from webhook.background.needs import RuleNeeds
 from webhook.background.rules import Table, table_of
-from webhook.background.spelled import Spelled, spelled
+from webhook.background.spelled import GuessedKinds, spelled
 from webhook.policies.book import CLUSTER, Held, Policies, Source
 from webhook.rbac import CARRIED_OUT, CONTROLLER, FOLLOW, Rule, allowed
 
@@ -84,7 +83,7 @@ def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule,
         raise InputError(loaded.problems)
     held = (vetted(policy, limits).policy for policy in loaded.policies)
     policies = Policies(tuple(Held(policy, Source.FILE, "") for policy in held))
-    rules = list(all_rules(table_of(policies, Spelled())))
+    rules = list(all_rules(table_of(policies, GuessedKinds())))
     if any(True for policy in policies.policies for _ in parts(policy, ApiCallEntry)):
         rules += reading(allowed_kinds)
     if CLUSTER in sources:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from generators.kube.resources import Resource
 from generators.kyverno.generation import pattern_digest
-from generators.kyverno.model import CloneList, Generation, Mutation, Policy, Rule
+from generators.kyverno.model import CloneList, Generation, Mutation, Policy, PolicyRule
 from generators.kyverno.ownership import Mark
 from generators.kyverno.values import ObjectKind
 from webhook.background.needs import (
@@ -19,7 +19,7 @@ from webhook.background.needs import (
     is_background,
     needs_of,
 )
-from webhook.background.planning import Standing
+from webhook.background.planning import RuleStanding
 from webhook.policies.book import Policies, notes_creator
 
 
@@ -28,7 +28,7 @@ class Existing:
     """A mutate rule with targets; `shared`: it does the same for every trigger that it fits."""
 
     policy: Policy
-    rule: Rule
+    rule: PolicyRule
     shared: bool
 
     @property
@@ -46,20 +46,20 @@ class Table:
     generating: Mapping[Resource, tuple[Policy, ...]] = field(default_factory=dict)
     """By the kind of the trigger; reduced to the rules that it concerns."""
     changing: Mapping[Resource, tuple[Existing, ...]] = field(default_factory=dict)
-    rules: Mapping[RuleName, Rule] = field(default_factory=dict)
+    rules: Mapping[RuleName, PolicyRule] = field(default_factory=dict)
     """The background rules that are carried out."""
     held: frozenset[RuleName] = frozenset()
     """Rules that are there and may not run."""
     unread: frozenset[str] = frozenset()
     """Policies of which an older version, or nothing, is in force."""
 
-    def standing(self, name: RuleName) -> Standing:
+    def standing(self, name: RuleName) -> RuleStanding:
         """What has become of a rule."""
         if name in self.rules:
-            return Standing.IN_FORCE
+            return RuleStanding.IN_FORCE
         if name in self.held or name[0] in self.unread or not self.policies.complete:
-            return Standing.HELD
-        return Standing.GONE
+            return RuleStanding.HELD
+        return RuleStanding.GONE
 
     def makes(self, mark: Mark, kind: ObjectKind) -> bool:
         """Whether the rule that a mark names is in force and makes objects of that kind.
@@ -106,7 +106,7 @@ def table_of(policies: Policies, kinds: Kinds) -> Table:
     needs = needs_of(policies.policies, kinds)
     generating: dict[Resource, list[Policy]] = defaultdict(list)
     changing: dict[Resource, list[Existing]] = defaultdict(list)
-    rules: dict[RuleName, Rule] = {}
+    rules: dict[RuleName, PolicyRule] = {}
     held: set[RuleName] = set()
     for policy in policies.policies:
         for rule in policy.rules:
@@ -140,11 +140,11 @@ def table_of(policies: Policies, kinds: Kinds) -> Table:
     )
 
 
-def is_existing(rule: Rule) -> bool:
+def is_existing(rule: PolicyRule) -> bool:
     """Whether a rule is also about triggers that are older than it."""
     return isinstance(rule.action, Generation | Mutation) and rule.action.existing
 
 
-def pattern_of(rule: Rule) -> str:
+def pattern_of(rule: PolicyRule) -> str:
     """Changes when a rule that makes objects once has to make them again."""
     return pattern_digest(rule.action) if isinstance(rule.action, Generation) else ""

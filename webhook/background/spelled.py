@@ -21,7 +21,7 @@ def spelled(group: str, version: str, kind: str) -> Resource:
     return Resource(group, version, plural_of(kind), kind, kind not in CLUSTER_SCOPED)
 
 
-class Spelled:
+class GuessedKinds:
     """Answers as discovery would, if the API server served whatever is asked for."""
 
     def find(self, group: str, version: str, kind: str) -> Resource | None:

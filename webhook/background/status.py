@@ -18,7 +18,7 @@ from generators.errors import RingfenceError
 from generators.kube.client import Client, PatchKind
 from generators.kube.documents import Document, mapping, mappings, meta_of, text
 from generators.kube.errors import NotFound
-from generators.kube.events import Recorder, Severity, Subject
+from generators.kube.events import EventSubject, Recorder, Severity
 from generators.kube.resources import CLUSTER_POLICIES, POLICIES, Key
 from generators.kyverno.values import ObjectKey
 from generators.process.logs import event
@@ -34,7 +34,7 @@ MOST_PROBLEMS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PolicyCondition:
     """What the condition of one policy says."""
 
     name: str
@@ -47,7 +47,7 @@ class Standing:
 
 def standings(
     policies: Policies, problems: Mapping[RuleName, str], waiting: str, forbidden: Mapping[str, str]
-) -> list[Standing]:
+) -> list[PolicyCondition]:
     """The condition of every policy of the cluster; `waiting`: why none can be Ready yet."""
     refused: dict[str, list[str]] = {}
     for each in policies.refused:
@@ -64,14 +64,16 @@ def standings(
         if unread.source is Source.CLUSTER and unread.uid not in known and not unread.rule:
             message = unread.reason[:LONGEST]
             found.append(
-                Standing(unread.policy, unread.uid, unread.generation, False, "Refused", message)
+                PolicyCondition(
+                    unread.policy, unread.uid, unread.generation, False, "Refused", message
+                )
             )
     return found
 
 
 def _standing(
     held: Held, refused: Iterable[str], waiting: str, forbidden: Mapping[str, str]
-) -> Standing:
+) -> PolicyCondition:
     name = held.policy.key
     if why := "; ".join(sorted(set(refused))):
         ready, reason, message = False, "Refused", why
@@ -81,7 +83,7 @@ def _standing(
         ready, reason, message = False, "Pending", waiting
     else:
         ready, reason, message = True, SUCCEEDED, "Ready"
-    return Standing(name, held.uid, held.generation, ready, reason, message[:LONGEST])
+    return PolicyCondition(name, held.uid, held.generation, ready, reason, message[:LONGEST])
 
 
 class PolicyStatus:
@@ -89,22 +91,22 @@ class PolicyStatus:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._said: dict[str, Standing] = {}
+        self._said: dict[str, PolicyCondition] = {}
 
     def forget(self) -> None:
         """Somebody else may have written them."""
         self._said.clear()
 
-    def say(self, found: Iterable[Standing]) -> None:
+    def say(self, found: Iterable[PolicyCondition]) -> None:
         """Write those that say something new."""
-        kept: dict[str, Standing] = {}
+        kept: dict[str, PolicyCondition] = {}
         for standing in found:
             known = self._said.get(standing.uid)
             if known == standing or self._write(standing):
                 kept[standing.uid] = standing
         self._said = kept
 
-    def _write(self, standing: Standing) -> bool:
+    def _write(self, standing: PolicyCondition) -> bool:
         namespace, slash, name = standing.name.rpartition("/")
         resource = POLICIES if slash else CLUSTER_POLICIES
         try:
@@ -138,7 +140,7 @@ def _ready(condition: Mapping[str, object]) -> bool:
     return condition.get("type") == "Ready"
 
 
-def _condition(live: Document, standing: Standing) -> Document | None:
+def _condition(live: Document, standing: PolicyCondition) -> Document | None:
     """The condition to write; None when it is there already."""
     word = "True" if standing.ready else "False"
     known = [c for c in mappings(mapping(live, "status"), "conditions") if _ready(c)]
@@ -159,7 +161,7 @@ def _condition(live: Document, standing: Standing) -> Document | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ProblemTarget:
     """An existing object that a rule changes, as what a problem is about."""
 
     key: ObjectKey
@@ -168,7 +170,7 @@ class Target:
         return f"target {self.key}"
 
 
-About = TriggerName | Target
+About = TriggerName | ProblemTarget
 
 
 class Problems:
@@ -253,9 +255,9 @@ class Problems:
             self._rules.clear()
 
 
-def subject_of(held: Held) -> Subject:
+def subject_of(held: Held) -> EventSubject:
     """A policy of the cluster, as Events refer to it."""
     resource = POLICIES if held.policy.namespace else CLUSTER_POLICIES
-    return Subject(
+    return EventSubject(
         resource.api_version, resource.kind, Key(held.policy.namespace, held.policy.name), held.uid
     )

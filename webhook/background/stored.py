@@ -20,7 +20,7 @@ _UNKEPT = ("managedFields", "resourceVersion", "generation", "selfLink")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredObject:
     """An object; equal when nothing changed that anybody but the API server wrote."""
 
     uid: str
@@ -35,7 +35,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeObject:
+class GeneratedObject:
     """An object with a policy's mark; any write counts as a change."""
 
     uid: str
@@ -49,10 +49,10 @@ class MadeObject:
         return decoded(self.body)
 
 
-def keep(raw: Raw) -> Kept:
+def keep(raw: Raw) -> StoredObject:
     """`reduce` for triggers, targets and sources."""
     metadata = raw_mapping(raw, "metadata")
-    return Kept(
+    return StoredObject(
         uid=text(metadata, "uid"),
         terminating="deletionTimestamp" in metadata,
         body=orjson.dumps(_bare(raw), option=orjson.OPT_SORT_KEYS),
@@ -60,7 +60,7 @@ def keep(raw: Raw) -> Kept:
     )
 
 
-def keep_made(raw: Raw) -> MadeObject | None:
+def keep_made(raw: Raw) -> GeneratedObject | None:
     """`reduce` for what policies have made; None for an object without a mark."""
     document = bare_document(raw)
     mark = mark_of(document)
@@ -68,7 +68,7 @@ def keep_made(raw: Raw) -> MadeObject | None:
         return None
     metadata = raw_mapping(raw, "metadata")
     document.pop("status", None)
-    return MadeObject(
+    return GeneratedObject(
         uid=text(metadata, "uid"),
         version=text(metadata, "resourceVersion"),
         mark=mark,

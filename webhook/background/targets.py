@@ -19,13 +19,13 @@ from generators.kube.resources import Key, Resource
 from generators.kyverno.engine import Environment, TargetChange, mutate_existing
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.language import wildcards
-from generators.kyverno.requests import Lookups, Request
-from generators.kyverno.results import Outcome
+from generators.kyverno.requests import Lookups, PolicyRequest
+from generators.kyverno.results import RuleOutcome
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, key_of
 from webhook.background.caches import Caches
 from webhook.background.needs import RuleName
 from webhook.background.rules import Existing
-from webhook.background.stored import Kept
+from webhook.background.stored import StoredObject
 from webhook.background.writer import Done, Writer
 
 MOST_CHANGES = 5
@@ -91,7 +91,7 @@ class Targets:
         self._writer = writer
         self._told = told
         self._lock = threading.Lock()
-        self._judged: dict[RuleName, dict[tuple[Resource, Key], Kept]] = defaultdict(dict)
+        self._judged: dict[RuleName, dict[tuple[Resource, Key], StoredObject]] = defaultdict(dict)
         self._changes: dict[tuple[RuleName, ObjectKey], list[float]] = {}
 
     def forget(self) -> None:
@@ -100,7 +100,7 @@ class Targets:
             self._judged.clear()
             self._changes.clear()
 
-    def run(self, existing: Existing, request: Request, environment: Environment) -> Ran:
+    def run(self, existing: Existing, request: PolicyRequest, environment: Environment) -> Ran:
         """One rule for one trigger; protected namespaces are never among its targets."""
         lookups = environment.lookups
         if not isinstance(lookups, _Narrowed):
@@ -112,7 +112,7 @@ class Targets:
     def sweep(
         self,
         existing: Existing,
-        request: Request,
+        request: PolicyRequest,
         environment: Environment,
         resources: frozenset[Resource],
     ) -> Ran:
@@ -144,7 +144,7 @@ class Targets:
         found: dict[ObjectKey | None, str] = {}
         failure: KubeError | None = None
         for change in changes:
-            failed = change.result.outcome is Outcome.ERROR
+            failed = change.result.outcome is RuleOutcome.ERROR
             found[change.result.target] = change.result.message if failed else ""
             if change.after is None:
                 continue

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from generators.kyverno.engine import Environment, generate
-from generators.kyverno.generation import Wanted
-from generators.kyverno.model import ApplyRules, Generation, Operation, Policy, Rule
-from generators.kyverno.requests import Request, Requester
-from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.generation import WantedObject
+from generators.kyverno.model import ApplyRules, Generation, Operation, Policy, PolicyRule
+from generators.kyverno.requests import Asker, PolicyRequest
+from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.usage import asks_who
 from generators.kyverno.values import Document
 from webhook.background.needs import RuleName
 
-Asking = Callable[[Rule], "Request | None"]
+Asking = Callable[[PolicyRule], "PolicyRequest | None"]
 
 
 class Applies(Enum):
@@ -38,9 +38,9 @@ class Verdict:
     """One rule about one trigger."""
 
     policy: Policy
-    rule: Rule
+    rule: PolicyRule
     applies: Applies
-    wanted: tuple[Wanted, ...] = ()
+    wanted: tuple[WantedObject, ...] = ()
     message: str = ""
 
     @property
@@ -55,7 +55,7 @@ def judge(
     environment: Environment,
     *,
     own: bool,
-    creator: Requester | None,
+    creator: Asker | None,
 ) -> list[Verdict]:
     """Every generate rule about a trigger that exists; None = who made it is not known."""
     return [
@@ -73,7 +73,7 @@ def judge_deleted(
     """The rules that generate when their trigger is deleted; None = it is long gone."""
     gone = None
     if trigger is not None:
-        gone = Request(Operation.DELETE, {}, trigger, own=own)
+        gone = PolicyRequest(Operation.DELETE, {}, trigger, own=own)
     return [
         verdict
         for policy in policies
@@ -83,20 +83,22 @@ def judge_deleted(
     ]
 
 
-def on_deletion(rule: Rule) -> bool:
+def on_deletion(rule: PolicyRule) -> bool:
     """Whether deleting the trigger runs the rule."""
     return any(Operation.DELETE in (one.operations or ()) for one in rule.match.filters)
 
 
-def living(rule: Rule, trigger: Document, own: bool, creator: Requester | None) -> Request | None:
+def living(
+    rule: PolicyRule, trigger: Document, own: bool, creator: Asker | None
+) -> PolicyRequest | None:
     """The request that stands for an existing trigger; None when the rule is about deletions."""
     asked = [one.operations for one in rule.match.filters]
     if creator is not None and not asks_who(rule):
         creator = None
     if any(each is None or Operation.CREATE in each for each in asked):
-        return Request(Operation.CREATE, trigger, {}, creator, own=own)
+        return PolicyRequest(Operation.CREATE, trigger, {}, creator, own=own)
     if any(each is not None and Operation.UPDATE in each for each in asked):
-        return Request(Operation.UPDATE, trigger, trigger, creator, own=own)
+        return PolicyRequest(Operation.UPDATE, trigger, trigger, creator, own=own)
     return None
 
 
@@ -111,16 +113,16 @@ def _of_policy(policy: Policy, environment: Environment, ask: Asking) -> Iterabl
 
 
 def _verdict(
-    policy: Policy, rule: Rule, request: Request | None, environment: Environment
+    policy: Policy, rule: PolicyRule, request: PolicyRequest | None, environment: Environment
 ) -> Verdict:
     if request is None:
         return Verdict(policy, rule, Applies.NO, message="it runs on other operations")
     made = generate([replace(policy, rules=(rule,))], request, environment)
     result: RuleResult = made.results[0]
     match result.outcome:
-        case Outcome.PASS:
+        case RuleOutcome.PASS:
             return Verdict(policy, rule, Applies.YES, made.wanted, result.message)
-        case Outcome.EXCLUDED | Outcome.SKIP:
+        case RuleOutcome.EXCLUDED | RuleOutcome.SKIP:
             return Verdict(policy, rule, Applies.NO, message=result.message)
         case _:
             return Verdict(policy, rule, Applies.UNKNOWN, message=result.message)

@@ -29,16 +29,22 @@ from generators.kyverno.model import Generation
 from generators.kyverno.values import ObjectKey
 from generators.process.logs import event
 from webhook.background import rights
-from webhook.background.caches import Caches, Told
+from webhook.background.caches import CacheListeners, Caches
 from webhook.background.creators import registered
-from webhook.background.index import Found, Made, TriggerName, name_of, object_key
+from webhook.background.index import (
+    GeneratedEntry,
+    GeneratedIndex,
+    TriggerName,
+    name_of,
+    object_key,
+)
 from webhook.background.memory import Memory, Newcomer
 from webhook.background.metrics import Measures, Now
 from webhook.background.needs import RuleName
-from webhook.background.reconcile import Carrier, Telling
+from webhook.background.reconcile import Telling, TriggerReconciler
 from webhook.background.rules import Existing, Table, is_existing, pattern_of, table_of
-from webhook.background.status import PolicyStatus, Problems, Target, standings, subject_of
-from webhook.background.stored import Kept
+from webhook.background.status import PolicyStatus, Problems, ProblemTarget, standings, subject_of
+from webhook.background.stored import StoredObject
 from webhook.background.targets import Targets
 from webhook.background.verdicts import Verdict
 from webhook.background.writer import Done, Tenancy, Writer
@@ -62,7 +68,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class BackgroundDeps:
     """What the controller brings along."""
 
     client: Client
@@ -79,7 +85,7 @@ class Surroundings:
 class PolicyWork:
     """One for each controller with `--policies`."""
 
-    def __init__(self, around: Surroundings, registry: CollectorRegistry) -> None:
+    def __init__(self, around: BackgroundDeps, registry: CollectorRegistry) -> None:
         self._around = around
         self._measures = measures = Measures(registry, self._now)
         self._queue: WorkQueue[TriggerName | Sweep] = WorkQueue(
@@ -87,9 +93,11 @@ class PolicyWork:
         )
         self._table = Table()
         self._discovery = Discovery(around.client)
-        self._made = Made()
+        self._made = GeneratedIndex()
         self._caches = Caches(
-            around.client, self._discovery, Told(self._trigger, self._made_changed, self._source)
+            around.client,
+            self._discovery,
+            CacheListeners(self._trigger, self._made_changed, self._source),
         )
         self._memory = Memory(around.fenced, around.namespace)
         self._writer = Writer(around.fenced, self._discovery, around.tenancy, measures.wrote)
@@ -99,11 +107,11 @@ class PolicyWork:
         telling = Telling(
             self._wrote, self._deleted, self._has_problems, self._has_target, self._sweep
         )
-        self._carrier = Carrier(
+        self._carrier = TriggerReconciler(
             self._caches, self._made, self._memory, self._writer, self._targets, telling
         )
         self._lock = threading.Lock()
-        self._former: dict[TriggerName, Kept] = {}
+        self._former: dict[TriggerName, StoredObject] = {}
         self._asked: dict[RuleName, TriggerName] = {}
         self._since: dict[TriggerName, float] = {}
         self._retried: set[TriggerName | Sweep] = set()
@@ -432,7 +440,7 @@ class PolicyWork:
                 subject_of(held), "ObjectTakenOver", Severity.WARNING, note
             )
 
-    def _deleted(self, found: Found, because: str) -> None:
+    def _deleted(self, found: GeneratedEntry, because: str) -> None:
         owner = found.item.mark.owner
         event(
             LOG,
@@ -452,7 +460,7 @@ class PolicyWork:
 
     def _has_target(self, existing: Existing, key: ObjectKey, message: str) -> None:
         found = {existing.name: message} if message else {}
-        self._problems.take(Target(key), found, self._held(), only=existing.name)
+        self._problems.take(ProblemTarget(key), found, self._held(), only=existing.name)
 
     def _sweep(self, existing: Existing, name: TriggerName) -> None:
         with self._lock:

@@ -25,7 +25,7 @@ from generators.kube.documents import mappings, meta_of, text
 from generators.kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Status
 from generators.kube.resources import Resource
 from generators.kyverno.failures import NotAllowed
-from generators.kyverno.generation import Wanted
+from generators.kyverno.generation import WantedObject
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.ownership import KYVERNO, Mark, labels, mark_of, notes
 from generators.kyverno.values import (
@@ -38,8 +38,8 @@ from generators.kyverno.values import (
     mapping,
 )
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL
-from webhook.background.index import Found, name_of
-from webhook.background.stored import MadeObject, bare_document, raw
+from webhook.background.index import GeneratedEntry, name_of
+from webhook.background.stored import GeneratedObject, bare_document, raw
 from webhook.settings import FIELD_MANAGER
 
 MOST_LEARNED = 2_000
@@ -91,7 +91,9 @@ class Writer:
 
     # --- generated objects ----------------------------------------------------------------------
 
-    def ensure(self, policy_namespace: str, wanted: Wanted, present: MadeObject | None) -> Done:
+    def ensure(
+        self, policy_namespace: str, wanted: WantedObject, present: GeneratedObject | None
+    ) -> Done:
         """Make the object, or bring it to what is wanted."""
         check_write(self._tenancy().limits, policy_namespace, wanted.key)
         resource = self._resource(policy_namespace, wanted)
@@ -102,7 +104,7 @@ class Writer:
             return self._release(resource, wanted, present)
         return self._restore(policy_namespace, resource, wanted, present)
 
-    def _resource(self, policy_namespace: str, wanted: Wanted) -> Resource:
+    def _resource(self, policy_namespace: str, wanted: WantedObject) -> Resource:
         kind = wanted.key.kind
         found = self._discovery.find(kind.group, kind.version, kind.kind)
         if found is None:
@@ -113,7 +115,7 @@ class Writer:
         _check_scope(policy_namespace, found)
         return found
 
-    def _create(self, policy_namespace: str, resource: Resource, wanted: Wanted) -> Done:
+    def _create(self, policy_namespace: str, resource: Resource, wanted: WantedObject) -> Done:
         try:
             answer = self._client.create(resource, raw(wanted.document), manager=FIELD_MANAGER)
         except AlreadyExists:
@@ -122,7 +124,7 @@ class Writer:
         self._wrote(resource.kind, Done.CREATED)
         return Done.CREATED
 
-    def _meet(self, policy_namespace: str, resource: Resource, wanted: Wanted) -> Done:
+    def _meet(self, policy_namespace: str, resource: Resource, wanted: WantedObject) -> Done:
         """An object of that name is there: one of ours that no watch has told yet, or not ours."""
         live = self._client.get(resource, wanted.key.name, wanted.key.namespace)
         meta = meta_of(live)
@@ -141,7 +143,11 @@ class Writer:
         return done if mark is not None or done is Done.KEPT else Done.TAKEN_OVER
 
     def _restore(
-        self, policy_namespace: str, resource: Resource, wanted: Wanted, present: MadeObject
+        self,
+        policy_namespace: str,
+        resource: Resource,
+        wanted: WantedObject,
+        present: GeneratedObject,
     ) -> Done:
         different = set(differences(wanted.document, present.document()))
         with self._lock:
@@ -153,7 +159,7 @@ class Writer:
             return self._create(policy_namespace, resource, wanted)
         return self._replace(resource, wanted, live)
 
-    def _replace(self, resource: Resource, wanted: Wanted, live: Raw) -> Done:
+    def _replace(self, resource: Resource, wanted: WantedObject, live: Raw) -> Done:
         if wanted.server_side:
             answer = self._client.apply(
                 resource,
@@ -170,7 +176,7 @@ class Writer:
         self._wrote(resource.kind, Done.UPDATED)
         return Done.UPDATED
 
-    def _release(self, resource: Resource, wanted: Wanted, present: MadeObject) -> Done:
+    def _release(self, resource: Resource, wanted: WantedObject, present: GeneratedObject) -> Done:
         """The rule no longer synchronizes: the object says so, and is its editor's from now on."""
         mark = wanted.mark
         gone: Raw = {MANAGED_BY: None} if MANAGED_BY in labels_of(present.document()) else {}
@@ -190,7 +196,7 @@ class Writer:
         self._wrote(resource.kind, Done.UPDATED)
         return Done.UPDATED
 
-    def _learn(self, wanted: Wanted, answer: Document) -> None:
+    def _learn(self, wanted: WantedObject, answer: Document) -> None:
         found = set(differences(wanted.document, answer))
         with self._lock:
             known = self._learned[wanted.owner.policy, wanted.owner.rule]
@@ -198,7 +204,7 @@ class Writer:
                 known.clear()
             known |= found
 
-    def delete(self, policy_namespace: str, found: Found) -> Done:
+    def delete(self, policy_namespace: str, found: GeneratedEntry) -> Done:
         """Remove exactly the object that was looked at."""
         document = found.item.document()
         check_write(self._tenancy().limits, policy_namespace, key_of(document))
@@ -259,7 +265,7 @@ def _check_scope(policy_namespace: str, resource: Resource) -> None:
         )
 
 
-def _check_taking_over(policy_namespace: str, wanted: Wanted, mark: Mark | None) -> None:
+def _check_taking_over(policy_namespace: str, wanted: WantedObject, mark: Mark | None) -> None:
     """A namespaced Policy replaces only what one of its namespace made: others may outrank it."""
     theirs = mark is not None and mark.owner.policy.startswith(f"{policy_namespace}/")
     if policy_namespace and not theirs:

@@ -107,7 +107,7 @@ def label(
     from generators.kube.client import Client
     from webhook.release.apply import Patience
     from webhook.release.apply import label as put
-    from webhook.release.labels import Act, Wish
+    from webhook.release.labels import Act, LabelWish
 
     if release:
         if labels or removed or check:
@@ -123,7 +123,7 @@ def label(
     def waiting(why: str) -> None:
         click.echo(f"ringfence: {why}; trying again", err=True)
 
-    wish = Wish(name, field_manager, wanted, frozenset(removed))
+    wish = LabelWish(name, field_manager, wanted, frozenset(removed))
     with Client.connect(kubeconfig, user_agent="ringfence-namespace") as client:
         act = Act.CHECK if check else Act.APPLY
         outcome = put(client, wish, Patience(seconds, waiting), act)

@@ -32,15 +32,15 @@ from generators.objects import Namespace
 from generators.process.logs import event
 from generators.tenants.last_good import LastGood
 from webhook import rbac
-from webhook.background.work import PolicyWork, Surroundings
+from webhook.background.work import BackgroundDeps, PolicyWork
 from webhook.background.writer import Tenancy
 from webhook.controller import permissions, readiness
-from webhook.controller.followed import Followed, Told
+from webhook.controller.followed import ChangeListeners, Followed
 from webhook.controller.handover import Handover
 from webhook.controller.keeper import AdmissionKeeper, Where
 from webhook.controller.metrics import ControllerMetrics, Moment
-from webhook.controller.reconcile import Desk, Reconciler
-from webhook.controller.record import Ledger
+from webhook.controller.reconcile import Reconciler, ReconcilerDeps
+from webhook.controller.record import RecordWriter
 from webhook.controller.shards import ConfigMapShards
 from webhook.controller.status import Status, StatusPage, count
 from webhook.controller.workers import Workers
@@ -57,7 +57,7 @@ from webhook.registration.configuration import (
     Wanted,
     exempt_person,
 )
-from webhook.registration.guard import Guard, GuardState, Timing, problem
+from webhook.registration.guard import AdmissionGuard, GuardState, Timing, problem
 from webhook.registration.probing import Prober
 from webhook.registration.rotation import Lifetimes
 from webhook.reload import TenantFile
@@ -109,9 +109,13 @@ class Controller:
         self._person = ""
         self._queue: WorkQueue[str] = WorkQueue()
         self._shards = ConfigMapShards(self._fenced, settings.namespace)
-        self._ledger = Ledger(self._shards, self._queue.add, self._leads, self._record_written)
+        self._ledger = RecordWriter(
+            self._shards, self._queue.add, self._leads, self._record_written
+        )
         self._assertion = Registrar(self._fenced, self._reasserted)
-        self._guard = Guard(self._fenced, settings.namespace, self._assertion, settings.timing)
+        self._guard = AdmissionGuard(
+            self._fenced, settings.namespace, self._assertion, settings.timing
+        )
         self._handover = Handover(
             self.tenants.config,
             self._fenced,
@@ -137,7 +141,7 @@ class Controller:
             client,
             settings.namespace,
             settings.target is not None,
-            Told(self._queue.add, self._node, self._wake.set, self._admission),
+            ChangeListeners(self._queue.add, self._node, self._wake.set, self._admission),
         )
         self._book = self._new_book()
         install = settings.install_policy_kinds
@@ -178,7 +182,7 @@ class Controller:
         if self._person:
             event(LOG, "exempt_person", logging.WARNING, problem=exempt_person(user))
         recorder = Recorder(self._fenced, "controller", self._settings.identity)
-        desk = Desk(
+        desk = ReconcilerDeps(
             self._fenced,
             self._followed.namespaces.store,
             self._followed.policies.store,
@@ -214,7 +218,7 @@ class Controller:
         self._wake.set()
 
     def _new_policy_work(self, book: PolicyBook, recorder: Recorder) -> PolicyWork:
-        around = Surroundings(
+        around = BackgroundDeps(
             self._client,
             self._fenced,
             self._settings.namespace,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
 from generators.kube.documents import resource_version_of
 from generators.kube.reflector import Reflector
@@ -27,11 +27,11 @@ from generators.kube.resources import (
 )
 from generators.labels import OURS
 from generators.objects import Namespace, NetworkPolicy, Node
-from webhook.controller.reconcile import PolicyReader, read_namespace, read_node
+from webhook.controller.reconcile import NetworkPolicyReader, read_namespace, read_node
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ChangeListeners:
     """Who is told of a change; called from the threads of the watches."""
 
     namespace: Callable[[str], None]
@@ -44,7 +44,9 @@ class Told:
 class Followed(Copies):
     """The reflectors of one controller, from `start` to `stop`."""
 
-    def __init__(self, client: Client, namespace: str, admission: bool, told: Told) -> None:
+    def __init__(
+        self, client: Client, namespace: str, admission: bool, told: ChangeListeners
+    ) -> None:
         """`namespace`: the controller's own; `admission`: follow the objects of admission, too."""
         self.namespaces: Reflector[Namespace] = Reflector(
             client, NAMESPACES, read_namespace, lambda key: told.namespace(key.name)
@@ -52,9 +54,9 @@ class Followed(Copies):
         self.policies: Reflector[NetworkPolicy] = Reflector(
             client,
             NETWORK_POLICIES,
-            PolicyReader(),
+            NetworkPolicyReader(),
             lambda key: told.namespace(key.namespace),
-            scope=Scope(labels=OURS),
+            scope=WatchScope(labels=OURS),
         )
         self.nodes: Reflector[Node] = Reflector(client, NODES, read_node, lambda _: told.node())
         self.kept: Reflector[str] = Reflector(
@@ -62,7 +64,7 @@ class Followed(Copies):
             CONFIG_MAPS,
             resource_version_of,
             lambda _: told.record(),
-            scope=Scope(namespace=namespace, labels=OURS),
+            scope=WatchScope(namespace=namespace, labels=OURS),
         )
         # Looked at by GET when their turn comes.
         self._admission: list[Reflector[str]] = [
@@ -71,7 +73,7 @@ class Followed(Copies):
                 resource,
                 resource_version_of,
                 lambda _: told.admission(),
-                scope=Scope(labels=OURS),
+                scope=WatchScope(labels=OURS),
             )
             for resource in (
                 VALIDATING_WEBHOOKS,

@@ -22,9 +22,9 @@ from generators.objects import Namespace
 from generators.process.logs import event
 from generators.tenants.model import TenantConfig
 from webhook.controller.reconcile import read_namespace
-from webhook.controller.record import Ledger
+from webhook.controller.record import RecordWriter
 from webhook.registration.epoch import Epoch, settled, unproven
-from webhook.registration.guard import Guard
+from webhook.registration.guard import AdmissionGuard
 
 LOG = logging.getLogger("ringfence.controller")
 PATIENCE_SECONDS = 30.0
@@ -42,8 +42,8 @@ class Handover:
         self,
         config: TenantConfig,
         client: Client,
-        guard: Guard,
-        ledger: Ledger,
+        guard: AdmissionGuard,
+        ledger: RecordWriter,
         queue: WorkQueue[str],
         proven: Callable[[Namespace, str], bool],
         reconcile: Callable[[Namespace], None],

@@ -27,10 +27,17 @@ from webhook.registration.admission_policies import policies
 from webhook.registration.certificates import write_files
 from webhook.registration.configuration import Registrar, Target, Wanted
 from webhook.registration.epoch import Epoch
-from webhook.registration.guard import Guard, Wish
+from webhook.registration.guard import AdmissionGuard, TenantFileWish
 from webhook.registration.issued import NotIssued, Overlap, read_issued
 from webhook.registration.replicas import Question, ask
-from webhook.registration.rotation import Kept, Lifetimes, Served, fingerprint, next_step, read
+from webhook.registration.rotation import (
+    KeptSecret,
+    Lifetimes,
+    Served,
+    fingerprint,
+    next_step,
+    read,
+)
 from webhook.reload import TenantFile
 
 LOG = logging.getLogger("ringfence.controller")
@@ -56,7 +63,7 @@ class AdmissionKeeper:
     def __init__(
         self,
         client: Client,
-        guard: Guard,
+        guard: AdmissionGuard,
         registrar: Registrar,
         where: Where,
         controller: str,
@@ -98,10 +105,10 @@ class AdmissionKeeper:
         self._registered = {f: self._registered.get(f, now) for f in known}
         return min(due, IDLE_SECONDS, self._where.lifetimes.leaf / 6)
 
-    def _wish(self, kept: Served, tenants: TenantFile, handover: Handover) -> Wish:
+    def _wish(self, kept: Served, tenants: TenantFile, handover: Handover) -> TenantFileWish:
         config, data = tenants.newest
         where, bundle = self._where, kept.bundle
-        return Wish(
+        return TenantFileWish(
             config,
             data,
             lambda file, closed: self._wanted(kept, file, closed)[0],
@@ -185,7 +192,7 @@ class AdmissionKeeper:
         self._overlap = self._overlap.seen(found.authorities, time.monotonic(), grace)
         return replace(found, authorities=self._overlap.authorities)
 
-    def _rotate(self) -> Kept:
+    def _rotate(self) -> KeptSecret:
         where = self._where
         live = self._secret.read()
         data = live.data

@@ -34,7 +34,7 @@ from generators.labels import MODE_ANNOTATION, OWN_KEYS, POLICY_LABEL, pointer
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
 from generators.tenants.model import TenantConfig
-from webhook.controller.record import Ledger
+from webhook.controller.record import RecordWriter
 from webhook.registration.guard import AnotherFile
 from webhook.settings import FIELD_MANAGER
 
@@ -53,7 +53,7 @@ WARNINGS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ReconcilerDeps:
     """What a worker needs; `wrote` is told each write, `found` each finding with
     an Event.
     """
@@ -61,7 +61,7 @@ class Desk:
     client: Client
     namespaces: Store[Namespace]
     policies: Store[NetworkPolicy]
-    ledger: Ledger
+    ledger: RecordWriter
     recorder: Recorder
     proven: Callable[[Namespace, str], bool]
     """Whether a label passed admission by the tenant file of that digest."""
@@ -76,7 +76,7 @@ class Desk:
 class Reconciler:
     """Takes steps for namespaces; safe for several threads on different keys."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: ReconcilerDeps) -> None:
         self._desk = desk
         self._seen: set[tuple[str, str]] = set()
         """Namespace UID and policy that the watch has shown and that we have not deleted since:
@@ -351,7 +351,7 @@ def read_node(document: Document) -> Node:
     return node
 
 
-class PolicyReader:
+class NetworkPolicyReader:
     """Reads NetworkPolicies; those of one tenant have equal rules and share them in memory."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ LINGER_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 
 
-class Ledger:
+class RecordWriter:
     """`load` when leading begins, `entry` and `submit` from any thread, `close` at the end."""
 
     def __init__(

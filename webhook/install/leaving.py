@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from generators.errors import Refused
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.documents import Document, integer, key_of, mapping, mappings, text
 from generators.kube.errors import Conflict, NotFound, Unavailable
 from generators.kube.resources import JOBS, LEASES, NETWORK_POLICIES, Resource
@@ -69,7 +69,7 @@ def forget(client: Client, namespace: str, say: Say, *, isolation: bool, lease: 
         for name in kept.names:
             _remove(client, kept.resource, name, namespace, say)
     if isolation:
-        for document in client.list_all(NETWORK_POLICIES, Scope(labels=OURS)):
+        for document in client.list_all(NETWORK_POLICIES, WatchScope(labels=OURS)):
             key = key_of(document)
             _remove(client, NETWORK_POLICIES, key.name, key.namespace, say)
     if lease:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from generators.checks import Check, bridged, failed, good
 from generators.isolation.tenancy import Finding
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.documents import Document, key_of, mapping, meta_of, strings
 from generators.kube.errors import Forbidden, NotFound
 from generators.kube.resources import (
@@ -66,8 +66,8 @@ def _assigned(client: Client, label_key: str) -> Iterator[Check]:
     which admission guards. Nothing from whoever may not list both.
     """
     try:
-        events = client.list_all(EVENTS, Scope(fields=f"reason={Finding.CLAIMED}"))
-        owned = client.list_all(NAMESPACES, Scope(labels=label_key)) if events else []
+        events = client.list_all(EVENTS, WatchScope(fields=f"reason={Finding.CLAIMED}"))
+        owned = client.list_all(NAMESPACES, WatchScope(labels=label_key)) if events else []
     except Forbidden:
         return
     told = {key_of(event).namespace for event in events}

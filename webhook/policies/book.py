@@ -28,7 +28,7 @@ from generators.kyverno.model import (
     Mutation,
     Operation,
     Policy,
-    Rule,
+    PolicyRule,
     Unsupported,
 )
 from generators.kyverno.usage import asks_who, usage
@@ -200,14 +200,14 @@ class Policies:
         return _with(self.policies, notes_creator)
 
 
-def notes_creator(rule: Rule) -> bool:
+def notes_creator(rule: PolicyRule) -> bool:
     """Whether a rule runs behind requests and asks who made them."""
     action = rule.action
     later = isinstance(action, Generation) or (isinstance(action, Mutation) and action.targets)
     return bool(later) and asks_who(rule)
 
 
-def targets(rule: Rule, kind: ObjectKind) -> bool:
+def targets(rule: PolicyRule, kind: ObjectKind) -> bool:
     """Whether objects of a kind are among those that a mutate rule changes in the background."""
     if not isinstance(rule.action, Mutation):
         return False
@@ -218,17 +218,17 @@ def targets(rule: Rule, kind: ObjectKind) -> bool:
     )
 
 
-def admits(rule: Rule) -> bool:
+def admits(rule: PolicyRule) -> bool:
     """Whether a rule changes the object of the request itself."""
     return isinstance(rule.action, Mutation) and not rule.action.targets
 
 
-def _with(policies: Iterable[Policy], keep: Callable[[Rule], bool]) -> tuple[Policy, ...]:
+def _with(policies: Iterable[Policy], keep: Callable[[PolicyRule], bool]) -> tuple[Policy, ...]:
     reduced = (replace(p, rules=tuple(r for r in p.rules if keep(r))) for p in policies)
     return tuple(policy for policy in reduced if policy.rules)
 
 
-def _concerns(rule: Rule, kind: ObjectKind, operation: Operation, subresource: str) -> bool:
+def _concerns(rule: PolicyRule, kind: ObjectKind, operation: Operation, subresource: str) -> bool:
     return any(
         operation in (one.operations or _DEFAULT_OPERATIONS)
         and any(kind_matches(pattern, kind, subresource) for pattern in one.kinds)

@@ -18,7 +18,7 @@ from generators.kube.client import Client
 from generators.kyverno.engine import Environment
 from generators.kyverno.guard import Limits
 from generators.kyverno.model import FailurePolicy, Policy
-from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.usage import Usage, usage
 from generators.process.logs import event
 from generators.tenants.model import TenantConfig
@@ -154,7 +154,7 @@ class PolicyDesk:
         served = self.served
         if served is None:
             raise NotServedYet
-        bench = mutation.Bench(
+        bench = mutation.AdmissionDeps(
             config, served, self._environment, self._controller, self._roles, self._told
         )
         began = time.perf_counter()
@@ -170,7 +170,7 @@ class PolicyDesk:
         return self._lookups.roles(review.requester)
 
     def _told(self, result: RuleResult) -> None:
-        if result.outcome is not Outcome.EXCLUDED:
+        if result.outcome is not RuleOutcome.EXCLUDED:
             self.metrics.results.labels(result.policy, result.rule, result.outcome.value).inc()
 
     def checks(self) -> list[Check]:

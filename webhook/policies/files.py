@@ -36,7 +36,7 @@ class _File:
 
 
 @dataclass(frozen=True, slots=True)
-class FilesInForce:
+class PolicyFilesInForce:
     """What all files say together."""
 
     policies: tuple[FilePolicy, ...] = ()
@@ -52,7 +52,7 @@ class PolicyFiles:
         self._paths = tuple(paths)
         self._files: dict[str, _File] = {}
         self._seen = ""
-        self.in_force = FilesInForce()
+        self.in_force = PolicyFilesInForce()
         contents, problems = self._read()
         if problems:
             raise InputError(problems)
@@ -95,7 +95,7 @@ class PolicyFiles:
                     what = f"policy {key} is given twice, first at {first.policy.origin}"
                     twice.append(Problem(origin.file, origin.line, "", what, "keep one"))
         wrong = [problem for file in found.values() for problem in file.problems]
-        self.in_force = FilesInForce(
+        self.in_force = PolicyFilesInForce(
             tuple(policies[key] for key in sorted(policies)),
             tuple(sorted([*unread, *wrong, *twice])),
         )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
 from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.reflector import Reflector
@@ -93,13 +93,13 @@ class Incumbent(Copies):
     """Follows Kyverno's webhooks and Deployments; `changed` is called from the watch threads."""
 
     def __init__(self, client: Client, changed: Callable[[Key], None]) -> None:
-        ours = Scope(labels=WEBHOOKS_OF_KYVERNO)
+        ours = WatchScope(labels=WEBHOOKS_OF_KYVERNO)
         self._webhooks = tuple(
             Reflector(client, resource, _read_webhooks, changed, scope=ours)
             for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
         )
         self._deployments: Reflector[Deployed] = Reflector(
-            client, DEPLOYMENTS, read_deployment, changed, scope=Scope(labels=PARTS_OF_KYVERNO)
+            client, DEPLOYMENTS, read_deployment, changed, scope=WatchScope(labels=PARTS_OF_KYVERNO)
         )
 
     def reflectors(self) -> tuple[Reflector[str] | Reflector[Deployed], ...]:

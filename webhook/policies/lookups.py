@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from generators.checks import Check, Level, bridged
 from generators.errors import RingfenceError
 from generators.kube import documents
-from generators.kube.client import EVERYTHING, Client, Scope
+from generators.kube.client import EVERYTHING, Client, WatchScope
 from generators.kube.copies import Copies
 from generators.kube.documents import mapping, meta_of, strings
 from generators.kube.reflector import Reflector
@@ -229,7 +229,7 @@ def _bindings(client: Client, resource: Resource, index: BindingIndex) -> Reflec
 
 
 def _config_maps(client: Client, namespace: str) -> Reflector[Document]:
-    scope = Scope(namespace=namespace) if namespace else EVERYTHING
+    scope = WatchScope(namespace=namespace) if namespace else EVERYTHING
     reflector = Reflector(client, CONFIG_MAPS, read_config_map, _nobody, scope=scope)
     reflector.start()
     return reflector

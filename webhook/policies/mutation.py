@@ -25,9 +25,8 @@ from generators.kyverno.engine import Environment
 from generators.kyverno.failures import LookupFailed, RuleFailure
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import FailurePolicy, KindPattern, Operation, Policy
-from generators.kyverno.requests import Lookups, Request
-from generators.kyverno.requests import Requester as Asker
-from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.requests import Asker, Lookups, PolicyRequest
+from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.usage import usage
 from generators.kyverno.values import (
     Document,
@@ -55,7 +54,7 @@ _NAMESPACE = ObjectKind("", "v1", "Namespace")
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class AdmissionDeps:
     """Everything that stays the same from request to request."""
 
     config: TenantConfig
@@ -72,7 +71,7 @@ class Bench:
 class _Run:
     """One request on its way through the policies."""
 
-    bench: Bench
+    bench: AdmissionDeps
     document: Document
     until: float
     environment: Environment
@@ -92,14 +91,14 @@ class _Run:
         for result in results:
             self.bench.told(result)
             name = f"policy {result.policy}, rule {result.rule}"
-            if result.outcome is Outcome.ERROR:
+            if result.outcome is RuleOutcome.ERROR:
                 self.failures.append(f"{name}: {result.message}")
-            elif result.outcome is Outcome.PASS:
+            elif result.outcome is RuleOutcome.PASS:
                 said = self.withheld if withheld else self.applied
                 said.append(f"{result.policy}/{result.rule}")
 
 
-def decide(bench: Bench, review: Review, failure: FailurePolicy) -> Decision:
+def decide(bench: AdmissionDeps, review: Review, failure: FailurePolicy) -> Decision:
     """The answer of /mutate-policies/fail and /mutate-policies/ignore."""
     if review.operation.value not in ("CREATE", "UPDATE") or review.object is None:
         return Decision(f"policies change nothing on {review.operation}")
@@ -156,7 +155,7 @@ def _document(review: Review, sent: Mapping[str, object] | None) -> Document:
     return document
 
 
-def _roles(bench: Bench, review: Review) -> tuple[Roles, str]:
+def _roles(bench: AdmissionDeps, review: Review) -> tuple[Roles, str]:
     """The requester's roles, or why they are not known."""
     try:
         return bench.roles(review), ""
@@ -172,8 +171,8 @@ def _without_roles(run: _Run, policies: Sequence[Policy], why: str) -> tuple[Pol
 
 
 def _request(
-    bench: Bench, review: Review, document: Document, old: Document, roles: Roles
-) -> Request:
+    bench: AdmissionDeps, review: Review, document: Document, old: Document, roles: Roles
+) -> PolicyRequest:
     info = value_of(review.user_info)
     who = review.requester
     asker = Asker(
@@ -183,7 +182,7 @@ def _request(
         roles.cluster_roles,
         info if isinstance(info, dict) else {},
     )
-    return Request(
+    return PolicyRequest(
         Operation(review.operation.value),
         document,
         old,
@@ -197,7 +196,7 @@ def _request(
 # --- the rules ----------------------------------------------------------------------------------
 
 
-def _admit(run: _Run, policies: Sequence[Policy], request: Request) -> None:
+def _admit(run: _Run, policies: Sequence[Policy], request: PolicyRequest) -> None:
     for policy in policies:
         if run.bench.clock() > run.until:
             run.failures.append(
@@ -210,7 +209,7 @@ def _admit(run: _Run, policies: Sequence[Policy], request: Request) -> None:
         run.take(policy, mutated.results, mutated.document)
 
 
-def _about(request: Request, document: Document) -> Request:
+def _about(request: PolicyRequest, document: Document) -> PolicyRequest:
     """The same request about a changed object."""
     if document is request.resource:
         return request
@@ -285,7 +284,7 @@ class _Itself:
 
 
 def _for_itself(
-    bench: Bench, kind: ObjectKind, operation: Operation, sub: str, failure: FailurePolicy
+    bench: AdmissionDeps, kind: ObjectKind, operation: Operation, sub: str, failure: FailurePolicy
 ) -> tuple[Policy, ...]:
     """Only where a failure refuses nothing: the controller carries these rules out."""
     if failure is not FailurePolicy.IGNORE or kind != _NAMESPACE:
@@ -293,7 +292,7 @@ def _for_itself(
     return bench.policies.reaching_itself(kind, operation, sub)
 
 
-def _label_itself(run: _Run, policies: Sequence[Policy], request: Request) -> None:
+def _label_itself(run: _Run, policies: Sequence[Policy], request: PolicyRequest) -> None:
     for policy in policies:
         if run.bench.clock() > run.until:
             return
@@ -305,7 +304,7 @@ def _label_itself(run: _Run, policies: Sequence[Policy], request: Request) -> No
                 run.take(policy, [change.result], change.after)
 
 
-def _note_creator(run: _Run, request: Request, asked: bool, unknown: str) -> None:
+def _note_creator(run: _Run, request: PolicyRequest, asked: bool, unknown: str) -> None:
     """Who creates an object is noted on it; what others write in that place is taken away."""
     if asked and unknown and request.operation is Operation.CREATE:
         raise LookupFailed(f"who creates {request.key} cannot be noted: {unknown}")

@@ -44,7 +44,7 @@ class PolicyObject:
     """resourceVersion when it was first seen like this."""
 
 
-class PolicyReader:
+class ClusterPolicyReader:
     """`reduce` of the reflectors: parses a policy once, however often its status is written."""
 
     def __init__(self, resource: Resource) -> None:
@@ -96,7 +96,7 @@ class PolicyObjects(Copies):
 
     def __init__(self, client: Client, changed: Callable[[Key], None]) -> None:
         self._reflectors = tuple(
-            Reflector(client, resource, PolicyReader(resource), changed, timing=TIMING)
+            Reflector(client, resource, ClusterPolicyReader(resource), changed, timing=TIMING)
             for resource in (CLUSTER_POLICIES, POLICIES)
         )
 

@@ -16,7 +16,14 @@ from typing import Protocol
 from generators.kube.documents import Document
 from generators.kube.resources import Resource
 from generators.kyverno.language import wildcards
-from generators.kyverno.model import FailurePolicy, Filter, KindPattern, Operation, Policy, Rule
+from generators.kyverno.model import (
+    FailurePolicy,
+    Filter,
+    KindPattern,
+    Operation,
+    Policy,
+    PolicyRule,
+)
 from generators.kyverno.values import ObjectKind
 from webhook.policies.book import Policies, admits, notes_creator, targets
 
@@ -46,7 +53,7 @@ CHANGING = frozenset({Operation.CREATE, Operation.UPDATE})
 _NAMESPACE = ObjectKind("", "v1", "Namespace")
 
 
-class Kinds(Protocol):
+class ServedKinds(Protocol):
     """What discovery answers; see `generators.kube.discovery`."""
 
     def matching(
@@ -91,7 +98,7 @@ class PolicyWebhooks:
 NO_POLICIES = PolicyWebhooks()
 
 
-def webhooks_for(policies: Policies, kinds: Kinds, *, judged: bool) -> PolicyWebhooks:
+def webhooks_for(policies: Policies, kinds: ServedKinds, *, judged: bool) -> PolicyWebhooks:
     """What the policies in force want to see; KubeError when the API server cannot be asked."""
     found: dict[FailurePolicy, list[_Wish]] = {each: [] for each in FailurePolicy}
     problems: list[str] = []
@@ -134,7 +141,9 @@ class _Wish:
     operation: str
 
 
-def _wishes(policy: Policy, rule: Rule, kinds: Kinds, problems: list[str]) -> Iterator[_Wish]:
+def _wishes(
+    policy: Policy, rule: PolicyRule, kinds: ServedKinds, problems: list[str]
+) -> Iterator[_Wish]:
     where = f"{policy.key}/{rule.name}"
     for one in rule.match.filters:
         for pattern in one.kinds:
@@ -160,7 +169,7 @@ def _beside(wish: _Wish) -> Iterator[_Wish]:
             yield replace(wish, resource=name, operation=Operation.UPDATE.value)
 
 
-def _served(pattern: KindPattern, kinds: Kinds) -> list[Resource]:
+def _served(pattern: KindPattern, kinds: ServedKinds) -> list[Resource]:
     return kinds.matching(
         lambda group: wildcards.matches(pattern.group, group),
         lambda version: wildcards.matches(pattern.version, version),

@@ -68,7 +68,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TenantFileWish:
     """The tenant file that should be in force, and how it gets there."""
 
     config: TenantConfig
@@ -82,7 +82,7 @@ class Wish:
     unproven labels. Left without an error: the file is in force."""
 
 
-class Guard:
+class AdmissionGuard:
     """Registers the validating webhook and vouches for labels. One thread steps, many ask."""
 
     def __init__(
@@ -171,7 +171,7 @@ class Guard:
             self.state = GuardState.IN_FORCE
         return self._epoch
 
-    def step(self, wish: Wish) -> float:
+    def step(self, wish: TenantFileWish) -> float:
         """Assert the configuration and advance; seconds after which the next step is due."""
         file = wish.config.digest
         self._follow(configuration.fetch(self._client, wish.register(file, False)))
@@ -255,7 +255,7 @@ class Guard:
             event(LOG, what, logging.ERROR, replicas=list(self.behind), problem=self.probe)
         return late >= 0
 
-    def _settle_down(self, live: Document, wish: Wish) -> float:
+    def _settle_down(self, live: Document, wish: TenantFileWish) -> float:
         now = time.monotonic()
         candidate = (meta_of(live).uid, generation_of(live), wish.config.digest)
         refused = self._refuses(wish.config, candidate)
@@ -306,7 +306,7 @@ def _addresses(replicas: Iterable[Replica]) -> tuple[str, ...]:
     return tuple(sorted({replica.address for replica in replicas}))
 
 
-def problem(guard: Guard) -> str:
+def problem(guard: AdmissionGuard) -> str:
     """What is not as it should be with admission at the moment; empty when nobody need know."""
     if guard.state in (GuardState.OFF, GuardState.IN_FORCE):
         behind = ", ".join(guard.behind)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.documents import Document, integer, mapping, mappings, text
 from generators.kube.resources import ENDPOINT_SLICES
 from webhook.registration.configuration import Target
@@ -73,7 +73,7 @@ def addresses(client: Client, target: Target) -> list[tuple[str, int]]:
         split = urlsplit(target.url)
         return SAMPLES * _resolved(split.hostname or "", split.port or HTTPS_PORT)
     namespace, name = target.service
-    scope = Scope(namespace=namespace, labels=f"{SERVICE_LABEL}={name}")
+    scope = WatchScope(namespace=namespace, labels=f"{SERVICE_LABEL}={name}")
     return sorted({each for s in client.list_all(ENDPOINT_SLICES, scope) for each in _listed(s)})
 
 

@@ -63,7 +63,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Served):
+class KeptSecret(Served):
     """What our own Secret holds: also the key of the first of `authorities`."""
 
     key: ec.EllipticCurvePrivateKey
@@ -93,7 +93,7 @@ class Kept(Served):
 class Step:
     """What is to be kept from now on; `why` is empty when nothing changes."""
 
-    kept: Kept
+    kept: KeptSecret
     why: str = ""
 
 
@@ -102,14 +102,14 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def read(data: Mapping[str, str]) -> Kept | None:
+def read(data: Mapping[str, str]) -> KeptSecret | None:
     """What a Secret holds, if it can be served from."""
     authorities = _authorities(data)
     key = _private_key(_bytes(data, "ca.key"))
     leaf = Leaf(_bytes(data, "tls.crt"), _bytes(data, "tls.key"))
     if not authorities or key is None:
         return None
-    kept = Kept(authorities, leaf, key)
+    kept = KeptSecret(authorities, leaf, key)
     serving = _private_key(leaf.key)
     try:
         sound = serving is not None and _belongs(serving, kept.certificate)
@@ -133,7 +133,7 @@ def next_step(
     if authorities[0].not_valid_before_utc > now:
         return _afresh(authorities, hosts, now, lifetimes, "the CA is not valid yet")
     leaf = Leaf(_bytes(data, "tls.crt"), _bytes(data, "tls.key"))
-    kept = Kept(authorities, leaf, key)
+    kept = KeptSecret(authorities, leaf, key)
     if defect := _defect(kept, hosts, now):
         return _reissue(kept, hosts, now, lifetimes, defect)
     pending = not _signed(kept.certificate, authorities[0])
@@ -159,11 +159,11 @@ def _afresh(
     """A new CA at once; webhooks that still serve a leaf of another one stay trusted."""
     authority = new_authority(now, lifetimes.authority / _DAY)
     leaf = issue(authority, hosts, now, _leaf_days(authority.certificate, now, lifetimes))
-    return Step(Kept((authority.certificate, *others), leaf, authority.key), why)
+    return Step(KeptSecret((authority.certificate, *others), leaf, authority.key), why)
 
 
 def _reissue(
-    kept: Kept, hosts: tuple[str, ...], now: datetime, lifetimes: Lifetimes, why: str
+    kept: KeptSecret, hosts: tuple[str, ...], now: datetime, lifetimes: Lifetimes, why: str
 ) -> Step:
     authority = Authority(kept.authorities[0], kept.key)
     leaf = issue(authority, hosts, now, _leaf_days(authority.certificate, now, lifetimes))
@@ -183,7 +183,7 @@ def _due(certificate: x509.Certificate, now: datetime) -> bool:
     return now >= made + life * 2 / 3
 
 
-def _defect(kept: Kept, hosts: tuple[str, ...], now: datetime) -> str:
+def _defect(kept: KeptSecret, hosts: tuple[str, ...], now: datetime) -> str:
     """Why the leaf cannot be served; empty when it can."""
     key = _private_key(kept.leaf.key)
     try:

@@ -20,8 +20,8 @@ from generators.kube.queue import Backoff
 from generators.kube.resources import NAMESPACES, SELF_REVIEWS
 from webhook.release.labels import (
     Act,
+    LabelWish,
     Outcome,
-    Wish,
     changed_by_admission,
     contradiction,
     owners,
@@ -44,7 +44,7 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
 
-def label(client: Client, wish: Wish, patience: Patience, act: Act = Act.APPLY) -> Outcome:
+def label(client: Client, wish: LabelWish, patience: Patience, act: Act = Act.APPLY) -> Outcome:
     """Make it so; Refused when somebody says no, Unavailable when nobody answers in time."""
     started = patience.clock()
     failures = 0
@@ -64,7 +64,7 @@ def label(client: Client, wish: Wish, patience: Patience, act: Act = Act.APPLY) 
             patience.sleep(pause)
 
 
-def _attempt(client: Client, wish: Wish, act: Act) -> Outcome:
+def _attempt(client: Client, wish: LabelWish, act: Act) -> Outcome:
     try:
         before = client.get(NAMESPACES, wish.namespace)
     except NotFound as error:
@@ -96,7 +96,7 @@ def _attempt(client: Client, wish: Wish, act: Act) -> Outcome:
     )
 
 
-def _checked(wish: Wish, wanted: Mapping[str, str], labels: Mapping[str, str]) -> Outcome:
+def _checked(wish: LabelWish, wanted: Mapping[str, str], labels: Mapping[str, str]) -> Outcome:
     missing = [f"{k}={v}" for k, v in sorted(wanted.items()) if labels.get(k) != v]
     if missing:
         problem = f'namespace "{wish.namespace}" does not carry {", ".join(missing)}'
@@ -105,7 +105,7 @@ def _checked(wish: Wish, wanted: Mapping[str, str], labels: Mapping[str, str]) -
 
 
 def _applied_as_far_as_allowed(
-    client: Client, wish: Wish, wanted: dict[str, str], given_up: Mapping[str, str]
+    client: Client, wish: LabelWish, wanted: dict[str, str], given_up: Mapping[str, str]
 ) -> Document:
     """Set what is wanted; give up what admission lets go, each label for itself.
 
@@ -129,7 +129,7 @@ def _applied_as_far_as_allowed(
     return after
 
 
-def _applied(client: Client, wish: Wish, wanted: dict[str, str]) -> Document:
+def _applied(client: Client, wish: LabelWish, wanted: dict[str, str]) -> Document:
     document: Document = {"metadata": {"name": wish.namespace, "labels": wanted}}
     try:
         return client.apply(NAMESPACES, document, manager=wish.manager)
@@ -143,7 +143,7 @@ def _lacks_a_right(error: KubeError) -> bool:
     return " cannot " in error.status.message and " resource " in error.status.message
 
 
-def _forbidden(client: Client, wish: Wish, error: KubeError) -> Refused:
+def _forbidden(client: Client, wish: LabelWish, error: KubeError) -> Refused:
     try:
         review = client.create(SELF_REVIEWS, _SELF_REVIEW, manager=wish.manager)
         user = text(mapping(mapping(review, "status"), "userInfo"), "username")

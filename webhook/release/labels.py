@@ -29,7 +29,7 @@ class Act(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LabelWish:
     """What one manager wants of one namespace.
 
     Without `removed`, `labels` is all that it wants: what it had set before and does not name any
@@ -87,7 +87,7 @@ def owners(namespace: Document) -> dict[str, tuple[str, ...]]:
     return {key: tuple(sorted(managers)) for key, managers in sorted(found.items())}
 
 
-def contradiction(wish: Wish, wanted: Mapping[str, str], namespace: Document) -> str | None:
+def contradiction(wish: LabelWish, wanted: Mapping[str, str], namespace: Document) -> str | None:
     """Which other manager's value stands against which of ours; None when there is none."""
     labels = strings(mapping(namespace, "metadata"), "labels")
     by = owners(namespace)

@@ -30,11 +30,11 @@ from gunicorn.workers.base import Worker
 from generators.process import memory
 from generators.process.logs import event
 from generators.serving import pages
-from generators.serving.connections import Limits
-from generators.serving.http import Answer, Request, plain
+from generators.serving.connections import ServerLimits
+from generators.serving.http import Answer, HttpRequest, plain
 from generators.serving.pages import ServerMetrics
 from generators.serving.server import Server as Serving
-from generators.serving.service import Service
+from generators.serving.service import HttpService
 from generators.serving.wsgi import handler
 from generators.tenants.watched import Changed
 from webhook.reload import watch
@@ -140,11 +140,11 @@ class Server(BaseApplication):
         """Answer on the plain ports, on sockets of the master: a respawned worker finds them
         bound."""
 
-        def ready(request: Request) -> Answer:
+        def ready(request: HttpRequest) -> Answer:
             status, text = readiness_text(self.state, "verbose" in request.query)
             return plain(status, text)
 
-        def files(_: Request) -> Answer:
+        def files(_: HttpRequest) -> Answer:
             return plain(HTTPStatus.OK, "\n".join(self.state.tenants.digests))
 
         found, state = [], self.state
@@ -216,7 +216,7 @@ class AdmissionWorker(Worker):
         return self.alive and self.ppid == os.getppid()
 
 
-def admission_service(state: State) -> Service:
+def admission_service(state: State) -> HttpService:
     """The port that the API server calls."""
     settings = state.settings
 
@@ -224,11 +224,11 @@ def admission_service(state: State) -> Service:
         state.certificate.check()  # a renewed pair is served at once
         return state.certificate.context
 
-    return Service(
+    return HttpService(
         "admission",
         # Flask and typeshed type "start_response" differently.
         handler(cast("WSGIApplication", create_app(state)), "https"),
-        Limits(
+        ServerLimits(
             threads=THREADS,
             connections=MOST_CONNECTIONS,
             request_seconds=settings.request_seconds,

@@ -138,7 +138,7 @@ def _regex_replace(
     regex = regexes.compiled(pattern)
     made = 0
 
-    def replacement(found: regexes.Match) -> str:
+    def replacement(found: regexes.RegexMatch) -> str:
         nonlocal made
         part = new if literal else regexes.expand(new, found)
         made += len(part)

@@ -50,7 +50,7 @@ Spend = Callable[[int], None]
 T = TypeVar("T")
 
 
-class Match(Protocol):
+class RegexMatch(Protocol):
     """Of RE2, which has no types: where a pattern matched."""
 
     re: _Program
@@ -67,11 +67,11 @@ class _Program(Protocol):
     groupindex: Mapping[str, int]
     programsize: int
 
-    def search(self, text: bytes) -> Match | None: ...
+    def search(self, text: bytes) -> RegexMatch | None: ...
 
-    def fullmatch(self, text: str) -> Match | None: ...
+    def fullmatch(self, text: str) -> RegexMatch | None: ...
 
-    def finditer(self, text: str) -> Iterator[Match]: ...
+    def finditer(self, text: str) -> Iterator[RegexMatch]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Regex:
         spend(len(text) * self.weight)
         return _encoded(text)
 
-    def find(self, text: str, spend: Spend) -> Iterator[Match]:
+    def find(self, text: str, spend: Spend) -> Iterator[RegexMatch]:
         """Every match from left to right, without overlap and without nothing behind a match."""
         self._begin(text, spend)
         last_end = -1
@@ -140,7 +140,7 @@ def compiled(pattern: str) -> Regex:
     return Regex(program, 1 + program.programsize // _AT_ONCE, "B" in escaped)
 
 
-def replace(regex: Regex, text: str, replacement: Callable[[Match], str], spend: Spend) -> str:
+def replace(regex: Regex, text: str, replacement: Callable[[RegexMatch], str], spend: Spend) -> str:
     """The text with every match replaced."""
     out: list[str] = []
     at = 0
@@ -154,7 +154,7 @@ def replace(regex: Regex, text: str, replacement: Callable[[Match], str], spend:
 _REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))", re.ASCII)
 
 
-def expand(template: str, found: Match) -> str:
+def expand(template: str, found: RegexMatch) -> str:
     """`$1`, `${1}`, `$name` and `$$` of a replacement, as Go reads them."""
 
     def text_of(reference: re.Match[str]) -> str:

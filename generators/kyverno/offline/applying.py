@@ -14,13 +14,13 @@ from generators.errors import InputError, Problem
 from generators.kyverno import engine
 from generators.kyverno.context import dotted, merged
 from generators.kyverno.engine import Environment
-from generators.kyverno.generation import Wanted
+from generators.kyverno.generation import WantedObject
 from generators.kyverno.guard import OFFLINE
-from generators.kyverno.model import Operation, Policy, Rule
+from generators.kyverno.model import Operation, Policy, PolicyRule
 from generators.kyverno.offline.cluster import DocumentCluster, as_stored
 from generators.kyverno.offline.loading import load_resources
-from generators.kyverno.requests import Request, Requester
-from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.requests import Asker, PolicyRequest
+from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.values import (
     Document,
     ObjectKey,
@@ -43,7 +43,7 @@ class Values:
     resources: Mapping[tuple[str, str], Mapping[str, Value]] = field(default_factory=dict)
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    def given(self, policy: Policy, rule: Rule, resource: ObjectKey) -> Mapping[str, Value]:
+    def given(self, policy: Policy, rule: PolicyRule, resource: ObjectKey) -> Mapping[str, Value]:
         """For one rule on one object; what is more particular wins."""
         result: Value = dict(self.everywhere)
         for values in (
@@ -89,11 +89,11 @@ def load_values(path: str) -> Values:
     return parse_values(_single(path, "values file"))
 
 
-def load_requester(path: str) -> Requester:
+def load_requester(path: str) -> Asker:
     """A `kind: UserInfo` file."""
     document = _single(path, "user info")
     info = mapping(document, "userInfo")
-    return Requester(
+    return Asker(
         username=string(info, "username"),
         groups=_texts(info.get("groups")),
         roles=_texts(document.get("roles")),
@@ -115,7 +115,7 @@ def _single(path: str, what: str) -> Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ObjectChange:
     """An object as it was, and as the policies left it."""
 
     policy: str
@@ -128,10 +128,10 @@ class Applied:
     """Everything that came out."""
 
     results: tuple[RuleResult, ...]
-    mutated: tuple[Change, ...]
+    mutated: tuple[ObjectChange, ...]
     """One for each object and policy that changed it."""
-    targets: tuple[Change, ...]
-    generated: tuple[Wanted, ...]
+    targets: tuple[ObjectChange, ...]
+    generated: tuple[WantedObject, ...]
     final: Mapping[ObjectKey, Document]
     """Each object after all policies."""
 
@@ -142,12 +142,12 @@ class _Run:
 
     policies: Sequence[Policy]
     values: Values
-    requester: Requester | None
+    requester: Asker | None
     environment: Environment
     results: list[RuleResult] = field(default_factory=list)
-    mutated: list[Change] = field(default_factory=list)
-    targets: list[Change] = field(default_factory=list)
-    generated: list[Wanted] = field(default_factory=list)
+    mutated: list[ObjectChange] = field(default_factory=list)
+    targets: list[ObjectChange] = field(default_factory=list)
+    generated: list[WantedObject] = field(default_factory=list)
     final: dict[ObjectKey, Document] = field(default_factory=dict)
 
     def resource(self, document: Document) -> None:
@@ -167,24 +167,24 @@ class _Run:
         done = engine.mutate([policy], request, self.environment)
         self.results += done.results
         if request.resource and done.document != document:
-            self.mutated.append(Change(policy.key, document, done.document))
+            self.mutated.append(ObjectChange(policy.key, document, done.document))
             document = done.document
         request = self._request(policy, document)
         for change in engine.mutate_existing([policy], request, self.environment):
             self.results.append(change.result)
             if change.after is not None:
-                self.targets.append(Change(policy.key, change.before, change.after))
+                self.targets.append(ObjectChange(policy.key, change.before, change.after))
         return document
 
-    def _request(self, policy: Policy, document: Document) -> Request:
+    def _request(self, policy: Policy, document: Document) -> PolicyRequest:
         operation = self.values.operation(policy, key_of(document))
         match operation:
             case Operation.DELETE:
-                return Request(operation, {}, document, self.requester)
+                return PolicyRequest(operation, {}, document, self.requester)
             case Operation.UPDATE:
-                return Request(operation, document, document, self.requester)
+                return PolicyRequest(operation, document, document, self.requester)
             case _:
-                return Request(operation, document, {}, self.requester)
+                return PolicyRequest(operation, document, {}, self.requester)
 
 
 def apply(
@@ -192,7 +192,7 @@ def apply(
     resources: Iterable[Document],
     others: Iterable[Document] = (),
     values: Values | None = None,
-    requester: Requester | None = None,
+    requester: Asker | None = None,
 ) -> Applied:
     """Treat each object by all policies; `others` can be targets, sources and looked up."""
     given = values if values is not None else Values()
@@ -216,12 +216,12 @@ def shown_results(applied: Applied) -> tuple[RuleResult, ...]:
 
     What happened to a target is told once, not for each trigger again.
     """
-    seen: set[tuple[str, str, ObjectKey, Outcome, str]] = set()
+    seen: set[tuple[str, str, ObjectKey, RuleOutcome, str]] = set()
     shown = []
     for result in applied.results:
         about = result.target if result.target is not None else result.resource
         told = (result.policy, result.rule, about, result.outcome, result.message)
-        if result.outcome is not Outcome.EXCLUDED and told not in seen:
+        if result.outcome is not RuleOutcome.EXCLUDED and told not in seen:
             seen.add(told)
             shown.append(result)
     return tuple(shown)

@@ -30,7 +30,7 @@ from generators.kyverno.model import (
     Patch,
     Place,
     Policy,
-    Rule,
+    PolicyRule,
     Target,
     Template,
     Unsupported,
@@ -53,7 +53,7 @@ class Sort(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Finding:
+class LintFinding:
     """One line of the report."""
 
     place: Place
@@ -73,10 +73,10 @@ _ELEMENTS = ("element", "elementIndex")
 _EMPTY_FIX = "write it, or the variable that was meant; templating tools render {{ }} away"
 
 
-def lint(loaded: Loaded) -> tuple[Finding, ...]:
+def lint(loaded: Loaded) -> tuple[LintFinding, ...]:
     """All findings, in file order."""
     found = [
-        Finding(Place(p.file, p.line, p.path), Sort.REFUSED, "", "", p.what, p.fix)
+        LintFinding(Place(p.file, p.line, p.path), Sort.REFUSED, "", "", p.what, p.fix)
         for p in loaded.problems
     ]
     for policy in loaded.policies:
@@ -86,19 +86,19 @@ def lint(loaded: Loaded) -> tuple[Finding, ...]:
     return tuple(sorted(set(found)))
 
 
-def _rule_findings(policy: Policy, rule: Rule) -> Iterator[Finding]:
+def _rule_findings(policy: Policy, rule: PolicyRule) -> Iterator[LintFinding]:
     action = rule.action
     if isinstance(action, Unsupported):
         for reason in action.reasons:
-            yield Finding(
+            yield LintFinding(
                 reason.place, Sort.UNSUPPORTED, policy.key, rule.name, reason.what, reason.fix
             )
     for template, scoped in _templates(rule, frozenset()):
         for place, problem in _expression_problems(template, scoped):
             fix = "correct the expression"
-            yield Finding(place, Sort.EXPRESSION, policy.key, rule.name, problem, fix)
+            yield LintFinding(place, Sort.EXPRESSION, policy.key, rule.name, problem, fix)
     for place, what in _empty(rule):
-        yield Finding(place, Sort.EMPTY, policy.key, rule.name, what, _EMPTY_FIX)
+        yield LintFinding(place, Sort.EMPTY, policy.key, rule.name, what, _EMPTY_FIX)
 
 
 _Scoped = tuple[Template, frozenset[str]]
@@ -124,7 +124,7 @@ def _named(part: object) -> frozenset[str]:
     """Names that a part adds for everything below it."""
     entries: tuple[ContextEntry, ...] = ()
     added: frozenset[str] = frozenset()
-    if isinstance(part, Rule | Target | ForEachPatch | Downstream):
+    if isinstance(part, PolicyRule | Target | ForEachPatch | Downstream):
         entries = part.setting.context
     if isinstance(part, ForEachPatch) or (isinstance(part, Downstream) and part.list is not None):
         added = frozenset(_ELEMENTS) | {f"{e}{n}" for e in _ELEMENTS for n in range(6)}
@@ -159,7 +159,7 @@ def _unknown_roots(expression: str, names: frozenset[str]) -> list[str]:
     return sorted(roots - _ROOTS - names)
 
 
-def _empty(rule: Rule) -> Iterator[tuple[Place, str]]:
+def _empty(rule: PolicyRule) -> Iterator[tuple[Place, str]]:
     action = rule.action
     for one in (*rule.match.filters, *(rule.exclude.filters if rule.exclude else ())):
         for selector in (one.selector, one.namespace_selector):
@@ -206,7 +206,7 @@ class _Label:
     """A label that a policy writes or selects."""
 
     policy: Policy
-    rule: Rule
+    rule: PolicyRule
     place: Place
     key: str
     value: str
@@ -255,7 +255,7 @@ def _selected(policies: Iterable[Policy]) -> Iterator[_Label]:
                     yield _Label(policy, rule, one.place, key, value)
 
 
-def _never(policies: tuple[Policy, ...]) -> Iterator[Finding]:
+def _never(policies: tuple[Policy, ...]) -> Iterator[LintFinding]:
     """Selectors whose value is written, but under another key only."""
     written = list(_written(policies))
     for selected in _selected(policies):
@@ -270,7 +270,7 @@ def _never(policies: tuple[Policy, ...]) -> Iterator[Finding]:
                 f"{writer.policy.key}/{writer.rule.name} writes: {writer.key}={writer.value} "
                 f"({writer.place.file}:{writer.place.line})"
             )
-            yield Finding(
+            yield LintFinding(
                 selected.place,
                 Sort.NEVER,
                 selected.policy.key,

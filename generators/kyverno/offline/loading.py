@@ -154,17 +154,17 @@ def _subject(value: Mapping[str, Field], kind: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class LoadedObject:
     """An object of any kind, and where it was read."""
 
     document: Document
     origin: Origin
 
 
-def load_resources(paths: Iterable[str]) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
+def load_resources(paths: Iterable[str]) -> tuple[tuple[LoadedObject, ...], tuple[str, ...]]:
     """Objects of all kinds, each once, and warnings about those that were given twice."""
     files = Files()
-    found: list[Resource] = []
+    found: list[LoadedObject] = []
     problems: list[Problem] = []
     for path in paths:
         for file, data in files.contents(path):
@@ -179,7 +179,7 @@ def load_resources(paths: Iterable[str]) -> tuple[tuple[Resource, ...], tuple[st
     return _once(found)
 
 
-def _resources(root: Field, file: str, problems: list[Problem]) -> list[Resource]:
+def _resources(root: Field, file: str, problems: list[Problem]) -> list[LoadedObject]:
     found = []
     for item in _flat(root):
         document = plain(item)
@@ -187,12 +187,12 @@ def _resources(root: Field, file: str, problems: list[Problem]) -> list[Resource
             what, fix = "not a Kubernetes object", "write apiVersion, kind and metadata"
             problems.append(Problem(file, item.line, "", what, fix))
             continue
-        found.append(Resource(document, Origin(file, item.line)))
+        found.append(LoadedObject(document, Origin(file, item.line)))
     return found
 
 
-def _once(found: Sequence[Resource]) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
-    kept: dict[str, Resource] = {}
+def _once(found: Sequence[LoadedObject]) -> tuple[tuple[LoadedObject, ...], tuple[str, ...]]:
+    kept: dict[str, LoadedObject] = {}
     warnings = []
     for resource in found:
         key = f"{key_of(resource.document).kind} {key_of(resource.document)}"

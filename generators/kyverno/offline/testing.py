@@ -28,7 +28,7 @@ from generators.kyverno.offline.applying import (
 from generators.kyverno.offline.cluster import as_stored
 from generators.kyverno.offline.loading import load_policies, load_resources
 from generators.kyverno.ownership import unmarked
-from generators.kyverno.results import Outcome, RuleResult
+from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.synchronize import tidy
 from generators.kyverno.values import (
     Document,
@@ -46,7 +46,7 @@ _EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True, slots=True)
-class Selector:
+class CaseSelector:
     """`--test-case-selector`: wildcards for policy, rule and resource."""
 
     policy: str = "*"
@@ -90,7 +90,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TestReport:
     """All cases of the files, and what had to be left out."""
 
     cases: tuple[Case, ...]
@@ -111,16 +111,16 @@ def find_files(paths: Iterable[str], name: str = FILE_NAME) -> list[Path]:
     return list(found)
 
 
-def run_files(files: Sequence[Path], selector: Selector) -> Report:
+def run_files(files: Sequence[Path], selector: CaseSelector) -> TestReport:
     """Run test files one after the other."""
     cases: list[Case] = []
     warnings: list[str] = []
     for file in files:
         cases += _run_file(file, selector, warnings)
-    return Report(tuple(cases), tuple(warnings))
+    return TestReport(tuple(cases), tuple(warnings))
 
 
-def _run_file(file: Path, selector: Selector, warnings: list[str]) -> Iterator[Case]:
+def _run_file(file: Path, selector: CaseSelector, warnings: list[str]) -> Iterator[Case]:
     for resource in load_resources([str(file)])[0]:
         if string(resource.document, "kind") != "Test":
             warnings.append(f"{resource.origin}: is no Test, skipped")
@@ -163,7 +163,7 @@ class _Test:
             return load_values(self.path(named))
         return parse_values(mapping(self.document, "values"))
 
-    def run(self, selector: Selector) -> Iterator[Case]:
+    def run(self, selector: CaseSelector) -> Iterator[Case]:
         results = self.document.get("results")
         items = [r for r in results if isinstance(r, dict)] if isinstance(results, list) else []
         sources = [string(i, "cloneSourceResource") for i in items]
@@ -188,7 +188,7 @@ class _Test:
         expectation: Expectation,
         applied: Applied,
         present: Sequence[ObjectKey],
-        selector: Selector,
+        selector: CaseSelector,
     ) -> Iterator[Case]:
         names = expectation.resources or tuple(
             dict.fromkeys(
@@ -283,11 +283,19 @@ def _results(wanted: Expectation, applied: Applied) -> list[RuleResult]:
     return [
         r
         for r in applied.results
-        if r.policy == wanted.policy and r.rule == wanted.rule and r.outcome is not Outcome.EXCLUDED
+        if r.policy == wanted.policy
+        and r.rule == wanted.rule
+        and r.outcome is not RuleOutcome.EXCLUDED
     ]
 
 
-_WEIGHT = (Outcome.SKIP, Outcome.PASS, Outcome.WARN, Outcome.FAIL, Outcome.ERROR)
+_WEIGHT = (
+    RuleOutcome.SKIP,
+    RuleOutcome.PASS,
+    RuleOutcome.WARN,
+    RuleOutcome.FAIL,
+    RuleOutcome.ERROR,
+)
 
 
 def _weightiest(results: Sequence[RuleResult]) -> RuleResult:

@@ -21,7 +21,7 @@ from tests.testbed.processes import free_ports
 from tests.testbed.waiting import ended, ending, eventually
 from webhook.release.apply import Patience
 from webhook.release.apply import label as put
-from webhook.release.labels import Act, Wish
+from webhook.release.labels import Act, LabelWish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -44,7 +44,7 @@ def label(place: Team, admin: Client) -> Label:
     """`label("shop", client="a")`: what release shop wants of the fixture's namespace."""
 
     def ask(release: str, act: Act = Act.APPLY, **labels: str) -> list[str]:
-        wish = Wish(place.namespace, f"ringfence-{release}", labels)
+        wish = LabelWish(place.namespace, f"ringfence-{release}", labels)
         return put(admin, wish, Patience(20), act).lines()
 
     return ask

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from generators.kube.client import PatchKind, Scope
+from generators.kube.client import PatchKind, WatchScope
 from generators.kube.documents import Document, key_of, mapping, mappings, strings, text
 from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import (
@@ -143,7 +143,7 @@ class Ground(Cluster):
 
     def networks(self, namespace: str) -> list[str]:
         """Names of the NetworkPolicies of a namespace."""
-        found = self.admin.list_all(NETWORK_POLICIES, Scope(namespace=namespace))
+        found = self.admin.list_all(NETWORK_POLICIES, WatchScope(namespace=namespace))
         return sorted(text(mapping(each, "metadata"), "name") for each in found)
 
 

@@ -22,7 +22,7 @@ from generators.kube.resources import (
     Resource,
 )
 from generators.kyverno.failures import NotAllowed
-from generators.kyverno.generation import Wanted
+from generators.kyverno.generation import WantedObject
 from generators.kyverno.guard import allowing
 from generators.kyverno.ownership import Mark, Owner
 from generators.kyverno.values import ObjectKey, ObjectKind, Value
@@ -524,7 +524,7 @@ def test_a_namespaced_policy_makes_nothing_of_the_cluster_whatever_the_kind_is_c
     }
     assert isinstance(document, dict)
     trigger = ObjectKey(ObjectKind("", "v1", "ConfigMap"), mine, "trigger")
-    wanted = Wanted(document, Mark(Owner(f"{mine}/local", "r", trigger, "uid", "0")))
+    wanted = WantedObject(document, Mark(Owner(f"{mine}/local", "r", trigger, "uid", "0")))
     with pytest.raises(NotAllowed, match="in no namespace"):
         writer.ensure(mine, wanted, None)
 

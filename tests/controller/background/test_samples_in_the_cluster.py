@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from generators.kube.client import Scope
+from generators.kube.client import WatchScope
 from generators.kube.documents import Document, key_of
 from generators.kube.resources import NAMESPACES, SECRETS, SERVICE_ACCOUNTS, Resource
 from tests.controller.background.ground import OPTIONS, Ground, labels_of, quiet, started
@@ -122,5 +122,5 @@ def test_the_sample_that_reads_a_custom_kind_runs_where_the_operator_names_the_k
 
 def made_in(on: Ground, resource: Resource, namespace: str) -> bool:
     """Whether policies have made such objects there."""
-    scope = Scope(namespace=namespace, labels="ringfence.io/policy")
+    scope = WatchScope(namespace=namespace, labels="ringfence.io/policy")
     return bool(on.admin.list_all(resource, scope))

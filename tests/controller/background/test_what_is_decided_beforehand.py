@@ -26,7 +26,7 @@ from tests.generators.kyverno.policies import (
 from webhook.background.memory import ALWAYS, Memory, Newcomer
 from webhook.background.needs import RuleNeeds, depends_on_trigger, needs_of
 from webhook.background.rules import table_of
-from webhook.background.spelled import Spelled
+from webhook.background.spelled import GuessedKinds
 from webhook.background.writer import differences
 from webhook.policies.book import Held, Policies, Source
 
@@ -40,7 +40,7 @@ clone: {namespace: %s, name: pull}
 
 
 def needed(generate: str) -> RuleNeeds:
-    (needs,) = needs_of(generate_rule(generate), Spelled()).rules.values()
+    (needs,) = needs_of(generate_rule(generate), GuessedKinds()).rules.values()
     return needs
 
 
@@ -56,7 +56,7 @@ def test_a_kind_that_is_only_known_later_is_a_problem_of_the_rule() -> None:
     text = COPY % "admin"
     assert "must be written out" in needed(text.replace("Secret", '"{{x}}"')).problem
     every = policies(policy("- name: r\n  match: {any: [{resources: {kinds: ['*']}}]}\n" + MAKES))
-    (needs,) = needs_of(every, Spelled()).rules.values()
+    (needs,) = needs_of(every, GuessedKinds()).rules.values()
     assert "would follow every object" in needs.problem
 
 
@@ -70,7 +70,7 @@ def policy(rules: str) -> str:
 
 def test_rules_of_one_purpose_share_what_is_followed() -> None:
     both = policies(policy(rule("a", "x", deny("a", SYNC)) + rule("b", "x", deny("b", SYNC))))
-    needs = needs_of(both, Spelled())
+    needs = needs_of(both, GuessedKinds())
     assert needs.triggers == {NAMESPACES}
     assert needs.downstreams == {NETWORK_POLICIES}
 
@@ -152,7 +152,7 @@ def test_a_mark_counts_for_kinds_that_its_rule_makes(
     owner: tuple[str, str], kind: tuple[str, str], believed: bool
 ) -> None:
     rules = policies(policy(rule("made", "x", deny("wall", SYNC))))
-    table = table_of(Policies(tuple(Held(each, Source.FILE, "") for each in rules)), Spelled())
+    table = table_of(Policies(tuple(Held(each, Source.FILE, "") for each in rules)), GuessedKinds())
     trigger = ObjectKey(ObjectKind("", "v1", "Namespace"), "", "shop")
     mark = Mark(Owner(*owner, trigger, "uid", "0"))
     assert table.makes(mark, ObjectKind(kind[0], "v1", kind[1])) is believed

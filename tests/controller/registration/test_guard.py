@@ -17,7 +17,13 @@ from generators.tenants.packed import GUARD_NAME
 from tests.controller.cluster import CONTROLLER, SYSTEM, TENANTS, Cluster
 from tests.testbed.waiting import eventually
 from webhook.registration.configuration import Registrar, Target, Wanted, webhooks
-from webhook.registration.guard import AnotherFile, Guard, GuardState, Timing, Wish
+from webhook.registration.guard import (
+    AdmissionGuard,
+    AnotherFile,
+    GuardState,
+    TenantFileWish,
+    Timing,
+)
 from webhook.registration.replicas import Replica
 
 pytestmark = pytest.mark.cluster
@@ -35,13 +41,15 @@ def wanted(cluster: Cluster, file: str = CONFIG.digest, closed: bool = False) ->
     return webhooks(target, ca, CONTROLLER, SYSTEM, file=file, closed=closed)[0]
 
 
-def wish(cluster: Cluster, data: bytes = FILE, replicas: tuple[Replica, ...] = ()) -> Wish:
+def wish(
+    cluster: Cluster, data: bytes = FILE, replicas: tuple[Replica, ...] = ()
+) -> TenantFileWish:
     @contextlib.contextmanager
     def hand_over() -> Iterator[frozenset[str]]:
         yield frozenset({OLD.uid})
 
     config: TenantConfig = parse_tenants(data, "tenants.yaml")
-    return Wish(
+    return TenantFileWish(
         config,
         data,
         lambda file, closed: wanted(cluster, file, closed),
@@ -50,19 +58,19 @@ def wish(cluster: Cluster, data: bytes = FILE, replicas: tuple[Replica, ...] = (
     )
 
 
-def guard_of(cluster: Cluster, replica_seconds: float = 120.0) -> Guard:
+def guard_of(cluster: Cluster, replica_seconds: float = 120.0) -> AdmissionGuard:
     registrar = Registrar(cluster.admin, lambda _, __: None)
-    return Guard(cluster.admin, SYSTEM, registrar, Timing(0.0, replica_seconds))
+    return AdmissionGuard(cluster.admin, SYSTEM, registrar, Timing(0.0, replica_seconds))
 
 
-def in_force(cluster: Cluster, replica_seconds: float = 120.0) -> Guard:
+def in_force(cluster: Cluster, replica_seconds: float = 120.0) -> AdmissionGuard:
     guard = guard_of(cluster, replica_seconds)
     guard.resume(wanted(cluster))
     eventually(lambda: stepped(guard, wish(cluster)), "in force")
     return guard
 
 
-def stepped(guard: Guard, wanted: Wish) -> bool:
+def stepped(guard: AdmissionGuard, wanted: TenantFileWish) -> bool:
     guard.step(wanted)
     epoch = guard.epoch
     settled = guard.state is GuardState.IN_FORCE and epoch is not None

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from enforcer.answers import control
 from generators.isolation.record import RecordEntry, record_documents
-from generators.kube.client import Client, OnConflict, PatchKind, Scope
+from generators.kube.client import Client, OnConflict, PatchKind, WatchScope
 from generators.kube.documents import Document
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
@@ -307,8 +307,8 @@ class Cluster:
         )
 
 
-def _default_account(namespace: str) -> Scope:
-    return Scope(namespace=namespace, fields="metadata.name=default")
+def _default_account(namespace: str) -> WatchScope:
+    return WatchScope(namespace=namespace, fields="metadata.name=default")
 
 
 def policy(namespace: str, name: str, **spec: object) -> Document:

@@ -18,7 +18,7 @@ from enforcer.compiler.compile import Compiler, compile_tables
 from enforcer.policy.changes import ConfigChange, InterfaceChange, PodChange, PolicyChange
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.manifests import ManifestSupply
-from enforcer.sources.readers import PodReader, Problems, Reader, Shared
+from enforcer.sources.readers import PodReader, Problems, Reader, ValuePool
 from enforcer.sources.record import Record
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
@@ -371,10 +371,10 @@ def test_a_change_on_disk_wakes_the_agent(tmp_path: Path) -> None:
 
 def test_values_of_objects_that_are_gone_are_not_kept_for_ever() -> None:
     """What is in use goes on being one object meanwhile."""
-    shared = Shared()
+    shared = ValuePool()
     first = shared.labels({"app": "web"})
-    for number in range(5 * Shared.ROOM):
+    for number in range(5 * ValuePool.ROOM):
         shared.labels({"pod": str(number)})
         if number % 1000 == 0:
             assert shared.labels({"app": "web"}) is first
-    assert len(shared) <= 2 * Shared.ROOM
+    assert len(shared) <= 2 * ValuePool.ROOM

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from enforcer.observe.filters import FILTERS, BadFilter, condition, wanted
-from enforcer.observe.ranges import BadMoment, Range, cut, moment
+from enforcer.observe.ranges import BadMoment, FlowRange, cut, moment
 from tests.enforcer.answers.flowlines import WALL, WORLD, Line, line, policy
 
 Run = Callable[..., "CompletedProcess[str]"]
@@ -155,17 +155,17 @@ def test_other_moments_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("wanted_range", "seconds"),
     [
-        (Range(), [0, 1, 2, 3, 4]),
-        (Range(last=2), [3, 4]),
-        (Range(last=0), []),
-        (Range(first=2), [0, 1]),
-        (Range(since=NOW - timedelta(seconds=57)), [3, 4]),
-        (Range(until=NOW - timedelta(seconds=58)), [0, 1]),
-        (Range(since=NOW - timedelta(seconds=59), last=1), [4]),
+        (FlowRange(), [0, 1, 2, 3, 4]),
+        (FlowRange(last=2), [3, 4]),
+        (FlowRange(last=0), []),
+        (FlowRange(first=2), [0, 1]),
+        (FlowRange(since=NOW - timedelta(seconds=57)), [3, 4]),
+        (FlowRange(until=NOW - timedelta(seconds=58)), [0, 1]),
+        (FlowRange(since=NOW - timedelta(seconds=59), last=1), [4]),
     ],
     ids=["all", "last", "none", "first", "since", "until", "since and last"],
 )
-def test_ranges_cut_at_both_ends(wanted_range: Range, seconds: list[int]) -> None:
+def test_ranges_cut_at_both_ends(wanted_range: FlowRange, seconds: list[int]) -> None:
     flows = [line(second=second) for second in range(5)]
     kept = list(cut(flows, wanted_range, lambda _: True))
     assert kept == [flows[second] for second in seconds]

@@ -22,7 +22,7 @@ from enforcer.observe.feed import REMEMBERED, Feed
 from generators.objects import Workload
 from generators.reachability.verdicts import Verdict
 from generators.serving import pages
-from generators.serving.http import Request
+from generators.serving.http import HttpRequest
 from tests.docs.test_metrics_page import documented, exported
 from tests.enforcer.answers.conftest import Answering, scrape
 from tests.enforcer.answers.observed import RECORD, Kernel, registry, state
@@ -106,7 +106,7 @@ def test_readyz_lists_reasons_and_healthz_does_not_care() -> None:
     }
     handle = pages.pages_of(shown, None)
     answers = {
-        path: handle(Request("GET", path, "", (), b"", keep_alive=True))
+        path: handle(HttpRequest("GET", path, "", (), b"", keep_alive=True))
         for path in (*shown, "/other")
     }
     assert [(each.status, each.body) for each in answers.values()] == [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from generators.kube.client import Client, Scope
+from generators.kube.client import Client, WatchScope
 from generators.kube.documents import Document, strings
 from generators.kube.queue import Backoff
 from generators.kube.reflector import Reflector, Timing
@@ -41,7 +41,7 @@ class Marked:
             CONFIG_MAPS,
             _value,
             self._note,
-            scope=Scope(labels=f"mark={self.mark}"),
+            scope=WatchScope(labels=f"mark={self.mark}"),
             timing=timing,
         )
         self.reflectors.append(reflector)

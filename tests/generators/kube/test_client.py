@@ -9,14 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from generators.kube.client import (
-    Client,
-    DryRun,
-    OnConflict,
-    PatchKind,
-    Preconditions,
-    Scope,
-)
+from generators.kube.client import Client, DryRun, OnConflict, PatchKind, Preconditions, WatchScope
 from generators.kube.config import Fixed, Kubeconfig, ServiceAccount, Source, access_for
 from generators.kube.documents import Document, field_managers, mapping, meta_of, strings, text
 from generators.kube.errors import (
@@ -173,7 +166,7 @@ def test_a_list_is_complete_whatever_the_size_of_its_pages(
         document = config_map(f"{mark}-{index}")
         document["metadata"] = dict(mapping(document, "metadata")) | {"labels": {"mark": mark}}
         admin.create(CONFIG_MAPS, document, manager="test")
-    scope = Scope("default", labels=f"mark={mark}")
+    scope = WatchScope("default", labels=f"mark={mark}")
     sizes = [len(page.items) for page in admin.pages(CONFIG_MAPS, scope, limit=3)]
     assert sizes == [3, 3, 1]
     items = admin.list_all(CONFIG_MAPS, scope)
@@ -182,7 +175,7 @@ def test_a_list_is_complete_whatever_the_size_of_its_pages(
 
 
 def test_selectors_by_field_reach_the_server(admin: Client) -> None:
-    found = admin.list_all(NAMESPACES, Scope(fields="metadata.name=kube-system"))
+    found = admin.list_all(NAMESPACES, WatchScope(fields="metadata.name=kube-system"))
     assert [str(meta_of(item).key) for item in found] == ["kube-system"]
 
 

@@ -12,7 +12,7 @@ from generators.kyverno.guard import DEFAULT_KINDS, Limits
 from generators.kyverno.model import Operation, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.offline.loading import policies_in
-from generators.kyverno.requests import Request, Requester
+from generators.kyverno.requests import Asker, PolicyRequest
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
@@ -33,16 +33,16 @@ def thing(kind: str, namespace: str, name: str, api_version: str = "v1", **body:
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
 
 
-def create(document: Document, requester: Requester | None = None) -> Request:
-    return Request(Operation.CREATE, document, {}, requester)
+def create(document: Document, requester: Asker | None = None) -> PolicyRequest:
+    return PolicyRequest(Operation.CREATE, document, {}, requester)
 
 
-def update(old: Document, new: Document, requester: Requester | None = None) -> Request:
-    return Request(Operation.UPDATE, new, old, requester)
+def update(old: Document, new: Document, requester: Asker | None = None) -> PolicyRequest:
+    return PolicyRequest(Operation.UPDATE, new, old, requester)
 
 
-def delete(document: Document) -> Request:
-    return Request(Operation.DELETE, {}, document)
+def delete(document: Document) -> PolicyRequest:
+    return PolicyRequest(Operation.DELETE, {}, document)
 
 
 def policies(text: str) -> tuple[Policy, ...]:

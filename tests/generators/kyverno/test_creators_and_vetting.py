@@ -8,13 +8,13 @@ from generators.kyverno.creators import ANNOTATION, MAX_LENGTH, creator_of, writ
 from generators.kyverno.failures import BadPatch, NotAllowed
 from generators.kyverno.guard import DEFAULT_KINDS, Limits, allowing, check_write
 from generators.kyverno.model import Unsupported
-from generators.kyverno.requests import Requester
+from generators.kyverno.requests import Asker
 from generators.kyverno.usage import asks_who
 from generators.kyverno.values import Document, ObjectKey, ObjectKind
 from generators.kyverno.vetting import vetted
 from tests.generators.kyverno.policies import ANY_NAMESPACE, generate_rule, mutate_rule, ns, rule
 
-ANNA = Requester("anna", ("a", "b"), ("shop:editor",), ("view",))
+ANNA = Asker("anna", ("a", "b"), ("shop:editor",), ("view",))
 
 
 SINCE = "2026-03-01T12:00:00Z"
@@ -57,12 +57,12 @@ def test_a_note_that_is_none_names_nobody(text: str) -> None:
 
 def test_groups_that_are_no_texts_are_left_out() -> None:
     text = '{"username": "x", "groups": ["a", 1, []]}'
-    assert creator_of(noted(text), SINCE) == Requester("x", ("a",))
+    assert creator_of(noted(text), SINCE) == Asker("x", ("a",))
 
 
 def test_a_note_has_an_end() -> None:
     with pytest.raises(BadPatch, match="too many groups"):
-        written(Requester("anna", tuple(f"group-{n}" for n in range(MAX_LENGTH // 5))))
+        written(Asker("anna", tuple(f"group-{n}" for n in range(MAX_LENGTH // 5))))
 
 
 PATCH = "labels: {a: b}"

@@ -8,8 +8,8 @@ from generators.kyverno.engine import Generated, generate
 from generators.kyverno.guard import Limits, parse_kind
 from generators.kyverno.model import Operation
 from generators.kyverno.ownership import Owner, is_marked_by, label_text, unmarked
-from generators.kyverno.requests import Request
-from generators.kyverno.results import Outcome
+from generators.kyverno.requests import PolicyRequest
+from generators.kyverno.results import RuleOutcome
 from generators.kyverno.synchronize import (
     Event,
     Making,
@@ -47,7 +47,7 @@ data:
 
 
 def one(made: Generated) -> Document:
-    assert [result.outcome for result in made.results] == [Outcome.PASS], made.results
+    assert [result.outcome for result in made.results] == [RuleOutcome.PASS], made.results
     (wanted,) = made.wanted
     return wanted.document
 
@@ -121,12 +121,12 @@ def test_a_clone_leaves_behind_what_belongs_to_the_live_object() -> None:
 
 def test_a_clone_of_itself_is_nothing_to_do() -> None:
     made = generate(generate_rule(CLONE), create(ns("admin")), environment([SECRET], EVERY_KIND))
-    assert (made.wanted, made.results[0].outcome) == ((), Outcome.SKIP)
+    assert (made.wanted, made.results[0].outcome) == ((), RuleOutcome.SKIP)
 
 
 def test_a_source_that_is_not_there_is_an_error() -> None:
     made = generate(generate_rule(CLONE), create(SHOP), environment([], EVERY_KIND))
-    assert made.results[0].outcome is Outcome.ERROR
+    assert made.results[0].outcome is RuleOutcome.ERROR
     assert "Secret admin/pull is not there" in made.results[0].message
 
 
@@ -184,7 +184,7 @@ def test_foreach_generates_for_each_element_whose_preconditions_hold() -> None:
 )
 def test_what_may_not_be_generated_is_an_error(change: tuple[str, str], why: str) -> None:
     made = generate(generate_rule(DENY.replace(*change)), create(SHOP), environment())
-    assert made.results[0].outcome is Outcome.ERROR
+    assert made.results[0].outcome is RuleOutcome.ERROR
     assert why in made.results[0].message
     assert made.wanted == ()
 
@@ -213,7 +213,7 @@ def test_a_namespaced_policy_generates_into_its_own_namespace_only() -> None:
         "  kind: ConfigMap\n  name: c\n  namespace: %s\n  data: {data: {a: b}}"
     )
     trigger = create(thing("Secret", "shop", "s"))
-    for namespace, outcome in (("shop", Outcome.PASS), ("other", Outcome.ERROR)):
+    for namespace, outcome in (("shop", RuleOutcome.PASS), ("other", RuleOutcome.ERROR)):
         policy = rule(body % namespace, kind="Policy", namespace="shop")
         made = generate(policy, trigger, environment())
         assert made.results[0].outcome is outcome
@@ -227,7 +227,7 @@ def test_a_cluster_scoped_object_takes_no_namespace() -> None:
 
 
 def test_a_dry_run_generates_nothing() -> None:
-    dry = Request(Operation.CREATE, SHOP, {}, dry_run=True)
+    dry = PolicyRequest(Operation.CREATE, SHOP, {}, dry_run=True)
     assert generate(generate_rule(DENY), dry, environment()) == Generated((), ())
 
 

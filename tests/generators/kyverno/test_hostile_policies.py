@@ -16,7 +16,7 @@ from generators.kyverno.engine import applicability, generate, mutate, mutate_ex
 from generators.kyverno.failures import RuleFailure
 from generators.kyverno.offline.lint import lint
 from generators.kyverno.offline.loading import Loaded, policies_in
-from generators.kyverno.offline.testing import Selector, find_files, run_files
+from generators.kyverno.offline.testing import CaseSelector, find_files, run_files
 from generators.kyverno.values import Value
 from tests.generators.kyverno.policies import create, environment, ns, thing
 
@@ -262,7 +262,7 @@ def test_any_test_file_is_judged_or_refused(
         ):
             (folder / file).write_text(json.dumps(content))
         try:
-            report = run_files(find_files([name]), Selector())
+            report = run_files(find_files([name]), CaseSelector())
         except InputError:
             return
         assert all(case.message for case in report.cases)

@@ -12,8 +12,8 @@ from generators.kyverno.guard import Limits
 from generators.kyverno.matchparsing import kind_pattern
 from generators.kyverno.model import KindPattern
 from generators.kyverno.offline.cluster import DocumentCluster
-from generators.kyverno.requests import Request, Requester
-from generators.kyverno.results import Outcome
+from generators.kyverno.requests import Asker, PolicyRequest
+from generators.kyverno.results import RuleOutcome
 from generators.kyverno.values import Document
 from tests.generators.kyverno.policies import (
     create,
@@ -26,10 +26,8 @@ from tests.generators.kyverno.policies import (
 )
 
 PATCH = "\nmutate: {patchStrategicMerge: {metadata: {labels: {a: b}}}}"
-ANN = Requester(
-    "ann", ("team-a", "system:authenticated"), ("shop:editor",), ("admin", "cluster-admin")
-)
-ROBOT = Requester("system:serviceaccount:ci:deployer", ("system:serviceaccounts",))
+ANN = Asker("ann", ("team-a", "system:authenticated"), ("shop:editor",), ("admin", "cluster-admin"))
+ROBOT = Asker("system:serviceaccount:ci:deployer", ("system:serviceaccounts",))
 SHOP = ns("shop-test02", client="test02", tier="gold")
 NOTED: Document = {
     "apiVersion": "v1",
@@ -39,16 +37,16 @@ NOTED: Document = {
 MAP = thing("ConfigMap", "shop-test02", "settings")
 
 
-def applies(match: str, request: Request, exclude: str = "") -> bool:
+def applies(match: str, request: PolicyRequest, exclude: str = "") -> bool:
     body = f"match: {match}" + (f"\nexclude: {exclude}" if exclude else "") + PATCH
     (policy,) = rule(body)
     surroundings = environment([SHOP, ns("bare")])
     result = applicability(policy, policy.rules[0], request, surroundings)
-    assert result is None or (result.outcome is Outcome.EXCLUDED and result.message)
+    assert result is None or (result.outcome is RuleOutcome.EXCLUDED and result.message)
     return result is None
 
 
-ROWS: list[tuple[str, str, Request, bool]] = [
+ROWS: list[tuple[str, str, PolicyRequest, bool]] = [
     ("kind", "{any: [{resources: {kinds: [Namespace]}}]}", create(SHOP), True),
     ("other kind", "{any: [{resources: {kinds: [Pod]}}]}", create(SHOP), False),
     ("kind is case sensitive", "{any: [{resources: {kinds: [namespace]}}]}", create(SHOP), False),
@@ -199,7 +197,7 @@ ROWS: list[tuple[str, str, Request, bool]] = [
 @pytest.mark.parametrize(
     ("match", "request_", "expected"), [r[1:] for r in ROWS], ids=[r[0] for r in ROWS]
 )
-def test_match(match: str, request_: Request, expected: bool) -> None:
+def test_match(match: str, request_: PolicyRequest, expected: bool) -> None:
     assert applies(match, request_) is expected
 
 
@@ -225,12 +223,12 @@ EVERY = "{any: [{resources: {kinds: [Namespace]}}]}"
         ),
     ],
 )
-def test_exclude(exclude: str, request_: Request, expected: bool) -> None:
+def test_exclude(exclude: str, request_: PolicyRequest, expected: bool) -> None:
     assert applies(EVERY, request_, exclude) is expected
 
 
 def test_requests_of_our_own_are_skipped_unless_the_rule_wants_them() -> None:
-    own = Request(create(SHOP).operation, SHOP, {}, ROBOT, own=True)
+    own = PolicyRequest(create(SHOP).operation, SHOP, {}, ROBOT, own=True)
     assert not applies(EVERY, own)
     (policy,) = rule(f"skipBackgroundRequests: false\nmatch: {EVERY}{PATCH}")
     assert applicability(policy, policy.rules[0], own, environment()) is None
@@ -282,8 +280,8 @@ def test_kinds(text: str, pattern: KindPattern) -> None:
 
 def test_pods_stand_for_their_ephemeral_containers() -> None:
     pod = thing("Pod", "shop-test02", "p")
-    inside = Request(create(pod).operation, pod, {}, None, "ephemeralcontainers")
-    scaled = Request(create(pod).operation, pod, {}, None, "status")
+    inside = PolicyRequest(create(pod).operation, pod, {}, None, "ephemeralcontainers")
+    scaled = PolicyRequest(create(pod).operation, pod, {}, None, "status")
     assert applies("{any: [{resources: {kinds: [Pod]}}]}", inside)
     assert not applies("{any: [{resources: {kinds: [Pod]}}]}", scaled)
     assert applies("{any: [{resources: {kinds: [Pod/status]}}]}", scaled)

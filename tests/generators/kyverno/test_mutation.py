@@ -10,7 +10,7 @@ from generators.kyverno.engine import mutate, mutate_existing
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.guard import Limits
 from generators.kyverno.patches import anchors, jsonpatches, merging
-from generators.kyverno.results import Outcome
+from generators.kyverno.results import RuleOutcome
 from generators.kyverno.values import Document, Value, labels_of, mapping
 from tests.generators.kyverno.policies import (
     ANY_NAMESPACE,
@@ -44,7 +44,7 @@ SHOP = ns("shop-test02", client="test02")
 def test_labels_after_a_patch(patch: str, expected: dict[str, str]) -> None:
     body = "metadata:\n" + "\n".join(f"  {line}" for line in patch.split("\n"))
     done = mutate(mutate_rule(body), create(SHOP), environment())
-    assert done.results[0].outcome in (Outcome.PASS, Outcome.SKIP)
+    assert done.results[0].outcome in (RuleOutcome.PASS, RuleOutcome.SKIP)
     assert labels_of(done.document) == expected
 
 
@@ -64,7 +64,7 @@ def test_labels_after_a_patch(patch: str, expected: dict[str, str]) -> None:
 def test_a_patch_whose_condition_fails_or_that_changes_nothing_is_a_skip(patch: str) -> None:
     body = "metadata:\n" + "\n".join(f"  {line}" for line in patch.split("\n"))
     done = mutate(mutate_rule(body), create(SHOP), environment())
-    assert done.results[0].outcome is Outcome.SKIP
+    assert done.results[0].outcome is RuleOutcome.SKIP
     assert done.document == SHOP
 
 
@@ -375,7 +375,7 @@ def test_foreach_patches_for_each_element_and_sees_what_came_before() -> None:
 
 
 def test_foreach_over_nothing_is_a_skip_and_over_no_list_an_error() -> None:
-    for listed, outcome in (("`[]`", Outcome.SKIP), ("request.object.kind", Outcome.ERROR)):
+    for listed, outcome in (("`[]`", RuleOutcome.SKIP), ("request.object.kind", RuleOutcome.ERROR)):
         (policy,) = rule(
             f"""
             {ANY_NAMESPACE}
@@ -425,7 +425,7 @@ def test_each_rule_sees_what_the_one_before_left(mode: str, labels: set[str]) ->
 )
 def test_a_patch_that_makes_an_invalid_object_is_an_error(patch: str, why: str) -> None:
     done = mutate(mutate_rule(patch), create(SHOP), environment())
-    assert done.results[0].outcome is Outcome.ERROR
+    assert done.results[0].outcome is RuleOutcome.ERROR
     assert why in done.results[0].message
     assert done.document == SHOP
 
@@ -474,7 +474,7 @@ def test_targets(target: str, changed: set[str]) -> None:
     changes = mutate_existing(rule(existing_rule(target, PATCH)), create(TRIGGER), cluster)
     done = {str(c.after["metadata"]["name"]) for c in changes if c.after is not None}  # type: ignore[index,call-overload]
     assert done == changed
-    assert all(c.result.outcome is not Outcome.PASS for c in changes if c.after is None)
+    assert all(c.result.outcome is not RuleOutcome.PASS for c in changes if c.after is None)
 
 
 def test_protected_namespaces_are_no_targets() -> None:
@@ -482,7 +482,7 @@ def test_protected_namespaces_are_no_targets() -> None:
     (change,) = mutate_existing(
         rule(existing_rule(target, PATCH)), create(TRIGGER), environment([ns("kube-system")])
     )
-    assert change.result.outcome is Outcome.ERROR
+    assert change.result.outcome is RuleOutcome.ERROR
     assert "protected" in change.result.message
 
 
@@ -490,10 +490,10 @@ def test_kinds_that_nobody_allowed_are_no_targets() -> None:
     target = "{apiVersion: v1, kind: Secret, name: s}"
     secret = thing("Secret", "shop", "s")
     policy = rule(existing_rule(target, PATCH))
-    for limits, outcome in ((Limits(), Outcome.ERROR), (EVERY_KIND, Outcome.PASS)):
+    for limits, outcome in ((Limits(), RuleOutcome.ERROR), (EVERY_KIND, RuleOutcome.PASS)):
         (change,) = mutate_existing(policy, create(TRIGGER), environment([secret], limits))
         assert change.result.outcome is outcome
-        assert outcome is Outcome.PASS or "--allow-kind v1/Secret" in change.result.message
+        assert outcome is RuleOutcome.PASS or "--allow-kind v1/Secret" in change.result.message
 
 
 def test_a_namespaced_policy_changes_its_own_namespace_only() -> None:

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from generators.kyverno.offline.testing import Selector, find_files, run_files
+from generators.kyverno.offline.testing import CaseSelector, find_files, run_files
 
 Run = Callable[..., "CompletedProcess[str]"]
 
@@ -209,7 +209,7 @@ NAMED = "    resources: [shop-test02]\n    patchedResources: expected/shop-test0
     ],
 )
 def test_judging(tmp_path: Path, name: str, old: str, new: str, code: int, told: str) -> None:
-    report = run_files(find_files([str(edited(tmp_path, name, old, new))]), Selector())
+    report = run_files(find_files([str(edited(tmp_path, name, old, new))]), CaseSelector())
     failed = [
         f"expected {c.expected}, got {c.actual}: {c.message}" for c in report.cases if not c.ok
     ]

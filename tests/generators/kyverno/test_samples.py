@@ -11,8 +11,8 @@ from generators.kyverno.model import Generation, Mutation
 from generators.kyverno.offline.applying import Applied, apply
 from generators.kyverno.offline.lint import lint
 from generators.kyverno.offline.loading import load_policies
-from generators.kyverno.requests import Requester
-from generators.kyverno.results import Outcome
+from generators.kyverno.requests import Asker
+from generators.kyverno.results import RuleOutcome
 from generators.kyverno.values import (
     Document,
     annotations_of,
@@ -23,8 +23,8 @@ from generators.kyverno.values import (
 from tests.generators.kyverno.policies import ns, thing
 
 SAMPLES = Path(__file__).parent / "samples"
-ANN = Requester("ann", ("devs",))
-ADMIN = Requester("root", (), (), ("cluster-admin",))
+ANN = Asker("ann", ("devs",))
+ADMIN = Asker("root", (), (), ("cluster-admin",))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Case:
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     others: tuple[Document, ...] = ()
-    requester: Requester | None = ANN
+    requester: Asker | None = ANN
 
 
 def noted(name: str, **annotations: str) -> Document:
@@ -124,7 +124,7 @@ def run(case: Case) -> Applied:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.sample}, {key_of(c.trigger).name}")
 def test_a_sample_does_what_it_is_for(case: Case) -> None:
     applied = run(case)
-    assert not [r for r in applied.results if r.outcome in (Outcome.ERROR, Outcome.WARN)]
+    assert not [r for r in applied.results if r.outcome in (RuleOutcome.ERROR, RuleOutcome.WARN)]
     assert tuple(str(wanted.key) for wanted in applied.generated) == case.generated
     changes = (*applied.mutated, *applied.targets)
     after = changes[-1].after if changes else case.trigger

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.kyverno.conditions import holds
-from generators.kyverno.context import Scope, World, chooser, dotted
+from generators.kyverno.context import ContextScope, World, chooser, dotted
 from generators.kyverno.engine import Environment, mutate
 from generators.kyverno.failures import NotAllowed, UnresolvedVariable
 from generators.kyverno.guard import GuardedLookups, Limits, allowing
 from generators.kyverno.language.functions import Surroundings
 from generators.kyverno.model import ConditionOperator, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
-from generators.kyverno.requests import Requester
-from generators.kyverno.results import Outcome
+from generators.kyverno.requests import Asker
+from generators.kyverno.results import RuleOutcome
 from generators.kyverno.values import Document, Value, labels_of
 from generators.kyverno.variables import Strictness, substitute
 from tests.generators.kyverno.policies import (
@@ -33,9 +33,9 @@ from tests.generators.kyverno.policies import (
 SHOP = ns("shop-test02", client="test02")
 
 
-def scope(**values: Value) -> Scope:
+def scope(**values: Value) -> ContextScope:
     lookups = GuardedLookups(DocumentCluster([]), Limits())
-    return Scope(World(lookups, Surroundings(lambda: NOON, chooser(""))), values)
+    return ContextScope(World(lookups, Surroundings(lambda: NOON, chooser(""))), values)
 
 
 VALUES: dict[str, Value] = {
@@ -113,7 +113,7 @@ def test_templates_that_never_end_are_stopped() -> None:
     )
     config = thing("ConfigMap", "x", "loop", data={"a": "{{ loop.data.a }}{{ loop.data.a }}"})
     done = mutate([policy], create(SHOP), environment([config]))
-    assert done.results[0].outcome is Outcome.ERROR
+    assert done.results[0].outcome is RuleOutcome.ERROR
 
 
 def test_texts_of_a_configmap_are_read_for_variables_and_texts_of_requests_are_not() -> None:
@@ -152,7 +152,7 @@ def test_no_template_crashes(template: str) -> None:
 
 def labelled(
     context: str, value: str, cluster: Environment, request: Document = SHOP, **named: str
-) -> tuple[Outcome, str]:
+) -> tuple[RuleOutcome, str]:
     """The outcome, and the label that the variable became or why not."""
     policies: tuple[Policy, ...] = rule(
         f"""
@@ -212,7 +212,7 @@ SETTINGS = thing("ConfigMap", "admin", "settings", data={"zone": "west"})
 )
 def test_context(context: str, value: str, expected: str) -> None:
     cluster = environment([SETTINGS, SHOP, ns("bare")])
-    assert labelled(context, value, cluster) == (Outcome.PASS, expected)
+    assert labelled(context, value, cluster) == (RuleOutcome.PASS, expected)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_context(context: str, value: str, expected: str) -> None:
 )
 def test_a_context_that_cannot_be_read_is_an_error(context: str, value: str, why: str) -> None:
     outcome, message = labelled(context, value, environment())
-    assert outcome is Outcome.ERROR
+    assert outcome is RuleOutcome.ERROR
     assert why in message
 
 
@@ -263,7 +263,7 @@ def test_only_paths_of_the_operators_list_are_read(path: str, allowed: bool) -> 
     cluster = environment([ns("shop"), ns("namespaces")], limits=Limits())
     context = f"[{{name: n, apiCall: {{urlPath: '{path}', jmesPath: kind}}}}]"
     outcome, message = labelled(context, "{{ n }}", cluster)
-    assert (outcome is Outcome.PASS) is allowed, message
+    assert (outcome is RuleOutcome.PASS) is allowed, message
 
 
 KASTEN = "config.kio.kasten.io/v1alpha1"
@@ -328,12 +328,12 @@ def test_a_namespaced_policy_reads_nothing_outside_its_namespace(context: str) -
     outcome, message = labelled(
         context, "{{ m.data.zone }}", cluster, request, kind="Policy", namespace="shop"
     )
-    assert outcome is Outcome.ERROR
+    assert outcome is RuleOutcome.ERROR
     assert "may not read" in message
 
 
 def test_roots_of_a_request() -> None:
-    robot = Requester("system:serviceaccount:ci:deployer", ("g",), ("ci:r",), ("c",))
+    robot = Asker("system:serviceaccount:ci:deployer", ("g",), ("ci:r",), ("c",))
     wanted = {
         "{{ request.operation }}": "CREATE",
         "{{ request.name }}": "shop-test02",
@@ -375,7 +375,7 @@ def test_given_values_stand_in_for_lookups_and_requests() -> None:
     cluster = environment(values=values)
     context = "[{name: m, configMap: {name: x, namespace: y}}]"
     text = "{{ m.data.zone }}-{{ request.object.metadata.name }}"
-    assert labelled(context, text, cluster) == (Outcome.PASS, "east-other")
+    assert labelled(context, text, cluster) == (RuleOutcome.PASS, "east-other")
 
 
 Op = ConditionOperator
@@ -465,7 +465,9 @@ def test_preconditions(preconditions: str, passes: bool) -> None:
     done = mutate(
         mutate_rule(LABEL, f"preconditions: {preconditions}"), create(SHOP), environment()
     )
-    assert done.results[0].outcome is (Outcome.PASS if passes else Outcome.SKIP), done.results
+    assert done.results[0].outcome is (RuleOutcome.PASS if passes else RuleOutcome.SKIP), (
+        done.results
+    )
 
 
 def test_an_unresolved_variable_is_told_with_file_line_and_field() -> None:
@@ -476,7 +478,7 @@ def test_an_unresolved_variable_is_told_with_file_line_and_field() -> None:
     """
     done = mutate(mutate_rule(patch), create(SHOP), environment())
     (result,) = done.results
-    assert result.outcome is Outcome.ERROR
+    assert result.outcome is RuleOutcome.ERROR
     assert "policy.yaml:14: spec.rules[0].mutate.patchStrategicMerge.metadata.labels.client" in (
         result.message
     )

@@ -9,13 +9,13 @@ import pytest
 from generators.serving.connections import (
     Connection,
     Connections,
-    Limits,
     Phase,
+    ServerLimits,
     admitted,
     source_of,
 )
 
-LIMITS = Limits(connections=4, small=10, large_bytes=100)
+LIMITS = ServerLimits(connections=4, small=10, large_bytes=100)
 
 
 def table(*phases: tuple[str, Phase]) -> tuple[Connections, list[Connection]]:

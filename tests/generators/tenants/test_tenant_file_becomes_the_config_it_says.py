@@ -13,8 +13,8 @@ from generators.tenants.model import (
     ALWAYS_PROTECTED,
     DEFAULT_LABEL_KEY,
     Grant,
-    Match,
     Mode,
+    NameMatch,
     NamespaceNames,
     Port,
     SharedComponent,
@@ -120,9 +120,9 @@ def test_smallest_file_has_the_defaults() -> None:
 def test_names_and_members_know_their_lines() -> None:
     tenant = config(FULL).tenants["test01"]
     assert tenant.namespaces.lines == {
-        (Match.NAME, "legacy-shop"): 19,
-        (Match.PREFIX, "test01-"): 19,
-        (Match.SUFFIX, "-test01"): 19,
+        (NameMatch.NAME, "legacy-shop"): 19,
+        (NameMatch.PREFIX, "test01-"): 19,
+        (NameMatch.SUFFIX, "-test01"): 19,
     }
     assert tenant.members.lines == {
         (SubjectKind.GROUP, "team-test01"): 20,

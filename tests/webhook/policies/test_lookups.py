@@ -15,7 +15,7 @@ from generators.kyverno.guard import GuardedLookups, Limits
 from generators.kyverno.requests import Lookups
 from tests.generators.kube.slow import SlowServer, pouring, silent, whole
 from tests.testbed.waiting import patience
-from webhook.background.caches import Caches, Told
+from webhook.background.caches import CacheListeners, Caches
 from webhook.policies.lookups import READERS, WAITING, AdmissionLookups
 
 
@@ -34,7 +34,7 @@ def at_admission(server: SlowServer) -> AdmissionLookups:
 
 
 def behind_requests(server: SlowServer) -> Caches:
-    return Caches(server.client, Discovery(server.client), Told(nobody, nobody, nobody))
+    return Caches(server.client, Discovery(server.client), CacheListeners(nobody, nobody, nobody))
 
 
 BOTH = pytest.mark.parametrize("lookups", [at_admission, behind_requests])

@@ -503,7 +503,7 @@ def test_a_request_waits_for_its_policies_three_seconds_at_most(
     webhook.write(labelling("first", "a", "x"), labelling("second", "b", '"{{request.operation}}"'))
     webhook.client()
     seconds = itertools.count()
-    bench = mutation.Bench(
+    bench = mutation.AdmissionDeps(
         config,
         webhook.desk.book.current,
         Environment(AdmissionLookups(None)),

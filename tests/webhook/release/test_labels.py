@@ -8,8 +8,8 @@ import yaml
 from generators.kube.documents import Document
 from tests.conftest import Run
 from webhook.release.labels import (
+    LabelWish,
     Outcome,
-    Wish,
     changed_by_admission,
     contradiction,
     owners,
@@ -26,8 +26,8 @@ def owned(*managers: str, **labels: str) -> Document:
     return {"metadata": {"name": "team", "labels": labels, "managedFields": entries}}
 
 
-def wish(manager: str = "ringfence-shop", **labels: str) -> Wish:
-    return Wish("team", manager, labels)
+def wish(manager: str = "ringfence-shop", **labels: str) -> LabelWish:
+    return LabelWish("team", manager, labels)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def wish(manager: str = "ringfence-shop", **labels: str) -> Wish:
 def test_what_is_applied_follows_from_what_is_wanted_and_had(
     labels: dict[str, str], removed: tuple[str, ...], given: dict[str, str]
 ) -> None:
-    wanted = Wish("team", "ringfence-shop", labels, frozenset(removed))
+    wanted = LabelWish("team", "ringfence-shop", labels, frozenset(removed))
     assert wanted.given({"old": "x", "kept": "x"}) == given
 
 
