@@ -54,7 +54,7 @@ class PortName:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedPeer:
+class Shared:
     """A shared component of the tenant file, as a peer of the wall."""
 
     component: str
@@ -67,7 +67,7 @@ class Quarantine:
     namespace: str
 
 
-PeerTerm = PeerSelector | BlockList | PortName | SharedPeer | Quarantine
+PeerTerm = PeerSelector | BlockList | PortName | Shared | Quarantine
 """A way in which rules can mean pods in particular."""
 
 
@@ -92,7 +92,7 @@ class PodClass:
         yield from self.selectors
         yield from self.lists
         yield from (PortName(name, protocol) for name, protocol, _ in self.ports)
-        yield from map(SharedPeer, self.shared)
+        yield from map(Shared, self.shared)
         if self.quarantine:
             yield Quarantine(self.quarantine)
 

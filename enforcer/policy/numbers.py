@@ -26,7 +26,9 @@ FILE = "numbers.json"
 
 
 def canonical(value: object) -> str:
-    """Equal for equal values, in every process."""
+    """Equal for equal values, in every process. Names of classes are in it: another name is another
+    meaning to the file of an agent from before.
+    """
     if isinstance(value, frozenset):
         return "{" + ",".join(sorted(map(canonical, value))) + "}"
     if isinstance(value, tuple):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from enforcer.policy.groups import EMPTY, Asks, Bucket, Number, bucket
-from enforcer.policy.identity import PeerTerm, PodClass, Quarantine, SharedPeer
+from enforcer.policy.identity import PeerTerm, PodClass, Quarantine, Shared
 from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port
 from enforcer.policy.tables import (
     IDENTITY_HOST,
@@ -124,7 +124,7 @@ class WallGroup:
         self._names = [f"{owner}#own"]
         self._names += [f"{owner}#shared[{c.name}]" for c in self._components]
         self._names += [f"{owner}#allowFrom[{grant.tenant}]" for grant in self._grants]
-        words: set[PeerTerm] = {SharedPeer(c.name) for c in self._components}
+        words: set[PeerTerm] = {Shared(c.name) for c in self._components}
         if home.quarantined:
             words.add(Quarantine(home.name))
         self.words = frozenset(words)
