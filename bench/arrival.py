@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 from bench.measure import Comparison, Scale, Series, Unit
 from bench.traffic import TENANTS, lab
+from generators.documents.json import Document, mapping, text
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, text
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from lab import machine, netns
 from lab.names import Places

@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.measure import Comparison, Scale, Series, Unit, alternate
+from generators.documents.json import Document, Key, mapping, text
 from generators.kube.client import Client, OnConflict, PatchKind
-from generators.kube.documents import Document, mapping, text
 from generators.kube.reflector import Reflector
-from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key, Resource
+from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Resource
 from generators.manifests import policy_document
 from generators.objects import NetworkPolicy
 from tests.controller.cluster import POLICY, Cluster, ControllerProcess, cluster, guarded

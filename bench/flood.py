@@ -31,8 +31,8 @@ from bench.parts.node_process import (
 )
 from bench.parts.replay import Replayed
 from enforcer.datapath import attach, loader
+from generators.documents.json import Document
 from generators.errors import MachineLacks
-from generators.kube.documents import Document
 from generators.kube.resources import NETWORK_POLICIES, PODS
 from lab import machine, netns
 from tests.testbed.waiting import eventually

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bench.controller import Times
 from bench.measure import Comparison, Scale, Series, Unit
+from generators.documents.json import Document, Key, mapping, strings, text
 from generators.kube.client import Client, WatchScope
-from generators.kube.documents import Document, mapping, strings, text
-from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, Key
+from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES
 from tests.controller.background.ground import Ground, ground, quiet, started
 from tests.controller.background.test_generating import EXISTING, SYNC, deny, rule
 from tests.controller.cluster import ControllerProcess

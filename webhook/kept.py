@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from generators.documents.json import Document, meta_of, resource_version_of, strings, text
 from generators.isolation.record import RECORD_PREFIX, SHARDS
 from generators.kube.client import Client
-from generators.kube.documents import Document, meta_of, resource_version_of, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
 from generators.labels import MANAGED_BY, MANAGER

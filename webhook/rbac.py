@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from generators.documents.json import Document, mapping
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping
 from generators.kube.resources import (
     ACCESS_REVIEWS,
     ADMISSION_POLICIES,

@@ -36,7 +36,7 @@ from enforcer.policy.changes import Attachment
 from enforcer.policy.tables import AddressEntry, Change, Table
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.tenants import AgentTenants
-from generators.kube.documents import Document
+from generators.documents.json import Document
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, NODES, PODS, Resource
 from lab import netns
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import orjson
 
+from generators.documents.json import Document, mapping, text
 from generators.kube.client import Client, Watch, WatchScope
-from generators.kube.documents import Document, mapping, text
 from generators.kube.reflector import END_MARK
 from generators.kube.resources import Resource
 

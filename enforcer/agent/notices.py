@@ -14,10 +14,11 @@ from collections import Counter
 
 from enforcer.agent.state import Board, State
 from enforcer.writes.budgets import Refusal
+from generators.documents.json import Key
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.events import EventSubject, Recorder, Severity
-from generators.kube.resources import NETWORK_POLICIES, Key
+from generators.kube.resources import NETWORK_POLICIES
 
 REASON = "PolicyWithoutRoom"
 LOOK_SECONDS = 1.0

@@ -17,12 +17,6 @@ class NotHere(RingfenceError):
     """What was asked for does not exist on this node."""
 
 
-def text(request: Request, key: str) -> str:
-    """A value of the request as text; empty where there is none."""
-    value = request.get(key)
-    return "" if value is None else str(value)
-
-
 def seconds(request: Request, longest: float) -> float:
     """The `timeout` of the request."""
     value = request.get("timeout")

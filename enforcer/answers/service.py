@@ -16,11 +16,12 @@ from enforcer.answers.control import Line, Request
 from enforcer.answers.counts import Counts
 from enforcer.answers.identities import Identities
 from enforcer.answers.journal import Journal
-from enforcer.answers.request import endpoint_of, seconds, text
+from enforcer.answers.request import endpoint_of, seconds
 from enforcer.answers.tracing import live_trace
 from enforcer.datapath.connections import MOST_CONNECTIONS
 from enforcer.datapath.maps import Maps
 from enforcer.observe.feed import REMEMBERED, Feed
+from generators.documents.json import shown
 from generators.errors import RingfenceError
 
 DEFAULT_LAST = 20
@@ -52,10 +53,10 @@ class AgentService:
             "endpoint": self._endpoint,
             "endpoint-log": self._endpoint_log,
             "endpoint-health": lambda asked: endpoints.endpoint_health(
-                self._state, text(asked, "endpoint")
+                self._state, shown(asked, "endpoint")
             ),
             "identities": self._identities,
-            "policies": lambda asked: policies.policy_get(self._state, text(asked, "policy")),
+            "policies": lambda asked: policies.policy_get(self._state, shown(asked, "policy")),
             "policy-wait": self._policy_wait,
             "selectors": lambda _: policies.policy_selectors(self._state),
             "bpf": self._bpf,
@@ -97,14 +98,14 @@ class AgentService:
     def _endpoint(self, request: Request) -> Answer:
         return endpoints.endpoint_get(
             self._state,
-            text(request, "endpoint"),
+            shown(request, "endpoint"),
             self._of.settings.node,
             self._of.maps.statistics(),
             self._of.maps.adoption(),
         )
 
     def _endpoint_log(self, request: Request) -> Answer:
-        name = text(request, "endpoint")
+        name = shown(request, "endpoint")
         lines = self._of.journal.of(name)
         if not lines:
             _, _, pod = endpoint_of(self._state, name)
@@ -113,7 +114,7 @@ class AgentService:
 
     def _identities(self, request: Request) -> Answer:
         identities = Identities(self._state)
-        name = text(request, "identity")
+        name = shown(request, "identity")
         return identities.one(name) if name else {"identities": identities.every()}
 
     def _policy_wait(self, request: Request) -> Answer:
@@ -122,7 +123,7 @@ class AgentService:
         return policies.policy_wait(self._of.board, wanted, seconds(request, MAX_WAIT))
 
     def _bpf(self, request: Request) -> Answer:
-        maps, state, name = self._of.maps, self._state, text(request, "endpoint")
+        maps, state, name = self._of.maps, self._state, shown(request, "endpoint")
         tables: Mapping[str, Callable[[], list[Answer]]] = {
             "policy": lambda: datapath.policy_entries(maps, state, name),
             "ipcache": lambda: datapath.addresses(maps, state),
@@ -130,7 +131,7 @@ class AgentService:
             "metrics": lambda: datapath.metrics(self._of.counts.totals()),
             "diff": lambda: datapath.drift(maps, lambda: self._state),
         }
-        table = text(request, "table")
+        table = shown(request, "table")
         if table not in tables:
             known = ", ".join(sorted((*tables, "ct")))
             return {"error": f"no table {table!r}; there are {known}"}
@@ -139,7 +140,7 @@ class AgentService:
     def _tracked(self, request: Request) -> Iterator[Answer]:
         limit = request.get("limit")
         count = limit if isinstance(limit, int) else MOST_CONNECTIONS
-        name = text(request, "endpoint")
+        name = shown(request, "endpoint")
         try:
             yield from datapath.connections(self._of.maps, self._state, name, count)
         except RingfenceError as error:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from enforcer.answers import control
-from enforcer.observe.fields import text
+from generators.documents.json import shown
 
 QUESTIONS: Mapping[str, Mapping[str, object]] = {
     "status.json": {"command": "status"},
@@ -39,7 +39,7 @@ SECRET_KEYS = frozenset({"annotations"})
 def collect(run_dir: Path, wanted: Path | None) -> Path:
     """Ask everything and write the archive; its path."""
     status = control.ask(run_dir, QUESTIONS["status.json"])
-    path = wanted or Path(f"ringfence-sysdump-{text(status, 'node') or 'node'}.tar.gz")
+    path = wanted or Path(f"ringfence-sysdump-{shown(status, 'node') or 'node'}.tar.gz")
     with tarfile.open(path, "w:gz") as archive:
         for name, data in _files(run_dir):
             info = tarfile.TarInfo(f"{FOLDER}/{name}")

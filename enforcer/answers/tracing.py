@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from enforcer.agent.state import State
 from enforcer.answers.control import Request
 from enforcer.answers.datapath import named
-from enforcer.answers.request import Json, NotHere, text
+from enforcer.answers.request import Json, NotHere
 from enforcer.datapath.engine import asked_of
 from enforcer.datapath.maps import Maps
 from enforcer.policy.interpret import Packet, judge
 from enforcer.policy.tables import Tables
 from generators.commands.trace import document, lines
+from generators.documents.json import shown
 from generators.reachability.explain import trace
 from generators.reachability.matrix import PortProtocol, judgement_document, single_question
 from generators.reachability.reference import Evaluator
@@ -49,13 +50,13 @@ def live_trace(request: Request, state: State, maps: Maps, node: str) -> Json:
     cluster = state.cluster()
     if cluster is None:
         raise NotHere("the agent has not read its inputs yet")
-    port = PortProtocol.parse(text(request, "port"))
+    port = PortProtocol.parse(shown(request, "port"))
     question = single_question(
         cluster,
-        text(request, "source"),
-        text(request, "destination"),
+        shown(request, "source"),
+        shown(request, "destination"),
         port,
-        text(request, "family") or None,
+        shown(request, "family") or None,
     )
     evaluator = Evaluator(cluster)
     found = trace(evaluator, question)

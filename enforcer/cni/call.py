@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from generators.documents.json import mappings, text
 from generators.errors import RingfenceError
 
 DEFAULT_TIMEOUT = 10.0
@@ -98,11 +99,11 @@ class Call:
     def addresses(self) -> tuple[str, ...]:
         """The pod's addresses, by the result of the plugins before us."""
         previous = self._previous()
-        found = [_string(ip, "address") for ip in _mappings(previous, "ips")]
+        found = [text(ip, "address") for ip in mappings(previous, "ips")]
         for key in OLD_ADDRESSES:
             old = previous.get(key)
             if isinstance(old, dict):
-                found.append(_string(old, "ip"))
+                found.append(text(old, "ip"))
         try:
             return tuple(str(ipaddress.ip_interface(address).ip) for address in found)
         except ValueError as error:
@@ -113,16 +114,16 @@ class Call:
     @property
     def host_interfaces(self) -> tuple[str, ...]:
         """Interfaces outside the pod, by the same result."""
-        listed = _mappings(self._previous(), "interfaces")
-        return tuple(_string(i, "name") for i in listed if not _string(i, "sandbox"))
+        listed = mappings(self._previous(), "interfaces")
+        return tuple(text(i, "name") for i in listed if not text(i, "sandbox"))
 
     @property
     def valid_containers(self) -> frozenset[str] | None:
         """The containers that GC leaves; None: it does not say."""
         for key in VALID_ATTACHMENTS:
             if isinstance(self.config.get(key), list):
-                listed = _mappings(self.config, key)
-                return frozenset(_string(entry, "containerID") for entry in listed)
+                listed = mappings(self.config, key)
+                return frozenset(text(entry, "containerID") for entry in listed)
         return None
 
     def _previous(self) -> Mapping[str, object]:
@@ -157,7 +158,7 @@ def parse(data: bytes) -> Call:
         environment.get("CNI_IFNAME", ""),
         _sandbox(environment.get("CNI_ARGS", "")),
         config,
-        _string(config, "cniVersion"),
+        text(config, "cniVersion"),
     )
 
 
@@ -193,15 +194,3 @@ def _sandbox(arguments: str) -> Sandbox | None:
 def _pair(text: str, separator: str) -> tuple[str, str]:
     name, _, value = text.partition(separator)
     return name, value
-
-
-def _mappings(holder: Mapping[str, object], key: str) -> list[dict[str, object]]:
-    listed = holder.get(key)
-    return (
-        [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    )
-
-
-def _string(holder: Mapping[str, object], key: str) -> str:
-    value = holder.get(key)
-    return value if isinstance(value, str) else ""

@@ -10,6 +10,7 @@ import click
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import Json, emit, no_headers_option, picked, table
 from enforcer.datapath.connections import MOST_CONNECTIONS
+from generators.documents.json import mappings
 from generators.output import output_option, warn
 
 EXIT_NO = 1
@@ -40,13 +41,12 @@ def bpf_policy() -> None:
 
 
 def _entries(run_dir: Path, which: str, endpoint: str = "", limit: int | None = None) -> list[Json]:
-    from enforcer.commands import show
 
     request = {"command": "bpf", "table": which, "endpoint": endpoint, "limit": limit}
     answer = ask(run_dir, request)
     if answer.get("more"):
         warn([f"{answer['more']} more are there: say --limit, or name an --endpoint"])
-    return list(show.mappings(answer.get("entries")))
+    return list(mappings(answer.get("entries")))
 
 
 def _policies(found: Sequence[Json], *, numeric: bool, headers: bool, every: bool) -> str:

@@ -8,6 +8,7 @@ import click
 
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import document_option, emit, no_headers_option, picked, table
+from generators.documents.json import mappings
 from generators.output import output_option
 
 endpoint_argument = click.argument("name", metavar="ID|NAMESPACE/POD")
@@ -26,7 +27,7 @@ def endpoint_list(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the endpoints with their policy enforcement."""
     from enforcer.commands import show
 
-    found = show.mappings(ask(run_dir, {"command": "endpoints"}).get("endpoints"))
+    found = mappings(ask(run_dir, {"command": "endpoints"}).get("endpoints"))
     emit(output, found, lambda: show.endpoint_table(found, headers=not no_headers))
 
 
@@ -47,9 +48,8 @@ def endpoint_get(name: str, run_dir: Path, output: str) -> None:
 @no_headers_option
 def endpoint_log(name: str, run_dir: Path, output: str, no_headers: bool) -> None:
     """What happened to one endpoint, oldest first; also of one that is gone."""
-    from enforcer.commands import show
 
-    found = show.mappings(ask(run_dir, {"command": "endpoint-log", "endpoint": name}).get("log"))
+    found = mappings(ask(run_dir, {"command": "endpoint-log", "endpoint": name}).get("log"))
     heads = ("TIMESTAMP", "ENDPOINT", "REVISION", "MESSAGE")
     rows = picked(found, ("time", "endpoint", "revision", "message"))
     emit(output, found, lambda: table(heads, rows, headers=not no_headers))
@@ -80,9 +80,8 @@ def identity() -> None:
 @no_headers_option
 def identity_list(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the identities with what their pods have in common."""
-    from enforcer.commands import show
 
-    found = show.mappings(ask(run_dir, {"command": "identities"}).get("identities"))
+    found = mappings(ask(run_dir, {"command": "identities"}).get("identities"))
     heads = ("ID", "TENANT", "PODS", "LABELS")
     rows = picked(found, ("id", "tenant", "pods", "labels"))
     emit(output, found, lambda: table(heads, rows, headers=not no_headers))

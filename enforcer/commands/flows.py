@@ -12,6 +12,7 @@ import click
 
 from enforcer.commands.flow_options import FilteredCommand, taken
 from enforcer.commands.options import UsageError, run_dir_option
+from generators.documents.json import shown
 from generators.errors import InputError, Problem
 from generators.output import Output, structured, warn
 
@@ -243,7 +244,7 @@ def _related(line: Json, endpoints: Sequence[str]) -> bool:
     from enforcer.observe import fields
 
     return not endpoints or any(
-        wanted in (fields.text(line, "flow", end, "ID"), fields.pod(line, end))
+        wanted in (shown(line, "flow", end, "ID"), fields.pod(line, end))
         for wanted in endpoints
         for end in fields.End
     )

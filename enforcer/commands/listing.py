@@ -9,6 +9,7 @@ import click
 
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import Json, emit, no_headers_option, picked, table
+from generators.documents.json import mappings
 from generators.output import output_option
 
 
@@ -23,9 +24,8 @@ def listing() -> None:
 @no_headers_option
 def list_nodes(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the nodes of the cluster, and how many flows the agent of this one keeps."""
-    from enforcer.commands import show
 
-    found = show.mappings(ask(run_dir, {"command": "nodes"}).get("nodes"))
+    found = mappings(ask(run_dir, {"command": "nodes"}).get("nodes"))
     heads = ("NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS", "ADDRESSES")
     emit(output, found, lambda: table(heads, map(_node, found), headers=not no_headers))
 
@@ -36,9 +36,8 @@ def list_nodes(run_dir: Path, output: str, no_headers: bool) -> None:
 @no_headers_option
 def list_namespaces(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the namespaces of the flows that are remembered, with tenant, flows and drops."""
-    from enforcer.commands import show
 
-    found = show.mappings(ask(run_dir, {"command": "namespaces"}).get("namespaces"))
+    found = mappings(ask(run_dir, {"command": "namespaces"}).get("namespaces"))
     keys = ("namespace", "tenant", "flows", "dropped")
     heads = [key.upper() for key in keys]
     emit(output, found, lambda: table(heads, picked(found, keys), headers=not no_headers))

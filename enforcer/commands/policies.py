@@ -11,6 +11,7 @@ import click
 
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import emit, no_headers_option, picked, table
+from generators.documents.json import mappings
 from generators.output import Output, output_option, structured
 
 EXIT_NO = 1
@@ -45,11 +46,10 @@ def policy_get(name: str, run_dir: Path, output: str) -> None:
 @output_option
 def policy_wait(revision: int, run_dir: Path, timeout: float, output: str) -> None:
     """Wait until every endpoint here has a revision; exit 1 with those that lag behind."""
-    from enforcer.commands import show
 
     request = {"command": "policy-wait", "revision": revision, "timeout": timeout}
     found = ask(run_dir, request)
-    lagging = show.mappings(found.get("laggards"))
+    lagging = mappings(found.get("laggards"))
 
     def text() -> str:
         lines = [f"Revision: {found.get('revision')}"]
@@ -68,9 +68,8 @@ def policy_wait(revision: int, run_dir: Path, timeout: float, output: str) -> No
 @no_headers_option
 def policy_selectors(run_dir: Path, output: str, no_headers: bool) -> None:
     """List the selectors in use: endpoints that use each, pods and identities that it means."""
-    from enforcer.commands import show
 
-    found = show.mappings(ask(run_dir, {"command": "selectors"}).get("selectors"))
+    found = mappings(ask(run_dir, {"command": "selectors"}).get("selectors"))
     heads = ("SELECTOR", "USERS", "PODS", "IDENTITIES")
     rows = picked(found, ("selector", "users", "pods", "identities"))
     emit(output, found, lambda: table(heads, rows, headers=not no_headers))

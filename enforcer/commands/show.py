@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from generators.documents.json import items, mapping, mappings, shown
+
 Json = Mapping[str, object]
 
 GAP = "   "
@@ -34,29 +36,24 @@ def pretty(value: object) -> str:
     return json.dumps(value, indent=2)
 
 
-def mappings(value: object) -> Sequence[Json]:
-    """The JSON objects of a list; nothing where it is none."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def endpoint_table(endpoints: Sequence[Json], *, headers: bool) -> str:
     """A table of endpoints, with one further line for each further label."""
     rows: list[Sequence[str]] = [*zip(*HEAD, strict=True)] if headers else []
     for item in endpoints:
-        first, *more = [str(label) for label in _list(item, "labels")] or [""]
+        first, *more = [str(label) for label in items(item, "labels")] or [""]
         rows.append(
             [
-                _text(item, "id"),
-                _text(item, "policy", "ingress"),
-                _text(item, "policy", "egress"),
-                _text(item, "identity"),
-                _text(item, "namespace"),
-                _text(item, "pod"),
-                _text(item, "tenant"),
+                shown(item, "id"),
+                shown(item, "policy", "ingress"),
+                shown(item, "policy", "egress"),
+                shown(item, "identity"),
+                shown(item, "namespace"),
+                shown(item, "pod"),
+                shown(item, "tenant"),
                 first,
-                _text(item, "ipv6"),
-                _text(item, "ipv4"),
-                _text(item, "status"),
+                shown(item, "ipv6"),
+                shown(item, "ipv4"),
+                shown(item, "status"),
             ]
         )
         rows += [["" if i != LABELS else label for i in range(len(HEAD))] for label in more]
@@ -73,29 +70,29 @@ def healthy(status: Json) -> bool:
 
 def status_text(status: Json, *, verbose: bool = False) -> str:
     """One screen: what is enforced, what is not and why, how full the maps are."""
-    audit, sources = _mapping(status, "audit"), _mapping(status, "sources")
+    audit, sources = mapping(status, "audit"), mapping(status, "sources")
     drift = _pairs(audit.get("drift"))
     rows: list[Sequence[str]] = [
-        ["Node", _text(status, "node")],
+        ["Node", shown(status, "node")],
         ["Enforcement", "OK" if healthy(status) else _trouble(status)],
         ["Tenant wall", _wall(status)],
-        ["Endpoints", f"{_text(status, 'endpoints')} ready"],
+        ["Endpoints", f"{shown(status, 'endpoints')} ready"],
         ["Attached", _pairs(status.get("attached")) or "nothing"],
-        ["Policy revision", _text(status, "revision")],
+        ["Policy revision", shown(status, "revision")],
         ["Sources", _sources(sources)],
-        ["Drift", drift or f"none, {_text(audit, 'corrections') or 0} corrected so far"],
+        ["Drift", drift or f"none, {shown(audit, 'corrections') or 0} corrected so far"],
         ["Flows", _pairs(status.get("flows"))],
-        ["Pins", _text(status, "pinDir")],
+        ["Pins", shown(status, "pinDir")],
     ]
-    for name, fill in sorted(_mapping(status, "maps").items()):
+    for name, fill in sorted(mapping(status, "maps").items()):
         if isinstance(fill, dict):
             rows.append([f"Map {name}", f"{fill.get('entries')} of {fill.get('capacity')}"])
             rows += _budgets(name, fill, verbose=verbose)
     if verbose:
         rows += [[f"Source {name}", _source(item)] for name, item in sorted(sources.items())]
-    for source, error in sorted(_mapping(status, "errors").items()):
+    for source, error in sorted(mapping(status, "errors").items()):
         rows.append([f"Error: {source}", str(error)])
-    rows += [["Without room", str(why)] for why in _mapping(status, "withoutRoom").values()]
+    rows += [["Without room", str(why)] for why in mapping(status, "withoutRoom").values()]
     for pod in mappings(status.get("notEnforced")):
         rows.append(
             ["Not enforced", f"{pod.get('namespace')}/{pod.get('pod')}: {pod.get('reason')}"]
@@ -108,7 +105,7 @@ def status_text(status: Json, *, verbose: bool = False) -> str:
 
 def _budgets(name: str, fill: Json, *, verbose: bool) -> Iterable[Sequence[str]]:
     """Who uses what of a map; all of them, or those who are above their budget."""
-    for tenant, use in sorted(_mapping(fill, "tenants").items()):
+    for tenant, use in sorted(mapping(fill, "tenants").items()):
         if isinstance(use, dict):
             used, budget = use.get("used"), use.get("budget")
             above = isinstance(used, int) and isinstance(budget, int) and used > budget
@@ -121,8 +118,8 @@ def _budgets(name: str, fill: Json, *, verbose: bool) -> Iterable[Sequence[str]]
 
 
 def _wall(status: Json) -> str:
-    mode = _text(status, "mode")
-    if mode and "record" in _mapping(status, "errors"):
+    mode = shown(status, "mode")
+    if mode and "record" in mapping(status, "errors"):
         return f"{mode}, but the record of tenants is not whole: see below"
     return mode or "off (no tenant file)"
 
@@ -149,23 +146,6 @@ def _trouble(status: Json) -> str:
     if not status.get("ready"):
         return "waiting for good inputs; what was in force before still is"
     return "degraded: the last good inputs are in force, see below"
-
-
-def _mapping(value: Json, *path: str) -> Json:
-    found: object = value
-    for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _list(value: Json, key: str) -> Sequence[object]:
-    found = value.get(key)
-    return found if isinstance(found, list) else []
-
-
-def _text(value: Json, *path: str) -> str:
-    found = _mapping(value, *path[:-1]).get(path[-1])
-    return "" if found is None else str(found)
 
 
 def _pairs(value: object) -> str:

@@ -8,6 +8,7 @@ import click
 
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import emit, no_headers_option, picked, table
+from generators.documents.json import mappings
 from generators.output import output_option
 
 EXIT_NO = 1
@@ -38,10 +39,9 @@ def audit() -> None:
 @no_headers_option
 def audit_report(run_dir: Path, output: str, no_headers: bool) -> None:
     """List what would be dropped: who, whom, which port, and who would refuse."""
-    from enforcer.commands import show
 
     found = ask(run_dir, {"command": "audit"})
-    flows, totals = show.mappings(found.get("flows")), show.mappings(found.get("totals"))
+    flows, totals = mappings(found.get("flows")), mappings(found.get("totals"))
 
     def text() -> str:
         if not flows and not totals:

@@ -22,6 +22,7 @@ from enforcer.observe.shape import (
     SOURCE_LABEL,
     TENANT_LABEL,
 )
+from generators.documents.json import items, mapping, mappings, shown
 
 Json = Mapping[str, object]
 
@@ -44,33 +45,9 @@ EVENTS = {EVENT_DROP: Event.DROP, EVENT_POLICY_VERDICT: Event.POLICY_VERDICT}
 _BY_TENANT = frozenset({"Tenant", "Namespace"})
 
 
-def mapping(value: object, *path: str) -> Json:
-    """The object below a path; empty where there is none."""
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def items(value: Json, *path: str) -> Sequence[object]:
-    """The list below a path; empty where there is none."""
-    found = mapping(value, *path[:-1]).get(path[-1])
-    return found if isinstance(found, list) else ()
-
-
-def mappings(value: object) -> Sequence[Json]:
-    """The JSON objects of a list; nothing where it is none."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def text(value: Json, *path: str) -> str:
-    """What is below a path, as text; empty where there is nothing."""
-    found = mapping(value, *path[:-1]).get(path[-1])
-    return "" if found is None else str(found)
-
-
 def number(value: Json, *path: str) -> int:
     """The number below a path; JSON of protocol buffers writes long ones as text."""
-    found = text(value, *path)
+    found = shown(value, *path)
     return int(found) if found.lstrip("-").isdecimal() else 0
 
 
@@ -87,7 +64,7 @@ def is_reply(line: Json) -> bool | None:
 
 def address(line: Json, end: End) -> str:
     """The IP address of an end."""
-    return text(line, "flow", "IP", end)
+    return shown(line, "flow", "IP", end)
 
 
 def port(line: Json, end: End) -> str:
@@ -111,8 +88,8 @@ def tcp_flags(line: Json) -> tuple[str, ...]:
 
 def pod(line: Json, end: End) -> str:
     """`namespace/pod`; empty where the end is none."""
-    name = text(line, "flow", end, "pod_name")
-    return f"{text(line, 'flow', end, 'namespace')}/{name}" if name else ""
+    name = shown(line, "flow", end, "pod_name")
+    return f"{shown(line, 'flow', end, 'namespace')}/{name}" if name else ""
 
 
 def workloads(line: Json, end: End) -> Sequence[Json]:
@@ -123,7 +100,7 @@ def workloads(line: Json, end: End) -> Sequence[Json]:
 def service(line: Json, end: End) -> tuple[str, str]:
     """Namespace and name of the Service of an end; empty where it has none."""
     found = mapping(line, "flow", f"{end}_service")
-    return text(found, "namespace"), text(found, "name")
+    return shown(found, "namespace"), shown(found, "name")
 
 
 def labels(line: Json, end: End) -> tuple[str, ...]:
@@ -141,13 +118,13 @@ def tenant(line: Json, end: End) -> str:
 
 def identity(line: Json, end: End) -> str:
     """The number of an identity, the name of a reserved one, `unknown` without any."""
-    found = text(line, "flow", end, "identity")
+    found = shown(line, "flow", end, "identity")
     return RESERVED.get(int(found) if found.isdecimal() else -1, found or "unknown")
 
 
 def local(line: Json) -> End:
     """The end that is a pod of the node that told."""
-    inward = text(line, "flow", "traffic_direction") == "INGRESS"
+    inward = shown(line, "flow", "traffic_direction") == "INGRESS"
     return End.DESTINATION if inward else End.SOURCE
 
 
@@ -165,11 +142,11 @@ def references(line: Json) -> Iterator[Json]:
 
 def reason(line: Json) -> str:
     """Why: the name of a DropReason, or of a ForwardReason where the agent says one."""
-    told = text(line, JUDGEMENT, "reason")
-    name = text(line, "flow", "drop_reason_desc")
+    told = shown(line, JUDGEMENT, "reason")
+    name = shown(line, "flow", "drop_reason_desc")
     if told or name != POLICY_DENY[0]:
         return told or name
-    kinds = {text(reference, "kind") for reference in references(line)}
+    kinds = {shown(reference, "kind") for reference in references(line)}
     return DropReason.TENANT_WALL.name if kinds & _BY_TENANT else name
 
 
@@ -181,7 +158,7 @@ def match(line: Json) -> Match:
 
 def rule(line: Json) -> str:
     """The one rule that decided; empty where none did."""
-    told = text(line, JUDGEMENT, "rule")
+    told = shown(line, JUDGEMENT, "rule")
     if told:
         return told
     return next((found for item in references(line) if (found := _label(item, RULE_LABEL))), "")
@@ -201,7 +178,7 @@ def deciders(line: Json) -> Iterator[tuple[str, str]]:
 def _name(reference: Json) -> str:
     named = _label(reference, RULE_LABEL)
     return named or "/".join(
-        part for part in (text(reference, "namespace"), text(reference, "name")) if part
+        part for part in (shown(reference, "namespace"), shown(reference, "name")) if part
     )
 
 

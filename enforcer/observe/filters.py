@@ -18,6 +18,7 @@ from enforcer.observe import fields
 from enforcer.observe.fields import End, Event, Json
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import POLICY_DENY, RESERVED, TCP_FLAGS
+from generators.documents.json import shown
 from generators.errors import RingfenceError
 from generators.reachability.verdicts import Verdict
 
@@ -85,8 +86,8 @@ def _pod(value: str) -> EndTest:
     namespace, slash, name = value.rpartition("/")
 
     def test(line: Json, end: End) -> bool:
-        found = fields.text(line, "flow", end, "pod_name")
-        if slash and fields.text(line, "flow", end, "namespace") != namespace:
+        found = shown(line, "flow", end, "pod_name")
+        if slash and shown(line, "flow", end, "namespace") != namespace:
             return False
         return found.startswith(name) and bool(found)
 
@@ -110,13 +111,13 @@ def _workload(value: str) -> EndTest:
     if not kind and not name:
         raise ValueError("wanted NAME, KIND/NAME or KIND/")
     return lambda line, end: any(
-        name in ("", fields.text(found, "name")) and kind in ("", fields.text(found, "kind"))
+        name in ("", shown(found, "name")) and kind in ("", shown(found, "kind"))
         for found in fields.workloads(line, end)
     )
 
 
 def _namespace(value: str) -> EndTest:
-    return lambda line, end: fields.text(line, "flow", end, "namespace") == value
+    return lambda line, end: shown(line, "flow", end, "namespace") == value
 
 
 def _tenant(value: str) -> EndTest:
@@ -180,7 +181,7 @@ def _identity(value: str) -> EndTest:
     names = {name: str(number) for number, name in RESERVED.items()}
     wanted_number = names.get(value.removeprefix("reserved:"), value)
     _bounded(wanted_number, MAX_IDENTITY)
-    return lambda line, end: fields.text(line, "flow", end, "identity") == wanted_number
+    return lambda line, end: shown(line, "flow", end, "identity") == wanted_number
 
 
 def _bounded(value: str, limit: int) -> int:
@@ -256,7 +257,7 @@ def _ip_version(value: str) -> Predicate:
     version = value.lower().removeprefix("ip").removeprefix("v")
     if version not in ("4", "6"):
         raise ValueError("wanted 4 or 6")
-    return lambda line: fields.text(line, "flow", "IP", "ipVersion") == f"IPv{version}"
+    return lambda line: shown(line, "flow", "IP", "ipVersion") == f"IPv{version}"
 
 
 def _policy(value: str) -> Predicate:
@@ -314,7 +315,7 @@ FILTERS: Mapping[str, Filter] = {
             "verdict",
             "VERDICT",
             "FORWARDED, DROPPED or AUDIT.",
-            _choice(Verdict, lambda line: fields.text(line, "flow", "verdict")),
+            _choice(Verdict, lambda line: shown(line, "flow", "verdict")),
         ),
         Filter("type", "TYPE[:SUB]", "drop, policy-verdict; drop:POLICY_DENIED.", _type),
         Filter("protocol", "NAME", "tcp, udp, sctp, icmp, icmpv4, icmpv6.", _protocol),
@@ -323,9 +324,7 @@ FILTERS: Mapping[str, Filter] = {
             "traffic-direction",
             "DIRECTION",
             "ingress or egress, seen from the pod.",
-            _choice(
-                ("ingress", "egress"), lambda line: fields.text(line, "flow", "traffic_direction")
-            ),
+            _choice(("ingress", "egress"), lambda line: shown(line, "flow", "traffic_direction")),
         ),
         Filter("drop-reason-desc", "REASON", "Why: POLICY_DENIED, TENANT_WALL, ...", _drop_reason),
         Filter("ip-version", "4|6", "Family of the addresses.", _ip_version),
@@ -334,19 +333,19 @@ FILTERS: Mapping[str, Filter] = {
             "node-name",
             "PATTERN",
             "Node that saw it; * and ? are wild.",
-            _pattern(lambda line: fields.text(line, "node_name")),
+            _pattern(lambda line: shown(line, "node_name")),
         ),
         Filter(
             "interface",
             "NAME",
             "Interface of the node that saw it.",
-            lambda value: lambda line: fields.text(line, "flow", "interface", "name") == value,
+            lambda value: lambda line: shown(line, "flow", "interface", "name") == value,
         ),
         Filter(
             "uuid",
             "UUID",
             "One flow.",
-            lambda value: lambda line: fields.text(line, "flow", "uuid") == value,
+            lambda value: lambda line: shown(line, "flow", "uuid") == value,
         ),
     )
 }

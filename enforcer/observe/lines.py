@@ -13,6 +13,7 @@ from enum import StrEnum
 from enforcer.observe import fields
 from enforcer.observe.fields import End, Event, Json
 from enforcer.observe.names import Match
+from generators.documents.json import shown
 
 SHOWN = {"FORWARDED": "ALLOWED", "DROPPED": "DENIED", "AUDIT": "AUDITED"}
 """Verdicts on policy-verdict events."""
@@ -54,7 +55,7 @@ def is_loss(line: Json) -> bool:
 
 def loss(line: Json) -> str:
     """Events that nobody will ever see, in words."""
-    source, count = (fields.text(line, "lost_events", k) for k in ("source", "num_events_lost"))
+    source, count = (shown(line, "lost_events", k) for k in ("source", "num_events_lost"))
     return f"EVENTS LOST: {source} {count}"
 
 
@@ -62,9 +63,9 @@ def monitor(line: Json, style: Style = Style()) -> str:
     """A flow as `cilium monitor` prints it, and who decided."""
     if is_loss(line):
         return loss(line)
-    hashed = fields.text(line, "flow", "uuid").replace("-", "")[:8]
+    hashed = shown(line, "flow", "uuid").replace("-", "")[:8]
     inward = fields.local(line) is End.DESTINATION
-    endpoint = fields.text(line, "flow", fields.local(line), "ID") or "0"
+    endpoint = shown(line, "flow", fields.local(line), "ID") or "0"
     path = f"{_socket(line, End.SOURCE)} -> {_socket(line, End.DESTINATION)} {_protocol(line)}"
     ended = decider(line) if style.policies else ""
     if fields.event(line) is Event.DROP:
@@ -73,7 +74,7 @@ def monitor(line: Json, style: Style = Style()) -> str:
             f"xx drop ({words(fields.reason(line))}) flow 0x{hashed} {'to' if inward else 'from'} "
             f"endpoint {endpoint}, , identity {ends}: {path}{ended}"
         )
-    action = "audit" if fields.text(line, "flow", "verdict") == "AUDIT" else "allow"
+    action = "audit" if shown(line, "flow", "verdict") == "AUDIT" else "allow"
     return (
         f"Policy verdict log: flow 0x{hashed} local EP ID {endpoint}, remote ID "
         f"{_identity(line, fields.remote(line), style)}, proto {_number(line)}, "
@@ -84,7 +85,7 @@ def monitor(line: Json, style: Style = Style()) -> str:
 
 def compact(line: Json, style: Style = Style()) -> str:
     """A flow as `hubble observe -o compact` prints it, and who decided."""
-    node = f" [{fields.text(line, 'node_name')}]" if style.node else ""
+    node = f" [{shown(line, 'node_name')}]" if style.node else ""
     if is_loss(line):
         return f"{_time(line, style)}{node}: {loss(line)}"
     reply = fields.is_reply(line)
@@ -93,16 +94,16 @@ def compact(line: Json, style: Style = Style()) -> str:
     arrow = "<>" if reply is None else "<-" if reply else "->"
     return (
         f"{_time(line, style)}{node}: {first} {arrow} {last} {kind(line)} {verdict(line)} "
-        f"({fields.text(line, 'flow', 'Summary')}){decider(line) if style.policies else ''}"
+        f"({shown(line, 'flow', 'Summary')}){decider(line) if style.policies else ''}"
     )
 
 
 def cells(line: Json, style: Style) -> Sequence[str]:
     """The row of a table, under HEADS (and NODE)."""
-    node = [fields.text(line, "node_name")] if style.node else []
+    node = [shown(line, "node_name")] if style.node else []
     if is_loss(line):
         return [_time(line, style), *node, "", "", loss(line), "", ""]
-    summary = fields.text(line, "flow", "Summary") + (decider(line) if style.policies else "")
+    summary = shown(line, "flow", "Summary") + (decider(line) if style.policies else "")
     ends = [_host(line, end, style) for end in End]
     return [_time(line, style), *node, *ends, kind(line), verdict(line), summary]
 
@@ -122,13 +123,13 @@ def kind(line: Json) -> str:
     """The TYPE column."""
     if fields.event(line) is Event.DROP:
         return words(fields.reason(line))
-    direction = fields.text(line, "flow", "traffic_direction")
+    direction = shown(line, "flow", "traffic_direction")
     return f"policy-verdict:{MATCHES[fields.match(line)]} {direction}"
 
 
 def verdict(line: Json) -> str:
     """The VERDICT column."""
-    found = fields.text(line, "flow", "verdict")
+    found = shown(line, "flow", "verdict")
     return SHOWN.get(found, found) if fields.event(line) is Event.POLICY_VERDICT else found
 
 
@@ -142,20 +143,20 @@ def decider(line: Json) -> str:
     named = [f"{name} at {origin}" if origin else name for name, origin in fields.deciders(line)]
     if fields.rule(line):
         return f" (rule {named[0]})"
-    refused = fields.text(line, "flow", "verdict") in ("DROPPED", "AUDIT")
+    refused = shown(line, "flow", "verdict") in ("DROPPED", "AUDIT")
     if not refused:
         return ""
     if named and fields.reason(line).startswith(("POLICY", "UNKNOWN")):
         return f" (isolated by {', '.join(named)})"
     near = fields.local(line)
     tenant = fields.tenant(line, near)
-    owner = fields.pod(line, near) or f"id {fields.text(line, 'flow', near, 'ID') or 'unknown'}"
+    owner = fields.pod(line, near) or f"id {shown(line, 'flow', near, 'ID') or 'unknown'}"
     return f" (endpoint {owner}{f', tenant {tenant}' if tenant else ''})"
 
 
 def _time(line: Json, style: Style) -> str:
     """Hubble's formats; a time is text that begins with the date and ends with the fraction."""
-    moment = fields.text(line, "time")
+    moment = shown(line, "time")
     if style.time is TimeFormat.RFC3339_NANO:
         return moment
     whole, _, fraction = moment.removesuffix("Z").partition(".")
@@ -172,7 +173,7 @@ def _time(line: Json, style: Style) -> str:
 
 def _identity(line: Json, end: End, style: Style) -> str:
     if style.numeric:
-        return fields.text(line, "flow", end, "identity") or "0"
+        return shown(line, "flow", end, "identity") or "0"
     return fields.identity(line, end)
 
 
@@ -203,7 +204,7 @@ def _socket(line: Json, end: End) -> str:
 def _protocol(line: Json) -> str:
     name = fields.protocol(line)
     if not name:
-        return fields.text(line, "flow", "Summary")
+        return shown(line, "flow", "Summary")
     return f"{name.lower()} {', '.join(fields.tcp_flags(line))}".strip()
 
 

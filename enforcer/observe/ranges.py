@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from enforcer.observe import fields
 from enforcer.observe.fields import Json
+from generators.documents.json import shown
 from generators.errors import RingfenceError
 
 _AGE = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -69,7 +69,7 @@ def _within(line: Json, wanted: FlowRange) -> bool:
     if wanted.since is None and wanted.until is None:
         return True
     try:
-        at = datetime.fromisoformat(fields.text(line, "time"))
+        at = datetime.fromisoformat(shown(line, "time"))
     except ValueError:
         return False
     after = wanted.since is None or at >= wanted.since

@@ -32,9 +32,9 @@ from enforcer.sources.record import Record, nobody_is_kept_apart
 from enforcer.sources.supply import Health, SeenDigests, Source, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import pod_ranges
+from generators.documents.json import Document, Key
 from generators.isolation.record import is_shard_name
 from generators.kube.client import EVERYTHING, Client, WatchScope
-from generators.kube.documents import Document
 from generators.kube.reflector import Reflector, Timing
 from generators.kube.resources import (
     CONFIG_MAPS,
@@ -44,7 +44,6 @@ from generators.kube.resources import (
     NODES,
     PODS,
     SERVICES,
-    Key,
     Resource,
 )
 from generators.labels import OURS

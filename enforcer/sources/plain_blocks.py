@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from generators.addresses import is_canonical
-from generators.kube.documents import Document
+from generators.documents.json import Document
 from generators.objects import IPBlock, NetworkPolicy, Peer, Rule
 
 SIDES = (("ingress", "from"), ("egress", "to"))

@@ -18,9 +18,17 @@ from typing import TypeVar
 from enforcer.policy.endpoints import INTERFACE_ANNOTATION
 from enforcer.sources import plain_blocks
 from generators.addresses import parse_address
+from generators.documents.json import (
+    Document,
+    Key,
+    integer,
+    key_of,
+    mapping,
+    mappings,
+    strings,
+    text,
+)
 from generators.errors import InputError
-from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text
-from generators.kube.resources import Key
 from generators.manifests import parse_object
 from generators.objects import (
     ConfigMap,

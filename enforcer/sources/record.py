@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from generators.documents.json import Key
 from generators.isolation.record import RecordEntry, parse_entry
-from generators.kube.resources import Key
 from generators.objects import ConfigMap, Namespace
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig

@@ -11,12 +11,13 @@ from generators.output import Output, output_option, structured, warn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from generators.documents.json import Value
     from generators.kyverno.offline.applying import Applied, Values
     from generators.kyverno.offline.lint import LintFinding
     from generators.kyverno.offline.loading import Loaded
     from generators.kyverno.offline.testing import Case, CaseSelector
     from generators.kyverno.results import RuleResult
-    from generators.kyverno.values import Document, ObjectKey, Value
+    from generators.kyverno.values import Document, ObjectKey
 
 EXIT_NO = 1
 
@@ -99,7 +100,7 @@ def _values(file: str | None, settings: str | None) -> Values:
 
 
 def _declares_name(document: Document) -> bool:
-    from generators.kyverno.values import labels_of
+    from generators.documents.json import labels_of
     from generators.objects import NAME_LABEL
 
     return NAME_LABEL in labels_of(document)

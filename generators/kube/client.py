@@ -13,8 +13,8 @@ from typing import Self
 
 import orjson
 
+from generators.documents.json import Document, key_of, mapping, resource_version_of, text
 from generators.kube import config
-from generators.kube.documents import Document, key_of, mapping, resource_version_of, text
 from generators.kube.errors import Fenced, ServerFailed, Status, Unauthorized
 from generators.kube.resources import Resource
 from generators.kube.transport import ApiRequest, Bounds, Transport

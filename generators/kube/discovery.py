@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from generators.documents.json import mapping, mappings, text
 from generators.kube.client import Client
-from generators.kube.documents import mapping, mappings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import Resource
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import ClassVar
 
+from generators.documents.json import integer, mapping, mappings, text
 from generators.errors import RingfenceError
-from generators.kube.documents import integer, mapping, mappings, text
 
 
 @dataclass(frozen=True, slots=True)

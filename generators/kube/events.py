@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from secrets import token_hex
 
+from generators.documents.json import Document, Key
 from generators.errors import RingfenceError
 from generators.kube.client import Client
-from generators.kube.documents import Document
-from generators.kube.resources import EVENTS, Key
+from generators.kube.resources import EVENTS
 from generators.objects import Namespace
 from generators.process.logs import event
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from generators.documents.json import Document, integer, mapping, resource_version_of, text
 from generators.errors import RingfenceError
 from generators.kube.client import Client
-from generators.kube.documents import Document, integer, mapping, resource_version_of, text
 from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import LEASES
 

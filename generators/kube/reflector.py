@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
+from generators.documents.json import Document, Key, key_of, mapping, resource_version_of
 from generators.errors import RingfenceError
 from generators.kube.client import EVERYTHING, Client, Watch, WatchScope
-from generators.kube.documents import Document, key_of, mapping, resource_version_of
 from generators.kube.errors import (
     BadRequest,
     Forbidden,
@@ -38,7 +38,7 @@ from generators.kube.errors import (
     error_for,
 )
 from generators.kube.queue import Backoff
-from generators.kube.resources import Key, Resource
+from generators.kube.resources import Resource
 from generators.kube.store import Store
 
 LOG = logging.getLogger(__name__)

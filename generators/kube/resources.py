@@ -10,17 +10,6 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
-    """Names one object of a resource; `namespace` is empty for what belongs to the cluster."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}" if self.namespace else self.name
-
-
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One kind, by its group, version and the plural that paths use."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
-from generators.kube.resources import Key
+from generators.documents.json import Key
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
+from generators.documents.json import Value
 from generators.kyverno.failures import LookupFailed, RuleFailure
 from generators.kyverno.guard import GuardedLookups
 from generators.kyverno.language import expressions
@@ -25,7 +26,7 @@ from generators.kyverno.model import (
     VariableEntry,
 )
 from generators.kyverno.requests import PolicyRequest
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, text
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, as_text
 from generators.kyverno.variables import fill, fill_text
 
 Clock = Callable[[], datetime]
@@ -207,7 +208,7 @@ class ContextScope:
 def _mentions(entry: ContextEntry) -> bool:
     """Whether a literal value holds variables, and so may repeat a request's text."""
     return isinstance(entry, VariableEntry) and any(
-        template is not None and "{{" in text(template.value)
+        template is not None and "{{" in as_text(template.value)
         for template in (entry.value, entry.default)
     )
 

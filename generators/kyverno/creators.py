@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 
+from generators.documents.json import Value, annotations_of, text
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.requests import Asker
-from generators.kyverno.values import Document, Value, annotations_of, string
+from generators.kyverno.values import Document
 
 ANNOTATION = "ringfence.io/created-by"
 MAX_LENGTH = 16 * 1024
@@ -38,11 +39,11 @@ def creator_of(document: Document, since: str) -> Asker | None:
     `since`: the second since when every object of the kind is; empty = none is. The moment at which
     an object was made is the API server's to say, and nobody can change it.
     """
-    if not since or string(document, "metadata", "creationTimestamp") <= since:
+    if not since or text(document, "metadata", "creationTimestamp") <= since:
         return None
-    text = annotations_of(document).get(ANNOTATION, "")
+    note = annotations_of(document).get(ANNOTATION, "")
     try:
-        told: object = json.loads(text) if text else None
+        told: object = json.loads(note) if note else None
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict) or not isinstance(told.get("username"), str):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from generators.documents.json import Value, labels_of, mapping, text
 from generators.kyverno import mutation
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Clock, ContextScope, World, chooser, scope_for, wall_clock
@@ -41,12 +42,8 @@ from generators.kyverno.values import (
     Document,
     ObjectKey,
     ObjectKind,
-    Value,
     key_of,
-    labels_of,
-    mapping,
     split_api_version,
-    string,
 )
 from generators.kyverno.variables import fill
 
@@ -265,10 +262,10 @@ def _existing(
 def _targets(target: Target, case: _Case, scope: ContextScope) -> Sequence[Document]:
     """The objects that a target names; an empty name or namespace is `*`."""
     fields = fill(target.fields, scope)
-    group, version = split_api_version(string(fields, "apiVersion") or "*/*")
-    kind = ObjectKind(group, version, string(fields, "kind"))
-    namespace = case.policy.namespace or string(fields, "namespace")
-    name = string(fields, "name") or "*"
+    group, version = split_api_version(text(fields, "apiVersion") or "*/*")
+    kind = ObjectKind(group, version, text(fields, "kind"))
+    namespace = case.policy.namespace or text(fields, "namespace")
+    name = text(fields, "name") or "*"
     if kind.kind in CLUSTER_SCOPED:
         namespace = ""
     selector = selector_pattern(mapping(fields, "selector"))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
+from generators.documents.json import Value, labels_of, mapping, text
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
@@ -36,14 +37,10 @@ from generators.kyverno.values import (
     Document,
     ObjectKey,
     ObjectKind,
-    Value,
     compact,
     copied,
     key_of,
-    labels_of,
-    mapping,
     split_api_version,
-    string,
 )
 from generators.kyverno.variables import fill
 from generators.manifests import names
@@ -144,7 +141,7 @@ def _named(element: Value, index: int) -> str:
     """A list that changes its order keeps its objects, where elements have names."""
     if isinstance(element, str):
         return element
-    return string(element, "name") or string(element, "key") or str(index)
+    return text(element, "name") or text(element, "key") or str(index)
 
 
 def _objects(
@@ -165,11 +162,11 @@ def _objects(
 
 def _addressed(run: _Run, body: Document, target: Value) -> Document:
     """The body under the kind, name and namespace that the rule gives it."""
-    group, version = split_api_version(string(target, "apiVersion"))
-    kind = string(target, "kind")
+    group, version = split_api_version(text(target, "apiVersion"))
+    kind = text(target, "kind")
     metadata: Document = dict(mapping(body, "metadata"))
-    metadata["name"] = string(target, "name")
-    namespace = string(target, "namespace")
+    metadata["name"] = text(target, "name")
+    namespace = text(target, "namespace")
     if kind in CLUSTER_SCOPED:
         metadata.pop("namespace", None)
         if namespace:
@@ -239,9 +236,9 @@ def _template(source: Source) -> Template:
 def _clone(
     run: _Run, target: Value, source: Value, scope: ContextScope, item: str
 ) -> Iterator[WantedObject]:
-    group, version = split_api_version(string(target, "apiVersion"))
-    kind = ObjectKind(group, version, string(target, "kind"))
-    origin = ObjectKey(kind, string(source, "namespace"), string(source, "name"))
+    group, version = split_api_version(text(target, "apiVersion"))
+    kind = ObjectKind(group, version, text(target, "kind"))
+    origin = ObjectKey(kind, text(source, "namespace"), text(source, "name"))
     found = scope.world.lookups.find(origin)
     if found is None:
         raise LookupFailed(f"the source {origin} is not there")
@@ -255,10 +252,10 @@ def _clone_list(
 ) -> Iterator[WantedObject]:
     """Objects keep their names; those that are in the target's namespace already are left alone."""
     kinds = mapping(fields).get("kinds")
-    home, goal = string(fields, "namespace"), string(target, "namespace")
+    home, goal = text(fields, "namespace"), text(target, "namespace")
     selector = expanded(selector_pattern(mapping(fields, "selector")), {})
-    for text in kinds if isinstance(kinds, list) else []:
-        api_version, _, name = str(text).rpartition("/")
+    for spelled in kinds if isinstance(kinds, list) else []:
+        api_version, _, name = str(spelled).rpartition("/")
         kind = ObjectKind(*split_api_version(api_version or "v1"), name)
         for found in scope.world.lookups.list(kind, home):
             origin = key_of(found)

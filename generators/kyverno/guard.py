@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
+from generators.documents.json import Value, mapping
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.language import wildcards
 from generators.kyverno.requests import Lookups
@@ -20,10 +21,8 @@ from generators.kyverno.values import (
     Document,
     ObjectKey,
     ObjectKind,
-    Value,
     equal,
     key_of,
-    mapping,
     split_api_version,
 )
 

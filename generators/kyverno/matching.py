@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from generators.documents.json import mapping, strings, text
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
@@ -22,15 +23,7 @@ from generators.kyverno.model import (
     Subject,
 )
 from generators.kyverno.requests import Asker, Lookups, PolicyRequest
-from generators.kyverno.values import (
-    CLUSTER_SCOPED,
-    Document,
-    ObjectKind,
-    mapping,
-    string,
-    strings,
-    text,
-)
+from generators.kyverno.values import CLUSTER_SCOPED, Document, ObjectKind, as_text
 from generators.objects import Operator, Requirement, Selector
 from generators.selectors import first_unmet, labels_selector, matches, requirement_text
 
@@ -228,11 +221,11 @@ def selector_pattern(given: Document) -> SelectorPattern:
     requirements = []
     expressions = given.get("matchExpressions")
     for item in expressions if isinstance(expressions, list) else []:
-        word = string(item, "operator")
+        word = text(item, "operator")
         operator = next((o for o in Operator if o.value == word), None)
         if operator is None:
             raise BadPatch(f"selector operator {word!r:.40} is unknown")
         values = mapping(item).get("values")
-        texts = tuple(text(v) for v in values) if isinstance(values, list) else ()
-        requirements.append(Requirement(string(item, "key"), operator, texts))
+        texts = tuple(as_text(v) for v in values) if isinstance(values, list) else ()
+        requirements.append(Requirement(text(item, "key"), operator, texts))
     return SelectorPattern(strings(given.get("matchLabels")), tuple(requirements))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from generators.kyverno.values import Path, Value, plain
+from generators.documents.json import Value
+from generators.kyverno.values import Path, plain
 from generators.manifests.source import Field
 from generators.objects import Origin, Requirement
 

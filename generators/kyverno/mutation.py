@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from generators.documents.json import Value, mapping
 from generators.errors import InputError
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
@@ -19,7 +20,7 @@ from generators.kyverno.language import expressions
 from generators.kyverno.language.functions import ELEMENT_STEPS
 from generators.kyverno.model import ForEachPatch, Order, Patch, Template
 from generators.kyverno.patches import anchors, jsonpatches, merging
-from generators.kyverno.values import Document, Value, key_of, mapping, plain, text
+from generators.kyverno.values import Document, as_text, key_of, plain
 from generators.kyverno.variables import fill, fill_text, substitute
 from generators.manifests import names
 from generators.manifests.source import documents
@@ -169,10 +170,10 @@ def operations(template: Template, scope: ContextScope) -> Value:
 def _as_text(listed: Value, scope: ContextScope) -> Value:
     """Variables inside a text stay text, as they would if the text were read afterwards."""
     if isinstance(listed, dict):
-        return {text(substitute(k, scope)): _as_text(item, scope) for k, item in listed.items()}
+        return {as_text(substitute(k, scope)): _as_text(item, scope) for k, item in listed.items()}
     if isinstance(listed, list):
         return [_as_text(item, scope) for item in listed]
-    return text(substitute(listed, scope)) if isinstance(listed, str) else listed
+    return as_text(substitute(listed, scope)) if isinstance(listed, str) else listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,13 @@ from sys import intern
 
 import orjson
 
+from generators.documents.json import Value, annotations_of, labels_of, mapping
 from generators.kyverno.values import (
     Document,
     ObjectKey,
     ObjectKind,
-    Value,
-    annotations_of,
     copied,
     key_of,
-    labels_of,
-    mapping,
     split_api_version,
 )
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL, RULE_LABEL

@@ -11,18 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from generators.documents.json import Value, annotations_of, labels_of, mapping
 from generators.kyverno.model import Operation
-from generators.kyverno.values import (
-    Document,
-    ObjectKey,
-    ObjectKind,
-    Value,
-    annotations_of,
-    copy,
-    key_of,
-    labels_of,
-    mapping,
-)
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, copy, key_of
 
 _ACCOUNT = "system:serviceaccount:"
 

@@ -22,10 +22,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from generators.documents.json import Value, mapping
 from generators.kyverno.generation import WantedObject
 from generators.kyverno.model import Operation
 from generators.kyverno.ownership import Owner
-from generators.kyverno.values import Document, ObjectKey, Value, equal, mapping
+from generators.kyverno.values import Document, ObjectKey, equal
 
 
 class Event(Enum):

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from generators.documents.json import Value, mapping, text
 from generators.manifests.source import MAX_DEPTH, Field
 
-Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | None"
 Document: TypeAlias = "dict[str, Value]"
 Path = tuple[str | int, ...]
 
@@ -57,7 +57,7 @@ def copied(document: Document) -> Document:
     return {key: copy(item) for key, item in document.items()}
 
 
-def text(value: Value) -> str:
+def as_text(value: Value) -> str:
     """How a value reads inside a longer text: strings as they are, the rest as JSON."""
     return value if isinstance(value, str) else compact(value)
 
@@ -86,36 +86,6 @@ def equal(one: Value, other: Value) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(equal, one, other))
     return one == other
-
-
-def mapping(value: Value, *keys: str) -> Document:
-    """The object under the keys; empty when there is none."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def string(value: Value, *keys: str) -> str:
-    """The string under the keys; empty when there is none."""
-    found = mapping(value, *keys[:-1]).get(keys[-1])
-    return found if isinstance(found, str) else ""
-
-
-def strings(value: Value) -> dict[str, str]:
-    """A map of strings, such as labels; other values are left out."""
-    if not isinstance(value, dict):
-        return {}
-    return {key: item for key, item in value.items() if isinstance(item, str)}
-
-
-def labels_of(document: Document) -> dict[str, str]:
-    """Labels of an object."""
-    return strings(mapping(document, "metadata").get("labels"))
-
-
-def annotations_of(document: Document) -> dict[str, str]:
-    """Annotations of an object."""
-    return strings(mapping(document, "metadata").get("annotations"))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -156,15 +126,15 @@ class ObjectKey:
 
 def kind_of(document: Document) -> ObjectKind:
     """The kind that a document says it is."""
-    group, version = split_api_version(string(document, "apiVersion"))
-    return ObjectKind(group, version, string(document, "kind"))
+    group, version = split_api_version(text(document, "apiVersion"))
+    return ObjectKind(group, version, text(document, "kind"))
 
 
 def key_of(document: Document) -> ObjectKey:
     """Which object a document is."""
     meta = mapping(document, "metadata")
-    name = string(meta, "name") or string(meta, "generateName")
-    return ObjectKey(kind_of(document), string(meta, "namespace"), name)
+    name = text(meta, "name") or text(meta, "generateName")
+    return ObjectKey(kind_of(document), text(meta, "namespace"), name)
 
 
 CLUSTER_SCOPED = frozenset(

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from generators.documents.json import Value
 from generators.kyverno.failures import BadExpression, UnresolvedVariable
 from generators.kyverno.language.expressions import Missing
 from generators.kyverno.model import Template
-from generators.kyverno.values import MAX_TEXT, Path, Value, copy, text
+from generators.kyverno.values import MAX_TEXT, Path, as_text, copy
 
 _VARIABLE = re.compile(r"(?<!\\)\{\{((?:\{[^{}]*\}|[^{}])*)\}\}")
 _ESCAPED = re.compile(r"\\(\{\{(?:\{[^{}]*\}|[^{}])*\}\})")
@@ -83,13 +84,13 @@ def fill(template: Template, scope: Scope, strictness: Strictness = Strictness.E
 
 def fill_text(template: Template, scope: Scope) -> str:
     """A template that must come out as text, such as a name."""
-    return text(fill(template, scope))
+    return as_text(fill(template, scope))
 
 
 def _walk(value: Value, path: Path, run: _Substitution) -> Value:
     if isinstance(value, dict):
         return {
-            text(run.resolve(key, (*path, key))): _walk(item, (*path, key), run)
+            as_text(run.resolve(key, (*path, key))): _walk(item, (*path, key), run)
             for key, item in value.items()
         }
     if isinstance(value, list):
@@ -122,7 +123,7 @@ class _Substitution:
             if alone and not (trusted and isinstance(value, str)):
                 return value
             if trusted:
-                put = text(value)
+                put = as_text(value)
             else:
                 held.append(value)
                 put = f"\x00{len(held) - 1}\x00"
@@ -133,7 +134,7 @@ class _Substitution:
         return self.released(_ESCAPED.sub(r"\1", template), held)
 
     def released(self, template: str, held: list[Value]) -> str:
-        return _HELD.sub(lambda match: text(held[int(match[1])]), template)
+        return _HELD.sub(lambda match: as_text(held[int(match[1])]), template)
 
     def count(self, length: int, path: Path) -> None:
         self.made += length
@@ -196,7 +197,7 @@ def _referred(document: Value, reference: str, path: Path) -> str:
     if isinstance(found, str) and "$(" not in found:
         return operator + found
     if operator and isinstance(found, int | float) and not isinstance(found, bool):
-        return operator + text(found)
+        return operator + as_text(found)
     shown = f"$({reference})"
     raise UnresolvedVariable(shown, path, f"there is no text at {there} of the same template")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from generators.documents.json import Value, mapping, text
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.language.wildcards import has_wildcard
@@ -26,15 +27,7 @@ from generators.kyverno.model import (
     Unsupported,
     UnsupportedPart,
 )
-from generators.kyverno.values import (
-    CLUSTER_SCOPED,
-    ObjectKey,
-    ObjectKind,
-    Value,
-    mapping,
-    split_api_version,
-    string,
-)
+from generators.kyverno.values import CLUSTER_SCOPED, ObjectKey, ObjectKind, split_api_version
 
 _VARIABLES = ("{{", "$(")
 
@@ -120,12 +113,12 @@ def _written(
     """Asks the guard about what is known already; what holds variables is taken to be allowed."""
     if _open(kind.kind) or _open(kind.api_version):
         return
-    namespace = string(target, "namespace")
+    namespace = text(target, "namespace")
     if _open(namespace) or (not namespace and kind.kind not in CLUSTER_SCOPED):
         namespace = policy.namespace
     if kind.kind in CLUSTER_SCOPED:
         namespace = ""
-    name = string(target, "name")
+    name = text(target, "name")
     key = ObjectKey(kind, namespace, "" if _open(name) else name)
     try:
         check_write(limits, policy.namespace, key)
@@ -135,15 +128,15 @@ def _written(
 
 
 def _read(policy: Policy, place: Place, source: Value) -> Iterator[UnsupportedPart]:
-    namespace = string(source, "namespace")
+    namespace = text(source, "namespace")
     if policy.namespace and namespace and not _open(namespace) and namespace != policy.namespace:
         what = f"a Policy of namespace {policy.namespace} may not read namespace {namespace}"
         yield UnsupportedPart(place, what, "make it a ClusterPolicy")
 
 
 def _kind(target: Value) -> ObjectKind:
-    group, version = split_api_version(string(target, "apiVersion"))
-    return ObjectKind(group, version, string(target, "kind"))
+    group, version = split_api_version(text(target, "apiVersion"))
+    return ObjectKind(group, version, text(target, "kind"))
 
 
 def _listed_kind(text: str) -> ObjectKind:

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from generators.documents.json import mapping, text
 from generators.errors import InputError, Problem
-from generators.kube.documents import mapping, text
 from generators.objects import Namespace, NetworkPolicy, Pod, Selector
 from generators.reachability.protocols import port_text
 from generators.reachability.verdicts import Cell, Judgement, Verdict

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from generators.documents.json import Document, Key, mapping, mappings, strings, text
 from generators.kube.client import Client, WatchScope
-from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.errors import Conflict, KubeError, NotFound
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import Reflector
-from generators.kube.resources import BINDINGS, PODS, Key
+from generators.kube.resources import BINDINGS, PODS
 from generators.process.logs import event
 from lab.api.workload import hosted, owned_by_job
 

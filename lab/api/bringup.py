@@ -14,11 +14,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from generators.documents.json import Key, key_of
 from generators.errors import RingfenceError
 from generators.kube.client import Client, WatchScope
-from generators.kube.documents import key_of
 from generators.kube.errors import NotFound
-from generators.kube.resources import NODES, PODS, Key, Resource
+from generators.kube.resources import NODES, PODS, Resource
 from lab import netns
 from lab.api import control_plane, enforcement, kubeconfig
 from lab.api.topology import HollowNode, hollow_nodes

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from generators.documents.json import Document, Key, key_of, mapping, text
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document, key_of, mapping, text
 from generators.kube.errors import Conflict, KubeError, NotFound
 from generators.kube.reflector import Reflector
-from generators.kube.resources import PODS, Key
+from generators.kube.resources import PODS
 from generators.process.logs import event
 from lab.api import container
 from lab.api.pki import Authority

@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from generators.documents.json import Document, Key, strings
 from generators.errors import RingfenceError
 from generators.kube.client import Client, PatchKind, Preconditions, WatchScope
-from generators.kube.documents import Document, strings
 from generators.kube.errors import AlreadyExists, Conflict, NotFound
 from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.reflector import Reflector
-from generators.kube.resources import NODES, PODS, Key
+from generators.kube.resources import NODES, PODS
 from generators.process import logs, signals
 from generators.process.logs import event
 from lab.api import enforcement, kubeconfig

@@ -17,11 +17,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from generators.addresses import Family, family
+from generators.documents.json import Document, Key
 from generators.errors import RingfenceError
 from generators.kube.client import Client
-from generators.kube.documents import Document
 from generators.kube.reflector import Reflector
-from generators.kube.resources import ENDPOINT_SLICES, SERVICES, Key
+from generators.kube.resources import ENDPOINT_SLICES, SERVICES
 from generators.manifests import parse_object
 from generators.objects import EndpointSlice, Origin, Service
 from generators.process.logs import event

@@ -20,11 +20,11 @@ from enforcer.answers import control
 from enforcer.datapath import loader
 from enforcer.datapath.kernel import KernelError
 from enforcer.datapath.maps import Maps
+from generators.documents.json import strings
 from generators.errors import MachineLacks, Refused
 from generators.isolation.plan import Action, plan
 from generators.isolation.record import RECORD_NAMESPACE
 from generators.kube.client import Client
-from generators.kube.documents import strings
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, PODS
 from generators.live import POLICY_INPUTS, read_live, wanted_live

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from generators.documents.json import Document, integer, key_of, mapping, mappings, strings, text
 from generators.kube.client import Client
-from generators.kube.documents import Document, integer, key_of, mapping, mappings, strings, text
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
 from lab.api.container import Mount, Root
 

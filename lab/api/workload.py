@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from generators.kube.documents import Document, mapping, mappings, text
+from generators.documents.json import Document, mapping, mappings, text
 from generators.manifests import parse_object
 from generators.objects import Origin, Pod
 from lab.api.topology import HollowNode

@@ -22,9 +22,9 @@ from urllib.request import urlopen
 
 import yaml
 
+from generators.documents.json import Document, key_of, mapping, strings, text
 from generators.isolation.record import RECORD_PREFIX, SHARDS, RecordEntry, parse_entry
 from generators.kube.client import Client, PatchKind, WatchScope
-from generators.kube.documents import Document, key_of, mapping, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
     CONFIG_MAPS,

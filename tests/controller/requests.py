@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from generators.documents.json import Document, mapping, strings
 from generators.kube.client import Client, OnConflict, PatchKind
-from generators.kube.documents import Document, mapping, strings
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES
 from generators.kube.transport import ApiRequest
 

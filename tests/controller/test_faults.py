@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import Document, mapping, strings, text
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.errors import KubeError
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Resource
 from tests.controller.cluster import (

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from generators.kube.documents import mapping, text
+from generators.documents.json import mapping, text
 from generators.kube.resources import LEASES
 from tests.controller.cluster import SYSTEM, Cluster, ControllerProcess
 from tests.testbed.waiting import eventually, holds_for

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import Document
 from generators.kube.client import PatchKind
-from generators.kube.documents import Document
 from generators.kube.resources import PODS
 from tests.controller.cluster import TENANTS, Cluster, guarded
 from tests.controller.test_synchronization import versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from generators.kube.documents import Document
+from generators.documents.json import Document
 from generators.kube.lease import Standing
 from webhook.controller.readiness import of_standby
 from webhook.controller.reconcile import foreign_editors

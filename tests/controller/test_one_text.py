@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from generators.documents.json import Document, mapping, strings
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document, mapping, strings
 from generators.kube.errors import Forbidden
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES
 from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION

@@ -19,8 +19,8 @@ from secrets import token_hex
 
 import pytest
 
+from generators.documents.json import Document, mapping, mappings, strings, text
 from generators.kube.client import Client, DryRun, PatchKind, WatchScope
-from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.errors import Forbidden, Invalid, KubeError, NotFound
 from generators.kube.resources import (
     CLUSTER_POLICIES,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import Document, mapping, mappings
 from generators.kube.client import PatchKind, WatchScope
-from generators.kube.documents import Document, mapping, mappings
 from generators.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from lab import netns
 from lab.api.pki import Authority

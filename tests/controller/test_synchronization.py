@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from generators.documents.json import Document, mapping, strings
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document, mapping, strings
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, NODES, SECRETS
 from generators.labels import MANAGED_BY

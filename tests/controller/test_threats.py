@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from generators.documents.json import Document, mapping, strings, text
 from generators.kube.client import Client, DryRun, PatchKind
-from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.errors import BadRequest, Forbidden, Invalid, KubeError
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, SERVICE_ACCOUNTS
 from generators.labels import AUDIT_MODE, MANAGED_BY, MANAGER, MODE_ANNOTATION

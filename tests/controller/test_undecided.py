@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
+from generators.documents.json import Document
 from generators.kube.client import PatchKind
-from generators.kube.documents import Document
 from generators.kube.resources import EVENTS, NAMESPACES
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from tests.controller.cluster import TENANTS, Cluster, ControllerProcess, guarded

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from generators.documents.json import Document, meta_of, text
 from generators.isolation.record import RECORD_PREFIX, shard
 from generators.kube.client import PatchKind
-from generators.kube.documents import Document, meta_of, text
 from generators.kube.errors import AlreadyExists, Conflict, NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
 from generators.labels import MANAGED_BY, MANAGER

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from enforcer.answers import control
-from enforcer.commands.show import mappings, status_text
+from enforcer.commands.show import status_text
+from generators.documents.json import mappings
 from generators.isolation.record import RecordEntry, record_documents
 from tests.enforcer.node import Node, deny_ingress, stop
 from tests.testbed.waiting import patience

@@ -21,9 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.report import machine
+from generators.documents.json import Document, key_of, mapping, strings, text
 from generators.errors import RingfenceError
 from generators.kube.client import PatchKind
-from generators.kube.documents import Document, key_of, mapping, strings, text
 from generators.kube.errors import KubeError
 from generators.kube.resources import EVENTS, NAMESPACES, NETWORK_POLICIES, PODS
 from tests.controller.cluster import KEY, POLICY

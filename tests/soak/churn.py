@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from generators.documents.json import Document
 from generators.errors import RingfenceError
 from generators.kube.client import OnConflict
-from generators.kube.documents import Document
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS, Resource
 from tests.soak.ground import NODES, Ground
 

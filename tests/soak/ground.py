@@ -14,8 +14,8 @@ from pathlib import Path
 from secrets import token_hex
 
 from enforcer.answers import control
+from generators.documents.json import Document, integer, mapping, mappings
 from generators.errors import RingfenceError
-from generators.kube.documents import Document, integer, mapping, mappings
 from lab.api.plane import ADMINS
 from lab.names import places
 from tests.conftest import COMMAND

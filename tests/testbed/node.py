@@ -20,8 +20,8 @@ from secrets import token_hex
 from threading import Thread
 from typing import Self
 
+from generators.documents.json import Document, mapping, text
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document, mapping, text
 from generators.kube.errors import KubeError
 from generators.kube.resources import NODES
 from lab.api.binder import Binder, Waiting

@@ -17,8 +17,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
+from generators.documents.json import Document
 from generators.kube.client import Client, DryRun
-from generators.kube.documents import Document
 from generators.kube.errors import KubeError
 from generators.kube.resources import NAMESPACES
 from tests.testbed.plane import ControlPlane

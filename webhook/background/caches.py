@@ -14,27 +14,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+from generators.documents.json import Key, Value, labels_of, meta_of
 from generators.errors import RingfenceError
 from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
 from generators.kube.discovery import Discovery
-from generators.kube.documents import meta_of
 from generators.kube.errors import NotFound
 from generators.kube.reflector import Reflector
-from generators.kube.resources import NAMESPACES, Key, Resource
+from generators.kube.resources import NAMESPACES, Resource
 from generators.kube.transport import Bounds
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.language import wildcards
-from generators.kyverno.values import (
-    Document,
-    ObjectKey,
-    ObjectKind,
-    Value,
-    copied,
-    copy,
-    labels_of,
-    value_of,
-)
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied, copy, value_of
 from generators.labels import POLICY_LABEL
 from webhook.background.needs import Needs
 from webhook.background.stored import GeneratedObject, StoredObject, bare_document, keep, keep_made

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from generators.documents.json import Document, mappings
 from generators.kube.client import Client
-from generators.kube.documents import Document, mappings
 from generators.kube.errors import Forbidden, NotFound
 from generators.kube.resources import MUTATING_WEBHOOKS, Resource
 from webhook.policies.webhooks import CHANGING

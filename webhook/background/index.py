@@ -9,7 +9,8 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass
 
-from generators.kube.resources import Key, Resource
+from generators.documents.json import Key
+from generators.kube.resources import Resource
 from generators.kyverno.values import ObjectKey, ObjectKind
 from webhook.background.stored import GeneratedObject
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 
 import orjson
 
+from generators.documents.json import Document, mapping, text
 from generators.kube.client import Client, DryRun
-from generators.kube.documents import Document, mapping, text
 from generators.kube.resources import CONFIG_MAPS, Resource
 from webhook.background.needs import RuleName
 from webhook.kept import MEMORY_NAME, Content, KeptObject

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from generators.documents.json import mapping, text
 from generators.kube.resources import Resource
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
@@ -25,7 +26,7 @@ from generators.kyverno.model import (
     Template,
 )
 from generators.kyverno.usage import parts
-from generators.kyverno.values import ObjectKind, leaves, mapping, split_api_version, string
+from generators.kyverno.values import ObjectKind, leaves, split_api_version
 from generators.kyverno.variables import has_variable
 
 RuleName = tuple[str, str]
@@ -183,7 +184,7 @@ def _triggers(pattern: KindPattern, kinds: Kinds) -> Iterator[Resource]:
 
 def _exact(template: Template, kinds: Kinds) -> Resource:
     value = template.value
-    api_version, kind = string(value, "apiVersion"), string(value, "kind")
+    api_version, kind = text(value, "apiVersion"), text(value, "kind")
     if has_variable(api_version) or has_variable(kind):
         raise _Unknown(f"{template.place}: apiVersion and kind must be written out")
     if not api_version:
@@ -223,7 +224,7 @@ def _made(policy: Policy, downstream: Downstream, kinds: Kinds) -> _Made:
 def _home(policy: Policy, source: Template) -> str:
     if policy.namespace:
         return policy.namespace
-    namespace = string(source.value, "namespace")
+    namespace = text(source.value, "namespace")
     return "" if has_variable(namespace) else namespace
 
 

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from generators.documents.json import Key
 from generators.kube.errors import KubeError, NotFound
-from generators.kube.resources import NAMESPACES, Key, Resource
+from generators.kube.resources import NAMESPACES, Resource
 from generators.kyverno.creators import creator_of
 from generators.kyverno.engine import Environment, applicability
 from generators.kyverno.failures import NotAllowed, RuleFailure

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from generators.documents.json import mapping, text
 from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, Resource
@@ -17,7 +18,6 @@ from generators.kyverno.guard import allowing, readable
 from generators.kyverno.model import ApiCallEntry, Data, Generation, Policy, PolicyRule
 from generators.kyverno.offline.loading import load_policies
 from generators.kyverno.usage import parts, usage
-from generators.kyverno.values import mapping, string
 from generators.kyverno.variables import has_variable
 from generators.kyverno.vetting import vetted
 from webhook.background.needs import RuleNeeds
@@ -54,10 +54,10 @@ def _bound(action: Generation, why: str) -> Iterator[Rule]:
     for downstream in action.downstreams:
         if not isinstance(downstream.source, Data):
             continue
-        if string(downstream.target.value, "kind") not in ("RoleBinding", "ClusterRoleBinding"):
+        if text(downstream.target.value, "kind") not in ("RoleBinding", "ClusterRoleBinding"):
             continue
         role = mapping(downstream.source.content.value, "roleRef")
-        name, kind = string(role, "name"), string(role, "kind")
+        name, kind = text(role, "name"), text(role, "kind")
         if name and not has_variable(name):
             yield Rule(ROLES if kind == "Role" else CLUSTER_ROLES, ("bind",), why, (name,))
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from generators.kube.documents import Document as Raw
-from generators.kube.documents import mapping as raw_mapping
-from generators.kube.documents import text
+from generators.documents.json import Document as Raw
+from generators.documents.json import mapping as raw_mapping
+from generators.documents.json import text
 from generators.kyverno.ownership import Mark, mark_of
 from generators.kyverno.values import Document
 

@@ -14,14 +14,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from generators.documents.json import Key, Value
 from generators.kube.errors import KubeError
-from generators.kube.resources import Key, Resource
+from generators.kube.resources import Resource
 from generators.kyverno.engine import Environment, TargetChange, mutate_existing
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.language import wildcards
 from generators.kyverno.requests import Lookups, PolicyRequest
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, key_of
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of
 from webhook.background.caches import Caches
 from webhook.background.needs import RuleName
 from webhook.background.rules import Existing

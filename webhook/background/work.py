@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from generators.checks import Check, bridged, failed
+from generators.documents.json import Key
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.discovery import Discovery
@@ -23,7 +24,7 @@ from generators.kube.errors import Conflict, Fenced, KubeError, Unavailable
 from generators.kube.events import Recorder, Severity
 from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.reflector import ReflectorStats
-from generators.kube.resources import Key, Resource
+from generators.kube.resources import Resource
 from generators.kyverno.engine import Environment
 from generators.kyverno.model import Generation
 from generators.kyverno.values import ObjectKey

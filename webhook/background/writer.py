@@ -17,26 +17,26 @@ from enum import StrEnum
 
 import orjson
 
+from generators.documents.json import Document as Raw
+from generators.documents.json import (
+    Value,
+    annotations_of,
+    labels_of,
+    mapping,
+    mappings,
+    meta_of,
+    text,
+)
+from generators.documents.json import mapping as raw_mapping
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
 from generators.kube.discovery import Discovery
-from generators.kube.documents import Document as Raw
-from generators.kube.documents import mapping as raw_mapping
-from generators.kube.documents import mappings, meta_of, text
 from generators.kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Status
 from generators.kube.resources import Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.ownership import KYVERNO, Mark, labels, mark_of, notes
-from generators.kyverno.values import (
-    Document,
-    Path,
-    Value,
-    annotations_of,
-    key_of,
-    labels_of,
-    mapping,
-)
+from generators.kyverno.values import Document, Path, key_of
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL
 from webhook.background.index import GeneratedEntry, name_of
 from webhook.background.stored import GeneratedObject, bare_document, raw

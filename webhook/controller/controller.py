@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generators.checks import Check, bridged, failed, good
+from generators.documents.json import Key
 from generators.errors import MachineLacks, RingfenceError
 from generators.isolation.tenancy import Finding
 from generators.kube.client import Client
@@ -26,7 +27,6 @@ from generators.kube.events import Recorder
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import ReflectorStats
-from generators.kube.resources import Key
 from generators.kyverno.guard import Limits
 from generators.objects import Namespace
 from generators.process.logs import event

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from generators.documents.json import resource_version_of
 from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
-from generators.kube.documents import resource_version_of
 from generators.kube.reflector import Reflector
 from generators.kube.resources import (
     ADMISSION_POLICIES,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from generators.documents.json import mappings
 from generators.kube.client import Client
-from generators.kube.documents import mappings
 from generators.kube.resources import SECRETS
 from generators.process.logs import event
 from webhook.controller.handover import Handover

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from generators.documents.json import Document, mapping, text
 from generators.errors import MachineLacks
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import NAMESPACES, SELF_REVIEWS
 from webhook.rbac import CONTROLLER, Rights, allowed

@@ -19,15 +19,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from generators.documents.json import Document, Key, mapping, mappings, meta_of, strings, text
 from generators.errors import InputError
 from generators.isolation.plan import Action, Change, Wanted, plan, wanted_for
 from generators.isolation.policies import POLICY_NAME, is_ours
 from generators.isolation.tenancy import Finding, Ownership, ownership
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
-from generators.kube.documents import Document, mapping, mappings, meta_of, strings, text
 from generators.kube.errors import Conflict, NotFound
 from generators.kube.events import Recorder, Severity
-from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, Key
+from generators.kube.resources import NAMESPACES, NETWORK_POLICIES
 from generators.kube.store import Store
 from generators.kyverno.ownership import KYVERNO
 from generators.labels import MODE_ANNOTATION, OWN_KEYS, POLICY_LABEL, pointer

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from generators.documents.json import Key
 from generators.isolation.record import RECORD_PREFIX, SHARDS
 from generators.kube.client import Client
-from generators.kube.resources import CONFIG_MAPS, Key
+from generators.kube.resources import CONFIG_MAPS
 from webhook.kept import Content, KeptObject
 
 

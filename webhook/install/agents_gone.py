@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from generators.documents.json import Document, integer, mapping, mappings
 from generators.kube.client import Client
-from generators.kube.documents import Document, integer, mapping, mappings
 from generators.kube.errors import NotFound
 from generators.kube.resources import DAEMON_SETS
 from webhook.rbac import AGENTS

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from generators.documents.json import Document, integer, key_of, mapping, mappings, text
 from generators.errors import Refused
 from generators.kube.client import Client, WatchScope
-from generators.kube.documents import Document, integer, key_of, mapping, mappings, text
 from generators.kube.errors import Conflict, NotFound, Unavailable
 from generators.kube.resources import JOBS, LEASES, NETWORK_POLICIES, Resource
 from generators.labels import OURS

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from generators.checks import Check, bridged, failed, good
+from generators.documents.json import Document, key_of, mapping, meta_of, strings
 from generators.isolation.tenancy import Finding
 from generators.kube.client import Client, WatchScope
-from generators.kube.documents import Document, key_of, mapping, meta_of, strings
 from generators.kube.errors import Forbidden, NotFound
 from generators.kube.resources import (
     CONFIG_MAPS,

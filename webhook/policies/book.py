@@ -17,9 +17,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 from generators.checks import Check, bridged, good, healthy
+from generators.documents.json import Key, text
 from generators.kube.client import Client
 from generators.kube.reflector import ReflectorStats
-from generators.kube.resources import Key
 from generators.kyverno.guard import Limits, allowing
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import (
@@ -32,7 +32,7 @@ from generators.kyverno.model import (
     Unsupported,
 )
 from generators.kyverno.usage import asks_who, usage
-from generators.kyverno.values import ObjectKind, string
+from generators.kyverno.values import ObjectKind
 from generators.kyverno.vetting import vetted
 from generators.tenants.model import TenantConfig
 from generators.tenants.watched import Changed
@@ -212,8 +212,8 @@ def targets(rule: PolicyRule, kind: ObjectKind) -> bool:
     if not isinstance(rule.action, Mutation):
         return False
     return any(
-        string(target.fields.value, "kind") == kind.kind
-        and string(target.fields.value, "apiVersion") == kind.api_version
+        text(target.fields.value, "kind") == kind.kind
+        and text(target.fields.value, "apiVersion") == kind.api_version
         for target in rule.action.targets
     )
 

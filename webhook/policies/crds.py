@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import time
 
+from generators.documents.json import Document
 from generators.kube.client import Client
-from generators.kube.documents import Document
 from generators.kube.errors import AlreadyExists, NotFound
 from generators.kube.resources import CLUSTER_POLICIES, CUSTOM_RESOURCES, POLICIES, Resource
 from generators.kyverno.parsing import API_VERSIONS

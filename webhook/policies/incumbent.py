@@ -12,16 +12,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from generators.documents.json import Document, Key, mapping, mappings, strings, text
 from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
-from generators.kube.documents import Document, mapping, mappings, strings, text
 from generators.kube.reflector import Reflector
-from generators.kube.resources import (
-    DEPLOYMENTS,
-    MUTATING_WEBHOOKS,
-    VALIDATING_WEBHOOKS,
-    Key,
-)
+from generators.kube.resources import DEPLOYMENTS, MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS
 
 WEBHOOKS_OF_KYVERNO = "webhook.kyverno.io/managed-by=kyverno"
 PARTS_OF_KYVERNO = "app.kubernetes.io/part-of=kyverno"

@@ -15,24 +15,23 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from generators.checks import Check, Level, bridged
+from generators.documents import json as documents
+from generators.documents.json import Key, Value, mapping, meta_of, strings
 from generators.errors import RingfenceError
-from generators.kube import documents
 from generators.kube.client import EVERYTHING, Client, WatchScope
 from generators.kube.copies import Copies
-from generators.kube.documents import mapping, meta_of, strings
 from generators.kube.reflector import Reflector
 from generators.kube.resources import (
     CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     NAMESPACES,
     ROLE_BINDINGS,
-    Key,
     Resource,
 )
 from generators.kube.transport import Bounds
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.usage import Usage
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, Value, copied, value_of
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied, value_of
 from generators.tenants.assignment import Requester
 from webhook.policies.roles import Binding, BindingIndex, Roles, read_binding
 

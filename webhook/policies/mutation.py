@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import jsonpatch
 
+from generators.documents.json import Value, annotations_of, labels_of, mapping
 from generators.kyverno import engine
 from generators.kyverno.creators import ANNOTATION, written
 from generators.kyverno.engine import Environment
@@ -28,17 +29,7 @@ from generators.kyverno.model import FailurePolicy, KindPattern, Operation, Poli
 from generators.kyverno.requests import Asker, Lookups, PolicyRequest
 from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.usage import usage
-from generators.kyverno.values import (
-    Document,
-    ObjectKey,
-    ObjectKind,
-    Value,
-    annotations_of,
-    key_of,
-    labels_of,
-    mapping,
-    value_of,
-)
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of, value_of
 from generators.labels import MANAGED_BY, MANAGER
 from generators.tenants.model import TenantConfig
 from webhook.policies.book import Policies

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from generators.checks import Check, Level, bridged
+from generators.documents.json import Document, Key, mapping, meta_of
 from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.copies import Copies, check_of
-from generators.kube.documents import Document, mapping, meta_of
 from generators.kube.queue import Backoff
 from generators.kube.reflector import Reflector, ReflectorStats, Timing
-from generators.kube.resources import CLUSTER_POLICIES, POLICIES, Key, Resource
+from generators.kube.resources import CLUSTER_POLICIES, POLICIES, Resource
 from generators.kyverno.model import Policy
 from generators.kyverno.offline.loading import policy_from
 from generators.objects import Origin

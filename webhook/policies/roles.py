@@ -10,8 +10,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from generators.kube.documents import Document, mapping, mappings, meta_of, text
-from generators.kube.resources import Key
+from generators.documents.json import Document, Key, mapping, mappings, meta_of, text
 from generators.tenants.assignment import Requester
 
 _SERVICE_ACCOUNT = "system:serviceaccount:"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from generators.kube.documents import Document
+from generators.documents.json import Document
 from generators.kube.resources import Resource
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from generators.kube.documents import Document
+from generators.documents.json import Document
 from generators.kube.resources import ADMISSION_POLICIES, ADMISSION_POLICY_BINDINGS
 from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.tenants.assignment import MASTERS, reserved

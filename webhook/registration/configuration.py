@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from generators.documents.json import Document, mapping, mappings, meta_of, strings, text
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, mappings, meta_of, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
     MUTATING_WEBHOOKS,

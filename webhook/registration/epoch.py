@@ -17,9 +17,9 @@ from functools import partial
 
 import orjson
 
+from generators.documents.json import Document, integer, mapping, meta_of
 from generators.isolation.record import RecordEntry
 from generators.isolation.tenancy import ownership
-from generators.kube.documents import Document, integer, mapping, meta_of
 from generators.objects import Namespace
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig

@@ -24,8 +24,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from generators.documents.json import Document, meta_of
 from generators.kube.client import Client
-from generators.kube.documents import Document, meta_of
 from generators.kube.resources import CONFIG_MAPS
 from generators.objects import Namespace
 from generators.process.logs import event

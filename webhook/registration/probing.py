@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from generators.documents.json import Document
 from generators.errors import RingfenceError
 from generators.kube.client import Client, DryRun, PatchKind
-from generators.kube.documents import Document
 from generators.kube.errors import Forbidden, ServerFailed
 from generators.kube.resources import NAMESPACES
 from generators.process.logs import event

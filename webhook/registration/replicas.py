@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from generators.documents.json import Document, integer, mapping, mappings, text
 from generators.kube.client import Client, WatchScope
-from generators.kube.documents import Document, integer, mapping, mappings, text
 from generators.kube.resources import ENDPOINT_SLICES
 from webhook.registration.configuration import Target
 from webhook.review import API_VERSION, KIND, TENANT_FILE

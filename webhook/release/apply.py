@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from generators.documents.json import Document, mapping, strings, text
 from generators.errors import Refused
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, strings, text
 from generators.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound, Unavailable
 from generators.kube.queue import Backoff
 from generators.kube.resources import NAMESPACES, SELF_REVIEWS

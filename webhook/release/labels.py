@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from generators.kube.documents import Document, mapping, mappings, strings, text
+from generators.documents.json import Document, mapping, mappings, strings, text
 from generators.manifests import to_yaml
 
 RELEASE_PREFIX = "ringfence-"

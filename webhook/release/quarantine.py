@@ -6,10 +6,10 @@ controller, which sees that admission let it pass, forgets the namespace and rem
 
 from __future__ import annotations
 
+from generators.documents.json import Document, meta_of, strings
 from generators.errors import Refused
 from generators.isolation.record import RECORD_NAMESPACE
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document, meta_of, strings
 from generators.kube.errors import Conflict, Invalid, KubeError, NotFound
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES
 from generators.labels import pointer

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from fractions import Fraction
 
+from generators.documents.json import Value
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language.quantities import (
     is_binary,
@@ -27,7 +28,6 @@ from generators.kyverno.language.quantities import (
     write_duration,
     write_quantity,
 )
-from generators.kyverno.values import Value
 
 _EXACT = 2**53
 _LARGEST = Fraction(10) ** 30

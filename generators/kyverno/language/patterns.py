@@ -20,9 +20,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
 
+from generators.documents.json import Value
 from generators.kyverno.language import wildcards
 from generators.kyverno.language.quantities import parse_duration, parse_quantity
-from generators.kyverno.values import Value
 
 
 class Comparison(StrEnum):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from generators.documents.json import Value, labels_of, mapping, strings, text
 from generators.errors import InputError, Problem
 from generators.kyverno import engine
 from generators.kyverno.context import dotted, merged
@@ -21,16 +22,7 @@ from generators.kyverno.offline.cluster import DocumentCluster, as_stored
 from generators.kyverno.offline.loading import load_resources
 from generators.kyverno.requests import Asker, PolicyRequest
 from generators.kyverno.results import RuleOutcome, RuleResult
-from generators.kyverno.values import (
-    Document,
-    ObjectKey,
-    Value,
-    key_of,
-    labels_of,
-    mapping,
-    string,
-    strings,
-)
+from generators.kyverno.values import Document, ObjectKey, key_of
 from generators.objects import NAME_LABEL
 
 
@@ -55,9 +47,9 @@ class Values:
 
     def operation(self, policy: Policy, resource: ObjectKey) -> Operation:
         """`request.operation` decides what kind of request an object is; CREATE if not given."""
-        found = string(dict(self.everywhere), "request", "operation")
+        found = text(dict(self.everywhere), "request", "operation")
         particular = dict(self.resources.get((policy.name, resource.name), {}))
-        word = string(particular, "request", "operation") or found
+        word = text(particular, "request", "operation") or found
         return Operation(word) if word in Operation.__members__ else Operation.CREATE
 
 
@@ -66,14 +58,14 @@ def parse_values(document: Value) -> Values:
     rules: dict[tuple[str, str], Mapping[str, Value]] = {}
     resources: dict[tuple[str, str], Mapping[str, Value]] = {}
     for policy in _maps(document, "policies"):
-        name = string(policy, "name").rpartition("/")[2]
+        name = text(policy, "name").rpartition("/")[2]
         for rule in _maps(policy, "rules"):
-            rules[name, string(rule, "name")] = dotted(mapping(rule, "values"))
+            rules[name, text(rule, "name")] = dotted(mapping(rule, "values"))
         for resource in _maps(policy, "resources"):
-            key = string(resource, "name").rpartition("/")[2]
+            key = text(resource, "name").rpartition("/")[2]
             resources[name, key] = dotted(mapping(resource, "values"))
     labels = {
-        string(item, "name"): strings(item.get("labels"))
+        text(item, "name"): strings(item.get("labels"))
         for item in _maps(document, "namespaceSelector")
     }
     return Values(dotted(mapping(document, "globalValues")), rules, resources, labels)
@@ -94,7 +86,7 @@ def load_requester(path: str) -> Asker:
     document = _single(path, "user info")
     info = mapping(document, "userInfo")
     return Asker(
-        username=string(info, "username"),
+        username=text(info, "username"),
         groups=_texts(info.get("groups")),
         roles=_texts(document.get("roles")),
         cluster_roles=_texts(document.get("clusterRoles")),

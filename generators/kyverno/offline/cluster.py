@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from generators.documents.json import Value, labels_of, mapping
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.language import wildcards
 from generators.kyverno.values import (
@@ -16,11 +17,8 @@ from generators.kyverno.values import (
     Document,
     ObjectKey,
     ObjectKind,
-    Value,
     copied,
     key_of,
-    labels_of,
-    mapping,
 )
 from generators.objects import NAME_LABEL
 

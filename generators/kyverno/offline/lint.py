@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 
+from generators.documents.json import Value, mapping, text
 from generators.errors import InputError
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language import expressions
@@ -37,7 +38,7 @@ from generators.kyverno.model import (
 )
 from generators.kyverno.offline.loading import Loaded
 from generators.kyverno.patches.anchors import parse_anchor
-from generators.kyverno.values import Value, leaves, mapping, plain, string
+from generators.kyverno.values import leaves, plain
 from generators.kyverno.variables import bare, expressions_in, has_variable
 from generators.manifests.source import documents
 
@@ -240,11 +241,11 @@ def _operation_labels(template: Template) -> Iterator[tuple[Place, str, str]]:
     except InputError:
         return
     for item in operations if isinstance(operations, list) else []:
-        path = string(item, "path")
+        path = text(item, "path")
         prefix = "/metadata/labels/"
-        if path.startswith(prefix) and string(item, "op") in ("add", "replace"):
+        if path.startswith(prefix) and text(item, "op") in ("add", "replace"):
             key = path[len(prefix) :].replace("~1", "/").replace("~0", "~")
-            yield template.place, key, string(item, "value")
+            yield template.place, key, text(item, "value")
 
 
 def _selected(policies: Iterable[Policy]) -> Iterator[_Label]:

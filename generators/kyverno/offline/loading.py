@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from generators.documents.json import text
 from generators.errors import InputError, Problem
 from generators.kyverno.model import Policy
 from generators.kyverno.parsing import API_VERSIONS, KINDS, parse_policy
-from generators.kyverno.values import Document, key_of, plain, string
+from generators.kyverno.values import Document, key_of, plain
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
 from generators.manifests.source import Field, documents, from_plain
@@ -183,7 +184,7 @@ def _resources(root: Field, file: str, problems: list[Problem]) -> list[LoadedOb
     found = []
     for item in _flat(root):
         document = plain(item)
-        if not isinstance(document, dict) or not string(document, "kind"):
+        if not isinstance(document, dict) or not text(document, "kind"):
             what, fix = "not a Kubernetes object", "write apiVersion, kind and metadata"
             problems.append(Problem(file, item.line, "", what, fix))
             continue

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from generators.documents.json import Value, mapping, text
 from generators.errors import InputError, Problem
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import Policy
@@ -30,15 +31,7 @@ from generators.kyverno.offline.loading import load_policies, load_resources
 from generators.kyverno.ownership import unmarked
 from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.synchronize import tidy
-from generators.kyverno.values import (
-    Document,
-    ObjectKey,
-    Value,
-    equal,
-    key_of,
-    mapping,
-    string,
-)
+from generators.kyverno.values import Document, ObjectKey, equal, key_of
 
 FILE_NAME = "kyverno-test.yaml"
 IGNORED = ("exceptions", "context", "clusterResources", "paramResources", "jsonPayload", "checks")
@@ -100,14 +93,14 @@ class TestReport:
 def find_files(paths: Iterable[str], name: str = FILE_NAME) -> list[Path]:
     """Test files: those named, and in folders those of the name."""
     found: dict[Path, None] = {}
-    for text in paths:
-        path = Path(text)
+    for given in paths:
+        path = Path(given)
         if path.is_dir():
             found |= dict.fromkeys(sorted(p for p in path.rglob(name) if p.is_file()))
         elif path.is_file():
             found[path] = None
         else:
-            raise InputError([Problem(text, 1, "", "is not there", "check the path")])
+            raise InputError([Problem(given, 1, "", "is not there", "check the path")])
     return list(found)
 
 
@@ -122,7 +115,7 @@ def run_files(files: Sequence[Path], selector: CaseSelector) -> TestReport:
 
 def _run_file(file: Path, selector: CaseSelector, warnings: list[str]) -> Iterator[Case]:
     for resource in load_resources([str(file)])[0]:
-        if string(resource.document, "kind") != "Test":
+        if text(resource.document, "kind") != "Test":
             warnings.append(f"{resource.origin}: is no Test, skipped")
             continue
         yield from _Test(file, resource.document, warnings).run(selector)
@@ -158,7 +151,7 @@ class _Test:
         return loaded.policies
 
     def values(self) -> Values:
-        named = string(self.document, "variables")
+        named = text(self.document, "variables")
         if named:
             return load_values(self.path(named))
         return parse_values(mapping(self.document, "values"))
@@ -166,8 +159,8 @@ class _Test:
     def run(self, selector: CaseSelector) -> Iterator[Case]:
         results = self.document.get("results")
         items = [r for r in results if isinstance(r, dict)] if isinstance(results, list) else []
-        sources = [string(i, "cloneSourceResource") for i in items]
-        user = string(self.document, "userinfo")
+        sources = [text(i, "cloneSourceResource") for i in items]
+        user = text(self.document, "userinfo")
         resources = self.documents(self.texts("resources"))
         others = self.documents(self.texts("targetResources"))
         others += self.documents(dict.fromkeys(filter(None, sources)))
@@ -251,17 +244,17 @@ class _Test:
 def _expectation(item: Document) -> Expectation:
     resources = item.get("resources")
     names = [str(r) for r in resources] if isinstance(resources, list) else []
-    if not names and (single := string(item, "resource")):
-        home = string(item, "namespace")
+    if not names and (single := text(item, "resource")):
+        home = text(item, "namespace")
         names = [f"{home}/{single}" if home else single]
     return Expectation(
-        policy=string(item, "policy"),
-        rule=string(item, "rule"),
-        kind=string(item, "kind").rpartition("/")[2],
+        policy=text(item, "policy"),
+        rule=text(item, "rule"),
+        kind=text(item, "kind").rpartition("/")[2],
         resources=tuple(names),
-        result=string(item, "result") or string(item, "status"),
-        patched=string(item, "patchedResources") or string(item, "patchedResource"),
-        generated=string(item, "generatedResource"),
+        result=text(item, "result") or text(item, "status"),
+        patched=text(item, "patchedResources") or text(item, "patchedResource"),
+        generated=text(item, "generatedResource"),
     )
 
 

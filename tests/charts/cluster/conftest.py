@@ -18,8 +18,8 @@ import pytest
 
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.tenants import AgentTenants
+from generators.documents.json import Document, mapping, strings
 from generators.kube.client import Client
-from generators.kube.documents import Document, mapping, strings
 from tests.charts.cluster.rendered import SYSTEM
 from tests.testbed.node import JobNode, of_a_job_or_hook
 from tests.testbed.plane import ControlPlane

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from generators.kube.documents import Document, mapping, mappings, text
+from generators.documents.json import Document, mapping, mappings, text
 from tests.charts.helm import Helm
 
 CHECKOUT = Path(__file__).resolve().parents[3]

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from generators.documents.json import Document, mapping, mappings, strings, text
 from generators.errors import MachineLacks
-from generators.kube.documents import Document, mapping, mappings, strings, text
 from tests.charts.cluster.rendered import CHECKOUT, SYSTEM, documents, find
 from tests.testbed import build
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from generators.kube.documents import mapping, text
+from generators.documents.json import mapping, text
 from tests.charts.cluster.conftest import Site
 from tests.charts.cluster.rendered import CHART, SYSTEM
 from tests.charts.helm import Done, Helm, said

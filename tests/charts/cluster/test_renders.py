@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from generators.cli import root
-from generators.kube.documents import Document, mapping, mappings, text
+from generators.documents.json import Document, mapping, mappings, text
 from tests.charts import golden
 from tests.charts.cluster.rendered import (
     CASES,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from generators.kube.documents import Document, key_of, mapping, text
+from generators.documents.json import Document, key_of, mapping, text
 from tests.charts import golden
 from tests.charts.helm import Helm
 from tests.charts.namespace.conftest import CHART

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from generators.documents.json import Document, key_of, mapping, mappings, strings, text
 from generators.kube.client import PatchKind, WatchScope
-from generators.kube.documents import Document, key_of, mapping, mappings, strings, text
 from generators.kube.errors import Conflict, NotFound
 from generators.kube.resources import (
     CLUSTER_POLICIES,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from generators.kube.documents import mapping, strings
+from generators.documents.json import mapping, strings
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES
 from tests.controller.background.ground import Ground, labels_of, quiet, version_of
 from tests.controller.background.test_generating import EXISTING, SYNC, deny, rule

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from generators.documents.json import Document, Value, mapping, strings
 from generators.kube.discovery import Discovery
-from generators.kube.documents import Document, mapping, strings
 from generators.kube.errors import KubeError
 from generators.kube.resources import (
     CONFIG_MAPS,
@@ -25,7 +25,7 @@ from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
 from generators.kyverno.guard import allowing
 from generators.kyverno.ownership import Mark, Owner
-from generators.kyverno.values import ObjectKey, ObjectKind, Value
+from generators.kyverno.values import ObjectKey, ObjectKind
 from generators.labels import MANAGED_BY
 from tests.controller.background.ground import Ground, labels_of, quiet, started, uid_of, version_of
 from tests.controller.cluster import ControllerProcess

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import pytest
 
-from generators.kube.documents import Document, mapping, strings
+from generators.documents.json import Document, mapping, strings
 from generators.kube.resources import CONFIG_MAPS, NETWORK_POLICIES, SECRETS, Resource
 from tests.controller.background.ground import Ground, quiet, uid_of
 from tests.controller.cluster import ControllerProcess

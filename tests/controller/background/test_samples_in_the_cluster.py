@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import Document, key_of
 from generators.kube.client import WatchScope
-from generators.kube.documents import Document, key_of
 from generators.kube.resources import NAMESPACES, SECRETS, SERVICE_ACCOUNTS, Resource
 from tests.controller.background.ground import OPTIONS, Ground, labels_of, quiet, started
 from tests.testbed.waiting import eventually

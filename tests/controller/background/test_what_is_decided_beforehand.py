@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import mapping
 from generators.kube.client import Client
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, SECRETS
 from generators.kyverno.engine import generate
 from generators.kyverno.guard import plural_of
 from generators.kyverno.ownership import Mark, Owner, mark_of
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied, mapping
+from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied
 from tests.controller.background.test_generating import SYNC, deny, rule
 from tests.generators.kyverno.policies import (
     EVERY_KIND,

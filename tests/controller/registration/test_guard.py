@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from generators.documents.json import Document, mapping
 from generators.kube.client import PatchKind
-from generators.kube.documents import Document, mapping
 from generators.kube.resources import CONFIG_MAPS, VALIDATING_WEBHOOKS
 from generators.objects import Namespace
 from generators.tenants.load import parse_tenants

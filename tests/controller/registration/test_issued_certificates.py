@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from generators.kube.documents import mapping, mappings, strings, text
+from generators.documents.json import mapping, mappings, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, VALIDATING_WEBHOOKS
 from tests.controller.cluster import COMMAND, SYSTEM, Cluster

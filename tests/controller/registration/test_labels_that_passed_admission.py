@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
+from generators.documents.json import Document
 from generators.isolation.record import Basis
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document
 from generators.kube.errors import KubeError, ServerFailed
 from generators.kube.resources import (
     ADMISSION_POLICIES,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from generators.documents.json import Document
 from generators.kube.client import Client, PatchKind
-from generators.kube.documents import Document
 from generators.kube.errors import Conflict, Forbidden, NotFound
 from generators.kube.resources import (
     ADMISSION_POLICIES,

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.answers import control
+from generators.documents.json import Document
 from generators.isolation.record import RecordEntry, record_documents
 from generators.kube.client import Client, OnConflict, PatchKind, WatchScope
-from generators.kube.documents import Document
 from generators.kube.errors import NotFound
 from generators.kube.resources import (
     CONFIG_MAPS,

@@ -11,9 +11,9 @@ from enforcer.agent.notices import MOST, PERIOD_SECONDS, REASON, Notices
 from enforcer.agent.state import Board, State
 from enforcer.policy.tables import Table
 from enforcer.writes.budgets import Refusal
+from generators.documents.json import Document
 from generators.errors import RingfenceError
 from generators.kube.client import Client, DryRun
-from generators.kube.documents import Document
 from generators.kube.resources import EVENTS, NETWORK_POLICIES, Resource
 from generators.objects import Direction
 

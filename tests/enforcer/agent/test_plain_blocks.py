@@ -7,8 +7,7 @@ import pytest
 from enforcer.sources import plain_blocks
 from enforcer.sources.readers import Problems, Reader
 from generators.addresses import is_canonical, parse_network
-from generators.kube.documents import Document
-from generators.kube.resources import Key
+from generators.documents.json import Document, Key
 from generators.manifests import parse_object
 from generators.objects import Direction, NetworkPolicy, Origin
 

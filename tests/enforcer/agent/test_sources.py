@@ -22,8 +22,8 @@ from enforcer.sources.readers import PodReader, Problems, Reader, ValuePool
 from enforcer.sources.record import Record
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
+from generators.documents.json import Document
 from generators.isolation.record import RecordEntry, record_documents
-from generators.kube.documents import Document
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, PODS, Resource
 from generators.manifests import Documents, parse_object
 from generators.objects import (

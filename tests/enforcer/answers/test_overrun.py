@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.answers import control
-from generators.kube.documents import mapping
+from generators.documents.json import mapping
 from lab import netns
 from tests.conftest import COMMAND
 from tests.enforcer.answers.conftest import PATIENCE

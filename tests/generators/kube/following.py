@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from generators.documents.json import Document, Key, strings
 from generators.kube.client import Client, WatchScope
-from generators.kube.documents import Document, strings
 from generators.kube.queue import Backoff
 from generators.kube.reflector import Reflector, Timing
-from generators.kube.resources import CONFIG_MAPS, Key
+from generators.kube.resources import CONFIG_MAPS
 from tests.testbed.waiting import eventually
 
 QUICK = Timing(backoff=Backoff(first=0.05, longest=0.2), short=0.0)

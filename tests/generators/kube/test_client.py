@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import Document, field_managers, mapping, meta_of, strings, text
 from generators.kube.client import Client, DryRun, OnConflict, PatchKind, Preconditions, WatchScope
 from generators.kube.config import Fixed, Kubeconfig, ServiceAccount, Source, access_for
-from generators.kube.documents import Document, field_managers, mapping, meta_of, strings, text
 from generators.kube.errors import (
     AlreadyExists,
     Conflict,

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
+from generators.documents.json import mapping, text
 from generators.kube.client import Client
-from generators.kube.documents import mapping, text
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.resources import LEASES
 from tests.generators.kube.proxy import FaultProxy, refusal

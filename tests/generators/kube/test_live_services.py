@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from generators.documents.json import Document
 from generators.kube.client import Client
-from generators.kube.documents import Document
 from generators.kube.resources import ENDPOINT_SLICES, NAMESPACES, SERVICES
 from tests.conftest import Run
 from tests.testbed.plane import ControlPlane

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from generators.kube.resources import Key
+from generators.documents.json import Key
 from generators.kube.store import Store
 
 

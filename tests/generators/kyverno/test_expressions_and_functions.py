@@ -6,12 +6,12 @@ from itertools import count
 
 import pytest
 
+from generators.documents.json import Value
 from generators.kyverno.context import chooser
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language import expressions, functions
 from generators.kyverno.language.expressions import Missing
 from generators.kyverno.language.functions import Surroundings
-from generators.kyverno.values import Value
 from tests.generators.kyverno.policies import NOON
 
 DATA: Value = {

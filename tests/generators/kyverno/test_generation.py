@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from generators.documents.json import labels_of, mapping
 from generators.kyverno.engine import Generated, generate
 from generators.kyverno.guard import Limits, parse_kind
 from generators.kyverno.model import Operation
@@ -20,7 +21,7 @@ from generators.kyverno.synchronize import (
     same,
     stale,
 )
-from generators.kyverno.values import Document, key_of, labels_of, mapping
+from generators.kyverno.values import Document, key_of
 from generators.labels import MANAGED_BY, POLICY_LABEL, RULE_LABEL
 from tests.generators.kyverno.policies import (
     EVERY_KIND,

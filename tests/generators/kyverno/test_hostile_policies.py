@@ -11,13 +11,13 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.documents.json import Value
 from generators.errors import InputError
 from generators.kyverno.engine import applicability, generate, mutate, mutate_existing
 from generators.kyverno.failures import RuleFailure
 from generators.kyverno.offline.lint import lint
 from generators.kyverno.offline.loading import Loaded, policies_in
 from generators.kyverno.offline.testing import CaseSelector, find_files, run_files
-from generators.kyverno.values import Value
 from tests.generators.kyverno.policies import create, environment, ns, thing
 
 WORDS = st.sampled_from(

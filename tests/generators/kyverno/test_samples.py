@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import annotations_of, labels_of, mapping
 from generators.kyverno.model import Generation, Mutation
 from generators.kyverno.offline.applying import Applied, apply
 from generators.kyverno.offline.lint import lint
 from generators.kyverno.offline.loading import load_policies
 from generators.kyverno.requests import Asker
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import (
-    Document,
-    annotations_of,
-    key_of,
-    labels_of,
-    mapping,
-)
+from generators.kyverno.values import Document, key_of
 from tests.generators.kyverno.policies import ns, thing
 
 SAMPLES = Path(__file__).parent / "samples"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.documents.json import Value, labels_of
 from generators.kyverno.conditions import holds
 from generators.kyverno.context import ContextScope, World, chooser, dotted
 from generators.kyverno.engine import Environment, mutate
@@ -16,7 +17,7 @@ from generators.kyverno.model import ConditionOperator, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.requests import Asker
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import Document, Value, labels_of
+from generators.kyverno.values import Document
 from generators.kyverno.variables import Strictness, substitute
 from tests.generators.kyverno.policies import (
     ANY_NAMESPACE,

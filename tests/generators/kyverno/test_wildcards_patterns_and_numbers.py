@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.documents.json import Value
 from generators.kyverno.language import wildcards
 from generators.kyverno.language.patterns import fits
 from generators.kyverno.language.quantities import (
@@ -17,7 +18,6 @@ from generators.kyverno.language.quantities import (
     write_duration,
     write_quantity,
 )
-from generators.kyverno.values import Value
 
 
 @pytest.mark.parametrize(

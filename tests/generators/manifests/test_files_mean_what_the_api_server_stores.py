@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import mappings
 from generators.errors import InputError
 from generators.kube.client import Client
-from generators.kube.documents import mappings
 from generators.manifests import Documents, read_bytes
 from generators.manifests.kinds import SERVED
 from tests.testbed.plane import ControlPlane

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from generators.documents.json import Document
 from generators.errors import InputError
-from generators.kube.documents import Document
 from generators.reachability.services import Backend, ServiceKey
 from lab import netns
 from lab.api import assets, kubeconfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from generators.kube.documents import Document
+from generators.documents.json import Document
 from webhook.install.agents_gone import Agents, Look, judge
 
 RUN = {"containers": [{"name": "enforcer", "args": ["enforcer", "run", "--node-name=n"]}]}

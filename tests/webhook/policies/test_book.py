@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.documents.json import Document, Key
 from generators.errors import InputError
 from generators.kube.client import Client
-from generators.kube.documents import Document
-from generators.kube.resources import (
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    NAMESPACES,
-    NODES,
-    PODS,
-    Key,
-    Resource,
-)
+from generators.kube.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, Resource
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.guard import Limits
 from generators.kyverno.usage import usage

@@ -17,7 +17,7 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
-from generators.kube.documents import mapping, strings
+from generators.documents.json import mapping, strings
 from generators.kyverno.engine import Environment
 from generators.kyverno.model import FailurePolicy
 from generators.tenants.assignment import Requester

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from generators.kube.documents import Document
+from generators.documents.json import Document
 from tests.conftest import Run
 from webhook.release.labels import (
     LabelWish,

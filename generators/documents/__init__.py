@@ -1,0 +1,1 @@
+"""Text and decoded JSON of Kubernetes objects, before anything is known of their kind."""
