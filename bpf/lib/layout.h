@@ -34,6 +34,7 @@ enum address_flag {
 	ADDR_QUARANTINE = 1,
 	ADDR_AUDIT = 2,
 	ADDR_MOVING = 4,
+	ADDR_SERVICE = 8,
 };
 
 enum cidr_flag { CIDR_IN_CLUSTER = 1 };

@@ -47,6 +47,7 @@ static __always_inline void policy_find_peer(struct scratch *scratch, struct add
 	if (!(known->flags & ADDR_QUARANTINE))
 		peer->tenant = known->tenant;
 	peer->walled = known->tenant | (known->flags & (ADDR_QUARANTINE | ADDR_MOVING));
+	peer->service = known->flags & ADDR_SERVICE;
 	if (known->flags & ADDR_AUDIT)
 		peer->walled = 0;
 }
@@ -251,7 +252,10 @@ static __always_inline void policy_judge_peer(struct scratch *scratch, struct po
 	policy_rules(scratch, answer, endpoint);
 }
 
-/* Only what a pod calls at an address that is nobody's can be a Service. */
+/*
+ * Only what a pod calls at an address that is nobody's can be a Service. A port that found no room
+ * in the map is like one of which nobody stands behind.
+ */
 static __always_inline int policy_find_service(struct scratch *scratch,
 					       const struct endpoint *endpoint)
 {
@@ -265,7 +269,10 @@ static __always_inline int policy_find_service(struct scratch *scratch,
 	key.address = question->remote;
 	key.port = question->port;
 	key.protocol = question->protocol;
-	return lookup_service(scratch, &key);
+	if (lookup_service(scratch, &key))
+		return 1;
+	scratch->service.count = 0;
+	return !!peer->service;
 }
 
 /*

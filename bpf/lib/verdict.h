@@ -41,6 +41,7 @@ struct policy_peer {
 	__u32 cidr;
 	__u32 in_cluster;
 	__u32 walled; /* a wall that drops is around it */
+	__u32 service; /* of a Service that not all ports are known of */
 	__u32 candidates[POLICY_PEERS];
 	__u32 probed; /* how many of them */
 	__u32 wall; /* enum reason why a wall keeps one from the other */

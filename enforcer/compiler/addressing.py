@@ -17,7 +17,13 @@ from enforcer.policy.identity import PeerTerm
 from enforcer.policy.peers import Population, Settled
 from enforcer.policy.rulebook import Groups, Turnover
 from enforcer.policy.services import Calls
-from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, AddressEntry, AddressFlag
+from enforcer.policy.tables import (
+    IDENTITY_HOST,
+    IDENTITY_REMOTE_NODE,
+    IDENTITY_UNKNOWN,
+    AddressEntry,
+    AddressFlag,
+)
 from enforcer.writes.budgets import NOBODY
 from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Rooms
@@ -47,6 +53,8 @@ class Addressing:
         self._ledger = ledger
         self._touched: dict[str, None] = {}
         self._asks = Asks()
+        self._waiting: dict[str, dict[ServiceKey, None]] = {}
+        """Address of a Service -> its ports that are asked for and found no place."""
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
         """All nodes, with their addresses."""
@@ -67,13 +75,19 @@ class Addressing:
             groups = self._groups.by_number.values()
             self._ask(reduce(or_, (group.definition.asks for group in groups), Asks()))
         changed, self._touched = {**dict.fromkeys(settled.addresses), **self._touched}, {}
-        places = self._rooms.addresses
-        for address in changed:
-            places.put(address, self._owner(address))
-        for address in (*changed, *(a for a in places.changed() if a not in changed)):
-            self._ledger.addresses.put(address, self._entry(address))
+        for address in self._put(changed):
             self._calls.touch_address(address)
         self._write_services()
+
+    def _put(self, addresses: Iterable[str]) -> Iterable[str]:
+        """Bring these up to date, and who steps in or out because of them; all of those."""
+        places, changed = self._rooms.addresses, dict.fromkeys(addresses)
+        for address in changed:
+            places.put(address, self._owner(address))
+        changed.update(dict.fromkeys(places.changed()))
+        for address in changed:
+            self._ledger.addresses.put(address, self._entry(address))
+        return changed
 
     def _ask(self, asks: Asks) -> None:
         """Isolated pods here may call these: look again at the Services that this concerns."""
@@ -119,16 +133,38 @@ class Addressing:
             namespace = self._calls.owner(key) if entry is not None else None
             owner = self._known.record.get(namespace, NOBODY) if namespace is not None else None
             places.put(key, owner)
+        crowded: dict[str, None] = {}
         for key in (*entries, *(k for k in places.changed() if k not in entries)):
             entry = entries[key] if key in entries else self._called(key)
             self._ledger.services.put(key, entry if places.holds(key) else None)
+            if self._is_crowded(key, entry is not None and not places.holds(key)):
+                crowded[key.address] = None
+        for address in self._put(crowded):
+            if address not in crowded:
+                self._calls.touch_address(address)
+
+    def _is_crowded(self, key: ServiceKey, waits: bool) -> bool:
+        """Note whether a port waits for a place; whether its address is another one for that."""
+        waiting = self._waiting.setdefault(key.address, {})
+        before = bool(waiting)
+        waiting.pop(key, None)
+        if waits:
+            waiting[key] = None
+        if not waiting:
+            del self._waiting[key.address]
+        return bool(waiting) != before
 
     def _owner(self, address: str) -> str | None:
-        """The tenant whose budget a pod's address counts for; None: it is no pod's."""
+        """The tenant whose budget an address counts for; None: it is no pod's, and no Service's
+        that has to be closed.
+        """
         pod = self._population.owners.get(address)
-        if pod is None or address in self.nodes:
+        if address in self.nodes:
             return None
-        return self._known.record.get(pod.namespace, NOBODY)
+        namespace = pod.namespace if pod is not None else None
+        for key in self._waiting.get(address, ()) if pod is None else ():
+            namespace = self._calls.owner(key)
+        return self._known.record.get(namespace, NOBODY) if namespace is not None else None
 
     def _entry(self, address: str) -> AddressEntry | None:
         """Who an address is."""
@@ -136,8 +172,10 @@ class Addressing:
         if node is not None:
             return node
         identity = self._population.identity(address)
-        if identity is None or not self._rooms.addresses.holds(address):
+        if not self._rooms.addresses.holds(address):
             return None
+        if identity is None:
+            return AddressEntry(IDENTITY_UNKNOWN, 0, AddressFlag.SERVICE)
         tenant = self._known.tenants.ids.get(identity.pods.tenant, 0)
         flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
         home = self._known.homes[self._population.owners[address].namespace]

@@ -19,6 +19,7 @@ from enforcer.policy.tables import (
     PORT_ANY,
     PROTO_ANY,
     AddressEntry,
+    AddressFlag,
     CidrFlag,
     Dir,
     EndpointEntry,
@@ -80,10 +81,12 @@ def _backends(
     """What stands behind the Service that the packet calls; None where it calls none."""
     if packet.direction is Dir.INGRESS or EndpointFlag.ISOLATED_EGRESS not in endpoint.flags:
         return None
-    if packet.peer in tables.addresses or packet.protocol not in PORT_PROTOCOLS:
+    called = tables.addresses.get(packet.peer, NOBODY)
+    if called.identity != IDENTITY_UNKNOWN or packet.protocol not in PORT_PROTOCOLS:
         return None
     key = ServiceKey(packet.peer, packet.port, PORT_PROTOCOLS[packet.protocol])
-    return tables.services.get(key)
+    closed = packet.port and AddressFlag.SERVICE in called.flags
+    return tables.services.get(key, () if closed else None)
 
 
 def _judge(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> Judgement:

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enforcer.policy.tables import FIRST_POD_IDENTITY, SERVICE_BACKENDS, AddressEntry
+from enforcer.policy.tables import (
+    FIRST_POD_IDENTITY,
+    IDENTITY_UNKNOWN,
+    SERVICE_BACKENDS,
+    AddressEntry,
+)
 from generators.objects import EndpointSlice, Pod, Service
 from generators.reachability.services import Backend, ServiceKey, service_map
 
@@ -126,8 +131,8 @@ class Calls:
 
         An address that somebody has is not a Service's.
         """
-        claims = self._claims.get(key)
-        if not claims or key.address in addresses:
+        claims, owner = self._claims.get(key), addresses.get(key.address)
+        if not claims or (owner is not None and owner.identity != IDENTITY_UNKNOWN):
             return None
         found: dict[tuple[AddressEntry | str, int], Backend] = {}
         for backend in self.backends(key):

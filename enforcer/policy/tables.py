@@ -75,6 +75,9 @@ class AddressFlag(IntFlag):
     QUARANTINE = 1  # of a namespace with a tenant label that no record confirms
     AUDIT = 2  # the wall around it only reports
     MOVING = 4  # for a moment it is two: a tenant's pod before, after or both
+    SERVICE = (
+        8  # nobody's but a Service's, of which a port found no room: what is not known is closed
+    )
 
 
 class CidrFlag(IntFlag):

@@ -70,7 +70,11 @@ def _rejudged(
 ) -> dict[int, None]:
     """Endpoints that may have let in, or let out to, somebody who is somebody else now."""
     changed = ledger.addresses.changed().values()
-    pairs = dict.fromkeys((old, new or UNKNOWN) for old, new in changed if old is not None)
+    pairs = dict.fromkeys(
+        (old, new or UNKNOWN)
+        for old, new in changed
+        if old is not None and old.identity != UNKNOWN.identity
+    )
     if everybody or any(old.identity < FIRST_POD_IDENTITY for old, _ in pairs):
         return dict.fromkeys(ledger.endpoints.now)
     if not pairs:

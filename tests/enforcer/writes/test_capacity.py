@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from enforcer.compiler.compile import Compiler, compile_tables
+from enforcer.datapath import testrun
 from enforcer.datapath.maps import refuse_overflow
-from enforcer.policy.changes import Inputs, NamespaceChange, PodChange, PolicyChange, RecordChange
-from enforcer.policy.tables import CAPACITY, Change, EndpointFlag, MapOverflow, PolicyKey, Table
+from enforcer.policy.changes import (
+    Inputs,
+    NamespaceChange,
+    PodChange,
+    PolicyChange,
+    RecordChange,
+    ServiceChange,
+)
+from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.tables import (
+    CAPACITY,
+    AddressFlag,
+    Change,
+    Dir,
+    EndpointFlag,
+    MapOverflow,
+    PolicyKey,
+    Table,
+)
 from enforcer.writes import tight
 from enforcer.writes.capacity import peaks
+from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.objects import (
     Direction,
@@ -26,7 +46,12 @@ from generators.objects import (
     Requirement,
     Rule,
     Selector,
+    Service,
+    ServicePort,
 )
+from generators.reachability.classes import evaluate
+from generators.reachability.reference import Question
+from generators.reachability.verdicts import Verdict
 from generators.selectors import labels_selector
 from generators.tenants.model import Tenant, TenantConfig
 
@@ -312,3 +337,59 @@ def test_a_selector_of_a_thousand_expressions_selects() -> None:
     given = inputs(policy, pods=(WEB,))
     tables = compile_tables(given.cluster, "here", given.interfaces)
     assert len([k for k in tables.policy if k.group == tables.endpoints[5].group]) == 1
+
+
+VIP, BESIDE = "10.96.0.7", "10.96.0.8"
+IN_FRONT = Service(
+    "other", "web", selector={"app": "web"}, cluster_ips=(VIP,), ports=(ServicePort(80),)
+)
+AROUND = NetworkPolicy(
+    "app",
+    "out",
+    directions=frozenset({Direction.EGRESS}),
+    egress=(Rule((Peer(ip_block=IPBlock("10.96.0.0/12")),)),),
+)
+"""A block with a Service's address in it, and none of its backends."""
+RUNNING = (replace(WEB, phase="Running"), replace(PEER, phase="Running"))
+FULL = {**CAPACITY, Table.SERVICES: 0}
+
+
+def behind_a_block() -> Inputs:
+    told = inputs(AROUND, pods=RUNNING)
+    return replace(told, cluster=replace(told.cluster, services=(IN_FRONT,)))
+
+
+@pytest.mark.parametrize("limits", [CAPACITY, FULL], ids=["room", "no room"])
+@pytest.mark.parametrize(
+    "engine", [pytest.param("maps"), pytest.param("kernel", marks=pytest.mark.bpf)]
+)
+def test_a_block_around_a_service_lets_no_call_out_to_who_stands_behind_it(
+    engine: str, limits: Mapping[Table, int]
+) -> None:
+    told = behind_a_block()
+    tables = compile_tables(told.cluster, "here", told.interfaces, limits=limits)
+    assert bool(tables.services) is (limits is CAPACITY)
+    (ifindex,) = (i for i, e in tables.endpoints.items() if e.ip4 == WEB.ips)
+    with testrun.loaded() if engine == "kernel" else nullcontext(judge) as asked:
+        for address, verdict in ((VIP, Verdict.DROPPED), (BESIDE, Verdict.FORWARDED)):
+            call = Packet(Dir.EGRESS, WEB.ips[0], address, 6, 80)
+            assert asked(tables, ifindex, call).verdict is verdict
+
+
+def test_the_evaluator_lets_no_such_call_out_either() -> None:
+    asked = Question("app/web", "svc/other/web", "TCP", 80, Family.IPV4)
+    (cell,) = evaluate(behind_a_block().cluster, [asked])
+    assert cell.verdict is Verdict.DROPPED
+
+
+def test_the_address_of_a_service_is_closed_while_one_of_its_ports_waits_and_no_longer() -> None:
+    compiler = started(AROUND, pods=RUNNING, limits={**CAPACITY, Table.SERVICES: 1})
+    two = replace(IN_FRONT, ports=(ServicePort(80), ServicePort(81, target=80)))
+    for service, marked, known in ((two, True, 1), (IN_FRONT, False, 1), (None, False, 0)):
+        compiler.apply([ServiceChange("other/web", service)])
+        compiler.plan()
+        compiler.commit()
+        tables = compiler.tables()
+        found = tables.addresses.get(VIP)
+        assert (found is not None and AddressFlag.SERVICE in found.flags) is marked
+        assert len(tables.services) == known

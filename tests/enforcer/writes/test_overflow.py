@@ -7,7 +7,7 @@ cluster that fits: every judgement about everybody else stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from enforcer.compiler.compile import Compiler, compile_tables
+from enforcer.datapath import testrun
+from enforcer.datapath.engine import Judge
 from enforcer.datapath.maps import UNLIMITED
 from enforcer.policy.changes import Inputs
 from enforcer.policy.interpret import judge
@@ -50,6 +52,7 @@ from tests.enforcer.compiler.test_sequences import (
 TINY = {**UNLIMITED, Table.POLICY: 40, Table.RANGES: 200, Table.CIDRS: 14}
 """With room for the walls, which nobody is refused."""
 CRAMPED = {**TINY, Table.ADDRESSES: 7, Table.ENDPOINTS: 3}
+UNCALLED = {**UNLIMITED, Table.SERVICES: 1}
 
 
 def passes(tables: Tables, ifindex: int, packet: object) -> bool:
@@ -67,7 +70,8 @@ def check_that_nobody_is_opened(
     if fresh:
         node.compiler.resync(node.maps)
     desired = node.compiler.tables()
-    peers = sorted({*before.addresses, *after.addresses, *EXTERNALS})
+    called = {key.address for key in (*before.services, *after.services)}
+    peers = sorted({*before.addresses, *after.addresses, *called, *EXTERNALS})
     asked = {
         ifindex: [
             packet
@@ -99,25 +103,53 @@ def check_that_nobody_is_opened(
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(clusters(), steps, st.sampled_from((TINY, CRAMPED)))
+@given(clusters(), steps, st.sampled_from((TINY, CRAMPED, UNCALLED)))
 def test_no_map_that_overflows_opens_anybody_at_any_moment(
     cluster: Cluster, history: list[list[Event]], limits: Mapping[Table, int]
 ) -> None:
     world, node = World(cluster), Enforcement()
     node.compiler = Compiler(NODE, node.registry, limits=limits)
     counts, before = world.inputs(), Tables()
+    asked = as_they_are if limits is UNCALLED else without_services
     for happened in ([], *history):
         for event in happened:
             world.happen(event)
         counts = world.keeping_policies_of_the_dying(counts)
-        node.compiler.become(without_services(world.inputs()))
-        counted = without_services(counts)
+        node.compiler.become(asked(world.inputs()))
+        counted = asked(counts)
         after = compile_tables(counted.cluster, NODE, counted.interfaces, limits=UNLIMITED)
         node.maps = check_that_nobody_is_opened(node, before, after, fresh=False)
         before = after
     if limits is TINY:
-        counted = without_services(counts)
+        counted = asked(counts)
         _agrees_with_the_evaluator(as_enforced(counted, node.compiler), node.maps)
+
+
+@pytest.fixture(scope="module")
+def kernel_judge() -> Iterator[Judge]:
+    with testrun.loaded() as judge:
+        yield judge
+
+
+@pytest.mark.bpf
+@pytest.mark.timeout(300)
+@settings(phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(cluster=clusters(), limits=st.sampled_from((TINY, CRAMPED, UNCALLED)))
+def test_the_kernel_judges_by_maps_without_room_as_they_are_read(
+    kernel_judge: Judge, cluster: Cluster, limits: Mapping[Table, int]
+) -> None:
+    inputs = World(cluster).inputs()
+    tables = compile_tables(inputs.cluster, NODE, inputs.interfaces, limits=limits)
+    called = {address for service in inputs.cluster.services for address in service.cluster_ips}
+    peers = sorted({*tables.addresses, *called, *EXTERNALS})
+    for ifindex, endpoint in tables.endpoints.items():
+        for packet in packets(endpoint, peers):
+            wanted = judge(tables, ifindex, packet)
+            assert kernel_judge(tables, ifindex, packet) == wanted, (ifindex, packet)
+
+
+def as_they_are(inputs: Inputs) -> Inputs:
+    return inputs
 
 
 def without_services(inputs: Inputs) -> Inputs:
