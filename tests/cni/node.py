@@ -6,17 +6,13 @@ then the chained plugin is run with that result, as a runtime runs it.
 
 from __future__ import annotations
 
-import json
-import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from secrets import token_hex
 
 from enforcer.agent.attachments import Attachments
 from enforcer.answers import control
@@ -27,7 +23,8 @@ from generators.isolation.record import RecordEntry, record_documents
 from lab import netns, network
 from lab.names import NETNS_ROOT, Wire
 from tests.cni.runtime import Result, Runtime, result
-from tests.testbed.waiting import ended, eventually, kill
+from tests.enforcer.node import Host
+from tests.testbed.waiting import ended, eventually
 
 NODE_NAME = "here"
 PORT = 8080
@@ -49,26 +46,11 @@ Document = Mapping[str, object]
 
 
 @dataclass(slots=True)
-class Node:
+class Node(Host):
     """See `started` for its life."""
 
-    directory: Path
-    name: str = field(default_factory=lambda: f"rfn-{token_hex(3)}")
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     wires: list[Wire] = field(default_factory=list)
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def pin_dir(self) -> Path:
-        return Path("/sys/fs/bpf") / self.name
-
-    @property
-    def run_dir(self) -> Path:
-        return self.directory / "run"
-
-    @property
-    def manifests(self) -> Path:
-        return self.directory / "manifests"
 
     @property
     def places(self) -> install.Places:
@@ -83,10 +65,6 @@ class Node:
     def conflist(self) -> Path:
         return self.places.conf_dir / "10-net.conflist"
 
-    @property
-    def log(self) -> str:
-        return (self.directory / "agent.log").read_text()
-
     def runtime(self, seconds: int = 20) -> Runtime:
         return Runtime(self.run_dir / "cni.sock", self.places.namespaces, seconds)
 
@@ -99,23 +77,12 @@ class Node:
         network.prepare_node(self.name)
 
     def remove(self) -> None:
-        for process in self.processes:
-            kill(process)
-        if self.pin_dir.exists():
-            with netns.inside(self.name):
-                attach.uninstall(self.pin_dir)
-        for wire in self.wires:
-            netns.remove(wire.netns)
-        netns.remove(self.name)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.leave(self.wires)
 
     def command(self, *arguments: str) -> list[str]:
-        """An `enforcer` command on this node."""
-        program = str(Path(sys.executable).with_name("ringfence"))
-        inside = ["nsenter", f"--net={NETNS_ROOT / self.name}", "--", program, "enforcer"]
-        dirs = [f"--pin-dir={self.pin_dir}", f"--run-dir={self.run_dir}"]
-        dirs += [f"--cni-conf-dir={self.places.conf_dir}", f"--cni-bin-dir={self.places.bin_dir}"]
-        return [*inside, arguments[0], *dirs, *arguments[1:]]
+        """The same, with the folders of this node's CNI."""
+        folders = (f"--cni-conf-dir={self.places.conf_dir}", f"--cni-bin-dir={self.places.bin_dir}")
+        return Host.command(self, arguments[0], *folders, *arguments[1:])
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         """The agent, once it has read its inputs."""
@@ -124,9 +91,7 @@ class Node:
             *(f"--config={self.directory / 'tenants.yaml'}", f"--cni-cache-dir={self.records}"),
             *more,
         )
-        with (self.directory / "agent.log").open("ab") as log:
-            process = subprocess.Popen(command, stderr=log)
-        self.processes.append(process)
+        process = self.begin(command)
         eventually(lambda: process.poll() is not None or self.runtime().call("STATUS").code == 0)
         assert process.poll() is None, self.log
         return process
@@ -189,10 +154,7 @@ class Node:
         return list((self.pin_dir / attach.LINKS).iterdir())
 
     def write(self, file: str, *objects: Document) -> None:
-        """Replace a manifest atomically."""
-        unfinished = self.directory / "unfinished"
-        unfinished.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-        unfinished.rename(self.manifests / file)
+        self.put(file, objects)
 
     def status(self) -> control.Answer:
         return control.ask(self.run_dir, {"command": "status"})

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -17,7 +17,7 @@ from enforcer.answers import control
 from enforcer.datapath import attach
 from enforcer.sources.manifests import manifests_digest
 from lab import netns, network
-from lab.names import PodNetwork, Wire
+from lab.names import NETNS_ROOT, PodNetwork, Wire
 from tests.testbed.waiting import ended, eventually, kill, patience
 
 NODE_NAME = "here"
@@ -28,15 +28,12 @@ Document = Mapping[str, object]
 
 
 @dataclass(slots=True)
-class Node:
-    """Two pods `t1/a` and `t2/b`, each listening on PORT; see `started` for its life."""
+class Host:
+    """A network namespace that is a node: where its files are, the agents in it, its end."""
 
     directory: Path
-    network: PodNetwork = field(default_factory=PodNetwork)
-    name: str = field(default_factory=lambda: f"rft-{token_hex(3)}")
-    wires: dict[str, Wire] = field(default_factory=dict)
-    listeners: list[socket.socket] = field(default_factory=list)
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    name: str = field(default_factory=lambda: f"rft-{token_hex(3)}", kw_only=True)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list, kw_only=True)
 
     @property
     def pin_dir(self) -> Path:
@@ -49,6 +46,57 @@ class Node:
     @property
     def manifests(self) -> Path:
         return self.directory / "manifests"
+
+    @property
+    def log(self) -> str:
+        """What the agents said."""
+        return (self.directory / "agent.log").read_text()
+
+    def command(self, *arguments: str) -> list[str]:
+        """An `enforcer` command on this node."""
+        inside = ("nsenter", f"--net={NETNS_ROOT / self.name}", "--")
+        program = str(Path(sys.executable).with_name("ringfence"))
+        places = (f"--pin-dir={self.pin_dir}", f"--run-dir={self.run_dir}")
+        return [*inside, program, "enforcer", arguments[0], *places, *arguments[1:]]
+
+    def begin(
+        self,
+        command: Sequence[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start an agent, whose words are in `log`."""
+        with (self.directory / "agent.log").open("ab") as log:
+            process = subprocess.Popen(command, stderr=log, cwd=cwd, env=env)
+        self.processes.append(process)
+        return process
+
+    def put(self, file: str, objects: Sequence[Document]) -> None:
+        """Replace a manifest atomically."""
+        unfinished = self.directory / "unfinished"
+        unfinished.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        unfinished.rename(self.manifests / file)
+
+    def leave(self, wires: Iterable[Wire]) -> None:
+        """End the agents, and take away what they and the test have made."""
+        for process in self.processes:
+            kill(process)
+        if self.pin_dir.exists():
+            with netns.inside(self.name):
+                attach.uninstall(self.pin_dir)
+        for wire in wires:
+            netns.remove(wire.netns)
+        netns.remove(self.name)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@dataclass(slots=True)
+class Node(Host):
+    """Two pods `t1/a` and `t2/b`, each listening on PORT; see `started` for its life."""
+
+    network: PodNetwork = field(default_factory=PodNetwork)
+    wires: dict[str, Wire] = field(default_factory=dict)
+    listeners: list[socket.socket] = field(default_factory=list)
 
     def build(self, pods: Sequence[str] = ("t1/a", "t2/b"), first: int = 1) -> None:
         self.manifests.mkdir()
@@ -72,38 +120,20 @@ class Node:
         self.listeners.append(listener)
 
     def remove(self) -> None:
-        for process in self.processes:
-            kill(process)
         for listener in self.listeners:
             listener.close()
-        if self.pin_dir.exists():
-            with netns.inside(self.name):
-                attach.uninstall(self.pin_dir)
-        for wire in self.wires.values():
-            netns.remove(wire.netns)
-        netns.remove(self.name)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.leave(self.wires.values())
 
     def arguments(self, *more: str) -> list[str]:
-        command = Path(sys.executable).with_name("ringfence")
-        return [
-            *("nsenter", f"--net=/run/netns/{self.name}", "--", str(command), "enforcer", "run"),
-            *("--node-name", NODE_NAME, "--manifests", str(self.manifests)),
-            *("--pin-dir", str(self.pin_dir), "--run-dir", str(self.run_dir)),
-            *more,
-        ]
+        where = ("--node-name", NODE_NAME, "--manifests", str(self.manifests))
+        return self.command("run", *where, *more)
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
-        with (self.directory / "agent.log").open("ab") as log:
-            process = subprocess.Popen(self.arguments(*more), stderr=log)
-        self.processes.append(process)
-        return process
+        return self.begin(self.arguments(*more))
 
     def write(self, *objects: Document, file: str = "cluster.json") -> str:
-        """Replace a manifest atomically; the digest to wait for."""
-        unfinished = self.directory / "unfinished"
-        unfinished.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-        unfinished.rename(self.manifests / file)
+        """Replace a manifest; the digest to wait for."""
+        self.put(file, objects)
         return self.digest()
 
     def digest(self) -> str:

@@ -135,7 +135,7 @@ def test_enforcement_outlives_the_agent_and_the_next_one_takes_the_pins_over(
     again = node.start()
     assert node.wait(digest, again).get("error") is None
     assert sorted(os.listdir(node.pin_dir)) == pins
-    assert (node.directory / "agent.log").read_text().count("programs_loaded") == 1
+    assert node.log.count("programs_loaded") == 1
     assert not node.reaches("t2/b", "t1/a")
     assert node.reaches("t1/a", "t2/b")
 

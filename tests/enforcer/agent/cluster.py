@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -139,16 +138,8 @@ class Cluster:
         return self.node.name
 
     def start_agent(self, *more: str, kubeconfig: Path | None = None) -> subprocess.Popen[bytes]:
-        command = [
-            *("nsenter", f"--net=/run/netns/{self.name}", "--"),
-            *(str(Path(sys.executable).with_name("ringfence")), "enforcer", "run"),
-            *("--node-name", self.name, "--kubeconfig", str(kubeconfig or self.plane.kubeconfig())),
-            *("--pin-dir", str(self.node.pin_dir), "--run-dir", str(self.node.run_dir)),
-            *more,
-        ]
-        with (self.directory / "agent.log").open("ab") as log:
-            process = subprocess.Popen(command, stderr=log)
-        self.node.processes.append(process)
+        given = ("--node-name", self.name, "--kubeconfig", kubeconfig or self.plane.kubeconfig())
+        process = self.node.begin(self.node.command("run", *map(str, given), *more))
         self.agents.append(process)
         return process
 
@@ -295,7 +286,7 @@ class Cluster:
 
     def log(self) -> str:
         """What the agents said."""
-        return (self.directory / "agent.log").read_text()
+        return self.node.log
 
     def reaches(self, source: str, destination: str) -> bool:
         return self.node.reaches(source, destination)

@@ -65,8 +65,8 @@ def lines(work: Callable[[], object]) -> int:
     return count
 
 
-class Node:
-    """A node with a pod of `n0`, in a cluster of so many namespaces of tenant t1."""
+class Followed:
+    """What a node with a pod of `n0` follows, in a cluster of so many namespaces of tenant t1."""
 
     def __init__(self, namespaces: int) -> None:
         self.record = Record()
@@ -118,14 +118,14 @@ class Node:
 
 @pytest.mark.parametrize("tenant", ["t2", "of no tenant file"])
 def test_a_namespace_becomes_another_tenants(tenant: str) -> None:
-    nodes = [Node(size) for size in SIZES]
+    nodes = [Followed(size) for size in SIZES]
     _, few, many = (lines(partial(node.move, 7, tenant)) for node in nodes)
     assert [node.tenant_of(7) for node in nodes] == [tenant] * 3
     assert few == many
 
 
 def test_a_namespace_comes_and_goes() -> None:
-    def come_and_go(node: Node) -> None:
+    def come_and_go(node: Followed) -> None:
         node.entries["uid-new"] = entry_text(RecordEntry("new", "t1"))
         node.follow(node.namespace("new", "uid-new"))
         assert node.compiler.known.record["new"] == "t1"
@@ -134,12 +134,12 @@ def test_a_namespace_comes_and_goes() -> None:
         node.follow(NamespaceChange("new", None))
         assert "new" not in node.compiler.known.homes
 
-    _, few, many = (lines(partial(come_and_go, Node(size))) for size in SIZES)
+    _, few, many = (lines(partial(come_and_go, Followed(size))) for size in SIZES)
     assert few == many
 
 
 def test_only_entries_that_changed_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    node, parsed = Node(MANY), list[str]()
+    node, parsed = Followed(MANY), list[str]()
 
     def counted(text: str) -> RecordEntry | None:
         parsed.append(text)
@@ -153,7 +153,7 @@ def test_only_entries_that_changed_are_parsed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_entry_that_makes_no_sense_is_told_until_it_is_repaired() -> None:
-    node = Node(3)
+    node = Followed(3)
     node.entries |= {"uid-1": "{", "uid-2": "[]"}
     node.follow()
     told = "no entries: uid-1, uid-2; the controller repairs them"
@@ -167,7 +167,7 @@ def test_an_entry_that_makes_no_sense_is_told_until_it_is_repaired() -> None:
 
 
 def test_the_file_of_start_modes_is_made_anew_only_when_one_changed() -> None:
-    nodes = [Node(size) for size in SIZES]
+    nodes = [Followed(size) for size in SIZES]
     told = {node: Strictness(node.board, configured=True) for node in nodes}
     pages = {node: told[node].page() for node in told}
     costs = []

@@ -122,7 +122,7 @@ def test_pins_that_somebody_removes_under_a_running_agent(node: Node) -> None:
         in_force(node, agent)
         assert not node.reaches("t3/c", "t1/a")
         assert node.reaches("t1/a", "t2/b")
-    log = (node.directory / "agent.log").read_text()
+    log = node.log
     assert log.count(f"the pins below {node.pin_dir} were removed") == 2
     assert "Traceback" not in log
     assert stop(agent) == 0
@@ -173,10 +173,7 @@ def start_version(node: Node, directory: Path, *more: str) -> subprocess.Popen[b
     at = next(i for i, argument in enumerate(arguments) if argument.endswith("/ringfence"))
     arguments[at : at + 1] = [sys.executable, "-c", MAIN]
     environment = {**os.environ, "PYTHONPATH": str(directory)}
-    with (node.directory / "agent.log").open("ab") as log:
-        process = subprocess.Popen(arguments, stderr=log, cwd=directory, env=environment)
-    node.processes.append(process)
-    return process
+    return node.begin(arguments, directory, environment)
 
 
 @pytest.mark.parametrize("grown", ["the new", "the old"])
@@ -229,7 +226,7 @@ def test_upgrade_that_does_not_load(
         failed = start_version(node, directory)
         assert ended(failed, 120) != 0
     assert unharmed(traffic.tally), traffic.tally
-    assert says in (node.directory / "agent.log").read_text()
+    assert says in node.log
     assert versions_pinned(node) == pinned
 
 
@@ -321,7 +318,7 @@ def test_upgrade_whose_maps_do_not_hold_the_pods_that_run(
         for _ in range(2):
             assert ended(start_version(node, smaller), 120) != 0
             traffic.wait_for_more(50)
-        log = (node.directory / "agent.log").read_text()
+        log = node.log
         assert log.count(f"the programs of {pinned[0]} stay in force") == 2
         assert "--map-size ep_map=NUMBER" in log
         assert "Traceback" not in log
