@@ -27,6 +27,7 @@ BENCHES = (
     "rulesets",
     "cut",
     "arrival",
+    "elsewhere",
     "node",
     "flood",
     "starting",

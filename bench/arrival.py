@@ -131,7 +131,7 @@ def _namespaces(client: Client, rounds: int) -> Comparison:
         client.create(NAMESPACES, {"metadata": {"name": name}}, manager=OWNER)
         bare.append(time.monotonic() - start)
         client.create(PODS, _pod(name, "a"), manager=OWNER)
-        _soon(lambda: _runs(client, name, "a"), "the pod runs")  # noqa: B023
+        _soon(lambda: runs(client, name, "a"), "the pod runs")  # noqa: B023
         running.append(time.monotonic() - start)
         client.delete(NAMESPACES, name)
     return Comparison(
@@ -157,7 +157,7 @@ def _lab() -> Iterator[tuple[Client, tuple[socket.socket, socket.socket]]]:
         for name in (SENDER, RECEIVER):
             client.create(PODS, _pod(NAMESPACE, name), manager=OWNER)
         for name in (SENDER, RECEIVER):
-            _soon(lambda: _runs(client, NAMESPACE, name), "the pods run")  # noqa: B023
+            _soon(lambda: runs(client, NAMESPACE, name), "the pods run")  # noqa: B023
         status = json.loads(lab("status", places, "-o", "json"))
         pods: Mapping[str, Mapping[str, object]] = {
             f"{pod['namespace']}/{pod['name']}": pod for pod in status["pods"]
@@ -185,7 +185,8 @@ def _pod(namespace: str, name: str) -> Document:
     }
 
 
-def _runs(client: Client, namespace: str, name: str) -> bool:
+def runs(client: Client, namespace: str, name: str) -> bool:
+    """Whether a pod's status says that it runs."""
     return text(mapping(client.get(PODS, name, namespace), "status"), "phase") == "Running"
 
 

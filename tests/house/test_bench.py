@@ -21,11 +21,12 @@ NEEDS_KERNEL = {
     "cut",
     "events",
     "arrival",
+    "elsewhere",
     "node",
     "flood",
     "starting",
 }
-NEEDS_API_SERVER = {"controller", "policy_generation", "arrival"}
+NEEDS_API_SERVER = {"controller", "policy_generation", "arrival", "elsewhere"}
 
 
 def marked(name: str) -> object:
