@@ -16,8 +16,15 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from lab.api import assets
-from lab.api.pki import Authority
-from lab.api.plane import ADMINS, Plane, Ports, certificate_credentials, free_ports
+from lab.api.plane import (
+    ADMINS,
+    Plane,
+    Ports,
+    authority_named,
+    certificate_credentials,
+    client_pair,
+    free_ports,
+)
 from lab.created import CreatedThings, State, write_atomically
 from lab.names import Places
 from lab.parts import LabFailed, alive, as_given, ringfence, wait
@@ -48,7 +55,7 @@ def prepare(places: Places) -> None:
     """Ports, certificates and kubeconfigs of a new control plane."""
     plane = Plane(places.plane, assets.control_plane(), Ports.free())
     places.plane.mkdir(mode=0o700, parents=True)
-    authority = Authority("ringfence-lab")
+    authority = authority_named("ringfence-lab")
     plane.write_certificates(authority)
     identities = {
         places.kubeconfig: ("admin", ADMINS),
@@ -56,7 +63,7 @@ def prepare(places: Places) -> None:
         _kubeconfig(places, CONTROLLER): (CONTROLLER_USER, ()),
     }
     for path, (user, groups) in identities.items():
-        pair = authority.client(user, groups)
+        pair = client_pair(authority, user, groups)
         plane.write_kubeconfig(path, user, certificate_credentials(pair))
     webhook, health = free_ports(2)
     known = {**asdict(plane.ports), WEBHOOK: webhook, CONTROLLER: health}

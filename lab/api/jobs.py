@@ -32,7 +32,7 @@ from generators.kube.reflector import Reflector
 from generators.kube.resources import PODS
 from generators.process.logs import event
 from lab.api import container
-from lab.api.pki import Authority
+from lab.api.plane import authority_named, server_pair
 from lab.api.volumes import Pod, mounts, variables
 
 log = logging.getLogger("ringfence.lab.jobs")
@@ -228,7 +228,7 @@ class Jobs:
                 """Requests are no news."""
 
         # An API server looks at no kubelet's certificate unless it is told a CA for them.
-        pair = Authority("ringfence-lab-jobs").server("kubelet", ["localhost"], ["127.0.0.1"])
+        pair = server_pair(authority_named("ringfence-lab-jobs"), "localhost", "127.0.0.1")
         pem = self._here.folder / "kubelet.pem"
         pem.touch(mode=0o600)
         pem.write_bytes(pair.certificate + pair.key)

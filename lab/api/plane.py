@@ -15,14 +15,27 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from lab.api.pki import Authority, KeyPair, new_key, private_pem, public_pem
+from cryptography.hazmat.primitives import serialization
+
+from generators.certificates import (
+    Authority,
+    Leaf,
+    issue,
+    issue_client,
+    new_authority,
+    new_key,
+    private_pem,
+)
 
 LOOPBACK = "127.0.0.1"
 ADMINS = ("system:masters",)
 SERVICE_RANGES = ("10.96.0.0/16", "fd00:10:96::/112")
 ADMIN_PEM = "admin.pem"
+DAYS = 90
+"""The life of certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +139,22 @@ class Plane:
 
     def write_certificates(self, authority: Authority) -> None:
         """Everything that the programs read, and what `get` asks with."""
-        front = Authority("ringfence-front-proxy")
+        front = authority_named("ringfence-front-proxy")
         names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
         pairs = {
-            "apiserver": authority.server("kube-apiserver", names, [LOOPBACK, "10.96.0.1"]),
-            "front-proxy": front.client("front-proxy"),
+            "apiserver": server_pair(authority, *names, LOOPBACK, "10.96.0.1"),
+            "front-proxy": client_pair(front, "front-proxy"),
         }
         accounts = new_key()
-        admin = authority.client("admin", ADMINS)
+        public = accounts.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        admin = client_pair(authority, "admin", ADMINS)
         files = {
-            "ca.crt": authority.certificate,
-            "front-proxy-ca.crt": front.certificate,
+            "ca.crt": authority.pem,
+            "front-proxy-ca.crt": front.pem,
             "service-accounts.key": private_pem(accounts),
-            "service-accounts.pub": public_pem(accounts),
+            "service-accounts.pub": public,
             ADMIN_PEM: admin.certificate + admin.key,
         }
         for name, pair in pairs.items():
@@ -194,7 +210,22 @@ class Plane:
         return self.folder / name
 
 
-def certificate_credentials(pair: KeyPair) -> dict[str, str]:
+def authority_named(name: str) -> Authority:
+    """A throw-away CA, for as long as a lab or a test lives."""
+    return new_authority(datetime.now(UTC), DAYS, name)
+
+
+def server_pair(authority: Authority, *hosts: str) -> Leaf:
+    """A serving certificate for names and addresses."""
+    return issue(authority, hosts, datetime.now(UTC), DAYS)
+
+
+def client_pair(authority: Authority, user: str, groups: Sequence[str] = ()) -> Leaf:
+    """What proves to the API server to be this user of these groups."""
+    return issue_client(authority, user, groups, datetime.now(UTC), DAYS)
+
+
+def certificate_credentials(pair: Leaf) -> dict[str, str]:
     """A client certificate as a kubeconfig carries it."""
     return {
         "client-certificate-data": _base64(pair.certificate),

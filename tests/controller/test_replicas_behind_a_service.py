@@ -21,8 +21,7 @@ from generators.documents.json import Document, mapping, mappings
 from generators.kube.client import PatchKind, WatchScope
 from generators.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from lab import netns
-from lab.api.pki import Authority
-from lab.api.plane import certificate_credentials
+from lab.api.plane import authority_named, certificate_credentials, client_pair
 from tests.controller.cluster import SYSTEM, TENANTS, Cluster, ControllerProcess, Process
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually
@@ -89,9 +88,9 @@ class Replica:
 
 def client_certificates(folder: Path) -> str:
     """A flag for an API server that shows webhooks a certificate; who signed it is CLIENT_CA."""
-    authority = Authority("clients of webhooks")
-    (folder / CLIENT_CA).write_bytes(authority.certificate)
-    user = certificate_credentials(authority.client(CLIENT))
+    authority = authority_named("clients of webhooks")
+    (folder / CLIENT_CA).write_bytes(authority.pem)
+    user = certificate_credentials(client_pair(authority, CLIENT))
     kubeconfig = folder / "webhooks.kubeconfig"
     users = [{"name": f"{NAME}.{SYSTEM}.svc", "user": user}]
     kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": users}))

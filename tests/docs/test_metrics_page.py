@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from generators.certificates import issue, new_authority
 from generators.kube.queue import QueueStats
 from generators.kube.reflector import ReflectorStats
 from tests.webhook.reviews import TENANTS
 from webhook.background.metrics import Measures, Now
 from webhook.background.writer import Done
 from webhook.controller.metrics import ControllerMetrics, Moment
-from webhook.registration.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import write_files
 from webhook.registration.guard import GuardState
 from webhook.reload import TenantFile
 from webhook.serving.state import load_state

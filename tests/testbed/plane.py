@@ -26,8 +26,15 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Self
 
-from lab.api.pki import Authority
-from lab.api.plane import ADMINS, Plane, Ports, certificate_credentials
+from generators.certificates import Authority
+from lab.api.plane import (
+    ADMINS,
+    Plane,
+    Ports,
+    authority_named,
+    certificate_credentials,
+    client_pair,
+)
 from tests.testbed import build
 from tests.testbed.processes import Child
 from tests.testbed.waiting import eventually, patience
@@ -70,7 +77,7 @@ class ControlPlane:
         self._folder = Path()
         self._claim: IO[str] = io.StringIO()
         self._plane = Plane(Path(), Path(), Ports(0, 0, 0, 0))
-        self._authority = Authority("ringfence-testbed")
+        self._authority = authority_named("ringfence-testbed")
         self._children: dict[str, Child] = {}
 
     def __enter__(self) -> Self:
@@ -166,7 +173,7 @@ class ControlPlane:
     @property
     def ca(self) -> bytes:
         """PEM of the authority that signed the API server and all clients."""
-        return self._authority.certificate
+        return self._authority.pem
 
     @property
     def authority(self) -> Authority:
@@ -178,7 +185,7 @@ class ControlPlane:
         digest = hashlib.sha256("\0".join((user, *groups)).encode()).hexdigest()[:12]
         path = self._folder / f"kubeconfig-{digest}"
         if not path.exists():
-            pair = self._authority.client(user, groups)
+            pair = client_pair(self._authority, user, groups)
             self._plane.write_kubeconfig(path, user, certificate_credentials(pair))
         return path
 

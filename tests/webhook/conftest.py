@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from generators.certificates import issue, new_authority
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
 from tests.webhook.reviews import TENANTS
-from webhook.registration.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import write_files
 from webhook.serving.app import create_app
 from webhook.serving.state import State, load_state
 from webhook.settings import Settings

@@ -17,9 +17,10 @@ from urllib.request import urlopen
 
 import orjson
 
+from generators.certificates import issue, new_authority
 from tests.testbed.waiting import eventually, kill, patience
 from tests.webhook.reviews import TENANTS, JSONObject, body
-from webhook.registration.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import write_files
 
 COMMAND = Path(sys.executable).with_name("ringfence")
 DEADLINE = 60.0

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.certificates import issue, new_authority
 from tests.webhook.reviews import (
     POLICIES,
     TENANTS,
@@ -21,7 +22,7 @@ from tests.webhook.reviews import (
     request,
     review_document,
 )
-from webhook.registration.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import write_files
 from webhook.review import MAX_BODY
 from webhook.serving.app import create_app
 from webhook.serving.state import load_state

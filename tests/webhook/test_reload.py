@@ -9,11 +9,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from flask.testing import FlaskClient
 
+from generators.certificates import issue, new_authority
 from generators.errors import InvalidConfig
 from generators.tenants.last_good import LastGood
 from tests.webhook.processes import new_certificate
 from tests.webhook.reviews import TENANTS
-from webhook.registration.certificates import issue, new_authority, write_files
+from webhook.registration.certificates import write_files
 from webhook.reload import ServingCertificate, TenantFile
 from webhook.serving.app import create_app
 from webhook.serving.state import State, load_state

@@ -207,7 +207,8 @@ def certificates(directory: Path, hosts: tuple[str, ...], days: int) -> None:
     """
     from datetime import UTC, datetime
 
-    from webhook.registration.certificates import issue, new_authority, write_files
+    from generators.certificates import issue, new_authority
+    from webhook.registration.certificates import write_files
 
     now = datetime.now(UTC)
     authority = new_authority(now, days)

@@ -7,16 +7,15 @@ stays trusted for a while, which `Overlap` counts on a clock passed in.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 
+from generators.certificates import Leaf, general_name
 from generators.errors import RingfenceError
-from webhook.registration.certificates import Leaf, general_name
+from webhook.registration.certificates import secret_part
 from webhook.registration.rotation import Served, fingerprint
 
 PARTS = ("tls.crt", "tls.key", "ca.crt")
@@ -48,7 +47,7 @@ def read_issued(
     data: Mapping[str, str], hosts: tuple[str, ...], now: datetime, name: str
 ) -> Served:
     """What a Secret of somebody else holds; NotIssued says what is wrong with it."""
-    parts = [_bytes(data, part) for part in PARTS]
+    parts = [secret_part(data, part) for part in PARTS]
     if missing := [name for name, part in zip(PARTS, parts, strict=True) if not part]:
         raise NotIssued(
             f"Secret {name} has no {', '.join(missing)}; wait for its issuer or fill it"
@@ -68,10 +67,3 @@ def read_issued(
     if leaf.not_valid_after_utc <= now:
         raise NotIssued(f"the certificate in Secret {name} has expired; renew it")
     return served
-
-
-def _bytes(data: Mapping[str, str], name: str) -> bytes:
-    try:
-        return base64.b64decode(data.get(name, ""), validate=True)
-    except binascii.Error:
-        return b""

@@ -11,7 +11,6 @@ while the clock was ahead) is replaced at once, because nothing can be lost any 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,14 +20,16 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from webhook.registration.certificates import (
+from generators.certificates import (
     CLOCK_SKEW,
     Authority,
     Leaf,
     general_name,
     issue,
     new_authority,
+    private_pem,
 )
+from webhook.registration.certificates import secret_part
 
 _DAY = 86400.0
 
@@ -75,16 +76,11 @@ class KeptSecret(Served):
 
     def data(self) -> dict[str, str]:
         """As `data` of a Secret."""
-        key = self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
         parts = {
             "tls.crt": self.leaf.certificate,
             "tls.key": self.leaf.key,
             "ca.crt": self.bundle,
-            "ca.key": key,
+            "ca.key": private_pem(self.key),
         }
         return {name: base64.b64encode(part).decode("ascii") for name, part in parts.items()}
 
@@ -105,8 +101,8 @@ def fingerprint(certificate: x509.Certificate) -> str:
 def read(data: Mapping[str, str]) -> KeptSecret | None:
     """What a Secret holds, if it can be served from."""
     authorities = _authorities(data)
-    key = _private_key(_bytes(data, "ca.key"))
-    leaf = Leaf(_bytes(data, "tls.crt"), _bytes(data, "tls.key"))
+    key = _private_key(secret_part(data, "ca.key"))
+    leaf = Leaf(secret_part(data, "tls.crt"), secret_part(data, "tls.key"))
     if not authorities or key is None:
         return None
     kept = KeptSecret(authorities, leaf, key)
@@ -127,12 +123,12 @@ def next_step(
 ) -> Step:
     """One step of the rotation from what the Secret holds (empty = there is none)."""
     authorities = _live(_authorities(data), now)
-    key = _private_key(_bytes(data, "ca.key"))
+    key = _private_key(secret_part(data, "ca.key"))
     if not authorities or key is None or not _belongs(key, authorities[0]):
         return _afresh(authorities, hosts, now, lifetimes, "no CA with its key")
     if authorities[0].not_valid_before_utc > now:
         return _afresh(authorities, hosts, now, lifetimes, "the CA is not valid yet")
-    leaf = Leaf(_bytes(data, "tls.crt"), _bytes(data, "tls.key"))
+    leaf = Leaf(secret_part(data, "tls.crt"), secret_part(data, "tls.key"))
     kept = KeptSecret(authorities, leaf, key)
     if defect := _defect(kept, hosts, now):
         return _reissue(kept, hosts, now, lifetimes, defect)
@@ -225,7 +221,7 @@ def _live(found: tuple[x509.Certificate, ...], now: datetime) -> tuple[x509.Cert
 
 def _authorities(data: Mapping[str, str]) -> tuple[x509.Certificate, ...]:
     try:
-        return tuple(x509.load_pem_x509_certificates(_bytes(data, "ca.crt")))
+        return tuple(x509.load_pem_x509_certificates(secret_part(data, "ca.crt")))
     except ValueError:
         return ()
 
@@ -236,10 +232,3 @@ def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey | None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
     return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
-
-
-def _bytes(data: Mapping[str, str], name: str) -> bytes:
-    try:
-        return base64.b64decode(data.get(name, ""), validate=True)
-    except binascii.Error:
-        return b""

@@ -14,13 +14,13 @@ import pytest
 from cryptography import x509
 
 from generators.documents.json import Document, mapping, strings
+from generators.certificates import CLOCK_SKEW, issue, new_authority
 from generators.kube.client import Client, DryRun
 from generators.kube.errors import KubeError
 from generators.kube.resources import NAMESPACES, SECRETS
 from tests.controller.cluster import SYSTEM, Cluster
 from tests.testbed.waiting import eventually, patience
 from webhook.kept import SECRET_NAME
-from webhook.registration.certificates import CLOCK_SKEW, issue, new_authority
 from webhook.registration.rotation import Lifetimes, Step, next_step
 
 HOSTS = ("webhook.ringfence-system.svc",)

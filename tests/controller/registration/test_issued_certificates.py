@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from generators.documents.json import mapping, mappings, strings, text
+from generators.certificates import Authority, issue, new_authority
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, VALIDATING_WEBHOOKS
 from tests.controller.cluster import COMMAND, SYSTEM, Cluster
 from tests.testbed.waiting import eventually
 from webhook.kept import SECRET_NAME
 from webhook.registration import configuration
-from webhook.registration.certificates import Authority, issue, new_authority
 from webhook.registration.issued import NotIssued, Overlap, read_issued
 
 NOW = datetime.now(UTC)

@@ -20,6 +20,7 @@ from typing import Self
 from generators.kube.client import Client
 from generators.kube.config import Fixed, access_for
 from generators.kube.transport import Transport
+from lab.api.plane import client_pair
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import patience
 
@@ -127,7 +128,7 @@ class FaultProxy:
 
     @staticmethod
     def _identity(plane: ControlPlane, user: str, groups: Sequence[str]) -> ssl.SSLContext:
-        pair = plane.authority.client(user, groups)
+        pair = client_pair(plane.authority, user, groups)
         path = plane.folder / f"proxy-{user}.pem"
         path.write_bytes(pair.certificate + pair.key)
         context = ssl.create_default_context(cadata=plane.ca.decode())

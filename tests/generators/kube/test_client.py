@@ -32,7 +32,7 @@ from generators.kube.resources import (
     SERVICE_ACCOUNTS,
     Resource,
 )
-from lab.api.pki import Authority
+from lab.api.plane import authority_named
 from tests.generators.kube.proxy import FaultProxy, refusal
 from tests.testbed.plane import ControlPlane
 from tests.testbed.processes import free_ports
@@ -217,7 +217,7 @@ def test_a_server_of_another_authority_is_not_trusted(
     api: ControlPlane, connect: Connect, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("secret")
-    (tmp_path / "ca.crt").write_bytes(Authority("another").certificate)
+    (tmp_path / "ca.crt").write_bytes(authority_named("another").pem)
     source = ServiceAccount("127.0.0.1", str(api.port), tmp_path)
     with pytest.raises(Unreachable, match="certificate verify failed"):
         connect(source).version()

@@ -11,7 +11,7 @@ import pytest
 from generators.errors import InputError, MachineLacks
 from generators.kube import config
 from generators.kube.config import Kubeconfig, ServiceAccount, access_for, find
-from lab.api.pki import Authority
+from lab.api.plane import authority_named
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a pod sees."""
     (tmp_path / "token").write_text("first\n")
-    (tmp_path / "ca.crt").write_bytes(Authority("test").certificate)
+    (tmp_path / "ca.crt").write_bytes(authority_named("test").pem)
     monkeypatch.setattr(config, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from generators.certificates import general_name, issue, new_authority
 from tests.webhook.processes import new_certificate, prepare
 from tests.webhook.reviews import TENANTS
-from webhook.registration.certificates import general_name, issue, new_authority
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
