@@ -21,10 +21,11 @@ from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate
 from enforcer.compiler.compile import compile_tables
 from enforcer.datapath import kernel, loader
 from enforcer.datapath.flows import FlowReader
-from enforcer.datapath.maps import Maps, diff
+from enforcer.datapath.maps import Maps
 from enforcer.datapath.testrun import CONTINUE, LOOPBACK, frame
 from enforcer.policy.interpret import Packet
 from enforcer.policy.tables import Dir, Tables
+from enforcer.writes.plan import replacing
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Peer, Pod, PolicyPort, Rule
 from generators.selectors import labels_selector
@@ -149,7 +150,7 @@ def loaded(tables: Tables) -> Iterator[Path]:
     try:
         pins = loader.ensure_loaded(directory)
         with Maps.open(pins) as maps:
-            maps.apply(diff(Tables(), tables))
+            maps.apply(replacing(Tables(), tables))
         yield pins
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -17,9 +17,20 @@ from enforcer.answers.identities import Identities
 from enforcer.answers.request import Json, endpoint_of
 from enforcer.datapath.connections import Connection, ConnectionFlag
 from enforcer.datapath.flows import reason_of
-from enforcer.datapath.maps import Maps, Statistic, contents, diff
+from enforcer.datapath.maps import Maps, Statistic
 from enforcer.observe.shape import PROTOCOLS
-from enforcer.policy.tables import PEER_ANY, PORT_ANY, PROTO_ANY, Change, Dir, EndpointFlag, Tables
+from enforcer.policy.tables import (
+    PEER_ANY,
+    PORT_ANY,
+    PROTO_ANY,
+    Dir,
+    EndpointFlag,
+    Key,
+    Table,
+    Tables,
+    Value,
+    contents,
+)
 from generators.reachability.verdicts import VERDICTS
 
 PART = 1000
@@ -235,18 +246,36 @@ def drift(maps: Maps, state: Callable[[], State]) -> list[Json]:
     while True:
         before = state()
         kernel, wanted = maps.read(), before.tables
-        found = diff(kernel, wanted)
+        found = differences(kernel, wanted)
         if not found or state() is before:
-            return [_difference(change, kernel) for change in found]
+            return found
 
 
-def _difference(change: Change, kernel: Tables) -> Json:
-    present = contents(kernel)[change.table].get(change.key)
+def differences(kernel: Tables, wanted: Tables) -> list[Json]:
+    """What the kernel lacks or has wrong, then what it has beside."""
+    have, want = contents(kernel), contents(wanted)
+    lacking = [
+        (table, key)
+        for table in Table
+        for key in sorted(k for k, v in want[table].items() if have[table].get(k) != v)
+    ]
+    extra = [
+        (table, key)
+        for table in reversed(Table)
+        for key in sorted(have[table].keys() - want[table].keys())
+    ]
+    return [
+        _difference(table, key, have[table].get(key), want[table].get(key))
+        for table, key in (*lacking, *extra)
+    ]
+
+
+def _difference(table: Table, key: Key, present: Value | None, wanted: Value | None) -> Json:
     what = "missing" if present is None else "wrong"
     return {
-        "map": change.table.value,
-        "what": what if change.value is not None else "extra",
-        "key": str(change.key),
-        "wanted": None if change.value is None else str(change.value),
+        "map": table.value,
+        "what": what if wanted is not None else "extra",
+        "key": str(key),
+        "wanted": None if wanted is None else str(wanted),
         "kernel": None if present is None else str(present),
     }

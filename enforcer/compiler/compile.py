@@ -189,17 +189,15 @@ class Compiler:
             self._names.drop(number)
         fresh = self.registry.generations.fresh
         generations.stamp(ledger, groups, placed, fresh, everybody=self._rejudge_all)
-        writes = transition.writes(
-            self.ledger, self.registry.identities.fresh, self.registry.cidrs.fresh
-        )
-        if capacity.overflows(ledger, writes, self._limits):
-            if self.tries.held:
-                # What is only ready, or not yet gone, is in nobody's way.
-                self.apply([BlocksChange(*place, 0) for place in self.tries.held])
-                return self.plan()
-            writes = tight.squeezed(ledger)
-            capacity.refuse_overflow(ledger, writes, self._limits)
-        return writes
+        registry = self.registry
+        writes = transition.writes(ledger, registry.identities.fresh, registry.cidrs.fresh)
+        if not capacity.overflows(ledger, writes, self._limits):
+            return writes
+        if self.tries.held:
+            # What is only ready, or not yet gone, is in nobody's way.
+            self.apply([BlocksChange(*place, 0) for place in self.tries.held])
+            return self.plan()
+        return tight.fitting(ledger, self._limits)
 
     def urgent(self) -> tuple[Change, ...]:
         """What is to be written whatever becomes of the rest: removals, and who addresses are."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from enforcer.compiler.compile import compile_tables
-from enforcer.datapath.maps import UNLIMITED, refuse_overflow
+from enforcer.datapath.maps import UNLIMITED
 from enforcer.policy.endpoints import is_local
 from enforcer.policy.interpret import Packet, judge
-from enforcer.policy.tables import Dir, Tables
+from enforcer.policy.tables import Dir, Tables, sizes
+from enforcer.writes.capacity import refuse_overflow
 from generators.cluster import Cluster
 from generators.reachability import reference
 from generators.reachability.protocols import number
@@ -47,7 +48,7 @@ def _compile_node(cluster: Cluster, node: str) -> CompiledNode:
     keys = sorted(pod.key for pod in cluster.pods if is_local(pod, node))
     interfaces = {key: index for index, key in enumerate(keys, start=1)}
     tables = compile_tables(cluster, node, interfaces, limits=UNLIMITED)
-    refuse_overflow(replace(tables, endpoints={}))  # one at a time is asked about
+    refuse_overflow(sizes(replace(tables, endpoints={})))  # one at a time is asked about
     return CompiledNode(tables, interfaces)
 
 

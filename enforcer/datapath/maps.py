@@ -1,7 +1,7 @@
-"""Tables to the kernel's maps and back: diff (pure), apply (in an order that never opens), counts.
+"""The kernel's maps: tables are read from them, changes are applied in the order given, and counts
+and connections are told.
 
-The agent calls `read` once, `diff` and `apply` for each change. The order of `diff` is the point:
-what new endpoints rely on is there before they are flipped, and what old ones relied on goes after.
+The agent calls `read` once, and `apply` for each plan of the compiler, whose order is the point.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from enforcer.policy.tables import (
     EndpointEntry,
     EndpointFlag,
     Key,
-    MapOverflow,
     PolicyKey,
     RangeKey,
     Table,
@@ -101,59 +100,6 @@ class Collected:
 
     alive: int = 0
     deleted: int = 0
-
-
-def contents(tables: Tables) -> dict[Table, dict[Key, Value]]:
-    """Every map's entries."""
-    return {
-        Table.POLICY: dict[Key, Value](tables.policy.items()),
-        Table.RANGES: dict[Key, Value](tables.ranges.items()),
-        Table.CIDRS: dict[Key, Value](tables.cidrs.items()),
-        Table.SERVICES: dict[Key, Value](tables.services.items()),
-        Table.ADDRESSES: dict[Key, Value](tables.addresses.items()),
-        Table.ENDPOINTS: dict[Key, Value](tables.endpoints.items()),
-    }
-
-
-def _order(key: Key) -> tuple[int, str, tuple[int, ...]]:
-    if isinstance(key, int):
-        return key, "", ()
-    if isinstance(key, str):
-        return 0, key, ()
-    if isinstance(key, CidrKey):
-        return key.tenant, key.prefix, ()
-    if isinstance(key, PolicyKey):
-        return key.group, "", (key.peer, key.port, key.protocol, key.direction)
-    if isinstance(key, ServiceKey):
-        return key.port, f"{key.address} {key.protocol}", ()
-    return key.group, "", (key.peer, key.protocol, key.direction, key.port, key.length)
-
-
-def diff(current: Tables, desired: Tables) -> tuple[Change, ...]:
-    """What turns `current` into `desired`: additions, then the flip of endpoints, then removals."""
-    have, want = contents(current), contents(desired)
-    changes: list[Change] = []
-    for table in Table:
-        changed = (k for k, v in want[table].items() if have[table].get(k) != v)
-        changes += [Change(table, k, want[table][k]) for k in sorted(changed, key=_order)]
-    for table in reversed(Table):
-        gone = have[table].keys() - want[table].keys()
-        changes += [Change(table, k, None) for k in sorted(gone, key=_order)]
-    return tuple(changes)
-
-
-def refuse_overflow(
-    desired: Tables,
-    current: Tables | None = None,
-    capacity: Mapping[Table, int] = CAPACITY,
-) -> None:
-    """Raise MapOverflow if a map cannot hold `desired`, or both while one replaces the other."""
-    want = contents(desired)
-    have = contents(current) if current is not None else {}
-    for table in Table:
-        needed = len(want[table].keys() | have.get(table, {}).keys())
-        if needed > capacity[table]:
-            raise MapOverflow(table, needed, capacity[table])
 
 
 def _pack_key(key: Key) -> bytes:

@@ -21,17 +21,17 @@ from secrets import token_hex
 from enforcer.datapath import kernel, loader
 from enforcer.datapath.engine import Judge, answer
 from enforcer.datapath.flows import DropReason, FlowReader, FlowRecord
-from enforcer.datapath.maps import Maps, diff, refuse_overflow
+from enforcer.datapath.maps import Maps
 from enforcer.policy.interpret import Packet
 from enforcer.policy.tables import (
     IDENTITY_HOST,
     Change,
     Dir,
     EndpointEntry,
-    MapOverflow,
     Table,
     Tables,
 )
+from enforcer.writes.plan import replacing
 from generators.cluster import Cluster
 from generators.errors import RingfenceError
 from generators.reachability.protocols import TUNNEL_PORTS
@@ -105,12 +105,7 @@ class _Kernel:
         """The programs' judgement at one interface."""
         if tables is not self._asked:
             without = replace(tables, endpoints={})
-            try:
-                refuse_overflow(without, self._written)
-            except MapOverflow:  # not both at once: nobody's packets are under way here
-                self._maps.apply(diff(self._written, Tables()))
-                self._written = Tables()
-            self._maps.apply(diff(self._written, without))
+            self._maps.apply(replacing(self._written, without))
             self._asked, self._written = tables, without
         # An endpoint id of its own for each packet: none is taken for a reply to another.
         entry = replace(tables.endpoints[ifindex], endpoint=next(self._endpoints))

@@ -236,3 +236,20 @@ class MapOverflow(Refused):
             f"holds {limit}; nobody's policy is to blame: start the agent with "
             f"--map-size {table.value}=NUMBER"
         )
+
+
+def contents(tables: Tables) -> dict[Table, dict[Key, Value]]:
+    """Every map's entries."""
+    return {
+        Table.POLICY: dict[Key, Value](tables.policy.items()),
+        Table.RANGES: dict[Key, Value](tables.ranges.items()),
+        Table.CIDRS: dict[Key, Value](tables.cidrs.items()),
+        Table.SERVICES: dict[Key, Value](tables.services.items()),
+        Table.ADDRESSES: dict[Key, Value](tables.addresses.items()),
+        Table.ENDPOINTS: dict[Key, Value](tables.endpoints.items()),
+    }
+
+
+def sizes(tables: Tables) -> Mapping[Table, int]:
+    """How many entries each map needs."""
+    return {table: len(entries) for table, entries in contents(tables).items()}

@@ -46,13 +46,11 @@ def overflows(
     return any(needed > capacity[table] for table, needed in peaks(ledger, writes).items())
 
 
-def refuse_overflow(
-    ledger: PendingTables, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
-) -> None:
-    """Raise MapOverflow where a map would overflow."""
-    for table, needed in peaks(ledger, writes).items():
-        if needed > capacity[table]:
-            raise MapOverflow(table, needed, capacity[table])
+def refuse_overflow(needed: Mapping[Table, int], capacity: Mapping[Table, int] = CAPACITY) -> None:
+    """Raise MapOverflow where a map would overflow: by peaks of writes, or the sizes of tables."""
+    for table, count in needed.items():
+        if count > capacity[table]:
+            raise MapOverflow(table, count, capacity[table])
 
 
 def _in_force(ledger: PendingTables) -> dict[Table, int]:

@@ -102,6 +102,18 @@ class PendingTables:
         if entry is not None and CidrFlag.IN_CLUSTER in entry.flags:
             self.in_cluster[key] = None
 
+    @classmethod
+    def of(cls, tables: Tables) -> PendingTables:
+        """Wants these tables, and takes them for what is in force."""
+        ledger = cls(Layer(dict(tables.endpoints)), Layer(dict(tables.addresses)))
+        ledger.services = Layer(dict(tables.services))
+        for key, entry in tables.cidrs.items():
+            ledger.put_cidr(key, entry)
+        for (group, peer), bucket in to_buckets(tables).items():
+            ledger.put_bucket(group, peer, bucket)
+        ledger.commit()
+        return ledger
+
     def put_bucket(self, group: int, peer: int, bucket: Bucket) -> None:
         """Want these entries; an empty bucket removes."""
         place = (group, peer)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from enforcer.policy.groups import Bucket
-from enforcer.policy.tables import Change, EndpointFlag, Table
+from enforcer.policy.tables import CAPACITY, Change, EndpointFlag, Table
+from enforcer.writes.capacity import peaks, refuse_overflow
 from enforcer.writes.pending import PendingTables, Place
 from enforcer.writes.transition import closing, opening, switched
 
@@ -44,6 +45,13 @@ def squeezed(ledger: PendingTables) -> tuple[Change, ...]:
         *(Change(Table.ENDPOINTS, i, new) for i, (_, new) in endpoints.items() if new is not None),
         *closing(stay, {}),
     )
+
+
+def fitting(ledger: PendingTables, limits: Mapping[Table, int] = CAPACITY) -> tuple[Change, ...]:
+    """The same; MapOverflow where even that finds no room."""
+    writes = squeezed(ledger)
+    refuse_overflow(peaks(ledger, writes), limits)
+    return writes
 
 
 def urgent(ledger: PendingTables) -> tuple[Change, ...]:

@@ -23,7 +23,7 @@ from scapy.packet import Packet
 
 from enforcer.datapath import kernel
 from enforcer.datapath.flows import DropReason, FlowReader, FlowRecord, ForwardReason, reason_of
-from enforcer.datapath.maps import Maps, Statistic, diff
+from enforcer.datapath.maps import Maps, Statistic
 from enforcer.policy.tables import (
     PEER_TENANT,
     AddressEntry,
@@ -36,6 +36,7 @@ from enforcer.policy.tables import (
     RangeKey,
     Tables,
 )
+from enforcer.writes.plan import replacing
 from generators.reachability.services import Backend, ServiceKey
 
 LOOPBACK = 1
@@ -161,7 +162,7 @@ class Veth:
 
     def put(self, tables: Tables) -> None:
         """Have the kernel hold exactly these tables."""
-        self.maps.apply(diff(self.maps.read(), tables))
+        self.maps.apply(replacing(self.maps.read(), tables))
 
     def configure(
         self,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from enforcer.datapath.maps import Maps, diff
+from enforcer.datapath.maps import Maps
 from enforcer.policy.tables import (
     PEER_TENANT,
     AddressEntry,
@@ -31,6 +31,7 @@ from enforcer.policy.tables import (
     PolicyKey,
     Tables,
 )
+from enforcer.writes.plan import replacing
 from tests.enforcer.datapath.pods import NODE, Cluster, Pod, command, identity, inside
 from tests.shapes.families import SERVICE, TUNNEL_MAC, Scene, Shape
 from tests.shapes.frames import End
@@ -275,6 +276,6 @@ def _enforce(pins: Path, made: Ground) -> None:
     cidrs = dict.fromkeys(tries, inside_cluster)
     wanted = Tables(endpoints=endpoints, addresses=addresses, policy=policy, cidrs=cidrs)
     with Maps.open(pins) as maps:
-        maps.apply(diff(maps.read(), wanted))
+        maps.apply(replacing(maps.read(), wanted))
         maps.forget(list(TENANTS))
         maps.lead_to_tunnels(TUNNELS)

@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 from cryptography import x509
 
-from generators.documents.json import Document, mapping, strings
 from generators.certificates import CLOCK_SKEW, issue, new_authority
+from generators.documents.json import Document, mapping, strings
 from generators.kube.client import Client, DryRun
 from generators.kube.errors import KubeError
 from generators.kube.resources import NAMESPACES, SECRETS

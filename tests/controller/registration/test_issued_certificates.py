@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from generators.documents.json import mapping, mappings, strings, text
 from generators.certificates import Authority, issue, new_authority
+from generators.documents.json import mapping, mappings, strings, text
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, SECRETS, VALIDATING_WEBHOOKS
 from tests.controller.cluster import COMMAND, SYSTEM, Cluster

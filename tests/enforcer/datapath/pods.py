@@ -20,8 +20,9 @@ from secrets import token_hex
 
 from enforcer.datapath import attach
 from enforcer.datapath.flows import FlowReader, FlowRecord
-from enforcer.datapath.maps import Maps, diff
+from enforcer.datapath.maps import Maps
 from enforcer.policy.tables import AddressEntry, EndpointEntry, EndpointFlag, PolicyKey, Tables
+from enforcer.writes.plan import replacing
 from tests.testbed.waiting import eventually, patience
 
 CLONE_NEWNET = 0x40000000
@@ -181,7 +182,7 @@ class Cluster:
         }  # fmt: skip
         desired = Tables(endpoints=endpoints, addresses=addresses, policy=policy or {})
         with Maps.open(self.pins) as maps:
-            maps.apply(diff(maps.read(), desired))
+            maps.apply(replacing(maps.read(), desired))
 
 
 def _route_pod_side(namespace: str) -> None:

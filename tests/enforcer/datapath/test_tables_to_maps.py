@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.datapath import layout
-from enforcer.datapath.maps import diff, refuse_overflow
 from enforcer.policy.identity import TENANT_IDS
 from enforcer.policy.tables import (
     CAPACITY,
@@ -20,12 +21,18 @@ from enforcer.policy.tables import (
     Dir,
     EndpointEntry,
     EndpointFlag,
+    Key,
     MapOverflow,
     PolicyKey,
     RangeKey,
     Table,
     Tables,
+    Value,
+    contents,
+    sizes,
 )
+from enforcer.writes.capacity import refuse_overflow
+from enforcer.writes.plan import replacing
 from generators.reachability.services import Backend, ServiceKey
 
 KEY = b"\1\0\0\0"
@@ -39,12 +46,17 @@ def policy(group: int) -> PolicyKey:
     return PolicyKey(group, 256, 80, 6, Dir.INGRESS)
 
 
+def ranged(group: int) -> RangeKey:
+    return RangeKey(group, 256, 6, Dir.INGRESS, 1024, 6)
+
+
+BLOCK = CidrKey(7, "10.1.0.0/16")
 SHOP, BANK = ServiceKey("10.96.0.1", 80, "TCP"), ServiceKey("10.96.0.2", 80, "TCP")
 OLD = Tables(
     endpoints={3: endpoint(1), 4: endpoint(1)},
     addresses={"10.0.0.1": AddressEntry(256), "10.0.0.2": AddressEntry(257)},
     policy={policy(1): 11},
-    ranges={RangeKey(1, 256, 6, Dir.INGRESS, 1024, 6): 12},
+    ranges={ranged(1): 12},
     cidrs={CidrKey(0, "10.0.0.0/8"): CidrEntry(1)},
     services={SHOP: (Backend("10.0.0.2", 8080),)},
 )
@@ -52,31 +64,25 @@ NEW = Tables(
     endpoints={3: endpoint(2)},
     addresses={"10.0.0.1": AddressEntry(256), "10.0.0.3": AddressEntry(258)},
     policy={policy(2): 13},
-    ranges={RangeKey(2, 256, 6, Dir.INGRESS, 1024, 6): 14},
-    cidrs={CidrKey(0, "10.0.0.0/8"): CidrEntry(1), CidrKey(7, "10.1.0.0/16"): CidrEntry(2)},
+    ranges={ranged(2): 14},
+    cidrs={CidrKey(0, "10.0.0.0/8"): CidrEntry(1), BLOCK: CidrEntry(2)},
     services={BANK: (Backend("10.0.0.3", 8080),)},
 )
 
 
 def test_what_a_new_group_needs_is_there_before_the_flip_and_the_old_goes_after() -> None:
-    steps = [(c.table, c.value is None) for c in diff(OLD, NEW)]
-    assert steps == [
-        (Table.POLICY, False),
-        (Table.RANGES, False),
-        (Table.CIDRS, False),
-        (Table.SERVICES, False),
-        (Table.ADDRESSES, False),
-        (Table.ENDPOINTS, False),
-        (Table.ENDPOINTS, True),
-        (Table.ADDRESSES, True),
-        (Table.SERVICES, True),
-        (Table.RANGES, True),
-        (Table.POLICY, True),
-    ]
+    steps = replacing(OLD, NEW)
+    flip = steps.index(Change(Table.ENDPOINTS, 3, NEW.endpoints[3]))
+    before = [(Table.POLICY, policy(2)), (Table.RANGES, ranged(2)), (Table.CIDRS, BLOCK)]
+    after = [(Table.POLICY, policy(1)), (Table.RANGES, ranged(1)), (Table.SERVICES, SHOP)]
+    after += [(Table.ADDRESSES, "10.0.0.2"), (Table.ENDPOINTS, 4)]
+    assert {(c.table, c.key) for c in steps[:flip] if c.value is not None} >= {*before}
+    assert {(c.table, c.key) for c in steps[flip:] if c.value is None} >= {*after}
+    assert not any(c.value is None for c in steps[:flip])
 
 
 def test_equal_tables_need_no_change() -> None:
-    assert diff(NEW, NEW) == ()
+    assert replacing(NEW, NEW) == ()
 
 
 def test_one_pod_elsewhere_is_one_write() -> None:
@@ -88,24 +94,26 @@ def test_one_pod_elsewhere_is_one_write() -> None:
         cidrs=NEW.cidrs,
         services=NEW.services,
     )
-    assert diff(NEW, more) == (Change(Table.ADDRESSES, "10.0.0.9", AddressEntry(256)),)
+    assert replacing(NEW, more) == (Change(Table.ADDRESSES, "10.0.0.9", AddressEntry(256)),)
 
 
 @pytest.mark.parametrize("table", list(Table))
 def test_overflow_names_map_need_and_limit(table: Table) -> None:
     full = {**CAPACITY, table: 0}
     with pytest.raises(MapOverflow) as caught:
-        refuse_overflow(NEW, capacity=full)
+        refuse_overflow(sizes(NEW), full)
     assert (caught.value.table, caught.value.limit) == (table, 0)
     assert table.value in str(caught.value)
     assert str(caught.value.needed) in str(caught.value)
 
 
-def test_old_and_new_must_fit_together_while_one_replaces_the_other() -> None:
+def test_where_old_and_new_do_not_fit_together_the_old_goes_first() -> None:
     room_for_one = {**CAPACITY, Table.POLICY: 1}
-    refuse_overflow(NEW, capacity=room_for_one)
+    old, new = (replace(tables, endpoints={}) for tables in (OLD, NEW))
+    steps = [c for c in replacing(old, new, room_for_one) if c.table is Table.POLICY]
+    assert steps == [Change(Table.POLICY, policy(1), None), Change(Table.POLICY, policy(2), 13)]
     with pytest.raises(MapOverflow):
-        refuse_overflow(NEW, OLD, capacity=room_for_one)
+        replacing(old, new, {**CAPACITY, Table.POLICY: 0})
 
 
 @pytest.mark.parametrize(
@@ -183,3 +191,59 @@ def test_services_come_back_as_they_were_written(count: int) -> None:
 def test_more_backends_than_fit_are_never_cut_short() -> None:
     with pytest.raises(ValueError, match="at most 16 backends, not 17"):
         layout.pack_backends(KEY, (Backend("10.0.0.1", 80),) * (SERVICE_BACKENDS + 1))
+
+
+groups = st.integers(1, 3)
+small_ports = st.sampled_from([0, 80, 443])
+ways = st.builds(
+    PolicyKey, groups, st.sampled_from([256, 257]), small_ports, st.just(6), directions
+)
+slices = st.builds(
+    RangeKey,
+    groups,
+    st.sampled_from([256, 257]),
+    st.just(6),
+    directions,
+    st.just(1024),
+    st.integers(6, 8),
+)
+blocks = st.sampled_from([BLOCK, CidrKey(0, "10.0.0.0/8"), CidrKey(0, "10.1.0.0/16")])
+addresses = st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"])
+tables_of_any_kind = st.builds(
+    Tables,
+    endpoints=st.dictionaries(st.integers(3, 5), st.builds(endpoint, groups), max_size=3),
+    addresses=st.dictionaries(addresses, st.builds(AddressEntry, st.integers(256, 259))),
+    policy=st.dictionaries(ways, st.integers(1, 4), max_size=8),
+    ranges=st.dictionaries(slices, st.integers(1, 4), max_size=4),
+    cidrs=st.dictionaries(blocks, st.builds(CidrEntry, st.integers(1, 3))),
+    services=st.dictionaries(
+        st.sampled_from([SHOP, BANK]), st.just((Backend("10.0.0.2", 8080),)), max_size=2
+    ),
+)
+
+
+@given(tables_of_any_kind, tables_of_any_kind)
+def test_the_writes_turn_any_tables_into_any_others(old: Tables, new: Tables) -> None:
+    held = contents(old)
+    for write in replacing(old, new):
+        _put(held[write.table], write)
+    assert held == contents(new)
+
+
+@given(tables_of_any_kind, tables_of_any_kind)
+def test_without_endpoints_they_need_no_more_room_than_the_larger(old: Tables, new: Tables) -> None:
+    """As a matrix on the kernel asks: one endpoint at a time is put in afterwards."""
+    old, new = replace(old, endpoints={}), replace(new, endpoints={})
+    largest = {table: max(sizes(old)[table], sizes(new)[table]) for table in Table}
+    held = contents(old)
+    for write in replacing(old, new, largest):
+        _put(held[write.table], write)
+        assert len(held[write.table]) <= largest[write.table]
+    assert held == contents(new)
+
+
+def _put(held: dict[Key, Value], write: Change) -> None:
+    if write.value is None:
+        del held[write.key]
+    else:
+        held[write.key] = write.value

@@ -274,9 +274,12 @@ def test_upgrade_whose_maps_refuse_a_write(
     (pinned,) = versions_pinned(node)
     smaller = another_version(tmp_path_factory.mktemp("version"))
     rewrite(
+        smaller / "enforcer/policy/tables.py",
+        ("Table.POLICY: 131_072", "Table.POLICY: 8"),
+    )
+    rewrite(
         smaller / "enforcer/datapath/maps.py",
         ("SIZES = (64,", "SIZES = (2,"),
-        ("Table.POLICY: 131_072", "Table.POLICY: 8"),
         ("table: self._info[table].max_entries for table", "table: 131_072 for table"),
     )
     with Traffic(node).started() as traffic:
@@ -309,10 +312,10 @@ def test_upgrade_whose_maps_do_not_hold_the_pods_that_run(
     pinned = versions_pinned(node)
     smaller = another_version(tmp_path_factory.mktemp("version"))
     rewrite(
-        smaller / "enforcer/datapath/maps.py",
-        ("SIZES = (64,", "SIZES = (2,"),
+        smaller / "enforcer/policy/tables.py",
         ("Table.ENDPOINTS: 1_024", "Table.ENDPOINTS: 2"),
     )
+    rewrite(smaller / "enforcer/datapath/maps.py", ("SIZES = (64,", "SIZES = (2,"))
     with Traffic(node).started() as traffic:
         assert stop(agent) == 0
         for _ in range(2):

@@ -10,7 +10,6 @@ import pytest
 
 from enforcer.compiler.compile import Compiler, compile_tables
 from enforcer.datapath import testrun
-from enforcer.datapath.maps import refuse_overflow
 from enforcer.policy.changes import (
     Inputs,
     NamespaceChange,
@@ -29,9 +28,10 @@ from enforcer.policy.tables import (
     MapOverflow,
     PolicyKey,
     Table,
+    sizes,
 )
 from enforcer.writes import tight
-from enforcer.writes.capacity import peaks
+from enforcer.writes.capacity import peaks, refuse_overflow
 from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.objects import (
@@ -289,7 +289,7 @@ def test_a_switch_that_finds_no_room_beside_the_old_is_made_behind_closed_endpoi
 def test_what_no_policy_is_to_blame_for_is_an_error_that_names_the_flag() -> None:
     with pytest.raises(MapOverflow, match=r"addr_map .* --map-size addr_map="):
         refuse_overflow(
-            compile_tables(inputs().cluster, "here", {}), capacity={**SMALL, Table.ADDRESSES: 1}
+            sizes(compile_tables(inputs().cluster, "here", {})), {**SMALL, Table.ADDRESSES: 1}
         )
 
 
