@@ -35,6 +35,7 @@ from lab.api.topology import HollowNode, hollow_nodes
 from lab.api.workload import Assigned, assigned
 from lab.changes import Report
 from lab.names import NodePlaces, Places
+from webhook.kept import STATUS_NAME
 
 RACE = "error looking up service account"
 NOT_WORTH_SAYING = "last-applied-configuration annotation which is required"
@@ -43,7 +44,6 @@ SETTLE_SECONDS = 30.0
 AGENT_SECONDS = 10.0
 """How long an agent is given to read the tenant file before the rest is looked at again."""
 POLL_SECONDS = 0.1
-STATUS_NAME = "ringfence-status"
 UNCHANGED = " unchanged"
 
 
