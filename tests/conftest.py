@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from secrets import token_hex
 
@@ -29,6 +31,9 @@ COMMAND = Path(sys.executable).with_name("ringfence")
 # compile all that it imports, which takes as long as everything else that a short command does.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+WORTH_A_LINE = 15
+"""Seconds of a file from which on its turn matters."""
 
 # `make test` tries the same few examples every time, `make fuzz` many new ones.
 settings.register_profile(
@@ -78,9 +83,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @cache
 def durations() -> dict[str, int]:
-    """Seconds, roughly: only their order matters. `make test` prints its slowest tests."""
+    """Seconds, roughly: only their order matters. `make test` ends with those that it saw."""
     rows = (CHECKOUT / "tests/durations.txt").read_text().splitlines()
     return {path: int(seconds) for seconds, path in (row.split() for row in rows)}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Beside the slowest tests the longest files, as durations.txt has them."""
+    if not terminalreporter.config.option.durations:
+        return
+    seconds: dict[str, float] = defaultdict(float)
+    for report in chain(*terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section("longest files")
+    for path, took in sorted(seconds.items(), key=lambda item: -item[1]):
+        if took >= WORTH_A_LINE:
+            terminalreporter.write_line(f"{round(took, -1):.0f} {path}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -37,15 +37,22 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 yield module.partition(".")[0]
 
 
-@pytest.mark.parametrize("library", FENCES)
-def test_library_is_imported_by_its_own_module_only(checkout: Path, library: str) -> None:
+@pytest.fixture(scope="module")
+def imports(checkout: Path) -> Mapping[str, set[str]]:
+    """File -> what it imports."""
     packages = ("generators", "webhook", "enforcer", "lab")
-    importers = {
-        str(path.relative_to(checkout))
+    return {
+        str(path.relative_to(checkout)): {*imported(ast.parse(path.read_text()))}
         for package in packages
         for path in (checkout / package).rglob("*.py")
-        if library in imported(ast.parse(path.read_text()))
     }
+
+
+@pytest.mark.parametrize("library", FENCES)
+def test_library_is_imported_by_its_own_module_only(
+    imports: Mapping[str, set[str]], library: str
+) -> None:
+    importers = {path for path, names in imports.items() if library in names}
     assert importers == set(FENCES[library])
 
 
