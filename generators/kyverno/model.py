@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from generators.documents.json import Value
+from generators.documents.yaml import Field
 from generators.kyverno.values import Path, plain
-from generators.manifests.source import Field
 from generators.objects import Origin, Requirement
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from generators.documents.json import Value, mapping
+from generators.documents.yaml import documents
 from generators.errors import InputError
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
@@ -23,7 +24,6 @@ from generators.kyverno.patches import anchors, jsonpatches, merging
 from generators.kyverno.values import Document, as_text, key_of, plain
 from generators.kyverno.variables import fill, fill_text, substitute
 from generators.manifests import names
-from generators.manifests.source import documents
 
 MAX_ELEMENTS = 10_000
 _PLAIN = re.compile(r"[\w./@+-]*")

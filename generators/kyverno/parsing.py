@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
+from generators.documents.yaml import Field
 from generators.kyverno import matchparsing
 from generators.kyverno.model import (
     Action,
@@ -44,7 +45,6 @@ from generators.kyverno.model import (
     VariableEntry,
 )
 from generators.manifests.fields import Cursor
-from generators.manifests.source import Field
 from generators.objects import Origin
 
 API_VERSIONS = ("kyverno.io/v1", "kyverno.io/v2beta1")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from generators.documents.json import Value, mapping, text
-from generators.manifests.source import MAX_DEPTH, Field
+from generators.documents.yaml import MAX_DEPTH, Field
 
 Document: TypeAlias = "dict[str, Value]"
 Path = tuple[str | int, ...]

@@ -12,8 +12,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from generators.documents.yaml import Field
 from generators.errors import Problem
-from generators.manifests.source import Field
 
 _QUOTE = "quote it"
 

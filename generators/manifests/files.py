@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from generators.documents.yaml import MAX_BYTES
 from generators.errors import Problem
-from generators.manifests.source import MAX_BYTES
 
 STDIN = "-"
 SUFFIXES = (".yaml", ".yml", ".json")

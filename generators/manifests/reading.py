@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from generators.documents.yaml import Field, documents, from_plain
 from generators.errors import InputError, Problem
 from generators.manifests import core, policies, services
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
 from generators.manifests.kinds import unknown_to_the_server
-from generators.manifests.source import Field, documents, from_plain
 from generators.objects import (
     ConfigMap,
     EndpointSlice,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
-from generators.manifests.source import SINGLE_LETTERS, resolve
+from generators.documents.yaml import SINGLE_LETTERS, resolve
 from generators.objects import (
     Direction,
     IPBlock,

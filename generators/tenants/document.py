@@ -3,18 +3,19 @@
 Called by load.py only. The surprise: this is a small part of YAML. A tenant file decides who may
 talk to whom, so whatever two YAML readers may understand differently is refused with "quote it"
 (`no`, `1e3`, `0123`, `~`, dates), and so are duplicate keys, anchors, aliases, tags and a second
-document. It works on the parser's events, without recursion, and never expands anything: a file
-of aliases of any size is answered at its first alias.
+document. It never expands anything: a file of aliases of any size is answered at its first alias.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import yaml
 
+from generators.documents.yaml import Field, Open, Reader, Stop
 from generators.errors import Problem
 
 MAX_BYTES = 1 << 20
@@ -33,7 +34,8 @@ class Unclear:
     looks_like: str
 
 
-Value = str | int | bool | Unclear | list["Value"] | dict[str, "Value"] | None
+Scalar = str | int | bool | Unclear | None
+Value = Scalar | list["Value"] | dict[str, "Value"]
 
 
 @dataclass(slots=True)
@@ -52,6 +54,15 @@ class Document:
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
+
+    def take(self, field: Field, path: Path) -> Value:
+        """The value of a field, whose lines are noted."""
+        self.lines[path] = field.line
+        if isinstance(field.value, tuple):
+            return [self.take(item, (*path, index)) for index, item in enumerate(field.value)]
+        if isinstance(field.value, Mapping):
+            return {key: self.take(item, (*path, key)) for key, item in field.value.items()}
+        return _value(field)
 
     def problem(self, path: Path, what: str, fix: str) -> Problem:
         """A Problem at a path's line."""
@@ -84,10 +95,10 @@ def read_document(data: bytes, file: str) -> Document:
     text = _decode(data, document)
     if text is None:
         return document
+    reader = _Reader(document)
     try:
-        _Reader(document).read(yaml.parse(text, Loader=yaml.CSafeLoader))
-        document.whole = True
-    except _Stop:
+        deque(reader.read(text), maxlen=0)
+    except Stop:
         pass
     except yaml.MarkedYAMLError as error:
         document.problems.append(_syntax_problem(error, text, file))
@@ -95,6 +106,10 @@ def read_document(data: bytes, file: str) -> Document:
         line = text.encode()[: error.position].count(b"\n") + 1
         what = f"broken YAML: character U+{_code_point(error):04X} is not allowed"
         document.problems.append(Problem(file, line, "", what, "remove it"))
+    else:
+        document.whole = True
+        if reader.root is not None:
+            document.root = document.take(reader.root, ())
     return document
 
 
@@ -161,144 +176,97 @@ def _code_point(error: yaml.reader.ReaderError) -> int:
     return found if isinstance(found, int) else ord(str(found)[:1] or "\0")
 
 
-class _Stop(Exception):
-    """Reading ends here; the reason is in the problems."""
+@dataclass(frozen=True, slots=True)
+class _Doubtful(Field):
+    """A plain scalar that is Unclear."""
+
+    looks_like: str = ""
 
 
-@dataclass(slots=True)
-class _Open:
-    """A collection that has begun.
+class _Reader(Reader):
+    """What the lenient reader takes and a tenant file may not have is a problem of the document."""
 
-    `key` is the key that waits for its value; None when the key was refused: its value is read,
-    but put nowhere.
-    """
-
-    value: list[Value] | dict[str, Value]
-    path: Path
-    key: str | None = None
-    expects_key: bool = False
-
-
-class _Reader:
-    """Builds the document from parser events, with the open collections on a stack of its own."""
+    max_depth = MAX_DEPTH
+    too_deep = (
+        f"nested deeper than {MAX_DEPTH} levels",
+        "no field of a tenant file is that deep; remove it",
+    )
+    key_is_collection = ("a list or mapping is used as a key", "write a plain text key")
 
     def __init__(self, document: Document) -> None:
+        super().__init__(document.file)
         self.document = document
-        self.stack: list[_Open] = []
-        self.documents = 0
+        self.begun = 0
 
-    def read(self, events: Iterator[yaml.Event]) -> None:
-        """Take in all events; raises _Stop when there is no point in reading on."""
-        for event in events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                self.start_document(event)
-            elif isinstance(event, yaml.AliasEvent):
-                what = f"alias *{event.anchor}: anchors and aliases are not read in a tenant file"
-                self.refuse(event, what, "write the value out")
-                raise _Stop
-            elif isinstance(event, yaml.ScalarEvent):
-                self.scalar(event)
-            elif isinstance(event, yaml.CollectionStartEvent):
-                self.start_collection(event)
-            elif isinstance(event, yaml.CollectionEndEvent):
-                self.end_collection()
-
-    def start_document(self, event: yaml.DocumentStartEvent) -> None:
-        self.documents += 1
-        if self.documents > 1:
+    def _begin(self, line: int) -> None:
+        self.begun += 1
+        if self.begun > 1:
             what = "a second YAML document begins; a tenant file is one document"
-            self.refuse(event, what, "put all tenants into the first and remove the `---`")
-            raise _Stop
+            self._refuse(line, what, "put all tenants into the first and remove the `---`")
+            raise Stop
 
-    def start_collection(self, event: yaml.CollectionStartEvent) -> None:
-        self.refuse_decoration(event)
-        if len(self.stack) >= MAX_DEPTH:
-            what = f"nested deeper than {MAX_DEPTH} levels"
-            self.refuse(event, what, "no field of a tenant file is that deep; remove it")
-            raise _Stop
-        mapping = isinstance(event, yaml.MappingStartEvent)
-        value: list[Value] | dict[str, Value] = {} if mapping else []
-        if self.stack and self.stack[-1].expects_key:
-            self.refuse(event, "a list or mapping is used as a key", "write a plain text key")
-            self.stack[-1].key, self.stack[-1].expects_key = None, False
-            path = (*self.stack[-1].path, "?")
-        else:
-            path = self.place(value, event)
-        self.stack.append(_Open(value, path, expects_key=mapping))
-
-    def end_collection(self) -> None:
-        self.stack.pop()
-
-    def scalar(self, event: yaml.ScalarEvent) -> None:
-        self.refuse_decoration(event)
-        value = _resolve(event.value) if event.implicit[0] and not event.style else event.value
-        if self.stack and self.stack[-1].expects_key:
-            self.take_key(event, value)
-        else:
-            self.place(value, event)
-
-    def take_key(self, event: yaml.ScalarEvent, key: Value) -> None:
-        """Remember the key whose value comes next; refuse one that is no text or there already."""
-        top = self.stack[-1]
-        top.key, top.expects_key = None, False
-        if not isinstance(key, str):
-            what = f"key {show(event.value)} is read as {kind_of(key)}, not as text"
-            self.refuse(event, what, f"quote it: {show(event.value)}")
-            return
-        path = (*top.path, key)
-        if isinstance(top.value, dict) and key in top.value:
-            first = self.document.lines[path]
-            what = f"key {show(key)} is given twice, first in line {first}"
-            fix = f"remove line {first} or this one"
-            self.note(Problem(self.document.file, _line(event), spell(path), what, fix))
-            return
-        self.document.lines[path] = _line(event)
-        top.key = key
-
-    def place(self, value: Value, event: yaml.NodeEvent) -> Path:
-        """Put a value where it belongs, and note its line."""
-        if not self.stack:
-            self.document.root = value
-            self.document.lines[()] = _line(event)
-            return ()
-        top = self.stack[-1]
-        if isinstance(top.value, list):
-            path = (*top.path, len(top.value))
-            top.value.append(value)
-            self.document.lines[path] = _line(event)
-            return path
-        key, top.key, top.expects_key = top.key, None, True
-        if key is None:
-            return (*top.path, "?")
-        path = (*top.path, key)
-        top.value[key] = value
-        if not isinstance(value, list | dict):
-            self.document.lines[path] = _line(event)
-        return path
-
-    def refuse_decoration(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    def _decorated(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
         if event.anchor is not None:
             what = f"anchor &{event.anchor}: anchors and aliases are not read in a tenant file"
-            self.refuse(event, what, "remove it and write values out")
+            self._refuse(line, what, "remove it and write values out")
         if event.tag is not None:
             what = f"tag {show(event.tag)}: tags are not read in a tenant file"
-            self.refuse(event, what, "remove it; quote a value to make it text")
+            self._refuse(line, what, "remove it; quote a value to make it text")
 
-    def refuse(self, event: yaml.Event, what: str, fix: str) -> None:
-        path = self.stack[-1].path if self.stack else ()
-        self.note(Problem(self.document.file, _line(event), spell(path), what, fix))
+    def _alias(self, name: str, line: int) -> Field:
+        what = f"alias *{name}: anchors and aliases are not read in a tenant file"
+        self._refuse(line, what, "write the value out")
+        raise Stop
 
-    def note(self, problem: Problem) -> None:
-        self.document.problems.append(problem)
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> Field:
+        text = event.value
+        value = _resolve(text) if event.implicit[0] and not event.style else text
+        if isinstance(value, Unclear):
+            return _Doubtful(text, line, text, looks_like=value.looks_like)
+        return Field(value, line, text)
+
+    def _key(self, top: Open, found: Field, line: int) -> str | None:
+        value = _value(found)
+        if not isinstance(value, str):
+            what = f"key {show(found.text)} is read as {kind_of(value)}, not as text"
+            self._refuse(line, what, f"quote it: {show(found.text)}")
+            return None
+        if value in top.entries:
+            first = top.entries[value].line
+            what = f"key {show(value)} is given twice, first in line {first}"
+            self._note(line, (*self._path(), value), what, f"remove line {first} or this one")
+            return None
+        return value
+
+    def _entry(self, top: Open, key: str, found: Field) -> None:
+        if isinstance(found.value, tuple | Mapping):
+            found = replace(found, line=top.lines[key])
+        top.entries[key] = found
+
+    def _path(self) -> Path:
+        """Where the innermost list or mapping is."""
+        return tuple(
+            len(each.items) if each.items is not None else "?" if each.key is None else each.key
+            for each in self.stack[:-1]
+        )
+
+    def _refuse(self, line: int, what: str, fix: str) -> None:
+        self._note(line, self._path(), what, fix)
+
+    def _note(self, line: int, path: Path, what: str, fix: str) -> None:
+        self.document.problems.append(Problem(self.file, line, spell(path), what, fix))
         if len(self.document.problems) >= MAX_PROBLEMS:
-            raise _Stop
+            raise Stop
 
 
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark else 1
+def _value(found: Field) -> Scalar:
+    """Of a scalar."""
+    if isinstance(found, _Doubtful):
+        return Unclear(found.text, found.looks_like)
+    return None if isinstance(found.value, float | tuple | Mapping) else found.value
 
 
-def _resolve(text: str) -> Value:
+def _resolve(text: str) -> Scalar:
     """A plain scalar as a value, where all YAML readers agree; else Unclear."""
     if text == "":
         return None

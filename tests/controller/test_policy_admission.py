@@ -20,6 +20,7 @@ from secrets import token_hex
 import pytest
 
 from generators.documents.json import Document, mapping, mappings, strings, text
+from generators.documents.yaml import documents
 from generators.kube.client import Client, DryRun, PatchKind, WatchScope
 from generators.kube.errors import Forbidden, Invalid, KubeError, NotFound
 from generators.kube.resources import (
@@ -34,7 +35,6 @@ from generators.kube.resources import (
 )
 from generators.kyverno.guard import Limits
 from generators.kyverno.values import plain
-from generators.manifests.source import documents
 from tests.controller.cluster import (
     COMMAND,
     KEY,

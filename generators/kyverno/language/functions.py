@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from generators.documents.json import Value
+from generators.documents.yaml import documents
 from generators.errors import InputError
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language import arithmetic, regexes, times, versions, wildcards
 from generators.kyverno.values import MAX_TEXT, compact, equal, plain, value_of
-from generators.manifests.source import documents
 
 MAX_STEPS = 1_000_000
 """Steps of all expressions and regular expressions that one rule may take for one request."""

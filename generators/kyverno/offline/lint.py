@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 
 from generators.documents.json import Value, mapping, text
+from generators.documents.yaml import documents
 from generators.errors import InputError
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language import expressions
@@ -40,7 +41,6 @@ from generators.kyverno.offline.loading import Loaded
 from generators.kyverno.patches.anchors import parse_anchor
 from generators.kyverno.values import leaves, plain
 from generators.kyverno.variables import bare, expressions_in, has_variable
-from generators.manifests.source import documents
 
 
 class Sort(StrEnum):

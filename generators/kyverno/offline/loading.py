@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from generators.documents.json import text
+from generators.documents.yaml import Field, documents, from_plain
 from generators.errors import InputError, Problem
 from generators.kyverno.model import Policy
 from generators.kyverno.parsing import API_VERSIONS, KINDS, parse_policy
 from generators.kyverno.values import Document, key_of, plain
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
-from generators.manifests.source import Field, documents, from_plain
 from generators.objects import Origin
 
 _OTHER_KINDS = {

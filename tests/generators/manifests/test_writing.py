@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.documents.yaml import resolve
 from generators.manifests import (
     namespace_document,
     pod_document,
@@ -14,7 +15,6 @@ from generators.manifests import (
     read_bytes,
     to_yaml,
 )
-from generators.manifests.source import resolve
 from generators.objects import Namespace, NetworkPolicy, Pod
 from tests.enforcer import clusters
 

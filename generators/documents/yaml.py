@@ -1,8 +1,9 @@
 """YAML and JSON text -> `Field` trees in which every value knows its line.
 
-Used by the manifest reader only. Scalars are read as the API server reads them (`no` is a boolean,
-`1e3` a number), but keep their source text: a namespace that is called `no` can still be told.
-Nothing here recurses over text, and aliases are shared, not copied: they are only counted.
+Scalars are read as the API server reads them (`no` is a boolean, `1e3` a number), but keep their
+source text: a namespace that is called `no` can still be told. Nothing here recurses over text, and
+aliases are shared, not copied: they are only counted. The tenant file is read more strictly, by the
+same reader: `generators/tenants/document.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import yaml
@@ -121,7 +122,7 @@ def documents(data: bytes, file: str) -> Iterator[Field]:
         line = data.count(b"\n", 0, error.start) + 1
         raise _error(file, line, "is not UTF-8 text", "save the file as UTF-8") from None
     for line, part in _parts(text, file):
-        yield from _Builder(file, line).documents(part)
+        yield from Reader(file, line).documents(part)
 
 
 def _parts(text: str, file: str) -> Iterator[tuple[int, str]]:
@@ -172,49 +173,111 @@ def _error(file: str, line: int, what: str, fix: str) -> InputError:
 
 
 @dataclass(slots=True)
-class _Open:
+class Open:
     """A list or mapping whose end has not been seen."""
 
     line: int
     anchor: str | None
+    is_key: bool
+    """It stands where a key should."""
     items: list[Field] | None
-    entries: dict[str, Field]
-    lines: dict[str, int]
-    merged: list[Field]
+    expects_key: bool
     key: str | None = None
-    key_line: int = 0
+    """Whose value comes next; None = that of a key that was refused, which is put nowhere."""
+    entries: dict[str, Field] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    merged: list[Field] = field(default_factory=list)
     size: int = 1
 
 
-class _Builder:
-    """Turns the parser's events into fields, with a stack of its own instead of recursion."""
+class Stop(Exception):
+    """Reading ends here; what was refused says why."""
+
+
+class Reader:
+    """Turns the parser's events into fields, with a stack of its own instead of recursion.
+
+    Lenient, as the API server reads; `tenants/document.py` overrides what a tenant file is refused
+    for. Where `_refuse` returns, reading goes on without what was refused.
+    """
+
+    max_depth = MAX_DEPTH
+    too_deep = (f"nested deeper than {MAX_DEPTH} levels", "flatten it")
+    key_is_collection = ("a key that is a list or a mapping", "use a plain word as key")
 
     def __init__(self, file: str, first_line: int = 1) -> None:
         self.file = file
         self.first_line = first_line
-        self.stack: list[_Open] = []
+        self.stack: list[Open] = []
         self.anchors: dict[str, Field] = {}
         self.root: Field | None = None
         self.written = 0
         """Values of the document so far, aliases not counted."""
 
     def documents(self, text: str) -> Iterator[Field]:
+        """Every document that is not empty; InputError where it is broken."""
         try:
-            for event in yaml.parse(text, Loader=_LOADER):
-                if isinstance(event, yaml.DocumentStartEvent):
-                    self.anchors, self.root, self.written = {}, None, 0
-                elif isinstance(event, yaml.DocumentEndEvent):
-                    if self.root is not None and self.root.value is not None:
-                        yield self.root
-                else:
-                    self._event(event)
+            yield from self.read(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = f"broken YAML: {error.problem or error.context}"
-            raise self._refuse(self._line(mark), what, "correct it") from None
+            raise _error(self.file, self._line(mark), what, "correct it") from None
         except yaml.YAMLError as error:
             what = f"broken YAML: {str(error).splitlines()[0]}"
-            raise self._refuse(self.first_line, what, "correct it") from None
+            raise _error(self.file, self.first_line, what, "correct it") from None
+
+    def read(self, text: str) -> Iterator[Field]:
+        """The same, with the parser's own errors."""
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.DocumentStartEvent):
+                self._begin(self._line(event.start_mark))
+            elif isinstance(event, yaml.DocumentEndEvent):
+                if self.root is not None and self.root.value is not None:
+                    yield self.root
+            else:
+                self._event(event)
+
+    # --- what may be read otherwise -------------------------------------------------------------
+
+    def _begin(self, line: int) -> None:
+        self.anchors, self.root, self.written = {}, None, 0
+
+    def _refuse(self, line: int, what: str, fix: str) -> None:
+        raise _error(self.file, line, what, fix)
+
+    def _decorated(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
+        """A value may have an anchor or a tag."""
+
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> Field:
+        quoted = event.style in ("'", '"', "|", ">") or event.tag == _STRING_TAG
+        return Field(event.value if quoted else resolve(event.value), line, event.value)
+
+    def _alias(self, name: str, line: int) -> Field:
+        anchored = self.anchors.get(name)
+        if anchored is None:
+            self._refuse(line, f"alias *{name} has no finished anchor", "write it out")
+            raise Stop
+        return anchored
+
+    def _key(self, top: Open, found: Field, line: int) -> str | None:
+        """The key that a scalar is; None when it was refused."""
+        if isinstance(found.value, tuple | Mapping):
+            self._refuse(line, *self.key_is_collection)
+        key = found.text
+        if key in top.lines:
+            what = f"key {key!r} is given twice, first in line {top.lines[key]}"
+            self._refuse(line, what, "keep one")
+        return key
+
+    def _entry(self, top: Open, key: str, found: Field) -> None:
+        if key != _MERGE:
+            top.entries[key] = found
+        elif isinstance(found.value, tuple):
+            top.merged.extend(found.value)
+        else:
+            top.merged.append(found)
+
+    # --- events ---------------------------------------------------------------------------------
 
     def _event(self, event: yaml.Event) -> None:
         self.written += 1
@@ -224,82 +287,62 @@ class _Builder:
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             self._close()
         elif isinstance(event, yaml.AliasEvent):
-            anchored = self.anchors.get(event.anchor or "")
-            if anchored is None:
-                raise self._refuse(
-                    line, f"alias *{event.anchor} has no finished anchor", "write it out"
-                )
-            self._place(anchored, line, None)
+            self._place(self._alias(event.anchor or "", line), line, None)
         elif isinstance(event, yaml.ScalarEvent):
-            quoted = event.style in ("'", '"', "|", ">") or event.tag == _STRING_TAG
-            value = event.value if quoted else resolve(event.value)
-            self._place(Field(value, line, event.value), line, event.anchor)
+            self._decorated(event, line)
+            self._place(self._scalar(event, line), line, event.anchor)
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, line: int) -> None:
-        if len(self.stack) >= MAX_DEPTH:
-            raise self._refuse(line, f"nested deeper than {MAX_DEPTH} levels", "flatten it")
-        if self.stack and self.stack[-1].items is None and self.stack[-1].key is None:
-            raise self._refuse(line, "a key that is a list or a mapping", "use a plain word as key")
+        self._decorated(event, line)
+        if len(self.stack) >= self.max_depth:
+            self._refuse(line, *self.too_deep)
+            raise Stop
+        is_key = bool(self.stack) and self.stack[-1].expects_key
+        if is_key:
+            self._refuse(line, *self.key_is_collection)
+            self.stack[-1].key, self.stack[-1].expects_key = None, False
         items: list[Field] | None = [] if isinstance(event, yaml.SequenceStartEvent) else None
-        self.stack.append(_Open(line, event.anchor, items, {}, {}, []))
+        self.stack.append(Open(line, event.anchor, is_key, items, items is None))
 
     def _close(self) -> None:
         done = self.stack.pop()
         if done.items is not None:
-            field = Field(tuple(done.items), done.line, size=done.size)
+            found = Field(tuple(done.items), done.line, size=done.size)
         else:
             entries = done.entries
             for source in done.merged:
                 entries = {**self._mapping(source), **entries}
-            field = Field(entries, done.line, size=done.size)
-        self._place(field, done.line, done.anchor)
+            found = Field(entries, done.line, size=done.size)
+        if not done.is_key:
+            self._place(found, done.line, done.anchor)
 
-    def _mapping(self, field: Field) -> Mapping[str, Field]:
-        if not isinstance(field.value, Mapping):
-            raise self._refuse(field.line, "<< does not name a mapping", "write the keys out")
-        return field.value
+    def _mapping(self, found: Field) -> Mapping[str, Field]:
+        if not isinstance(found.value, Mapping):
+            self._refuse(found.line, "<< does not name a mapping", "write the keys out")
+            raise Stop
+        return found.value
 
-    def _place(self, field: Field, line: int, anchor: str | None) -> None:
+    def _place(self, found: Field, line: int, anchor: str | None) -> None:
         """Put a finished field where it belongs: root, item, key or value."""
         if anchor is not None:
-            self.anchors[anchor] = field
+            self.anchors[anchor] = found
         if not self.stack:
-            self.root = field
+            self.root = found
             return
         top = self.stack[-1]
-        top.size += field.size
+        top.size += found.size
         if top.size - self.written > MAX_ALIASED:
-            raise self._refuse(line, f"aliases blow it up by {MAX_ALIASED} values", "write it out")
+            self._refuse(line, f"aliases blow it up by {MAX_ALIASED} values", "write it out")
         if top.items is not None:
-            top.items.append(field)
-        elif top.key is None:
-            self._key(top, field, line)
+            top.items.append(found)
+        elif top.expects_key:
+            top.key, top.expects_key = self._key(top, found, line), False
+            if top.key is not None:
+                top.lines[top.key] = line
         else:
-            self._entry(top, field)
-            top.key = None
-
-    def _key(self, top: _Open, field: Field, line: int) -> None:
-        if isinstance(field.value, tuple | Mapping):
-            raise self._refuse(line, "a key that is a list or a mapping", "use a plain word as key")
-        key = field.text
-        if key in top.lines:
-            first = top.lines[key]
-            raise self._refuse(
-                line, f"key {key!r} is given twice, first in line {first}", "keep one"
-            )
-        top.lines[key] = line
-        top.key = key
-
-    def _entry(self, top: _Open, field: Field) -> None:
-        if top.key != _MERGE:
-            top.entries[top.key or ""] = field
-        elif isinstance(field.value, tuple):
-            top.merged.extend(field.value)
-        else:
-            top.merged.append(field)
+            if top.key is not None:
+                self._entry(top, top.key, found)
+            top.key, top.expects_key = None, True
 
     def _line(self, mark: _Mark | None) -> int:
         return self.first_line + (mark.line if mark else 0)
-
-    def _refuse(self, line: int, what: str, fix: str) -> InputError:
-        return _error(self.file, line, what, fix)
