@@ -15,10 +15,17 @@ from enforcer.agent import backlog
 from enforcer.agent.backlog import Backlog
 from enforcer.compiler.compile import compile_tables
 from enforcer.policy import prefixes
-from enforcer.policy.changes import NOTHING, BlocksChange, InputChange, PolicyChange, between
+from enforcer.policy.changes import (
+    NOTHING,
+    BlocksChange,
+    InputChange,
+    Inputs,
+    PolicyChange,
+    between,
+)
 from enforcer.policy.tables import Table, Tables
 from generators.cluster import Cluster
-from generators.objects import IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
+from generators.objects import IPBlock, Namespace, NetworkPolicy, Peer, Pod, PolicyPort, Rule
 from tests.enforcer.clusters import EXTERNALS, clusters, policies
 from tests.enforcer.compiler.test_sequences import (
     NODE,
@@ -100,7 +107,47 @@ def test_steps_change_no_verdict_and_end_where_one_change_would(
         assert meaning(node.kernel.maps) == meaning(fresh)
 
 
+POOL = ("0.0.0.0/0", "192.0.0.0/8", "192.0.2.0/24", "192.0.2.0/31", "192.0.2.1/32", "10.0.0.0/8")
+some_blocks = st.lists(st.sampled_from(POOL), min_size=1, max_size=5, unique=True)
+lists_of_blocks = st.builds(
+    NetworkPolicy,
+    namespace=st.just("n1"),
+    name=st.sampled_from("abc"),
+    ingress=st.lists(
+        st.builds(
+            Rule,
+            peers=some_blocks.map(lambda cidrs: tuple(Peer(ip_block=IPBlock(c)) for c in cidrs)),
+            ports=st.sampled_from(((PolicyPort("TCP", 80),), (PolicyPort("UDP", 81),))),
+        ),
+        min_size=1,
+        max_size=2,
+    ).map(tuple),
+)
+
+
+@pytest.mark.timeout(600)
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.one_of(lists_of_blocks, st.sampled_from("abc")), min_size=1, max_size=8))
+def test_lists_that_overlap_come_and_go_in_any_order(history: list[NetworkPolicy | str]) -> None:
+    node, there = one_pod(), dict[str, NetworkPolicy]()
+    for event in history:
+        key = f"n1/{event}" if isinstance(event, str) else event.key
+        policy = None if isinstance(event, str) else event
+        there.pop(key, None)
+        if policy is not None:
+            there[key] = policy
+        node.turn([PolicyChange(key, policy)])
+        while node.turn():
+            pass
+        cluster = replace(ALONE, policies=tuple(there.values()))
+        fresh = compile_tables(cluster, NODE, {INHABITANT.key: 5})
+        assert meaning(node.kernel.maps) == meaning(fresh)
+        check_that_all_is_judged_as_before(fresh, node.kernel.maps)
+
+
 BLOCKS = 40
+INHABITANT = Pod("n1", "x", ips=("10.0.0.1",), node=NODE)
+ALONE = Cluster({"n1": Namespace("n1")}, (INHABITANT,), pod_cidrs=("10.0.0.0/8",))
 
 
 def listed(name: str, first: int) -> NetworkPolicy:
@@ -112,9 +159,7 @@ def listed(name: str, first: int) -> NetworkPolicy:
 
 def one_pod() -> Node:
     node = Node()
-    pod = Pod("n1", "x", ips=("10.0.0.1",), node=NODE)
-    given_ = Cluster({"n1": Namespace("n1")}, (pod,), pod_cidrs=("10.0.0.0/8",))
-    node.turn(between(NOTHING, replace(NOTHING, cluster=given_, interfaces={pod.key: 5})))
+    node.turn(between(NOTHING, Inputs(ALONE, {INHABITANT.key: 5})))
     return node
 
 
