@@ -8,6 +8,7 @@ and event.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -20,6 +21,10 @@ import orjson
 FIELDS = "ringfence_fields"
 LONGEST = 1024
 """Characters of one field."""
+MOST = 100
+"""Items of a list or map in one field."""
+LONGEST_TRACEBACK = 16 * 1024
+"""Its end counts: there the error is named."""
 PIECE = select.PIPE_BUF
 """What a pipe takes whole, or not at all."""
 PATIENCE_MILLISECONDS = 50
@@ -27,9 +32,12 @@ PATIENCE_MILLISECONDS = 50
 
 
 def shortened(value: object) -> object:
-    """A text of a line: what clients send may be long."""
+    """A value of a line: what clients and users send may be long, or many."""
     if isinstance(value, str) and len(value) > LONGEST:
         return f"{value[:LONGEST]}... ({len(value)} characters)"
+    if isinstance(value, list | tuple):
+        more = [f"... ({len(value)} items)"] if len(value) > MOST else []
+        return [*map(shortened, value[:MOST]), *more]
     return value
 
 
@@ -48,8 +56,13 @@ class JsonFormatter(logging.Formatter):
         if isinstance(fields, dict):
             line.update({name: shortened(value) for name, value in fields.items()})
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode("utf-8")
+            traceback = self.formatException(record.exc_info)
+            cut = len(traceback) - LONGEST_TRACEBACK
+            line["exception"] = f"({cut} characters) ...{traceback[cut:]}" if cut > 0 else traceback
+        try:
+            return orjson.dumps(line, default=str).decode("utf-8")
+        except TypeError:  # half a character, as YAML and names of files can have it
+            return json.dumps(line, default=str)
 
 
 def event(
@@ -94,7 +107,8 @@ class Unblocking(logging.Handler):
             if not self._write(line):
                 self._dropped += 1
         except Exception:
-            self.handleError(record)
+            # `handleError` writes to stderr, and waits there.
+            self._dropped += 1
 
     def _write(self, line: str) -> bool:
         """Whether all of it was taken; of a long line the rest may be lost with its reader."""

@@ -17,6 +17,7 @@ import yaml
 
 from generators.errors import MachineLacks
 from generators.kube.errors import Forbidden
+from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from tests.controller.cluster import Cluster
 from tests.testbed import build
 from tests.testbed.waiting import eventually, patience
@@ -181,6 +182,45 @@ def test_a_chart_that_drops_the_label_from_its_namespace_upgrades(
         assert done.returncode == 0, done.stderr
         assert anna.cluster.labels(anna.namespace)["client"] == TENANT
     assert anna.cluster.isolated(anna.namespace, TENANT)
+
+
+BY_NAME = "-test01"
+RESTORES: dict[str, tuple[str, dict[str, str], dict[str, str], str]] = {
+    "by its name, with the label": (BY_NAME, {"client": TENANT}, {}, ""),
+    "by its name, without it": (BY_NAME, {}, {}, ""),
+    "under another tenant's name": ("-test02", {"client": TENANT}, {}, "contradicts the name"),
+    "under nobody's name": ("-plain", {"client": TENANT}, {}, "an admin of"),
+    "under audit": (BY_NAME, {}, {MODE_ANNOTATION: AUDIT_MODE}, "only admins of"),
+}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "labels", "annotations", "said"), RESTORES.values(), ids=RESTORES
+)
+def test_what_a_restore_by_nobody_brings(
+    guarded_cluster: Cluster,
+    name: Name,
+    suffix: str,
+    labels: dict[str, str],
+    annotations: dict[str, str],
+    said: str,
+) -> None:
+    """As docs/backup.md has it."""
+    restored = name("x").removesuffix("-x") + suffix
+    robot = guarded_cluster.as_user("system:serviceaccount:velero:velero", "robots")
+    if said:
+        with pytest.raises(Forbidden, match=said):
+            guarded_cluster.make(restored, robot, labels=labels, annotations=annotations)
+        return
+    guarded_cluster.make(restored, robot, labels=labels, annotations=annotations)
+    eventually(lambda: guarded_cluster.isolated(restored, TENANT), "its tenant's again")
+
+
+def test_a_restore_leaves_labels_of_a_former_key_out(guarded_cluster: Cluster, name: Name) -> None:
+    restored = name(TENANT)
+    robot = guarded_cluster.as_user("system:serviceaccount:velero:velero", "robots")
+    guarded_cluster.make(restored, robot, labels={"owner": TENANT})
+    assert "owner" not in guarded_cluster.labels(restored)
 
 
 def test_a_restore_by_an_admin_brings_the_tenant_back(guarded_cluster: Cluster, name: Name) -> None:

@@ -27,7 +27,7 @@ STAND_BY_SECONDS = 300
 """How long controllers stand by; long enough for their pods to end."""
 LONGEST_WAIT = 60.0
 RETRY_SECONDS = 1.0
-NO_UNINSTALL = ("kubectl", "kustomize-controller")
+NO_UNINSTALL = ("kubectl", "kustomize-controller", "Terraform", "HashiCorp", "Pulumi", "kapp")
 """Beginnings of the field managers that apply what they are given, a chart's hooks too."""
 
 Say = Callable[[str], None]

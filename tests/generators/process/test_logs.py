@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from contextlib import closing
 
 import orjson
 
-from generators.process.logs import LONGEST, JsonFormatter, Unblocking, event
+from generators.process.logs import (
+    LONGEST,
+    LONGEST_TRACEBACK,
+    MOST,
+    JsonFormatter,
+    Unblocking,
+    event,
+)
 
 LINES = 2_000
 
@@ -39,10 +47,43 @@ def test_a_full_pipe_costs_lines_and_says_how_many() -> None:
     assert last["event"] == "after"
 
 
-def test_a_long_text_is_cut_and_its_length_is_said() -> None:
+def written(**fields: object) -> dict[str, object]:
+    """The line of an event."""
     reading, writing = os.pipe()
     with closing(os.fdopen(reading, "rb", buffering=0)) as reader:
-        event(logger_to(writing), "review", name="n" * 1_000_000)
-        line = orjson.loads(reader.read(1 << 16))
+        event(logger_to(writing), "review", logging.INFO, **fields)
+        line = json.loads(reader.read(1 << 16))
     os.close(writing)
-    assert line["name"] == "n" * LONGEST + "... (1000000 characters)"
+    assert isinstance(line, dict)
+    return line
+
+
+LONG = "n" * 1_000_000
+CUT = "n" * LONGEST + "... (1000000 characters)"
+
+
+def test_a_long_text_is_cut_and_its_length_is_said() -> None:
+    line = written(name=LONG, names=[LONG, "b"])
+    assert (line["name"], line["names"]) == (CUT, [CUT, "b"])
+
+
+def test_of_many_items_the_first_are_said() -> None:
+    many = [f"policy-{number}" for number in range(5_000)]
+    assert written(policies=many)["policies"] == [*many[:MOST], "... (5000 items)"]
+
+
+def test_of_a_long_traceback_the_end_is_said() -> None:
+    reading, writing = os.pipe()
+    with closing(os.fdopen(reading, "rb", buffering=0)) as reader:
+        try:
+            raise ValueError(LONG + "the end")
+        except ValueError:
+            logger_to(writing).exception("internal_error")
+        told = str(json.loads(reader.read(1 << 16))["exception"])
+    os.close(writing)
+    assert told.endswith("the end")
+    assert len(told) < LONGEST_TRACEBACK + 100
+
+
+def test_half_a_character_costs_no_line() -> None:
+    assert written(file="a\udcff.yaml")["file"] == "a\udcff.yaml"
