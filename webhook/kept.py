@@ -21,6 +21,8 @@ from generators.tenants.packed import GUARD_NAME
 from webhook.settings import FIELD_MANAGER
 
 STATUS_NAME = "ringfence-status"
+ALLOWED_KINDS = "allowedKinds"
+"""Its field with what `--allow-kind` says: the webhook goes by it."""
 MEMORY_NAME = "ringfence-policies"
 SECRET_NAME = "ringfence-webhook-certificates"  # noqa: S105 - a name, not a secret
 

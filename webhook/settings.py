@@ -43,7 +43,6 @@ class Settings:
     policies: tuple[str, ...] = ()
     """Files and folders of Kyverno policies, and `cluster`."""
     kubeconfig: str | None = None
-    allowed_kinds: tuple[str, ...] = ()
     """Kinds that policies may write beside those that they always may."""
     client_ca: Path | None = None
     """Who signs the certificates of clients; None: none is asked for."""

@@ -35,6 +35,7 @@ from generators.kube.resources import (
 )
 from generators.kyverno.guard import Limits
 from generators.kyverno.values import plain
+from tests.conftest import Run
 from tests.controller.cluster import (
     COMMAND,
     KEY,
@@ -618,11 +619,11 @@ def test_a_webhook_that_is_away_refuses_for_fail_and_lets_pass_for_ignore(
     running.remove(f"{prefix}-hard")
 
 
-def another_leader(running: Running) -> None:
+def another_leader(running: Running, *options: str) -> None:
     """The controller ends and another one takes over."""
     former = running.controller
     running.controller = running.cluster.controller(
-        "--policies", "cluster", "--install-policy-crds"
+        "--policies", "cluster", "--install-policy-crds", *options
     )
     former.terminate()
     eventually(running.controller.in_force, f"admission in force: {running.controller.log}")
@@ -642,6 +643,44 @@ def test_a_new_leader_keeps_the_webhooks_of_policies_registered(
     another_leader(running)
     assert edits() == before
     assert running.make(f"{prefix}-x")["a"] == "b"
+
+
+def test_what_policies_may_write_is_said_to_the_controller_alone(
+    running: Running, ringfence: Run, name: Callable[[str], str]
+) -> None:
+    rule: Document = {
+        "match": {"any": [{"resources": {"kinds": ["Namespace"], "names": ["nobody-*"]}}]},
+        "generate": {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "name": "x",
+            "namespace": "{{request.object.metadata.name}}",
+            "data": {},
+        },
+    }
+    secrets = policy(name("secrets"), rule)
+
+    def refusal() -> str:
+        try:
+            running.admin.create(CLUSTER_POLICIES, secrets, manager="test", dry_run=DryRun.ALL)
+        except Forbidden as error:
+            return str(error)
+        return ""
+
+    def verified(*kinds: str) -> str:
+        asked = ("controller", "verify", "-c", running.cluster.tenants, "--wait-seconds", "0")
+        options = [option for kind in kinds for option in ("--allow-kind", kind)]
+        where = ("--kubeconfig", running.cluster.plane.kubeconfig())
+        return ringfence(*map(str, (*asked, *where, *options))).stdout
+
+    assert "--allow-kind v1/Secret" in refusal()
+    assert "[-]policies may also write: nothing, and not Secret" in verified("Secret")
+    another_leader(running, "--allow-kind", "Secret")
+    eventually(lambda: not refusal(), f"the webhook allows it, too: {running.webhook.log}")
+    assert "[+]policies may also write: Secret" in verified("Secret")
+    assert "[-]policies may also write: Secret, and not apps/v1/Job" in verified("apps/v1/Job")
+    another_leader(running)
+    eventually(lambda: bool(refusal()), f"no longer: {running.webhook.log}")
 
 
 def test_kinds_that_are_there_are_never_touched(running: Running) -> None:

@@ -20,11 +20,20 @@ from generators.kyverno.model import ApiCallEntry
 from generators.kyverno.model import Policy as KyvernoPolicy
 from generators.kyverno.usage import Usage, parts, usage
 from webhook.background.rights import reading
+from webhook.kept import STATUS_NAME
 from webhook.policies.book import CLUSTER
 from webhook.policies.files import PolicyFiles
-from webhook.rbac import ADMITTED, FOLLOW, Rule
+from webhook.rbac import ADMITTED, FOLLOW, Rights, Rule
 
 _ANYTHING = Usage(frozenset({""}), namespaces=True, roles=True)
+
+
+def rights(sources: Sequence[str], allowed_kinds: Sequence[str] = ()) -> Rights:
+    """Everything; InputError when a path cannot be read."""
+    anywhere = rules(sources, allowed_kinds)
+    known = any(rule.resource is CONFIG_MAPS for rule in anywhere)
+    said = Rule(CONFIG_MAPS, FOLLOW, "kinds that policies may write", (STATUS_NAME,))
+    return Rights(anywhere, () if known or not sources else (said,))
 
 
 def rules(sources: Sequence[str], allowed_kinds: Sequence[str] = ()) -> tuple[Rule, ...]:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import click
 
-from webhook.commands.options import kubeconfig_option, namespace_option, tenant_file_option
+from webhook.commands.options import (
+    allow_kind_option,
+    kubeconfig_option,
+    namespace_option,
+    tenant_file_option,
+)
 
 POLL_SECONDS = 1.0
 EXIT_NO = 1
@@ -34,6 +39,7 @@ patience_option = click.option(
 @tenant_file_option("The tenant file that should be in force.")
 @kubeconfig_option
 @_namespace_option
+@allow_kind_option("A kind that policies should be allowed to write; without any it is not asked.")
 @patience_option
 @click.pass_context
 def verify(
@@ -41,6 +47,7 @@ def verify(
     tenant_file: Path,
     kubeconfig: str | None,
     namespace: str,
+    allowed_kinds: tuple[str, ...],
     wait_seconds: float,
 ) -> None:
     """Say whether tenant file, namespaces and admission are as they should be; exit 1 if not."""
@@ -52,13 +59,13 @@ def verify(
     from webhook.install.leaving import patiently
     from webhook.install.verifying import findings
 
-    digest = load_tenants(tenant_file).digest
+    digest, kinds = load_tenants(tenant_file).digest, frozenset(allowed_kinds)
     deadline = time.monotonic() + wait_seconds
     with Client.connect(kubeconfig, user_agent="ringfence-verify") as client:
-        checks = patiently(wait_seconds, lambda: findings(client, namespace, digest))
+        checks = patiently(wait_seconds, lambda: findings(client, namespace, digest, kinds))
         while not healthy(checks) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            checks = patiently(wait_seconds, lambda: findings(client, namespace, digest))
+            checks = patiently(wait_seconds, lambda: findings(client, namespace, digest, kinds))
     click.echo(rendered(checks))
     if not healthy(checks):
         context.exit(EXIT_NO)

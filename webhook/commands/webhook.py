@@ -88,7 +88,6 @@ def webhook() -> None:
     help="Who may write generated NetworkPolicies and tenant labels beside admins.",
 )
 @policies_option("Kyverno policies: files, folders, or those of the API server; may be repeated.")
-@allow_kind_option("A kind that policies may write, or read by path; as for the controller.")
 @click.option(
     "--kubeconfig",
     metavar="FILE",
@@ -121,7 +120,6 @@ def serve(
     state_dir: Path | None,
     controller_user: str,
     policies: tuple[str, ...],
-    allowed_kinds: tuple[str, ...],
     kubeconfig: str | None,
     drain_seconds: float,
     request_seconds: float,
@@ -148,7 +146,6 @@ def serve(
         request_seconds,
         policies,
         kubeconfig,
-        allowed_kinds,
         client_ca,
         client_names,
         allow_from,
@@ -167,14 +164,14 @@ def serve(
 @webhook.command()
 @namespace_option("The webhook's own namespace.")
 @policies_option("As for `serve`.")
-@allow_kind_option("As for `serve`.")
+@allow_kind_option("As for the controller: contexts may read it by path.")
 def rules(namespace: str, policies: tuple[str, ...], allowed_kinds: tuple[str, ...]) -> None:
     """Print the ServiceAccount that the webhook needs, and what policies let it read, as YAML."""
     from generators.manifests import to_yaml
     from webhook import rbac
     from webhook.background import access
 
-    rights = rbac.Rights(access.rules(policies, allowed_kinds))
+    rights = access.rights(policies, allowed_kinds)
     click.echo(to_yaml(rbac.account(rbac.WEBHOOK, namespace, rights)), nl=False)
 
 

@@ -382,6 +382,7 @@ class Controller:
                 namespaces=len(self._followed.namespaces.store),
                 problem=self.tenants.problem or self._waiting(),
                 policies=self._book.summary() if self._book is not None else "",
+                allowed_kinds=tuple(sorted(set(self._settings.allowed_kinds))),
                 webhook=self._prober.problem or "",
                 undecided={n: why for n, (_, why) in self._reconciler.undecided().items()},
             )

@@ -17,7 +17,7 @@ import orjson
 from generators.isolation.record import RecordEntry
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS
-from webhook.kept import STATUS_NAME, KeptObject
+from webhook.kept import ALLOWED_KINDS, STATUS_NAME, KeptObject
 
 NAMED = 100
 """How many namespaces in quarantine are listed."""
@@ -40,6 +40,8 @@ class Status:
     problem: str = ""
     policies: str = ""
     """What is in force of Kyverno policies; empty without `--policies`."""
+    allowed_kinds: tuple[str, ...] = ()
+    """What they may write beside the usual kinds."""
     webhook: str = ""
     """Why the API server cannot call the webhook."""
     undecided: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class Status:
             "tenants": orjson.dumps(dict(sorted(self.tenants.items()))).decode(),
             "problem": self.problem,
             **({"policies": self.policies} if self.policies else {}),
+            **({ALLOWED_KINDS: kinds} if (kinds := " ".join(self.allowed_kinds)) else {}),
             **({"webhook": self.webhook} if self.webhook else {}),
             **({"undecided": _listed(self.undecided)} if self.undecided else {}),
         }

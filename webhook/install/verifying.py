@@ -22,17 +22,21 @@ from generators.kube.resources import (
 )
 from generators.labels import MANAGED_BY, MANAGER
 from generators.tenants.packed import GUARD_NAME
-from webhook.kept import STATUS_NAME
+from webhook.kept import ALLOWED_KINDS, STATUS_NAME
 from webhook.rbac import REGISTERED
 from webhook.registration import configuration
 from webhook.registration.epoch import Epoch
 from webhook.registration.probing import LABEL_PASSED, refusal
 
 
-def findings(client: Client, namespace: str, digest: str) -> list[Check]:
-    """All checks; `digest` is the SHA-256 of the tenant file that should be in force."""
+def findings(
+    client: Client, namespace: str, digest: str, kinds: frozenset[str] = frozenset()
+) -> list[Check]:
+    """All checks; `digest` is the SHA-256 of the tenant file that should be in force, `kinds` what
+    policies should be allowed to write beside the usual kinds."""
     return [
         *_status(client, namespace, digest),
+        *_kinds(client, namespace, kinds),
         *_registered(client),
         *_epoch(client, namespace),
     ]
@@ -57,6 +61,18 @@ def _status(client: Client, namespace: str, digest: str) -> Iterator[Check]:
         yield failed("namespaces", "not all of them follow it yet")
     for line in status.get("undecided", "").splitlines():
         yield bridged("in quarantine", line)
+
+
+def _kinds(client: Client, namespace: str, wanted: frozenset[str]) -> Iterator[Check]:
+    """What the controller and, by its word, the webhook allow policies to write."""
+    found = _get(client, CONFIG_MAPS, STATUS_NAME, namespace) or {}
+    said = frozenset(strings(found, "data").get(ALLOWED_KINDS, "").split())
+    name, told = "policies may also write", ", ".join(sorted(said)) or "nothing"
+    if wanted and wanted != said:
+        asked = ", ".join(sorted(wanted))
+        yield failed(name, f"{told}, and not {asked}: give that to the controller as --allow-kind")
+    elif said:
+        yield good(name, told)
 
 
 def _assigned(client: Client, label_key: str) -> Iterator[Check]:

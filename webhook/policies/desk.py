@@ -26,6 +26,7 @@ from generators.tenants.watched import Changed
 from webhook.policies import mutation
 from webhook.policies import review as policy_review
 from webhook.policies.book import CLUSTER, Policies, PolicyBook, limits_for
+from webhook.policies.kinds import AllowedKinds
 from webhook.policies.lookups import AdmissionLookups
 from webhook.policies.metrics import PolicyMetrics
 from webhook.policies.roles import Roles
@@ -45,7 +46,6 @@ class PolicySettings:
 
     sources: tuple[str, ...]
     kubeconfig: str | None = None
-    allowed_kinds: tuple[str, ...] = ()
 
 
 class PolicyDesk:
@@ -57,10 +57,12 @@ class PolicyDesk:
         self._tenants = tenants
         self._controller = controller
         self._home = _namespace_of(controller)
-        self._limited = tenants.config.digest
         self._client = _connected(settings)
         self._lookups = AdmissionLookups(self._client)
         self._wake = threading.Event()
+        self._kinds: AllowedKinds | None = None
+        if self._client is not None and self._home:
+            self._kinds = AllowedKinds(self._client, self._home, self._wake.set)
         self._stopping = threading.Event()
         limits = self._limits(tenants.config)
         self.book = PolicyBook(settings.sources, self._client, limits, self._wake.set)
@@ -76,6 +78,8 @@ class PolicyDesk:
     def start(self) -> None:
         """Follow files and cluster from now on."""
         self.book.start()
+        if self._kinds is not None:
+            self._kinds.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -85,6 +89,8 @@ class PolicyDesk:
         if self._thread.is_alive():
             self._thread.join(5)
         self.book.stop()
+        if self._kinds is not None:
+            self._kinds.stop()
         self._lookups.stop()
 
     def check(self) -> Changed | None:
@@ -94,10 +100,7 @@ class PolicyDesk:
     def look(self) -> None:
         """Bring what is served up to date, as far as that is possible now."""
         self.book.check()
-        config = self._tenants.config
-        if config.digest != self._limited:
-            self._limited = config.digest
-            self.book.limit(self._limits(config))
+        self.book.limit(self._limits(self._tenants.config))
         if self.served is None and self._too_early():
             return
         current = self.book.current
@@ -115,7 +118,8 @@ class PolicyDesk:
         """Not to know the policies is not the same as that there are none."""
         self._began = self._began or time.monotonic()
         patient = time.monotonic() - self._began < PATIENCE_SECONDS
-        return not self.book.ready or (not self.book.settled and patient)
+        settled = self.book.settled and (self._kinds is None or self._kinds.synced)
+        return not self.book.ready or (not settled and patient)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -145,7 +149,8 @@ class PolicyDesk:
         )
 
     def _limits(self, config: TenantConfig) -> Limits:
-        return limits_for(config, self._settings.allowed_kinds, self._home)
+        allowed = self._kinds.current if self._kinds is not None else ()
+        return limits_for(config, allowed, self._home)
 
     # --- answers --------------------------------------------------------------------------------
 
@@ -177,7 +182,8 @@ class PolicyDesk:
         """For /readyz."""
         if self.served is None:
             return [failed("policies", "not read yet"), *self.book.checks()[1:]]
-        return [*self.book.checks(), *self._lookups.checks()]
+        kinds = self._kinds.checks() if self._kinds is not None else []
+        return [*self.book.checks(), *kinds, *self._lookups.checks()]
 
 
 class NotServedYet(Exception):

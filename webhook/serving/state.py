@@ -59,5 +59,5 @@ def load_state(settings: Settings) -> State:
 def _desk(settings: Settings, tenants: TenantFile) -> PolicyDesk | None:
     if not settings.policies:
         return None
-    given = PolicySettings(settings.policies, settings.kubeconfig, settings.allowed_kinds)
+    given = PolicySettings(settings.policies, settings.kubeconfig)
     return PolicyDesk(given, tenants, settings.controller)

@@ -109,6 +109,9 @@ topologySpreadConstraints:
 {{- if .Values.policies.cluster }}
 - --policies=cluster
 {{- end }}
+{{- end }}
+
+{{- define "ringfence.allowedKinds" -}}
 {{- range .Values.policies.allowKinds }}
 - --allow-kind={{ .kind }}
 {{- end }}
