@@ -11,7 +11,7 @@ from enforcer.agent.state import State
 from enforcer.datapath import layout
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason, decode
 from enforcer.observe.names import Directory, Match
-from enforcer.observe.shape import Flow, published, to_flow
+from enforcer.observe.shape import HUBBLE_NAMES, Flow, published, to_flow
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag, Tables
 from generators.objects import (
@@ -306,3 +306,9 @@ def test_frame_that_is_not_ip_has_no_addresses() -> None:
     flow = flow_of(frame)
     assert "IP" not in flow
     assert flow["Summary"] == "EtherType 0x88cc"
+
+
+def test_every_reason_of_our_own_has_a_name_that_hubble_knows() -> None:
+    ours = {reason for reason in DropReason if reason >= 240}
+    assert len(ours) > 2
+    assert ours - set(HUBBLE_NAMES) == set()
