@@ -51,12 +51,12 @@ class Backlog:
         self._lists: tuple[BlockList, ...] = ()
         """Its lists, as far as it has to wait for them."""
         self._tries = compiler.tries
-        self._tries.lingering = True
         self._since = 0.0
         self._not_before = 0.0
 
     def admit(self, changes: Iterable[InputChange], now: float) -> tuple[InputChange, ...]:
         """What is to be taken in now."""
+        self._tries.lingering = True  # whoever asks goes on asking, and lets them go
         admitted: list[InputChange] = []
         for change in changes:
             if isinstance(change, PolicyChange):

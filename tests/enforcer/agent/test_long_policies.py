@@ -216,3 +216,14 @@ def test_a_policy_that_would_find_no_room_brings_no_block() -> None:
     while node.turn():
         assert not prefixes_in_force(node)
     assert node.kernel.compiler.allotment.refused
+
+
+def test_nothing_lingers_where_nobody_asks_for_steps() -> None:
+    kernel, policy = Enforcement(), listed("a", 0)
+    Backlog(NODE, kernel.compiler)
+    kernel.compiler.apply(between(NOTHING, Inputs(ALONE, {INHABITANT.key: 5})))
+    kernel.compiler.apply([PolicyChange(policy.key, policy)])
+    kernel.write(fresh=False)
+    kernel.compiler.apply([PolicyChange(policy.key, None)])
+    kernel.write(fresh=False)
+    assert not [key for key in kernel.maps.cidrs if key.prefix.startswith("100.")]
