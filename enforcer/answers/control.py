@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from generators.documents.json import items
 from generators.errors import MachineLacks
 
 SOCKET = "agent.sock"
@@ -58,8 +59,7 @@ def gather(run_dir: Path, request: Request) -> Answer:
     whole: Answer = {}
     entries: list[object] = []
     for part in stream(run_dir, request):
-        found = part.get("entries")
-        entries += found if isinstance(found, list) else []
+        entries += items(part, "entries")
         whole |= part
     return whole | ({"entries": entries} if "entries" in whole else {})
 

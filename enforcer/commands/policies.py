@@ -11,7 +11,7 @@ import click
 
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import emit, no_headers_option, picked, table
-from generators.documents.json import mappings
+from generators.documents.json import items, mappings
 from generators.output import Output, output_option, structured
 
 EXIT_NO = 1
@@ -34,7 +34,7 @@ def policy_get(name: str, run_dir: Path, output: str) -> None:
         emit(output, found, str)
         return
     revision = found.pop("revision")
-    listed = [*_list(found.get("policies")), *_list(found.get("tenantWalls"))]
+    listed = [*items(found, "policies"), *items(found, "tenantWalls")]
     click.echo(structured(listed, Output.JSON), nl=False)
     click.echo(f"Revision: {revision}")
 
@@ -73,7 +73,3 @@ def policy_selectors(run_dir: Path, output: str, no_headers: bool) -> None:
     heads = ("SELECTOR", "USERS", "PODS", "IDENTITIES")
     rows = picked(found, ("selector", "users", "pods", "identities"))
     emit(output, found, lambda: table(heads, rows, headers=not no_headers))
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []

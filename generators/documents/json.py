@@ -35,11 +35,27 @@ def mapping(value: object, *path: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
+@overload
+def items(value: Value, *path: str) -> Sequence[Value]: ...
+
+
+@overload
+def items(value: object, *path: str) -> Sequence[object]: ...
+
+
 def items(value: object, *path: str) -> Sequence[object]:
     """The list below a path; empty where there is none."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, list) else ()
+
+
+@overload
+def mappings(value: Value, *path: str) -> tuple[dict[str, Value], ...]: ...
+
+
+@overload
+def mappings(value: object, *path: str) -> tuple[Mapping[str, object], ...]: ...
 
 
 def mappings(value: object, *path: str) -> tuple[Mapping[str, object], ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
-from generators.documents.json import Value, labels_of, mapping, text
+from generators.documents.json import Value, items, labels_of, mapping, text
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
@@ -251,10 +251,9 @@ def _clone_list(
     run: _Run, target: Value, fields: Value, scope: ContextScope, item: str
 ) -> Iterator[WantedObject]:
     """Objects keep their names; those that are in the target's namespace already are left alone."""
-    kinds = mapping(fields).get("kinds")
     home, goal = text(fields, "namespace"), text(target, "namespace")
     selector = expanded(selector_pattern(mapping(fields, "selector")), {})
-    for spelled in kinds if isinstance(kinds, list) else []:
+    for spelled in items(fields, "kinds"):
         api_version, _, name = str(spelled).rpartition("/")
         kind = ObjectKind(*split_api_version(api_version or "v1"), name)
         for found in scope.world.lookups.list(kind, home):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from generators.documents.json import mapping, strings, text
+from generators.documents.json import items, strings, text
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
@@ -219,13 +219,11 @@ def selector_mismatch(pattern: SelectorPattern, labels: Mapping[str, str]) -> st
 def selector_pattern(given: Document) -> SelectorPattern:
     """A selector whose variables are filled in."""
     requirements = []
-    expressions = given.get("matchExpressions")
-    for item in expressions if isinstance(expressions, list) else []:
+    for item in items(given, "matchExpressions"):
         word = text(item, "operator")
         operator = next((o for o in Operator if o.value == word), None)
         if operator is None:
             raise BadPatch(f"selector operator {word!r:.40} is unknown")
-        values = mapping(item).get("values")
-        texts = tuple(as_text(v) for v in values) if isinstance(values, list) else ()
+        texts = tuple(as_text(value) for value in items(item, "values"))
         requirements.append(Requirement(text(item, "key"), operator, texts))
     return SelectorPattern(strings(given.get("matchLabels")), tuple(requirements))

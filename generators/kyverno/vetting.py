@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from generators.documents.json import Value, mapping, text
+from generators.documents.json import Value, items, text
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.language.wildcards import has_wildcard
@@ -87,8 +87,7 @@ def _downstream(
     target, place = downstream.target.value, downstream.place
     match downstream.source:
         case CloneList(fields):
-            found = mapping(fields.value).get("kinds")
-            kinds = [_listed_kind(str(item)) for item in found] if isinstance(found, list) else []
+            kinds = [_listed_kind(str(item)) for item in items(fields.value, "kinds")]
             yield from _read(policy, place, fields.value)
         case Clone(source):
             kinds = [_kind(target)]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from generators.documents.json import Document, Key, strings
+from generators.documents.json import Document, Key, labels_of
 from generators.errors import RingfenceError
 from generators.kube.client import Client, PatchKind, Preconditions, WatchScope
 from generators.kube.errors import AlreadyExists, Conflict, NotFound
@@ -274,8 +274,7 @@ def main() -> None:
 
 
 def _labels(node: HollowNode, lab: Places) -> dict[str, str]:
-    metadata = node_document(node, lab.name)["metadata"]
-    return strings(metadata, "labels") if isinstance(metadata, dict) else {}
+    return labels_of(node_document(node, lab.name))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from generators.documents.json import Document, integer, key_of, mapping, mappings, strings, text
+from generators.documents.json import (
+    Document,
+    integer,
+    items,
+    key_of,
+    mapping,
+    mappings,
+    strings,
+    text,
+)
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS, SECRETS, Resource
 from lab.api.container import Mount, Root
@@ -182,8 +191,7 @@ def _field(pod: Pod, path: str) -> str:
 
 
 def _words(container: Mapping[str, object], key: str) -> list[str]:
-    value = container.get(key)
-    return [str(word) for word in value] if isinstance(value, list) else []
+    return [str(word) for word in items(container, key)]
 
 
 def _expanded(word: str, environment: Mapping[str, str]) -> str:

@@ -5,9 +5,10 @@ Asked by the controller before it believes what triggers say of their creators.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import product
 
-from generators.documents.json import Document, mappings
+from generators.documents.json import Document, items, mappings
 from generators.kube.client import Client
 from generators.kube.errors import Forbidden, NotFound
 from generators.kube.resources import MUTATING_WEBHOOKS, Resource
@@ -37,13 +38,5 @@ def _sent(configuration: Document) -> Iterator[_Sent]:
         if not registration.is_for_policies(webhook):
             continue
         for rule in mappings(webhook, "rules"):
-            for group in _texts(rule, "apiGroups"):
-                for version in _texts(rule, "apiVersions"):
-                    for resource in _texts(rule, "resources"):
-                        for operation in _texts(rule, "operations"):
-                            yield group, version, resource, operation
-
-
-def _texts(document: Mapping[str, object], field: str) -> list[str]:
-    found = document.get(field)
-    return [str(item) for item in found] if isinstance(found, list) else []
+            fields = ("apiGroups", "apiVersions", "resources", "operations")
+            yield from product(*(map(str, items(rule, field)) for field in fields))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from generators.documents.json import mapping, text
+from generators.documents.json import items, text
 from generators.kube.resources import Resource
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
@@ -213,8 +213,7 @@ def _made(policy: Policy, downstream: Downstream, kinds: Kinds) -> _Made:
             return [resource], [(resource, _home(policy, source))]
         case CloneList(fields):
             found = []
-            listed = mapping(fields.value).get("kinds")
-            for item in listed if isinstance(listed, list) else []:
+            for item in items(fields.value, "kinds"):
                 api_version, _, kind = str(item).rpartition("/")
                 wanted = ObjectKind(*split_api_version(api_version or "v1"), kind)
                 found.append(_served(str(fields.place), wanted, kinds))

@@ -142,8 +142,7 @@ def _spelled(place: tuple[str, int]) -> str:
 
 def read_answer(address: str, answer: object) -> Replica:
     """From a refusal; a webhook that says nothing of files has read none."""
-    response = mapping(answer, "response") if isinstance(answer, dict) else {}
-    causes = mappings(mapping(mapping(response, "status"), "details"), "causes")
+    causes = mappings(answer, "response", "status", "details", "causes")
     said = {
         text(cause, "field"): text(cause, "message")
         for cause in causes

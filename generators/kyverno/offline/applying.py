@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from generators.documents.json import Value, labels_of, mapping, strings, text
+from generators.documents.json import Value, labels_of, mapping, mappings, strings, text
 from generators.errors import InputError, Problem
 from generators.kyverno import engine
 from generators.kyverno.context import dotted, merged
@@ -57,23 +57,18 @@ def parse_values(document: Value) -> Values:
     """A `kind: Values` document, or the same fields inline in a test file."""
     rules: dict[tuple[str, str], Mapping[str, Value]] = {}
     resources: dict[tuple[str, str], Mapping[str, Value]] = {}
-    for policy in _maps(document, "policies"):
+    for policy in mappings(document, "policies"):
         name = text(policy, "name").rpartition("/")[2]
-        for rule in _maps(policy, "rules"):
+        for rule in mappings(policy, "rules"):
             rules[name, text(rule, "name")] = dotted(mapping(rule, "values"))
-        for resource in _maps(policy, "resources"):
+        for resource in mappings(policy, "resources"):
             key = text(resource, "name").rpartition("/")[2]
             resources[name, key] = dotted(mapping(resource, "values"))
     labels = {
         text(item, "name"): strings(item.get("labels"))
-        for item in _maps(document, "namespaceSelector")
+        for item in mappings(document, "namespaceSelector")
     }
     return Values(dotted(mapping(document, "globalValues")), rules, resources, labels)
-
-
-def _maps(document: Value, key: str) -> list[Document]:
-    found = mapping(document).get(key)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def load_values(path: str) -> Values:

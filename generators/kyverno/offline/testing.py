@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from generators.documents.json import Value, mapping, text
+from generators.documents.json import Value, items, mapping, mappings, text
 from generators.errors import InputError, Problem
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import Policy
@@ -157,9 +157,8 @@ class _Test:
         return parse_values(mapping(self.document, "values"))
 
     def run(self, selector: CaseSelector) -> Iterator[Case]:
-        results = self.document.get("results")
-        items = [r for r in results if isinstance(r, dict)] if isinstance(results, list) else []
-        sources = [text(i, "cloneSourceResource") for i in items]
+        results = mappings(self.document, "results")
+        sources = [text(each, "cloneSourceResource") for each in results]
         user = text(self.document, "userinfo")
         resources = self.documents(self.texts("resources"))
         others = self.documents(self.texts("targetResources"))
@@ -172,7 +171,7 @@ class _Test:
             load_requester(self.path(user)) if user else None,
         )
         present = [key_of(as_stored(document)) for document in (*resources, *others)]
-        for item in items:
+        for item in results:
             expectation = _expectation(item)
             yield from self.judge_all(expectation, applied, present, selector)
 
@@ -242,8 +241,7 @@ class _Test:
 
 
 def _expectation(item: Document) -> Expectation:
-    resources = item.get("resources")
-    names = [str(r) for r in resources] if isinstance(resources, list) else []
+    names = [str(each) for each in items(item, "resources")]
     if not names and (single := text(item, "resource")):
         home = text(item, "namespace")
         names = [f"{home}/{single}" if home else single]
