@@ -209,6 +209,18 @@ static __always_inline void judge(struct scratch *scratch, const struct endpoint
 		course->opener = course->asked;
 }
 
+/*
+ * A packet that the wall at the other end keeps out goes there to be dropped, unless something on
+ * this node may carry it past to_pod. Where this node holds that end, to_pod is run for it all the
+ * same, and says who refused.
+ */
+static __always_inline int stops_here(const struct scratch *scratch,
+				      const struct endpoint *endpoint, enum direction direction)
+{
+	return direction == DIR_EGRESS && (endpoint->flags & EP_SHORTCUT) && !scratch->beyond &&
+	       scratch->answer.unheld && !verdict_is_drop(scratch->answer.reason);
+}
+
 /* The first packet of a connection, or one that belongs to none that is known. */
 static __always_inline enum reason begin(struct scratch *scratch, const struct endpoint *endpoint,
 					 enum direction direction)
@@ -305,6 +317,11 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 	}
 	judge(scratch, endpoint, direction);
 	note_answer(outcome, &scratch->answer, endpoint);
+	if (stops_here(scratch, endpoint, direction)) {
+		outcome->rule = 0;
+		outcome->group = 0;
+		return DROP_TENANT_WALL;
+	}
 	if (course->state == CT_NEW)
 		return begin(scratch, endpoint, direction);
 	return resume(scratch, endpoint);
@@ -348,6 +365,16 @@ static __always_inline enum reason judge_shape(struct __sk_buff *skb, struct scr
 	return link;
 }
 
+/* Where else to_pod has to be run for what leaves this pod. */
+static __always_inline void look_beyond(struct scratch *scratch, const struct endpoint *endpoint)
+{
+	if (!(endpoint->flags & EP_SHORTCUT) || !scratch->packet.family)
+		return;
+	if (lookup_address(scratch, &scratch->packet.destination))
+		scratch->beyond = scratch->address.interface;
+	forget();
+}
+
 static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch *scratch,
 					  const struct endpoint *endpoint, enum direction direction)
 {
@@ -366,6 +393,8 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 		return DROP_EP_NOT_READY;
 	outcome->reason = judge_shape(skb, scratch, endpoint, direction, reason);
 	forget();
+	if (!ingress && !verdict_is_drop(outcome->reason))
+		look_beyond(scratch, endpoint);
 	if (outcome->reason)
 		return outcome->reason;
 	if (ingress && is_from_host(skb, scratch)) {
@@ -417,6 +446,10 @@ static __always_inline int handle(struct __sk_buff *skb, enum direction directio
 
 	if (!scratch) /* cannot happen, but the verifier wants to hear it */
 		return VERDICT_SHOT;
+	if (direction == DIR_EGRESS)
+		scratch->beyond = 0;
+	else if (scratch->beyond)
+		ifindex = scratch->beyond;
 	/* The rest is set before it is read. */
 	__builtin_memset(&scratch->packet, 0, sizeof(scratch->packet));
 	__builtin_memset(&scratch->outcome, 0, sizeof(scratch->outcome));
@@ -426,8 +459,18 @@ static __always_inline int handle(struct __sk_buff *skb, enum direction directio
 	if (scratch->unproven)
 		judge_again(skb, scratch, direction);
 	scratch->attempts = 0;
-	report(skb, &scratch->packet, &scratch->outcome, direction);
-	return verdict_is_drop(scratch->outcome.reason) ? VERDICT_SHOT : VERDICT_CONTINUE;
+	report(skb, ifindex, &scratch->packet, &scratch->outcome, direction);
+	if (verdict_is_drop(scratch->outcome.reason)) {
+		scratch->beyond = 0;
+		return VERDICT_SHOT;
+	}
+	if (direction == DIR_EGRESS && scratch->beyond) {
+		again_map.call(skb, DIR_INGRESS);
+		scratch->beyond = 0; /* cannot happen: the program is always there */
+		return VERDICT_SHOT;
+	}
+	scratch->beyond = 0;
+	return VERDICT_CONTINUE;
 }
 
 int to_pod(struct __sk_buff *skb)

@@ -28,6 +28,7 @@ enum endpoint_flag {
 	EP_REACH = 8192,
 	EP_QUARANTINE = 16384,
 	EP_AUDIT_INGRESS = 32768,
+	EP_SHORTCUT = 65536, /* others on this node may hand its packets to pods past to_pod */
 };
 
 enum address_flag {
@@ -71,7 +72,7 @@ struct address_value {
 	__u32 identity;
 	__u32 tenant;
 	__u32 flags; /* enum address_flag */
-	__u32 pad;
+	__u32 interface; /* of a pod of this node, for endpoints with EP_SHORTCUT; else 0 */
 	__u64 proof;
 };
 _Static_assert(sizeof(struct address_value) == 24, "struct address_value");

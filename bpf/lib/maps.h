@@ -37,6 +37,8 @@ struct scratch {
 	/* Copies of what lookups found, and whether one did not prove itself: lookup.h. */
 	__u32 unproven;
 	__u32 attempts; /* of this packet before */
+	__u32 beyond; /* interface of the pod that a packet is for, when to_pod is run from there */
+	__u32 pad;
 	struct endpoint endpoint;
 	struct address_value address;
 	struct rule_value rule;

@@ -61,9 +61,9 @@ static __always_inline int report_is_due(const struct packet *packet, __u32 endp
 	return share_take(share, *quota);
 }
 
-static __always_inline void report_event(struct __sk_buff *skb, const struct packet *packet,
-					 const struct outcome *outcome, enum direction direction,
-					 __u8 verdict, __u8 reason)
+static __always_inline void report_event(struct __sk_buff *skb, __u32 ifindex,
+					 const struct packet *packet, const struct outcome *outcome,
+					 enum direction direction, __u8 verdict, __u8 reason)
 {
 	struct flow_event *event;
 
@@ -78,7 +78,7 @@ static __always_inline void report_event(struct __sk_buff *skb, const struct pac
 	}
 	event->time = bpf_ktime_get_ns();
 	event->endpoint = outcome->endpoint;
-	event->ifindex = skb->ifindex;
+	event->ifindex = ifindex;
 	event->rule = outcome->rule;
 	event->group = outcome->group;
 	event->identity = outcome->identity;
@@ -103,8 +103,9 @@ static __always_inline void report_event(struct __sk_buff *skb, const struct pac
 	events.ringbuf_submit(event, 0);
 }
 
-static __always_inline void report(struct __sk_buff *skb, const struct packet *packet,
-				   const struct outcome *outcome, enum direction direction)
+static __always_inline void report(struct __sk_buff *skb, __u32 ifindex,
+				   const struct packet *packet, const struct outcome *outcome,
+				   enum direction direction)
 {
 	__u8 verdict = VERDICT_FORWARDED;
 	__u8 reason = outcome->reason;
@@ -117,7 +118,7 @@ static __always_inline void report(struct __sk_buff *skb, const struct packet *p
 	}
 	report_count(skb, outcome, direction, verdict, reason);
 	if (verdict != VERDICT_FORWARDED || outcome->news)
-		report_event(skb, packet, outcome, direction, verdict, reason);
+		report_event(skb, ifindex, packet, outcome, direction, verdict, reason);
 }
 
 #endif

@@ -6,7 +6,7 @@ address is never a pod's; and what finds no room in its map is left out, for its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
 from operator import or_
 
@@ -43,6 +43,7 @@ class Addressing:
         calls: Calls,
         rooms: Rooms,
         ledger: PendingTables,
+        placed: Mapping[str, int],
     ) -> None:
         self.nodes: dict[str, AddressEntry] = {}
         self._known = known
@@ -51,6 +52,9 @@ class Addressing:
         self._calls = calls
         self._rooms = rooms
         self._ledger = ledger
+        self._placed = placed
+        self._shown: dict[str, None] = {}
+        """Addresses whose interfaces are said."""
         self._touched: dict[str, None] = {}
         self._asks = Asks()
         self._waiting: dict[str, dict[ServiceKey, None]] = {}
@@ -68,6 +72,18 @@ class Addressing:
     def touch(self, addresses: Iterable[str]) -> None:
         """Something else is to be said of who is there."""
         self._touched.update(dict.fromkeys(addresses))
+
+    def touch_places(self, pods: Iterable[str]) -> None:
+        """These local pods may be behind other interfaces now, which addresses say or not."""
+        if not self._known.shortcut:
+            self.touch(self._shown)
+            self._shown = {}
+            return
+        for key in pods:
+            pod = self._known.pods.get(key)
+            if pod is not None:
+                self._shown.update(dict.fromkeys(pod.ips))
+                self.touch(pod.ips)
 
     def write(self, settled: Settled, turnover: Turnover) -> None:
         """Bring the ledger up to date."""
@@ -178,16 +194,18 @@ class Addressing:
             return AddressEntry(IDENTITY_UNKNOWN, 0, AddressFlag.SERVICE)
         tenant = self._known.tenants.ids.get(identity.pods.tenant, 0)
         flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
-        home = self._known.homes[self._population.owners[address].namespace]
+        owner = self._population.owners[address]
+        home = self._known.homes[owner.namespace]
         if home.audited or home.tried:
             flags |= AddressFlag.AUDIT
-        return _entry_of(identity.number, tenant, flags)
+        place = self._placed.get(owner.key, 0) if self._known.shortcut else 0
+        return _entry_of(identity.number, tenant, flags, place)
 
 
 @lru_cache(maxsize=16_384)
-def _entry_of(identity: int, tenant: int, flags: AddressFlag) -> AddressEntry:
+def _entry_of(identity: int, tenant: int, flags: AddressFlag, interface: int) -> AddressEntry:
     """One object for all addresses of an identity: there are many, and they stay."""
-    return AddressEntry(identity, tenant, flags)
+    return AddressEntry(identity, tenant, flags, interface)
 
 
 def _node_addresses(nodes: Iterable[Node], own: str) -> dict[str, AddressEntry]:

@@ -35,6 +35,7 @@ from enforcer.policy.changes import (
     PolicyChange,
     RecordChange,
     ServiceChange,
+    ShortcutChange,
     SliceChange,
     between,
 )
@@ -117,7 +118,13 @@ class Compiler:
             self.rooms.endpoints,
         )
         self._addressing = Addressing(
-            self.known, self._population, self._groups, self._calls, self.rooms, self.ledger
+            self.known,
+            self._population,
+            self._groups,
+            self._calls,
+            self.rooms,
+            self.ledger,
+            self._placement.placed,
         )
         self._names = GroupNames()
         rules = RuleNames(self.registry.rules)
@@ -167,6 +174,7 @@ class Compiler:
         while moved := self._placement.moved():
             for key in moved:
                 self._placement.place(key)
+        self._addressing.touch_places(batch.local)
         turnover = self._groups.turnover()
         self._names.follow(turnover)
         for change in batch.blocks:
@@ -383,6 +391,9 @@ class Compiler:
             case ArrivalChange(key, attachment):
                 _put(self.known.arrivals, key, attachment)
                 batch.local[key] = None
+            case ShortcutChange(present):
+                self.known.shortcut = present
+                batch.look_at((*self.known.interfaces, *self.known.arrivals))
             case OrderChange(pods):
                 batch.order = pods
 

@@ -56,6 +56,8 @@ class Known:
     homes: dict[str, NamespaceFacts] = field(default_factory=dict)
     tenants: TenantNumbers = field(default_factory=TenantNumbers)
     granted: Granted = field(default_factory=dict)
+    shortcut: bool = False
+    """Something on this node may hand packets of pods to other pods past their interfaces."""
 
 
 class Placement:
@@ -135,6 +137,7 @@ class Placement:
             flags |= EndpointFlag.AUDIT_INGRESS
         if ifindex in known.grace:
             flags |= EndpointFlag.GRACE
+        flags |= self._shortcut()
         ip4 = tuple(a for a in pod.ips if ":" not in a)
         ip6 = tuple(a for a in pod.ips if ":" in a)
         if anew:
@@ -153,6 +156,9 @@ class Placement:
             mac=self._mac(key, number, before),
             reach=reach.number if reach is not None else 0,
         )
+
+    def _shortcut(self) -> EndpointFlag:
+        return EndpointFlag.SHORTCUT if self._known.shortcut else NONE
 
     def _mac(self, key: str, number: int, before: EndpointEntry | None) -> str:
         """The one that the pod started with: it may give itself another one."""
@@ -177,7 +183,7 @@ class Placement:
                 endpoint=self._registry.endpoints.of((arrival.ifindex, ip4, ip6)),
                 tenant=known.tenants.ids.get(home.tenant, 0),
                 wall=wall.number if wall is not None else 0,
-                flags=wall_flags(home, known.config) | needs,
+                flags=wall_flags(home, known.config) | needs | self._shortcut(),
             )
         return provisional(arrival, ground, known.start_mode)
 

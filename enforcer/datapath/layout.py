@@ -66,7 +66,7 @@ class AddressValue(ctypes.Structure):
         ("identity", ctypes.c_uint32),
         ("tenant", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
+        ("interface", ctypes.c_uint32),
         ("proof", ctypes.c_uint64),
     )
 
@@ -347,14 +347,19 @@ def unpack_endpoint(value: bytes) -> EndpointEntry:
 
 def pack_address_entry(key: bytes, entry: AddressEntry) -> bytes:
     """The value of an address."""
-    value = AddressValue(identity=entry.identity, tenant=entry.tenant, flags=entry.flags)
+    value = AddressValue(
+        identity=entry.identity,
+        tenant=entry.tenant,
+        flags=entry.flags,
+        interface=entry.interface,
+    )
     return _proven(key, value)
 
 
 def unpack_address_entry(value: bytes) -> AddressEntry:
     """The entry of an address."""
     raw = AddressValue.from_buffer_copy(value)
-    return AddressEntry(raw.identity, raw.tenant, AddressFlag(raw.flags))
+    return AddressEntry(raw.identity, raw.tenant, AddressFlag(raw.flags), raw.interface)
 
 
 def pack_policy(key: PolicyKey) -> bytes:

@@ -135,6 +135,13 @@ class ArrivalChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ShortcutChange:
+    """Whether something on this node may hand packets of pods to other pods past our programs."""
+
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OrderChange:
     """Pods as they were given: the later one gets an address that two claim, all else equal."""
 
@@ -153,6 +160,7 @@ InputChange = (
     | NodesChange
     | InterfaceChange
     | ArrivalChange
+    | ShortcutChange
     | OrderChange
 )
 

@@ -67,6 +67,7 @@ class EndpointFlag(IntFlag):
     AUDIT = 2048  # a denial by NetworkPolicies is reported with verdict AUDIT and passes
     AUDIT_INGRESS = 32768  # the same, of what comes in only
     ENCAPSULATES = 4096  # may send encapsulated packets towards nodes
+    SHORTCUT = 65536  # what it sends to a pod of this node may reach it past `to_pod`
 
 
 class AddressFlag(IntFlag):
@@ -114,6 +115,7 @@ class AddressEntry:
     identity: int
     tenant: int = 0
     flags: AddressFlag = AddressFlag(0)
+    interface: int = 0  # of a pod of this node while endpoints have SHORTCUT; else 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
