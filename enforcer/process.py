@@ -14,6 +14,7 @@ from enforcer.agent.attachments import Attachments
 from enforcer.agent.collector import Collector
 from enforcer.agent.delays import Bootstrap
 from enforcer.agent.loop import Agent, Parts, Settings, exclusive
+from enforcer.agent.neighbourhood import Neighbourhood
 from enforcer.agent.own_addresses import addresses, tunnels
 from enforcer.agent.state import Board
 from enforcer.agent.watcher import Watcher
@@ -116,6 +117,10 @@ def _enforce(
             tunnels(lambda own: maps.lead_to_tunnels({*own, *settings.tunnel_ports}), agent.report),
         ):
             start_thread(stack, threading.Event(), follower.run)
+        neighbourhood = Neighbourhood(
+            pins, lambda: board.state.attached, agent.have_neighbours, agent.report
+        )
+        start_thread(stack, threading.Event(), neighbourhood.run)
         if settings.manifests is None:
             start_thread(stack, threading.Event(), _notices(settings, board))
         if settings.watch_interfaces:

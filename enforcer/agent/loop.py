@@ -41,6 +41,7 @@ from enforcer.compiler.views import Computed, Live
 from enforcer.datapath import attach, loader
 from enforcer.datapath.connections import IDLE_TCP
 from enforcer.datapath.maps import Maps
+from enforcer.datapath.neighbours import Findings
 from enforcer.datapath.programs import Programs, is_up
 from enforcer.policy.changes import (
     ArrivalChange,
@@ -51,6 +52,7 @@ from enforcer.policy.changes import (
     PodChange,
     PolicyChange,
     ServiceChange,
+    ShortcutChange,
     SliceChange,
 )
 from enforcer.policy.identity import Registry
@@ -221,6 +223,7 @@ class Agent:
         self._attachments_changed = True
         self._waiting_since: float | None = None
         self._datapath_error = ""
+        self._neighbours = Findings()
         self._reported: dict[str, str] = {}
         """By parts beside the loop; see `report`."""
         self._audit_at = time.monotonic() + settings.audit_seconds
@@ -259,6 +262,11 @@ class Agent:
     def have_addresses(self, addresses: tuple[str, ...]) -> None:
         """These are the node's from now on."""
         self._own_node.have(addresses)
+        self._woken.set()
+
+    def have_neighbours(self, found: Findings) -> None:
+        """These programs of others are on the node's interfaces from now on."""
+        self._neighbours = found
         self._woken.set()
 
     def look_around(self) -> None:
@@ -348,6 +356,8 @@ class Agent:
             self._attachments_changed = False
             yield from self._residents.attach(self._parts.attachments.snapshot())
         yield from self._own_node.follow(self._residents.follow(changes))
+        if self._neighbours.shortcut != self._compiler.known.shortcut:
+            yield ShortcutChange(self._neighbours.shortcut)
         if tick:
             yield from self._residents.look_again()
 
@@ -497,6 +507,7 @@ class Agent:
             walls_turned=self._compiler.walls_turned,
             unenforced=dict(self._unenforced),
             excess={**self._compiler.excess(), **self._writer.excess()},
+            neighbours=self._neighbours,
             refused=tuple(self._compiler.allotment.refused.values()),
             audit=self._writer.audited,
         )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.agent.delays import Delays, Tally
+from enforcer.datapath.neighbours import Findings
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import Tables
 from enforcer.sources.supply import Source
@@ -86,6 +87,8 @@ class State:
     """The objects that all of it was made from, put together when somebody asks: takes time."""
     excess: Mapping[str, str] = field(default_factory=dict)
     """What is closed because it found no room, or cannot be said in a map; by what it is."""
+    neighbours: Findings = field(default_factory=Findings)
+    """Programs of others on the interfaces of this node."""
     refused: tuple[Refusal, ...] = ()
     """Policies that are not enforced as written."""
     usage: Mapping[str, Usage] = field(default_factory=dict)

@@ -157,6 +157,13 @@ def _endpoints(state: State) -> Iterator[Metric]:
     states = {("ready",): len(listed), ("not-ready",): waiting}
     yield _gauges("endpoint_state", "Local pods by state.", ("state",), states)
     yield _gauge("unenforced_pods", "Local pods not under enforcement.", waiting)
+    others = state.neighbours
+    effects = {
+        ("none",): len(others.neighbours) - len(others.held) - len(others.problems),
+        ("held",): len(others.held),
+        ("not-enforced",): len(others.problems),
+    }
+    yield _gauges("programs_of_others", "eBPF programs of others here.", ("effect",), effects)
     graced = sum(EndpointFlag.GRACE in entry.flags for entry in listed)
     yield _gauge("grace_endpoints", "Endpoints whose older connections were adopted.", graced)
     enforced = Counter((_enforcement(entry),) for entry in listed)

@@ -31,6 +31,8 @@ ETH_P_ALL = 0x0003
 FILTER_PRIORITY = 1
 FILTER_HANDLE = 0x5246
 LINKS = "links"
+CLOSED = bytes.fromhex("b700000002000000 9500000000000000")
+"""A program that returns TC_ACT_SHOT."""
 
 _alone = threading.Lock()
 """The agent's loop and its CNI calls may mean the same interface."""
@@ -123,6 +125,11 @@ def _link_pin(pin_dir: Path, ifindex: int, hook: _Hook) -> Path:
     return pin_dir / LINKS / f"{ifindex}-{hook.program}"
 
 
+def _gate_pin(link: Path) -> Path:
+    """What keeps a hook closed while the link changes its place."""
+    return link.with_name(f"{link.name}-gate")
+
+
 def _qdisc_mark(pin_dir: Path, ifindex: int) -> Path:
     """A directory whose existence says that the clsact qdisc of the interface is of our making."""
     return pin_dir / LINKS / f"{ifindex}-qdisc"
@@ -190,10 +197,10 @@ def _attach_links(pin_path: Path, ifindex: int) -> None:
     for hook in HOOKS:
         link = _link_pin(pin_path.parent, ifindex, hook)
         with kernel.open_pin(pin_path / hook.program) as program:
-            if link.exists() and _update_link(link, program.fd, ifindex):
-                continue
-            with kernel.link_create(program.fd, ifindex, hook.tcx) as created:
-                kernel.pin(created.fd, link)
+            if not (link.exists() and _update_link(link, program.fd, ifindex)):
+                with kernel.link_create(program.fd, ifindex, hook.tcx) as created:
+                    kernel.pin(created.fd, link)
+        _remove_link(_gate_pin(link))
 
 
 def _update_link(path: Path, program_fd: int, ifindex: int) -> bool:
@@ -317,7 +324,9 @@ def _remove_filters(pin_dir: Path, ifindex: int) -> None:
 
 def _remove_links(pin_dir: Path, ifindex: int) -> None:
     for hook in HOOKS:
-        _remove_link(_link_pin(pin_dir, ifindex, hook))
+        link = _link_pin(pin_dir, ifindex, hook)
+        _remove_link(link)
+        _remove_link(_gate_pin(link))
 
 
 def _remove_link(path: Path) -> None:
@@ -326,6 +335,50 @@ def _remove_link(path: Path) -> None:
     with kernel.open_pin(path) as link, suppress(kernel.KernelError):  # its interface may be gone
         kernel.link_detach(link.fd)
     path.unlink()
+
+
+def lead(pin_path: Path, ifindex: int) -> bool:
+    """Be the first on both tcx hooks of an interface again; whether others were before us.
+
+    For the moment in which our link changes its place nothing passes.
+    """
+    moved = False
+    with _alone:
+        for hook in HOOKS:
+            path = _link_pin(pin_path.parent, ifindex, hook)
+            number = _program_id(pin_path / hook.program)
+            there = kernel.hook_programs(ifindex, hook.tcx)
+            if path.exists() and number in there and there[0] != number:
+                _to_the_head(path, pin_path / hook.program, ifindex, hook)
+                moved = True
+    return moved
+
+
+def _to_the_head(path: Path, program_pin: Path, ifindex: int, hook: _Hook) -> None:
+    # The kernel takes no program twice on a hook. The gate is pinned, so that an agent that is
+    # killed here leaves the interface closed; `attach` opens it.
+    gate = _gate_pin(path)
+    with (
+        kernel.program_load("closed", CLOSED) as closed,
+        kernel.link_create(closed.fd, ifindex, hook.tcx) as closing,
+    ):
+        kernel.pin(closing.fd, gate)
+    with kernel.open_pin(path) as former:
+        kernel.link_detach(former.fd)
+    path.unlink()
+    with (
+        kernel.open_pin(program_pin) as program,
+        kernel.link_create(program.fd, ifindex, hook.tcx) as created,
+    ):
+        kernel.pin(created.fd, path)
+    _remove_link(gate)
+
+
+def program_ids(pin_path: Path) -> frozenset[int]:
+    """Our programs, those of other versions included."""
+    with _of_pins(pin_path):
+        pins = [p / h.program for p in pin_path.parent.iterdir() for h in HOOKS if p.name != LINKS]
+    return frozenset(_program_id(pin) for pin in pins if pin.exists())
 
 
 def attached(pin_path: Path, interface: str | int) -> Mode | None:

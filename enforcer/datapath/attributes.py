@@ -80,6 +80,12 @@ class Object(ctypes.Structure):
     )
 
 
+class ById(ctypes.Structure):
+    """Open an object by its id."""
+
+    _fields_ = (("id", ctypes.c_uint32),)
+
+
 class Info(ctypes.Structure):
     """Ask for what the kernel says about an object."""
 
@@ -177,7 +183,10 @@ class RawProgramInfo(ctypes.Structure):
         ("type", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
         ("tag", ctypes.c_uint8 * 8),
-        ("_lengths_and_pointers", ctypes.c_uint64 * 3),
+        ("_machine_code_length", ctypes.c_uint32),
+        ("code_length", ctypes.c_uint32),
+        ("_machine_code", ctypes.c_uint64),
+        ("code", ctypes.c_uint64),
         ("load_time", ctypes.c_uint64),
         ("created_by_uid", ctypes.c_uint32),
         ("nr_map_ids", ctypes.c_uint32),

@@ -22,6 +22,7 @@ from generators.errors import MachineLacks, RingfenceError
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 MAX_PROGRAMS_PER_HOOK = 64
+BPF_F_BEFORE = 1 << 3
 SCHED_CLS = 3
 LICENSE = b"Dual BSD/GPL"
 """As bpf/ringfence.c says it."""
@@ -39,6 +40,8 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
+    PROG_BY_ID = 13
+    MAP_BY_ID = 14
     OBJ_INFO = 15
     PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
@@ -54,6 +57,13 @@ class Hook(IntEnum):
 
     TCX_INGRESS = 46
     TCX_EGRESS = 47
+
+
+class Netkit(IntEnum):
+    """Hooks of a netkit pair, asked at its end on the node: what each end sends."""
+
+    PRIMARY = 54
+    PEER = 55
 
 
 class KernelError(RingfenceError):
@@ -256,6 +266,36 @@ def program_info(fd: int) -> ProgramInfo:
     return ProgramInfo(raw.id, raw.name.decode(), raw.verified_insns, bytes(raw.tag).hex())
 
 
+def program_of(number: int) -> Handle:
+    """The program with an id, whoever loaded it. KernelError with ENOENT: it is gone."""
+    return Handle(_bpf(Command.PROG_BY_ID, attributes.ById(number), f"program {number}"))
+
+
+def map_of(number: int) -> Handle:
+    """The map with an id, whoever made it. KernelError with ENOENT: it is gone."""
+    return Handle(_bpf(Command.MAP_BY_ID, attributes.ById(number), f"map {number}"))
+
+
+def program_code(fd: int) -> bytes:
+    """The instructions of a program as the kernel runs them, subprograms included."""
+    sized = attributes.ProgramInfo()
+    _info(fd, sized, "program")
+    code = ctypes.create_string_buffer(max(sized.code_length, 1))
+    raw = attributes.ProgramInfo(code_length=sized.code_length, code=_address(code))
+    _info(fd, raw, "program")
+    return code.raw[: raw.code_length]
+
+
+def program_maps(fd: int) -> tuple[int, ...]:
+    """The ids of the maps that a program uses."""
+    sized = attributes.ProgramInfo()
+    _info(fd, sized, "program")
+    ids = (ctypes.c_uint32 * max(sized.nr_map_ids, 1))()
+    raw = attributes.ProgramInfo(nr_map_ids=sized.nr_map_ids, map_ids=ctypes.addressof(ids))
+    _info(fd, raw, "program")
+    return tuple(ids[: raw.nr_map_ids])
+
+
 def link_info(fd: int) -> LinkInfo:
     """What a link connects."""
     raw = attributes.RawLinkInfo()
@@ -415,9 +455,9 @@ def test_run(fd: int, frame: bytes, context: SkbContext, repeat: int = 1) -> Tes
 
 
 def link_create(program_fd: int, ifindex: int, hook: Hook) -> Handle:
-    """Attach a program to an interface at the tail of its hook; the link is ours."""
+    """Attach a program to an interface at the head of its hook; the link is ours."""
     request = attributes.LinkCreate(
-        prog_fd=program_fd, target_ifindex=ifindex, attach_type=int(hook)
+        prog_fd=program_fd, target_ifindex=ifindex, attach_type=int(hook), flags=BPF_F_BEFORE
     )
     return Handle(_bpf(Command.LINK_CREATE, request, f"{hook.name} on ifindex {ifindex}"))
 
@@ -432,8 +472,8 @@ def link_detach(link_fd: int) -> None:
     _bpf(Command.LINK_DETACH, attributes.LinkDetach(link_fd=link_fd), "")
 
 
-def hook_programs(ifindex: int, hook: Hook) -> tuple[int, ...]:
-    """Ids of all programs on a tcx hook of an interface, in their order."""
+def hook_programs(ifindex: int, hook: Hook | Netkit) -> tuple[int, ...]:
+    """Ids of all programs on a hook of an interface, in their order."""
     ids = (ctypes.c_uint32 * MAX_PROGRAMS_PER_HOOK)()
     request = attributes.Query(
         target_ifindex=ifindex,
@@ -444,7 +484,8 @@ def hook_programs(ifindex: int, hook: Hook) -> tuple[int, ...]:
     try:
         _bpf(Command.PROG_QUERY, request, f"{hook.name} of ifindex {ifindex}")
     except KernelError as error:
-        if error.errno in (errno.ENOENT, errno.EINVAL):  # nothing there, or no tcx in this kernel
+        # Nothing there, no such hooks in this kernel, or not this kind of interface, or none.
+        if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, errno.ENODEV):
             return ()
         raise
     return tuple(ids[: request.count])

@@ -22,6 +22,8 @@ from fnmatch import fnmatchcase
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWQDISC, RTM_GETQDISC = 36, 38
+RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
 RTM_NEWNSID, RTM_GETNSID = 88, 90
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
@@ -33,6 +35,8 @@ IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 RTA_DST, RTA_OIF = 1, 4
 NETNSA_NSID, NETNSA_FD = 1, 3
+TCA_KIND, TCA_OPTIONS, TCA_BPF_NAME, TCA_BPF_ID = 1, 2, 7, 11
+CLSACT_QDISCS = ("clsact", "ingress")
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 1, 5, 9
 SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
 
@@ -41,6 +45,7 @@ ATTRIBUTE = struct.Struct("=HH")
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBi")
 ROUTE = struct.Struct("=BB6xI")
+TRAFFIC = struct.Struct("=BxxxiIII")
 RTM_F_FIB_MATCH = 0x2000
 NSID_SIZE = 4
 RECEIVE = 1 << 18
@@ -78,6 +83,18 @@ class Held:
     scope: int
     flags: int
     """IFA_F_..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A program that a clsact filter runs."""
+
+    ifindex: int
+    priority: int
+    program: int
+    """Its id in the kernel; 0 where the filter is no eBPF program."""
+    name: str
+    """As whoever put it there called it; of another kind of filter its kind."""
 
 
 class Netlink:
@@ -158,6 +175,21 @@ class Netlink:
             if kind == RTM_NEWROUTE and length == parsed.max_prefixlen and interface is not None:
                 return int.from_bytes(interface, "little")
         return None
+
+    def filtered(self) -> frozenset[int]:
+        """The interfaces of this network namespace that can have clsact filters."""
+        messages = self._ask(RTM_GETQDISC, NLM_F_DUMP, TRAFFIC.pack(0, 0, 0, 0, 0))
+        return frozenset(
+            TRAFFIC.unpack_from(body)[1]
+            for kind, body in messages
+            if kind == RTM_NEWQDISC and _kind_of(body) in CLSACT_QDISCS
+        )
+
+    def filters(self, ifindex: int, parent: int) -> list[Filter]:
+        """The filters of an interface behind one hook (`parent`), in their order."""
+        messages = self._ask(RTM_GETTFILTER, NLM_F_DUMP, TRAFFIC.pack(0, ifindex, 0, parent, 0))
+        found = [parse_filter(body) for kind, body in messages if kind == RTM_NEWTFILTER]
+        return [item for item in found if item is not None]
 
     def _id_of(self, netns: int) -> int:
         body = bytes(NSID_SIZE) + _attribute(NETNSA_FD, struct.pack("=I", netns))
@@ -287,6 +319,23 @@ def parse_address(body: bytes) -> Held | None:
     more = found.get(IFA_FLAGS)
     flags = int.from_bytes(more, "little") if more is not None else flags
     return Held(ifindex, str(ipaddress.ip_address(raw)), scope, flags)
+
+
+def parse_filter(body: bytes) -> Filter | None:
+    """The filter that a message describes; None where it only names a chain or a priority."""
+    _, ifindex, handle, _, info = TRAFFIC.unpack_from(body)
+    if not handle:
+        return None
+    options = _attributes(_attributes(body[TRAFFIC.size :]).get(TCA_OPTIONS, b""))
+    name = os.fsdecode(options.get(TCA_BPF_NAME, b"").rstrip(b"\0"))
+    program = int.from_bytes(options.get(TCA_BPF_ID, b""), "little")
+    return Filter(ifindex, info >> 16, program, name or _kind_of(body))
+
+
+def _kind_of(body: bytes) -> str:
+    """Of a message about traffic control."""
+    kind = _attributes(body[TRAFFIC.size :]).get(TCA_KIND, b"")
+    return os.fsdecode(kind.rstrip(b"\0"))
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

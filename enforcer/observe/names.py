@@ -208,6 +208,8 @@ class Directory:
         endpoint = self._state.tables.endpoints.get(record.ifindex)
         policies = self.isolating(endpoint.group, record.direction) if endpoint is not None else ()
         if record.reason in (DropReason.TENANT_WALL, DropReason.UNKNOWN_SENDER):
+            if record.direction is Dir.EGRESS:
+                return self._wall_of(record.destination), policies
             return self._wall(record.group, endpoint), policies
         if record.verdict is Verdict.FORWARDED and record.rule:
             return self._state.tables.rules.get(record.rule), policies
@@ -230,6 +232,12 @@ class Directory:
             if endpoint is not None and endpoint.wall in tables.walls:
                 return tables.walls[endpoint.wall]
         return None
+
+    def _wall_of(self, address: str) -> str | None:
+        """The wall around whoever has an address, as the sender's node knows it."""
+        pod = self._state.owners.get(address)
+        tenant = self._state.tenants.get(pod.namespace) if pod is not None else None
+        return f"tenant/{tenant}#wall" if tenant else None
 
     def _who_spoke(self, record: FlowRecord, rule: str | None) -> tuple[Speaker, ...]:
         if record.verdict is Verdict.FORWARDED or rule is not None:

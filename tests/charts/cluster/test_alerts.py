@@ -52,6 +52,7 @@ FULL = 'ringfence_drop_count_total{reason="CT_MAP_INSERTION_FAILED"}'
 POLICY_DENIED = 'ringfence_drop_count_total{reason="POLICY_DENIED"}'
 AGENT = f'up{{job="enforcer",namespace="{SYSTEM}",node="n1"}}'
 OTHERS_AGENT = 'up{job="enforcer",namespace="another",node="n1"}'
+PASSED_BY = 'ringfence_programs_of_others{effect="not-enforced"}'
 EXPIRY = "ringfence_webhook_certificate_expiry_timestamp_seconds"
 
 ALWAYS = f"x{SAMPLES}"
@@ -76,6 +77,7 @@ HEALTHY: Mapping[str, str] = {
     'ringfence_server_threads{port="admission"}': f"16{ALWAYS}",
     'ringfence_server_threads_busy{port="admission"}': f"2{ALWAYS}",
     "ringfence_unenforced_pods": f"0{ALWAYS}",
+    PASSED_BY: f"0{ALWAYS}",
     AGENT: f"1{ALWAYS}",
     OTHERS_AGENT: f"0{ALWAYS}",
     "ringfence_record_last_read_successful": f"1{ALWAYS}",
@@ -168,6 +170,7 @@ CASES = [
         port="admission",
     ),
     once("RingfencePodsNotEnforced", "ringfence_unenforced_pods", "2x140"),
+    once("RingfencePassedByOthers", PASSED_BY, "1x140", effect="not-enforced"),
     Case(
         "RingfenceAgentAway",
         "for ten minutes",

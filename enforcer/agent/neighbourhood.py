@@ -1,0 +1,77 @@
+"""Watches for programs of others on this node's interfaces, and keeps ours before them.
+
+A thread beside the agent's loop: the kernel tells nobody of programs that are attached, so it looks
+again and again. What it found goes to the loop, which has `to_pod` run at the sender too as long as
+others may hand packets to pods past it, and to status and metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from enforcer.agent.beside import Part, Report
+from enforcer.datapath import attach
+from enforcer.datapath.attach import Mode
+from enforcer.datapath.neighbours import Findings, Lookout
+from generators.errors import RingfenceError
+from generators.process.logs import event
+
+log = logging.getLogger("ringfence.enforcer")
+
+LOOK_SECONDS = 1.0
+
+
+class Neighbourhood:
+    """`look` once before anything is enforced, then `run`. `attached`: how ours hang on what."""
+
+    def __init__(
+        self,
+        pins: Path,
+        attached: Callable[[], Mapping[int, str]],
+        changed: Callable[[Findings], None],
+        report: Report,
+    ) -> None:
+        self._pins = pins
+        self._attached = attached
+        self._changed = changed
+        self._part = Part(
+            "neighbours", "programs of others that pass the wall are not noticed", report
+        )
+        self._lookout = Lookout()
+        self._last: Findings | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until told to stop."""
+        while not stop.wait(LOOK_SECONDS):
+            self._part.attempt(self.look)
+
+    def look(self) -> None:
+        """Once: be the first wherever that can be, then say who else is there."""
+        held = dict(self._attached())
+        found = self._lookout.look(attach.program_ids(self._pins), held)
+        if any(n.of_pod and n.before for n in found.neighbours) and self._lead(found, held):
+            found = self._lookout.look(attach.program_ids(self._pins), held)
+        if found != self._last:
+            for neighbour in found.neighbours:
+                if self._last is None or neighbour not in self._last.neighbours:
+                    event(log, "neighbour", program=str(neighbour), passes=neighbour.passes)
+            self._last = found
+            self._changed(found)
+
+    def _lead(self, found: Findings, held: Mapping[int, str]) -> bool:
+        """Whether our programs changed their place anywhere."""
+        moved = False
+        behind = {n.ifindex: n for n in found.neighbours if n.of_pod and n.before}
+        for ifindex, neighbour in behind.items():
+            if held[ifindex] != Mode.TCX:
+                continue
+            try:
+                if attach.lead(self._pins, ifindex):
+                    event(log, "first_again", logging.WARNING, before=str(neighbour))
+                    moved = True
+            except RingfenceError as error:
+                event(log, "not_first", logging.ERROR, before=str(neighbour), error=str(error))
+        return moved

@@ -1,0 +1,260 @@
+"""A program of somebody else that hands packets straight to pods, as eBPF host routing does.
+
+It stands before or behind ours.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from enforcer.answers import control
+from enforcer.datapath import kernel, neighbours
+from enforcer.datapath.attach import CLOSED, Mode
+from enforcer.datapath.kernel import Hook
+from generators.isolation.record import RecordEntry, record_documents
+from lab import netns
+from tests.enforcer.node import Document, Node, deny_ingress
+from tests.testbed.waiting import eventually
+
+pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
+
+TENANTS = """
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+mode: strict
+tenants:
+  - {name: t1, namespaces: {names: [t1]}}
+  - {name: t2, namespaces: {names: [t2]}}
+"""
+FRIEND, OTHER, VICTIM = "t1/friend", "t1/other", "t2/victim"
+FIRST = 5
+"""Addresses of pods end with it and what follows; nothing of the link's own does."""
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+PASS = bytes.fromhex("b7000000ffffffff 9500000000000000")
+LOAD_BYTES, REDIRECT_PEER = 26, 155
+
+
+def _op(code: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    return struct.pack("<BBhi", code, source << 4 | to, offset, value)
+
+
+def handing_on(pods: Mapping[int, int]) -> bytes:
+    """A program that hands on IP for addresses that end with a byte to the pod of an interface."""
+    cases = b"".join(
+        _op(0x55, 8, offset=4, value=last)  # if it is another one, go past these four
+        + _op(0xB7, 1, value=ifindex)
+        + _op(0xB7, 2)
+        + _op(0x85, value=REDIRECT_PEER)
+        + _op(0x95)
+        for last, ifindex in pods.items()
+    )
+    load = (
+        _op(0xBF, 1, 6)
+        + _op(0xBF, 2, 7)
+        + _op(0xBF, 3, 10)
+        + _op(0x07, 3, value=-8)
+        + _op(0xB7, 4, value=1)
+        + _op(0x85, value=LOAD_BYTES)
+        + _op(0x71, 8, 10, offset=-8)
+    )
+    return (
+        _op(0xBF, 6, 1)
+        + _op(0x61, 2, 6, offset=16)  # the protocol, in network order
+        + _op(0x7A, 10, offset=-8)
+        + _op(0xB7, 7, value=33)
+        + _op(0x15, 2, offset=3, value=0x0008)
+        + _op(0xB7, 7, value=53)
+        + _op(0x15, 2, offset=1, value=0xDD86)
+        + _op(0x05, offset=(len(load) + len(cases)) // 8)
+        + load
+        + cases
+        + PASS
+    )
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path)
+    try:
+        made.build((FRIEND, OTHER, VICTIM), first=FIRST)
+        (made.directory / "tenants.yaml").write_text(TENANTS)
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def links() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def put(
+    links: ExitStack,
+    node: Node,
+    code: bytes,
+    on: Sequence[str],
+    hook: Hook = Hook.TCX_INGRESS,
+) -> None:
+    """Put a program first on a hook of these interfaces of the node."""
+    with netns.inside(node.name), kernel.program_load("neighbour", code) as program:
+        for interface in on:
+            ifindex = index_of(node, interface)
+            links.enter_context(kernel.link_create(program.fd, ifindex, hook))
+
+
+def index_of(node: Node, interface: str) -> int:
+    found = subprocess.run(
+        ["ip", "-n", node.name, "-o", "link", "show", interface],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(found.stdout.partition(":")[0])
+
+
+def redirect_everything(links: ExitStack, node: Node) -> None:
+    """Have all pods' packets go past the hooks where they would enter pods."""
+    interfaces = [wire.interface for wire in node.wires.values()]
+    pods = {number: index_of(node, name) for number, name in enumerate(interfaces, start=FIRST)}
+    put(links, node, handing_on(pods), interfaces)
+
+
+def cluster(node: Node, *policies: Document) -> list[Document]:
+    record = {f"uid-{name}": RecordEntry(name, name) for name in ("t1", "t2")}
+    spaces: list[Document] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": f"uid-{name}"}}
+        for name in ("t1", "t2")
+    ]
+    ranges: Document = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "here"},
+        "spec": {"podCIDRs": ["10.7.0.0/16", "fd07::/64"]},
+    }
+    return [*spaces, *record_documents(record), ranges, *node.pods(), *policies]
+
+
+def enforce(node: Node, *policies: Document) -> subprocess.Popen[bytes]:
+    agent = node.start("--config", str(node.directory / "tenants.yaml"))
+    node.wait(node.write(*cluster(node, *policies)), agent)
+    node.wait_until_enforced()
+    return agent
+
+
+def status(node: Node) -> control.Answer:
+    return control.ask(node.run_dir, {"command": "status"})
+
+
+def until_noticed(node: Node, what: str) -> None:
+    eventually(lambda: what in str(status(node)["neighbours"]), "the neighbour is noticed")
+
+
+@FAMILIES
+def test_what_is_there_before_us_passes_the_hook_of_the_receiver(
+    node: Node, links: ExitStack, family: int
+) -> None:
+    redirect_everything(links, node)
+    assert node.reaches(FRIEND, VICTIM, family)  # both know their gateways from now on
+    put(links, node, CLOSED, [node.wires[VICTIM].interface], Hook.TCX_EGRESS)
+    assert node.reaches(FRIEND, VICTIM, family)
+    links.close()
+    put(links, node, CLOSED, [node.wires[VICTIM].interface], Hook.TCX_EGRESS)
+    assert not node.reaches(FRIEND, VICTIM, family)
+
+
+@FAMILIES
+def test_one_that_was_there_first_passes_no_wall_and_no_policy(
+    node: Node, links: ExitStack, family: int
+) -> None:
+    redirect_everything(links, node)
+    enforce(node)
+    until_noticed(node, "neighbour")
+    eventually(lambda: not node.reaches(FRIEND, VICTIM, family), "the wall holds")
+    assert node.reaches(FRIEND, OTHER, family)
+    node.write(*cluster(node, deny_ingress("t1")))
+    eventually(lambda: not node.reaches(FRIEND, OTHER, family), "policies hold")
+    assert not status(node)["problems"]
+
+
+@FAMILIES
+def test_one_that_comes_later_and_puts_itself_first_is_overtaken(
+    node: Node, links: ExitStack, family: int
+) -> None:
+    enforce(node)
+    assert not node.reaches(FRIEND, VICTIM, family)
+    redirect_everything(links, node)
+    until_noticed(node, "neighbour")
+    eventually(lambda: not node.reaches(FRIEND, VICTIM, family), "the wall holds again")
+    assert node.reaches(FRIEND, OTHER, family)
+    assert not status(node)["problems"]
+
+
+def test_when_it_goes_the_detour_ends(node: Node, links: ExitStack) -> None:
+    redirect_everything(links, node)
+    enforce(node)
+    until_noticed(node, "neighbour")
+    links.close()
+    eventually(lambda: not status(node)["neighbours"], "nobody is there any more")
+    assert node.reaches(FRIEND, OTHER)
+    assert not node.reaches(FRIEND, VICTIM)
+
+
+def test_one_on_an_uplink_is_told(node: Node, links: ExitStack) -> None:
+    up = ("ip", "-n", node.name, "link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    subprocess.run(up, check=True)
+    put(links, node, handing_on({6: index_of(node, node.wires[VICTIM].interface)}), ["up0"])
+    enforce(node)
+    told = eventually(lambda: status(node)["problems"], "it is told")
+    assert "not enforced for what comes from other nodes" in str(told)
+    assert "tcx ingress of up0" in str(told)
+    assert "bpf.hostLegacyRouting=true" in str(told)
+
+
+def test_one_that_only_looks_is_nobodys_business(node: Node, links: ExitStack) -> None:
+    put(links, node, PASS, [wire.interface for wire in node.wires.values()])
+    enforce(node)
+    found = neighbours_of(node)
+    assert {n.hook for n in found.neighbours} == {"tcx ingress"}
+    assert not any(n.passes for n in found.neighbours)
+    assert not status(node)["neighbours"]
+    assert not status(node)["problems"]
+
+
+def neighbours_of(node: Node) -> neighbours.Findings:
+    """As the agent sees them; our programs are those by our names."""
+    indices = [index_of(node, wire.interface) for wire in node.wires.values()]
+    with netns.inside(node.name):
+        ours = set()
+        for ifindex in indices:
+            for hook in Hook:
+                for number in kernel.hook_programs(ifindex, hook):
+                    with kernel.program_of(number) as program:
+                        if kernel.program_info(program.fd).name in ("to_pod", "from_pod"):
+                            ours.add(number)
+        return neighbours.Lookout().look(ours, dict.fromkeys(indices, Mode.TCX.value))
+
+
+def test_programs_are_judged_with_those_that_they_may_call() -> None:
+    shape = kernel.MapShape(neighbours.PROG_ARRAY, 4, 4, 4, 0)
+    with ExitStack() as stack:
+        behind = stack.enter_context(kernel.program_load("behind", handing_on({1: 1})))
+        harmless = stack.enter_context(kernel.program_load("harmless", PASS))
+        table = stack.enter_context(kernel.map_create("calls", shape))
+        load_map = struct.pack("<BBhiBBhi", 0x18, 1 << 4 | 2, 0, table.fd, 0, 0, 0, 0)
+        code = load_map + _op(0xB7, 3) + _op(0x85, value=neighbours.TAIL_CALL) + PASS
+        caller = stack.enter_context(kernel.program_load("caller", code))
+        number = kernel.program_info(caller.fd).id
+        assert not neighbours.may_pass(number), "it has nobody to call"
+        for program, passes in ((harmless, False), (behind, True)):
+            kernel.map_update(table.fd, bytes(4), program.fd.to_bytes(4, "little"))
+            assert neighbours.may_pass(number) is passes
+        assert neighbours.may_pass(kernel.program_info(behind.fd).id)
+    with suppress(kernel.KernelError):
+        assert not neighbours.may_pass(number), "it is gone"
