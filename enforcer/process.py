@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.collector import Collector
 from enforcer.agent.delays import Bootstrap
-from enforcer.agent.loop import Agent, Parts, Settings, exclusive
+from enforcer.agent.loop import Agent, Parts
 from enforcer.agent.neighbourhood import Neighbourhood
 from enforcer.agent.own_addresses import addresses, tunnels
+from enforcer.agent.settings import Settings, exclusive
 from enforcer.agent.state import Board
 from enforcer.agent.watcher import Watcher
 from enforcer.answers import scrape

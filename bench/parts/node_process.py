@@ -27,7 +27,8 @@ import orjson
 from bench.parts.replay import Replayed
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.collector import Collector
-from enforcer.agent.loop import Agent, Parts, Settings, exclusive
+from enforcer.agent.loop import Agent, Parts
+from enforcer.agent.settings import Settings, exclusive
 from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.datapath import attach, loader

@@ -11,16 +11,13 @@ another version enforce, they stay until the first tables for the new ones are w
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
-import os
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -32,14 +29,12 @@ from enforcer.agent.collector import Collector
 from enforcer.agent.own_addresses import OwnNode
 from enforcer.agent.remembered import Lately, Remembered
 from enforcer.agent.residents import Residents, links
-from enforcer.agent.sandboxes import CACHE
+from enforcer.agent.settings import Settings
 from enforcer.agent.state import Board, State
 from enforcer.agent.unclaimed import Unclaimed
 from enforcer.agent.writer import MapAccess, Writer
 from enforcer.compiler.compile import Compiler
 from enforcer.compiler.views import Computed, Live
-from enforcer.datapath import attach, loader
-from enforcer.datapath.connections import IDLE_TCP
 from enforcer.datapath.maps import Maps
 from enforcer.datapath.neighbours import Findings
 from enforcer.datapath.programs import Programs, is_up
@@ -57,15 +52,12 @@ from enforcer.policy.changes import (
 )
 from enforcer.policy.identity import Registry
 from enforcer.policy.numbers import Numbers
-from enforcer.policy.start import StartMode
-from enforcer.policy.tables import CAPACITY, Table
+from enforcer.policy.tables import Table
 from enforcer.sources.supply import Supply, Taken
-from generators.errors import Refused, RingfenceError
-from generators.isolation.record import RECORD_NAMESPACE
+from generators.errors import RingfenceError
 from generators.objects import Pod
 from generators.process import memory
 from generators.process.logs import event
-from generators.reachability.protocols import TUNNEL_PORTS
 
 log = logging.getLogger("ringfence.enforcer")
 
@@ -76,96 +68,8 @@ START_SECONDS = 0.05
 SWITCH_SECONDS = 0.001
 """For so long a thread that reads a long object may keep the loop from going on."""
 TELL_SECONDS = 60.0
-ENDING_SECONDS = 5.0
-"""An agent that was told to end may take so long."""
 ROUTINE = (PodChange, ServiceChange, SliceChange)
 """Changes that happen all day and are not worth a line of the log each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How an agent was started; objects come from `manifests` or from an API server."""
-
-    node: str
-    manifests: Path | None
-    config: Path | None
-    pin_dir: Path
-    run_dir: Path
-    kubeconfig: Path | None = None
-    """None: KUBECONFIG, then the pod's ServiceAccount."""
-    start_mode: StartMode = StartMode.STRICT
-    cni_conf_dir: Path | None = None
-    """Where the node's CNI configuration is; None: nothing is installed there."""
-    cni_bin_dir: Path | None = None
-    cni_cache_dir: Path = CACHE
-    """Where the container runtime's CNI library writes down what it made."""
-    watch_interfaces: tuple[str, ...] = ()
-    """Patterns of names: new interfaces like these are closed until their pod is known."""
-    tunnel_ports: tuple[int, ...] = TUNNEL_PORTS
-    """Where nodes unpack what arrives, beside the tunnel devices that this one has."""
-    tcp_idle_seconds: int = IDLE_TCP
-    """How long an established TCP connection may be silent."""
-    audit_seconds: float = 600.0
-    """Between two comparisons of the kernel's maps with the wanted ones."""
-    map_sizes: Mapping[Table, int] = field(default_factory=lambda: CAPACITY)
-    """Entries that the kernel's maps have room for."""
-    system_namespace: str = RECORD_NAMESPACE
-    """Where the controller keeps its record."""
-
-
-class Busy(Refused):
-    """Another agent works on this directory."""
-
-    def __init__(self, directory: Path, advice: str) -> None:
-        super().__init__(f"another agent works with {directory}; {advice}")
-
-
-@contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
-    """Be the only agent of the run directory and of the pins; the kernel frees both when we die."""
-    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    loader.ensure_bpffs(settings.pin_dir)
-    links = settings.pin_dir / attach.LINKS
-    links.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        for directory, named in ((settings.run_dir, settings.run_dir), (links, settings.pin_dir)):
-            own = "stop it first, or give this one its own, with --run-dir and --pin-dir"
-            stack.enter_context(_locked(directory, Busy(named, own)))
-        yield
-
-
-@contextmanager
-def unused(pin_dir: Path) -> Iterator[None]:
-    """Have no agent work with these pins meanwhile: it would bring them back."""
-    loader.check_root()  # nobody else may look
-    links = pin_dir / attach.LINKS
-    if not links.is_dir():
-        yield
-        return
-    with _locked(links, Busy(pin_dir, "end it first"), ENDING_SECONDS):
-        yield
-
-
-@contextmanager
-def _locked(directory: Path, busy: Busy, patience: float = 0) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    deadline = time.monotonic() + patience
-    try:
-        while not _lock(descriptor):
-            if time.monotonic() >= deadline:
-                raise busy
-            time.sleep(START_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

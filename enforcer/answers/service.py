@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from enforcer.agent.loop import Settings
+from enforcer.agent.settings import Settings
 from enforcer.agent.state import Board, State
 from enforcer.answers import audit, datapath, endpoints, listing, policies, status
 from enforcer.answers.control import Line, Request

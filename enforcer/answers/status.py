@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 
-from enforcer.agent.loop import Settings
+from enforcer.agent.settings import Settings
 from enforcer.agent.state import State
 from enforcer.answers.endpoints import adopting, not_enforced
 from enforcer.answers.request import Json

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.beside import Report
-from enforcer.agent.loop import Settings
+from enforcer.agent.settings import Settings
 from enforcer.agent.state import Board
 from enforcer.cni import install, namespaces
 from enforcer.cni.plugin import Plugin

@@ -137,7 +137,7 @@ def run_agent(
         raise UsageError("objects come from --manifests or from --kubeconfig; give one of them")
     scraped_at = _address(metrics_listen) if metrics_listen else None
     contexts = _contexts(metrics_context)
-    from enforcer.agent.loop import Settings
+    from enforcer.agent.settings import Settings
     from enforcer.agent.watcher import USUAL_NAMES
     from enforcer.datapath.maps import map_sizes
     from enforcer.process import run
@@ -195,7 +195,7 @@ def uninstall(
     """Take the CNI plugin from the node, detach everything that is pinned below --pin-dir, and
     remove the pins: enforcement ends.
     """
-    from enforcer.agent.loop import unused
+    from enforcer.agent.settings import unused
     from enforcer.cni import install, running
     from enforcer.datapath import attach
 
