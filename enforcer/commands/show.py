@@ -92,8 +92,7 @@ def status_text(status: Json, *, verbose: bool = False) -> str:
         rows += [[f"Source {name}", _source(item)] for name, item in sorted(sources.items())]
     for source, error in sorted(mapping(status, "errors").items()):
         rows.append([f"Error: {source}", str(error)])
-    others = status.get("neighbours")
-    held = others if isinstance(others, list) else []
+    held = items(status, "neighbours")
     rows += [["Held", f"{each}: may hand packets on, asked at the sender"] for each in held]
     rows += [["Without room", str(why)] for why in mapping(status, "withoutRoom").values()]
     for pod in mappings(status.get("notEnforced")):

@@ -278,20 +278,20 @@ def map_of(number: int) -> Handle:
 
 def program_code(fd: int) -> bytes:
     """The instructions of a program as the kernel runs them, subprograms included."""
-    sized = attributes.ProgramInfo()
+    sized = attributes.RawProgramInfo()
     _info(fd, sized, "program")
     code = ctypes.create_string_buffer(max(sized.code_length, 1))
-    raw = attributes.ProgramInfo(code_length=sized.code_length, code=_address(code))
+    raw = attributes.RawProgramInfo(code_length=sized.code_length, code=_address(code))
     _info(fd, raw, "program")
     return code.raw[: raw.code_length]
 
 
 def program_maps(fd: int) -> tuple[int, ...]:
     """The ids of the maps that a program uses."""
-    sized = attributes.ProgramInfo()
+    sized = attributes.RawProgramInfo()
     _info(fd, sized, "program")
     ids = (ctypes.c_uint32 * max(sized.nr_map_ids, 1))()
-    raw = attributes.ProgramInfo(nr_map_ids=sized.nr_map_ids, map_ids=ctypes.addressof(ids))
+    raw = attributes.RawProgramInfo(nr_map_ids=sized.nr_map_ids, map_ids=ctypes.addressof(ids))
     _info(fd, raw, "program")
     return tuple(ids[: raw.nr_map_ids])
 
