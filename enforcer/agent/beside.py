@@ -1,4 +1,4 @@
-"""Work of a thread beside the agent's loop: what goes wrong in it ends no thread.
+"""Work of a thread beside the agent's loop: an error is reported and never kills the thread.
 
 The CNI keepers and the watcher of interfaces do each step of theirs through a `Part`. What may
 surprise: a fault is told once, in the log and in the agent's status, and the step is done again.

@@ -32,7 +32,7 @@ numeric_option = click.option(
 
 @click.group()
 def bpf() -> None:
-    """The kernel's maps, as they are."""
+    """Show the kernel's maps."""
 
 
 @bpf.group("policy")

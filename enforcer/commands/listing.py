@@ -15,7 +15,7 @@ from generators.output import output_option
 
 @click.group("list")
 def listing() -> None:
-    """Whose flows can be observed here."""
+    """List the nodes or namespaces whose flows are available here."""
 
 
 @listing.command("nodes")

@@ -70,8 +70,8 @@ def enforcer() -> None:
     "--watch-interfaces",
     multiple=True,
     metavar="PATTERN",
-    help="Close new veths with such names until their pod is known; may be repeated. Without it: "
-    "the names that CNIs give, with an API server or --cni-conf-dir. `none`: no veth.",
+    help="Close new veths with such names until their pod is known; may be repeated. Default: "
+    "the names common CNIs use, with an API server or --cni-conf-dir; `none` disables it.",
 )
 @click.option(
     "--tunnel-port",

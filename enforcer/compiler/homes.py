@@ -1,4 +1,4 @@
-"""Whose the namespaces are, as the compiler needs it: homes, walls, and numbers for tenants.
+"""Which tenant owns each namespace: homes, walls, and numbers for tenants.
 
 The compiler tells `Tenancy` of namespaces, of entries of the record and of the tenant file, and
 asks `settle` what that moved. What may surprise: a change costs what it names and no more, however

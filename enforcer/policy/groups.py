@@ -44,7 +44,7 @@ RangeSlot = tuple[int, Dir, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """All entries of one group for one peer: slot -> rule id. Nobody mutates it."""
+    """All entries of one group for one peer: slot -> rule id. Immutable."""
 
     policy: Mapping[ExactSlot, int] = field(default_factory=dict)
     ranges: Mapping[RangeSlot, int] = field(default_factory=dict)

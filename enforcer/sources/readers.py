@@ -177,7 +177,7 @@ class PodReader:
             try:
                 found[_canonical(address)] = None
             except ValueError:
-                wrong.append(f"{address} is no address")
+                wrong.append(f"{address} is not an address")
         return tuple(found)
 
 

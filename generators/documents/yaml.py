@@ -109,7 +109,7 @@ def from_plain(value: object, line: int, depth: int = 0) -> Field:
         return Field(tuple(from_plain(item, line, depth + 1) for item in value), line)
     if isinstance(value, Mapping):
         return Field({str(k): from_plain(v, line, depth + 1) for k, v in value.items()}, line)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def documents(data: bytes, file: str) -> Iterator[Field]:

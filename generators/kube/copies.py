@@ -47,10 +47,10 @@ class Copies(ABC):
 def check_of(stats: ReflectorStats) -> Check | None:
     """What is wrong with one copy; None when it is current."""
     if stats.forbidden:
-        return failed(stats.resource, "the API server forbids to follow it")
+        return failed(stats.resource, "RBAC does not allow watching it (403)")
     if not stats.synced:
         return failed(stats.resource, "not synced")
     if not stats.connected:
         age = stats.last_event_age
-        return bridged(stats.resource, f"no word from the API server for {age:.0f} s")
+        return bridged(stats.resource, f"nothing received from the API server for {age:.0f} s")
     return None

@@ -40,7 +40,7 @@ def value_of(decoded: object, depth: int = 0) -> Value:
         return [value_of(item, depth + 1) for item in decoded]
     if isinstance(decoded, Mapping):
         return {str(key): value_of(item, depth + 1) for key, item in decoded.items()}
-    raise TypeError(f"{type(decoded).__name__} is no JSON value")
+    raise TypeError(f"{type(decoded).__name__} is not a JSON value")
 
 
 def copy(value: Value) -> Value:

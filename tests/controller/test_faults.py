@@ -120,7 +120,9 @@ def test_a_missing_rule_is_named_at_the_start(fresh: Cluster) -> None:
     eventually(lambda: controller.ended() is not None, "ends")
     assert controller.ended() == 3
     words = controller.log.read_text()
-    assert "may not: patch networkpolicies.networking.k8s.io in the cluster" in words
+    assert (
+        "missing RBAC permissions: patch networkpolicies.networking.k8s.io in the cluster" in words
+    )
     assert "ringfence controller rules" in words
     assert "Traceback" not in words
 

@@ -568,7 +568,7 @@ def test_ringfence_stands_back_for_a_kyverno_that_executes_and_goes_on_when_it_l
     assert not isolated(running, f"{prefix}-a")
     told = running.controller.get("/readyz")
     assert told[0] == HTTPStatus.OK
-    assert "[!]policies of the cluster are left alone: Kyverno executes them" in told[1]
+    assert "[!]ClusterPolicies are not executed: Kyverno executes them" in told[1]
     assert running.controller.metrics()["ringfence_policies_standing_back"] == 1
     eventually(
         lambda: "left alone: Kyverno" in running.cluster.status()["policies"], "status says so"
@@ -718,10 +718,12 @@ def test_kinds_that_come_later_are_found_and_missing_rights_are_named(fresh: Clu
             CLUSTER_POLICIES, policy("late", labelling("x", {"a": "b"})), manager="t"
         )
         eventually(lambda: len(absent.current.held) == 1, "its policy is in force")
-        says = "[-]clusterpolicies.kyverno.io: the API server forbids to follow it"
+        says = "[-]clusterpolicies.kyverno.io: RBAC does not allow watching it (403)"
         eventually(lambda: says in map(str, forbidden.checks()), says)
         assert not forbidden.ready
-        eventually(lambda: "forbids to follow" in forbidden.current.standing_back, "it says why")
+        eventually(
+            lambda: "RBAC does not allow watching" in forbidden.current.standing_back, "it says why"
+        )
     finally:
         for book in books:
             book.stop()

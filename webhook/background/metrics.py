@@ -45,7 +45,7 @@ class Measures:
         )
         self.lag = Histogram(
             "ringfence_policies_lag_seconds",
-            "From a trigger's change, as the watch tells it, to all that it brings being there.",
+            "Time from a watched trigger change until all generated objects exist.",
             buckets=_LAG,
             registry=registry,
         )

@@ -98,7 +98,7 @@ def controller() -> None:
     "--certificate-secret",
     default="",
     metavar="NAME",
-    help="Somebody else keeps tls.crt, tls.key and ca.crt in this Secret; make none.",
+    help="Use the certificates in this Secret, maintained by another tool; generate none.",
 )
 @state_dir_option
 @_policies_option
@@ -113,7 +113,7 @@ def controller() -> None:
     type=click.FloatRange(min=0),
     default=5.0,
     show_default=True,
-    help="How long admission must refuse before labels that pass it are believed.",
+    help="How long the admission probe must be rejected before new labels are trusted.",
 )
 @click.option(
     "--replica-seconds",

@@ -89,7 +89,7 @@ def agents_gone(
     namespace: str,
     wait_seconds: float,
 ) -> None:
-    """Say whether no node has an agent, or what one left behind; exit 1 if one has.
+    """Check that no node runs an agent or holds its leftovers; exit 1 otherwise.
 
     Run it before the agents' DaemonSet goes: without agents, their CNI plugin refuses the pods of
     tenants. It waits for agents that are leaving, and not for agents that run.

@@ -100,9 +100,9 @@ def label(
 ) -> None:
     """Make the labels that a field manager has set on namespace NAME exactly these.
 
-    What it had set and KEY=VALUE does not name any more it gives up; without any, everything. With
-    --remove, the rest of what it has stays. A label that is given up goes when nobody else has set
-    it too; a value against somebody else's is refused.
+    Labels set earlier and no longer listed are removed; with none listed, all of them. With
+    --remove, the rest stays. A label that another field manager has set too stays; another value
+    than theirs is refused.
     """
     from generators.kube.client import Client
     from webhook.release.apply import Patience

@@ -47,7 +47,11 @@ def webhook() -> None:
 @webhook.command()
 @tenant_file_option("The tenant file; read again whenever it changes.")
 @click.option(
-    "--listen", type=address, metavar="HOST:PORT", required=True, help="Where the API server calls."
+    "--listen",
+    type=address,
+    metavar="HOST:PORT",
+    required=True,
+    help="Address that serves admission reviews.",
 )
 @click.option(
     "--tls-cert",
@@ -57,7 +61,7 @@ def webhook() -> None:
     help="Certificate (PEM); a renewed one is served at once.",
 )
 @click.option("--tls-key", type=EXISTING_FILE, required=True, metavar="FILE", help="Its key (PEM).")
-@listen_option("--metrics-listen", "Where Prometheus asks, without TLS.")
+@listen_option("--metrics-listen", "Address for Prometheus to scrape, without TLS.")
 @listen_option("--health-listen", "Where the kubelet asks /livez and /readyz, without TLS.")
 @click.option(
     "--allow-from",

@@ -32,7 +32,7 @@ def check(client: Client, namespace: str, rights: Rights) -> None:
     found = list(missing(client, namespace, rights))
     if found:
         how = f"add it to role {CONTROLLER}; `ringfence controller rules` prints all that is needed"
-        raise MachineLacks(f"this identity may not: {'; '.join(found)}", how)
+        raise MachineLacks(f"missing RBAC permissions: {'; '.join(found)}", how)
 
 
 def home(client: Client, namespace: str) -> None:

@@ -361,7 +361,7 @@ class PolicyBook:
         checks += [bridged("policy refused", str(refused)) for refused in current.refused]
         checks += [bridged("policy file", str(why)) for why in self.files.in_force.problems]
         if current.standing_back:
-            checks.append(bridged("policies of the cluster are left alone", current.standing_back))
+            checks.append(bridged("ClusterPolicies are not executed", current.standing_back))
         if self._objects is not None:
             checks += self._objects.checks()
         return checks

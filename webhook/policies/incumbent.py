@@ -106,7 +106,7 @@ class Incumbent(Copies):
         """Why the cluster's policies are left to Kyverno; empty when they are not."""
         if not self.synced:
             forbidden = ", ".join(each.resource for each in self.stats() if each.forbidden)
-            why = f": the API server forbids to follow {forbidden}" if forbidden else ""
+            why = f": RBAC does not allow watching {forbidden} (403)" if forbidden else ""
             return f"it is not known yet whether Kyverno executes them{why}"
         names = [n for r in self._webhooks for n in r.store.snapshot().values()]
         return judge(names, list(self._deployments.store.snapshot().values()))

@@ -106,7 +106,7 @@ def decide(bench: AdmissionDeps, review: Review, failure: FailurePolicy) -> Deci
     noting = asked or any(ANNOTATION in annotations_of(each) for each in (before, old))
     ours = MANAGER in (labels_of(before).get(MANAGED_BY), labels_of(old).get(MANAGED_BY))
     if ours and not noting:
-        return Decision("what Ringfence generates is no policy's to change")
+        return Decision("policies may not change objects that Ringfence generates")
     operation = Operation(review.operation.value)
     sub = review.resource.subresource
     policies = () if ours else bench.policies.admitting(key.kind, operation, sub, failure)

@@ -266,7 +266,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _bug(error: Exception) -> Response:
-    """Ours alone to be ashamed of: the traceback goes to the log, never to the client."""
+    """A bug of ours: the traceback goes to the log, never to the client."""
     log.error("internal_error", exc_info=error)
     code = HTTPStatus.INTERNAL_SERVER_ERROR
     return status_response(code, "InternalError", "internal error; the webhook's log has it")

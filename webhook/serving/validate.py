@@ -62,7 +62,7 @@ def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTR
             return _update(config, review, before, after, trusted)
     except Malformed as error:
         return Decision(str(error), Denial.INVALID)
-    return Decision(f"{review.operation} changes nobody's tenant")
+    return Decision(f"{review.operation} does not change a tenant")
 
 
 def not_read(file: str, newest: TenantConfig) -> Decision:
@@ -76,7 +76,7 @@ def not_read(file: str, newest: TenantConfig) -> Decision:
 def closed(config: TenantConfig, review: Review) -> Decision:
     """The answer while the key of the tenant label changes: nobody's tenant is decided."""
     if not review.is_namespace or review.operation not in (Operation.CREATE, Operation.UPDATE):
-        return Decision("changes nobody's tenant")
+        return Decision("does not change a tenant")
     what = f'namespace "{review.name}": the tenant label becomes {config.label_key} just now'
     return Decision(f"{what}; try again in a few seconds", Denial.NOT_YET)
 

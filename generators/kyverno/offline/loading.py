@@ -104,7 +104,7 @@ def policy_from(document: Mapping[str, object], origin: Origin) -> Policy:
             [Problem(origin.file, origin.line, "", str(error), "correct it")]
         ) from None
     if not _read_policy(root, origin.file, policies, problems):
-        problems.append(Problem(origin.file, origin.line, "", "is no policy", "leave it out"))
+        problems.append(Problem(origin.file, origin.line, "", "is not a policy", "leave it out"))
     if problems:
         raise InputError(problems)
     return policies[0]

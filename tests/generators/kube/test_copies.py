@@ -19,11 +19,11 @@ def stats(
     ("found", "check"),
     [
         (stats(), None),
-        (stats(connected=False), bridged("pods", "no word from the API server for 42 s")),
+        (stats(connected=False), bridged("pods", "nothing received from the API server for 42 s")),
         (stats(synced=False, connected=False), failed("pods", "not synced")),
         (
             stats(connected=False, forbidden=True),
-            failed("pods", "the API server forbids to follow it"),
+            failed("pods", "RBAC does not allow watching it (403)"),
         ),
     ],
     ids=["current", "away", "never complete", "forbidden"],
