@@ -16,6 +16,7 @@ from generators.tenants.packed import GUARD_NAME
 from tests.controller.cluster import SYSTEM, Cluster, guarded
 from tests.testbed.planes import Planes
 from tests.testbed.waiting import eventually
+from webhook.background import memory
 from webhook.background.memory import Memory, Newcomer
 from webhook.kept import MEMORY_NAME, SECRET_NAME, STATUS_NAME, Content, KeptObject
 
@@ -74,8 +75,11 @@ def test_what_is_edited_is_put_right(running: Cluster, number: int) -> None:
 
 @pytest.mark.parametrize("harm", [remove, forge])
 def test_the_memory_of_policies_is_put_back(
-    running: Cluster, harm: Callable[[Cluster, Resource, str], None]
+    running: Cluster,
+    harm: Callable[[Cluster, Resource, str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(memory, "LOOK_SECONDS", 0.2)
     kept = Memory(running.admin, SYSTEM)
     kept.load()
     kept.introduce([Newcomer(("policy", "rule"), False, "digest", 7)], complete=True)
