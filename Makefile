@@ -23,10 +23,10 @@ lint: ## style, types, who imports whom
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports
 
-# WORKERS at a time, a file each: one more than two cores, as tests wait for leases, silence and servers.
-# tests/conftest.py hands the longest files out first.
-WORKERS := 3
-SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 40
+# WORKERS at a time, a file each: more than two cores have work for, as tests wait for leases, silence
+# and servers; each may come to five API servers, 4 GB. tests/conftest.py hands the longest files out first.
+WORKERS = $(shell awk '/^MemTotal/ { n = int($$2 / 4e6); print (n > 4 ? 4 : n < 2 ? 2 : n) }' /proc/meminfo)
+SPREAD = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 40
 
 test: lint ## lint, then every test (PYTEST="-k wall" for some of them)
 	@tools/setup.sh test
