@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -86,6 +87,10 @@ class Running:
         found = events[-1]["policies"] if events else []
         assert isinstance(found, list)
         return found
+
+    def taken(self) -> object:
+        """How many policies the controller's work behind requests has taken over."""
+        return self.controller.events("policies_taken")[-1]["policies"]
 
     def ready_reason(self, name: str) -> str:
         namespace, _, short = name.rpartition("/")
@@ -501,8 +506,9 @@ def test_what_is_registered_is_narrow_and_follows_the_policies(
     assert '"pods"' not in json.dumps(list(running.webhooks().values()))
 
 
-def kyverno(image: str) -> tuple[Document, Document]:
-    """What a running Kyverno shows: a Deployment, and a webhook of its own."""
+@contextmanager
+def kyverno(running: Running, image: str) -> Iterator[None]:
+    """A Kyverno of this image for as long as the block lasts: the tests share the cluster."""
     labels = {
         "app.kubernetes.io/part-of": "kyverno",
         "app.kubernetes.io/component": "admission-controller",
@@ -527,7 +533,13 @@ def kyverno(image: str) -> tuple[Document, Document]:
         },
         "webhooks": [],
     }
-    return deployment, webhook
+    running.admin.create(DEPLOYMENTS, deployment, manager="test")
+    running.admin.create(MUTATING_WEBHOOKS, webhook, manager="test")
+    try:
+        yield
+    finally:
+        running.admin.delete(MUTATING_WEBHOOKS, "kyverno-resource-mutating-webhook-cfg")
+        running.admin.delete(DEPLOYMENTS, "kyverno", "default")
 
 
 def isolating(prefix: str) -> Document:
@@ -558,35 +570,34 @@ def test_ringfence_stands_back_for_a_kyverno_that_executes_and_goes_on_when_it_l
     running.apply(policy(prefix, labelling(prefix, {"team": "shop"}), isolating(prefix)))
     running.make(f"{prefix}-before")
     eventually(lambda: isolated(running, f"{prefix}-before"), "its policy is generated")
-    deployment, webhook = kyverno("mirror.example/kyverno/kyverno:v1.19.0")
-    running.admin.create(DEPLOYMENTS, deployment, manager="test")
-    running.admin.create(MUTATING_WEBHOOKS, webhook, manager="test")
-    eventually(lambda: running.served() == [], "policies are left alone")
-    eventually(lambda: running.webhooks() == {}, "webhooks taken away")
-    assert "team" not in running.make(f"{prefix}-a")
-    holds_for(1.5, lambda: isolated(running, f"{prefix}-before"), "nothing is collected")
-    assert not isolated(running, f"{prefix}-a")
-    told = running.controller.get("/readyz")
-    assert told[0] == HTTPStatus.OK
-    assert "[!]ClusterPolicies are not executed: Kyverno executes them" in told[1]
-    assert running.controller.metrics()["ringfence_policies_standing_back"] == 1
-    eventually(
-        lambda: "left alone: Kyverno" in running.cluster.status()["policies"], "status says so"
-    )
-    eventually(lambda: "PoliciesLeftToKyverno" in running.cluster.reasons(SYSTEM), "Event")
-    # Its successor keeps its webhooks, and executes no policies of this kind any more.
-    container = {"name": "kyverno", "image": "mirror.example/kyverno:v1.20.1"}
-    image: Document = {"spec": {"template": {"spec": {"containers": [container]}}}}
-    running.admin.patch(
-        DEPLOYMENTS, "kyverno", "default", image, kind=PatchKind.STRATEGIC, manager="test"
-    )
-    eventually(lambda: prefix in running.served(), "policies are taken over")
-    eventually(lambda: bool(running.webhooks()), "webhooks are back")
-    eventually(lambda: "team" in running.make(f"{prefix}-{token_hex(3)}"), "and answer")
-    eventually(lambda: isolated(running, f"{prefix}-a"), "what came meanwhile is caught up with")
-    eventually(lambda: "PoliciesTakenOver" in running.cluster.reasons(SYSTEM), "Event")
-    running.admin.delete(MUTATING_WEBHOOKS, "kyverno-resource-mutating-webhook-cfg")
-    running.admin.delete(DEPLOYMENTS, "kyverno", "default")
+    with kyverno(running, "mirror.example/kyverno/kyverno:v1.19.0"):
+        eventually(lambda: running.served() == [], "policies are left alone")
+        eventually(lambda: running.webhooks() == {}, "webhooks taken away")
+        eventually(lambda: running.taken() == 0, "nor are they generated for")
+        assert "team" not in running.make(f"{prefix}-a")
+        holds_for(1.5, lambda: isolated(running, f"{prefix}-before"), "nothing is collected")
+        assert not isolated(running, f"{prefix}-a")
+        told = running.controller.get("/readyz")
+        assert told[0] == HTTPStatus.OK
+        assert "[!]ClusterPolicies are not executed: Kyverno executes them" in told[1]
+        assert running.controller.metrics()["ringfence_policies_standing_back"] == 1
+        eventually(
+            lambda: "left alone: Kyverno" in running.cluster.status()["policies"], "status says so"
+        )
+        eventually(lambda: "PoliciesLeftToKyverno" in running.cluster.reasons(SYSTEM), "Event")
+        # Its successor keeps its webhooks, and executes no policies of this kind any more.
+        container = {"name": "kyverno", "image": "mirror.example/kyverno:v1.20.1"}
+        image: Document = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        running.admin.patch(
+            DEPLOYMENTS, "kyverno", "default", image, kind=PatchKind.STRATEGIC, manager="test"
+        )
+        eventually(lambda: prefix in running.served(), "policies are taken over")
+        eventually(lambda: bool(running.webhooks()), "webhooks are back")
+        eventually(lambda: "team" in running.make(f"{prefix}-{token_hex(3)}"), "and answer")
+        eventually(
+            lambda: isolated(running, f"{prefix}-a"), "what came meanwhile is caught up with"
+        )
+        eventually(lambda: "PoliciesTakenOver" in running.cluster.reasons(SYSTEM), "Event")
 
 
 def test_a_webhook_that_is_away_refuses_for_fail_and_lets_pass_for_ignore(
