@@ -103,7 +103,7 @@ _Static_assert(sizeof(struct range_key) == 16, "struct range_key");
 
 struct rule_value {
 	__u32 rule; /* never 0 */
-	__u32 pad;
+	__u32 flags; /* 0; an entry with another is none */
 	__u64 proof;
 };
 _Static_assert(sizeof(struct rule_value) == 16, "struct rule_value");

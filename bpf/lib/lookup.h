@@ -85,7 +85,7 @@ static __always_inline int lookup_address(struct scratch *scratch, struct addres
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
 }
 
-/* The rule of a policy entry, or 0. */
+/* The rule of a policy entry, or 0; what its flags would mean is not known here, so it is none. */
 static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_key *key)
 {
 	const struct rule_value *found = pol_map.lookup(key);
@@ -96,7 +96,9 @@ static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_
 		return 0;
 	lookup_copy(copy, found);
 	sum = proof_of_policy_key(key);
-	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy->rule : 0;
+	if (!lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) || copy->flags)
+		return 0;
+	return copy->rule;
 }
 
 /* What stands behind a Service, in scratch->service. A miss is asked twice: it would open. */

@@ -101,7 +101,7 @@ class Rule(ctypes.Structure):
 
     _fields_ = (
         ("rule", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
         ("proof", ctypes.c_uint64),
     )
 
@@ -419,9 +419,14 @@ def _checked(rule: int) -> int:
 
 
 def unpack_rule(value: bytes) -> int:
-    """The rule id of some bytes, of an entry of either kind."""
-    rule: int = RangeValue.from_buffer_copy(value).rule
-    return rule
+    """The rule id of a policy entry; 0 where flags make it none."""
+    raw = Rule.from_buffer_copy(value)
+    return 0 if raw.flags else int(raw.rule)
+
+
+def unpack_range_rule(value: bytes) -> int:
+    """The rule id of a slice of a port range."""
+    return int(RangeValue.from_buffer_copy(value).rule)
 
 
 def pack_service(key: ServiceKey) -> bytes:

@@ -35,7 +35,7 @@ from generators.errors import MachineLacks, RingfenceError
 
 log = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 PROGRAMS = ("to_pod", "from_pod")
 MAPS = (
     "ep_map",

@@ -203,7 +203,8 @@ class Maps:
                 layout.unpack_policy(k): layout.unpack_rule(v) for k, v in self._dump(Table.POLICY)
             },
             ranges={
-                layout.unpack_range(k): layout.unpack_rule(v) for k, v in self._dump(Table.RANGES)
+                layout.unpack_range(k): layout.unpack_range_rule(v)
+                for k, v in self._dump(Table.RANGES)
             },
             cidrs={
                 layout.unpack_cidr(k): layout.unpack_cidr_value(v)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from enforcer.datapath import kernel, layout
 from enforcer.datapath.flows import DropReason, ForwardReason
+from enforcer.datapath.proof import proven
 from enforcer.policy.tables import (
     PEER_ANY,
     PEER_CIDR,
@@ -18,6 +21,7 @@ from enforcer.policy.tables import (
     EndpointFlag,
     PolicyKey,
     RangeKey,
+    Table,
 )
 from generators.reachability.verdicts import Verdict
 from tests.bpf.veth import (
@@ -71,6 +75,19 @@ def test_ports(veth: Veth, family: int, entry: tuple[int, int], passes: bool) ->
         assert answer.reason is expected
         assert answer.rule == (RULE if passes else 0)
         assert answer.events[0].verdict is (Verdict.FORWARDED if passes else Verdict.DROPPED)
+
+
+def test_an_entry_with_a_flag_lets_nobody_in_and_reads_as_no_rule(veth: Veth, pins: Path) -> None:
+    veth.configure(ISOLATED, inward((80, 6)))
+    assert veth.to_pod(ip(4, PEER, POD) / tcp()).passed
+    ((key, rule),) = inward((80, 6)).items()
+    packed = layout.pack_policy(key)
+    flagged = proven(packed, bytes(layout.Rule(rule=rule, flags=1)))
+    with kernel.open_pin(pins / Table.POLICY.value) as entries:
+        kernel.map_update(entries.fd, packed, flagged)
+    assert veth.maps.read().policy == {key: 0}
+    another = ip(4, PEER, POD) / tcp(client_port=40001)
+    assert veth.to_pod(another).reason is DropReason.POLICY_DENIED
 
 
 @pytest.mark.parametrize(
