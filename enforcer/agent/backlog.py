@@ -51,6 +51,7 @@ class Backlog:
         self._lists: tuple[BlockList, ...] = ()
         """Its lists, as far as it has to wait for them."""
         self._tries = compiler.tries
+        self._came = False
         self._since = 0.0
         self._not_before = 0.0
 
@@ -64,6 +65,7 @@ class Backlog:
                 if change.policy is not None and _is_long(change.policy):
                     self._since = self._since if self._is_busy else now
                     self._waiting[change.key] = change
+                    self._came = True
                     continue
             else:
                 admitted += self._of(self._starting(change))
@@ -75,12 +77,15 @@ class Backlog:
         return tuple(admitted)
 
     def took(self, changes: tuple[InputChange, ...], began: float, now: float) -> bool:
-        """These have been taken in and written since `began`; whether a long one was among them."""
+        """These have been taken in and written since `began`; whether a long policy was among them,
+        or came since the last time.
+        """
         policies = [c.policy for c in changes if isinstance(c, PolicyChange)]
         long = any(policy is not None and _is_long(policy) for policy in policies)
         if long or any(isinstance(change, BlocksChange) for change in changes):
             self._not_before = now + min(now - began, LATEST_SECONDS)
-        return long
+        came, self._came = self._came, False
+        return long or came
 
     def due(self, now: float, latest: float) -> float:
         """Seconds until somebody who waits has a turn; `latest` at most."""
