@@ -86,7 +86,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class TcFilter:
     """A program that a clsact filter runs."""
 
     ifindex: int
@@ -185,7 +185,7 @@ class Netlink:
             if kind == RTM_NEWQDISC and _kind_of(body) in CLSACT_QDISCS
         )
 
-    def filters(self, ifindex: int, parent: int) -> list[Filter]:
+    def filters(self, ifindex: int, parent: int) -> list[TcFilter]:
         """The filters of an interface behind one hook (`parent`), in their order."""
         messages = self._ask(RTM_GETTFILTER, NLM_F_DUMP, TRAFFIC.pack(0, ifindex, 0, parent, 0))
         found = [parse_filter(body) for kind, body in messages if kind == RTM_NEWTFILTER]
@@ -321,7 +321,7 @@ def parse_address(body: bytes) -> Held | None:
     return Held(ifindex, str(ipaddress.ip_address(raw)), scope, flags)
 
 
-def parse_filter(body: bytes) -> Filter | None:
+def parse_filter(body: bytes) -> TcFilter | None:
     """The filter that a message describes; None where it only names a chain or a priority."""
     _, ifindex, handle, _, info = TRAFFIC.unpack_from(body)
     if not handle:
@@ -329,7 +329,7 @@ def parse_filter(body: bytes) -> Filter | None:
     options = _attributes(_attributes(body[TRAFFIC.size :]).get(TCA_OPTIONS, b""))
     name = os.fsdecode(options.get(TCA_BPF_NAME, b"").rstrip(b"\0"))
     program = int.from_bytes(options.get(TCA_BPF_ID, b""), "little")
-    return Filter(ifindex, info >> 16, program, name or _kind_of(body))
+    return TcFilter(ifindex, info >> 16, program, name or _kind_of(body))
 
 
 def _kind_of(body: bytes) -> str:
