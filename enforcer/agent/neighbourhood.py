@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from enforcer.agent.beside import Part, Report
+from enforcer.agent.supervise import Report, Supervised
 from enforcer.datapath import attach
 from enforcer.datapath.attach import Mode
 from enforcer.datapath.neighbours import Findings, Lookout
@@ -37,7 +37,7 @@ class Neighbourhood:
         self._pins = pins
         self._attached = attached
         self._changed = changed
-        self._part = Part(
+        self._part = Supervised(
             "neighbours", "programs of others that pass the wall are not noticed", report
         )
         self._lookout = Lookout()

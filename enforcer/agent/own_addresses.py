@@ -17,7 +17,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Generic, TypeVar
 
-from enforcer.agent.beside import Part, Report
+from enforcer.agent.supervise import Report, Supervised
 from enforcer.datapath import links
 from enforcer.datapath.links import Held, Link
 from enforcer.policy.changes import InputChange, NodesChange
@@ -112,7 +112,7 @@ class Follower(Generic[Seen]):
     """Hears of the node's interfaces from the moment it is made; `run` tells of changes."""
 
     def __init__(
-        self, part: Part, look: Callable[[], Seen], changed: Callable[[Seen], None]
+        self, part: Supervised, look: Callable[[], Seen], changed: Callable[[Seen], None]
     ) -> None:
         self._part = part
         self._look = look
@@ -156,7 +156,7 @@ def addresses(
     changed: Callable[[tuple[str, ...]], None], report: Report
 ) -> Follower[tuple[str, ...]]:
     """Tells of the node's addresses."""
-    part = Part("addresses", "new addresses of this node are not followed", report)
+    part = Supervised("addresses", "new addresses of this node are not followed", report)
     return Follower(part, look, changed)
 
 
@@ -164,5 +164,5 @@ def tunnels(
     changed: Callable[[tuple[int, ...]], None], report: Report
 ) -> Follower[tuple[int, ...]]:
     """Tells of the ports of the node's tunnels."""
-    part = Part("tunnels", "pods may send to new tunnels of this node", report)
+    part = Supervised("tunnels", "pods may send to new tunnels of this node", report)
     return Follower(part, look_for_tunnels, changed)

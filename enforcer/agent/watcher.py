@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from enforcer.agent.beside import Part, Report
+from enforcer.agent.supervise import Report, Supervised
 from enforcer.datapath import attach, links
 from enforcer.datapath.links import Link, looks_like_pod
 from generators.errors import RingfenceError
@@ -46,7 +46,7 @@ class Watcher:
         self._pins = pins
         self._patterns = tuple(patterns)
         self._changed = changed
-        self._part = Part(
+        self._part = Supervised(
             "interfaces", "new interfaces are not closed until their pod is known", report
         )
         self._socket = links.listen(links.RTNLGRP_LINK)

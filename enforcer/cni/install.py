@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.agent.attachments import Attachments
-from enforcer.agent.beside import Part, Report
+from enforcer.agent.supervise import Report, Supervised
 from enforcer.cni import build, conflist, trial
 from enforcer.cni.conflist import BadConflist, Entry
 from enforcer.cni.namespaces import FILE as NAMESPACES
@@ -222,7 +222,7 @@ class PluginKeeper:
     def __init__(self, places: Places, report: Report, seconds: int = DEFAULT_SECONDS) -> None:
         self._places = places
         self._entry = places.entry(seconds)
-        self._part = Part("cni", "new pods start without the CNI plugin", report)
+        self._part = Supervised("cni", "new pods start without the CNI plugin", report)
         self._changed = threading.Event()
         self._watch = FolderWatch(flat=[places.conf_dir])
 

@@ -20,8 +20,8 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
-from enforcer.agent.beside import Part, Report
 from enforcer.agent.state import Board, State
+from enforcer.agent.supervise import Report, Supervised
 from generators.tenants.model import Mode
 
 FILE = "ringfence-namespaces"
@@ -113,7 +113,7 @@ class NamespaceKeeper:
 
     def __init__(self, path: Path, strictness: Strictness, board: Board, report: Report) -> None:
         self._path = path
-        self._part = Part(
+        self._part = Supervised(
             "cni-namespaces", f"{path} is not kept, which says who may start without us", report
         )
         self._strictness = strictness

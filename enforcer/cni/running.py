@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from enforcer.agent.attachments import Attachments
-from enforcer.agent.beside import Report
 from enforcer.agent.settings import Settings
 from enforcer.agent.state import Board
+from enforcer.agent.supervise import Report
 from enforcer.cni import install, namespaces
 from enforcer.cni.plugin import Plugin
 from enforcer.cni.server import CniServer

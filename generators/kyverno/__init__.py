@@ -2,7 +2,7 @@
 
     offline/     policies on files: commands, tests     model.py    what a policy is, free of syntax
     engine.py    policies + request -> results          requests.py what it is asked, what it reads
-    guard.py     what policies may read and write       synchronize.py  what happens on changes
+    limits.py    what policies may read and write       synchronize.py  what happens on changes
     language/    expressions, patterns, functions       patches/    how a patch is laid over an
     object
 

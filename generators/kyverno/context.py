@@ -13,10 +13,10 @@ from hashlib import sha256
 
 from generators.documents.json import Value
 from generators.kyverno.failures import LookupFailed, RuleFailure
-from generators.kyverno.guard import GuardedLookups
 from generators.kyverno.language import expressions
 from generators.kyverno.language.expressions import Missing
 from generators.kyverno.language.functions import Surroundings
+from generators.kyverno.limits import GuardedLookups
 from generators.kyverno.model import (
     ApiCallEntry,
     ConfigMapEntry,

@@ -21,9 +21,9 @@ from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Clock, ContextScope, World, chooser, scope_for, wall_clock
 from generators.kyverno.failures import RuleFailure
 from generators.kyverno.generation import WantedObject, wanted_objects
-from generators.kyverno.guard import GuardedLookups, Limits, check_change, check_write
 from generators.kyverno.language import wildcards
 from generators.kyverno.language.functions import Meter, Surroundings, never
+from generators.kyverno.limits import GuardedLookups, Limits, check_change, check_write
 from generators.kyverno.matching import mismatch, selector_mismatch, selector_pattern
 from generators.kyverno.model import (
     ApplyRules,

@@ -15,8 +15,8 @@ from generators.documents.json import Value, items, labels_of, mapping, text
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
-from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.language.functions import ELEMENT_STEPS
+from generators.kyverno.limits import Limits, check_write
 from generators.kyverno.matching import expanded, selector_pattern
 from generators.kyverno.model import (
     Clone,

@@ -2,7 +2,7 @@
 
 `PolicyRequest` is an admission request, or an existing object treated as one. `Lookups` is
 everything that engine and context may ask of the outside; the webhook, the controller and the
-offline commands each bring their own, and `guard.py` stands in front of all of them.
+offline commands each bring their own, and `limits.py` stands in front of all of them.
 """
 
 from __future__ import annotations

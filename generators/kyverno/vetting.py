@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from generators.documents.json import Value, items, text
 from generators.kyverno.failures import NotAllowed
-from generators.kyverno.guard import Limits, check_write
 from generators.kyverno.language.wildcards import has_wildcard
+from generators.kyverno.limits import Limits, check_write
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import (
     Clone,

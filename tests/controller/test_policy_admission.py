@@ -34,7 +34,7 @@ from generators.kube.resources import (
     POLICIES,
     ROLE_BINDINGS,
 )
-from generators.kyverno.guard import Limits
+from generators.kyverno.limits import Limits
 from generators.kyverno.values import plain
 from tests.conftest import Run
 from tests.controller.cluster import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from generators.kyverno.guard import DEFAULT_KINDS
+from generators.kyverno.limits import DEFAULT_KINDS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "tests/charts/cluster/golden/everything.yaml"

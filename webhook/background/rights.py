@@ -14,7 +14,7 @@ from generators.documents.json import mapping, text
 from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, Resource
-from generators.kyverno.guard import allowing, readable
+from generators.kyverno.limits import allowing, readable
 from generators.kyverno.model import ApiCallEntry, Data, Generation, Policy, PolicyRule
 from generators.kyverno.offline.loading import load_policies
 from generators.kyverno.usage import parts, usage

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from generators.kube.resources import NAMESPACES, PODS, SECRETS, SERVICES, Resource
-from generators.kyverno.guard import DEFAULT_KINDS, plural_of
+from generators.kyverno.limits import DEFAULT_KINDS, plural_of
 from generators.kyverno.values import CLUSTER_SCOPED
 
 _VERSIONS = {"cilium.io": "v2"}

@@ -34,7 +34,7 @@ from generators.kube.errors import AlreadyExists, Conflict, Invalid, NotFound, S
 from generators.kube.resources import Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
-from generators.kyverno.guard import Limits, check_write
+from generators.kyverno.limits import Limits, check_write
 from generators.kyverno.ownership import KYVERNO, Mark, labels, mark_of, notes
 from generators.kyverno.values import Document, Path, key_of
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL

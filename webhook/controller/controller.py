@@ -27,7 +27,7 @@ from generators.kube.events import Recorder
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import ReflectorStats
-from generators.kyverno.guard import Limits
+from generators.kyverno.limits import Limits
 from generators.objects import Namespace
 from generators.process.logs import event
 from generators.tenants.last_good import LastGood

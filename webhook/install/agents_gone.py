@@ -30,7 +30,7 @@ class Agents(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class AgentsReport:
     """What the DaemonSet says; `done` of `nodes` have been cleaned while agents leave."""
 
     agents: Agents
@@ -56,18 +56,18 @@ class Look:
         )
 
 
-def look(client: Client, namespace: str) -> Look:
+def look(client: Client, namespace: str) -> AgentsReport:
     """Ask the API server."""
     try:
         return judge(client.get(DAEMON_SETS, AGENTS, namespace))
     except NotFound:
-        return Look(Agents.GONE)
+        return AgentsReport(Agents.GONE)
 
 
-def judge(daemon_set: Document) -> Look:
+def judge(daemon_set: Document) -> AgentsReport:
     """Agents are gone when a pod that cleaned its node is ready on every node."""
     if not _removes(daemon_set):
-        return Look(Agents.RUNNING)
+        return AgentsReport(Agents.RUNNING)
     status = mapping(daemon_set, "status")
     generation = integer(mapping(daemon_set, "metadata"), "generation") or 0
     nodes, updated, available = (
@@ -78,7 +78,7 @@ def judge(daemon_set: Document) -> Look:
     done = min(updated, available)
     seen = (integer(status, "observedGeneration") or 0) >= generation
     agents = Agents.GONE if seen and done >= nodes else Agents.LEAVING
-    return Look(agents, done if seen else 0, nodes)
+    return AgentsReport(agents, done if seen else 0, nodes)
 
 
 def _removes(daemon_set: Document) -> bool:

@@ -20,7 +20,7 @@ from generators.checks import Check, bridged, good, healthy
 from generators.documents.json import Key, text
 from generators.kube.client import Client
 from generators.kube.reflector import ReflectorStats
-from generators.kyverno.guard import Limits, allowing
+from generators.kyverno.limits import Limits, allowing
 from generators.kyverno.matching import kind_matches
 from generators.kyverno.model import (
     FailurePolicy,

@@ -16,7 +16,7 @@ from generators.checks import Check, failed
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kyverno.engine import Environment
-from generators.kyverno.guard import Limits
+from generators.kyverno.limits import Limits
 from generators.kyverno.model import FailurePolicy, Policy
 from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.usage import Usage, usage

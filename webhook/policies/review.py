@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from generators.errors import InputError
-from generators.kyverno.guard import Limits
+from generators.kyverno.limits import Limits
 from generators.kyverno.model import Policy, Unsupported
 from generators.kyverno.offline.loading import policy_from
 from generators.kyverno.vetting import vetted

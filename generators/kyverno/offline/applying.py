@@ -16,7 +16,7 @@ from generators.kyverno import engine
 from generators.kyverno.context import dotted, merged
 from generators.kyverno.engine import Environment
 from generators.kyverno.generation import WantedObject
-from generators.kyverno.guard import OFFLINE
+from generators.kyverno.limits import OFFLINE
 from generators.kyverno.model import Operation, Policy, PolicyRule
 from generators.kyverno.offline.cluster import DocumentCluster, as_stored
 from generators.kyverno.offline.loading import load_resources

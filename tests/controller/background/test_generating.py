@@ -23,7 +23,7 @@ from generators.kube.resources import (
 )
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
-from generators.kyverno.guard import allowing
+from generators.kyverno.limits import allowing
 from generators.kyverno.ownership import Mark, Owner
 from generators.kyverno.values import ObjectKey, ObjectKind
 from generators.labels import MANAGED_BY

@@ -12,7 +12,7 @@ from generators.documents.json import mapping
 from generators.kube.client import Client
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, SECRETS
 from generators.kyverno.engine import generate
-from generators.kyverno.guard import plural_of
+from generators.kyverno.limits import plural_of
 from generators.kyverno.ownership import Mark, Owner, mark_of
 from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied
 from tests.controller.background.test_generating import SYNC, deny, rule

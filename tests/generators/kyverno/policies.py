@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from generators.documents.json import Value
 from generators.kyverno.engine import Environment
-from generators.kyverno.guard import DEFAULT_KINDS, Limits
+from generators.kyverno.limits import DEFAULT_KINDS, Limits
 from generators.kyverno.model import Operation, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.offline.loading import policies_in

@@ -6,7 +6,7 @@ import pytest
 
 from generators.kyverno.creators import ANNOTATION, MAX_LENGTH, creator_of, written
 from generators.kyverno.failures import BadPatch, NotAllowed
-from generators.kyverno.guard import DEFAULT_KINDS, Limits, allowing, check_write
+from generators.kyverno.limits import DEFAULT_KINDS, Limits, allowing, check_write
 from generators.kyverno.model import Unsupported
 from generators.kyverno.requests import Asker
 from generators.kyverno.usage import asks_who

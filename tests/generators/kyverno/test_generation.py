@@ -6,7 +6,7 @@ import pytest
 
 from generators.documents.json import labels_of, mapping
 from generators.kyverno.engine import Generated, generate
-from generators.kyverno.guard import Limits, parse_kind
+from generators.kyverno.limits import Limits, parse_kind
 from generators.kyverno.model import Operation
 from generators.kyverno.ownership import Owner, is_marked_by, label_text, unmarked
 from generators.kyverno.requests import PolicyRequest

@@ -8,7 +8,7 @@ import pytest
 
 from generators.kyverno.engine import applicability
 from generators.kyverno.failures import LookupFailed
-from generators.kyverno.guard import Limits
+from generators.kyverno.limits import Limits
 from generators.kyverno.matchparsing import kind_pattern
 from generators.kyverno.model import KindPattern
 from generators.kyverno.offline.cluster import DocumentCluster

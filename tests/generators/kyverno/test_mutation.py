@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from generators.documents.json import Value, labels_of, mapping
 from generators.kyverno.engine import mutate, mutate_existing
 from generators.kyverno.failures import BadPatch
-from generators.kyverno.guard import Limits
+from generators.kyverno.limits import Limits
 from generators.kyverno.patches import anchors, jsonpatches, merging
 from generators.kyverno.results import RuleOutcome
 from generators.kyverno.values import Document

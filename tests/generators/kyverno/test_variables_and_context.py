@@ -11,8 +11,8 @@ from generators.kyverno.conditions import holds
 from generators.kyverno.context import ContextScope, World, chooser, dotted
 from generators.kyverno.engine import Environment, mutate
 from generators.kyverno.failures import NotAllowed, UnresolvedVariable
-from generators.kyverno.guard import GuardedLookups, Limits, allowing
 from generators.kyverno.language.functions import Surroundings
+from generators.kyverno.limits import GuardedLookups, Limits, allowing
 from generators.kyverno.model import ConditionOperator, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.requests import Asker

@@ -15,7 +15,7 @@ from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, Resource
 from generators.kyverno.failures import LookupFailed
-from generators.kyverno.guard import Limits
+from generators.kyverno.limits import Limits
 from generators.kyverno.usage import usage
 from generators.kyverno.values import ObjectKey, ObjectKind
 from generators.tenants.assignment import Requester

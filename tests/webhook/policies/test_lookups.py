@@ -11,7 +11,7 @@ import pytest
 
 from generators.kube.discovery import Discovery
 from generators.kyverno.failures import LookupFailed
-from generators.kyverno.guard import GuardedLookups, Limits
+from generators.kyverno.limits import GuardedLookups, Limits
 from generators.kyverno.requests import Lookups
 from tests.generators.kube.slow import SlowServer, pouring, silent, whole
 from tests.testbed.waiting import patience

@@ -1,7 +1,8 @@
 """Work of a thread beside the agent's loop: an error is reported and never kills the thread.
 
-The CNI keepers and the watcher of interfaces do each step of theirs through a `Part`. What may
-surprise: a fault is told once, in the log and in the agent's status, and the step is done again.
+The CNI keepers and the watcher of interfaces do each step of theirs through a `Supervised`. What
+may surprise: a fault is told once, in the log and in the agent's status, and the step is done
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Report = Callable[[str, str], None]
 """Told which part cannot do its work and why; empty: it can again."""
 
 
-class Part:
+class Supervised:
     """One part of the agent's process; for one thread at a time."""
 
     def __init__(self, name: str, trouble: str, report: Report) -> None:

@@ -11,8 +11,8 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer.agent.beside import Part
 from enforcer.agent.state import Board, State
+from enforcer.agent.supervise import Supervised
 from enforcer.agent.watcher import Watcher
 from enforcer.cni import install, namespaces
 from enforcer.cni.install import Places
@@ -63,7 +63,7 @@ def threaded(run: Callable[[threading.Event], None]) -> Iterator[threading.Threa
 
 def test_a_fault_is_told_once_and_again_when_it_is_over() -> None:
     told = Told()
-    part = Part("x", "trouble", told)
+    part = Supervised("x", "trouble", told)
     for number in (1, 1, 0, 0, 2):
         part.attempt(lambda divisor=number: 1 // (divisor - 1))  # type: ignore[misc]
     assert told.all == [
