@@ -13,7 +13,7 @@ from pathlib import Path
 from enforcer.agent.sandboxes import CACHE
 from enforcer.datapath import attach, loader
 from enforcer.datapath.connections import IDLE_TCP
-from enforcer.policy.start import StartMode
+from enforcer.policy.modes import StartMode
 from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import Refused
 from generators.isolation.record import RECORD_NAMESPACE

@@ -29,6 +29,8 @@ DEFAULT_RUN_DIR = Path("/run/ringfence")
 MAX_REQUEST = 1 << 16
 ANSWER_SECONDS = 5.0
 """Beyond the `timeout` of a request: how long an agent may take to answer."""
+MOST_CONNECTIONS = 10_000
+"""So many tracked connections are listed unless somebody asks for more."""
 
 Request = Mapping[str, object]
 Answer = dict[str, object]

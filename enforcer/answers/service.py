@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from enforcer.agent.settings import Settings
 from enforcer.agent.state import Board, State
 from enforcer.answers import audit, datapath, endpoints, listing, policies, status
-from enforcer.answers.control import Line, Request
+from enforcer.answers.control import MOST_CONNECTIONS, Line, Request
 from enforcer.answers.counts import Counts
 from enforcer.answers.identities import Identities
 from enforcer.answers.journal import Journal
 from enforcer.answers.request import endpoint_of, seconds
 from enforcer.answers.tracing import live_trace
-from enforcer.datapath.connections import MOST_CONNECTIONS
 from enforcer.datapath.maps import Maps
 from enforcer.observe.feed import REMEMBERED, Feed
 from generators.documents.json import shown

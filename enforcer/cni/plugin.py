@@ -20,7 +20,7 @@ from enforcer.cni.call import Call, CallRefused, CniCommand, Code, Sandbox, noth
 from enforcer.datapath import attach, links
 from enforcer.datapath.kernel import KernelError
 from enforcer.policy.changes import Attachment
-from enforcer.policy.start import StartMode
+from enforcer.policy.modes import StartMode
 from generators.errors import RingfenceError
 from generators.process.logs import event
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from enforcer.answers.control import MOST_CONNECTIONS
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import Json, emit, no_headers_option, picked, table
-from enforcer.datapath.connections import MOST_CONNECTIONS
 from generators.documents.json import mappings
 from generators.output import output_option, warn
 

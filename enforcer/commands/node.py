@@ -14,7 +14,7 @@ from enforcer.commands.options import (
     pin_dir_option,
     run_dir_option,
 )
-from enforcer.policy.start import StartMode
+from enforcer.policy.modes import StartMode
 from generators.reachability.protocols import TUNNEL_PORTS
 
 if TYPE_CHECKING:

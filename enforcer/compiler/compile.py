@@ -42,11 +42,11 @@ from enforcer.policy.changes import (
 from enforcer.policy.endpoints import is_local
 from enforcer.policy.groupnames import GroupNames, RuleNames
 from enforcer.policy.identity import Registry
+from enforcer.policy.modes import StartMode
 from enforcer.policy.peers import Population
 from enforcer.policy.prefixes import Tries
 from enforcer.policy.rulebook import Groups, Rulebook
 from enforcer.policy.services import Calls, Serving
-from enforcer.policy.start import StartMode
 from enforcer.policy.tables import CAPACITY, Change, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition
 from enforcer.writes.budgets import Usage

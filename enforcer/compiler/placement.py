@@ -15,8 +15,9 @@ from enforcer.policy.changes import Attachment
 from enforcer.policy.endpoints import is_local
 from enforcer.policy.groups import PolicyGroup
 from enforcer.policy.identity import Registry, TenantNumbers
+from enforcer.policy.modes import StartMode
 from enforcer.policy.rulebook import Group, Groups, Rulebook
-from enforcer.policy.start import Ground, StartMode, provisional
+from enforcer.policy.start import Ground, provisional
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from enforcer.policy.walls import Granted, NamespaceFacts, ReachGroup, WallGroup, wall_flags
 from enforcer.writes.budgets import NOBODY

@@ -14,8 +14,6 @@ from enforcer.datapath import layout
 from enforcer.policy.tables import Dir
 
 NANOSECONDS = 1_000_000_000
-MOST_CONNECTIONS = 10_000
-"""So many are listed unless somebody asks for more."""
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 
 

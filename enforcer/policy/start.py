@@ -8,23 +8,12 @@ is known but cannot be written stays closed, and so does one of whose namespace 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from enforcer.policy.changes import Attachment
+from enforcer.policy.modes import StartMode
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 
 NONE = EndpointFlag(0)
-
-
-class StartMode(StrEnum):
-    """What passes before the policy of a pod is known."""
-
-    STRICT = "strict"
-    """Nothing: the packets are dropped with reason 203."""
-    TENANT_DEFAULT = "tenant-default"
-    """What the tenant wall lets in: own tenant, shared components, consented grants."""
-    OPEN = "open"
-    """Everything but a forged source, counted by the programs as not isolated."""
 
 
 @dataclass(frozen=True, slots=True)

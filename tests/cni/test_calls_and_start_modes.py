@@ -13,7 +13,8 @@ from enforcer.cni.call import Call, CallRefused, CniCommand, Sandbox, parse
 from enforcer.cni.namespaces import Start, Strictness
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.changes import Attachment, Inputs
-from enforcer.policy.start import Ground, StartMode, provisional
+from enforcer.policy.modes import StartMode
+from enforcer.policy.start import Ground, provisional
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from generators.cluster import Cluster
 from generators.labels import MODE_ANNOTATION

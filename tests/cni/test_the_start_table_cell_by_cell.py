@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.datapath import attach, loader
-from enforcer.policy.start import StartMode
+from enforcer.policy.modes import StartMode
 from generators.labels import MODE_ANNOTATION
 from lab import netns
 from lab.names import Wire

@@ -19,7 +19,7 @@ from enforcer.policy.changes import (
     PolicyChange,
     RecordChange,
 )
-from enforcer.policy.start import StartMode
+from enforcer.policy.modes import StartMode
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from generators.objects import Namespace, NetworkPolicy, Pod
 from generators.tenants.load import parse_tenants

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.answers.control import MOST_CONNECTIONS
 from enforcer.datapath import kernel, layout
-from enforcer.datapath.connections import MOST_CONNECTIONS
 from tests.enforcer.node import Node
 
 pytestmark = pytest.mark.bpf
