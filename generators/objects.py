@@ -133,6 +133,32 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class PodTemplate:
+    """What a Deployment, StatefulSet, ... makes pods of; `pod` speaks for all of them."""
+
+    workload: Workload
+    pod: Pod
+    """Named `deployment/NAME`, without an address."""
+    owner: Workload | None = None
+    """The workload that made this one, as a Deployment makes ReplicaSets."""
+
+    @property
+    def namespace(self) -> str:
+        """Of its pods."""
+        return self.pod.namespace
+
+    @property
+    def name(self) -> str:
+        """`deployment/NAME`, as kubectl takes it."""
+        return self.pod.name
+
+    @property
+    def origin(self) -> Origin:
+        """Where it was read."""
+        return self.pod.origin
+
+
+@dataclass(frozen=True, slots=True)
 class IPBlock:
     """`ipBlock`: canonical CIDR (host bits cleared) minus canonical excepts."""
 

@@ -79,6 +79,11 @@ def apply(store: Store, documents: Documents, gate: Gate) -> Report:
         f"{item.origin}: {type(item).__name__} {item.name} means nothing in a lab, skipped"
         for item in ignored
     ]
+    report.warnings += [
+        f"{item.origin}: {item.workload.kind} {item.workload.name} makes no pods without an API "
+        "server, skipped; write Pods, or bring the lab up with --api-server"
+        for item in documents.templates
+    ]
     return report
 
 

@@ -150,11 +150,11 @@ def _planned(
     from generators.isolation.plan import wanted_of
     from generators.isolation.record import RecordEntry
     from generators.live import in_force, read_live, tenants_live, wanted_live
-    from generators.manifests import read
+    from generators.manifests import read, with_workloads
     from generators.tenants.assignment import assign_by_name
 
     live = kubeconfig is not None
-    documents = read_live(kubeconfig) if live else read(files)
+    documents = read_live(kubeconfig) if live else with_workloads(read(files))
     warn(documents.warnings)
     if former is None and live:
         former = in_force(documents, config.file)

@@ -106,13 +106,13 @@ def load_cluster(
 ) -> Cluster:
     """The cluster that the files describe, or a live one; warnings go to stderr."""
     from generators.cluster import from_objects
-    from generators.manifests import read
+    from generators.manifests import read, with_workloads
     from generators.output import warn
 
     config = load_config(config_file)
     if kubeconfig is not None:
         return _live_cluster(config, kubeconfig)
-    cluster = from_objects(read(files), config)
+    cluster = from_objects(with_workloads(read(files)), config)
     warn(cluster.warnings)
     return cluster
 

@@ -3,7 +3,15 @@
 `read` takes users' files, `parse_object` what an API server sends, `to_yaml` writes.
 """
 
-from generators.manifests.reading import Documents, Object, merge, parse_object, read, read_bytes
+from generators.manifests.reading import (
+    Documents,
+    Object,
+    merge,
+    parse_object,
+    read,
+    read_bytes,
+    with_workloads,
+)
 from generators.manifests.writing import (
     Document,
     namespace_document,
@@ -26,4 +34,5 @@ __all__ = [
     "read_bytes",
     "selector_document",
     "to_yaml",
+    "with_workloads",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from generators.addresses import parse_address, parse_network
 from generators.manifests import names
 from generators.manifests.fields import Cursor
-from generators.manifests.metadata import parse_metadata
+from generators.manifests.metadata import parse_labels, parse_metadata
 from generators.manifests.policies import parse_protocol, parse_selector
 from generators.objects import (
     NAME_LABEL,
@@ -22,6 +22,7 @@ from generators.objects import (
     Node,
     Origin,
     Pod,
+    PodTemplate,
     Selector,
     Workload,
 )
@@ -30,6 +31,8 @@ from generators.workloads import workload_of
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 _RUNNING = "Running"
 _NODE_ADDRESSES = ("InternalIP", "ExternalIP")
+CRON_JOB = "CronJob"
+_TEMPLATE = ("spec", "template")
 INTERFACE_ADDRESSES = "ringfence.io/interface-addresses"
 """Annotation of a Node in a file: what an agent would ask its kernel for."""
 
@@ -79,6 +82,34 @@ def parse_pod(root: Cursor, origin: Origin) -> Pod:
         affinity=tuple(_affinity(spec)) if spec is not None else (),
         origin=origin,
     )
+
+
+def parse_workload(root: Cursor, origin: Origin) -> PodTemplate:
+    """A Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job or CronJob."""
+    meta = parse_metadata(root, names.dns_subdomain)
+    kind = root.string("kind")
+    template = root
+    for part in ("spec", "jobTemplate", "spec", "template") if kind == CRON_JOB else _TEMPLATE:
+        inner = template.child(part)
+        if inner is None:
+            template.fail(f"{part}: Required value", f"add {part}")
+            break
+        template = inner
+    inside = template.child("metadata")
+    spec = template.child("spec")
+    host_network = spec.child("hostNetwork") if spec is not None else None
+    workload = Workload(kind, meta.name)
+    pod = Pod(
+        namespace=meta.namespace,
+        name=f"{kind.lower()}/{meta.name}",
+        labels=parse_labels(inside.child("labels")) if inside is not None else {},
+        ports=_ports(spec) if spec is not None else (),
+        host_network=host_network.boolean() if host_network is not None else False,
+        workload=workload,
+        affinity=tuple(_affinity(spec)) if spec is not None else (),
+        origin=origin,
+    )
+    return PodTemplate(workload, pod, _workload(root, meta.labels))
 
 
 def _affinity(spec: Cursor) -> Iterator[Selector]:

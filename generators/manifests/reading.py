@@ -26,10 +26,11 @@ from generators.objects import (
     Node,
     Origin,
     Pod,
+    PodTemplate,
     Service,
 )
 
-Object = Namespace | Pod | NetworkPolicy | Node | ConfigMap | Service | EndpointSlice
+Object = Namespace | Pod | PodTemplate | NetworkPolicy | Node | ConfigMap | Service | EndpointSlice
 
 _NETWORKING = "networking.k8s.io/v1"
 _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
@@ -40,6 +41,12 @@ _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
     ("v1", "Service"): services.parse_service,
     ("discovery.k8s.io/v1", "EndpointSlice"): services.parse_slice,
     (_NETWORKING, "NetworkPolicy"): policies.parse_policy,
+    ("v1", "ReplicationController"): core.parse_workload,
+    **{
+        ("apps/v1", kind): core.parse_workload
+        for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
+    },
+    **{("batch/v1", kind): core.parse_workload for kind in ("Job", core.CRON_JOB)},
 }
 _VERSIONS = {kind: api_version for api_version, kind in _PARSERS}
 _TEMPLATE = re.compile(
@@ -60,6 +67,8 @@ class Documents:
     config_maps: tuple[ConfigMap, ...] = ()
     services: tuple[Service, ...] = ()
     slices: tuple[EndpointSlice, ...] = ()
+    templates: tuple[PodTemplate, ...] = ()
+    """Nothing decides by them until `with_workloads` makes pods of them."""
     warnings: tuple[str, ...] = ()
 
 
@@ -105,12 +114,30 @@ class _Collection:
             config_maps=tuple(o for o in self.objects if isinstance(o, ConfigMap)),
             services=tuple(o for o in self.objects if isinstance(o, Service)),
             slices=tuple(o for o in self.objects if isinstance(o, EndpointSlice)),
+            templates=tuple(o for o in self.objects if isinstance(o, PodTemplate)),
             warnings=tuple(
                 f"{self.first_skipped[kind]}: kind {kind} is not known here, skipped"
                 + (f" ({count} objects)" if count > 1 else "")
                 for kind, count in sorted(self.skipped.items())
             ),
         )
+
+
+def with_workloads(documents: Documents) -> Documents:
+    """One pod for each workload that has none in the input: all of its pods are alike to policies.
+
+    For questions about files: git and `helm template` hold no pods.
+    """
+    templates = documents.templates
+    there = {(pod.namespace, pod.workload) for pod in documents.pods if pod.workload is not None}
+    known = {(template.namespace, template.workload) for template in templates}
+    made = tuple(
+        template.pod
+        for template in templates
+        if (template.namespace, template.owner) not in known
+        and not {(template.namespace, w) for w in (template.workload, template.owner)} & there
+    )
+    return replace(documents, pods=(*documents.pods, *made))
 
 
 def read(paths: Sequence[str]) -> Documents:
@@ -137,7 +164,7 @@ def merge(parts: Iterable[Documents]) -> Documents:
     for part in parts:
         kinds: tuple[Iterable[Object], ...] = (
             *(part.namespaces, part.pods, part.policies, part.nodes),
-            *(part.config_maps, part.services, part.slices),
+            *(part.config_maps, part.services, part.slices, part.templates),
         )
         for item in chain.from_iterable(kinds):
             collection.add(item)

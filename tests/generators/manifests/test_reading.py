@@ -247,17 +247,17 @@ def test_anchors_and_merge_keys_are_followed() -> None:
 def test_unknown_kinds_are_skipped_and_named_once_each() -> None:
     text = "---\n".join(
         [
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n",
+            "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: d}\n",
             NAMESPACE % "x",
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: e}\n",
+            "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: e}\n",
             "apiVersion: crd.projectcalico.org/v1\nkind: NetworkPolicy\nmetadata: {name: c}\n",
         ]
     )
     found = documents(text)
     assert len(found.namespaces) == 1
     assert found.warnings == (
-        "in.yaml:1: kind apps/v1 Deployment is not known here, skipped (2 objects)",
         "in.yaml:13: kind crd.projectcalico.org/v1 NetworkPolicy is not known here, skipped",
+        "in.yaml:1: kind example.com/v1 Widget is not known here, skipped (2 objects)",
     )
 
 
