@@ -21,7 +21,7 @@ from enforcer.datapath import kernel
 
 __all__ = ["Bytecode", "Reference", "keep", "kept", "load", "read_off"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ringfence.enforcer")
 
 FILES_KEPT = 16
 """Of as many sources at most, those used last: versions, sizes of maps, kernels."""

@@ -33,7 +33,7 @@ from enforcer.datapath.maps import map_sizes
 from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import MachineLacks, RingfenceError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ringfence.enforcer")
 
 LAYOUT_VERSION = 2
 PROGRAMS = ("to_pod", "from_pod")
