@@ -14,7 +14,8 @@ from generators.cluster import Cluster, declared_namespaces, from_record, known_
 from generators.errors import InputError, InvalidConfig, Problem
 from generators.isolation.plan import Wanted, wanted_of
 from generators.isolation.policies import is_ours
-from generators.isolation.record import RECORD_NAMESPACE, read_record
+from generators.isolation.record import read_record
+from generators.isolation.system import RECORD_NAMESPACE
 from generators.kube.client import Client, WatchScope
 from generators.kube.resources import (
     CONFIG_MAPS,

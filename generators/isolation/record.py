@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from generators.errors import InputError, Problem
+from generators.isolation.system import RECORD_NAMESPACE
 from generators.labels import MANAGED_BY, MANAGER
 from generators.manifests import Document
 from generators.objects import ConfigMap, Namespace
 from generators.tenants.model import TenantConfig
 
-RECORD_NAMESPACE = "ringfence-system"
 RECORD_PREFIX = "ringfence-record-"
 SHARDS = "0123456789abcdef"
 

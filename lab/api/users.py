@@ -23,7 +23,7 @@ from enforcer.datapath.maps import Maps
 from generators.documents.json import strings
 from generators.errors import MachineLacks, Refused
 from generators.isolation.plan import Action, plan
-from generators.isolation.record import RECORD_NAMESPACE
+from generators.isolation.system import RECORD_NAMESPACE
 from generators.kube.client import Client
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, PODS

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import click
 
-from generators.manifests import names
 from webhook.commands.options import kubeconfig_option
 
 DEFAULT_MANAGER = "namespace-label"
@@ -15,18 +14,24 @@ MANAGER_LENGTH = 128
 
 
 def _namespace(value: str) -> str:
+    from generators.manifests import names
+
     if (wrong := names.dns_label(value)) is not None:
         raise click.BadParameter(f'"{value}": {wrong}')
     return value
 
 
 def _key(value: str) -> str:
+    from generators.manifests import names
+
     if (wrong := names.label_key(value)) is not None:
         raise click.BadParameter(f'label key "{value}": {wrong}')
     return value
 
 
 def _pair(value: str) -> tuple[str, str]:
+    from generators.manifests import names
+
     key, equals, content = value.partition("=")
     if not equals:
         raise click.BadParameter(f'"{value}" is not KEY=VALUE; to give a label up: --remove {key}')

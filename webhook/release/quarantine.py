@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from generators.documents.json import Document, meta_of, strings
 from generators.errors import Refused
-from generators.isolation.record import RECORD_NAMESPACE
+from generators.isolation.system import RECORD_NAMESPACE
 from generators.kube.client import Client, PatchKind
 from generators.kube.errors import Conflict, Invalid, KubeError, NotFound
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES

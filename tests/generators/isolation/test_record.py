@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from generators.errors import InputError
 from generators.isolation.record import (
-    RECORD_NAMESPACE,
     RecordEntry,
     read_record,
     record_documents,
     shard,
     tenants_of,
 )
+from generators.isolation.system import RECORD_NAMESPACE
 from generators.manifests import read_bytes, to_yaml
 from generators.objects import ConfigMap, Namespace
 from tests.generators.builders import config
