@@ -32,6 +32,8 @@ GATEWAYS = ("169.254.1.1", "fe80::1")
 """Next hop of every pod on a network `gateway`; nobody has the address, a permanent neighbour entry
 leads to the host-side veth.
 """
+LOOPBACK = "127.0.0.1"
+"""Where an API server listens, and inside every node the uplink to it."""
 DEFAULT_LAB = "lab"
 POD_INTERFACES = "rf*"
 """Host-side veths of pods, for the agent's `--watch-interfaces`."""

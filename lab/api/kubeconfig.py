@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from generators.errors import InputError, Problem
-from lab.api.uplink import LOOPBACK
+from lab.names import LOOPBACK
 
 FILE_KEYS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 

@@ -17,20 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives import serialization
+from lab.names import LOOPBACK
 
-from generators.certificates import (
-    Authority,
-    Leaf,
-    issue,
-    issue_client,
-    new_authority,
-    new_key,
-    private_pem,
-)
+if TYPE_CHECKING:
+    from generators.certificates import Authority, Leaf
 
-LOOPBACK = "127.0.0.1"
 ADMINS = ("system:masters",)
 SERVICE_RANGES = ("10.96.0.0/16", "fd00:10:96::/112")
 ADMIN_PEM = "admin.pem"
@@ -139,13 +132,18 @@ class Plane:
 
     def write_certificates(self, authority: Authority) -> None:
         """Everything that the programs read, and what `get` asks with."""
+        # Imported by whoever makes some: all other commands of a lab start without cryptography.
+        from cryptography.hazmat.primitives import serialization
+
+        from generators import certificates
+
         front = authority_named("ringfence-front-proxy")
         names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
         pairs = {
             "apiserver": server_pair(authority, *names, LOOPBACK, "10.96.0.1"),
             "front-proxy": client_pair(front, "front-proxy"),
         }
-        accounts = new_key()
+        accounts = certificates.new_key()
         public = accounts.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -153,7 +151,7 @@ class Plane:
         files = {
             "ca.crt": authority.pem,
             "front-proxy-ca.crt": front.pem,
-            "service-accounts.key": private_pem(accounts),
+            "service-accounts.key": certificates.private_pem(accounts),
             "service-accounts.pub": public,
             ADMIN_PEM: admin.certificate + admin.key,
         }
@@ -212,16 +210,22 @@ class Plane:
 
 def authority_named(name: str) -> Authority:
     """A throw-away CA, for as long as a lab or a test lives."""
+    from generators.certificates import new_authority
+
     return new_authority(datetime.now(UTC), DAYS, name)
 
 
 def server_pair(authority: Authority, *hosts: str) -> Leaf:
     """A serving certificate for names and addresses."""
+    from generators.certificates import issue
+
     return issue(authority, hosts, datetime.now(UTC), DAYS)
 
 
 def client_pair(authority: Authority, user: str, groups: Sequence[str] = ()) -> Leaf:
     """What proves to the API server to be this user of these groups."""
+    from generators.certificates import issue_client
+
     return issue_client(authority, user, groups, datetime.now(UTC), DAYS)
 
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab import netns
+from lab.names import LOOPBACK
 
-LOOPBACK = "127.0.0.1"
 CHUNK = 1 << 16
 
 
