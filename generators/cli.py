@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 
 import click
 
+from generators.commands.about import completion, version
 from generators.commands.generate import generate, plan
 from generators.commands.matrix import matrix
 from generators.commands.policy import policy
@@ -28,7 +29,7 @@ def cli() -> None:
     """Commands of this package: pure, they need neither root nor a cluster."""
 
 
-for command in (tenants, generate, plan, matrix, trace, policy):
+for command in (tenants, generate, plan, matrix, trace, policy, version, completion):
     cli.add_command(command)
 
 

@@ -18,6 +18,8 @@ from generators.commands.inputs import (
 )
 from generators.output import Output, notes, output_option, structured, warn
 
+EXIT_CHANGES = 1
+
 if TYPE_CHECKING:
     from generators.isolation.plan import Change, Wanted
     from generators.manifests import Document, Documents
@@ -90,13 +92,21 @@ def _applicable(item: Namespace | NetworkPolicy) -> Document:
     help="Flows as `ringfence observe -o jsonpb` prints them, - for standard input: which of the"
     " connections that would be cut were used.",
 )
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="Exit with 1 where something would change, as `kubectl diff` does.",
+)
 @output_option
+@click.pass_context
 def plan(
+    context: click.Context,
     config_file: Path,
     files: tuple[str, ...],
     kubeconfig: str | None,
     former_file: Path | None,
     observed_file: TextIO | None,
+    exit_code: bool,
     output: Output,
 ) -> None:
     """Print what would be created, updated, deleted or kept, who wants it, and what that means.
@@ -105,6 +115,7 @@ def plan(
     today and would not are listed; for files, where --observed asks for them.
     """
     from generators.isolation.consequences import consequences
+    from generators.isolation.plan import Action
     from generators.isolation.plan import plan as make_plan
 
     kubeconfig = one_source(files, kubeconfig)
@@ -125,6 +136,8 @@ def plan(
         notes(said)
         documents = [_document(change, effects) for change in changes]
         click.echo(structured(documents, Output(output)), nl=False)
+    if exit_code and any(change.action is not Action.KEEP for change in changes):
+        context.exit(EXIT_CHANGES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ with one another, build.py makes the model. Nothing but InvalidConfig and InputE
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 from generators.errors import InputError, InvalidConfig, Problem
@@ -20,8 +21,12 @@ from generators.tenants.schema import check_shape
 
 
 def load_tenants(path: Path) -> TenantConfig:
-    """Read a tenant file; InputError when it cannot be read, InvalidConfig when it is wrong."""
-    return parse_tenants(tenant_bytes(path), str(path))
+    """Read a tenant file; InputError when it cannot be read, InvalidConfig when it is wrong.
+
+    `-` is standard input.
+    """
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if str(path) == "-" else tenant_bytes(path)
+    return parse_tenants(data, str(path))
 
 
 def tenant_bytes(path: Path) -> bytes:

@@ -223,3 +223,39 @@ def test_warnings_do_not_disturb_the_answer(ringfence: Run, tmp_path: Path) -> N
     done = ringfence("matrix", "-f", tmp_path, "--port", "80", "-o", "json")
     assert len(json.loads(done.stdout)["cells"]) == 2
     assert "kind v1 Secret is not known here, skipped" in done.stderr
+
+
+def test_a_gate_in_ci_sees_by_the_exit_code_whether_anything_would_change(
+    ringfence: Run, example: list[str], tmp_path: Path
+) -> None:
+    assert ringfence("plan", *example).returncode == 0
+    assert ringfence("plan", *example, "--exit-code").returncode == 1
+    (tmp_path / "all.yaml").write_text(ringfence("generate", *example).stdout)
+    kept = ringfence("plan", *example[:2], "-f", str(tmp_path), "--exit-code")
+    assert kept.returncode == 0, kept.stdout
+
+
+def test_a_tenant_file_comes_from_standard_input(ringfence: Run, example: list[str]) -> None:
+    good = Path(example[1]).read_text()
+    assert ringfence("tenants", "check", "-", stdin=good).returncode == 0
+    bad = ringfence("tenants", "check", "-", stdin="kind: TenantConfig\nx: 1\n")
+    assert bad.returncode == 1
+    assert '-:2: x: unknown field "x"' in bad.stdout
+    both = ringfence("matrix", "-c", "-", *example[2:], "-o", "json", stdin=good)
+    assert both.stdout == ringfence("matrix", *example, "-o", "json").stdout
+
+
+def test_the_version_is_the_same_by_command_and_by_option(ringfence: Run) -> None:
+    by_command = ringfence("version").stdout.split()
+    assert by_command[0] == "ringfence"
+    assert ringfence("--version").stdout.split()[-1] == by_command[1]
+
+
+def test_a_shell_completes_commands(ringfence: Run, tmp_path: Path) -> None:
+    script = tmp_path / "completion.bash"
+    script.write_text(ringfence("completion", "bash").stdout)
+    asked = f"source {script}; complete -p ringfence"
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "_ringfence_completion" in done.stdout
+    assert ringfence("completion", "tcsh").returncode == 2
