@@ -2,7 +2,7 @@
 them.
 
 Each object is admitted or refused by itself; a refusal changes nothing of that object and the
-others go on, as with kubectl. What the machine has to do about it is converge.py's business.
+others go on, as with kubectl. What the machine has to do about it is files/converge.py's business.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lab.admission import (
     Webhook,
     WebhookFailed,
 )
-from lab.controller import note_admission
+from lab.files.controller import note_admission
 from lab.pods import node_document
 from lab.store import CLUSTER_SCOPED, Document, Key, Store, Stored, key_of, merge, parse
 

@@ -91,7 +91,7 @@ def up(
     if api_server or kubeconfig is not None:
         from lab.api import session as api
 
-        wish = api.Wish(kubeconfig, HOLLOW_NODES if nodes is None else nodes, Shape(network))
+        wish = api.Kind(kubeconfig, HOLLOW_NODES if nodes is None else nodes, Shape(network))
         report = api.up(where, config, wish, paths)
         click.echo(where.kubeconfig)
         hint = f"`export KUBECONFIG={where.kubeconfig}`, or `ringfence lab kubectl{_option(where)}`"

@@ -39,7 +39,7 @@ class Phase(StrEnum):
     REMOVING = "removing"
 
 
-class Backing(StrEnum):
+class BackingKind(StrEnum):
     """Where a lab's objects are: in a file of its own, on its own API server, on another's."""
 
     FILES = "files"
@@ -75,7 +75,7 @@ class State:
     config: str | None = None
     directory: str = "/"
     webhook: str | None = None
-    backing: Backing = Backing.FILES
+    backing: BackingKind = BackingKind.FILES
     nodes: int = 0
     shape: Shape = Shape.GATEWAY
 
@@ -170,7 +170,7 @@ def _state(document: _Document) -> State:
         config=document["config"],
         directory=document["directory"],
         webhook=document["webhook"],
-        backing=Backing(document["backing"]),
+        backing=BackingKind(document["backing"]),
         nodes=document["nodes"],
         shape=Shape(document["shape"]),
     )

@@ -8,44 +8,25 @@ behind. `clean` takes down exactly what the ledger names and then looks whether 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from generators.errors import Refused
 from lab import created as ledgers
 from lab import netns, processes
-from lab.api import bringup, journal
+from lab.api import journal
 from lab.api.control_plane import PROGRAMS
 from lab.api.topology import hollow_nodes
-from lab.created import STATE_FILE, Backing, CreatedThings, Lock, Phase, State
-from lab.names import NETNS_ROOT, NODE, POD_INTERFACES, Places, Shape
+from lab.backing import backing_of
+from lab.created import STATE_FILE, BackingKind, CreatedThings, Lock, Phase, State
+from lab.names import NETNS_ROOT, Places, Shape
 from lab.parts import (
-    POLL_SECONDS,
-    READY_SECONDS,
     LabFailed,
-    agent_answers,
-    alive,
-    as_given,
-    failure,
-    module,
-    ringfence,
-    start,
-    wait,
 )
 from lab.pods import pod_network
-from lab.processes import Process
-
-WEBHOOK = "webhook"
-ENFORCER = "enforcer"
-RESPONDER = "responder"
 
 
 class NoSuchLab(Refused):
@@ -73,7 +54,9 @@ def make_room(places: Places) -> None:
     if ledger is None:
         return
     running = [process for process in ledger.state.processes if process.alive]
-    if ledger.state.phase is Phase.UP and len(running) == len(expected(ledger)):
+    if ledger.state.phase is Phase.UP and len(running) == len(
+        backing_of(ledger.state).expected(ledger)
+    ):
         raise Refused(
             f'lab "{places.name}" is up already; change it with `ringfence lab apply`, or end it '
             "with `ringfence lab down`"
@@ -94,16 +77,33 @@ def clean_remains(places: Places) -> bool:
         return True
 
 
-def begin(
+@contextlib.contextmanager
+def bringing_up(
     places: Places,
     config: Path | None,
     shape: Shape,
-    backing: Backing = Backing.FILES,
+    kind: BackingKind = BackingKind.FILES,
     nodes: int = 0,
-) -> CreatedThings:
-    """A ledger for a new lab, with the network namespaces of its nodes; the caller holds the
-    lock.
+) -> Iterator[CreatedThings]:
+    """A new lab, up when the block ends; whatever goes wrong in it, nothing stays behind. The
+    caller holds the lock.
     """
+    make_room(places)
+    try:
+        ledger = _begin(places, config, shape, kind, nodes)
+        yield ledger
+        ledger.update(replace(ledger.state, phase=Phase.UP))
+    except BaseException:
+        remains = ledgers.load(places)
+        if remains is not None:
+            clean(remains)
+        raise
+
+
+def _begin(
+    places: Places, config: Path | None, shape: Shape, kind: BackingKind, nodes: int
+) -> CreatedThings:
+    """A ledger, with the network namespaces of the nodes."""
     refuse_foreign(places)
     hollow = tuple(hollow_nodes(places, nodes))
     places.run.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -117,7 +117,7 @@ def begin(
         pins=str(places.pins),
         config=None if config is None else str(config.resolve()),
         directory=str(Path.cwd()),
-        backing=backing,
+        backing=kind,
         nodes=nodes,
         shape=shape,
     )
@@ -161,8 +161,7 @@ def clean(ledger: CreatedThings) -> None:
     processes.end([process for process in state.processes if process not in planes])
     # Their data goes with the lab, and etcd takes seconds for a polite end.
     processes.end(planes, grace=0)
-    if state.backing is Backing.JOINED_API:
-        bringup.leave(ledger)
+    backing_of(state).leave(ledger)
     # Only now nobody makes pods any more.
     made = (*state.netns, *_pods_of_kubelets(ledger.places))
     processes.end(processes.inside_netns(NETNS_ROOT / name for name in made))
@@ -177,119 +176,6 @@ def clean(ledger: CreatedThings) -> None:
     if left:
         raise LabFailed(f"could not remove {', '.join(left)}; try `ringfence lab down` once more")
     _remove_run_directory(ledger.places)
-
-
-def start_processes(ledger: CreatedThings) -> None:
-    """Start what should run and does not, and wait until all of it answers."""
-    places, state = ledger.places, ledger.state
-    if state.backing is not Backing.FILES:
-        bringup.start_processes(ledger)
-        return
-    waits: list[tuple[Process, Callable[[], bool]]] = []
-    if not alive(ledger, ENFORCER):
-        with netns.inside(places.node_netns):
-            enforcer = start(ledger, ENFORCER, ringfence(*_enforcer_arguments(ledger)))
-        waits.append((enforcer, lambda: agent_answers(places.enforcer_run)))
-    if not alive(ledger, RESPONDER):
-        socket = places.responder_socket
-        socket.unlink(missing_ok=True)
-        command = module("lab.responder", str(socket))
-        waits.append((start(ledger, RESPONDER, command), socket.exists))
-    if state.config is not None and not alive(ledger, WEBHOOK):
-        waits.append(_start_webhook(ledger, state.config))
-    for process, ready in waits:
-        wait(places, process, ready)
-
-
-def expected(ledger: CreatedThings) -> tuple[str, ...]:
-    """The processes that this lab should have."""
-    if ledger.state.backing is not Backing.FILES:
-        return bringup.expected(ledger.state, ledger.places)
-    return (ENFORCER, RESPONDER, *((WEBHOOK,) if ledger.state.config is not None else ()))
-
-
-def wait_for_config(ledger: CreatedThings, digest: str) -> None:
-    """Return when the webhook has read the tenant file that we have read."""
-    process, url = ledger.state.process(WEBHOOK), ledger.state.webhook
-    if process is not None and url is not None:
-        address = url.removeprefix("https://")
-        ready = functools.partial(_webhook_ready, ledger.places, address, digest)
-        wait(ledger.places, process, ready)
-
-
-def _enforcer_arguments(ledger: CreatedThings) -> tuple[str, ...]:
-    places, config = ledger.places, ledger.state.config
-    file = () if config is None else ("-c", as_given(ledger.state, config))
-    return (
-        *("enforcer", "run", "--node-name", NODE),
-        *("--manifests", str(places.manifests)),
-        *file,
-        *("--pin-dir", str(places.pins)),
-        *("--run-dir", str(places.enforcer_run)),
-        *("--watch-interfaces", POD_INTERFACES),
-    )
-
-
-def _start_webhook(ledger: CreatedThings, config: str) -> tuple[Process, Callable[[], bool]]:
-    places = ledger.places
-    if not places.certificates.is_dir():
-        command = ringfence(
-            *("webhook", "certificates", "--directory", str(places.certificates)),
-            *("--host", "127.0.0.1"),
-        )
-        certificates = start(ledger, "certificates", command)
-        _wait_for_end(places, certificates)
-    log = places.log(WEBHOOK)
-    begun = log.stat().st_size if log.exists() else 0
-    command = ringfence(
-        *("webhook", "serve", "-c", as_given(ledger.state, config)),
-        *("--listen", "127.0.0.1:0", "--drain-seconds", "0"),
-        *("--tls-cert", str(places.certificates / "tls.crt")),
-        *("--tls-key", str(places.certificates / "tls.key")),
-    )
-    process = start(ledger, WEBHOOK, command)
-
-    def ready() -> bool:
-        address = _listening(log, begun)
-        if address is None or not _webhook_ready(places, address):
-            return False
-        ledger.update(replace(ledger.state, webhook=f"https://{address}"))
-        return True
-
-    return process, ready
-
-
-def _listening(log: Path, begun: int) -> str | None:
-    """The address that the webhook says it listens on, below where its log began."""
-    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
-        file.seek(begun)
-        for line in file:
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict) and entry.get("event") == "listening":
-                    return str(entry["address"])
-    return None
-
-
-def _webhook_ready(places: Places, address: str, config: str = "") -> bool:
-    """Whether it is ready, with the tenant file of that digest where one is named."""
-    import ssl
-
-    context = ssl.create_default_context(cafile=str(places.certificates / "ca.crt"))
-    url = f"https://{address}/readyz?verbose"
-    try:
-        with urlopen(url, timeout=5, context=context) as answer:
-            return int(answer.status) == 200 and config in answer.read().decode()
-    except (URLError, OSError):
-        return False
-
-
-def _wait_for_end(places: Places, process: Process) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while process.alive and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    if not (places.certificates / "tls.key").exists():
-        raise failure(places, process)
 
 
 def _pods_of_kubelets(places: Places) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A lab's processes as parts that belong together: start one, wait until it answers, say why not.
 
-Used by lifecycle.py and, on an API server, by api/bringup.py. Whatever is started is in the ledger
-before it does anything.
+Used by files/bringup.py and, on an API server, by api/bringup.py. Whatever is started is in the
+ledger before it does anything.
 """
 
 from __future__ import annotations

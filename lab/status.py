@@ -21,8 +21,7 @@ from enforcer.datapath.maps import Maps
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from generators.errors import RingfenceError
 from lab import netns
-from lab.created import Backing
-from lab.lifecycle import expected
+from lab.backing import backing_of
 from lab.names import NodePlaces, Wire
 from lab.pods import Running
 from lab.show import NONE, columns
@@ -88,8 +87,10 @@ class _Kernel:
 def document(view: View) -> Status:
     """The state of a lab."""
     ledger, places, state = view.ledger, view.ledger.places, view.ledger.state
+    backing = backing_of(state)
+    expected, kubeconfig = backing.expected(ledger), backing.kubeconfig(ledger)
     alive = [process for process in state.processes if process.alive]
-    shown = [process for process in alive if process.name in expected(ledger)]
+    shown = [process for process in alive if process.name in expected]
     running = {process.name for process in shown}
     statuses = [status for home in view.homes for status in _pods(view, home, running)]
     statuses.sort(key=lambda status: (status["namespace"], status["name"]))
@@ -102,8 +103,8 @@ def document(view: View) -> Status:
         "runDirectory": str(places.run),
         "pinDirectory": str(places.pins),
         "processes": [{"name": process.name, "pid": process.pid} for process in shown],
-        "notRunning": sorted(set(expected(ledger)) - {process.name for process in shown}),
-        "kubeconfig": None if state.backing is Backing.FILES else str(places.kubeconfig),
+        "notRunning": sorted(set(expected) - {process.name for process in shown}),
+        "kubeconfig": None if kubeconfig is None else str(kubeconfig),
         "node": nodes[0],
         "nodes": nodes,
         "pods": statuses,

@@ -4,7 +4,7 @@
                      controller, which registers the webhook, and the webhook
     every lab        the uplink; on each node the enforcer, a responder and a hollow kubelet
 
-lifecycle.py calls `start_processes` for every command that changes the lab, so whatever was killed
+session.py calls `start_processes` for every command that changes the lab, so whatever was killed
 is started again.
 """
 
@@ -20,9 +20,9 @@ from generators.kube.client import Client, WatchScope
 from generators.kube.errors import NotFound
 from generators.kube.resources import NODES, PODS, Resource
 from lab import netns
-from lab.api import control_plane, enforcement, kubeconfig
+from lab.api import enforcement, kubeconfig
 from lab.api.topology import HollowNode, hollow_nodes
-from lab.created import Backing, CreatedThings, State, write_atomically
+from lab.created import CreatedThings, State, write_atomically
 from lab.names import POD_INTERFACES, Places
 from lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from lab.processes import Process
@@ -39,8 +39,6 @@ def expected(state: State, places: Places) -> tuple[str, ...]:
 
 def start_processes(ledger: CreatedThings) -> None:
     """Start what should run and does not, and wait until all of it answers."""
-    if ledger.state.backing is Backing.OWN_API:
-        control_plane.start(ledger)
     _start_uplink(ledger)
     waits: Waits = []
     for node in hollow_nodes(ledger.places, ledger.state.nodes):
@@ -71,8 +69,6 @@ def _remove(client: Client, resource: Resource, key: Key) -> None:
 
 
 def _names(state: State, places: Places) -> Iterator[str]:
-    if state.backing is Backing.OWN_API:
-        yield from control_plane.expected(state)
     yield UPLINK
     for node in hollow_nodes(places, state.nodes):
         yield from (node.places.enforcer, node.places.responder, node.places.kubelet)

@@ -11,20 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from generators.errors import Refused
+from generators.manifests import Documents
+from generators.objects import Node
 from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
 from lab import created as ledgers
-from lab import lifecycle, machine, parts
+from lab import lifecycle, machine, netns, parts
 from lab.admission import Requester
-from lab.api import assets, control_plane, kubeconfig, users
+from lab.api import assets, bringup, control_plane, kubeconfig, objects, users
 from lab.api.topology import MOST_NODES, hollow_nodes
+from lab.backing import Wish
 from lab.changes import Report
-from lab.created import Backing, CreatedThings, Lock, Phase, write_atomically
-from lab.names import Places, Shape
+from lab.created import BackingKind, CreatedThings, Lock, write_atomically
+from lab.names import Places, Shape, Wire
+from lab.pods import Running
+from lab.store import Store
+from lab.view import Home, View
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Kind:
     """What kind of lab: on a `kubeconfig`'s API server, or on its own; with so many nodes."""
 
     kubeconfig: Path | None
@@ -32,63 +38,111 @@ class Wish:
     shape: Shape = Shape.GATEWAY
 
     @property
-    def backing(self) -> Backing:
-        """Whose API server it is."""
-        return Backing.OWN_API if self.kubeconfig is None else Backing.JOINED_API
+    def joined(self) -> bool:
+        """Whether the API server is somebody else's."""
+        return self.kubeconfig is not None
 
 
-def up(places: Places, config: Path | None, wish: Wish, paths: Sequence[str]) -> Report:
+def up(places: Places, config: Path | None, wanted: Kind, paths: Sequence[str]) -> Report:
     """Start a lab on an API server; whatever goes wrong, nothing stays behind."""
     machine.check()
-    if not 1 <= wish.nodes <= MOST_NODES:
-        raise Refused(f"a lab has 1 to {MOST_NODES} nodes, not {wish.nodes}")
-    if wish.kubeconfig is None:
+    if not 1 <= wanted.nodes <= MOST_NODES:
+        raise Refused(f"a lab has 1 to {MOST_NODES} nodes, not {wanted.nodes}")
+    if wanted.kubeconfig is None:
         assets.control_plane()
     else:
-        kubeconfig.target(wish.kubeconfig)
+        kubeconfig.target(wanted.kubeconfig)
     tenants = None if config is None else load_tenants(config)
+    kind = BackingKind.JOINED_API if wanted.joined else BackingKind.OWN_API
+    backing = ApiBacking(wanted.joined)
     with ledgers.locked(places, Lock.EXCLUSIVE):
-        lifecycle.make_room(places)
-        try:
-            ledger = lifecycle.begin(places, config, wish.shape, wish.backing, wish.nodes)
-            if wish.kubeconfig is None:
+        with lifecycle.bringing_up(places, config, wanted.shape, kind, wanted.nodes) as ledger:
+            if wanted.kubeconfig is None:
                 control_plane.prepare(places)
             else:
-                write_atomically(places.kubeconfig, kubeconfig.absolute(wish.kubeconfig))
+                write_atomically(places.kubeconfig, kubeconfig.absolute(wanted.kubeconfig))
                 places.kubeconfig.chmod(0o600)
-            lifecycle.start_processes(ledger)
-            ledger.update(replace(ledger.state, phase=Phase.UP))
-        except BaseException:
-            remains = ledgers.load(places)
-            if remains is not None:
-                lifecycle.clean(remains)
-            raise
+            backing.start_processes(ledger)
         report = _apply(ledger, tenants, paths, Requester()) if paths else Report()
-        if wish.backing is Backing.JOINED_API and tenants is not None:
-            report.warnings += users.without_record(places, wish.nodes)
+        if wanted.joined and tenants is not None:
+            report.warnings += users.without_record(places, wanted.nodes)
         return report
 
 
-def apply(
-    ledger: CreatedThings, config: Path | None, paths: Sequence[str], requester: Requester
-) -> Report:
-    """Apply to a running lab; a tenant file that is named is put in force first."""
-    if config is not None and str(config.resolve()) != ledger.state.config:
-        _follow(ledger, config)
-    lifecycle.start_processes(ledger)
-    if config is not None:
-        users.settle(ledger.places, _tenants(ledger), ledger.state.nodes)
-    return _apply(ledger, _tenants(ledger), paths, requester) if paths else Report()
+@dataclass(frozen=True, slots=True)
+class ApiBacking:
+    """See `backing.Backing`; `joined`: the API server is somebody else's, and lives on."""
 
+    joined: bool
 
-def delete(
-    ledger: CreatedThings, what: Sequence[str], paths: Sequence[str], requester: Requester
-) -> Report:
-    """Delete from a running lab."""
-    lifecycle.start_processes(ledger)
-    report = users.delete(ledger.places, what, paths, requester)
-    users.settle(ledger.places, _tenants(ledger), ledger.state.nodes)
-    return report
+    def expected(self, ledger: CreatedThings) -> tuple[str, ...]:
+        """The control plane where it is ours, the uplink, and three for each node."""
+        own = () if self.joined else control_plane.expected(ledger.state)
+        return (*own, *bringup.expected(ledger.state, ledger.places))
+
+    def start_processes(self, ledger: CreatedThings) -> None:
+        """Start what does not run."""
+        if not self.joined:
+            control_plane.start(ledger)
+        bringup.start_processes(ledger)
+
+    def leave(self, ledger: CreatedThings) -> None:
+        """Nodes and pods would stay behind on an API server that lives on."""
+        if self.joined:
+            bringup.leave(ledger)
+
+    def kubeconfig(self, ledger: CreatedThings) -> Path | None:
+        """What `lab kubectl` asks with."""
+        return ledger.places.kubeconfig
+
+    def look(self, ledger: CreatedThings) -> View:
+        """The lab as it is now: all objects, and the pods of its own nodes."""
+        places = ledger.places
+        store = objects.load(places.kubeconfig)
+        homes = tuple(
+            Home(Node(hollow.name, hollow.addresses, hollow.pod_cidrs), hollow.places)
+            for hollow in hollow_nodes(places, ledger.state.nodes)
+        )
+        pods = tuple(_hollow_pods(ledger, store, homes))
+        return View(ledger, store, pods, homes, shared=True)
+
+    def read(self, paths: Sequence[str]) -> Documents:
+        """Nothing: kubectl reads the files."""
+        return Documents()
+
+    def apply(self, ledger: CreatedThings, wish: Wish) -> Report:
+        """Apply objects; a tenant file that is named is put in force first."""
+        config, tenants = wish.config, self._tenants(ledger)
+        if config is not None and str(config.resolve()) != ledger.state.config:
+            self._follow(ledger, config)
+            tenants = self._tenants(ledger)
+        self.start_processes(ledger)
+        if config is not None:
+            users.settle(ledger.places, tenants, ledger.state.nodes)
+        return _apply(ledger, tenants, wish.paths, wish.requester) if wish.paths else Report()
+
+    def delete(self, ledger: CreatedThings, wish: Wish) -> Report:
+        """Delete objects."""
+        self.start_processes(ledger)
+        report = users.delete(ledger.places, wish.what, wish.paths, wish.requester)
+        users.settle(ledger.places, self._tenants(ledger), ledger.state.nodes)
+        return report
+
+    def _follow(self, ledger: CreatedThings, config: Path) -> None:
+        """Have another tenant file, or the first one, for all that follows one; whoever followed
+        the former ends, and is started again by `start_processes`.
+        """
+        nodes = hollow_nodes(ledger.places, ledger.state.nodes)
+        cluster_side = () if self.joined else (control_plane.WEBHOOK, control_plane.CONTROLLER)
+        for name in (*cluster_side, *(node.places.enforcer for node in nodes)):
+            parts.stop(ledger, name)
+        directory = str(Path.cwd())
+        ledger.update(replace(ledger.state, config=str(config.resolve()), directory=directory))
+
+    def _tenants(self, ledger: CreatedThings) -> TenantConfig | None:
+        """The tenant file where somebody generates from it: a controller on our API server."""
+        config = ledger.state.config
+        return None if self.joined or config is None else load_tenants(Path(config))
 
 
 def _apply(
@@ -99,20 +153,20 @@ def _apply(
     return report
 
 
-def _follow(ledger: CreatedThings, config: Path) -> None:
-    """Have another tenant file, or the first one, for all that follows one; whoever followed the
-    former ends, and is started again by `start_processes`.
-    """
-    nodes = hollow_nodes(ledger.places, ledger.state.nodes)
-    own = ledger.state.backing is Backing.OWN_API
-    cluster_side = (control_plane.WEBHOOK, control_plane.CONTROLLER) if own else ()
-    for name in (*cluster_side, *(node.places.enforcer for node in nodes)):
-        parts.stop(ledger, name)
-    directory = str(Path.cwd())
-    ledger.update(replace(ledger.state, config=str(config.resolve()), directory=directory))
-
-
-def _tenants(ledger: CreatedThings) -> TenantConfig | None:
-    """The tenant file where somebody generates from it: a controller on our own API server."""
-    own = ledger.state.backing is Backing.OWN_API
-    return load_tenants(Path(ledger.state.config)) if own and ledger.state.config else None
+def _hollow_pods(ledger: CreatedThings, store: Store, homes: Sequence[Home]) -> list[Running]:
+    """The running pods of the lab's nodes, by namespace and name."""
+    by_node = {home.node.name: home for home in homes}
+    found = []
+    for pod in store.pods:
+        home = by_node.get(pod.node)
+        if home is None or not pod.ips or pod.phase != "Running":
+            continue
+        if pod.host_network:
+            found.append(Running(pod, home.places.netns, None, pod.node))
+            continue
+        where = ledger.places.pod_netns(pod.namespace, pod.name)
+        if pod.terminating and not netns.exists(where):
+            continue  # only a finalizer keeps the object
+        wire = Wire(where, ledger.places.interface(pod.namespace, pod.name), pod.ips)
+        found.append(Running(pod, where, wire, pod.node))
+    return found

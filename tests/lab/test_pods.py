@@ -10,7 +10,7 @@ from generators.reachability.classes import evaluate
 from generators.reachability.matrix import questions
 from lab.admission import Requester
 from lab.changes import Gate, apply
-from lab.controller import synchronize
+from lab.files.controller import synchronize
 from lab.names import NODE, NODE_ADDRESSES, places
 from lab.pods import give_addresses, manifest, running
 from lab.store import Store

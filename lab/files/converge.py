@@ -15,7 +15,7 @@ from enforcer.answers import control
 from enforcer.sources.manifests import manifests_digest
 from lab import netns, network
 from lab.created import CreatedThings, write_atomically
-from lab.lifecycle import ENFORCER, start_processes
+from lab.files.bringup import ENFORCER, start_processes
 from lab.names import Wire
 from lab.parts import LabFailed, away
 from lab.pods import MANIFEST_FILE, Running, manifest, pod_network, running
