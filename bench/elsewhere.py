@@ -29,8 +29,8 @@ from generators.documents.json import Document, mapping, text
 from generators.kube.client import Client, PatchKind
 from generators.kube.resources import NAMESPACES, PODS
 from lab import machine, netns
-from lab.api.topology import HollowNode, hollow_nodes
 from lab.names import Places
+from lab.topology import HollowNode, hollow_nodes
 from tests.testbed.waiting import eventually
 
 TENANTS = """\

@@ -6,7 +6,7 @@ files/ keeps them in the lab's own file, api/session.py on an API server, its ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,8 +15,16 @@ from lab.created import BackingKind, CreatedThings, State
 
 if TYPE_CHECKING:
     from lab.admission import Requester
-    from lab.changes import Report
     from lab.view import View
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened, as kubectl says it: `lines` went well, `errors` did not."""
+
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from lab.names import DEFAULT_LAB, Places, Shape, places, pod_key
 
 if TYPE_CHECKING:
     from lab.admission import Requester
-    from lab.changes import Report
+    from lab.backing import Report
 
 FILES = click.option(
     "-f",
@@ -160,7 +160,7 @@ def get(kind: str, object_name: str | None, output: str, lab: str) -> None:
     """Show namespaces, pods or networkpolicies, with their labels."""
     from generators.manifests import to_yaml
     from lab import session, show
-    from lab.changes import kind_of
+    from lab.files.changes import kind_of
 
     found = kind_of(kind)
     with session.looking(places(lab)) as view:

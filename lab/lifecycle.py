@@ -16,17 +16,16 @@ from pathlib import Path
 
 from generators.errors import Refused
 from lab import created as ledgers
-from lab import netns, processes
-from lab.api import journal
-from lab.api.control_plane import PROGRAMS
-from lab.api.topology import hollow_nodes
+from lab import journal, netns, processes
 from lab.backing import backing_of
 from lab.created import STATE_FILE, BackingKind, CreatedThings, Lock, Phase, State
 from lab.names import NETNS_ROOT, Places, Shape
 from lab.parts import (
+    PLANE,
     LabFailed,
 )
 from lab.pods import pod_network
+from lab.topology import hollow_nodes
 
 
 class NoSuchLab(Refused):
@@ -157,7 +156,7 @@ def clean(ledger: CreatedThings) -> None:
     state = ledger.state
     if state.phase is not Phase.REMOVING:
         ledger.update(replace(state, phase=Phase.REMOVING))
-    planes = [process for process in state.processes if process.name in PROGRAMS]
+    planes = [process for process in state.processes if process.name in PLANE]
     processes.end([process for process in state.processes if process not in planes])
     # Their data goes with the lab, and etcd takes seconds for a polite end.
     processes.end(planes, grace=0)

@@ -22,8 +22,8 @@ from typing import Protocol, cast
 
 from generators.addresses import contains
 from lab import netns
-from lab.api.topology import HollowNode
 from lab.names import NETNS_ROOT, NODE_ADDRESSES, PodNetwork, Shape, Wire, mac
+from lab.topology import HollowNode
 
 POD_INTERFACE = "eth0"
 UPLINK = "uplink"

@@ -21,6 +21,11 @@ from lab.processes import Process
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.02
 LOG_TAIL = 4000
+ETCD = "etcd"
+API_SERVER = "kube-apiserver"
+CONTROLLER_MANAGER = "kube-controller-manager"
+PLANE = (ETCD, API_SERVER, CONTROLLER_MANAGER)
+"""Parts of an API server of the lab's own."""
 
 
 class LabFailed(RingfenceError):

@@ -19,8 +19,7 @@ from lab import created as ledgers
 from lab import lifecycle, machine, netns
 from lab.admission import Requester
 from lab.api import users
-from lab.backing import Wish, backing_of
-from lab.changes import Report
+from lab.backing import Report, Wish, backing_of
 from lab.created import Lock
 from lab.files.backing import FileBacking
 from lab.names import Places, Shape

@@ -21,11 +21,11 @@ from generators.kube.errors import NotFound
 from generators.kube.resources import NODES, PODS, Resource
 from lab import netns
 from lab.api import enforcement, kubeconfig
-from lab.api.topology import HollowNode, hollow_nodes
 from lab.created import CreatedThings, State, write_atomically
 from lab.names import POD_INTERFACES, Places
 from lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from lab.processes import Process
+from lab.topology import HollowNode, hollow_nodes
 
 UPLINK = "uplink"
 

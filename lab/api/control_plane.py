@@ -27,14 +27,20 @@ from lab.api.plane import (
 )
 from lab.created import CreatedThings, State, write_atomically
 from lab.names import Places
-from lab.parts import LabFailed, alive, as_given, ringfence, wait
+from lab.parts import (
+    API_SERVER,
+    CONTROLLER_MANAGER,
+    ETCD,
+    PLANE,
+    LabFailed,
+    alive,
+    as_given,
+    ringfence,
+    wait,
+)
 from lab.parts import start as start_process
 from lab.processes import Process
 
-ETCD = "etcd"
-API_SERVER = "kube-apiserver"
-CONTROLLER_MANAGER = "kube-controller-manager"
-PROGRAMS = (ETCD, API_SERVER, CONTROLLER_MANAGER)
 CONTROLLER = "controller"
 WEBHOOK = "webhook"
 SYSTEM_NAMESPACE = "ringfence-system"
@@ -48,7 +54,7 @@ KUBECTL_SECONDS = 60.0
 def expected(state: State) -> tuple[str, ...]:
     """The processes that a lab with its own API server should have."""
     cluster_side = () if state.config is None else (CONTROLLER, WEBHOOK)
-    return (*PROGRAMS, *cluster_side)
+    return (*PLANE, *cluster_side)
 
 
 def prepare(places: Places) -> None:

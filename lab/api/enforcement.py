@@ -21,7 +21,7 @@ from typing import Protocol
 from enforcer.answers import control
 from enforcer.cni import build, conflist
 from generators.errors import MachineLacks, RingfenceError
-from lab.api.journal import Sandbox
+from lab.journal import Sandbox
 from lab.names import NETNS_ROOT, NodePlaces, mac
 from lab.network import POD_INTERFACE
 

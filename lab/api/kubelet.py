@@ -32,10 +32,8 @@ from lab.api import enforcement, kubeconfig
 from lab.api.binder import Binder
 from lab.api.enforcement import Enforcement
 from lab.api.jobs import Here, Jobs
-from lab.api.journal import Journal, Sandbox, Stage
 from lab.api.runtime import Runtime
 from lab.api.services import Proxy
-from lab.api.topology import HollowNode, hollow_nodes, node_named
 from lab.api.workload import (
     Assigned,
     addressed_patch,
@@ -45,9 +43,11 @@ from lab.api.workload import (
     node_status,
     running_patch,
 )
+from lab.journal import Journal, Sandbox, Stage
 from lab.names import Places, Shape, places
 from lab.pods import site
 from lab.responder import ResponderFailed, Site, announce
+from lab.topology import HollowNode, hollow_nodes, node_named
 
 log = logging.getLogger("ringfence.lab.kubelet")
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from generators.errors import RingfenceError
 from generators.objects import Pod
-from lab import netns, network
-from lab.api import journal
+from lab import journal, netns, network
 from lab.api.enforcement import Enforcement
-from lab.api.journal import Journal, Sandbox, Stage
-from lab.api.topology import HollowNode
+from lab.journal import Journal, Sandbox, Stage
 from lab.names import Places, Shape
+from lab.topology import HollowNode
 
 
 class StillElsewhere(RingfenceError):

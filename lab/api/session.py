@@ -19,13 +19,12 @@ from lab import created as ledgers
 from lab import lifecycle, machine, netns, parts
 from lab.admission import Requester
 from lab.api import assets, bringup, control_plane, kubeconfig, objects, users
-from lab.api.topology import MOST_NODES, hollow_nodes
-from lab.backing import Wish
-from lab.changes import Report
+from lab.backing import Report, Wish
 from lab.created import BackingKind, CreatedThings, Lock, write_atomically
 from lab.names import Places, Shape, Wire
 from lab.pods import Running
 from lab.store import Store
+from lab.topology import MOST_NODES, hollow_nodes
 from lab.view import Home, View
 
 

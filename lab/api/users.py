@@ -31,10 +31,10 @@ from generators.live import POLICY_INPUTS, read_live, wanted_live
 from generators.tenants.model import TenantConfig
 from lab.admission import Requester
 from lab.api import assets
-from lab.api.topology import HollowNode, hollow_nodes
 from lab.api.workload import Assigned, assigned
-from lab.changes import Report
+from lab.backing import Report
 from lab.names import NodePlaces, Places
+from lab.topology import HollowNode, hollow_nodes
 from webhook.kept import STATUS_NAME
 
 RACE = "error looking up service account"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from generators.documents.json import Document, mapping, mappings, text
 from generators.manifests import parse_object
 from generators.objects import Origin, Pod
-from lab.api.topology import HollowNode
 from lab.api.volumes import Pod as Executed
+from lab.topology import HollowNode
 
 CAPACITY = {"cpu": "8", "memory": "16Gi", "pods": "250", "ephemeral-storage": "100Gi"}
 LAB_LABEL = "ringfence.io/lab"

@@ -16,12 +16,12 @@ from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
 from lab import parts, store
 from lab.admission import Webhook
-from lab.backing import Wish
-from lab.changes import Gate, Report, keys_of, named
-from lab.changes import apply as apply_documents
-from lab.changes import delete as delete_objects
+from lab.backing import Report, Wish
 from lab.created import CreatedThings
 from lab.files import bringup
+from lab.files.changes import Gate, keys_of, named
+from lab.files.changes import apply as apply_documents
+from lab.files.changes import delete as delete_objects
 from lab.files.controller import synchronize
 from lab.files.converge import begin_empty, converge
 from lab.names import NODE

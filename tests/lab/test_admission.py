@@ -18,7 +18,8 @@ from lab.admission import (
     WebhookFailed,
     review,
 )
-from lab.changes import Gate, Report, apply, delete, named
+from lab.backing import Report
+from lab.files.changes import Gate, apply, delete, named
 from lab.store import Store
 from tests.lab.builders import TENANTS, example, namespace, objects, tenants
 from tests.webhook.processes import Webhook as Server

@@ -9,7 +9,7 @@ from generators.manifests import Documents, read_bytes
 from generators.reachability.classes import evaluate
 from generators.reachability.matrix import questions
 from lab.admission import Requester
-from lab.changes import Gate, apply
+from lab.files.changes import Gate, apply
 from lab.files.controller import synchronize
 from lab.names import NODE, NODE_ADDRESSES, places
 from lab.pods import give_addresses, manifest, running

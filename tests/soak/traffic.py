@@ -6,7 +6,7 @@ import random
 import socket
 
 from lab import netns
-from lab.api.journal import Sandbox, Stage
+from lab.journal import Sandbox, Stage
 from tests.soak.ground import Ground
 
 PORT = 80

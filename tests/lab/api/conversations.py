@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 
 from lab import netns
-from lab.api.journal import Sandbox
+from lab.journal import Sandbox
 from tests.testbed.waiting import eventually, patience
 
 PORT = 9000

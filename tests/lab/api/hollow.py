@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from lab.api import journal, users
+from lab import journal
+from lab.api import users
 from lab.names import places
 from tests.conftest import Run
 from tests.lab.conftest import Done, Lab

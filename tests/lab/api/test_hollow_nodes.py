@@ -12,7 +12,7 @@ import pytest
 
 from lab import netns
 from lab.api.enforcement import Asked
-from lab.api.journal import Stage
+from lab.journal import Stage
 from tests.conftest import Run
 from tests.lab.api.hollow import ApiLab
 from tests.lab.builders import CLUSTER, TENANTS, namespace, pod

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.api.topology import hollow_nodes
 from lab.names import NETNS_ROOT
+from lab.topology import hollow_nodes
 from tests.conftest import COMMAND, Run
 from tests.lab.api.conversations import Conversation, echoing, settled, unanswered
 from tests.lab.api.hollow import ApiLab, fresh_lab

@@ -14,11 +14,11 @@ from generators.reachability.services import Backend, ServiceKey
 from lab import netns
 from lab.api import assets, kubeconfig
 from lab.api.binder import waiting
-from lab.api.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
 from lab.api.services import apply, ruleset
-from lab.api.topology import hollow_nodes, node_named
 from lab.api.workload import assigned, hosted
+from lab.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
 from lab.names import places
+from lab.topology import hollow_nodes, node_named
 
 LAB = places("values")
 

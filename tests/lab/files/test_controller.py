@@ -9,7 +9,7 @@ from generators.manifests import Documents
 from generators.objects import Namespace
 from generators.tenants.load import parse_tenants
 from lab.admission import Requester
-from lab.changes import Gate, apply, delete, named
+from lab.files.changes import Gate, apply, delete, named
 from lab.files.controller import note_admission, synchronize
 from lab.store import Store
 from tests.lab.builders import TENANTS, example, namespace, objects, tenants

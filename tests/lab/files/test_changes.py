@@ -7,7 +7,7 @@ import pytest
 from generators.errors import InputError
 from generators.isolation.record import RecordEntry
 from lab.admission import Requester
-from lab.changes import Gate, apply, delete, kind_of, named
+from lab.files.changes import Gate, apply, delete, kind_of, named
 from lab.store import Key, Store
 from tests.lab.builders import example, namespace, objects, pod
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from generators.errors import InputError, Problem
 from generators.manifests import (
@@ -30,6 +30,7 @@ from lab.admission import (
     Webhook,
     WebhookFailed,
 )
+from lab.backing import Report
 from lab.files.controller import note_admission
 from lab.pods import node_document
 from lab.store import CLUSTER_SCOPED, Document, Key, Store, Stored, key_of, merge, parse
@@ -42,15 +43,6 @@ KINDS = {
 }
 """What users call the kinds."""
 DEFAULT_NAMESPACE = "default"
-
-
-@dataclass(slots=True)
-class Report:
-    """What happened, as kubectl says it: `lines` went well, `errors` did not."""
-
-    lines: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
