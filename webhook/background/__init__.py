@@ -5,7 +5,8 @@
     verdicts.py  policies + trigger -> verdicts of the rules  planning.py verdicts + made -> steps
     writer.py    the choke point of all writes                targets.py  existing objects changed
     memory.py    since when a rule counts                     status.py   status, Events
-    work.py      queue and workers: one trigger at a time     rights.py   RBAC that policies need
+    reconcile.py one trigger brought in order, and its report rights.py   RBAC that policies need
+    work.py      the queue, and what leading begins with
 
 Level-triggered: what has to be done is told from policies, triggers and the marks on what was
 made, never from a list of events, so that nothing is lost while nobody looks.

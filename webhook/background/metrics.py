@@ -52,7 +52,8 @@ class Measures:
         registry.register(_AtTheScrape(now))
 
     def wrote(self, kind: str, done: Done) -> None:
-        """Count a write."""
+        """Count a write; of what was taken over, that it was changed."""
+        done = Done.UPDATED if done is Done.TAKEN_OVER else done
         self._writes.labels(kind, done.value).inc()
 
 

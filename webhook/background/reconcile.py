@@ -1,14 +1,14 @@
 """One trigger brought in order: judge, plan, write, then delete. Called by the workers of work.py.
 
-Failures do not stop what is independent of them: every write is tried, a failure is raised at the
-end so that the trigger comes again. Nothing of a policy is deleted while one of its writes failed.
+Failures do not stop what is independent of them: every write is tried, and the report of what was
+done has the failure, so that the trigger comes again. Nothing of a policy is deleted while one of
+its writes failed.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from generators.documents.json import Key
 from generators.kube.errors import KubeError, NotFound
@@ -17,9 +17,8 @@ from generators.kyverno.creators import creator_of
 from generators.kyverno.engine import Environment, applicability
 from generators.kyverno.failures import NotAllowed, RuleFailure
 from generators.kyverno.model import Operation
-from generators.kyverno.ownership import mark_of
 from generators.kyverno.requests import Asker, PolicyRequest
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of
+from generators.kyverno.values import ObjectKey, ObjectKind
 from webhook.background.caches import Caches
 from webhook.background.index import (
     GeneratedEntry,
@@ -30,48 +29,66 @@ from webhook.background.index import (
 )
 from webhook.background.memory import Memory
 from webhook.background.needs import RuleName
-from webhook.background.planning import Plan, Situation, Write, plan
+from webhook.background.planning import Delete, Plan, Situation, Write, plan
 from webhook.background.rules import Existing, Table, is_existing
-from webhook.background.stored import GeneratedObject, StoredObject
+from webhook.background.stored import GeneratedObject, ParsedTrigger, StoredObject, read
 from webhook.background.targets import Ran, Targets
 from webhook.background.verdicts import Applies, Verdict, judge, judge_deleted, living, on_deletion
-from webhook.background.writer import Done, Writer
+from webhook.background.writer import Done, Writer, Wrote
 
 _NAMESPACE = ObjectKind("", "v1", "Namespace")
 
 
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """Who hears what happened."""
+@dataclass(slots=True)
+class TriggerReport:
+    """What came of one trigger, as far as it came."""
 
-    wrote: Callable[[Verdict, ObjectKey, Done], None]
-    deleted: Callable[[GeneratedEntry, str], None]
-    problems: Callable[[TriggerName, dict[RuleName, str]], None]
-    """All problems that a trigger has now; empty when it has none."""
-    target: Callable[[Existing, ObjectKey, str], None]
+    trigger: TriggerName
+    wrote: list[Wrote] = field(default_factory=list)
+    deleted: list[Delete] = field(default_factory=list)
+    targets: list[tuple[RuleName, ObjectKey, str]] = field(default_factory=list)
     """What is wrong with an object that a rule changes; empty when nothing is."""
-    sweep: Callable[[Existing, TriggerName], None]
-    """A rule that is run once for all triggers has to run."""
+    sweeps: list[RuleName] = field(default_factory=list)
+    """Rules that are run once for all triggers and have to run."""
+    problems: dict[RuleName, str] | None = None
+    """All that the trigger has now; None = that is not known."""
+    failure: Exception | None = None
+    """Why it has to come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One trigger while it is dealt with."""
+
+    table: Table
+    environment: Environment
+    report: TriggerReport
+    trigger: ParsedTrigger | None
+    """None = it is gone."""
+    former: ParsedTrigger | None = None
+    """As it was before its deletion."""
+    problems: dict[RuleName, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> TriggerName:
+        return self.report.trigger
+
+
+def _read(resource: Resource | None, kept: StoredObject | None) -> ParsedTrigger | None:
+    return read(resource, kept) if resource is not None and kept is not None else None
 
 
 class TriggerReconciler:
     """Safe for several threads on different triggers."""
 
     def __init__(
-        self,
-        caches: Caches,
-        made: GeneratedIndex,
-        memory: Memory,
-        writer: Writer,
-        targets: Targets,
-        telling: Telling,
+        self, caches: Caches, made: GeneratedIndex, memory: Memory, writer: Writer, targets: Targets
     ) -> None:
         self._caches = caches
         self._made = made
         self._memory = memory
         self._writer = writer
         self._targets = targets
-        self._telling = telling
         self._lock = threading.Lock()
         self._handled: dict[tuple[RuleName, str], int] = {}
         """Rule and UID of a trigger whose version has had what is made once."""
@@ -100,110 +117,105 @@ class TriggerReconciler:
 
     def carry_out(
         self, table: Table, environment: Environment, name: TriggerName, former: StoredObject | None
-    ) -> None:
+    ) -> TriggerReport:
         """Everything that is to be done for a trigger; `former`: as it was before its deletion."""
-        resource, kept = self._trigger(name)
+        report = TriggerReport(name)
+        try:
+            report.failure = self._carry_out(table, environment, report, former)
+        except Exception as error:
+            report.failure = error
+        return report
+
+    def _carry_out(
+        self,
+        table: Table,
+        environment: Environment,
+        report: TriggerReport,
+        former: StoredObject | None,
+    ) -> KubeError | None:
+        resource, kept = self._followed(report.trigger)
         if kept is not None and kept.terminating:
-            return
-        made = self._made.of(name)
+            return None
+        made = self._made.of(report.trigger)
         policies = table.generating.get(resource, ()) if resource is not None else ()
         changing = table.changing.get(resource, ()) if resource is not None else ()
         if not (made or policies or changing):
-            return
-        if kept is not None:
-            document = kept.document()
-            verdicts = self._judged(table, resource, document, environment)
+            return None
+        there, was = _read(resource, kept), _read(resource, former if kept is None else None)
+        case = _Case(table, environment, report, there, was)
+        if there is not None:
+            verdicts = self._judged(case, there)
         else:
-            document = former.document() if former is not None else {}
-            own = self._is_made(table, document, environment, gone=True)
-            verdicts = judge_deleted(policies, document or None, environment, own=own)
-        planned = plan(self._situation(table, name, kept, made, verdicts))
-        problems, failure = self._generate(table, environment, planned, verdicts, name)
+            own = was is not None and self._is_made(case, was, gone=True)
+            document = was.document if was is not None else None
+            verdicts = judge_deleted(policies, document, environment, own=own)
+        failure = self._generate(case, plan(self._situation(case, made, verdicts)), verdicts)
         if failure is None:
             self._remember(verdicts, kept)
         for existing in changing:
-            failure = (
-                self._change(table, existing, environment, name, kept, document, problems)
-                or failure
-            )
-        self._telling.problems(name, problems)
-        if failure is not None:
-            raise failure
+            failure = self._change(case, existing) or failure
+        report.problems = case.problems
+        return failure
 
-    def _trigger(self, name: TriggerName) -> tuple[Resource | None, StoredObject | None]:
+    def _followed(self, name: TriggerName) -> tuple[Resource | None, StoredObject | None]:
         resource = self._caches.followed(name.group, name.kind)
         if resource is None:
             return None, None
         return resource, self._caches.trigger(resource, Key(name.namespace, name.name))
 
-    def _judged(
-        self,
-        table: Table,
-        resource: Resource | None,
-        document: Document,
-        environment: Environment,
-    ) -> list[Verdict]:
-        policies = table.generating.get(resource, ()) if resource is not None else ()
-        if resource is None or not policies:
+    def _trigger(self, name: TriggerName) -> ParsedTrigger | None:
+        return _read(*self._followed(name))
+
+    def _judged(self, case: _Case, trigger: ParsedTrigger) -> list[Verdict]:
+        policies = case.table.generating.get(trigger.resource, ())
+        if not policies:
             return []
         return judge(
             policies,
-            document,
-            environment,
-            own=self._is_made(table, document, environment),
-            creator=self._creator(resource, document, environment),
+            trigger.document,
+            case.environment,
+            own=self._is_made(case, trigger),
+            creator=self._creator(case, trigger),
         )
 
-    def _creator(
-        self, resource: Resource, document: Document, environment: Environment
-    ) -> Asker | None:
+    def _creator(self, case: _Case, trigger: ParsedTrigger) -> Asker | None:
         """Who made a trigger, where the webhook has noted it: it sees no protected namespace."""
-        key = key_of(document)
-        home = key.name if resource == NAMESPACES else key.namespace
-        if home in environment.limits.protected:
+        if trigger.home in case.environment.limits.protected:
             return None
-        return creator_of(document, self._memory.noted(resource))
+        return creator_of(trigger.document, self._memory.noted(trigger.resource))
 
-    def _is_made(
-        self, table: Table, document: Document, environment: Environment, *, gone: bool = False
-    ) -> bool:
+    def _is_made(self, case: _Case, one: ParsedTrigger, *, gone: bool = False) -> bool:
         """Whether a rule in force made it: then it triggers no other rule by default.
 
         Anybody may write a mark on what is theirs. It counts where its rule makes such objects, its
         trigger is there, and the rule makes this very object for it. What is `gone` may have gone
         with it, and what a rule about deletions made outlives it.
         """
-        mark = mark_of(document)
-        if mark is None or not table.makes(mark, key_of(document).kind):
+        if one.mark is None or not case.table.makes(one.mark, one.key.kind):
             return False
-        owner = mark.owner
-        if gone or on_deletion(table.rules[owner.policy, owner.rule]):
+        owner = one.mark.owner
+        if gone or on_deletion(case.table.rules[owner.policy, owner.rule]):
             return True
-        resource, trigger = self._trigger(name_of(owner.trigger))
-        if resource is None or trigger is None or trigger.uid != owner.trigger_uid:
+        trigger = self._trigger(name_of(owner.trigger))
+        if trigger is None or trigger.kept.uid != owner.trigger_uid:
             return False
         # As if nobody had made the trigger: whether somebody did would be asked without end.
-        from_it = trigger.document()
         verdicts = judge(
-            table.generating.get(resource, ()),
-            from_it,
-            environment,
+            case.table.generating.get(trigger.resource, ()),
+            trigger.document,
+            case.environment,
             own=False,
-            creator=self._creator(resource, from_it, environment),
+            creator=self._creator(case, trigger),
         )
-        name, key = (owner.policy, owner.rule), name_of(key_of(document))
+        name, key = (owner.policy, owner.rule), name_of(one.key)
         return any(
             name_of(wanted.key) == key for v in verdicts if v.name == name for wanted in v.wanted
         )
 
     def _situation(
-        self,
-        table: Table,
-        name: TriggerName,
-        kept: StoredObject | None,
-        made: tuple[GeneratedEntry, ...],
-        verdicts: list[Verdict],
+        self, case: _Case, made: tuple[GeneratedEntry, ...], verdicts: list[Verdict]
     ) -> Situation:
+        kept = case.trigger.kept if case.trigger is not None else None
         rules_that_made = {(f.item.mark.owner.policy, f.item.mark.owner.rule) for f in made}
         places = {(f.item.mark.owner.policy, object_key(f.resource, f.key)) for f in made}
 
@@ -227,16 +239,13 @@ class TriggerReconciler:
             verdicts=verdicts,
             made=made,
             trigger_gone=kept is None,
-            present=self._present,
-            standing=table.standing,
+            present=self._caches.made_named,
+            standing=case.table.standing,
             in_scope=in_scope,
             anew=anew,
             source_gone=self._source_gone,
             had=self._memory.had,
         )
-
-    def _present(self, key: ObjectKey) -> GeneratedObject | None:
-        return self._caches.made_named(key)
 
     def _source_gone(self, source: ObjectKey) -> bool:
         try:
@@ -255,17 +264,9 @@ class TriggerReconciler:
 
     # --- writes and deletions -------------------------------------------------------------------
 
-    def _generate(
-        self,
-        table: Table,
-        environment: Environment,
-        planned: Plan,
-        verdicts: list[Verdict],
-        name: TriggerName,
-    ) -> tuple[dict[RuleName, str], KubeError | None]:
-        problems: dict[RuleName, str] = {}
+    def _generate(self, case: _Case, planned: Plan, verdicts: list[Verdict]) -> KubeError | None:
         for rule, message in planned.problems:
-            problems.setdefault(rule, message)
+            case.problems.setdefault(rule, message)
         by_name = {verdict.name: verdict for verdict in verdicts}
         failure: KubeError | None = None
         unfinished: set[str] = set()
@@ -273,61 +274,46 @@ class TriggerReconciler:
             owner = write.wanted.owner
             verdict = by_name[owner.policy, owner.rule]
             try:
-                self._write(table, environment, verdict, write, name)
+                self._write(case, verdict, write)
             except NotAllowed as refusal:
-                problems.setdefault(verdict.name, str(refusal))
+                case.problems.setdefault(verdict.name, str(refusal))
                 unfinished.add(owner.policy)
             except KubeError as error:
-                problems.setdefault(verdict.name, str(error))
+                case.problems.setdefault(verdict.name, str(error))
                 unfinished.add(owner.policy)
                 failure = error
-        return problems, self._delete(planned, unfinished, problems) or failure
+        return self._delete(case, planned, unfinished) or failure
 
-    def _write(
-        self,
-        table: Table,
-        environment: Environment,
-        verdict: Verdict,
-        write: Write,
-        name: TriggerName,
-    ) -> None:
+    def _write(self, case: _Case, verdict: Verdict, write: Write) -> None:
         wanted, present = write.wanted, write.present
         home = self._caches.trigger(NAMESPACES, Key("", wanted.key.namespace))
         if home is not None and home.terminating:
             return
-        if present is not None and name_of(present.mark.owner.trigger) != name:
-            self._uncontested(table, environment, wanted.key, present, name)
+        if present is not None and name_of(present.mark.owner.trigger) != case.name:
+            self._uncontested(case, wanted.key, present)
         try:
             done = self._writer.ensure(verdict.policy.namespace, wanted, present)
         except NotFound as error:
             if home is not None or not wanted.key.namespace:
                 raise
-            self._wait(ObjectKey(_NAMESPACE, "", wanted.key.namespace), name)
+            self._wait(ObjectKey(_NAMESPACE, "", wanted.key.namespace), case.name)
             missing = f"namespace {wanted.key.namespace}, where {wanted.key} belongs, is not there"
             raise NotAllowed(missing) from error
-        self._telling.wrote(verdict, wanted.key, done)
+        if done is not Done.KEPT:
+            case.report.wrote.append(Wrote(verdict.name, wanted.key, done))
 
-    def _uncontested(
-        self,
-        table: Table,
-        environment: Environment,
-        key: ObjectKey,
-        present: GeneratedObject,
-        name: TriggerName,
-    ) -> None:
+    def _uncontested(self, case: _Case, key: ObjectKey, present: GeneratedObject) -> None:
         """NotAllowed when the trigger for which the object was made still wants it."""
         other = name_of(present.mark.owner.trigger)
-        resource, kept = self._trigger(other)
-        if resource is None or kept is None:
+        trigger = self._trigger(other)
+        if trigger is None:
             return
-        verdicts = self._judged(table, resource, kept.document(), environment)
+        verdicts = self._judged(case, trigger)
         if any(wanted.key == key for verdict in verdicts for wanted in verdict.wanted):
-            self._wait(key, name)
+            self._wait(key, case.name)
             raise NotAllowed(f"{key} is generated for {other} already")
 
-    def _delete(
-        self, planned: Plan, unfinished: set[str], problems: dict[RuleName, str]
-    ) -> KubeError | None:
+    def _delete(self, case: _Case, planned: Plan, unfinished: set[str]) -> KubeError | None:
         """Old goes after new is there: nothing of a policy whose writes are not all done."""
         failure: KubeError | None = None
         for step in planned.deletes:
@@ -338,91 +324,76 @@ class TriggerReconciler:
             try:
                 done = self._writer.delete(namespace if slash else "", step.found)
             except NotAllowed as refusal:
-                problems.setdefault((owner.policy, owner.rule), str(refusal))
+                case.problems.setdefault((owner.policy, owner.rule), str(refusal))
             except KubeError as error:
                 failure = error
             else:
                 if done is Done.DELETED:
-                    self._telling.deleted(step.found, step.because)
+                    case.report.deleted.append(step)
         return failure
 
     # --- existing objects -----------------------------------------------------------------------
 
-    def _change(
-        self,
-        table: Table,
-        existing: Existing,
-        environment: Environment,
-        name: TriggerName,
-        kept: StoredObject | None,
-        document: Document,
-        problems: dict[RuleName, str],
-    ) -> KubeError | None:
-        request = self._request(table, existing, environment, name, kept, document)
+    def _change(self, case: _Case, existing: Existing) -> KubeError | None:
+        request = self._request(case, existing)
         if request is None:
             return None
         if existing.shared:
             try:
-                unfit = applicability(existing.policy, existing.rule, request, environment)
+                unfit = applicability(existing.policy, existing.rule, request, case.environment)
             except RuleFailure as error:
-                problems.setdefault(existing.name, str(error))
+                case.problems.setdefault(existing.name, str(error))
                 return None
             if unfit is None:
-                self._telling.sweep(existing, name)
+                case.report.sweeps.append(existing.name)
             return None
-        ran = self._targets.run(existing, request, environment)
-        self._tell_targets(existing, ran, problems)
+        ran = self._targets.run(existing, request, case.environment, case.report.wrote)
+        self._note_targets(case, existing, ran)
         return ran.failure
 
-    def _tell_targets(self, existing: Existing, ran: Ran, problems: dict[RuleName, str]) -> None:
+    def _note_targets(self, case: _Case, existing: Existing, ran: Ran) -> None:
         for target, message in ran.targets.items():
             if target is not None:
-                self._telling.target(existing, target, message)
+                case.report.targets.append((existing.name, target, message))
             elif message:
-                problems.setdefault(existing.name, message)
+                case.problems.setdefault(existing.name, message)
 
     def sweep(
         self, table: Table, environment: Environment, existing: Existing, name: TriggerName
-    ) -> None:
+    ) -> TriggerReport:
         """Run a rule that does the same for each trigger, for the one that asked last."""
-        _, kept = self._trigger(name)
-        if kept is None:
-            return
-        document = kept.document()
-        request = self._request(table, existing, environment, name, kept, document)
-        if request is None:
-            return
-        resources = table.needs.rules[existing.name].targets
-        ran = self._targets.sweep(existing, request, environment, resources)
-        problems: dict[RuleName, str] = {}
-        self._tell_targets(existing, ran, problems)
-        if problems:
-            self._telling.problems(name, problems)
-        if ran.failure is not None:
-            raise ran.failure
+        report = TriggerReport(name)
+        try:
+            report.failure = self._sweep(table, environment, existing, report)
+        except Exception as error:
+            report.failure = error
+        return report
 
-    def _request(
-        self,
-        table: Table,
-        existing: Existing,
-        environment: Environment,
-        name: TriggerName,
-        kept: StoredObject | None,
-        document: Document,
-    ) -> PolicyRequest | None:
-        if kept is None:
-            if not document or not on_deletion(existing.rule):
-                return None
-            return PolicyRequest(
-                Operation.DELETE,
-                {},
-                document,
-                own=self._is_made(table, document, environment, gone=True),
-            )
-        since = self._memory.since(existing.name).introduced
-        if not is_existing(existing.rule) and kept.version <= since:
+    def _sweep(
+        self, table: Table, environment: Environment, existing: Existing, report: TriggerReport
+    ) -> KubeError | None:
+        trigger = self._trigger(report.trigger)
+        if trigger is None:
             return None
-        resource, _ = self._trigger(name)
-        creator = self._creator(resource, document, environment) if resource is not None else None
-        own = self._is_made(table, document, environment)
-        return living(existing.rule, document, own, creator)
+        case = _Case(table, environment, report, trigger)
+        request = self._request(case, existing)
+        if request is None:
+            return None
+        resources = table.needs.rules[existing.name].targets
+        ran = self._targets.sweep(existing, request, environment, resources, report.wrote)
+        self._note_targets(case, existing, ran)
+        report.problems = case.problems or None
+        return ran.failure
+
+    def _request(self, case: _Case, existing: Existing) -> PolicyRequest | None:
+        if case.trigger is None:
+            if case.former is None or not on_deletion(existing.rule):
+                return None
+            own = self._is_made(case, case.former, gone=True)
+            return PolicyRequest(Operation.DELETE, {}, case.former.document, own=own)
+        since = self._memory.since(existing.name).introduced
+        if not is_existing(existing.rule) and case.trigger.kept.version <= since:
+            return None
+        creator = self._creator(case, case.trigger)
+        own = self._is_made(case, case.trigger)
+        return living(existing.rule, case.trigger.document, own, creator)

@@ -13,8 +13,9 @@ import orjson
 from generators.documents.json import Document as Raw
 from generators.documents.json import mapping as raw_mapping
 from generators.documents.json import text
+from generators.kube.resources import NAMESPACES, Resource
 from generators.kyverno.ownership import Mark, mark_of
-from generators.kyverno.values import Document
+from generators.kyverno.values import Document, ObjectKey, key_of
 
 _UNKEPT = ("managedFields", "resourceVersion", "generation", "selfLink")
 
@@ -32,6 +33,28 @@ class StoredObject:
     def document(self) -> Document:
         """A fresh tree."""
         return decoded(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedTrigger:
+    """A followed object as rules are asked about it, read once."""
+
+    resource: Resource
+    kept: StoredObject
+    document: Document
+    key: ObjectKey
+    mark: Mark | None
+
+    @property
+    def home(self) -> str:
+        """The namespace that it is or belongs to."""
+        return self.key.name if self.resource == NAMESPACES else self.key.namespace
+
+
+def read(resource: Resource, kept: StoredObject) -> ParsedTrigger:
+    """An object with what is asked of it again and again."""
+    document = kept.document()
+    return ParsedTrigger(resource, kept, document, key_of(document), mark_of(document))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from generators.documents.json import Key, Value
@@ -27,7 +27,7 @@ from webhook.background.caches import Caches
 from webhook.background.needs import RuleName
 from webhook.background.rules import Existing
 from webhook.background.stored import StoredObject
-from webhook.background.writer import Done, Writer
+from webhook.background.writer import Writer, Wrote
 
 MOST_CHANGES = 5
 QUIET_SECONDS = 60.0
@@ -85,12 +85,9 @@ def _is(pattern: ObjectKind, kind: ObjectKind) -> bool:
 class Targets:
     """Safe for several threads on different rules."""
 
-    def __init__(
-        self, caches: Caches, writer: Writer, told: Callable[[Existing, ObjectKey, Done], None]
-    ) -> None:
+    def __init__(self, caches: Caches, writer: Writer) -> None:
         self._caches = caches
         self._writer = writer
-        self._told = told
         self._lock = threading.Lock()
         self._judged: dict[RuleName, dict[tuple[Resource, Key], StoredObject]] = defaultdict(dict)
         self._changes: dict[tuple[RuleName, ObjectKey], list[float]] = {}
@@ -101,14 +98,23 @@ class Targets:
             self._judged.clear()
             self._changes.clear()
 
-    def run(self, existing: Existing, request: PolicyRequest, environment: Environment) -> Ran:
-        """One rule for one trigger; protected namespaces are never among its targets."""
+    def run(
+        self,
+        existing: Existing,
+        request: PolicyRequest,
+        environment: Environment,
+        wrote: list[Wrote],
+    ) -> Ran:
+        """One rule for one trigger; protected namespaces are never among its targets.
+
+        `wrote` gets every target that was changed, also when this ends with an exception.
+        """
         lookups = environment.lookups
         if not isinstance(lookups, _Narrowed):
             lookups = _Narrowed(lookups, environment.limits.protected)
         policy = replace(existing.policy, rules=(existing.rule,))
         open_only = replace(environment, lookups=lookups)
-        return self._carry_out(existing, mutate_existing([policy], request, open_only))
+        return self._carry_out(existing, mutate_existing([policy], request, open_only), wrote)
 
     def sweep(
         self,
@@ -116,6 +122,7 @@ class Targets:
         request: PolicyRequest,
         environment: Environment,
         resources: frozenset[Resource],
+        wrote: list[Wrote],
     ) -> Ran:
         """One rule that does the same for each trigger, on the targets that changed."""
         with self._lock:
@@ -133,7 +140,7 @@ class Targets:
         documents = [kept.document() for kept in fresh.values() if not kept.terminating]
         protected = environment.limits.protected
         lookups = _Narrowed(environment.lookups, protected, documents)
-        ran = self.run(existing, request, replace(environment, lookups=lookups))
+        ran = self.run(existing, request, replace(environment, lookups=lookups), wrote)
         if ran.failure is None:
             with self._lock:
                 # The body is not needed again; what was judged is told by UID and version.
@@ -141,7 +148,9 @@ class Targets:
                 self._judged[existing.name] |= bare
         return ran
 
-    def _carry_out(self, existing: Existing, changes: Sequence[TargetChange]) -> Ran:
+    def _carry_out(
+        self, existing: Existing, changes: Sequence[TargetChange], wrote: list[Wrote]
+    ) -> Ran:
         found: dict[ObjectKey | None, str] = {}
         failure: KubeError | None = None
         for change in changes:
@@ -150,14 +159,14 @@ class Targets:
             if change.after is None:
                 continue
             try:
-                self._change(existing, change.before, change.after)
+                wrote.append(self._change(existing, change.before, change.after))
             except NotAllowed as refusal:
                 found[change.result.target] = str(refusal)
             except KubeError as error:
                 failure = error
         return Ran(found, failure)
 
-    def _change(self, existing: Existing, before: Document, after: Document) -> None:
+    def _change(self, existing: Existing, before: Document, after: Document) -> Wrote:
         key = key_of(after)
         resource = self._caches.followed(key.kind.group, key.kind.kind)
         if resource is None:
@@ -168,7 +177,7 @@ class Targets:
                 f"it is left alone for {QUIET_SECONDS:.0f} s"
             )
         done = self._writer.change(existing.policy.namespace, resource, before, after)
-        self._told(existing, key, done)
+        return Wrote(existing.name, key, done)
 
     def _restless(self, name: RuleName, key: ObjectKey) -> bool:
         now = time.monotonic()

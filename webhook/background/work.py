@@ -25,34 +25,27 @@ from generators.kube.events import Recorder, Severity
 from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.reflector import ReflectorStats
 from generators.kube.resources import Resource
+from generators.kube.workers import Workers
 from generators.kyverno.engine import Environment
 from generators.kyverno.model import Generation
-from generators.kyverno.values import ObjectKey
 from generators.process.logs import event
 from webhook.background import rights
 from webhook.background.caches import CacheListeners, Caches
 from webhook.background.creators import registered
-from webhook.background.index import (
-    GeneratedEntry,
-    GeneratedIndex,
-    TriggerName,
-    name_of,
-    object_key,
-)
+from webhook.background.index import GeneratedIndex, TriggerName, name_of, object_key
 from webhook.background.memory import Memory, Newcomer
 from webhook.background.metrics import Measures, Now
 from webhook.background.needs import RuleName
-from webhook.background.reconcile import Telling, TriggerReconciler
-from webhook.background.rules import Existing, Table, is_existing, pattern_of, table_of
+from webhook.background.planning import Delete
+from webhook.background.reconcile import TriggerReconciler, TriggerReport
+from webhook.background.rules import Table, is_existing, pattern_of, table_of
 from webhook.background.status import PolicyStatus, Problems, ProblemTarget, standings, subject_of
 from webhook.background.stored import StoredObject
 from webhook.background.targets import Targets
-from webhook.background.verdicts import Verdict
-from webhook.background.writer import Done, Tenancy, Writer
+from webhook.background.writer import Done, Tenancy, Writer, Wrote
 from webhook.policies.book import Held, PolicyBook
 
 LOG = logging.getLogger("ringfence.controller")
-WORKERS = 8
 LONGEST_WAIT = 120.0
 LOOK_AGAIN_SECONDS = 5.0
 """How often kinds that are not served, or rights that are missing, are asked about again."""
@@ -88,7 +81,7 @@ class PolicyWork:
 
     def __init__(self, around: BackgroundDeps, registry: CollectorRegistry) -> None:
         self._around = around
-        self._measures = measures = Measures(registry, self._now)
+        self._measures = Measures(registry, self._now)
         self._queue: WorkQueue[TriggerName | Sweep] = WorkQueue(
             Backoff(first=0.1, longest=LONGEST_WAIT)
         )
@@ -101,15 +94,12 @@ class PolicyWork:
             CacheListeners(self._trigger, self._made_changed, self._source),
         )
         self._memory = Memory(around.fenced, around.namespace)
-        self._writer = Writer(around.fenced, self._discovery, around.tenancy, measures.wrote)
-        self._targets = Targets(self._caches, self._writer, self._changed)
+        self._writer = Writer(around.fenced, self._discovery, around.tenancy)
+        self._targets = Targets(self._caches, self._writer)
         self._problems = Problems(around.recorder)
         self._status = PolicyStatus(around.fenced)
-        telling = Telling(
-            self._wrote, self._deleted, self._has_problems, self._has_target, self._sweep
-        )
         self._carrier = TriggerReconciler(
-            self._caches, self._made, self._memory, self._writer, self._targets, telling
+            self._caches, self._made, self._memory, self._writer, self._targets
         )
         self._lock = threading.Lock()
         self._former: dict[TriggerName, StoredObject] = {}
@@ -127,25 +117,20 @@ class PolicyWork:
         self._quiet_adds = -1
         self._quiet_version = 0
         self._stopping = threading.Event()
-        self._workers = [
-            threading.Thread(target=self._work, name=f"policies-{n}", daemon=True)
-            for n in range(WORKERS)
-        ]
+        self._workers = Workers(self._queue, self._stopping, self, "policies")
 
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to follow the cluster."""
         self._around.book.start()
-        for worker in self._workers:
-            worker.start()
+        self._workers.start()
 
     def stop(self) -> None:
         """End all threads; what is under way is finished."""
         self._stopping.set()
         self._queue.close()
-        for worker in self._workers:
-            worker.join(5)
+        self._workers.join(5)
         self._around.book.stop()
         self._caches.stop()
 
@@ -170,7 +155,7 @@ class PolicyWork:
     @property
     def alive(self) -> bool:
         """Whether no worker has died."""
-        return all(worker.is_alive() for worker in self._workers)
+        return not self._workers.dead()
 
     # --- the controller's loop ------------------------------------------------------------------
 
@@ -361,112 +346,111 @@ class PolicyWork:
 
     # --- the workers ----------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            item = self._queue.get(timeout=1.0)
-            if item is None:
-                continue
-            table = self._carried_out
-            if table is None or not self._around.leads():
-                # Whoever leads next looks at everything.
-                self._queue.done(item)
-                continue
-            self._attempt(table, item)
+    def may_work(self) -> bool:
+        """Whether triggers may be dealt with now: whoever leads next looks at everything."""
+        return self._running and self._around.leads()
 
-    def _attempt(self, table: Table, item: TriggerName | Sweep) -> None:
+    def run(self, item: TriggerName | Sweep) -> None:
+        """Deal with everything about one trigger, or with one rule for all of them."""
         with self._lock:
             since = self._since.pop(item, None) if isinstance(item, TriggerName) else None
-        try:
-            self._carry_out(table, item)
-        except Fenced:
-            self._queue.done(item)
-        except KubeError as error:
-            self._failed(item, error, error.status.retry_after or 0.0)
-        except Exception as error:
-            LOG.exception("policy_defect item=%s", item)
-            self._failed(item, error, 0.0)
-        else:
-            self._queue.done(item)
-            with self._lock:
-                self._retried.discard(item)
-            if since is not None and isinstance(item, TriggerName):
-                self._measures.lag.observe(time.monotonic() - since)
-
-    def _carry_out(self, table: Table, item: TriggerName | Sweep) -> None:
+        table = self._carried_out
+        if table is None:
+            return
         environment = Environment(self._caches, self._around.tenancy().limits)
         if isinstance(item, Sweep):
-            self._carry_out_sweep(table, environment, item)
-            return
+            self._run_sweep(table, environment, item)
+        else:
+            self._run_trigger(table, environment, item)
         with self._lock:
-            former = self._former.get(item)
-        self._carrier.carry_out(table, environment, item, former)
-        resource = self._caches.followed(item.group, item.kind)
+            self._retried.discard(item)
+        if since is not None:
+            self._measures.lag.observe(time.monotonic() - since)
+
+    def _run_trigger(self, table: Table, environment: Environment, name: TriggerName) -> None:
+        with self._lock:
+            former = self._former.get(name)
+        self._take_over(self._carrier.carry_out(table, environment, name, former))
+        resource = self._caches.followed(name.group, name.kind)
         gone = resource is None or (
-            self._caches.trigger(resource, Key(item.namespace, item.name)) is None
+            self._caches.trigger(resource, Key(name.namespace, name.name)) is None
         )
         if former is not None and gone:
             with self._lock:
-                self._former.pop(item, None)
+                self._former.pop(name, None)
 
-    def _carry_out_sweep(self, table: Table, environment: Environment, item: Sweep) -> None:
+    def _run_sweep(self, table: Table, environment: Environment, item: Sweep) -> None:
         with self._lock:
             trigger = self._asked.get(item.name)
         found = [e for each in table.changing.values() for e in each if e.name == item.name]
         if trigger is not None and found:
-            self._carrier.sweep(table, environment, found[0], trigger)
+            self._take_over(self._carrier.sweep(table, environment, found[0], trigger))
 
-    def _failed(self, item: TriggerName | Sweep, error: Exception, at_least: float) -> None:
+    def failed(self, item: TriggerName | Sweep, error: Exception) -> None:
+        """Count it; until it comes again, the triggers up to now are not dealt with."""
+        if not isinstance(error, KubeError):
+            LOG.error("policy_defect item=%s", item, exc_info=error)
         self._measures.failures.labels(type(error).__name__).inc()
         with self._lock:
             self._retried.add(item)
-        delay = self._queue.retry(item, at_least)
+
+    def delayed(self, item: TriggerName | Sweep, error: Exception, seconds: float) -> None:
+        """Log it."""
         quiet = isinstance(error, Unavailable | Conflict)
         level = logging.INFO if quiet else logging.WARNING
-        event(LOG, "policy_not_carried_out", level, item=str(item), problem=str(error), retry=delay)
+        event(
+            LOG, "policy_not_carried_out", level, item=str(item), problem=str(error), retry=seconds
+        )
 
-    # --- told by the carrier --------------------------------------------------------------------
+    # --- what came of it ------------------------------------------------------------------------
 
-    def _held(self) -> dict[str, Held]:
-        return {each.policy.key: each for each in self._table.policies.held}
+    def _take_over(self, report: TriggerReport) -> None:
+        """Tell what was done, also by what failed half-way; then raise its failure."""
+        held = {each.policy.key: each for each in self._table.policies.held}
+        for wrote in report.wrote:
+            self._tell_written(wrote, held.get(wrote.rule[0]))
+        for step in report.deleted:
+            self._tell_deleted(step)
+        for rule, key, message in report.targets:
+            found = {rule: message} if message else {}
+            self._problems.take(ProblemTarget(key), found, held, only=rule)
+        for rule in report.sweeps:
+            with self._lock:
+                self._asked[rule] = report.trigger
+            self._queue.add(Sweep(rule))
+        if report.problems is not None:
+            self._problems.take(report.trigger, report.problems, held)
+        if report.failure is not None:
+            raise report.failure
 
-    def _wrote(self, verdict: Verdict, key: ObjectKey, done: Done) -> None:
-        if done is Done.KEPT:
-            return
-        policy, rule = verdict.name
-        event(LOG, "policy_wrote", policy=policy, rule=rule, object=str(key), action=done.value)
-        held = self._held().get(policy)
-        if done is Done.TAKEN_OVER and held is not None and held.uid:
-            note = f"{key} was written by somebody else and is replaced by rule {rule}"
+    def _tell_written(self, wrote: Wrote, held: Held | None) -> None:
+        policy, rule = wrote.rule
+        self._measures.wrote(wrote.key.kind.kind, wrote.done)
+        event(
+            LOG,
+            "policy_wrote",
+            policy=policy,
+            rule=rule,
+            object=str(wrote.key),
+            action=wrote.done.value,
+        )
+        if wrote.done is Done.TAKEN_OVER and held is not None and held.uid:
+            note = f"{wrote.key} was written by somebody else and is replaced by rule {rule}"
             self._around.recorder.tell_about(
                 subject_of(held), "ObjectTakenOver", Severity.WARNING, note
             )
 
-    def _deleted(self, found: GeneratedEntry, because: str) -> None:
-        owner = found.item.mark.owner
+    def _tell_deleted(self, step: Delete) -> None:
+        owner, key = step.found.item.mark.owner, object_key(step.found.resource, step.found.key)
+        self._measures.wrote(key.kind.kind, Done.DELETED)
         event(
             LOG,
             "policy_deleted",
             policy=owner.policy,
             rule=owner.rule,
-            object=str(object_key(found.resource, found.key)),
-            because=because,
+            object=str(key),
+            because=step.because,
         )
-
-    def _changed(self, existing: Existing, key: ObjectKey, done: Done) -> None:
-        policy, rule = existing.name
-        event(LOG, "policy_wrote", policy=policy, rule=rule, object=str(key), action=done.value)
-
-    def _has_problems(self, name: TriggerName, found: dict[RuleName, str]) -> None:
-        self._problems.take(name, found, self._held())
-
-    def _has_target(self, existing: Existing, key: ObjectKey, message: str) -> None:
-        found = {existing.name: message} if message else {}
-        self._problems.take(ProblemTarget(key), found, self._held(), only=existing.name)
-
-    def _sweep(self, existing: Existing, name: TriggerName) -> None:
-        with self._lock:
-            self._asked[existing.name] = name
-        self._queue.add(Sweep(existing.name))
 
     # --- what others may know -------------------------------------------------------------------
 

@@ -36,9 +36,10 @@ from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
 from generators.kyverno.limits import Limits, check_write
 from generators.kyverno.ownership import KYVERNO, Mark, labels, mark_of, notes
-from generators.kyverno.values import Document, Path, key_of
+from generators.kyverno.values import Document, ObjectKey, Path, key_of
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL
 from webhook.background.index import GeneratedEntry, name_of
+from webhook.background.needs import RuleName
 from webhook.background.stored import GeneratedObject, bare_document, raw
 from webhook.settings import FIELD_MANAGER
 
@@ -59,6 +60,15 @@ class Done(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Wrote:
+    """An object that a rule made or changed."""
+
+    rule: RuleName
+    key: ObjectKey
+    done: Done
+
+
+@dataclass(frozen=True, slots=True)
 class Tenancy:
     """What policies may not touch."""
 
@@ -75,12 +85,10 @@ class Writer:
         client: Client,
         discovery: Discovery,
         tenancy: Callable[[], Tenancy],
-        wrote: Callable[[str, Done], None],
     ) -> None:
         self._client = client
         self._discovery = discovery
         self._tenancy = tenancy
-        self._wrote = wrote
         self._lock = threading.Lock()
         self._learned: dict[tuple[str, str], set[Difference]] = defaultdict(set)
 
@@ -121,7 +129,6 @@ class Writer:
         except AlreadyExists:
             return self._meet(policy_namespace, resource, wanted)
         self._learn(wanted, bare_document(answer))
-        self._wrote(resource.kind, Done.CREATED)
         return Done.CREATED
 
     def _meet(self, policy_namespace: str, resource: Resource, wanted: WantedObject) -> Done:
@@ -173,7 +180,6 @@ class Writer:
         self._learn(wanted, bare_document(answer))
         if meta_of(answer).resource_version == meta_of(live).resource_version:
             return Done.KEPT
-        self._wrote(resource.kind, Done.UPDATED)
         return Done.UPDATED
 
     def _release(self, resource: Resource, wanted: WantedObject, present: GeneratedObject) -> Done:
@@ -193,7 +199,6 @@ class Writer:
             kind=PatchKind.MERGE,
             manager=FIELD_MANAGER,
         )
-        self._wrote(resource.kind, Done.UPDATED)
         return Done.UPDATED
 
     def _learn(self, wanted: WantedObject, answer: Document) -> None:
@@ -218,7 +223,6 @@ class Writer:
             )
         except NotFound:
             return Done.KEPT
-        self._wrote(found.resource.kind, Done.DELETED)
         return Done.DELETED
 
     # --- existing objects -----------------------------------------------------------------------
@@ -252,7 +256,6 @@ class Writer:
             if "testing" in str(error):
                 raise Conflict(error.request, error.status) from error
             raise
-        self._wrote(resource.kind, Done.UPDATED)
         return Done.UPDATED
 
 

@@ -27,6 +27,7 @@ from generators.kube.events import Recorder
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import ReflectorStats
+from generators.kube.workers import Workers
 from generators.kyverno.limits import Limits
 from generators.objects import Namespace
 from generators.process.logs import event
@@ -43,7 +44,7 @@ from webhook.controller.reconcile import Reconciler, ReconcilerDeps
 from webhook.controller.record import RecordWriter
 from webhook.controller.shards import ConfigMapShards
 from webhook.controller.status import Status, StatusPage, count
-from webhook.controller.workers import Workers
+from webhook.controller.workers import NamespaceWork
 from webhook.policies.book import PolicyBook, limits_for
 from webhook.policies.crds import PolicyKinds
 from webhook.policies.metrics import PoliciesInForce
@@ -151,13 +152,12 @@ class Controller:
         if self._book is not None and settings.target is not None:
             self._registrar = PolicyRegistrar(self._book, Discovery(client))
         self._policy_work: PolicyWork | None = None
-        self._workers = Workers(
-            self._queue,
-            self._stopping,
+        work = NamespaceWork(
             lambda: self._prepared and self._leads() and not self._handover.paused,
             lambda name: self._reconciler.reconcile(self._handover.config, name),
             lambda error: self.metrics.failures.labels(type(error).__name__).inc(),
         )
+        self._workers = Workers(self._queue, self._stopping, work, "worker")
 
     def _new_book(self) -> PolicyBook | None:
         settings = self._settings

@@ -515,7 +515,7 @@ def test_a_namespaced_policy_makes_nothing_of_the_cluster_whatever_the_kind_is_c
     on: Ground, mine: str
 ) -> None:
     tenancy = Tenancy(allowing(["flowcontrol.apiserver.k8s.io/v1/FlowSchema"]), frozenset())
-    writer = Writer(on.admin, Discovery(on.admin), lambda: tenancy, lambda *_: None)
+    writer = Writer(on.admin, Discovery(on.admin), lambda: tenancy)
     document: Value = {
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
         "kind": "FlowSchema",
