@@ -51,9 +51,13 @@ class Neighbourhood:
     def look(self) -> None:
         """Once: be the first wherever that can be, then say who else is there."""
         held = dict(self._attached())
-        found = self._lookout.look(attach.program_ids(self._pins), held)
+        try:
+            ours = attach.program_ids(self._pins)
+        except attach.PinsGone:  # the loop notices, and begins anew
+            return
+        found = self._lookout.look(ours, held)
         if any(n.of_pod and n.before for n in found.neighbours) and self._lead(found, held):
-            found = self._lookout.look(attach.program_ids(self._pins), held)
+            found = self._lookout.look(ours, held)
         if found != self._last:
             for neighbour in found.neighbours:
                 if self._last is None or neighbour not in self._last.neighbours:
