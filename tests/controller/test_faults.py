@@ -145,7 +145,7 @@ def test_an_api_server_that_comes_back_finds_controller_and_webhook_at_work(
     fresh.make("before-test02")
     eventually(lambda: fresh.isolated("before-test02", "test02"), "isolated")
     fresh.plane.stop_apiserver()
-    eventually(lambda: "[!]namespaces: no word" in controller.get("/readyz")[1], "told")
+    eventually(lambda: "[!]namespaces: nothing received" in controller.get("/readyz")[1], "told")
     fresh.plane.start_apiserver()
     eventually(lambda: made(fresh, "after-test02"), "admission works", 30)
     eventually(lambda: fresh.isolated("after-test02", "test02"), "isolated", 40)
