@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from generators.tenants.load import parse_tenants
 from tests.soak.ground import tenants
 from tests.soak.samples import Sample, counts, of_process, slope, table
-from tests.testbed.waiting import ending, patience
+from tests.testbed.waiting import ending, eventually, patience
 
 
 @pytest.mark.parametrize(
@@ -37,11 +36,15 @@ def test_what_happened_most_often_comes_first() -> None:
 
 
 def test_a_process_is_measured_with_its_children() -> None:
-    alone = of_process(os.getpid())
     with ending(subprocess.Popen(["sleep", "60"])) as child:
-        both = of_process(os.getpid())
-    assert both["threads"] == alone["threads"] + 1
-    assert both["RSS MB"] > alone["RSS MB"] > 10
+        alone = of_process(child.pid)
+    # Its own threads, and no others: this process may have some of earlier tests, which end.
+    script = "import subprocess; subprocess.run(['sleep', '20'])"
+    with ending(subprocess.Popen([sys.executable, "-c", script])) as parent:
+        eventually(lambda: of_process(parent.pid).get("threads") == 2, "both are counted")
+        both = of_process(parent.pid)
+    assert alone["threads"] == 1
+    assert both["RSS MB"] > alone["RSS MB"] > 0
     assert of_process(child.pid) == {}
 
 
