@@ -292,7 +292,7 @@ def test_rights_that_are_taken_away_make_it_unready(fresh: Cluster) -> None:
     fresh.plane.kubectl("delete", "clusterrolebinding", "ringfence-controller")
     fresh.plane.stop_apiserver()
     fresh.plane.start_apiserver()
-    eventually(lambda: "forbids" in controller.get("/readyz")[1], "told", 40)
+    eventually(lambda: "RBAC does not allow" in controller.get("/readyz")[1], "told", 40)
     assert not controller.ready()
 
 
