@@ -20,7 +20,7 @@ from enforcer.agent.settings import Settings, exclusive
 from enforcer.agent.state import Board
 from enforcer.agent.watcher import Watcher
 from enforcer.answers import scrape
-from enforcer.answers.control import ControlServer
+from enforcer.answers.control import control_server
 from enforcer.answers.counts import Counts, TenantsOf
 from enforcer.answers.journal import Journal
 from enforcer.answers.metrics import Observed
@@ -102,7 +102,7 @@ def _enforce(
         signals.on_end(end)
         journal = Journal(board, bootstrap)
         sources = Sources(settings, board, feed, maps, counts, journal)
-        server = ControlServer(settings.run_dir, AgentService(sources).respond)
+        server = control_server(settings.run_dir, AgentService(sources).respond)
         if scraped_at is not None:
             scrape.serve(Observed(board, maps, counts, feed, bootstrap), *scraped_at)
         threading.Thread(target=journal.run, args=(stop,), daemon=True).start()
@@ -121,6 +121,7 @@ def _enforce(
         neighbourhood = Neighbourhood(
             pins, lambda: board.state.attached, agent.have_neighbours, agent.report
         )
+        neighbourhood.look()
         start_thread(stack, threading.Event(), neighbourhood.run)
         if settings.manifests is None:
             start_thread(stack, threading.Event(), _notices(settings, board))

@@ -46,17 +46,20 @@ class Neighbourhood:
     def run(self, stop: threading.Event) -> None:
         """Look until told to stop."""
         while not stop.wait(LOOK_SECONDS):
-            self._part.attempt(self.look)
+            self.look()
 
     def look(self) -> None:
         """Once: be the first wherever that can be, then say who else is there."""
+        self._part.attempt(self._look)
+
+    def _look(self) -> None:
         held = dict(self._attached())
         try:
             ours = attach.program_ids(self._pins)
         except attach.PinsGone:  # the loop notices, and begins anew
             return
         found = self._lookout.look(ours, held)
-        if any(n.of_pod and n.before for n in found.neighbours) and self._lead(found, held):
+        if any(n.before for n in found.neighbours) and self._lead(found, held):
             found = self._lookout.look(ours, held)
         if found != self._last:
             for neighbour in found.neighbours:
@@ -68,7 +71,7 @@ class Neighbourhood:
     def _lead(self, found: Findings, held: Mapping[int, str]) -> bool:
         """Whether our programs changed their place anywhere."""
         moved = False
-        behind = {n.ifindex: n for n in found.neighbours if n.of_pod and n.before}
+        behind = {n.ifindex: n for n in found.neighbours if n.before}
         for ifindex, neighbour in behind.items():
             if held[ifindex] != Mode.TCX:
                 continue

@@ -14,19 +14,19 @@ ordinary success.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import socketserver
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from enforcer.agent.unix_socket import UnixSocketServer
 from generators.documents.json import items
 from generators.errors import MachineLacks
 
 SOCKET = "agent.sock"
 DEFAULT_RUN_DIR = Path("/run/ringfence")
 MAX_REQUEST = 1 << 16
+WAITING = 64
 ANSWER_SECONDS = 5.0
 """Beyond the `timeout` of a request: how long an agent may take to answer."""
 MOST_CONNECTIONS = 10_000
@@ -86,35 +86,9 @@ def stream(run_dir: Path, request: Request) -> Iterator[Answer]:
             raise AgentAway(path, error) from error
 
 
-class ControlServer:
-    """The serving side: a thread a connection, none of which outlives the process."""
-
-    def __init__(self, run_dir: Path, respond: Respond) -> None:
-        path = run_dir / SOCKET
-        path.unlink(missing_ok=True)  # the caller holds the run directory's lock: it is a leftover
-        mask = os.umask(0o177)
-        try:
-            self._server = _UnixServer(str(path), _handler(respond))
-        finally:
-            os.umask(mask)
-        self._path = path
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
-
-    def start(self) -> None:
-        """Answer from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Close the socket; running answers die with the process."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._path.unlink(missing_ok=True)
-
-
-class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
+def control_server(run_dir: Path, respond: Respond) -> UnixSocketServer:
+    """The serving side; `respond` is called in a thread of the connection."""
+    return UnixSocketServer(run_dir / SOCKET, _handler(respond), WAITING)
 
 
 def _handler(respond: Respond) -> type[socketserver.StreamRequestHandler]:

@@ -158,10 +158,11 @@ def _endpoints(state: State) -> Iterator[Metric]:
     yield _gauges("endpoint_state", "Local pods by state.", ("state",), states)
     yield _gauge("unenforced_pods", "Local pods not under enforcement.", waiting)
     others = state.neighbours
+    held, passed_by = others.held(state.attached), others.problems(state.attached)
     effects = {
-        ("none",): len(others.neighbours) - len(others.held) - len(others.problems),
-        ("held",): len(others.held),
-        ("not-enforced",): len(others.problems),
+        ("none",): len(others.neighbours) - len(held) - len(passed_by),
+        ("held",): len(held),
+        ("not-enforced",): len(passed_by),
     }
     yield _gauges("programs_of_others", "eBPF programs of others here.", ("effect",), effects)
     graced = sum(EndpointFlag.GRACE in entry.flags for entry in listed)

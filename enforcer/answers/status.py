@@ -57,7 +57,7 @@ def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
         "withoutRoom": dict(sorted(state.excess.items())),
         "flows": {"read": feed.count, "lost": lost.events, "heldBack": lost.held_back},
         "pinDir": str(settings.pin_dir),
-        "neighbours": list(state.neighbours.held),
+        "neighbours": list(state.neighbours.held(state.attached)),
         "problems": problems(state),
     }
 
@@ -68,7 +68,7 @@ def problems(state: State) -> list[str]:
         *unready(state),
         *(f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())),
         *(why for _, why in sorted(state.excess.items())),
-        *state.neighbours.problems,
+        *state.neighbours.problems(state.attached),
     ]
 
 

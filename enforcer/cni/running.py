@@ -17,7 +17,7 @@ from enforcer.agent.state import Board
 from enforcer.agent.supervise import Report
 from enforcer.cni import install, namespaces
 from enforcer.cni.plugin import Plugin
-from enforcer.cni.server import CniServer
+from enforcer.cni.server import cni_server
 from generators.errors import RingfenceError
 
 
@@ -53,7 +53,7 @@ def running(
     found = places(settings.cni_conf_dir, settings.cni_bin_dir, settings.run_dir)
     stop = threading.Event()
     with ExitStack() as stack:
-        server = CniServer(settings.run_dir, plugin.answer)
+        server = cni_server(settings.run_dir, plugin.answer)
         server.start()
         stack.callback(server.stop)
         if found is not None:

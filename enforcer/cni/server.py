@@ -10,49 +10,28 @@ from __future__ import annotations
 import os
 import socket
 import socketserver
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from enforcer.agent.unix_socket import UnixSocketServer
 from enforcer.cni.call import Call, CallRefused, Code, failure, parse
 
 SOCKET = "cni.sock"
 MAX_CALL = (1 << 20) + (1 << 16)
 READ_SECONDS = 5.0
 CHUNK = 1 << 16
+WAITING = 128
 
 Answer = Callable[[Call, int | None], bytes]
 """From a call and the pod's network namespace, if it is there, to the answer."""
 
 
-class CniServer:
-    """The serving side; `start` once everything that `answer` needs is there."""
+def cni_server(run_dir: Path, answer: Answer) -> UnixSocketServer:
+    """The serving side; start it once everything that `answer` needs is there.
 
-    def __init__(self, run_dir: Path, answer: Answer) -> None:
-        self._path = run_dir / SOCKET
-        self._path.unlink(missing_ok=True)  # the caller holds the run directory's lock
-        mask = os.umask(0o177)
-        try:
-            self._server = _UnixServer(str(self._path), _handler(answer))
-        finally:
-            os.umask(mask)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
-
-    def start(self) -> None:
-        """Answer from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Close the socket; shims that wait ask the next agent."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._path.unlink(missing_ok=True)
-
-
-class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
+    When it stops, shims that wait ask the next agent.
+    """
+    return UnixSocketServer(run_dir / SOCKET, _handler(answer), WAITING)
 
 
 def _handler(answer: Answer) -> type[socketserver.BaseRequestHandler]:

@@ -4,7 +4,8 @@ The agent calls `attach` for each host-side veth, in the network namespace of th
 atomic in both ways, detaching before attaching never happens, and what others put on the interface
 stays: tcx links are our own, clsact filters have our priority, our handle and our name, and a qdisc
 goes only if we made it and nobody uses it.
-Importer of pyroute2 besides the lab; it has no types, so what we use of it is written down here.
+Importer of pyroute2 besides the lab, for what it changes; it has no types, so what we use of it is
+written down here. What is there is read through links.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, cast
 
-from enforcer.datapath import kernel, upgrade
+from enforcer.datapath import kernel, links, upgrade
+from enforcer.datapath.links import TcFilter
 from generators.errors import MachineLacks, RingfenceError
 
 CLSACT_PARENT = 0xFFFFFFF1
@@ -73,20 +75,10 @@ HOOKS = (
 )
 
 
-class _Message(Protocol):
-    """A netlink message of pyroute2: a mapping with attributes."""
-
-    def __getitem__(self, name: str) -> int: ...
-    def get_attr(self, name: str) -> str | None: ...
-    def get_nested(self, *names: str) -> str | None: ...
-
-
 class _Netlink(Protocol):
     """What we use of pyroute2.IPRoute."""
 
     def tc(self, command: str, kind: str, index: int, handle: int, **options: object) -> object: ...
-    def get_filters(self, index: int, handle: int, parent: int) -> Iterable[_Message]: ...
-    def get_links(self) -> Iterable[_Message]: ...
     def close(self) -> None: ...
 
 
@@ -237,7 +229,7 @@ def _attach_filters(pin_path: Path, ifindex: int) -> None:
                         direct_action=True,
                     )
                 except _netlink_error() as error:
-                    owners = ", ".join(_foreign(netlink, ifindex, hook)) or "nobody"
+                    owners = ", ".join(_foreign(ifindex, hook)) or "nobody"
                     raise AttachError(
                         f"clsact filter for {hook.program} on ifindex {ifindex}: {error}; "
                         f"priority {FILTER_PRIORITY} there is used by {owners}"
@@ -254,72 +246,49 @@ def _ensure_qdisc(netlink: _Netlink, pin_dir: Path, ifindex: int) -> None:
     _qdisc_mark(pin_dir, ifindex).mkdir(mode=0o700, exist_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Filter:
-    hook: _Hook
-    kind: str
-    name: str
-    priority: int
-    handle: int
+def _filters(ifindex: int) -> list[TcFilter]:
+    with links.netlink() as asked:
+        return [item for hook in HOOKS for item in asked.filters(ifindex, hook.parent)]
 
 
-def _filters(netlink: _Netlink, ifindex: int) -> list[_Filter]:
-    found = []
-    for hook in HOOKS:
-        try:
-            messages = list(netlink.get_filters(ifindex, 0, hook.parent))
-        except _netlink_error() as error:
-            if _code(error) in (errno.EINVAL, errno.ENOENT, errno.ENODEV):  # no qdisc there
-                continue
-            raise
-        for message in messages:
-            if message["index"] != ifindex or not message["handle"]:
-                continue
-            found.append(
-                _Filter(
-                    hook,
-                    message.get_attr("TCA_KIND") or "",
-                    message.get_nested("TCA_OPTIONS", "TCA_BPF_NAME") or "",
-                    message["info"] >> 16,
-                    message["handle"],
-                )
-            )
-    return found
-
-
-def _foreign(netlink: _Netlink, ifindex: int, hook: _Hook) -> list[str]:
+def _foreign(ifindex: int, hook: _Hook) -> list[str]:
+    there = (f for f in _filters(ifindex) if f.parent == hook.parent)
     return [
         f"{f.kind} {f.name}".strip()
-        for f in _filters(netlink, ifindex)
-        if f.hook == hook and f.priority == FILTER_PRIORITY and not f.name.startswith("ringfence ")
+        for f in there
+        if f.priority == FILTER_PRIORITY and not f.name.startswith("ringfence ")
     ]
 
 
-def _ours(filters: Iterable[_Filter], pin_dir: Path) -> list[_Filter]:
+def _ours(filters: Iterable[TcFilter], pin_dir: Path) -> list[TcFilter]:
     return [f for f in filters if f.name.startswith(f"ringfence {pin_dir}/")]
 
 
 def _remove_filters(pin_dir: Path, ifindex: int) -> None:
+    present = _filters(ifindex)
+    ours, mark = _ours(present, pin_dir), _qdisc_mark(pin_dir, ifindex)
+    if ours or mark.exists():
+        _take_away(ours, mark, ifindex, with_qdisc=len(present) == len(ours))
+    with suppress(FileNotFoundError):
+        _filters_mark(pin_dir, ifindex).rmdir()
+
+
+def _take_away(ours: Iterable[TcFilter], mark: Path, ifindex: int, *, with_qdisc: bool) -> None:
     with _netlink() as netlink:
-        present = _filters(netlink, ifindex)
-        ours = _ours(present, pin_dir)
         for item in ours:
             netlink.tc(
                 "del-filter",
                 "bpf",
                 ifindex,
                 item.handle,
-                parent=item.hook.parent,
+                parent=item.parent,
                 prio=item.priority,
                 protocol=ETH_P_ALL,
             )
-        mark = _qdisc_mark(pin_dir, ifindex)
         if mark.exists():
-            if len(present) == len(ours):
+            if with_qdisc:
                 netlink.tc("del", "clsact", ifindex, CLSACT_HANDLE, parent=CLSACT_PARENT)
             mark.rmdir()
-    with suppress(FileNotFoundError):
-        _filters_mark(pin_dir, ifindex).rmdir()
 
 
 def _remove_links(pin_dir: Path, ifindex: int) -> None:
@@ -387,8 +356,7 @@ def attached(pin_path: Path, interface: str | int) -> Mode | None:
     wanted: Mapping[str, int] = {h.program: _program_id(pin_path / h.program) for h in HOOKS}
     if all(wanted[h.program] in kernel.hook_programs(ifindex, h.tcx) for h in HOOKS):
         return Mode.TCX
-    with _netlink() as netlink:
-        names = {f.name for f in _filters(netlink, ifindex)}
+    names = {f.name for f in _filters(ifindex)}
     if all(_filter_name(pin_path, h) in names for h in HOOKS):
         return Mode.CLSACT
     return None
@@ -436,8 +404,8 @@ def _is_held(pin_dir: Path, ifindex: int) -> bool:
         return all(_is_link_on(pin, ifindex) for pin in pins)
     if not _filters_mark(pin_dir, ifindex).exists():
         return False
-    with _netlink() as netlink:
-        return {f.hook for f in _ours(_filters(netlink, ifindex), pin_dir)} == {*HOOKS}
+    ours = _ours(_filters(ifindex), pin_dir)
+    return {f.parent for f in ours} == {hook.parent for hook in HOOKS}
 
 
 def _is_link_on(pin: Path, ifindex: int) -> bool:
@@ -471,12 +439,12 @@ def uninstall(pin_dir: Path) -> None:
     """Take all programs of `pin_dir` off this network namespace, and remove all pins."""
     if os.geteuid() != 0:
         raise MachineLacks("taking programs off needs root", "run this as root (sudo)")
-    with _netlink() as netlink:
-        interfaces = [message["index"] for message in netlink.get_links()]
+    with links.netlink() as asked:
+        interfaces = [link.ifindex for link in asked.links()]
     for ifindex in interfaces:
         _remove_filters(pin_dir, ifindex)
-    links = pin_dir / LINKS
-    for path in sorted(links.iterdir()) if links.is_dir() else ():
+    pins = pin_dir / LINKS
+    for path in sorted(pins.iterdir()) if pins.is_dir() else ():
         if not path.is_dir():
             _remove_link(path)
     if pin_dir.exists():

@@ -87,14 +87,18 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class TcFilter:
-    """A program that a clsact filter runs."""
+    """A clsact filter of an interface."""
 
-    ifindex: int
+    parent: int
+    """The hook: the number that tc knows it by."""
     priority: int
+    handle: int
+    kind: str
+    """`bpf`, `u32`, ..."""
     program: int
     """Its id in the kernel; 0 where the filter is no eBPF program."""
     name: str
-    """As whoever put it there called it; of another kind of filter its kind."""
+    """As whoever put it there called it; empty where the filter is no eBPF program."""
 
 
 class Netlink:
@@ -186,7 +190,7 @@ class Netlink:
         )
 
     def filters(self, ifindex: int, parent: int) -> list[TcFilter]:
-        """The filters of an interface behind one hook (`parent`), in their order."""
+        """The filters of an interface on one hook (`parent`), in their order; none without any."""
         messages = self._ask(RTM_GETTFILTER, NLM_F_DUMP, TRAFFIC.pack(0, ifindex, 0, parent, 0))
         found = [parse_filter(body) for kind, body in messages if kind == RTM_NEWTFILTER]
         return [item for item in found if item is not None]
@@ -323,13 +327,13 @@ def parse_address(body: bytes) -> Held | None:
 
 def parse_filter(body: bytes) -> TcFilter | None:
     """The filter that a message describes; None where it only names a chain or a priority."""
-    _, ifindex, handle, _, info = TRAFFIC.unpack_from(body)
+    _, _, handle, parent, info = TRAFFIC.unpack_from(body)
     if not handle:
         return None
     options = _attributes(_attributes(body[TRAFFIC.size :]).get(TCA_OPTIONS, b""))
     name = os.fsdecode(options.get(TCA_BPF_NAME, b"").rstrip(b"\0"))
     program = int.from_bytes(options.get(TCA_BPF_ID, b""), "little")
-    return TcFilter(ifindex, info >> 16, program, name or _kind_of(body))
+    return TcFilter(parent, info >> 16, handle, _kind_of(body), program, name)
 
 
 def _kind_of(body: bytes) -> str:

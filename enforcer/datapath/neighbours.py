@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,7 @@ BASE, PASSES = "__bpf_call_base", "bpf_redirect_peer"
 INSTRUCTION = struct.Struct("<BBhi")
 CALL, TAIL_CALL = 0x85, 12
 PROG_ARRAY = 3
+AGAIN_SECONDS = 30.0
 REMEDY = (
     "turn that off (Cilium: bpf.hostLegacyRouting=true; Calico: bpfRedirectToPeer: Disabled in "
     "FelixConfiguration), or let it enforce the policies itself: docs/platforms.md"
@@ -43,8 +45,6 @@ class Neighbour:
     """`tcx ingress`, `clsact ingress`, `netkit`, ..., as seen from the node."""
     program: int
     name: str
-    of_pod: bool
-    """Our programs are on the interface too."""
     before: bool
     """It sees packets before ours do, or in their place."""
     passes: bool
@@ -64,23 +64,25 @@ class Findings:
     @property
     def shortcut(self) -> bool:
         """Whether what leaves a pod may reach another one past its interface."""
-        return any(n.passes and n.of_pod for n in self.neighbours)
+        return any(n.passes for n in self.neighbours)
 
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What is not enforced because of them, and what to do."""
-        return tuple(text for n in self.neighbours if (text := _problem(n)))
+    def problems(self, attached: Container[int]) -> tuple[str, ...]:
+        """What is not enforced because of them, and what to do.
 
-    @property
-    def held(self) -> tuple[str, ...]:
+        `attached`: the interfaces of pods, with our programs.
+        """
+        return tuple(text for n in self.neighbours if (text := _problem(n, attached)))
+
+    def held(self, attached: Container[int]) -> tuple[str, ...]:
         """Those that can pass packets on and are held all the same."""
-        return tuple(str(n) for n in self.neighbours if n.passes and not _problem(n))
+        passing = (n for n in self.neighbours if n.passes)
+        return tuple(str(n) for n in passing if not _problem(n, attached))
 
 
-def _problem(found: Neighbour) -> str:
-    if found.of_pod and found.before:
+def _problem(found: Neighbour, attached: Container[int]) -> str:
+    if found.before:
         return f"not enforced: {found} sees packets before our programs and may end their way"
-    if not found.of_pod and found.passes:
+    if found.passes and found.ifindex not in attached:
         return (
             f"not enforced for what comes from other nodes: {found} may hand it to pods past "
             f"our programs; {REMEDY}"
@@ -163,14 +165,23 @@ def _programs_of(map_id: int) -> Iterator[int]:
 
 
 class Lookout:
-    """Looks at the interfaces of this network namespace; remembers what programs can do."""
+    """Looks at the interfaces of this network namespace; remembers what programs can do.
 
-    def __init__(self) -> None:
+    A program never changes, but what it may tail-call does: whatever could pass nothing is read
+    again when `again` seconds have gone by. What could once is taken to be able for good.
+    """
+
+    def __init__(self, again: float = AGAIN_SECONDS) -> None:
+        self._again = again
+        self._read_at = time.monotonic()
         self._passes: dict[int, bool] = {}
 
     def look(self, ours: Collection[int], held: Mapping[int, str]) -> Findings:
         """All programs of others. `ours`: ids of our programs; `held`: how ours hang on what."""
         found: list[Neighbour] = []
+        if time.monotonic() - self._read_at >= self._again:
+            self._read_at = time.monotonic()
+            self._passes = {number: True for number, passes in self._passes.items() if passes}
         with links.netlink() as asked:
             filtered = asked.filtered()
             for link in asked.links():
@@ -191,7 +202,7 @@ class Lookout:
         if link.kind == "netkit":
             for pair in Netkit:
                 for number in kernel.hook_programs(ifindex, pair):
-                    yield self._of(link, "netkit", number, "", of_pod=of_pod, before=of_pod)
+                    yield self._of(link, "netkit", number, "", before=of_pod)
         for hook in HOOKS:
             side = "ingress" if hook.tcx is Hook.TCX_INGRESS else "egress"
             there = kernel.hook_programs(ifindex, hook.tcx)
@@ -199,7 +210,7 @@ class Lookout:
             for place, number in enumerate(there):
                 if number not in ours:
                     ahead = of_pod and place < first
-                    yield self._of(link, f"tcx {side}", number, "", of_pod=of_pod, before=ahead)
+                    yield self._of(link, f"tcx {side}", number, "", before=ahead)
             if ifindex not in filtered:
                 continue
             filters = asked.filters(ifindex, hook.parent)
@@ -207,16 +218,16 @@ class Lookout:
             for place, item in enumerate(filters):
                 if item.program and item.program not in ours:
                     ahead = of_pod and place < first
-                    name, place_of = item.name, f"clsact {side}"
-                    yield self._of(link, place_of, item.program, name, of_pod=of_pod, before=ahead)
+                    name, place_of = item.name or item.kind, f"clsact {side}"
+                    yield self._of(link, place_of, item.program, name, before=ahead)
 
     def _of(
-        self, link: links.Link, hook: str, number: int, name: str, *, of_pod: bool, before: bool
+        self, link: links.Link, hook: str, number: int, name: str, *, before: bool
     ) -> Neighbour:
         if number not in self._passes:
             self._passes[number] = may_pass(number)
         named, passes = name or _name(number), self._passes[number]
-        return Neighbour(link.ifindex, link.name, hook, number, named, of_pod, before, passes)
+        return Neighbour(link.ifindex, link.name, hook, number, named, before, passes)
 
 
 def _first(there: Iterable[int], ours: Collection[int]) -> int:

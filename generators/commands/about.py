@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version as version_of
 
 import click
-from click.shell_completion import get_completion_class
-
-from generators.errors import RingfenceError
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 PROGRAM = "ringfence"
+VARIABLE = "_RINGFENCE_COMPLETE"
+"""By which click knows the question of a shell; follows from the program's name."""
+SHELLS: Mapping[str, type[ShellComplete]] = {
+    "bash": BashComplete,
+    "zsh": ZshComplete,
+    "fish": FishComplete,
+}
 
 
 @click.command()
@@ -19,7 +25,7 @@ def version() -> None:
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(list(SHELLS)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print what makes a shell complete commands and options.
@@ -29,8 +35,5 @@ def completion(context: click.Context, shell: str) -> None:
     zsh:   source <(ringfence completion zsh)
     fish:  ringfence completion fish | source
     """
-    found = get_completion_class(shell)
-    root = context.find_root().command
-    if found is None:
-        raise RingfenceError(f"completion for {shell} is not there; use bash, zsh or fish")
-    click.echo(found(root, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source())
+    complete = SHELLS[shell](context.find_root().command, {}, PROGRAM, VARIABLE)
+    click.echo(complete.source())

@@ -5,6 +5,8 @@ It stands before or behind ours.
 
 from __future__ import annotations
 
+import importlib
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.answers import control
-from enforcer.datapath import kernel, neighbours
+from enforcer.datapath import attach, kernel, neighbours
 from enforcer.datapath.attach import CLOSED, Mode
 from enforcer.datapath.kernel import Hook
 from generators.isolation.record import RecordEntry, record_documents
@@ -175,8 +177,7 @@ def test_one_that_was_there_first_passes_no_wall_and_no_policy(
 ) -> None:
     redirect_everything(links, node)
     enforce(node)
-    until_noticed(node, "neighbour")
-    eventually(lambda: not node.reaches(FRIEND, VICTIM, family), "the wall holds")
+    assert not node.reaches(FRIEND, VICTIM, family), "from the first moment on"
     assert node.reaches(FRIEND, OTHER, family)
     node.write(*cluster(node, deny_ingress("t1")))
     eventually(lambda: not node.reaches(FRIEND, OTHER, family), "policies hold")
@@ -241,6 +242,117 @@ def neighbours_of(node: Node) -> neighbours.Findings:
         return neighbours.Lookout().look(ours, dict.fromkeys(indices, Mode.TCX.value))
 
 
+POD = 5
+
+
+def neighbour(**fields: object) -> neighbours.Neighbour:
+    known: dict[str, object] = {
+        "ifindex": 7,
+        "interface": "eth0",
+        "hook": "tcx ingress",
+        "program": 12,
+        "name": "cil_from_netdev",
+        "before": False,
+        "passes": False,
+    }
+    return neighbours.Neighbour(**{**known, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("found", "shortcut", "told"),
+    [
+        pytest.param({}, False, "", id="one that only looks"),
+        pytest.param({"ifindex": POD}, False, "", id="the same on a pod's"),
+        pytest.param({"ifindex": POD, "passes": True}, True, "", id="held"),
+        pytest.param({"passes": True}, True, "for what comes from other nodes", id="an uplink"),
+        pytest.param(
+            {"ifindex": POD, "before": True, "hook": "netkit"},
+            False,
+            "not enforced: program cil_from_netdev (id 12) on netkit of eth0 sees packets before",
+            id="in the place of ours",
+        ),
+    ],
+)
+def test_what_follows_from_a_program(found: dict[str, object], shortcut: bool, told: str) -> None:
+    findings = neighbours.Findings((neighbour(**found),))
+    assert findings.shortcut is shortcut
+    problems = findings.problems({POD})
+    assert told in "".join(problems)
+    assert bool(problems) is bool(told)
+    assert bool(findings.held({POD})) is (shortcut and not told)
+
+
+def test_where_there_is_no_tcx_one_before_ours_is_told(node: Node, links: ExitStack) -> None:
+    """As on kernels before 6.6: ours are clsact filters, in their order with others'."""
+    enforce(node)
+    wire = node.wires[FRIEND]
+    (pins,) = (path.parent for path in node.pin_dir.glob("*/from_pod"))
+    with netns.inside(node.name):
+        ifindex = socket.if_nametoindex(wire.interface)
+        attach.attach(pins, ifindex, Mode.CLSACT)
+        foreign = links.enter_context(kernel.program_load("first", PASS))
+        for priority in (1, 9):
+            put_filter(ifindex, foreign.fd, priority)
+        seen = neighbours.Lookout().look(attach.program_ids(pins), {ifindex: Mode.CLSACT.value})
+    on_ours = [n.before for n in seen.neighbours if n.hook == "clsact ingress"]
+    assert on_ours == [order_of(wire.interface, node.name) == "first", False]
+
+
+def put_filter(ifindex: int, program: int, priority: int) -> None:
+    """A filter of somebody else on what an interface receives."""
+    with importlib.import_module("pyroute2").IPRoute() as netlink:
+        netlink.tc(
+            "add-filter",
+            "bpf",
+            ifindex,
+            1,
+            fd=program,
+            name="first",
+            parent=0xFFFFFFF2,
+            prio=priority,
+            protocol=3,
+            direct_action=True,
+        )
+
+
+def order_of(interface: str, namespace: str) -> str:
+    """Whose filter tc lists first."""
+    command = ["tc", "-n", namespace, "filter", "show", "dev", interface, "ingress"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    named = [line for line in shown.splitlines() if "direct-action" in line]
+    return "first" if "first" in named[0] else "ours"
+
+
+@FAMILIES
+def test_a_wall_on_another_node_holds_at_the_sender(
+    node: Node, links: ExitStack, family: int
+) -> None:
+    """There something else may hand it on, too; here nothing is enforced at the other end."""
+    redirect_everything(links, node)
+    agent = node.start("--config", str(node.directory / "tenants.yaml"))
+    (remote,) = node.pods([VICTIM])
+    elsewhere = {**remote, "spec": {**_part(remote, "spec"), "nodeName": "there"}}
+    documents = [d for d in cluster(node) if d is not remote and not _is(d, VICTIM)]
+    node.wait(node.write(*documents, elsewhere), agent)
+    node.wait_until_enforced()
+    until_noticed(node, "neighbour")
+    eventually(lambda: not node.reaches(FRIEND, VICTIM, family), "the wall holds")
+    assert node.reaches(FRIEND, OTHER, family)
+    lines = [str(flow) for flow in control.stream(node.run_dir, {"command": "flows", "last": 50})]
+    assert any("TENANT_WALL" in flow and "tenant/t2#wall" in flow for flow in lines)
+
+
+def _part(document: Document, name: str) -> Mapping[str, object]:
+    part = document[name]
+    assert isinstance(part, Mapping)
+    return part
+
+
+def _is(document: Document, pod: str) -> bool:
+    metadata = _part(document, "metadata")
+    return f"{metadata.get('namespace')}/{metadata.get('name')}" == pod
+
+
 def test_programs_are_judged_with_those_that_they_may_call() -> None:
     shape = kernel.MapShape(neighbours.PROG_ARRAY, 4, 4, 4, 0)
     with ExitStack() as stack:
@@ -258,3 +370,45 @@ def test_programs_are_judged_with_those_that_they_may_call() -> None:
         assert neighbours.may_pass(kernel.program_info(behind.fd).id)
     with suppress(kernel.KernelError):
         assert not neighbours.may_pass(number), "it is gone"
+
+
+def test_what_may_be_called_is_read_again(node: Node, links: ExitStack) -> None:
+    shape = kernel.MapShape(neighbours.PROG_ARRAY, 4, 4, 4, 0)
+    table = links.enter_context(kernel.map_create("calls", shape))
+    behind = links.enter_context(kernel.program_load("behind", handing_on({1: 1})))
+    load_map = struct.pack("<BBhiBBhi", 0x18, 1 << 4 | 2, 0, table.fd, 0, 0, 0, 0)
+    code = load_map + _op(0xB7, 3) + _op(0x85, value=neighbours.TAIL_CALL) + PASS
+    put(links, node, code, [node.wires[FRIEND].interface])
+    lookout, patient = neighbours.Lookout(again=0), neighbours.Lookout(again=3600)
+
+    def passes(by: neighbours.Lookout) -> list[bool]:
+        with netns.inside(node.name):
+            return [n.passes for n in by.look((), {}).neighbours]
+
+    assert (passes(lookout), passes(patient)) == ([False], [False])
+    kernel.map_update(table.fd, bytes(4), behind.fd.to_bytes(4, "little"))
+    assert (passes(lookout), passes(patient)) == ([True], [False])
+
+
+def test_an_agent_that_is_killed_while_it_overtakes_leaves_the_pod_closed(
+    node: Node, links: ExitStack
+) -> None:
+    """The gate stands and our program is gone: what attaches next opens it."""
+    enforce(node)
+    assert node.reaches(FRIEND, OTHER)
+    (pins,) = (path.parent for path in node.pin_dir.glob("*/to_pod"))
+    with netns.inside(node.name):
+        ifindex = socket.if_nametoindex(node.wires[OTHER].interface)
+        link = pins.parent / attach.LINKS / f"{ifindex}-to_pod"
+        with (
+            kernel.program_load("closed", CLOSED) as closed,
+            kernel.link_create(closed.fd, ifindex, Hook.TCX_EGRESS) as gate,
+        ):
+            kernel.pin(gate.fd, link.with_name(f"{link.name}-gate"))
+        with kernel.open_pin(link) as held:
+            kernel.link_detach(held.fd)
+    assert not node.reaches(FRIEND, OTHER)
+    with netns.inside(node.name):
+        attach.attach(pins, ifindex)
+    assert node.reaches(FRIEND, OTHER)
+    assert not list((pins.parent / attach.LINKS).glob("*-gate"))

@@ -21,7 +21,7 @@ def respond(request: control.Request) -> Iterable[control.Line]:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / control.SOCKET).touch()  # left behind by an agent that was killed
-    server = control.ControlServer(tmp_path, respond)
+    server = control.control_server(tmp_path, respond)
     server.start()
     yield tmp_path
     server.stop()

@@ -76,7 +76,7 @@ def respond(request: control.Request) -> Iterable[control.Line]:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Path]:
-    server = control.ControlServer(tmp_path, respond)
+    server = control.control_server(tmp_path, respond)
     server.start()
     yield tmp_path
     server.stop()
