@@ -169,7 +169,10 @@ def _turn(index: dict[K, Lists], key: K, of: BlockList) -> None:
         del index[key]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8)
 def _shared(lists: Lists) -> Lists:
-    """One object for all blocks that the same lists name: there may be many."""
+    """One object for all blocks that the same lists name: there may be many, one after the other.
+
+    Few are remembered: each keeps its lists alive, and a list may have thousands of blocks.
+    """
     return lists

@@ -108,9 +108,18 @@ class Prefixes:
         emptied = tuple(number for number, found in self._classes.items() if not found.count)
         for number in emptied:
             del self._classes[number]
-        if emptied:
-            self._grown = {k: n for k, n in self._grown.items() if n in self._classes}
+        if emptied or named:
+            self._forget_former()
         return Trimmed(put, [t for t in gone if t not in new], named, emptied, reflagged)
+
+    def _forget_former(self) -> None:
+        """What numbers were named by once: it is no use, and would keep every list alive."""
+        grown, known = self._grown, self._classes
+        self._grown = {
+            (around, lists): number
+            for (around, lists), number in grown.items()
+            if number in known and known[number].lists == lists
+        }
 
     def _count(self, counts: Counts) -> tuple[list[str], list[str], list[IPBlock]]:
         """Prefixes that have one user more, or less, and the blocks that they are of."""
