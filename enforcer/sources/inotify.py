@@ -1,8 +1,7 @@
 """Tells when files below some folders change, by inotify through ctypes.
 
-The manifest supply and the tenant file are woken by it. What may surprise: it only says that
-something happened; folders that the kernel cannot watch (or none is left to be had) simply never
-wake anybody, and the agent looks at its inputs every second anyway.
+Where the kernel refuses to watch (its limit of instances or watches is used up, by anybody on the
+machine) or a folder is missing, the folder is looked at once a second instead.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import ctypes
 import os
 import select
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 IN_CLOSE_WRITE = 0x8
@@ -19,6 +18,7 @@ IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
 IN_CLOEXEC, IN_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 CHANGES = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 ROOM = 1 << 16
+LOOK_MILLISECONDS = 1000
 
 
 class FolderWatch:
@@ -33,17 +33,17 @@ class FolderWatch:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._events = -1
         self._stop, self._stopping = -1, -1
+        self._unwatched: tuple[Path, ...] = ()
         self._thread: threading.Thread | None = None
 
     def start(self, changed: Callable[[], None]) -> None:
-        """Watch in a thread; without inotify nobody is ever called."""
+        """Watch in a thread."""
         self._events = self._libc.inotify_init1(IN_CLOEXEC | IN_NONBLOCK)
-        if self._events < 0:
-            return
         self._stop, self._stopping = os.pipe2(os.O_CLOEXEC)
         self._add_all()
+        seen = _glance(self._unwatched)
         self._thread = threading.Thread(
-            target=self._run, args=(changed,), name="inotify", daemon=True
+            target=self._run, args=(changed, seen), name="inotify", daemon=True
         )
         self._thread.start()
 
@@ -54,21 +54,46 @@ class FolderWatch:
         os.close(self._stopping)
         self._thread.join()
         os.close(self._stop)
-        os.close(self._events)
+        if self._events >= 0:
+            os.close(self._events)
         self._thread = None
 
     def _add_all(self) -> None:
         below = [p for folder in self._deep for p in folder.rglob("*") if p.is_dir()]
-        for folder in (*self._deep, *self._flat, *below):
-            self._libc.inotify_add_watch(self._events, os.fsencode(folder), CHANGES)
+        self._unwatched = tuple(
+            folder
+            for folder in (*self._deep, *self._flat, *below)
+            if self._libc.inotify_add_watch(self._events, os.fsencode(folder), CHANGES) < 0
+        )
 
-    def _run(self, changed: Callable[[], None]) -> None:
+    def _run(self, changed: Callable[[], None], seen: frozenset[tuple[object, ...]]) -> None:
         waiting = select.poll()
-        waiting.register(self._events, select.POLLIN)
         waiting.register(self._stop, select.POLLIN)
+        if self._events >= 0:
+            waiting.register(self._events, select.POLLIN)
         while True:
-            if self._stop in dict(waiting.poll()):
+            ready = dict(waiting.poll(LOOK_MILLISECONDS if self._unwatched else None))
+            if self._stop in ready:
                 return
-            os.read(self._events, ROOM)
-            self._add_all()
-            changed()
+            if self._events in ready:
+                os.read(self._events, ROOM)
+            before, seen = seen, _glance(self._unwatched)
+            if self._events in ready or seen != before:
+                self._add_all()
+                seen = _glance(self._unwatched)
+                changed()
+
+
+def _glance(folders: Iterable[Path]) -> frozenset[tuple[object, ...]]:
+    """What these folders hold now: a change of a file in them changes it."""
+    return frozenset(entry for folder in folders for entry in _entries(folder))
+
+
+def _entries(folder: Path) -> Iterator[tuple[object, ...]]:
+    try:
+        paths = list(folder.iterdir())
+        for path in paths:
+            found = path.lstat()
+            yield str(path), found.st_ino, found.st_size, found.st_mtime_ns
+    except OSError:
+        yield str(folder), "unreadable"
