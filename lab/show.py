@@ -9,7 +9,7 @@ from generators.errors import Refused
 from generators.labels import MANAGED_BY
 from generators.manifests import Object
 from generators.objects import Direction, Labels, Namespace, NetworkPolicy, Node, Pod
-from lab.store import CLUSTER_SCOPED, Document, Key, Store, parse
+from lab.store import CLUSTER_SCOPED, Document, Store, StoreKey, parse
 
 _HEADS = {
     "Namespace": ("NAME", "STATUS", "LABELS"),
@@ -30,7 +30,7 @@ def select(store: Store, kind: str, name: str | None) -> tuple[Document, ...]:
         namespace = "default"
     if slash and not own:
         return tuple(store.objects[key].document for key in keys if key.namespace == namespace)
-    wanted = Key(kind, namespace, own)
+    wanted = StoreKey(kind, namespace, own)
     if wanted not in store.objects:
         raise Refused(f'Error from server (NotFound): {kind.lower()} "{name}" not found')
     return (store.objects[wanted].document,)

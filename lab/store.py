@@ -27,7 +27,7 @@ _ORIGIN = Origin("lab", 1)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Key:
+class StoreKey:
     """Which object: its kind, namespace (empty for cluster-scoped kinds) and name."""
 
     kind: str
@@ -52,7 +52,7 @@ class Stored:
 class Store:
     """All objects of a lab by key, and the controller's record by namespace UID."""
 
-    objects: dict[Key, Stored] = field(default_factory=dict)
+    objects: dict[StoreKey, Stored] = field(default_factory=dict)
     record: dict[str, RecordEntry] = field(default_factory=dict)
 
     def values(self) -> Iterator[Object]:
@@ -81,12 +81,12 @@ class Store:
         return tuple(o for o in self.values() if isinstance(o, Node))
 
 
-def key_of(item: Object) -> Key:
+def key_of(item: Object) -> StoreKey:
     """The key of a parsed object."""
     kind = type(item).__name__
     if isinstance(item, Namespace | Node):
-        return Key(kind, "", item.name)
-    return Key(kind, item.namespace, item.name)
+        return StoreKey(kind, "", item.name)
+    return StoreKey(kind, item.namespace, item.name)
 
 
 def parse(document: Document) -> Object:
@@ -105,7 +105,7 @@ def load(run: Path) -> Store:
         return Store()
     return Store(
         {
-            Key(*entry["key"]): Stored(entry["document"], entry["applied"])
+            StoreKey(*entry["key"]): Stored(entry["document"], entry["applied"])
             for entry in document["objects"]
         },
         {

@@ -64,7 +64,7 @@ class Operation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class RequestedResource:
     """What the request was sent to, e.g. `namespaces` with the subresource `finalize`.
 
     Compared with its group: `namespaces` of another API group is another resource.
@@ -92,7 +92,7 @@ class Review:
     uid: str
     operation: Operation
     kind: str
-    resource: Resource
+    resource: RequestedResource
     name: str
     namespace: str
     dry_run: bool
@@ -244,9 +244,9 @@ def _operation(value: object) -> Operation:
     raise BadReview(f"request.operation must be one of {', '.join(Operation)}")
 
 
-def _resource(request: JSONObject) -> Resource:
+def _resource(request: JSONObject) -> RequestedResource:
     resource = _object(request.get("resource"), "request.resource")
-    return Resource(
+    return RequestedResource(
         group=_text(resource, "group"),
         version=_text(resource, "version"),
         name=_required_text(resource, "resource"),

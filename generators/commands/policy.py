@@ -11,13 +11,13 @@ from generators.output import Output, output_option, structured, warn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from generators.documents.json import Value
+    from generators.documents.json import ObjectKey, Value
+    from generators.kyverno.model import Document
     from generators.kyverno.offline.applying import Applied, Values
     from generators.kyverno.offline.lint import LintFinding
     from generators.kyverno.offline.loading import Loaded
     from generators.kyverno.offline.testing import Case, CaseSelector
     from generators.kyverno.results import RuleResult
-    from generators.kyverno.values import Document, ObjectKey
 
 EXIT_NO = 1
 
@@ -55,9 +55,9 @@ def apply(
     output: str,
 ) -> None:
     """Print what the policies make of objects: mutated, generated, and a result for each rule."""
+    from generators.documents.json import object_key_of
     from generators.kyverno.offline import applying
     from generators.kyverno.offline.loading import load_policies, load_resources
-    from generators.kyverno.values import key_of
 
     if values_file and settings:
         raise click.UsageError("--values-file and --set exclude each other")
@@ -73,7 +73,7 @@ def apply(
         _values(values_file, settings),
         applying.load_requester(userinfo) if userinfo else None,
     )
-    declared = [key_of(r.document) for r in (*found, *others) if _declares_name(r.document)]
+    declared = [object_key_of(r.document) for r in (*found, *others) if _declares_name(r.document)]
     if Output(output) is Output.TABLE:
         click.echo(_apply_text(loaded, len(found), applied, declared), nl=False)
     else:
@@ -110,11 +110,11 @@ def _objects(
     applied: Applied, declared: Sequence[ObjectKey]
 ) -> tuple[list[Document], list[Document], list[Document]]:
     """Mutated objects as all policies left them, targets, generated objects."""
+    from generators.documents.json import object_key_of
     from generators.kyverno.offline.applying import presented
-    from generators.kyverno.values import key_of
 
-    mutated = list(dict.fromkeys(key_of(change.after) for change in applied.mutated))
-    targets = {key_of(change.after): change.after for change in applied.targets}
+    mutated = list(dict.fromkeys(object_key_of(change.after) for change in applied.mutated))
+    targets = {object_key_of(change.after): change.after for change in applied.targets}
     return (
         [presented(applied.final[key], declared) for key in mutated],
         [presented(targets[key], declared) for key in sorted(targets)],

@@ -17,10 +17,10 @@ from typing import Protocol
 
 import yaml
 
+from generators.documents.json import MAX_DEPTH, Value
 from generators.errors import InputError, Problem
 
 MAX_BYTES = 64 * 1024 * 1024
-MAX_DEPTH = 100
 MAX_ALIASED = 1_000_000
 """Values of one document that are there by aliases only."""
 
@@ -110,6 +110,15 @@ def from_plain(value: object, line: int, depth: int = 0) -> Field:
     if isinstance(value, Mapping):
         return Field({str(k): from_plain(v, line, depth + 1) for k, v in value.items()}, line)
     raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def plain(field: Field) -> Value:
+    """The value of a field tree, without lines; the reader bounds its depth."""
+    if isinstance(field.value, tuple):
+        return [plain(item) for item in field.value]
+    if isinstance(field.value, Mapping):
+        return {key: plain(item) for key, item in field.value.items()}
+    return field.value
 
 
 def documents(data: bytes, file: str) -> Iterator[Field]:

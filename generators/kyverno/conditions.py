@@ -17,11 +17,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TypeAlias
 
-from generators.documents.json import Value
+from generators.documents.json import Value, compact, equal
 from generators.kyverno.language import patterns, versions, wildcards
 from generators.kyverno.language.quantities import SECOND, parse_duration, parse_quantity
 from generators.kyverno.model import Condition, ConditionOperator, Conditions
-from generators.kyverno.values import compact, equal
 from generators.kyverno.variables import Scope, Strictness, fill
 
 _Op = ConditionOperator

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from generators.documents.json import Value
+from generators.documents.json import ObjectKey, ObjectKind, Value, as_text
 from generators.kyverno.failures import LookupFailed, RuleFailure
 from generators.kyverno.language import expressions
 from generators.kyverno.language.expressions import Missing
@@ -21,12 +21,12 @@ from generators.kyverno.model import (
     ApiCallEntry,
     ConfigMapEntry,
     ContextEntry,
+    Document,
     Operation,
     Template,
     VariableEntry,
 )
 from generators.kyverno.requests import PolicyRequest
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, as_text
 from generators.kyverno.variables import fill, fill_text
 
 Clock = Callable[[], datetime]

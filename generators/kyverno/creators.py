@@ -12,8 +12,8 @@ import json
 
 from generators.documents.json import Value, annotations_of, text
 from generators.kyverno.failures import BadPatch
+from generators.kyverno.model import Document
 from generators.kyverno.requests import Asker
-from generators.kyverno.values import Document
 
 ANNOTATION = "ringfence.io/created-by"
 MAX_LENGTH = 16 * 1024

@@ -15,7 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from generators.documents.json import Value, labels_of, mapping, text
+from generators.documents.json import (
+    ObjectKey,
+    ObjectKind,
+    Value,
+    labels_of,
+    mapping,
+    object_key_of,
+    split_api_version,
+    text,
+)
 from generators.kyverno import mutation
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Clock, ContextScope, World, chooser, scope_for, wall_clock
@@ -27,6 +36,7 @@ from generators.kyverno.limits import GuardedLookups, Limits, check_change, chec
 from generators.kyverno.matching import mismatch, selector_mismatch, selector_pattern
 from generators.kyverno.model import (
     ApplyRules,
+    Document,
     Generation,
     Mutation,
     Policy,
@@ -37,15 +47,8 @@ from generators.kyverno.model import (
 from generators.kyverno.mutation import Nothing
 from generators.kyverno.requests import Lookups, PolicyRequest
 from generators.kyverno.results import RuleKind, RuleOutcome, RuleResult
-from generators.kyverno.values import (
-    CLUSTER_SCOPED,
-    Document,
-    ObjectKey,
-    ObjectKind,
-    key_of,
-    split_api_version,
-)
 from generators.kyverno.variables import fill
+from generators.manifests.kinds import CLUSTER_SCOPED
 
 _FAILURES = (RuleFailure, RecursionError)
 """Everything that a hostile policy or object can bring about."""
@@ -251,7 +254,7 @@ def _existing(
         return [TargetChange(none, {}, None)]
     changes = []
     for target, document in found:
-        key = key_of(document)
+        key = object_key_of(document)
         change = _target_change(case, action, target, scope, current.get(key, document))
         if change.after is not None:
             current[key] = change.after
@@ -274,17 +277,17 @@ def _targets(target: Target, case: _Case, scope: ContextScope) -> Sequence[Docum
         (
             document
             for document in found
-            if wildcards.matches(name, key_of(document).name)
+            if wildcards.matches(name, object_key_of(document).name)
             and not selector_mismatch(selector, labels_of(document))
         ),
-        key=key_of,
+        key=object_key_of,
     )
 
 
 def _target_change(
     case: _Case, action: Mutation, target: Target, scope: ContextScope, document: Document
 ) -> TargetChange:
-    key = key_of(document)
+    key = object_key_of(document)
     inner = scope.with_values({"target": document}).with_entries(target.setting.context)
     try:
         check_write(case.environment.limits, case.policy.namespace, key)

@@ -11,7 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
-from generators.documents.json import Value, items, labels_of, mapping, text
+from generators.documents.json import (
+    ObjectKey,
+    ObjectKind,
+    Value,
+    compact,
+    copied,
+    items,
+    labels_of,
+    mapping,
+    object_key_of,
+    split_api_version,
+    text,
+)
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
@@ -22,6 +34,7 @@ from generators.kyverno.model import (
     Clone,
     CloneList,
     Data,
+    Document,
     Downstream,
     Generation,
     Policy,
@@ -32,18 +45,9 @@ from generators.kyverno.model import (
 from generators.kyverno.mutation import check_metadata, element_scope, elements_of
 from generators.kyverno.ownership import Mark, Owner, marked
 from generators.kyverno.requests import PolicyRequest
-from generators.kyverno.values import (
-    CLUSTER_SCOPED,
-    Document,
-    ObjectKey,
-    ObjectKind,
-    compact,
-    copied,
-    key_of,
-    split_api_version,
-)
 from generators.kyverno.variables import fill
 from generators.manifests import names
+from generators.manifests.kinds import CLUSTER_SCOPED
 from generators.selectors import matches
 
 _LIVE_ONLY = (
@@ -71,7 +75,7 @@ class WantedObject:
     @property
     def key(self) -> ObjectKey:
         """Which object."""
-        return key_of(self.document)
+        return object_key_of(self.document)
 
     @property
     def owner(self) -> Owner:
@@ -187,7 +191,7 @@ def _addressed(run: _Run, body: Document, target: Value) -> Document:
 
 
 def _finished(run: _Run, document: Document, item: str, source: ObjectKey | None) -> WantedObject:
-    key = key_of(document)
+    key = object_key_of(document)
     where = f"{key.kind.kind} {key.name!r}"
     if (why := names.dns_subdomain(key.name)) is not None:
         raise BadPatch(f"{where}: name {why}")
@@ -243,7 +247,7 @@ def _clone(
     if found is None:
         raise LookupFailed(f"the source {origin} is not there")
     copy = _addressed(run, _bare(found), target)
-    if key_of(copy) != origin:
+    if object_key_of(copy) != origin:
         yield _finished(run, copy, item, origin)
 
 
@@ -257,7 +261,7 @@ def _clone_list(
         api_version, _, name = str(spelled).rpartition("/")
         kind = ObjectKind(*split_api_version(api_version or "v1"), name)
         for found in scope.world.lookups.list(kind, home):
-            origin = key_of(found)
+            origin = object_key_of(found)
             if home == goal or not matches(selector, labels_of(found)):
                 continue
             address: Value = {

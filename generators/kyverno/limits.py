@@ -12,19 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
-from generators.documents.json import Value, mapping
-from generators.kyverno.failures import NotAllowed
-from generators.kyverno.language import wildcards
-from generators.kyverno.requests import Lookups
-from generators.kyverno.values import (
-    CLUSTER_SCOPED,
-    Document,
+from generators.documents.json import (
     ObjectKey,
     ObjectKind,
+    Value,
     equal,
-    key_of,
+    mapping,
+    object_key_of,
     split_api_version,
 )
+from generators.kyverno.failures import NotAllowed
+from generators.kyverno.language import wildcards
+from generators.kyverno.model import Document
+from generators.kyverno.requests import Lookups
+from generators.manifests.kinds import CLUSTER_SCOPED
 
 DEFAULT_PATHS = (
     "/api/v1/namespaces",
@@ -151,7 +152,7 @@ def check_change(limits: Limits, before: Document, after: Document) -> None:
 
     Of a Namespace they change labels and annotations; anything else of it decides over its life.
     """
-    if limits.kinds is None or key_of(after).kind != _NAMESPACE:
+    if limits.kinds is None or object_key_of(after).kind != _NAMESPACE:
         return
     if not equal(_without_notes(before), _without_notes(after)):
         raise NotAllowed("policies change only labels and annotations of a Namespace")

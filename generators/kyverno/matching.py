@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from generators.documents.json import items, strings, text
+from generators.documents.json import ObjectKind, as_text, items, strings, text
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
     Combine,
+    Document,
     Filter,
     KindPattern,
     Match,
@@ -23,7 +24,7 @@ from generators.kyverno.model import (
     Subject,
 )
 from generators.kyverno.requests import Asker, Lookups, PolicyRequest
-from generators.kyverno.values import CLUSTER_SCOPED, Document, ObjectKind, as_text
+from generators.manifests.kinds import CLUSTER_SCOPED
 from generators.objects import Operator, Requirement, Selector
 from generators.selectors import first_unmet, labels_selector, matches, requirement_text
 

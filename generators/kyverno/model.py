@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from generators.documents.json import Value
-from generators.documents.yaml import Field
-from generators.kyverno.values import Path, plain
+from generators.documents.json import Path, Value
+from generators.documents.yaml import Field, plain
 from generators.objects import Origin, Requirement
+
+Document: TypeAlias = "dict[str, Value]"
+"""An object that policies work on: JSON through and through, whatever kind it is."""
+MAX_TEXT = 1 << 20
+"""Longest text that substitution or a function may make."""
 
 
 class Operation(StrEnum):

@@ -11,17 +11,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generators.documents.json import Value, mapping
-from generators.documents.yaml import documents
+from generators.documents.json import Value, as_text, mapping, object_key_of
+from generators.documents.yaml import documents, plain
 from generators.errors import InputError
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadExpression, BadPatch, UnresolvedVariable
 from generators.kyverno.language import expressions
 from generators.kyverno.language.functions import ELEMENT_STEPS
-from generators.kyverno.model import ForEachPatch, Order, Patch, Template
+from generators.kyverno.model import Document, ForEachPatch, Order, Patch, Template
 from generators.kyverno.patches import anchors, jsonpatches, merging
-from generators.kyverno.values import Document, as_text, key_of, plain
 from generators.kyverno.variables import fill, fill_text, substitute
 from generators.manifests import names
 
@@ -200,8 +199,8 @@ class _Inlined:
 
 def _check(before: Document, after: Document) -> None:
     """BadPatch for what an API server would refuse, or for another object than before."""
-    if key_of(before) != key_of(after):
-        raise BadPatch(f"the patch makes {key_of(after)} of {key_of(before)}")
+    if object_key_of(before) != object_key_of(after):
+        raise BadPatch(f"the patch makes {object_key_of(after)} of {object_key_of(before)}")
     check_metadata(after, before)
 
 

@@ -16,15 +16,18 @@ from sys import intern
 
 import orjson
 
-from generators.documents.json import Value, annotations_of, labels_of, mapping
-from generators.kyverno.values import (
-    Document,
+from generators.documents.json import (
     ObjectKey,
     ObjectKind,
+    Value,
+    annotations_of,
     copied,
-    key_of,
+    labels_of,
+    mapping,
+    object_key_of,
     split_api_version,
 )
+from generators.kyverno.model import Document
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL, RULE_LABEL
 
 TRIGGER_LABEL = "ringfence.io/trigger"
@@ -156,7 +159,7 @@ def mark_of(document: Document) -> Mark | None:
 
 
 def _place(document: Document) -> tuple[str, str]:
-    key = key_of(document)
+    key = object_key_of(document)
     return key.namespace, key.name
 
 

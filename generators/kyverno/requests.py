@@ -11,9 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from generators.documents.json import Value, annotations_of, labels_of, mapping
-from generators.kyverno.model import Operation
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, copy, key_of
+from generators.documents.json import (
+    ObjectKey,
+    ObjectKind,
+    Value,
+    annotations_of,
+    copy,
+    labels_of,
+    mapping,
+    object_key_of,
+)
+from generators.kyverno.model import Document, Operation
 
 _ACCOUNT = "system:serviceaccount:"
 
@@ -60,7 +68,7 @@ class PolicyRequest:
     """Which object it is about; every rule asks for it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", key_of(self.subject))
+        object.__setattr__(self, "key", object_key_of(self.subject))
 
     @property
     def subject(self) -> Document:

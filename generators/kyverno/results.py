@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from generators.documents.json import ObjectKey
 from generators.kyverno.model import Place
-from generators.kyverno.values import ObjectKey
 
 
 class RuleOutcome(StrEnum):

@@ -22,11 +22,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from generators.documents.json import Value, mapping
+from generators.documents.json import ObjectKey, Value, equal, mapping
 from generators.kyverno.generation import WantedObject
-from generators.kyverno.model import Operation
+from generators.kyverno.model import Document, Operation
 from generators.kyverno.ownership import Owner
-from generators.kyverno.values import Document, ObjectKey, equal
 
 
 class Event(Enum):

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TypeVar
 
+from generators.documents.json import leaves
 from generators.kyverno.model import ConfigMapEntry, Filter, Policy, PolicyRule, Template
-from generators.kyverno.values import leaves
 from generators.kyverno.variables import has_variable
 
 _ROLES = ("roles", "clusterRoles")

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from generators.documents.json import Value
+from generators.documents.json import Path, Value, as_text, copy
 from generators.kyverno.failures import BadExpression, UnresolvedVariable
 from generators.kyverno.language.expressions import Missing
-from generators.kyverno.model import Template
-from generators.kyverno.values import MAX_TEXT, Path, as_text, copy
+from generators.kyverno.model import MAX_TEXT, Template
 
 _VARIABLE = re.compile(r"(?<!\\)\{\{((?:\{[^{}]*\}|[^{}])*)\}\}")
 _ESCAPED = re.compile(r"\\(\{\{(?:\{[^{}]*\}|[^{}])*\}\})")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from generators.documents.json import Value, items, text
+from generators.documents.json import ObjectKey, ObjectKind, Value, items, split_api_version, text
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.language.wildcards import has_wildcard
 from generators.kyverno.limits import Limits, check_write
@@ -27,7 +27,7 @@ from generators.kyverno.model import (
     Unsupported,
     UnsupportedPart,
 )
-from generators.kyverno.values import CLUSTER_SCOPED, ObjectKey, ObjectKind, split_api_version
+from generators.manifests.kinds import CLUSTER_SCOPED
 
 _VARIABLES = ("{{", "$(")
 

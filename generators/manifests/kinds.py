@@ -24,6 +24,29 @@ SERVED: Mapping[str, frozenset[str]] = {
     ),
 }
 """Kinds by apiVersion, where any kind that decisions depend on lives."""
+CLUSTER_SCOPED = frozenset(
+    {
+        "APIService",
+        "CertificateSigningRequest",
+        "ClusterCleanupPolicy",
+        "ClusterPolicy",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "IngressClass",
+        "MutatingWebhookConfiguration",
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "PriorityClass",
+        "RuntimeClass",
+        "StorageClass",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingWebhookConfiguration",
+    }
+)
+"""Kinds without a namespace; any other kind counts as namespaced."""
 _OWN_GROUPS = frozenset(
     f"{name}.k8s.io"
     for name in (

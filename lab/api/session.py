@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from generators.errors import Refused
+from generators.kube.client import Client
+from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, NODES, PODS
 from generators.manifests import Documents
 from generators.objects import Node
 from generators.tenants.load import load_tenants
@@ -18,12 +20,12 @@ from generators.tenants.model import TenantConfig
 from lab import created as ledgers
 from lab import lifecycle, machine, netns, parts
 from lab.admission import Requester
-from lab.api import assets, bringup, control_plane, kubeconfig, objects, users
+from lab.api import assets, bringup, control_plane, kubeconfig, users
 from lab.backing import Report, Wish
 from lab.created import BackingKind, CreatedThings, Lock, write_atomically
 from lab.names import Places, Shape, Wire
 from lab.pods import Running
-from lab.store import Store
+from lab.store import Store, Stored, key_of, parse
 from lab.topology import MOST_NODES, hollow_nodes
 from lab.view import Home, View
 
@@ -97,7 +99,7 @@ class ApiBacking:
     def look(self, ledger: CreatedThings) -> View:
         """The lab as it is now: all objects, and the pods of its own nodes."""
         places = ledger.places
-        store = objects.load(places.kubeconfig)
+        store = _objects(places.kubeconfig)
         homes = tuple(
             Home(Node(hollow.name, hollow.addresses, hollow.pod_cidrs), hollow.places)
             for hollow in hollow_nodes(places, ledger.state.nodes)
@@ -169,3 +171,13 @@ def _hollow_pods(ledger: CreatedThings, store: Store, homes: Sequence[Home]) -> 
         wire = Wire(where, ledger.places.interface(pod.namespace, pod.name), pod.ips)
         found.append(Running(pod, where, wire, pod.node))
     return found
+
+
+def _objects(kubeconfig: Path) -> Store:
+    """Everything of the kinds that a lab shows."""
+    store = Store()
+    with Client.connect(str(kubeconfig), user_agent="ringfence-lab") as client:
+        for resource in (NAMESPACES, NODES, PODS, NETWORK_POLICIES):
+            for document in client.list_all(resource):
+                store.objects[key_of(parse(document))] = Stored(document)
+    return store

@@ -33,7 +33,7 @@ from lab.admission import (
 from lab.backing import Report
 from lab.files.controller import note_admission
 from lab.pods import node_document
-from lab.store import CLUSTER_SCOPED, Document, Key, Store, Stored, key_of, merge, parse
+from lab.store import CLUSTER_SCOPED, Document, Store, Stored, StoreKey, key_of, merge, parse
 
 KINDS = {
     **dict.fromkeys(("namespace", "namespaces", "ns"), "Namespace"),
@@ -79,7 +79,9 @@ def apply(store: Store, documents: Documents, gate: Gate) -> Report:
     return report
 
 
-def delete(store: Store, keys: Iterable[Key], gate: Gate, sources: Mapping[Key, str]) -> Report:
+def delete(
+    store: Store, keys: Iterable[StoreKey], gate: Gate, sources: Mapping[StoreKey, str]
+) -> Report:
     """Delete these objects; what is in a namespace goes with it."""
     report = Report()
     for key in keys:
@@ -105,7 +107,7 @@ def delete(store: Store, keys: Iterable[Key], gate: Gate, sources: Mapping[Key, 
     return report
 
 
-def keys_of(documents: Documents) -> dict[Key, str]:
+def keys_of(documents: Documents) -> dict[StoreKey, str]:
     """The keys of all objects in the documents, with the file that each was read from."""
     items: tuple[Object, ...] = (
         *documents.policies,
@@ -116,15 +118,15 @@ def keys_of(documents: Documents) -> dict[Key, str]:
     return {key_of(item): item.origin.file for item in items}
 
 
-def named(kind: str, name: str) -> Key:
+def named(kind: str, name: str) -> StoreKey:
     """The key for `KIND [NS/]NAME`."""
     found = kind_of(kind)
     namespace, slash, rest = name.rpartition("/")
     if found in CLUSTER_SCOPED:
         if slash:
             raise _usage(f"{kind} {name}", "it is in no namespace", f"write {kind} {rest}")
-        return Key(found, "", name)
-    return Key(found, namespace or DEFAULT_NAMESPACE, rest)
+        return StoreKey(found, "", name)
+    return StoreKey(found, namespace or DEFAULT_NAMESPACE, rest)
 
 
 def kind_of(word: str) -> str:
@@ -152,7 +154,7 @@ def _apply_one(store: Store, item: Object, gate: Gate, report: Report) -> None:
     stored = store.objects.get(key)
     applied = _document(item)
     creates = stored is None
-    if key.namespace and Key("Namespace", "", key.namespace) not in store.objects:
+    if key.namespace and StoreKey("Namespace", "", key.namespace) not in store.objects:
         report.errors.append(
             f'Error from server (NotFound): error when creating "{item.origin.file}": '
             f'namespaces "{key.namespace}" not found'
@@ -193,7 +195,7 @@ def _admitted(change: Change, gate: Gate, report: Report) -> Document | None:
     return unchanged if admitted is None else admitted
 
 
-def _forget(store: Store, key: Key) -> None:
+def _forget(store: Store, key: StoreKey) -> None:
     stored = store.objects.pop(key)
     if key.kind != "Namespace":
         return
@@ -229,14 +231,14 @@ def _namespace(document: Document) -> Namespace:
     return item
 
 
-def _plural(key: Key) -> str:
+def _plural(key: StoreKey) -> str:
     return {
         "Namespace": "namespaces",
         "NetworkPolicy": "networkpolicies.networking.k8s.io",
     }.get(key.kind, f"{key.kind.lower()}s")
 
 
-def _singular(key: Key) -> str:
+def _singular(key: StoreKey) -> str:
     return str(key).partition("/")[0]
 
 

@@ -18,7 +18,7 @@ from generators.manifests import namespace_document, policy_document
 from generators.objects import Namespace, Node
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
-from lab.store import Key, Store, Stored
+from lab.store import Store, Stored, StoreKey
 
 KEEP = Action.KEEP
 
@@ -58,7 +58,7 @@ def synchronize(config: TenantConfig, store: Store, nodes: Sequence[Node] = ()) 
 
 
 def _carry_out(store: Store, change: Change) -> str:
-    key = Key(change.kind, change.namespace, change.name)
+    key = StoreKey(change.kind, change.namespace, change.name)
     if isinstance(change.item, Namespace):
         document = namespace_document(change.item)
         store.objects[key] = replace(store.objects[key], document=document)

@@ -16,7 +16,7 @@ from generators.tenants.assignment import Requester
 from generators.tenants.load import load_tenants
 from tests.controller.cluster import POLICY, Cluster
 from tests.testbed.waiting import eventually
-from webhook.review import Operation, Resource, Review
+from webhook.review import Operation, RequestedResource, Review
 from webhook.serving import validate
 
 pytestmark = pytest.mark.cluster
@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[str, Document]] = {
 
 def review(
     operation: Operation,
-    resource: Resource,
+    resource: RequestedResource,
     name: str,
     new: Document | None,
     old: Document | None,
@@ -86,7 +86,7 @@ def test_a_refused_label_is_told_in_the_webhooks_words(
     assert isinstance(change, dict)
     merged = {k: {**(meta.get(k) or {}), **v} for k, v in change.items()}
     after = before | {"metadata": meta | merged}
-    asked = review(Operation.UPDATE, Resource("", "v1", "namespaces"), name, after, before)
+    asked = review(Operation.UPDATE, RequestedResource("", "v1", "namespaces"), name, after, before)
 
     def attempt() -> Document:
         return anna.patch(NAMESPACES, name, "", patch, kind=PatchKind.MERGE, manager="test")
@@ -100,7 +100,7 @@ def test_a_refused_network_policy_is_told_in_the_webhooks_words(
     guarded_cluster: Cluster, namespaces: dict[str, str], anna: Client
 ) -> None:
     home, config = namespaces["annas"], load_tenants(guarded_cluster.tenants)
-    kind = Resource("networking.k8s.io", "v1", "networkpolicies")
+    kind = RequestedResource("networking.k8s.io", "v1", "networkpolicies")
     live = guarded_cluster.policy(home)
     deleted = review(Operation.DELETE, kind, POLICY, None, live, home)
     said = refusal(lambda: anna.delete(NETWORK_POLICIES, POLICY, home))
@@ -125,7 +125,7 @@ def test_a_retired_key_is_left_out_by_the_webhook_and_refused_by_the_policy(
     meta = before["metadata"]
     assert isinstance(meta, dict)
     after = before | {"metadata": meta | {"labels": meta["labels"] | {"owner": "test02"}}}
-    status = Resource("", "v1", "namespaces", "status")
+    status = RequestedResource("", "v1", "namespaces", "status")
     expected = validate.decide(config, review(Operation.UPDATE, status, name, after, before))
     said = refusal(lambda: anna.update(NAMESPACES, after, manager="test", subresource="status"))
     assert said == expected.message

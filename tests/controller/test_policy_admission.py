@@ -21,7 +21,7 @@ from secrets import token_hex
 import pytest
 
 from generators.documents.json import Document, mapping, mappings, strings, text
-from generators.documents.yaml import documents
+from generators.documents.yaml import documents, plain
 from generators.kube.client import Client, DryRun, PatchKind, WatchScope
 from generators.kube.errors import Forbidden, Invalid, KubeError, NotFound
 from generators.kube.resources import (
@@ -35,7 +35,6 @@ from generators.kube.resources import (
     ROLE_BINDINGS,
 )
 from generators.kyverno.limits import Limits
-from generators.kyverno.values import plain
 from tests.conftest import Run
 from tests.controller.cluster import (
     COMMAND,

@@ -8,7 +8,7 @@ import pytest
 
 from generators.isolation.record import Basis, RecordEntry
 from lab import store
-from lab.store import Document, Key, Store, Stored, merge
+from lab.store import Document, Store, Stored, StoreKey, merge
 
 MERGES: dict[str, tuple[Document, Document, Document, Document]] = {
     # name: last applied, now applied, live, result
@@ -67,8 +67,8 @@ def test_a_store_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     namespace: Document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}
     saved = Store(
         {
-            Key("Namespace", "", "a"): Stored(namespace, namespace),
-            Key("Namespace", "", "b"): Stored(namespace),
+            StoreKey("Namespace", "", "a"): Stored(namespace, namespace),
+            StoreKey("Namespace", "", "b"): Stored(namespace),
         },
         {"uid-1": RecordEntry("a", "test01", Basis.ADMISSION)},
     )

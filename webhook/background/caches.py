@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from generators.documents.json import Key, Value, labels_of, meta_of
+from generators.documents.json import (
+    Key,
+    ObjectKey,
+    ObjectKind,
+    Value,
+    copied,
+    copy,
+    labels_of,
+    meta_of,
+    value_of,
+)
 from generators.errors import RingfenceError
 from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
@@ -25,7 +35,7 @@ from generators.kube.resources import NAMESPACES, Resource
 from generators.kube.transport import Bounds
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.language import wildcards
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied, copy, value_of
+from generators.kyverno.model import Document
 from generators.labels import POLICY_LABEL
 from webhook.background.needs import Needs
 from webhook.background.stored import GeneratedObject, StoredObject, bare_document, keep, keep_made

@@ -8,30 +8,19 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NewType
 
-from generators.documents.json import Key
+from generators.documents.json import Key, ObjectKey, ObjectKind
 from generators.kube.resources import Resource
-from generators.kyverno.values import ObjectKey, ObjectKind
 from webhook.background.stored import GeneratedObject
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class TriggerName:
-    """One trigger, whatever version it is asked in: the unit of work."""
-
-    group: str
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        home = f"{self.namespace}/" if self.namespace else ""
-        return f"{self.kind} {home}{self.name}"
+TriggerName = NewType("TriggerName", ObjectKey)
+"""One trigger, whatever version it is asked in: the unit of work."""
 
 
 def name_of(key: ObjectKey) -> TriggerName:
     """The name of an object as a trigger."""
-    return TriggerName(key.kind.group, key.kind.kind, key.namespace, key.name)
+    return TriggerName(key.any_version)
 
 
 def object_key(resource: Resource, key: Key) -> ObjectKey:

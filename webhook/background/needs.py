@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from generators.documents.json import items, text
+from generators.documents.json import ObjectKind, items, leaves, split_api_version, text
 from generators.kube.resources import Resource
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
@@ -26,7 +26,6 @@ from generators.kyverno.model import (
     Template,
 )
 from generators.kyverno.usage import parts
-from generators.kyverno.values import ObjectKind, leaves, split_api_version
 from generators.kyverno.variables import has_variable
 
 RuleName = tuple[str, str]

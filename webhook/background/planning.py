@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from generators.documents.json import ObjectKey
 from generators.kyverno.generation import WantedObject, pattern_digest
 from generators.kyverno.model import Generation
 from generators.kyverno.ownership import Mark, Owner, marked
 from generators.kyverno.synchronize import Event, Making, Reaction, reaction
-from generators.kyverno.values import ObjectKey
 from webhook.background.index import GeneratedEntry, object_key
 from webhook.background.needs import RuleName
 from webhook.background.stored import GeneratedObject

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from generators.documents.json import Key
+from generators.documents.json import Key, ObjectKey, ObjectKind
 from generators.kube.errors import KubeError, NotFound
 from generators.kube.resources import NAMESPACES, Resource
 from generators.kyverno.creators import creator_of
@@ -18,7 +18,6 @@ from generators.kyverno.engine import Environment, applicability
 from generators.kyverno.failures import NotAllowed, RuleFailure
 from generators.kyverno.model import Operation
 from generators.kyverno.requests import Asker, PolicyRequest
-from generators.kyverno.values import ObjectKey, ObjectKind
 from webhook.background.caches import Caches
 from webhook.background.index import (
     GeneratedEntry,
@@ -158,7 +157,7 @@ class TriggerReconciler:
         return failure
 
     def _followed(self, name: TriggerName) -> tuple[Resource | None, StoredObject | None]:
-        resource = self._caches.followed(name.group, name.kind)
+        resource = self._caches.followed(name.kind.group, name.kind.kind)
         if resource is None:
             return None, None
         return resource, self._caches.trigger(resource, Key(name.namespace, name.name))

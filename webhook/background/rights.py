@@ -22,8 +22,8 @@ from generators.kyverno.variables import has_variable
 from generators.kyverno.vetting import vetted
 from webhook.background.needs import RuleNeeds
 from webhook.background.rules import Table, table_of
-from webhook.background.spelled import GuessedKinds, spelled
 from webhook.policies.book import CLUSTER, Held, Policies, Source
+from webhook.policies.kinds import GuessedKinds, spelled
 from webhook.rbac import CARRIED_OUT, CONTROLLER, FOLLOW, Rule, allowed
 
 MAKE = (*FOLLOW, "create", "update", "patch", "delete")

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from generators.documents.json import ObjectKind
 from generators.kube.resources import Resource
 from generators.kyverno.generation import pattern_digest
 from generators.kyverno.model import CloneList, Generation, Mutation, Policy, PolicyRule
 from generators.kyverno.ownership import Mark
-from generators.kyverno.values import ObjectKind
 from webhook.background.needs import (
     Kinds,
     Needs,

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from generators.checks import Check, bridged
-from generators.documents.json import Document, Key, mapping, mappings, meta_of, text
+from generators.documents.json import Document, Key, ObjectKey, mapping, mappings, meta_of, text
 from generators.errors import RingfenceError
 from generators.kube.client import Client, PatchKind
 from generators.kube.errors import NotFound
 from generators.kube.events import EventSubject, Recorder, Severity
 from generators.kube.resources import CLUSTER_POLICIES, POLICIES
-from generators.kyverno.values import ObjectKey
 from generators.process.logs import event
 from webhook.background.index import TriggerName
 from webhook.background.needs import RuleName
@@ -232,7 +231,7 @@ class Problems:
                 trigger
                 for about in self._rules.values()
                 for trigger in about
-                if isinstance(trigger, TriggerName)
+                if isinstance(trigger, ObjectKey)
             }
 
     def checks(self) -> list[Check]:

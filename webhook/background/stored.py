@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 import orjson
 
 from generators.documents.json import Document as Raw
-from generators.documents.json import mapping as raw_mapping
-from generators.documents.json import text
+from generators.documents.json import ObjectKey, mapping, object_key_of, text
 from generators.kube.resources import NAMESPACES, Resource
+from generators.kyverno.model import Document
 from generators.kyverno.ownership import Mark, mark_of
-from generators.kyverno.values import Document, ObjectKey, key_of
 
 _UNKEPT = ("managedFields", "resourceVersion", "generation", "selfLink")
 
@@ -54,7 +53,7 @@ class ParsedTrigger:
 def read(resource: Resource, kept: StoredObject) -> ParsedTrigger:
     """An object with what is asked of it again and again."""
     document = kept.document()
-    return ParsedTrigger(resource, kept, document, key_of(document), mark_of(document))
+    return ParsedTrigger(resource, kept, document, object_key_of(document), mark_of(document))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class GeneratedObject:
 
 def keep(raw: Raw) -> StoredObject:
     """`reduce` for triggers, targets and sources."""
-    metadata = raw_mapping(raw, "metadata")
+    metadata = mapping(raw, "metadata")
     return StoredObject(
         uid=text(metadata, "uid"),
         terminating="deletionTimestamp" in metadata,
@@ -89,7 +88,7 @@ def keep_made(raw: Raw) -> GeneratedObject | None:
     mark = mark_of(document)
     if mark is None:
         return None
-    metadata = raw_mapping(raw, "metadata")
+    metadata = mapping(raw, "metadata")
     document.pop("status", None)
     return GeneratedObject(
         uid=text(metadata, "uid"),
@@ -122,5 +121,5 @@ def number(version: str) -> int:
 
 
 def _bare(raw: Raw) -> Raw:
-    metadata = {k: v for k, v in raw_mapping(raw, "metadata").items() if k not in _UNKEPT}
+    metadata = {k: v for k, v in mapping(raw, "metadata").items() if k not in _UNKEPT}
     return {**raw, "metadata": metadata}

@@ -14,15 +14,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from generators.documents.json import Key, Value
+from generators.documents.json import Key, ObjectKey, ObjectKind, Value, object_key_of
 from generators.kube.errors import KubeError
 from generators.kube.resources import Resource
 from generators.kyverno.engine import Environment, TargetChange, mutate_existing
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.language import wildcards
+from generators.kyverno.model import Document
 from generators.kyverno.requests import Lookups, PolicyRequest
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of
 from webhook.background.caches import Caches
 from webhook.background.needs import RuleName
 from webhook.background.rules import Existing
@@ -65,7 +65,7 @@ class _Narrowed:
         return [
             document
             for document in found
-            if _is(kind, (key := key_of(document)).kind)
+            if _is(kind, (key := object_key_of(document)).kind)
             and wildcards.matches(namespace or "*", key.namespace)
             and (key.name if key.kind.kind == "Namespace" else key.namespace) not in self.protected
         ]
@@ -167,7 +167,7 @@ class Targets:
         return Ran(found, failure)
 
     def _change(self, existing: Existing, before: Document, after: Document) -> Wrote:
-        key = key_of(after)
+        key = object_key_of(after)
         resource = self._caches.followed(key.kind.group, key.kind.kind)
         if resource is None:
             raise NotAllowed(f"{key.kind} is not followed")

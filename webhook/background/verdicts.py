@@ -14,11 +14,10 @@ from enum import Enum, auto
 
 from generators.kyverno.engine import Environment, generate
 from generators.kyverno.generation import WantedObject
-from generators.kyverno.model import ApplyRules, Generation, Operation, Policy, PolicyRule
+from generators.kyverno.model import ApplyRules, Document, Generation, Operation, Policy, PolicyRule
 from generators.kyverno.requests import Asker, PolicyRequest
 from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.usage import asks_who
-from generators.kyverno.values import Document
 from webhook.background.needs import RuleName
 
 Asking = Callable[[PolicyRule], "PolicyRequest | None"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from generators.checks import Check, bridged, failed
-from generators.documents.json import Key
+from generators.documents.json import Key, ObjectKey
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.discovery import Discovery
@@ -339,7 +339,7 @@ class PolicyWork:
             self._add(name)
 
     def _add(self, item: TriggerName | Sweep) -> None:
-        if isinstance(item, TriggerName):
+        if isinstance(item, ObjectKey):
             with self._lock:
                 self._since.setdefault(item, time.monotonic())
         self._queue.add(item)
@@ -353,7 +353,7 @@ class PolicyWork:
     def run(self, item: TriggerName | Sweep) -> None:
         """Deal with everything about one trigger, or with one rule for all of them."""
         with self._lock:
-            since = self._since.pop(item, None) if isinstance(item, TriggerName) else None
+            since = self._since.pop(item, None) if isinstance(item, ObjectKey) else None
         table = self._carried_out
         if table is None:
             return
@@ -371,7 +371,7 @@ class PolicyWork:
         with self._lock:
             former = self._former.get(name)
         self._take_over(self._carrier.carry_out(table, environment, name, former))
-        resource = self._caches.followed(name.group, name.kind)
+        resource = self._caches.followed(name.kind.group, name.kind.kind)
         gone = resource is None or (
             self._caches.trigger(resource, Key(name.namespace, name.name)) is None
         )

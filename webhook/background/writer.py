@@ -19,15 +19,17 @@ import orjson
 
 from generators.documents.json import Document as Raw
 from generators.documents.json import (
+    ObjectKey,
+    Path,
     Value,
     annotations_of,
     labels_of,
     mapping,
     mappings,
     meta_of,
+    object_key_of,
     text,
 )
-from generators.documents.json import mapping as raw_mapping
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
 from generators.kube.discovery import Discovery
 from generators.kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Status
@@ -35,8 +37,8 @@ from generators.kube.resources import Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
 from generators.kyverno.limits import Limits, check_write
+from generators.kyverno.model import Document
 from generators.kyverno.ownership import KYVERNO, Mark, labels, mark_of, notes
-from generators.kyverno.values import Document, ObjectKey, Path, key_of
 from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL
 from webhook.background.index import GeneratedEntry, name_of
 from webhook.background.needs import RuleName
@@ -212,7 +214,7 @@ class Writer:
     def delete(self, policy_namespace: str, found: GeneratedEntry) -> Done:
         """Remove exactly the object that was looked at."""
         document = found.item.document()
-        check_write(self._tenancy().limits, policy_namespace, key_of(document))
+        check_write(self._tenancy().limits, policy_namespace, object_key_of(document))
         _check_scope(policy_namespace, found.resource)
         try:
             self._client.delete(
@@ -233,7 +235,7 @@ class Writer:
         """Bring an existing object from what was looked at to what a mutate rule made of it."""
         from jsonpatch import make_patch
 
-        key = key_of(after)
+        key = object_key_of(after)
         tenancy = self._tenancy()
         check_write(tenancy.limits, policy_namespace, key)
         _check_scope(policy_namespace, resource)
@@ -280,7 +282,7 @@ def _check_taking_over(policy_namespace: str, wanted: WantedObject, mark: Mark |
 
 def check_change(tenancy: Tenancy, before: Document, after: Document) -> None:
     """NotAllowed when a mutate rule touches what tenancy rests on."""
-    key = key_of(after)
+    key = object_key_of(after)
     old, new = labels_of(before), labels_of(after)
     if old.get(MANAGED_BY) == MANAGER and old.get(POLICY_LABEL):
         raise NotAllowed(f"{key} is generated; change the rule that makes it")
@@ -336,13 +338,13 @@ def _different(path: Path, desired: Value, live: Value) -> Iterator[Difference]:
 
 def _laid_over(live: Raw, desired: Document) -> Raw:
     """The desired object in place of the live one: of the old, only what others wrote on it."""
-    metadata = {k: v for k, v in raw_mapping(live, "metadata").items() if k != "managedFields"}
+    metadata = {k: v for k, v in mapping(live, "metadata").items() if k != "managedFields"}
     wanted = mapping(desired, "metadata")
     for field in ("labels", "annotations"):
         ours = _written_by_us(live, field)
         kept = {
             key: value
-            for key, value in raw_mapping(metadata, field).items()
+            for key, value in mapping(metadata, field).items()
             if key not in ours and not key.startswith(OWN_PREFIX) and key != MANAGED_BY
         }
         metadata[field] = kept | mapping(wanted, field)
@@ -357,8 +359,8 @@ def _laid_over(live: Raw, desired: Document) -> Raw:
 def _written_by_us(live: Raw, field: str) -> set[str]:
     """Labels or annotations that this field manager has set."""
     found = set()
-    for entry in mappings(raw_mapping(live, "metadata"), "managedFields"):
+    for entry in mappings(mapping(live, "metadata"), "managedFields"):
         if text(entry, "manager") == FIELD_MANAGER:
-            inside = raw_mapping(raw_mapping(entry, "fieldsV1"), "f:metadata")
-            found |= {key[2:] for key in raw_mapping(inside, f"f:{field}") if key[:2] == "f:"}
+            inside = mapping(mapping(entry, "fieldsV1"), "f:metadata")
+            found |= {key[2:] for key in mapping(inside, f"f:{field}") if key[:2] == "f:"}
     return found

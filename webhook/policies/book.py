@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from generators.checks import Check, bridged, good, healthy
-from generators.documents.json import Key, text
+from generators.documents.json import Key, ObjectKind, text
 from generators.kube.client import Client
 from generators.kube.reflector import ReflectorStats
 from generators.kyverno.limits import Limits, allowing
@@ -32,7 +32,6 @@ from generators.kyverno.model import (
     Unsupported,
 )
 from generators.kyverno.usage import asks_who, usage
-from generators.kyverno.values import ObjectKind
 from generators.kyverno.vetting import vetted
 from generators.tenants.model import TenantConfig
 from generators.tenants.watched import Changed

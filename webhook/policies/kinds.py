@@ -1,4 +1,4 @@
-"""Kinds that policies may write beside the usual ones, as the leading controller says.
+"""Kinds that policies name: which they may write beside the usual ones, and how they are spelled.
 
 `--allow-kind` is said to controllers only; the one that leads writes it into its status, and the
 webhook goes by that. What may surprise: while no controller has said anything, nothing is allowed
@@ -14,9 +14,14 @@ from generators.documents.json import Document, Key, meta_of, strings
 from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
 from generators.kube.reflector import Reflector
-from generators.kube.resources import CONFIG_MAPS
+from generators.kube.resources import CONFIG_MAPS, NAMESPACES, PODS, SECRETS, SERVICES, Resource
+from generators.kyverno.limits import DEFAULT_KINDS, plural_of
 from generators.labels import MANAGED_BY, MANAGER
+from generators.manifests.kinds import CLUSTER_SCOPED
 from webhook.kept import ALLOWED_KINDS, STATUS_NAME
+
+_VERSIONS = {"cilium.io": "v2"}
+_WELL_KNOWN = (("apps", "Deployment"), ("apps", "StatefulSet"), ("apps", "DaemonSet"))
 
 
 class AllowedKinds(Copies):
@@ -49,3 +54,38 @@ def _said(document: Document) -> tuple[str, ...]:
     if meta_of(document).labels.get(MANAGED_BY) != MANAGER:
         return ()
     return tuple(strings(document, "data").get(ALLOWED_KINDS, "").split())
+
+
+def spelled(group: str, version: str, kind: str) -> Resource:
+    """The resource that a kind most likely has, for commands that ask no API server.
+
+    Right for every kind of Kubernetes itself and for most others; a plural that is irregular has to
+    be corrected in the printed role.
+    """
+    return Resource(group, version, plural_of(kind), kind, kind not in CLUSTER_SCOPED)
+
+
+class GuessedKinds:
+    """`background.needs.Kinds` if an API server served whatever is asked for."""
+
+    def find(self, group: str, version: str, kind: str) -> Resource | None:
+        """Exactly this kind."""
+        return spelled(group, version, kind)
+
+    def matching(
+        self,
+        group: Callable[[str], bool],
+        version: Callable[[str], bool],
+        kind: Callable[[str], bool],
+    ) -> list[Resource]:
+        """The well-known kinds that fit."""
+        known = [
+            NAMESPACES,
+            PODS,
+            SECRETS,
+            SERVICES,
+            *(spelled(g, _VERSIONS.get(g, "v1"), k) for g, k in sorted(DEFAULT_KINDS)),
+            *(spelled(g, "v1", k) for g, k in _WELL_KNOWN),
+        ]
+        found = {(r.group, r.plural): r for r in known if group(r.group) and kind(r.kind)}
+        return [found[key] for key in sorted(found)]

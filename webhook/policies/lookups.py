@@ -16,7 +16,17 @@ from urllib.parse import parse_qsl
 
 from generators.checks import Check, Level, bridged
 from generators.documents import json as documents
-from generators.documents.json import Key, Value, mapping, meta_of, strings
+from generators.documents.json import (
+    Key,
+    ObjectKey,
+    ObjectKind,
+    Value,
+    copied,
+    mapping,
+    meta_of,
+    strings,
+    value_of,
+)
 from generators.errors import RingfenceError
 from generators.kube.client import EVERYTHING, Client, WatchScope
 from generators.kube.copies import Copies
@@ -30,8 +40,8 @@ from generators.kube.resources import (
 )
 from generators.kube.transport import Bounds
 from generators.kyverno.failures import LookupFailed
+from generators.kyverno.model import Document
 from generators.kyverno.usage import Usage
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied, value_of
 from generators.tenants.assignment import Requester
 from webhook.policies.roles import Binding, BindingIndex, Roles, read_binding
 

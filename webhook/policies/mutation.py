@@ -19,17 +19,25 @@ from dataclasses import dataclass, field, replace
 
 import jsonpatch
 
-from generators.documents.json import Value, annotations_of, labels_of, mapping
+from generators.documents.json import (
+    ObjectKey,
+    ObjectKind,
+    Value,
+    annotations_of,
+    labels_of,
+    mapping,
+    object_key_of,
+    value_of,
+)
 from generators.kyverno import engine
 from generators.kyverno.creators import ANNOTATION, written
 from generators.kyverno.engine import Environment
 from generators.kyverno.failures import LookupFailed, RuleFailure
 from generators.kyverno.matching import kind_matches
-from generators.kyverno.model import FailurePolicy, KindPattern, Operation, Policy
+from generators.kyverno.model import Document, FailurePolicy, KindPattern, Operation, Policy
 from generators.kyverno.requests import Asker, Lookups, PolicyRequest
 from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.usage import usage
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, key_of, value_of
 from generators.labels import MANAGED_BY, MANAGER
 from generators.tenants.model import TenantConfig
 from webhook.policies.book import Policies
@@ -100,7 +108,7 @@ def decide(bench: AdmissionDeps, review: Review, failure: FailurePolicy) -> Deci
     home = review.name if review.is_namespace else review.namespace
     if home in bench.environment.limits.protected:
         return Decision(f"namespace {home} is protected from policies")
-    key = key_of(before)
+    key = object_key_of(before)
     asked = bench.policies.asking_who(key.kind)
     # Also where no rule asks, or none yet: nobody else's word may be found there later.
     noting = asked or any(ANNOTATION in annotations_of(each) for each in (before, old))
@@ -209,7 +217,7 @@ def _about(request: PolicyRequest, document: Document) -> PolicyRequest:
 
 def _kept(run: _Run, policy: Policy, before: Document, after: Document) -> Document:
     """The object after a policy, with everything that is not a policy's as it was before."""
-    if after is before or key_of(after).kind != _NAMESPACE:
+    if after is before or object_key_of(after).kind != _NAMESPACE:
         return after
     for part in ("labels", "annotations"):
         was, now = mapping(before, "metadata", part), mapping(after, "metadata", part)
@@ -266,7 +274,7 @@ class _Itself:
         return self.inner.find(key)
 
     def list(self, kind: ObjectKind, namespace: str) -> Sequence[Document]:
-        own = key_of(self.document).kind
+        own = object_key_of(self.document).kind
         pattern = KindPattern(kind.group, kind.version, kind.kind)
         return [self.document] if kind_matches(pattern, own) else []
 
@@ -291,7 +299,7 @@ def _label_itself(run: _Run, policies: Sequence[Policy], request: PolicyRequest)
         lookups = _Itself(run.bench.environment.lookups, run.document)
         environment = replace(run.environment, lookups=lookups)
         for change in engine.mutate_existing((policy,), request, environment):
-            if change.after is not None and key_of(change.after) == request.key:
+            if change.after is not None and object_key_of(change.after) == request.key:
                 run.take(policy, [change.result], change.after)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from generators.documents.json import Document
+from generators.documents.json import Document, ObjectKind
 from generators.kube.resources import Resource
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
@@ -24,7 +24,6 @@ from generators.kyverno.model import (
     Policy,
     PolicyRule,
 )
-from generators.kyverno.values import ObjectKind
 from webhook.policies.book import Policies, admits, notes_creator, targets
 
 NEVER_SENT = frozenset(

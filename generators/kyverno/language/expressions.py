@@ -17,11 +17,10 @@ import jmespath.functions  # type: ignore[import-untyped]  # has no types, as ab
 import jmespath.parser  # type: ignore[import-untyped]  # has no types, as above
 import jmespath.visitor  # type: ignore[import-untyped]  # has no types, as above
 
-from generators.documents.json import Value
+from generators.documents.json import Value, equal
 from generators.kyverno.failures import BadExpression, RuleFailure
 from generators.kyverno.language import functions
 from generators.kyverno.language.functions import Surroundings
-from generators.kyverno.values import equal
 
 MAX_LENGTH = 10_000
 MAX_STEPS = 200_000

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 
-from generators.documents.json import Value
-from generators.documents.yaml import documents
+from generators.documents.json import Value, compact, equal, value_of
+from generators.documents.yaml import documents, plain
 from generators.errors import InputError
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language import arithmetic, regexes, times, versions, wildcards
-from generators.kyverno.values import MAX_TEXT, compact, equal, plain, value_of
+from generators.kyverno.model import MAX_TEXT
 
 MAX_STEPS = 1_000_000
 """Steps of all expressions and regular expressions that one rule may take for one request."""

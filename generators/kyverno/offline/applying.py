@@ -10,19 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from generators.documents.json import Value, labels_of, mapping, mappings, strings, text
+from generators.documents.json import (
+    ObjectKey,
+    Value,
+    labels_of,
+    mapping,
+    mappings,
+    object_key_of,
+    strings,
+    text,
+)
 from generators.errors import InputError, Problem
 from generators.kyverno import engine
 from generators.kyverno.context import dotted, merged
 from generators.kyverno.engine import Environment
 from generators.kyverno.generation import WantedObject
 from generators.kyverno.limits import OFFLINE
-from generators.kyverno.model import Operation, Policy, PolicyRule
+from generators.kyverno.model import Document, Operation, Policy, PolicyRule
 from generators.kyverno.offline.cluster import DocumentCluster, as_stored
 from generators.kyverno.offline.loading import load_resources
 from generators.kyverno.requests import Asker, PolicyRequest
 from generators.kyverno.results import RuleOutcome, RuleResult
-from generators.kyverno.values import Document, ObjectKey, key_of
 from generators.objects import NAME_LABEL
 
 
@@ -141,7 +149,7 @@ class _Run:
         """Treat one object by all policies."""
         for policy in self.policies:
             document = self._mutate(policy, document)
-        self.final[key_of(document)] = document
+        self.final[object_key_of(document)] = document
         for policy in self.policies:
             request = self._request(policy, document)
             made = engine.generate([policy], request, self.environment)
@@ -164,7 +172,7 @@ class _Run:
         return document
 
     def _request(self, policy: Policy, document: Document) -> PolicyRequest:
-        operation = self.values.operation(policy, key_of(document))
+        operation = self.values.operation(policy, object_key_of(document))
         match operation:
             case Operation.DELETE:
                 return PolicyRequest(operation, {}, document, self.requester)
@@ -216,7 +224,7 @@ def shown_results(applied: Applied) -> tuple[RuleResult, ...]:
 
 def presented(document: Document, declared: Iterable[ObjectKey]) -> Document:
     """The object without the name label, unless its file had it: the API server writes it."""
-    key = key_of(document)
+    key = object_key_of(document)
     if key.kind.kind != "Namespace" or key in set(declared):
         return document
     labels: dict[str, Value] = {k: v for k, v in labels_of(document).items() if k != NAME_LABEL}

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from generators.documents.json import Value, labels_of, mapping
-from generators.kyverno.failures import LookupFailed
-from generators.kyverno.language import wildcards
-from generators.kyverno.values import (
-    CLUSTER_SCOPED,
-    Document,
+from generators.documents.json import (
     ObjectKey,
     ObjectKind,
+    Value,
     copied,
-    key_of,
+    labels_of,
+    mapping,
+    object_key_of,
 )
+from generators.kyverno.failures import LookupFailed
+from generators.kyverno.language import wildcards
+from generators.kyverno.model import Document
+from generators.manifests.kinds import CLUSTER_SCOPED
 from generators.objects import NAME_LABEL
 
 _NAMESPACE = ObjectKind("", "v1", "Namespace")
@@ -28,7 +30,7 @@ _NAMESPACE = ObjectKind("", "v1", "Namespace")
 def as_stored(document: Document) -> Document:
     """An object as the API server keeps it: namespaces know their name, others their namespace."""
     result = copied(document)
-    key = key_of(result)
+    key = object_key_of(result)
     metadata = dict(mapping(result, "metadata"))
     if key.kind == _NAMESPACE:
         metadata["labels"] = {**mapping(metadata, "labels"), NAME_LABEL: key.name}
@@ -46,7 +48,7 @@ class DocumentCluster:
         documents: Iterable[Document],
         namespace_labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        self._objects = {key_of(document): document for document in documents}
+        self._objects = {object_key_of(document): document for document in documents}
         self._labels = dict(namespace_labels or {})
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str]:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 
-from generators.documents.json import Value, mapping, text
-from generators.documents.yaml import documents
+from generators.documents.json import Value, leaves, mapping, text
+from generators.documents.yaml import documents, plain
 from generators.errors import InputError
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language import expressions
@@ -39,7 +39,6 @@ from generators.kyverno.model import (
 )
 from generators.kyverno.offline.loading import Loaded
 from generators.kyverno.patches.anchors import parse_anchor
-from generators.kyverno.values import leaves, plain
 from generators.kyverno.variables import bare, expressions_in, has_variable
 
 

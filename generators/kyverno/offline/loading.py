@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from generators.documents.json import text
-from generators.documents.yaml import Field, documents, from_plain
+from generators.documents.json import object_key_of, text
+from generators.documents.yaml import Field, documents, from_plain, plain
 from generators.errors import InputError, Problem
-from generators.kyverno.model import Policy
+from generators.kyverno.model import Document, Policy
 from generators.kyverno.parsing import API_VERSIONS, KINDS, parse_policy
-from generators.kyverno.values import Document, key_of, plain
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
 from generators.objects import Origin
@@ -196,7 +195,7 @@ def _once(found: Sequence[LoadedObject]) -> tuple[tuple[LoadedObject, ...], tupl
     kept: dict[str, LoadedObject] = {}
     warnings = []
     for resource in found:
-        key = f"{key_of(resource.document).kind} {key_of(resource.document)}"
+        key = f"{object_key_of(resource.document).kind} {object_key_of(resource.document)}"
         if key in kept:
             warnings.append(f"{resource.origin}: {key} is given twice; the first is used")
         else:

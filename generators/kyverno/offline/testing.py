@@ -14,10 +14,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from generators.documents.json import Value, items, mapping, mappings, text
+from generators.documents.json import (
+    ObjectKey,
+    Value,
+    equal,
+    items,
+    mapping,
+    mappings,
+    object_key_of,
+    text,
+)
 from generators.errors import InputError, Problem
 from generators.kyverno.language import wildcards
-from generators.kyverno.model import Policy
+from generators.kyverno.model import Document, Policy
 from generators.kyverno.offline.applying import (
     Applied,
     Values,
@@ -31,7 +40,6 @@ from generators.kyverno.offline.loading import load_policies, load_resources
 from generators.kyverno.ownership import unmarked
 from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.synchronize import tidy
-from generators.kyverno.values import Document, ObjectKey, equal, key_of
 
 FILE_NAME = "kyverno-test.yaml"
 IGNORED = ("exceptions", "context", "clusterResources", "paramResources", "jsonPayload", "checks")
@@ -170,7 +178,7 @@ class _Test:
             self.values(),
             load_requester(self.path(user)) if user else None,
         )
-        present = [key_of(as_stored(document)) for document in (*resources, *others)]
+        present = [object_key_of(as_stored(document)) for document in (*resources, *others)]
         for item in results:
             expectation = _expectation(item)
             yield from self.judge_all(expectation, applied, present, selector)
@@ -226,7 +234,7 @@ class _Test:
         if wanted.patched:
             actual = _patched(wanted, applied)
             expected = [
-                d for d in self.documents([wanted.patched]) if _is_named(key_of(d), "", name)
+                d for d in self.documents([wanted.patched]) if _is_named(object_key_of(d), "", name)
             ] or self.documents([wanted.patched])
             return _first_difference(expected, actual, wanted.patched)
         if wanted.generated:
@@ -306,15 +314,15 @@ def _patched(wanted: Expectation, applied: Applied) -> list[Document]:
     latest: dict[ObjectKey, Document] = dict(applied.final)
     for change in (*applied.mutated, *applied.targets):
         if change.policy == wanted.policy:
-            latest[key_of(change.after)] = change.after
+            latest[object_key_of(change.after)] = change.after
     return list(latest.values())
 
 
 def _first_difference(expected: Sequence[Document], actual: Sequence[Document], file: str) -> str:
     for document in expected:
         stored = as_stored(document)
-        key = key_of(stored)
-        found = next((a for a in actual if key_of(a) == key), None)
+        key = object_key_of(stored)
+        found = next((a for a in actual if object_key_of(a) == key), None)
         if found is None:
             return f"{key} of {file} was not made"
         where = difference(tidy(unmarked(stored)), tidy(unmarked(found)))

@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from generators.documents.json import Value
+from generators.documents.json import Value, copied
 from generators.kyverno.language import patterns
-from generators.kyverno.values import Document, copied
+from generators.kyverno.model import Document
 
 _ANCHOR = re.compile(r"([+<=X^]?)\((.+)\)", re.DOTALL)
 

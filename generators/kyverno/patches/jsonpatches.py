@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from generators.documents.json import Value
+from generators.documents.json import Value, copied, copy, equal, leaves
 from generators.kyverno.failures import BadPatch
-from generators.kyverno.values import Document, copied, copy, equal, leaves
+from generators.kyverno.model import Document
 
 MAX_OPERATIONS = 10_000
 MAX_COPIED = 200_000

@@ -7,9 +7,9 @@ The table is small on purpose: what tenants' namespaces hold, and pods.
 
 from __future__ import annotations
 
-from generators.documents.json import Value
+from generators.documents.json import Value, copy
 from generators.kyverno.failures import BadPatch
-from generators.kyverno.values import Document, copy
+from generators.kyverno.model import Document
 
 MERGE_KEYS: dict[str, tuple[str, ...]] = {
     "conditions": ("type",),

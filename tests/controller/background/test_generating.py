@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from generators.documents.json import Document, Value, mapping, strings
+from generators.documents.json import Document, ObjectKey, ObjectKind, Value, mapping, strings
 from generators.kube.discovery import Discovery
 from generators.kube.errors import KubeError
 from generators.kube.resources import (
@@ -25,7 +25,6 @@ from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
 from generators.kyverno.limits import allowing
 from generators.kyverno.ownership import Mark, Owner
-from generators.kyverno.values import ObjectKey, ObjectKind
 from generators.labels import MANAGED_BY
 from tests.controller.background.ground import Ground, labels_of, quiet, started, uid_of, version_of
 from tests.controller.cluster import ControllerProcess

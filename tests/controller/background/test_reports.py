@@ -6,12 +6,11 @@ from typing import cast
 
 import pytest
 
-from generators.documents.json import Key
+from generators.documents.json import Key, ObjectKey, ObjectKind
 from generators.kube.errors import Conflict, Forbidden, Status
 from generators.kube.resources import NAMESPACES, Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
-from generators.kyverno.values import ObjectKey
 from tests.controller.background.test_generating import SYNC, deny, rule
 from tests.controller.background.test_what_is_decided_beforehand import policy
 from tests.generators.kyverno.policies import EVERY_KIND, environment, ns, policies
@@ -20,13 +19,13 @@ from webhook.background.index import GeneratedIndex, TriggerName
 from webhook.background.memory import Memory, Since
 from webhook.background.reconcile import TriggerReconciler, TriggerReport
 from webhook.background.rules import Table, table_of
-from webhook.background.spelled import GuessedKinds
 from webhook.background.stored import StoredObject, keep, raw
 from webhook.background.targets import Targets
 from webhook.background.writer import Done, Writer, Wrote
 from webhook.policies.book import Held, Policies, Source
+from webhook.policies.kinds import GuessedKinds
 
-SHOP = TriggerName("", "Namespace", "", "shop")
+SHOP = TriggerName(ObjectKey(ObjectKind("", "", "Namespace"), "", "shop"))
 
 
 class Cluster:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from generators.documents.json import mapping
+from generators.documents.json import ObjectKey, ObjectKind, copied, mapping
 from generators.kube.client import Client
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, SECRETS
 from generators.kyverno.engine import generate
 from generators.kyverno.limits import plural_of
+from generators.kyverno.model import Document
 from generators.kyverno.ownership import Mark, Owner, mark_of
-from generators.kyverno.values import Document, ObjectKey, ObjectKind, copied
 from tests.controller.background.test_generating import SYNC, deny, rule
 from tests.generators.kyverno.policies import (
     EVERY_KIND,
@@ -27,9 +27,9 @@ from tests.generators.kyverno.policies import (
 from webhook.background.memory import ALWAYS, Memory, Newcomer
 from webhook.background.needs import RuleNeeds, depends_on_trigger, needs_of
 from webhook.background.rules import table_of
-from webhook.background.spelled import GuessedKinds
 from webhook.background.writer import differences
 from webhook.policies.book import Held, Policies, Source
+from webhook.policies.kinds import GuessedKinds
 
 COPY = """
 apiVersion: v1

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from generators.documents.json import Value
+from generators.documents.json import ObjectKey, ObjectKind, Value
 from generators.kyverno.engine import Environment
 from generators.kyverno.limits import DEFAULT_KINDS, Limits
-from generators.kyverno.model import Operation, Policy
+from generators.kyverno.model import Document, Operation, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.offline.loading import policies_in
 from generators.kyverno.requests import Asker, PolicyRequest
-from generators.kyverno.values import Document, ObjectKey, ObjectKind
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 NAMESPACE = ObjectKind("", "v1", "Namespace")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from generators.documents.json import ObjectKey, ObjectKind
 from generators.kyverno.creators import ANNOTATION, MAX_LENGTH, creator_of, written
 from generators.kyverno.failures import BadPatch, NotAllowed
 from generators.kyverno.limits import DEFAULT_KINDS, Limits, allowing, check_write
-from generators.kyverno.model import Unsupported
+from generators.kyverno.model import Document, Unsupported
 from generators.kyverno.requests import Asker
 from generators.kyverno.usage import asks_who
-from generators.kyverno.values import Document, ObjectKey, ObjectKind
 from generators.kyverno.vetting import vetted
 from tests.generators.kyverno.policies import ANY_NAMESPACE, generate_rule, mutate_rule, ns, rule
 

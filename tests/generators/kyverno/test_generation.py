@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from generators.documents.json import labels_of, mapping
+from generators.documents.json import labels_of, mapping, object_key_of
 from generators.kyverno.engine import Generated, generate
 from generators.kyverno.limits import Limits, parse_kind
-from generators.kyverno.model import Operation
+from generators.kyverno.model import Document, Operation
 from generators.kyverno.ownership import Owner, is_marked_by, label_text, unmarked
 from generators.kyverno.requests import PolicyRequest
 from generators.kyverno.results import RuleOutcome
@@ -21,7 +21,6 @@ from generators.kyverno.synchronize import (
     same,
     stale,
 )
-from generators.kyverno.values import Document, key_of
 from generators.labels import MANAGED_BY, POLICY_LABEL, RULE_LABEL
 from tests.generators.kyverno.policies import (
     EVERY_KIND,
@@ -308,7 +307,7 @@ def test_only_what_a_rule_made_and_no_longer_wants_is_stale() -> None:
     made = generate(generate_rule(DENY), create(SHOP), environment()).wanted
     (wanted,) = made
     gone = Owner("policy", "rule", wanted.owner.trigger, "", "1")
-    old = Stale(key_of(thing("ConfigMap", "shop", "old")), gone)
+    old = Stale(object_key_of(thing("ConfigMap", "shop", "old")), gone)
     assert stale([Stale(wanted.key, wanted.owner), old], made) == (old,)
 
 

@@ -10,11 +10,10 @@ from generators.kyverno.engine import applicability
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.limits import Limits
 from generators.kyverno.matchparsing import kind_pattern
-from generators.kyverno.model import KindPattern
+from generators.kyverno.model import Document, KindPattern
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.requests import Asker, PolicyRequest
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import Document
 from tests.generators.kyverno.policies import (
     create,
     delete,

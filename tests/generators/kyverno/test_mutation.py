@@ -10,9 +10,9 @@ from generators.documents.json import Value, labels_of, mapping
 from generators.kyverno.engine import mutate, mutate_existing
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.limits import Limits
+from generators.kyverno.model import Document
 from generators.kyverno.patches import anchors, jsonpatches, merging
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import Document
 from tests.generators.kyverno.policies import (
     ANY_NAMESPACE,
     EVERY_KIND,

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from generators.documents.json import annotations_of, labels_of, mapping
-from generators.kyverno.model import Generation, Mutation
+from generators.documents.json import annotations_of, labels_of, mapping, object_key_of
+from generators.kyverno.model import Document, Generation, Mutation
 from generators.kyverno.offline.applying import Applied, apply
 from generators.kyverno.offline.lint import lint
 from generators.kyverno.offline.loading import load_policies
 from generators.kyverno.requests import Asker
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import Document, key_of
 from tests.generators.kyverno.policies import ns, thing
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -116,7 +115,9 @@ def run(case: Case) -> Applied:
     return apply(loaded.policies, [case.trigger], case.others, requester=case.requester)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.sample}, {key_of(c.trigger).name}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda c: f"{c.sample}, {object_key_of(c.trigger).name}"
+)
 def test_a_sample_does_what_it_is_for(case: Case) -> None:
     applied = run(case)
     assert not [r for r in applied.results if r.outcome in (RuleOutcome.ERROR, RuleOutcome.WARN)]

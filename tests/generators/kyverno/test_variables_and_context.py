@@ -13,11 +13,10 @@ from generators.kyverno.engine import Environment, mutate
 from generators.kyverno.failures import NotAllowed, UnresolvedVariable
 from generators.kyverno.language.functions import Surroundings
 from generators.kyverno.limits import GuardedLookups, Limits, allowing
-from generators.kyverno.model import ConditionOperator, Policy
+from generators.kyverno.model import ConditionOperator, Document, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.requests import Asker
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.values import Document
 from generators.kyverno.variables import Strictness, substitute
 from tests.generators.kyverno.policies import (
     ANY_NAMESPACE,

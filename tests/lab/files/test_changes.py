@@ -8,7 +8,7 @@ from generators.errors import InputError
 from generators.isolation.record import RecordEntry
 from lab.admission import Requester
 from lab.files.changes import Gate, apply, delete, kind_of, named
-from lab.store import Key, Store
+from lab.store import Store, StoreKey
 from tests.lab.builders import example, namespace, objects, pod
 
 ANYBODY = Gate(Requester())
@@ -70,13 +70,13 @@ def test_what_is_not_there_cannot_be_deleted() -> None:
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        (("ns", "a"), Key("Namespace", "", "a")),
-        (("Pods", "a/web"), Key("Pod", "a", "web")),
-        (("po", "web"), Key("Pod", "default", "web")),
-        (("netpol", "a/x"), Key("NetworkPolicy", "a", "x")),
+        (("ns", "a"), StoreKey("Namespace", "", "a")),
+        (("Pods", "a/web"), StoreKey("Pod", "a", "web")),
+        (("po", "web"), StoreKey("Pod", "default", "web")),
+        (("netpol", "a/x"), StoreKey("NetworkPolicy", "a", "x")),
     ],
 )
-def test_objects_are_named_as_with_kubectl(words: tuple[str, str], key: Key) -> None:
+def test_objects_are_named_as_with_kubectl(words: tuple[str, str], key: StoreKey) -> None:
     assert named(*words) == key
 
 

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.documents.json import Document, Key
+from generators.documents.json import Document, Key, ObjectKey, ObjectKind
 from generators.errors import InputError
 from generators.kube.client import Client
 from generators.kube.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, Resource
 from generators.kyverno.failures import LookupFailed
 from generators.kyverno.limits import Limits
 from generators.kyverno.usage import usage
-from generators.kyverno.values import ObjectKey, ObjectKind
 from generators.tenants.assignment import Requester
 from tests.webhook.reviews import AWAY
 from webhook.policies.book import PolicyBook
