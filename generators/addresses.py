@@ -6,8 +6,10 @@ are cleared, and IPv4 mapped into IPv6 (`::ffff:a.b.c.d`) is the IPv4 that it me
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -19,6 +21,9 @@ _DOTTED = re.compile(r"(?:^|(?<=:))(\d{1,10})\.(\d{1,10})\.(\d{1,10})\.(\d{1,10}
 _PREFIX = re.compile(r"[0-9]{1,3}")
 _MAPPED_BITS = 96
 _MAPPED = IPv6Network("::ffff:0:0/96")
+_WINDOW = 1 << 16
+"""Offsets into a range, so that IPv6 addresses stay short to read."""
+_RESERVED_OCTETS = (0, 1, 255)
 
 
 class Family(StrEnum):
@@ -83,3 +88,46 @@ def contains(cidr: str, address: str) -> bool:
     """Whether the block holds the address; a block holds nothing of the other family."""
     network, wanted = parse_network(cidr), parse_address(address)
     return network.version == wanted.version and wanted in network
+
+
+class AddressPool:
+    """Hands out addresses for pods to be, of one set of ranges (the first range of each family).
+
+    Manifests without `status` get the same ones on every run: an address is hashed from
+    `namespace/name` and probed upwards; what networks reserve is never given out.
+    `used` is what is taken; pools of one cluster share it and add to it.
+    """
+
+    def __init__(self, cidrs: Sequence[str], used: set[str]) -> None:
+        self._ranges = _first_of_each_family(cidrs)
+        self._used = used
+
+    def take(self, key: str) -> tuple[str, ...]:
+        """One address a family for `key`; none of a family whose range is full."""
+        found = [self._probe(network, key) for network in self._ranges]
+        return tuple(address for address in found if address is not None)
+
+    def _probe(self, network: Network, key: str) -> str | None:
+        window = min(network.num_addresses, _WINDOW)
+        start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) % window
+        for step in range(window):
+            offset = (start + step) % window
+            address = str(ip_address(int(network.network_address) + offset))
+            if _usable(network, offset) and address not in self._used:
+                self._used.add(address)
+                return address
+        return None
+
+
+def _first_of_each_family(cidrs: Sequence[str]) -> tuple[Network, ...]:
+    networks = [parse_network(cidr) for cidr in cidrs]
+    first = {network.version: network for network in reversed(networks)}
+    return tuple(first[version] for version in sorted(first))
+
+
+def _usable(network: Network, offset: int) -> bool:
+    if isinstance(network, IPv4Network):
+        octet = (int(network.network_address) + offset) & 0xFF
+        last = offset == network.num_addresses - 1
+        return octet not in _RESERVED_OCTETS and offset not in (0, 1) and not last
+    return offset not in (0, 1)

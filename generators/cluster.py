@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from generators.addresses import contains
+from generators.addresses import AddressPool, contains
 from generators.assumptions import Assumption, assumptions
 from generators.isolation.policies import is_on_trial, is_ours, isolation_policies
 from generators.isolation.record import read_record, tenants_of, unconfirmed
@@ -26,7 +26,6 @@ from generators.objects import (
     Service,
     ServiceKind,
 )
-from generators.pod_addresses import AddressPool
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 

@@ -1,4 +1,4 @@
-"""Label keys that Ringfence owns, and the JSON Patch that puts labels on an object.
+"""Label keys and the namespace that Ringfence owns, and the JSON Patch that labels an object.
 
 The webhook answers with `label_patch`; generation marks its objects with the constants. The patch
 is written by hand because its shape matters: `add` below a missing labels map fails the user's
@@ -20,6 +20,9 @@ RULE_LABEL = "ringfence.io/rule"
 MODE_ANNOTATION = "ringfence.io/mode"
 """On a namespace; `audit`: what would be dropped of its pods' traffic is reported and passes."""
 AUDIT_MODE = "audit"
+
+RECORD_NAMESPACE = "ringfence-system"
+"""Where Ringfence keeps what is its own, if no other namespace is named."""
 
 OWN_KEYS = frozenset({MANAGED_BY, POLICY_LABEL, RULE_LABEL})
 """Keys that mark generated objects; no tenant file may use them for something else."""

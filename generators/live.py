@@ -15,7 +15,6 @@ from generators.errors import InputError, InvalidConfig, Problem
 from generators.isolation.plan import Wanted, wanted_of
 from generators.isolation.policies import is_ours
 from generators.isolation.record import read_record
-from generators.isolation.system import RECORD_NAMESPACE
 from generators.kube.client import Client, WatchScope
 from generators.kube.resources import (
     CONFIG_MAPS,
@@ -27,6 +26,7 @@ from generators.kube.resources import (
     SERVICES,
     Resource,
 )
+from generators.labels import RECORD_NAMESPACE
 from generators.manifests import Documents, parse_object
 from generators.objects import (
     ConfigMap,

@@ -22,8 +22,8 @@ from enforcer.policy.changes import (
     InterfaceChange,
     PodChange,
     PolicyChange,
+    is_local,
 )
-from enforcer.policy.endpoints import is_local
 from enforcer.writes.budgets import NOBODY
 from generators.objects import BlockList, Direction, NetworkPolicy
 

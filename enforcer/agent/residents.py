@@ -21,13 +21,14 @@ from pathlib import Path
 from enforcer.agent import sandboxes
 from enforcer.datapath.links import Link, is_of_pod, locate, looks_like_pod, netlink
 from enforcer.policy.changes import (
+    INTERFACE_ANNOTATION,
     ArrivalChange,
     Attachment,
     InputChange,
     InterfaceChange,
     PodChange,
+    is_local,
 )
-from enforcer.policy.endpoints import INTERFACE_ANNOTATION, is_local
 from generators.objects import Pod
 
 UNKNOWN = (

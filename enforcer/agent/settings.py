@@ -16,7 +16,7 @@ from enforcer.datapath.connections import IDLE_TCP
 from enforcer.policy.modes import StartMode
 from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import Refused
-from generators.isolation.system import RECORD_NAMESPACE
+from generators.labels import RECORD_NAMESPACE
 from generators.reachability.protocols import TUNNEL_PORTS
 
 LOCK_SECONDS = 0.05

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from enforcer.compiler.placement import Known
-from enforcer.policy.groupnames import GroupNames
-from enforcer.policy.rulebook import Rulebook
+from enforcer.policy.rulebook import GroupNames, Rulebook
 from enforcer.policy.tables import Dir, Table
 from enforcer.writes.budgets import (
     BY_POLICY,

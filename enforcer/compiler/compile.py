@@ -38,14 +38,13 @@ from enforcer.policy.changes import (
     ShortcutChange,
     SliceChange,
     between,
+    is_local,
 )
-from enforcer.policy.endpoints import is_local
-from enforcer.policy.groupnames import GroupNames, RuleNames
 from enforcer.policy.identity import Registry
 from enforcer.policy.modes import StartMode
 from enforcer.policy.peers import Population
 from enforcer.policy.prefixes import Tries
-from enforcer.policy.rulebook import Groups, Rulebook
+from enforcer.policy.rulebook import GroupNames, Groups, Rulebook, RuleNames
 from enforcer.policy.services import Calls, Serving
 from enforcer.policy.tables import CAPACITY, Change, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enforcer.policy.changes import Attachment
-from enforcer.policy.endpoints import is_local
+from enforcer.policy.changes import Attachment, is_local
 from enforcer.policy.groups import PolicyGroup
 from enforcer.policy.identity import Registry, TenantNumbers
 from enforcer.policy.modes import StartMode

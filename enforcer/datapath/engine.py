@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from enforcer.compiler.compile import compile_tables
 from enforcer.datapath.maps import UNLIMITED
-from enforcer.policy.endpoints import is_local
+from enforcer.policy.changes import is_local
 from enforcer.policy.interpret import Packet, judge
 from enforcer.policy.tables import Dir, Tables, sizes
 from enforcer.writes.capacity import refuse_overflow

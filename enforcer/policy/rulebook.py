@@ -7,16 +7,20 @@ a pod that outlives its policy must not be open for its last minute.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from enforcer.policy.groups import Definition, Isolation
 from enforcer.policy.identity import Numbering, PeerTerm
 from enforcer.policy.numbers import name_of
+from enforcer.policy.tables import Dir
 from generators.isolation.policies import is_ours
 from generators.objects import Direction, NetworkPolicy, Pod
 from generators.selectors import matches
 
+REMEMBERED = 512
+"""Groups that are gone and still have their names."""
 NOWHERE: frozenset[Direction] = frozenset()
 
 
@@ -276,3 +280,66 @@ class Groups:
         group.number = self._numbers.fresh()
         self.by_number[group.number] = group
         return group
+
+
+class GroupNames:
+    """What the numbers of groups mean to people.
+
+    An event of the kernel may be older than the change that took its group away, so the names of
+    the last groups that went are kept for a while.
+    """
+
+    def __init__(self) -> None:
+        self.isolating: dict[tuple[int, Dir], tuple[str, ...]] = {}
+        """Group and direction -> the policies that isolate."""
+        self.walls: dict[int, str] = {}
+        """Group of a tenant wall -> the rule that a denial names."""
+        self._gone: deque[int] = deque()
+
+    def follow(self, turnover: Turnover) -> None:
+        """Groups came and went."""
+        for group in turnover.added:
+            self.put(group)
+        for group in turnover.removed:
+            self.drop(group.number)
+
+    def put(self, group: Group) -> None:
+        """A group is there under its number."""
+        for direction, policies in group.definition.isolating.items():
+            self.isolating[group.number, direction] = policies
+        if group.definition.wall:
+            self.walls[group.number] = group.definition.wall
+
+    def drop(self, number: int) -> None:
+        """A number is out of use."""
+        self._gone.append(number)
+        while len(self._gone) > REMEMBERED:
+            oldest = self._gone.popleft()
+            self.walls.pop(oldest, None)
+            for direction in Dir:
+                self.isolating.pop((oldest, direction), None)
+
+
+class RuleNames(Mapping[int, str]):
+    """Rule id -> name, out of the numbering that knows it the other way round."""
+
+    def __init__(self, rules: Numbering) -> None:
+        self._rules = rules
+        self._names: dict[int, str] = {}
+        self._as_of = 0
+
+    def __getitem__(self, number: int) -> str:
+        return self._current()[number]
+
+    def __len__(self) -> int:
+        return len(self._current())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._current())
+
+    def _current(self) -> Mapping[int, str]:
+        """Made anew when a number was given since; what is merely forgotten may stay."""
+        if self._as_of != self._rules.next:
+            self._as_of = self._rules.next
+            self._names = {n: str(name) for name, n in list(self._rules.known.items())}
+        return self._names

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from enforcer.policy.endpoints import INTERFACE_ANNOTATION
+from enforcer.policy.changes import INTERFACE_ANNOTATION
 from enforcer.sources import plain_blocks
 from generators.addresses import parse_address
 from generators.documents.json import (
@@ -43,8 +43,8 @@ from generators.objects import (
     Pod,
     Service,
     Workload,
+    workload_of,
 )
-from generators.workloads import workload_of
 
 API = Origin("api-server")
 OUR_ANNOTATIONS = "ringfence.io/"

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from generators.errors import InputError, Problem
-from generators.isolation.system import RECORD_NAMESPACE
-from generators.labels import MANAGED_BY, MANAGER
+from generators.labels import MANAGED_BY, MANAGER, RECORD_NAMESPACE
 from generators.manifests import Document
 from generators.objects import ConfigMap, Namespace
 from generators.tenants.model import TenantConfig

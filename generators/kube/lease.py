@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from generators.checks import Check, bridged, failed, good
 from generators.documents.json import Document, integer, mapping, resource_version_of, text
 from generators.errors import RingfenceError
 from generators.kube.client import Client
@@ -54,6 +55,16 @@ class Standing:
     """Seconds since the API server said so."""
     stale: bool
     """Whether that is longer than a Lease lasts."""
+
+    def check(self) -> Check:
+        """Of a candidate that does not lead. One that held the Lease last has lost it, and is
+        nobody's standby; of another holder the word may be old."""
+        silence = f"the API server has not answered for the Lease for {self.silent:.0f} s"
+        if self.ours or not self.holder:
+            return failed("no leader is known", silence if self.stale else "")
+        if self.stale:
+            return bridged(f"standby; {self.holder} led when it was last heard, {silence}")
+        return good(f"standby of {self.holder}")
 
 
 class Leadership:

@@ -25,8 +25,8 @@ from generators.objects import (
     PodTemplate,
     Selector,
     Workload,
+    workload_of,
 )
-from generators.workloads import workload_of
 
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 _RUNNING = "Running"

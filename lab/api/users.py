@@ -23,10 +23,10 @@ from enforcer.datapath.maps import Maps
 from generators.documents.json import strings
 from generators.errors import MachineLacks, Refused
 from generators.isolation.plan import Action, plan
-from generators.isolation.system import RECORD_NAMESPACE
 from generators.kube.client import Client
 from generators.kube.errors import NotFound
 from generators.kube.resources import CONFIG_MAPS, PODS
+from generators.labels import RECORD_NAMESPACE
 from generators.live import POLICY_INPUTS, read_live, wanted_live
 from generators.tenants.model import TenantConfig
 from lab.admission import Requester

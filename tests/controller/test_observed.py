@@ -6,7 +6,6 @@ import pytest
 
 from generators.documents.json import Document
 from generators.kube.lease import Standing
-from webhook.controller.readiness import of_standby
 from webhook.controller.reconcile import foreign_editors
 
 
@@ -47,4 +46,4 @@ def test_a_policy_was_changed_by_others_when_they_own_what_we_generate(
     ],
 )
 def test_nobody_is_a_standby_of_itself(standing: Standing, line: str) -> None:
-    assert str(of_standby(standing)).startswith(line)
+    assert str(standing.check()).startswith(line)

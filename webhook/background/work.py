@@ -31,7 +31,6 @@ from generators.kyverno.model import Generation
 from generators.process.logs import event
 from webhook.background import rights
 from webhook.background.caches import CacheListeners, Caches
-from webhook.background.creators import registered
 from webhook.background.index import GeneratedIndex, TriggerName, name_of, object_key
 from webhook.background.memory import Memory, Newcomer
 from webhook.background.metrics import Measures, Now
@@ -44,6 +43,7 @@ from webhook.background.stored import StoredObject
 from webhook.background.targets import Targets
 from webhook.background.writer import Done, Tenancy, Writer, Wrote
 from webhook.policies.book import Held, PolicyBook
+from webhook.registration.configuration import seen_by_the_webhook
 
 LOG = logging.getLogger("ringfence.controller")
 LONGEST_WAIT = 120.0
@@ -289,7 +289,7 @@ class PolicyWork:
         if not new or now < self._noting_due:
             return
         self._noting_due = now + LOOK_AGAIN_SECONDS
-        if seen := new & registered(self._around.client, new):
+        if seen := new & seen_by_the_webhook(self._around.client, new):
             self._memory.note(seen, self._memory.clock())
             self._noted_at = time.monotonic()
             self._problems_due = 0.0

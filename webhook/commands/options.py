@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from generators.isolation.system import RECORD_NAMESPACE
+from generators.labels import RECORD_NAMESPACE
 
 BACKLOG = 1024
 LARGEST_PORT = 65535

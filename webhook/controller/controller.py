@@ -35,7 +35,7 @@ from generators.tenants.last_good import LastGood
 from webhook import rbac
 from webhook.background.work import BackgroundDeps, PolicyWork
 from webhook.background.writer import Tenancy
-from webhook.controller import permissions, readiness
+from webhook.controller import permissions
 from webhook.controller.followed import ChangeListeners, Followed
 from webhook.controller.handover import Handover
 from webhook.controller.keeper import AdmissionKeeper, Where
@@ -478,12 +478,13 @@ class Controller:
         if self._leads():
             unread = failed("leader, but the record is not read yet")
             return good("leader") if self._prepared else unread
-        return readiness.of_standby(self._leadership.standing)
+        return self._leadership.standing.check()
 
     def _admission_checks(self) -> list[Check]:
         if self._keeper is None:
             return [good("admission", "not registered by this controller")]
-        checks = [readiness.of_certificate(self._keeper.kept, time.time())]
+        kept = self._keeper.kept
+        checks = [kept.check(time.time()) if kept else failed("certificate", "there is none yet")]
         if self._person:
             checks.append(bridged(exempt_person(self._person)))
         if self._leads() and (why := problem(self._guard)):

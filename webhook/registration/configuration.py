@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 from urllib.parse import urlsplit
 
 import orjson
 
-from generators.documents.json import Document, mapping, mappings, meta_of, strings, text
+from generators.documents.json import Document, items, mapping, mappings, meta_of, strings, text
 from generators.kube.client import Client
-from generators.kube.errors import NotFound
+from generators.kube.errors import Forbidden, NotFound
 from generators.kube.resources import (
     MUTATING_WEBHOOKS,
     VALIDATING_WEBHOOKS,
@@ -28,9 +29,11 @@ from generators.kube.resources import (
 from generators.kyverno.model import FailurePolicy
 from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.objects import NAME_LABEL
-from webhook.policies.webhooks import NO_POLICIES, PolicyWebhooks, rules_of
+from webhook.policies.webhooks import CHANGING, NO_POLICIES, PolicyWebhooks, rules_of
 from webhook.serving.validate import CLEANERS
 from webhook.settings import CLOSED, FIELD_MANAGER, TIMEOUT_SECONDS
+
+_Sent = tuple[str, str, str, str]
 
 NAME = "ringfence"
 POLICIES_PATH = "/mutate-policies"
@@ -213,6 +216,30 @@ def _policy_webhook(
 def is_for_policies(webhook: Mapping[str, object]) -> bool:
     """Whether an entry of the mutating configuration was made for policies."""
     return text(webhook, "name").endswith(POLICIES_SUFFIX)
+
+
+def seen_by_the_webhook(client: Client, kinds: frozenset[Resource]) -> frozenset[Resource]:
+    """Those of the kinds whose objects are all sent when made or changed, so makers are noted."""
+    try:
+        live = client.get(MUTATING_WEBHOOKS, NAME)
+    except (NotFound, Forbidden):
+        return frozenset()
+    sent = set(_sent(live))
+    return frozenset(
+        kind
+        for kind in kinds
+        if all((kind.group, kind.version, kind.plural, each.value) in sent for each in CHANGING)
+    )
+
+
+def _sent(configuration: Document) -> Iterator[_Sent]:
+    """(group, version, resource, operation), of the webhooks for policies."""
+    for webhook in mappings(configuration, "webhooks"):
+        if not is_for_policies(webhook):
+            continue
+        for rule in mappings(webhook, "rules"):
+            fields = ("apiGroups", "apiVersions", "resources", "operations")
+            yield from product(*(map(str, items(rule, field)) for field in fields))
 
 
 # --- putting it there ---------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from generators.certificates import (
     new_authority,
     private_pem,
 )
+from generators.checks import Check, failed, good
 from webhook.registration.certificates import secret_part
 
 _DAY = 86400.0
@@ -61,6 +62,13 @@ class Served:
     def certificate(self) -> x509.Certificate:
         """The leaf."""
         return x509.load_pem_x509_certificate(self.leaf.certificate)
+
+    def check(self, now: float) -> Check:
+        """The leaf's life; `now` in seconds since the epoch."""
+        until = self.certificate.not_valid_after_utc
+        if until.timestamp() <= now:
+            return failed(f"certificate expired at {until}")
+        return good(f"certificate until {until}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from generators.documents.json import Document, meta_of, strings
 from generators.errors import Refused
-from generators.isolation.system import RECORD_NAMESPACE
 from generators.kube.client import Client, PatchKind
 from generators.kube.errors import Conflict, Invalid, KubeError, NotFound
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES
-from generators.labels import pointer
+from generators.labels import RECORD_NAMESPACE, pointer
 from generators.tenants.packed import DIGEST, GUARD_NAME, TEXT, unpacked
 
 MANAGER = "ringfence-release"

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from enforcer.compiler.compile import Compiler, compile_tables
 from enforcer.datapath.engine import answer
-from enforcer.policy.changes import Inputs
-from enforcer.policy.endpoints import is_local
+from enforcer.policy.changes import Inputs, is_local
 from enforcer.policy.identity import Registry
 from enforcer.policy.interpret import Packet, judge
 from enforcer.policy.tables import (

@@ -30,7 +30,7 @@ from enforcer.policy.identity import TenantNumbers, tenant_ids
 from enforcer.sources import record
 from enforcer.sources.record import Record
 from generators.isolation.record import RecordEntry, entry_text, parse_entry
-from generators.isolation.system import RECORD_NAMESPACE
+from generators.labels import RECORD_NAMESPACE
 from generators.objects import NAME_LABEL, ConfigMap, Namespace, Pod
 from generators.tenants.model import Grant, Tenant, TenantConfig
 

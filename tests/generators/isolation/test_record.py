@@ -16,7 +16,7 @@ from generators.isolation.record import (
     shard,
     tenants_of,
 )
-from generators.isolation.system import RECORD_NAMESPACE
+from generators.labels import RECORD_NAMESPACE
 from generators.manifests import read_bytes, to_yaml
 from generators.objects import ConfigMap, Namespace
 from tests.generators.builders import config

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from generators.objects import Workload
-from generators.workloads import workload_of
+from generators.objects import Workload, workload_of
 
 
 @pytest.mark.parametrize(
