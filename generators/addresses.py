@@ -62,8 +62,8 @@ def parse_network(text: str) -> Network:
 
 
 def is_canonical(block: str) -> bool:
-    """Whether a text is already as `str(parse_network(block))` spells it, told much faster than by
-    parsing; an IPv6 block that ends in an IPv4 address is not.
+    """Whether a text is already as `str(parse_network(block))` spells it, much faster than parsing;
+    an IPv6 block that ends in an IPv4 address is not.
     """
     address, _, prefix = block.partition("/")
     if not (prefix.isascii() and prefix.isdecimal()) or (prefix[0] == "0" and prefix != "0"):

@@ -1,4 +1,4 @@
-"""What a process or an installation says of itself: checks, and the one line that each becomes."""
+"""Checks that a process or an installation reports, and the line that each becomes."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ from generators.tenants.model import TenantConfig
 DEFAULT_POD_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 """Pod ranges where nothing names them; pods without `status` get their addresses here."""
 DEFAULT_NODE_CIDRS = ("172.18.0.0/16", "fd00:172:18::/64")
-"""Where nodes that nobody gave an address get one, for the pods on their network."""
+"""Range of addresses for nodes without one, for the pods on their network."""
 DEFAULT_SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
-"""Where Services that nobody gave a ClusterIP get one."""
+"""Range of ClusterIPs for Services without one."""
 
 _PENDING = "Pending"
 
@@ -50,7 +50,7 @@ class Cluster:
     services: tuple[Service, ...] = ()
     slices: tuple[EndpointSlice, ...] = ()
     config: TenantConfig | None = None
-    """The tenant file; None = no tenant wall, NetworkPolicies alone speak."""
+    """The tenant file; None = no tenant wall, only NetworkPolicies count."""
     tenants: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Namespace name -> tenant name, from assignment or from the controller's record."""
     pod_cidrs: tuple[str, ...] = DEFAULT_POD_CIDRS
@@ -135,8 +135,8 @@ def label_namespaces(
         if claimed is not None and claimed != assignment.tenant:
             repaired = f'set to "{assignment.tenant}"' if assignment.tenant else "removed"
             warnings.append(
-                f'{namespace.origin}: Namespace {name}: label {config.label_key}: "{claimed}" is '
-                f"no proof and was {repaired}: {assignment.reason}"
+                f'{namespace.origin}: Namespace {name}: label {config.label_key}: "{claimed}" '
+                f"proves nothing and was {repaired}: {assignment.reason}"
             )
         kept = {k: v for k, v in namespace.labels.items() if k != config.label_key}
         labels = dict(sorted({**kept, **assignment.labels}.items()))
@@ -147,7 +147,7 @@ def label_namespaces(
 
 
 def address_owners(pods: Iterable[Pod]) -> Mapping[str, Pod]:
-    """Whose each pod address is: of two running pods the later created, else the later given.
+    """The owner of each pod address: of two running pods the one created later, else listed later.
 
     Pods on their node's network and completed pods own no address.
     """
@@ -181,7 +181,7 @@ def audited(cluster: Cluster) -> frozenset[str]:
 def on_trial(cluster: Cluster) -> Mapping[str, NetworkPolicy]:
     """Namespace -> the policy that would isolate it, where it is under audit.
 
-    One that somebody wrote under its name himself stays in force, and is not on trial.
+    A user's own policy of that name stays in force and is not on trial.
     """
     config = cluster.config
     if config is None:

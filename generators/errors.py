@@ -59,13 +59,13 @@ class InvalidConfig(RingfenceError):
 
 
 class Refused(RingfenceError):
-    """A well-formed request was answered with no; the message says why and what to do."""
+    """A well-formed request was refused; the message says why and what to do."""
 
     exit_code = 1
 
 
 class MachineLacks(RingfenceError):
-    """This machine has not what the command needs; the message says what and how to get it."""
+    """This machine lacks something the command needs; the message says what and how to get it."""
 
     exit_code = 3
 

@@ -1,8 +1,8 @@
 """A live cluster for the offline questions: its objects read once, its tenants as recorded.
 
 `plan --kubeconfig` and `matrix --kubeconfig` ask what a tenant file would do to it. Nothing is
-written. What may surprise: who asked for a namespace is not to be seen any more, so the record and
-the name decide here; a label that the controller has not looked at yet proves nothing.
+written. The creator of a namespace can no longer be seen, so the record and the name decide here; a
+label that the controller has not looked at yet proves nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What a cluster says of its tenants: the file in force, and a sentence about it."""
+    """What a cluster knows about its tenants: the file in force, and a sentence about it."""
 
     config: TenantConfig | None
     said: str
@@ -103,16 +103,16 @@ def installed(documents: Documents) -> Installed:
         where = f"ConfigMaps {mount} and {guard}"
         raise InputError([Problem(where, 0, "tenants.yaml", what, "give the file with -c FILE")])
     said = f"no tenants: nothing is recorded in namespace {RECORD_NAMESPACE}"
-    return Installed(None, f"{said}; NetworkPolicies alone speak")
+    return Installed(None, f"{said}; only NetworkPolicies count")
 
 
 def differing(config: TenantConfig, documents: Documents) -> tuple[str, ...]:
-    """Says that a tenant file is not the one by which the cluster goes."""
+    """Notes that a tenant file is not the one in force in the cluster."""
     now = in_force(documents, "") or _mounted(documents, "")
     if now is None or now.digest == config.digest:
         return ()
     what = f"{config.file} ({_short(config)}) is not the tenant file in force ({_short(now)})"
-    return (f"{what}: the answer is what would be under it",)
+    return (f"{what}: the answer shows what it would change",)
 
 
 def _mounted(documents: Documents, file: str) -> TenantConfig | None:

@@ -2,7 +2,7 @@
 
 Parsed once (manifests/, kube/), trusted afterwards: defaults are filled in, wrong objects never get
 here.
-Labels and annotations are plain mappings that nobody mutates.
+Labels and annotations are plain mappings that are never mutated.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Pod:
     """A pod on the pod network, or on its node's when `host_network`.
 
     `ips` holds every address in canonical text (IPv4 and IPv6), empty while it has none;
-    `host_ips` those of its node; `workload` None: nobody runs it but whoever made it.
+    `host_ips` those of its node; `workload` None: no controller runs it.
     """
 
     namespace: str
@@ -250,7 +250,7 @@ class Rule:
 
     @cached_property
     def selecting(self) -> tuple[Peer, ...]:
-        """The peers that are no blocks."""
+        """The peers that are not blocks."""
         return tuple(peer for peer in self.peers if peer.ip_block is None)
 
 
@@ -285,10 +285,11 @@ class Node:
 
     name: str
     ips: tuple[str, ...] = ()
-    """As its status tells everybody."""
+    """As its status lists."""
     pod_cidrs: tuple[str, ...] = ()
     interface_ips: tuple[str, ...] = ()
-    """What its interfaces have, such as a bridge: the node to its own pods, nobody to others."""
+    """Addresses of its interfaces, such as a bridge: the node to its own pods, unknown to
+    others."""
     origin: Origin = field(default=Origin(), compare=False)
 
 

@@ -59,7 +59,7 @@ def notes(sentences: Iterable[str]) -> None:
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """The items; on a terminal with what is done of them, once that takes more than 2 seconds."""
+    """The items; on a terminal with a progress line once they take more than 2 seconds."""
     if not sys.stderr.isatty():
         yield from items
         return

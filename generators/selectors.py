@@ -1,6 +1,6 @@
-"""Label selectors: do these labels match, and how does a person write the selector down.
+"""Label selectors: whether labels match, and the selector as people write it.
 
-Used by every engine that decides on labels. The surprise is what an absent key means:
+Used by every engine that decides on labels. Note what an absent key means:
 
     operator       key present, value listed   present, not listed   absent
     In             yes                         no                    no

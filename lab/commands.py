@@ -39,7 +39,7 @@ CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The tenant file. Without it, NetworkPolicies alone speak.",
+    help="The tenant file. Without it, only NetworkPolicies count.",
 )
 AS_USER = click.option("--as", "user", metavar="USER", help="Who asks (default: an admin).")
 AS_GROUP = click.option(

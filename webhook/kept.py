@@ -1,9 +1,8 @@
 """Objects that the controller keeps in its own namespace: one way to read and write them, one
 table of their names.
 
-Each holds strings under `data`. A write goes over what was read: Conflict where it changed since,
-nothing is sent where it says the same already. Who may overwrite whom is the owner's to decide,
-by `ours`.
+Each holds strings under `data`. A write replaces what was read: Conflict if it changed since, and
+nothing is sent if it is the same already. `ours` decides which objects may be overwritten.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from webhook.settings import FIELD_MANAGER
 
 STATUS_NAME = "ringfence-status"
 ALLOWED_KINDS = "allowedKinds"
-"""Its field with what `--allow-kind` says: the webhook goes by it."""
+"""Its field with the values of `--allow-kind`, which the webhook reads."""
 MEMORY_NAME = "ringfence-policies"
 SECRET_NAME = "ringfence-webhook-certificates"  # noqa: S105 - a name, not a secret
 
@@ -48,7 +47,7 @@ REMEMBERED = (
         "record of tenants, memory of policies",
     ),
 )
-"""What a later install would go on from: whose namespaces are, what policies made once."""
+"""What a later install would continue from: owners of namespaces, what policies made once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,9 @@ class Content:
     version: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
     ours: bool = True
-    """It says that this controller keeps it, or it does not exist."""
+    """It is marked as this controller's, or it does not exist."""
     kind: str = ""
-    """The `type` of a Secret, which nobody can change."""
+    """The `type` of a Secret, which is immutable."""
 
 
 class KeptObject:
@@ -91,8 +90,8 @@ class KeptObject:
         return Content(meta.resource_version, data, ours, text(document, "type"))
 
     def write(self, data: Mapping[str, str], over: Content) -> Content:
-        """Have it say `data`; `over` itself where it does. AlreadyExists or Conflict where somebody
-        wrote it after `over` was read."""
+        """Set `data`; returns `over` itself if nothing differs. AlreadyExists or Conflict if it was
+        written after `over` was read."""
         if over.version and over.ours and data == over.data:
             return over
         kind = over.kind or self._kind

@@ -69,7 +69,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What somebody may do in the whole cluster, and in the system namespace."""
+    """Rights in the whole cluster, and in the system namespace."""
 
     cluster: tuple[Rule, ...] = ()
     system: tuple[Rule, ...] = ()
@@ -91,7 +91,7 @@ _OWN_CERTIFICATES = (
 
 
 def controller(issued_secret: str = "", more: tuple[Rule, ...] = ()) -> Rights:
-    """`controller run`; `issued_secret`: somebody else keeps the certificates; `more`: for
+    """`controller run`; `issued_secret`: another tool maintains the certificates; `more`: for
     policies."""
     issued = (Rule(SECRETS, ("get",), _CERTIFICATES, (issued_secret,)),)
     return Rights(
@@ -162,7 +162,7 @@ def _status(resource: Resource) -> Resource:
 _POLICIES = tuple(
     Rule(resource, FOLLOW, "policies of the cluster") for resource in (CLUSTER_POLICIES, POLICIES)
 )
-_INCUMBENT = "whether a Kyverno that executes policies runs"
+_INCUMBENT = "whether a Kyverno runs that executes policies"
 CARRIED_OUT = (
     *_POLICIES,
     Rule(_status(CLUSTER_POLICIES), ("patch",), "condition Ready of policies"),

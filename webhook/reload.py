@@ -52,7 +52,7 @@ class TenantFile:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the file on disk; None while it is in force."""
+        """The error of the file on disk; None while it is in force."""
         return None if self._file.error is None else str(self._file.error)
 
     @property
@@ -149,7 +149,7 @@ class ServingCertificate:
                 return self._refuse(str(self._problem(error)))
             self._seen = signature
             if pair.not_after <= datetime.now(UTC) and not self.expired:
-                return self._refuse(f"{self.certificate}: the new certificate is expired already")
+                return self._refuse(f"{self.certificate}: the new certificate has already expired")
             self._pair, self.problem = pair, None
         until = pair.not_after.isoformat()
         return Changed("certificate_loaded", str(self.certificate), f"valid until {until}", False)
@@ -166,7 +166,7 @@ class ServingCertificate:
             context.load_verify_locations(self.client_ca)
         leaf = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         if signature != self._signature():
-            raise ValueError("the files change while they are read; they are read again at once")
+            raise ValueError("the files changed while they were read; reading them again")
         return Pair(context, leaf.not_valid_after_utc, signature)
 
     def _signature(self) -> Signature:

@@ -34,7 +34,7 @@ JSONObject = Mapping[str, object]
 
 
 class BadReview(Exception):
-    """The body is no review that can be judged; the base of the three HTTP answers below."""
+    """The body is not a review that can be judged; the base of the three HTTP answers below."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
     reason: ClassVar[str] = "BadRequest"

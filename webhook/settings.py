@@ -1,4 +1,4 @@
-"""What the command line of the webhook says, as one value. Imports nothing heavy."""
+"""The webhook's command line as one value. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOSED = "closed"
 """Last part of the path under which the webhook refuses while the tenant label's key changes."""
 
 FILES_PAGE = "/tenant-files"
-"""Where the webhook's port of health says which tenant files it has read, the newest first."""
+"""Path at the webhook's health port that lists the tenant files it has read, newest first."""
 
 DRAIN_SECONDS = 3.0
 REQUEST_SECONDS = float(TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""`ringfence generate` and `ringfence plan`: what the tenant file wants, and what is missing."""
+"""`ringfence generate` and `ringfence plan`: the policies of a tenant file, and what is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "files",
     multiple=True,
     metavar="PATH",
-    help="Objects of the cluster; without it, the namespaces that the tenant file names exactly.",
+    help="Objects of the cluster; without it, the namespaces that the tenant file lists by name.",
 )
 def generate(config_file: Path, files: tuple[str, ...]) -> None:
     """Print the labelled Namespaces and the generated NetworkPolicies as YAML for kubectl apply."""
@@ -82,7 +82,7 @@ def _applicable(item: Namespace | NetworkPolicy) -> Document:
     "former_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The tenant file in force, to say what changes; a live cluster's controller tells it.",
+    help="The tenant file in force, to compare with; a live cluster's controller supplies it.",
 )
 @click.option(
     "--observed",
@@ -142,7 +142,7 @@ def plan(
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What a plan compares; `tenants`: whose the namespaces are today."""
+    """What a plan compares; `tenants`: the namespaces' tenants today."""
 
     wanted: tuple[Wanted, ...]
     namespaces: Mapping[str, Namespace]
@@ -241,7 +241,7 @@ def _nobodys(
         and not config.tied(name)
     ]
     if free:
-        yield f"belong to nobody, so every pod may enter them: {', '.join(free)}"
+        yield f"belong to no tenant, so every pod may enter them: {', '.join(free)}"
 
 
 def _effects(former: TenantConfig, config: TenantConfig, found: _Planned) -> dict[str, str]:
@@ -277,4 +277,4 @@ def _plan_text(changes: Iterable[Change], effects: Mapping[str, str]) -> str:
         lines.append(f"{change.action.value:<7} {change.kind} {name}\n        {change.because}\n")
         if change.kind == "Namespace" and (effect := effects.get(change.name, "")):
             lines.append(f"        {effect}\n")
-    return "".join(lines) or "nothing is wanted, nothing is there\n"
+    return "".join(lines) or "nothing to do: no policies wanted, none present\n"

@@ -57,7 +57,7 @@ kubeconfig_option = click.option(
 strict_option = click.option(
     "--strict",
     is_flag=True,
-    help="Exit with 2 where the answer rests on something that the input does not say.",
+    help="Exit with 2 if the answer relies on an assumption about missing input.",
 )
 
 
@@ -69,7 +69,7 @@ class Assumed(RingfenceError):
 
 
 def assumed_of(cluster: Cluster, ends: Iterable[str], strict: bool) -> tuple[str, ...]:
-    """What an answer about these ends takes for granted, said on stderr; an error if strict."""
+    """Print the assumptions behind an answer about these ends to stderr; an error if strict."""
     from generators.cluster import assumed
     from generators.output import warn
 

@@ -38,16 +38,21 @@ _PIECES = 1000
     "former_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Print only cells whose verdict this tenant file would decide otherwise.",
+    help="Print only cells whose verdict this tenant file would change.",
 )
 @click.option(
     "--port",
     "ports",
     multiple=True,
     metavar="PORT/PROTO",
-    help="Ask only these: 80/TCP, 53/UDP, 9/SCTP, ICMP, IP/47. Default: all that pods declare.",
+    help="Ask only about these: 80/TCP, 53/UDP, 9/SCTP, ICMP, IP/47. Default: all declared ports.",
 )
-@click.option("--engine", default="evaluate", show_default=True, help="evaluate, maps or kernel.")
+@click.option(
+    "--engine",
+    default="evaluate",
+    show_default=True,
+    help="Engine that answers: evaluate, maps or kernel.",
+)
 @click.option("--from", "source", metavar="NS/POD", help="Only from this pod or address.")
 @click.option(
     "--to",
@@ -55,7 +60,13 @@ _PIECES = 1000
     metavar="NS/POD",
     help="Only to this pod, address or Service (svc/NS/NAME).",
 )
-@click.option("--external", "externals", multiple=True, metavar="ADDR", help="An address outside.")
+@click.option(
+    "--external",
+    "externals",
+    multiple=True,
+    metavar="ADDR",
+    help="Also ask about this address outside the cluster.",
+)
 @strict_option
 @output_option
 def matrix(

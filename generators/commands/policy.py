@@ -37,11 +37,11 @@ def policy() -> None:
     "--target-resources",
     "targets",
     multiple=True,
-    help="Objects that rules may change, clone or look up.",
+    help="Existing objects that rules may change, clone or look up.",
 )
 @click.option("-f", "--values-file", help="Values of variables (kind: Values).")
 @click.option("--set", "settings", help="Values of variables: name=value,name=value.")
-@click.option("-u", "--userinfo", help="Who makes the requests (kind: UserInfo).")
+@click.option("-u", "--userinfo", help="The requester (kind: UserInfo).")
 @output_option
 @click.pass_context
 def apply(
@@ -179,7 +179,7 @@ def _apply_text(loaded: Loaded, count: int, applied: Applied, declared: Sequence
 )
 @click.option("--fail-only", is_flag=True, help="Print failures only.")
 @click.option("--require-tests", is_flag=True, help="Fail when there are no tests.")
-@click.option("--detailed-results", is_flag=True, help="Say why for passed cases too.")
+@click.option("--detailed-results", is_flag=True, help="Give reasons for passed cases too.")
 @output_option
 @click.pass_context
 def test(
@@ -254,7 +254,8 @@ def _case_text(case: Case, detailed: bool) -> str:
 @output_option
 @click.pass_context
 def lint(context: click.Context, policies: tuple[str, ...], output: str) -> None:
-    """Say what is outside the supported subset and what can never match; nothing if all is well."""
+    """Report what is outside the supported subset and what can never match; nothing if all is
+    well."""
     from generators.kyverno.offline.lint import lint as find
     from generators.kyverno.offline.loading import load_policies
 

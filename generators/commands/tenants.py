@@ -50,10 +50,14 @@ def schema() -> None:
 @tenants.command()
 @objects_option
 @kubeconfig_option
-@click.option("--from-label", "key", metavar="KEY", help="Tenants are the values of this label.")
-@click.option("--from-names", is_flag=True, help="Tenants are words that names begin or end with.")
+@click.option(
+    "--from-label", "key", metavar="KEY", help="Take the values of this label as tenants."
+)
+@click.option(
+    "--from-names", is_flag=True, help="Take words that names begin or end with as tenants."
+)
 def init(files: tuple[str, ...], kubeconfig: str | None, key: str | None, from_names: bool) -> None:
-    """Print a tenant file for a cluster that runs already; comments say what is left to decide.
+    """Print a first tenant file for an existing cluster; comments list what is left to decide.
 
     Nothing is written to the cluster, and the file is in mode audit, which cuts nothing.
     """
@@ -63,7 +67,9 @@ def init(files: tuple[str, ...], kubeconfig: str | None, key: str | None, from_n
     from generators.manifests import names, read
 
     if (key is None) == (not from_names):
-        raise click.UsageError("say whose namespaces are: --from-label KEY, or --from-names")
+        raise click.UsageError(
+            "give --from-label KEY or --from-names, to tell which tenant owns a namespace"
+        )
     if key is not None and (wrong := names.label_key(key)) is not None:
         raise click.BadParameter(f'"{key}": {wrong}', param_hint="--from-label")
     live = one_source(files, kubeconfig)
@@ -96,9 +102,9 @@ def _name(context: click.Context, argument: click.Parameter, given: str) -> str:
 @click.option(
     "-c", "--config", "file", required=True, type=click.Path(path_type=Path), help="Tenant file."
 )
-@click.option("--user", default="", help="Username of who creates the namespace.")
-@click.option("--group", "groups", multiple=True, help="A group of theirs; may be repeated.")
-@click.option("--label", "labels", multiple=True, callback=_labels, help="A label in the request.")
+@click.option("--user", default="", help="User name of the requester.")
+@click.option("--group", "groups", multiple=True, help="Group of the requester; may be repeated.")
+@click.option("--label", "labels", multiple=True, callback=_labels, help="Label in the request.")
 @output_option
 @click.pass_context
 def assign(

@@ -106,7 +106,7 @@ def _service_lines(found: Trace) -> Iterator[str]:
     if not found.service:
         return
     yield ""
-    yield f"Service {found.service}: judged by its backends, below by the one that fares worst"
+    yield f"Service {found.service}: judged by its backends; shown below is the worst one"
     for backend in found.backends:
         verdict = backend.cell.verdict.value
         yield f"  {verdict:<9} {backend.name} at {backend.address} port {backend.port}"

@@ -1,9 +1,9 @@
 """YAML and JSON text -> `Field` trees in which every value knows its line.
 
 Scalars are read as the API server reads them (`no` is a boolean, `1e3` a number), but keep their
-source text: a namespace that is called `no` can still be told. Nothing here recurses over text, and
-aliases are shared, not copied: they are only counted. The tenant file is read more strictly, by the
-same reader: `generators/tenants/document.py`.
+source text: a namespace that is called `no` stays recognizable. Nothing here recurses over text,
+and aliases are shared, not copied: they are only counted. The tenant file is read more strictly, by
+the same reader: `generators/tenants/document.py`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MERGE = "<<"
 
 
 class _Mark(Protocol):
-    """A place in the text, as either of PyYAML's parsers tells it."""
+    """A place in the text, from either of PyYAML's parsers."""
 
     line: int
 
@@ -192,7 +192,7 @@ class Open:
     items: list[Field] | None
     expects_key: bool
     key: str | None = None
-    """Whose value comes next; None = that of a key that was refused, which is put nowhere."""
+    """The key whose value comes next; None = a refused key, whose value is dropped."""
     entries: dict[str, Field] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     merged: list[Field] = field(default_factory=list)
@@ -341,7 +341,7 @@ class Reader:
         top = self.stack[-1]
         top.size += found.size
         if top.size - self.written > MAX_ALIASED:
-            self._refuse(line, f"aliases blow it up by {MAX_ALIASED} values", "write it out")
+            self._refuse(line, f"aliases expand it by {MAX_ALIASED} values", "write it out")
         if top.items is not None:
             top.items.append(found)
         elif top.expects_key:

@@ -1,1 +1,1 @@
-"""From tenants to NetworkPolicies: what should be there, what is, and whose a namespace is."""
+"""From tenants to NetworkPolicies: what should exist, what does, and who owns a namespace."""

@@ -1,11 +1,11 @@
-"""A first tenant file for a cluster that runs: who is whose by label or name, who enters whom.
+"""A first tenant file for an existing cluster: owners by label or name, and who enters whom.
 
 Pure; printed by `ringfence tenants init`. What is written is what the cluster does today: tenants
 of the namespaces that there are, by exact name, and as shared components and grants what existing
-NetworkPolicies let in. What cannot be known stands in comments: namespaces of nobody, words that no
-tenant can be called, policies that would let in everybody. The file is in mode audit, which cuts
-nothing. What may surprise: a label is taken as it is found; that it tells the truth is for the
-reader to check, and after that nobody can set it by himself any more.
+NetworkPolicies let in. What cannot be known goes into comments: namespaces without a tenant, words
+that cannot name a tenant, policies that would let in everybody. The file is in mode audit, which
+cuts nothing. Labels are taken as found; the reader must check that they are true, and afterwards
+users can no longer set them.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _ordinary(namespaces: Iterable[Namespace]) -> Iterator[Namespace]:
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """What existing policies let in: `source` is a tenant, or the namespace of nobody."""
+    """What existing policies let in: `source` is a tenant, or a namespace without one."""
 
     source: str
     destination: str
@@ -156,7 +156,7 @@ def tenant_file(
     shared = _summed(e for e in entered if e.source not in tenants)
     lines = [
         "# What this cluster looks like today. Nothing is cut while mode is audit. Read the",
-        "# comments, add who administers and who belongs to each tenant, then see what it means:",
+        "# comments, add the admins and the members of each tenant, then see what it means:",
         "#   ringfence tenants check FILE && ringfence plan -c FILE --kubeconfig KUBECONFIG",
         f"apiVersion: {API_VERSION}",
         f"kind: {KIND}",
@@ -211,7 +211,7 @@ def _tenant_lines(tenant: str, held: tuple[str, ...], grants: Sums) -> Iterator[
     yield f"  - name: {json.dumps(tenant)}"
     yield f"    namespaces: {{names: {_flow(held)}}}"
     for affix in _affixes(tenant, held):
-        yield f"    # all of them have {affix}: it would claim new ones, too"
+        yield f"    # all of them have {affix}: it would also claim new ones"
     yield "    # members: {groups: []}"
     entering = [(s, ports, said) for (s, d), (ports, said) in grants.items() if d == tenant]
     if entering:
@@ -236,8 +236,8 @@ def _affixes(tenant: str, held: tuple[str, ...]) -> Iterator[str]:
 def _undecided(suggestion: Suggestion, everybody: list[str], shared: set[str]) -> Iterator[str]:
     key, unowned = suggestion.label_key, [n for n in suggestion.unowned if n not in shared]
     if unowned:
-        yield "# Nobody's: every pod may enter them, and they enter no tenant unless shared. Give"
-        yield "# each to a tenant, to shared, or leave it:"
+        yield "# Without a tenant: every pod may enter them; they enter no tenant unless shared."
+        yield "# Give each to a tenant, to shared, or leave it:"
         yield from (f"#   {name}" for name in unowned)
     if suggestion.choices:
         yield "# Two words of their names could be the tenant; list each where it belongs:"
@@ -249,8 +249,8 @@ def _undecided(suggestion: Suggestion, everybody: list[str], shared: set[str]) -
         for name, value in sorted(suggestion.unusable.items()):
             yield f"#   {name}: {key}={json.dumps(value)}"
     if everybody:
-        yield "# These policies let in every namespace. In mode strict other tenants are kept out"
-        yield "# all the same, unless they have a grant; `ringfence audit report` tells who comes:"
+        yield "# These policies let in every namespace. Mode strict keeps other tenants out"
+        yield "# anyway, unless they have a grant; `ringfence audit report` lists who does:"
         yield from (f"#   {policy}" for policy in everybody)
 
 

@@ -1,7 +1,7 @@
-"""What another tenant file means, said before it is in force: for the file, and for a namespace.
+"""What a new tenant file would change before it is in force: for the file, and for a namespace.
 
 Pure; printed by `plan`. docs/tenant-file.md says the same moment by moment. Durations are not
-guessed: each sentence names what it ends with.
+guessed: each sentence names the event that ends it.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def effect(old: TenantConfig, new: TenantConfig, former: str | None, latter: str
         if latter is None or old.label_key == new.label_key:
             return ""
         between = f"until all namespaces of {latter} carry {new.label_key}"
-        return f"opens to nobody; {between}, its pods and theirs may be refused by one another"
+        return f"opens to no one new; {between}, its pods and theirs may be refused by one another"
     if latter is None:
-        gone = f"leaves tenant {former} and belongs to nobody"
+        gone = f"leaves tenant {former} and belongs to no tenant"
         return f"{gone}: its isolation policy goes, and every pod may enter it {FOLLOWED}"
     if former is None:
         joined = f"becomes tenant {latter}'s: closes to everybody but {latter}"
@@ -59,9 +59,9 @@ def _key(old: TenantConfig, new: TenantConfig, policies: Iterable[NetworkPolicy]
     before, after = old.label_key, new.label_key
     if before != after:
         yield (
-            f"labelKey {before} becomes {after}: for some seconds nobody can create namespaces or"
-            f" change their labels; then each namespace of a tenant gets {after} and loses"
-            f" {before}; what {after} says on namespaces today counts for nothing"
+            f"labelKey {before} becomes {after}: for some seconds namespaces can be neither"
+            f" created nor relabelled; then each namespace of a tenant gets {after} and loses"
+            f" {before}; what {after} says on namespaces today is ignored"
         )
         if before not in new.retired_label_keys:
             yield (
@@ -73,7 +73,7 @@ def _key(old: TenantConfig, new: TenantConfig, policies: Iterable[NetworkPolicy]
         if selecting:
             yield f"select label {key}, which no namespace will carry: {_listed(selecting)}"
     for key in sorted(old.retired_label_keys - new.retired_label_keys - {after}):
-        yield f"retiredLabelKeys no longer has {key}: anybody may label namespaces with it"
+        yield f"retiredLabelKeys no longer has {key}: anyone may label namespaces with it"
 
 
 def _selected_keys(policy: NetworkPolicy) -> set[str]:
@@ -89,7 +89,7 @@ def _mode(old: TenantConfig, new: TenantConfig) -> Iterator[str]:
     means = {
         Mode.STRICT: "no policy of a tenant can let another tenant in",
         Mode.OVERRIDABLE: "a tenant's own NetworkPolicies may let other tenants in",
-        Mode.AUDIT: "nothing is cut, what would be is reported",
+        Mode.AUDIT: "nothing is cut, only reported",
     }
     yield f"mode {old.mode.value} becomes {new.mode.value}: {means[new.mode]}, {AGENTS}"
 
@@ -142,7 +142,7 @@ def _members(old: TenantConfig, new: TenantConfig) -> Iterator[str]:
     for name, former, latter in _both(old, new):
         come, gone = _difference(former.members, latter.members)
         if come:
-            yield f"new members of {name}: {_listed(come)}; what they made before stays whose it is"
+            yield f"new members of {name}: {_listed(come)}; what they made stays with its tenant"
         if gone:
             yield f"no members of {name} any more: {_listed(gone)}; what they made stays {name}'s"
 
@@ -209,13 +209,13 @@ def _rest(old: TenantConfig, new: TenantConfig) -> Iterator[str]:
     come = new.protected_namespaces - old.protected_namespaces
     gone = old.protected_namespaces - new.protected_namespaces
     if come:
-        yield f"protected, and nobody's from now on: {_listed(sorted(come))}"
+        yield f"protected, and without a tenant from now on: {_listed(sorted(come))}"
     if gone:
         yield f"not protected any more: {_listed(sorted(gone))}; their names decide"
     if old.unassigned is not new.unassigned:
         denied = new.unassigned is Unassigned.DENY
-        word = "refused" if denied else "accepted, and belong to nobody"
-        yield f"new namespaces that nobody claims are {word}"
+        word = "refused" if denied else "accepted without a tenant"
+        yield f"new namespaces that no tenant claims are {word}"
     for name, former, latter in _both(old, new):
         if former.allow_masked != latter.allow_masked:
             word = "may" if latter.allow_masked else "may not"

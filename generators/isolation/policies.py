@@ -2,10 +2,10 @@
 
 Called by the controller and the offline commands. Ingress only: traffic may leave a namespace, it
 just may not enter another tenant's. Tenants are named by label, shared components by
-`kubernetes.io/metadata.name`, which nobody can forge. What may surprise: a component on its nodes'
-network, and the masked traffic that a tenant allows, are named by the addresses of all nodes, so
-that what the tenant wall lets in is let in on any CNI. Under audit nothing is written at all, for
-a CNI knows no audit; our agents judge by the same policies "on trial", and only report.
+`kubernetes.io/metadata.name`, which cannot be forged. A component on its nodes' network, and the
+masked traffic that a tenant allows, are named by the addresses of all nodes, so that what the
+tenant wall lets in is let in on any CNI. Under audit nothing is written at all, because CNIs have
+no audit mode; our agents judge by the same policies "on trial", and only report.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def isolation_policies(
 def is_on_trial(config: TenantConfig, namespace: Namespace, tenant: str | None) -> bool:
     """Whether what isolates a namespace only reports: its policies are not written.
 
-    In quarantine, without a tenant, its annotation is not heard.
+    In quarantine, without a tenant, its annotation is ignored.
     """
     asks = tenant is not None and namespace.annotations.get(MODE_ANNOTATION) == AUDIT_MODE
     return config.audits(tenant) or asks

@@ -136,10 +136,10 @@ def tenants_of(
 def unconfirmed(
     namespaces: Iterable[Namespace], tenants: Mapping[str, str], config: TenantConfig
 ) -> frozenset[str]:
-    """Namespaces in quarantine: they carry a tenant label, but nothing says that it is true, or two
-    tenants claim their name equally well, and nobody has decided.
+    """Namespaces in quarantine: they carry a tenant label that nothing confirms, or two tenants
+    claim their name equally well and no admin has decided.
 
-    Protected and shared namespaces belong to nobody, whatever their label; it just selects nothing.
+    Protected and shared namespaces have no tenant, whatever their label; it just selects nothing.
     """
     nobodys = config.protected_namespaces.union(*(c.namespaces for c in config.shared))
     return frozenset(

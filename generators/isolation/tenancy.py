@@ -1,9 +1,9 @@
-"""Whose an existing namespace is: by record, label and name, and by what is known of the label.
+"""The tenant of an existing namespace: by record, label and name, and what proves the label.
 
 Called by the controller for each namespace, and by `plan --kubeconfig`. Pure. The webhook decides
-by who asks, and leaves its decision as a label; whoever meets the label later must know whether it
-passed the webhook. That is the question `proven` answers (webhook/registration/guard.py asks the
-API server); it is only asked where the answer matters.
+by requester and leaves its decision as a label; later readers must know whether the label passed
+the webhook. That is the question `proven` answers (webhook/registration/guard.py asks the API
+server); it is only asked where the answer matters.
 
     label                        | proven               | not proven
     -----------------------------|----------------------|------------------------------------
@@ -34,7 +34,7 @@ from generators.tenants.model import Tenant, TenantConfig
 
 
 class Finding(StrEnum):
-    """What is worth an Event on the namespace; also the Event's reason."""
+    """Findings that get an Event on the namespace; also the Event's reason."""
 
     LABEL_SET_BACK = "TenantLabelSetBack"
     MOVED = "TenantChanged"
@@ -56,7 +56,7 @@ class Ownership:
     held: bool = False
     """Nothing is to be written: the label waits in quarantine for a newer tenant file."""
     quarantined: bool = False
-    """Nobody has decided whose it is: closed until somebody does."""
+    """No tenant is decided: closed until an admin decides."""
     left_behind: frozenset[str] = frozenset()
     """Keys of labels that go, because the former tenant's entry set them."""
 
@@ -72,7 +72,7 @@ def ownership(
     recorded: RecordEntry | None,
     proven: Callable[[], bool],
 ) -> Ownership:
-    """Decide; `proven` tells whether the label, as it is, passed the webhook."""
+    """Decide; `proven`: whether the label, as it is, passed the webhook."""
     decided = _decide(config, namespace, recorded, proven)
     now = decided.assignment.tenant
     if recorded is None or decided.held or now == recorded.tenant:
@@ -86,7 +86,7 @@ def left_behind(
 ) -> frozenset[str]:
     """Which of the labels the former tenant's entry set and the latter's does not.
 
-    A label of another value was set by somebody else, and stays.
+    A label with another value was set by someone else and stays.
     """
     theirs = {} if former is None else former.labels
     kept = {} if latter is None else latter.labels

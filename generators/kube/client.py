@@ -246,7 +246,7 @@ class Client:
     ) -> None:
         """Remove an object; Conflict when it is not the one of the preconditions.
 
-        `grace_seconds` of a Pod: 0 says that it runs nowhere any more.
+        `grace_seconds` of a Pod: 0 means that it no longer runs anywhere.
         """
         options: Document = {
             "apiVersion": "v1",
@@ -343,6 +343,6 @@ def _decoded(body: bytes, request: str) -> Document:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        status = Status(message=f"the answer is no JSON ({error}); is this an API server?")
+        status = Status(message=f"the answer is not JSON ({error}); is this an API server?")
         raise ServerFailed(request, status) from error
     return document if isinstance(document, dict) else {}

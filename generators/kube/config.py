@@ -52,7 +52,7 @@ class Source(Protocol):
 
     @property
     def lifetime(self) -> float:
-        """Seconds after which credentials should be loaded again though nobody complained."""
+        """Seconds after which credentials are loaded again even without an error."""
 
     def load(self) -> Access:
         """Read everything anew."""

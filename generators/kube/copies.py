@@ -1,6 +1,6 @@
-"""A set of reflectors with one life: begun, ended and asked together.
+"""A set of reflectors that are started, stopped and checked together.
 
-Whoever follows several resources derives from `Copies` and says which reflectors it has now.
+A class that follows several resources derives from `Copies` and names its current reflectors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which kinds an API server serves, and under which plural: asked once, kept for a while.
 
-For whatever is named by users instead of by us, such as the kinds in policies. Only the groups that
-somebody asks about are read. What is not served now may be served after the next `forget`: a CRD
-comes and goes.
+For kinds that users name, as in policies. Only the groups asked about are read. What is not served
+now may be served after the next `forget`: a CRD comes and goes.
 """
 
 from __future__ import annotations
@@ -121,6 +120,6 @@ class Discovery:
 
 
 def _can_be_followed(item: object) -> bool:
-    """Reviews and the like are only created; nobody can list them."""
+    """Reviews and the like are only created; they cannot be listed."""
     verbs = item.get("verbs") if isinstance(item, dict) else None
     return isinstance(verbs, list) and "list" in verbs and "watch" in verbs

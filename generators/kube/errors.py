@@ -7,13 +7,13 @@
     │   ├── Overloaded      429, with `retry_after` seconds
     │   └── ServerFailed    5xx
     ├── BadRequest          400
-    ├── Unauthorized        401: who asks is not known
+    ├── Unauthorized        401: unknown user
     ├── Forbidden           403: RBAC, or an admission webhook or policy, said no
     ├── NotFound            404
     ├── Conflict            409: changed meanwhile, or a precondition or field manager objects
     │   └── AlreadyExists
     ├── Gone                410: the resourceVersion or continue token is too old
-    ├── Fenced              not sent: who asks does not lead any more
+    ├── Fenced              not sent: the author no longer leads
     └── Invalid             422: the object breaks the API's rules; `status.causes` name the fields
 
 Raised by `transport.py` and `client.py`, met by every user of the client.
@@ -134,11 +134,11 @@ class AlreadyExists(Conflict):
 
 
 class TooMuch(KubeError):
-    """An answer that is longer, or takes longer, than whoever asks can wait for."""
+    """An answer that is longer, or takes longer, than the caller allows."""
 
 
 class Fenced(KubeError):
-    """A write that was not sent, because its author does not lead any more."""
+    """A write that was not sent because its author no longer leads."""
 
 
 class Gone(KubeError):

@@ -1,7 +1,7 @@
 """Events on namespaces and policies: what happened and why, for `kubectl events -n NAME`.
 
-Only what somebody should know: a label set back, a policy repaired or taken over, a move, a policy
-without room. Sending one is best effort; a tenant who makes trouble in a loop gets one Event a
+Only what users should know: a label restored, a policy repaired or taken over, a move, a policy
+without room. Sending one is best effort; a tenant that causes trouble in a loop gets one Event per
 reason and minute.
 """
 
@@ -63,7 +63,8 @@ class Recorder:
         self._sent: dict[tuple[str, str], float] = {}
 
     def tell(self, namespace: Namespace, reason: str, severity: Severity, note: str) -> bool:
-        """Log it, and put an Event into the namespace; False: it was told within the minute."""
+        """Log it, and put an Event into the namespace; False: it was sent within the last
+        minute."""
         event(
             self._log,
             "namespace_event",
@@ -76,7 +77,7 @@ class Recorder:
         return self.tell_about(subject, reason, severity, note)
 
     def tell_about(self, subject: EventSubject, reason: str, severity: Severity, note: str) -> bool:
-        """Put an Event about any object into its namespace; False: told within the minute."""
+        """Put an Event about any object into its namespace; False: sent within the last minute."""
         if not self._due(subject.uid, reason):
             return False
         try:

@@ -52,7 +52,7 @@ class Standing:
     ours: bool
     """Whether the holder is this candidate."""
     silent: float
-    """Seconds since the API server said so."""
+    """Seconds since the API server confirmed it."""
     stale: bool
     """Whether that is longer than a Lease lasts."""
 
@@ -90,7 +90,7 @@ class Leadership:
         self._led = False
         self._seen: _Seen | None = None
         self.holder = ""
-        """Who held it when the API server was last heard."""
+        """The holder when the API server last answered."""
         self._heard = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lease-{name}", daemon=True)
@@ -102,7 +102,7 @@ class Leadership:
 
     @property
     def standing(self) -> Standing:
-        """What is known of the Lease now."""
+        """What is known about the Lease now."""
         silent = time.monotonic() - self._heard
         stale = silent > self._timing.duration
         return Standing(self.holder, self.holder == self._identity, silent, stale)

@@ -1,9 +1,9 @@
-"""Keys that somebody has to look at, each once: the level-triggered work queue of a controller.
+"""Keys to look at, each once: the level-triggered work queue of a controller.
 
-Reflectors `add`, workers `get` and then `done` or `retry`. What happened to a key is not kept,
-only that something did; the worker looks at the state as it is when its turn comes. A key is never
-in two hands at once; one that is added meanwhile comes again afterwards. Failing keys wait longer
-each time, and wait for nobody else.
+Reflectors `add`, workers `get` and then `done` or `retry`. What happened to a key is not kept, only
+that something did; the worker looks at the state as it is when its turn comes. A key is never with
+two workers at once; one that is added meanwhile comes again afterwards. Failing keys wait longer
+each time without delaying others.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class WorkQueue(Generic[K]):
 
     @property
     def idle(self) -> bool:
-        """Nothing to do now and nobody at work; delayed keys may still come."""
+        """Nothing to do now and no worker busy; delayed keys may still come."""
         with self._changed:
             self._move_due()
             return not self._ready and not self._in_work

@@ -76,7 +76,7 @@ class Timing:
     short: float = 1.0
     """A watch that ends sooner counts as a failure, however politely it ended."""
     resync: tuple[int, int] = (600, 1800)
-    """Every so often all keys are reported, in case somebody lost one."""
+    """From time to time all keys are reported, in case one was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class ReflectorStats:
 
 @dataclass(slots=True)
 class _Session(Generic[T]):
-    """What is known about one watch connection."""
+    """The state of one watch connection."""
 
     opened: float
     first_state: dict[Key, T] | None

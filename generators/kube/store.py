@@ -1,7 +1,7 @@
 """The copy of a resource that a reflector keeps: values by key, read by many threads.
 
-Written by `reflector.py` only. Each write tells whether it changed anything, so that what stays
-equal wakes nobody, not even when everything is listed anew.
+Written by `reflector.py` only. Each write returns whether it changed anything, so that equal
+objects wake no worker, even when everything is listed again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Store(Generic[T]):
         return self._size
 
     def get(self, key: Key) -> T | None:
-        """The value, None when there is no such object."""
+        """The value; None if there is no such object."""
         with self._lock:
             return self._namespaces.get(key.namespace, {}).get(key.name)
 

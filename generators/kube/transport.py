@@ -54,7 +54,7 @@ REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much of an answer is waited for, where somebody else chose what is asked."""
+    """Bounds of an answer when users choose what is requested."""
 
     seconds: float
     """From the request to the last byte."""
@@ -71,7 +71,7 @@ class ApiRequest:
     body: bytes | None = None
     content_type: str = "application/json"
     bounds: Bounds | None = None
-    """None = as long as the API server goes on answering."""
+    """None = as long as the API server keeps answering."""
 
     @property
     def target(self) -> str:
@@ -170,7 +170,7 @@ class _Limit:
 
 
 class _TimedReads(io.RawIOBase):
-    """A byte now and then keeps nobody waiting: each read gets only what is left of the time."""
+    """A trickle of bytes cannot extend the wait: each read gets only what is left of the time."""
 
     def __init__(self, inner: io.BufferedReader, sock: socket.socket, limit: _Limit) -> None:
         super().__init__()

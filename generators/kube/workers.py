@@ -1,7 +1,7 @@
 """Threads that take what has to be done from one queue, an item at a time.
 
-Where it may not be done, what is taken is dropped, because whoever may do it next looks at
-everything. What fails comes again after a while, whatever the reason.
+While work is not allowed, items are dropped, because whoever works next looks at everything.
+Failures are retried after a while, whatever the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Work(Protocol[K_contra]):
         """Whether items may be dealt with now."""
 
     def run(self, item: K_contra, /) -> None:
-        """Deal with an item; raises when it has to come again. Fenced: it is not ours any more."""
+        """Deal with an item; raises if it must be retried. Fenced: it is no longer ours."""
 
     def failed(self, item: K_contra, error: Exception, /) -> None:
         """Take note of a failure, before the item is queued again. No KubeError: a defect."""
@@ -60,7 +60,7 @@ class Workers(Generic[K]):
         return [thread.name for thread in self._threads if not thread.is_alive()]
 
     def join(self, seconds: float) -> None:
-        """Wait for what is under way, a while for each."""
+        """Wait for items in progress, a while for each."""
         for thread in self._threads:
             thread.join(seconds)
 

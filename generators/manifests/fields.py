@@ -20,7 +20,7 @@ _QUOTE = "quote it"
 
 @dataclass(slots=True)
 class Report:
-    """What is wrong with one object. `subject` is how the object is named in messages."""
+    """The problems of one object. `subject` is how the object is named in messages."""
 
     file: str
     subject: str = ""
@@ -113,7 +113,7 @@ class Cursor:
         return self.field.text
 
     def source_text(self) -> str:
-        """A string, or the source of a scalar: nothing but a name can be meant by `name: 1e3`."""
+        """A string, or the source of a scalar: `name: 1e3` can only mean a name."""
         if isinstance(self.field.value, tuple | Mapping):
             return self.text()
         return self.field.text

@@ -1,7 +1,7 @@
-"""What a current API server knows by a name: a misspelt kind is refused, not skipped as foreign.
+"""The kinds of a current API server: a misspelt one is refused, not skipped as foreign.
 
-Asked by the reader for documents that it does not parse. Kinds of custom resources are anybody's;
-the groups below are the API server's own. Checked against its discovery by a test.
+Asked by the reader for documents that it does not parse. Custom resources may have any kind; the
+groups below are the API server's own. Checked against its discovery by a test.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _OWN_GROUPS = frozenset(
 def unknown_to_the_server(
     api_version: str, kind: str, read: Mapping[str, str]
 ) -> tuple[str, str] | None:
-    """What is wrong with a kind that no API server would take, and what to do; None of any other.
+    """The problem of a kind that no API server accepts, and what to do; None for other kinds.
 
     `read` says under which apiVersion each kind lives that decisions depend on.
     """

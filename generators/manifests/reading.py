@@ -212,7 +212,7 @@ def _read_object(
         kind = cursor.string("kind", implied[1])
         parser = _PARSERS.get((api_version, kind))
         if not kind or not api_version:
-            report.add(root.line, "", "no apiVersion and kind", "say what object this is")
+            report.add(root.line, "", "no apiVersion and kind", "add both")
         elif (wrong := unknown_to_the_server(api_version, kind, _VERSIONS)) and kind != "List":
             report.add(root.line, "", *wrong)
         elif kind.endswith("List") and "items" in root.value:

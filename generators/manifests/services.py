@@ -131,7 +131,7 @@ def _endpoint(item: Cursor) -> SliceEndpoint:
 
 
 def _readiness(conditions: Cursor | None) -> Readiness:
-    """Conditions that nobody set count as true, as kube-proxy reads them."""
+    """Missing conditions count as true, as kube-proxy reads them."""
     if conditions is None:
         return Readiness.READY
     ready, serving = conditions.child("ready"), conditions.child("serving")

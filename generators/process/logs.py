@@ -73,10 +73,10 @@ def event(
 
 
 class Unblocking(logging.Handler):
-    """Writes to a descriptor, and drops lines while nobody reads them.
+    """Writes to a descriptor, and drops lines while its reader is slow.
 
-    Whoever answers requests logs, too: a full pipe must not stop it. How many lines were dropped is
-    said by the next one.
+    Threads that answer requests log too: a full pipe must not stop them. The next line says how
+    many were dropped.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -125,7 +125,7 @@ class Unblocking(logging.Handler):
 
 
 def _own(descriptor: int) -> int:
-    """A pipe, opened anew so as not to wait: a flag on ours would be that of other processes, too.
+    """A pipe, reopened as non-blocking: a flag on ours would affect other processes too.
     Where that is not allowed, and for everything else, the descriptor itself."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return descriptor

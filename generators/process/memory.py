@@ -1,8 +1,8 @@
-"""What the C library keeps of the memory of a process that runs for weeks.
+"""Memory that the C library holds back in a process that runs for weeks.
 
-glibc gives threads arenas of their own, eight for each core, and what a burst leaves free in one
-of them no other thread uses: an agent of 19 threads grew by 20 MB in ninety minutes that way, with
-no more objects than at their beginning. Elsewhere than on glibc both functions do nothing.
+glibc gives threads arenas of their own, eight for each core, and no other thread uses what a burst
+leaves free in one: an agent of 19 threads grew by 20 MB in ninety minutes that way, with no more
+objects than at the start. Without glibc both functions do nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def share_arenas() -> None:
 
 
 def give_back() -> None:
-    """Return what is free to the machine."""
+    """Return free memory to the machine."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""How a process of ours is told to end."""
+"""Signals that end our processes."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class _Columns:
             self._places.append(group)
 
     def row(self, source: str) -> list[Cell | None]:
-        """The answer for each destination, None where there is no question."""
+        """The answer for each destination, None where nothing was asked."""
         cells: list[Cell | None] = [None]
         for names in self._groups[1:]:
             other = next((name for name in names[:2] if name != source), source)

@@ -1,8 +1,8 @@
-"""Who is cut by a tenant file: connections that pass today and would not, and which were used.
+"""What a tenant file would cut: connections that pass today and would not, and which were used.
 
 Pure; printed by `plan` about a live cluster. Compares two answers to the same questions, the
 cluster as it is and as it would be, both by the policies in force in each. Under audit nothing is
-cut yet, so what would be once audit ends is told as such.
+cut yet, so what would be cut once audit ends is marked as such.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _by(judgement: Judgement) -> str:
 
 
 def sentences(found: tuple[Cut, ...], observed: bool) -> Iterator[str]:
-    """What is said of the cuts; `observed`: flows were given to compare with."""
+    """The lines about the cuts; `observed`: flows were given to compare with."""
     if not found:
         yield "cuts no connection between pods that passes today, on the ports that pods declare"
         return
@@ -90,7 +90,8 @@ def sentences(found: tuple[Cut, ...], observed: bool) -> Iterator[str]:
 def observed_flows(lines: Iterable[str], file: str) -> Mapping[Connection, int]:
     """Connections in the JSON lines of `ringfence observe -o jsonpb`, or Hubble's; how often each.
 
-    Replies, and ends that are no pods, do not count. InputError for a line that is no JSON object.
+    Replies, and ends that are not pods, do not count. InputError for a line that is not a JSON
+    object.
     """
     found: Counter[Connection] = Counter()
     for number, line in enumerate(lines, start=1):
@@ -101,7 +102,7 @@ def observed_flows(lines: Iterable[str], file: str) -> Mapping[Connection, int]:
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            what, fix = "is no JSON object", "give what `ringfence observe -o jsonpb` prints"
+            what, fix = "is not a JSON object", "give what `ringfence observe -o jsonpb` prints"
             raise InputError([Problem(file, number, "flow", what, fix)])
         flow = mapping(document, "flow") or document
         key = _connection(flow)

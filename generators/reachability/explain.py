@@ -130,7 +130,7 @@ def _end(evaluator: Evaluator, party: Party) -> EndNote:
         if service is not None:
             what = f"ClusterIP of Service {service.key}, without a backend for this port"
             return EndNote(party.name, party.address, what)
-        return EndNote(party.name, party.address, "an address that is no pod's and no node's")
+        return EndNote(party.name, party.address, "an address of no pod and no node")
     what = "pod on its node's network" if pod.host_network else "pod"
     if pod.node:
         what += f" on node {pod.node}"
@@ -162,7 +162,7 @@ def _end(evaluator: Evaluator, party: Party) -> EndNote:
 def _wall(evaluator: Evaluator, packet: Packet, judgement: Judgement) -> str:
     subject = packet.destination.pod
     if subject is None:
-        return "no wall: the destination is no pod on the pod network"
+        return "no wall: the destination is not a pod on the pod network"
     if judgement.reason in NOT_ASKED:
         return f"not asked: {judgement.reason.value}"
     if evaluator.cluster.config is None:
@@ -195,8 +195,8 @@ def _why_kept_out(evaluator: Evaluator, packet: Packet, reason: Reason) -> str:
             return "source masked: a node's address does not say which pod is behind it"
         return "no pod has this address of the pod ranges"
     theirs = evaluator.cluster.tenants.get(source.pod.namespace) if source.pod else None
-    who = f"tenant {theirs}" if theirs else "nobody's namespace"
-    return f"the source is of {who}: not its own, not shared, no grant for {_port(packet)}"
+    who = f"tenant {theirs}" if theirs else "a namespace without a tenant"
+    return f"the source belongs to {who}: not its own, not shared, no grant for {_port(packet)}"
 
 
 def _port(packet: Packet) -> str:
@@ -270,9 +270,9 @@ def _peer_miss(evaluator: Evaluator, item: Peer, policy: NetworkPolicy, peer: Pa
         inside = block_holds(item.ip_block, peer.address)
         return f"{peer.address} is {'' if inside else 'not '}in {wanted}"
     if peer.pod is None:
-        return f"{peer.name} is no pod that selectors can match ({wanted})"
+        return f"{peer.name} is not a pod that selectors can match ({wanted})"
     if item.namespace_selector is None and peer.pod.namespace != policy.namespace:
-        return f"{peer.name} is not of namespace {policy.namespace} ({wanted})"
+        return f"{peer.name} is not in namespace {policy.namespace} ({wanted})"
     if item.namespace_selector is not None:
         labels = evaluator.namespaces[peer.pod.namespace].labels
         unmet = first_unmet(item.namespace_selector, labels)
@@ -316,7 +316,7 @@ def _port_miss(item: PolicyPort, packet: Packet) -> str:
 def _to_allow(
     evaluator: Evaluator, leaving: Packet, arrived: Packet, cell: Cell
 ) -> tuple[str, ...]:
-    """What somebody would have to write, for each direction that does not let through."""
+    """What to write for each direction that does not let the packet through."""
     hints = []
     if cell.egress.reason is Reason.ENCAP_PROHIBITED and leaving.source.pod is not None:
         hints.append(
@@ -378,7 +378,7 @@ def _wall_hint(evaluator: Evaluator, packet: Packet, subject: Pod, reason: Reaso
     if theirs is None or ours is None:
         return (
             f"to allow it, let a tenant of {file} or `shared` name namespace {home}; "
-            "what belongs to nobody may not enter a tenant"
+            "namespaces without a tenant may not enter one"
         )
     return (
         f"to allow it, both tenants consent in {file}: `allowFrom: [{{tenant: {theirs}{port}}}]` "

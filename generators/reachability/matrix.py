@@ -32,7 +32,7 @@ _HIGHEST_PORT = 65535
 
 
 class BadQuestion(RingfenceError):
-    """The question cannot be asked: what is wrong with it, and what would do."""
+    """The question cannot be asked: what is wrong with it, and what would work."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -170,7 +170,7 @@ class Questions:
         )
 
     def is_asked(self, source: str, destination: str) -> bool:
-        """Whether one of the two is a pod: nothing of ours stands between two others."""
+        """Whether one of the two is a pod: between others, nothing is enforced."""
         return source in self.pods or destination in self.pods
 
 

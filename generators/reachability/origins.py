@@ -1,7 +1,7 @@
 """The line that a verdict comes from: of the tenant file, or of the policy's manifest.
 
-Flows, `trace` and the audit report end in it. A generated NetworkPolicy leads to the tenant file,
-for that is what somebody would edit; what only the API server knows has no line.
+Flows, `trace` and the audit report name it. A generated NetworkPolicy leads to the tenant file,
+which is what one would edit; objects known only to the API server have no line.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ PORT_PROTOCOLS: Mapping[int, str] = {number: name for name, number in WITH_PORTS
 ICMP = "ICMP"
 ICMP_NUMBERS: Mapping[Family, int] = {Family.IPV4: 1, Family.IPV6: 58}
 NO_PORT = 0
-"""What a question says for a protocol without ports."""
+"""The port of a question about a protocol without ports."""
 
 _NUMBERED = re.compile(r"IP/([0-9]{1,3})")
 _LAST = 255

@@ -1,4 +1,4 @@
-"""The reference evaluator: may this packet pass, and who says so. The executable specification.
+"""The reference evaluator: may this packet pass, and what decides. The executable specification.
 
 The matrix and trace commands ask it, the compiler and the kernel are tested against it. It is
 written to be compared with the meaning of NetworkPolicy line by line, not to be fast.
@@ -12,11 +12,11 @@ written to be compared with the meaning of NetworkPolicy line by line, not to be
     6. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
 
 A packet to a Service is judged by its backends, because it reaches one of them: each direction is
-that of the backend that fares worst in it, as nobody knows which one it will be.
+that of the backend that fares worst in it, because any of them may be chosen.
 
 The wall (mode strict; audit reports and goes on; overridable has none) lets in: own tenant, shared
 components, consented grants, and what comes from outside the cluster. An address of the pod ranges
-that is nobody's, and a node's address that is not the pod's own node (a masked source), cannot be
+that no pod has, and a node's address that is not the pod's own node (a masked source), cannot be
 named and stay outside. A namespace in quarantine has a wall of its own that knows only itself and
 shared components, in every mode; in audit it too only reports.
 
@@ -25,8 +25,8 @@ all the same, "on trial": where no other policy isolates the pod, so that it wou
 its denial is reported with verdict AUDIT and passes.
 
 A namespace with annotation ringfence.io/mode: audit is judged in the same order, but what its pods'
-wall and policies would drop is reported with verdict AUDIT and passes. One in quarantine is not
-heard.
+wall and policies would drop is reported with verdict AUDIT and passes. One in quarantine has no
+say.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Party:
 
     `pod` is set for pods on the pod network only; `node` is the name of the node whose address it
     is, for the node's own processes and for pods on its network. `interface_of` names the nodes
-    that have the address on an interface: to their pods it is the node, to others nobody.
+    that have the address on an interface: to their pods it is the node, to others unknown.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Packet:
 
 
 class Entry(Enum):
-    """What the wall says about a source."""
+    """The wall's answer for a source."""
 
     NO_WALL = "no wall"
     LET_IN = "let in"
@@ -240,7 +240,7 @@ class Evaluator:
         return pod.key if pod is not None else f"{EXTERNAL_PREFIX}{address}"
 
     def at_address(self, name: str, address: str) -> Party:
-        """Whoever has an address: a pod, a node, or somebody outside."""
+        """The owner of an address: a pod, a node, or something outside."""
         pod = self.owners.get(address)
         if pod is not None:
             return Party(name, address, pod)
@@ -381,7 +381,7 @@ class Evaluator:
     def isolating(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
         """The policies that isolate a pod in a direction, by name.
 
-        One on trial is not heard beside others: it could only add to what they allow.
+        One on trial does not count beside others: it could only add to what they allow.
         """
         found = tuple(
             policy

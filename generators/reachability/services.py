@@ -1,7 +1,7 @@
 """Services as the data path sees them: a virtual address and port, and the backends behind it.
 
 A packet to a ClusterIP is judged by its backends, because they are what it meets: the evaluator and
-the compiler take them from `service_map`. What may surprise: without an EndpointSlice a Service has
+the compiler take them from `service_map`. Without an EndpointSlice a Service has
 the pods that its selector matches, as an offline file has no controller that writes slices; and an
 address, port and protocol without a backend is no Service at all.
 """

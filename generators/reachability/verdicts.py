@@ -1,4 +1,4 @@
-"""The answer to "may this packet pass, and who says so": the words all three engines share."""
+"""The answer to "may this packet pass, and what decides": the words all three engines share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """AUDIT passes: it says what the wall would have dropped.
+    """AUDIT passes: it marks what the wall would have dropped.
 
     In the order of `enum verdict` of bpf/lib/drop_reasons.h.
     """

@@ -1,4 +1,4 @@
-"""Who is connected, how far each is, and who has to go: pure, the clock is an argument.
+"""Open connections, their phases, and which to close: pure, the clock is an argument.
 
 A connection that has not brought a whole request is worth less than one that has, and the less of
 it has come, the less. When there are too many, the source that has the most incomplete ones loses
@@ -36,7 +36,7 @@ class Phase(StrEnum):
 INCOMPLETE = (Phase.NEW, Phase.HANDSHAKE, Phase.HEAD, Phase.BODY)
 """In the order of what they are worth."""
 HELD = frozenset({Phase.BUSY})
-"""A thread of the pool has it: nobody else may close it."""
+"""A thread of the pool has it: nothing else may close it."""
 
 
 @dataclass(frozen=True, slots=True)

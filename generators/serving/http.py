@@ -28,7 +28,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class UnreadableRequest(Exception):
-    """The bytes are no request that is read on; `status` is the answer."""
+    """The bytes are not an acceptable request; `status` is the answer."""
 
     def __init__(self, status: HTTPStatus, problem: str) -> None:
         self.status, self.problem = status, problem
@@ -84,7 +84,7 @@ class RequestReader:
 
     def __init__(self, most_body: int) -> None:
         self.complete: deque[HttpRequest] = deque()
-        """Whole requests that nobody has taken yet."""
+        """Whole requests that have not been taken yet."""
         self.begun = False
         """Whether the first byte of a request has come, and not its last."""
         self.in_body = False
@@ -99,7 +99,7 @@ class RequestReader:
         self._reset()
 
     def feed(self, data: bytes) -> None:
-        """Take bytes; BadRequest when they are no request, or more than one may be."""
+        """Take bytes; BadRequest when they are not a request, or too large for one."""
         if not self.in_body:
             self._head += len(data)
         try:

@@ -42,7 +42,7 @@ def checks(look: Callable[[], Sequence[Check]]) -> Page:
 
 
 def alive(_: HttpRequest) -> Answer:
-    """A page that says only that the process answers."""
+    """A page that shows only that the process answers."""
     return plain(HTTPStatus.OK, "ok")
 
 
@@ -103,7 +103,9 @@ class ServerMetrics(Collector):
             "ringfence_server_threads", "Threads that answer requests.", labels=("port",)
         )
         busy = GaugeMetricFamily(
-            "ringfence_server_threads_busy", "Of them, those that answer one now.", labels=("port",)
+            "ringfence_server_threads_busy",
+            "Threads that are answering a request now.",
+            labels=("port",),
         )
         held = GaugeMetricFamily(
             "ringfence_server_connections",
@@ -113,7 +115,7 @@ class ServerMetrics(Collector):
         )
         refused = CounterMetricFamily(
             "ringfence_server_connections_refused",
-            "Connections that were not let in or had to go, by reason (source, client, "
+            "Connections refused or closed early, by reason (source, client, "
             "connections, large, descriptors).",
             labels=("port", "reason"),
         )

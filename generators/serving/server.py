@@ -2,9 +2,8 @@
 
 A connection is watched for one event at a time (EPOLLONESHOT), so at any moment it belongs either
 to the loop or to one thread of the pool, and a thread may write its answer and arm the next wait
-without asking the loop. What may surprise: connections that have shown themselves go before
-handshakes, of which only a few are done a turn; when descriptors run out the connection that is
-worth least is closed, and the loop goes on.
+without asking the loop. Established connections go before handshakes, of which only a few are done
+a turn; when descriptors run out the connection that is worth least is closed, and the loop goes on.
 """
 
 from __future__ import annotations
@@ -284,7 +283,7 @@ class Server:
     def _ended(self, client: ClientConnection) -> None:
         """The client has closed its side: if it was sending, it may still read."""
         if client.reader.begun:
-            self._refuse(client, HTTPStatus.BAD_REQUEST, "the request ends too early")
+            self._refuse(client, HTTPStatus.BAD_REQUEST, "the request ended too early")
         else:
             self._close(client)
 
@@ -350,7 +349,7 @@ class Server:
         self._told_at, self._untold = now, 0
 
     def _throw_away(self, client: ClientConnection) -> None:
-        """Past TLS: nobody reads this."""
+        """Without TLS: nothing reads this."""
         while client.thrown < LINGERING and (piece := socket.socket.recv(client.socket, 4 * PIECE)):
             client.thrown += len(piece)
         self._close(client)
@@ -431,7 +430,7 @@ class Server:
                     self._close(client)
 
     def _too_slow(self, client: ClientConnection) -> None:
-        self._refuse(client, HTTPStatus.REQUEST_TIMEOUT, "the request takes too long")
+        self._refuse(client, HTTPStatus.REQUEST_TIMEOUT, "the request took too long")
 
     def _stop_listening(self) -> None:
         """Who connects from now on is refused, not left in the queue."""
@@ -442,7 +441,7 @@ class Server:
             self._listener = None
 
     def _end_idle(self) -> bool:
-        """Close who has not begun a request; whether anybody is left."""
+        """Close connections without a request; returns whether any is left."""
         with self._lock:
             for client in list(self._clients.values()):
                 idle = client.phase in (*INCOMPLETE, Phase.IDLE) and not client.reader.begun

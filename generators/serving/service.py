@@ -15,7 +15,7 @@ Handler = Callable[[HttpRequest], Answer]
 
 
 def say_refused(status: HTTPStatus, problem: str) -> Answer:
-    """The answer to what is no request, where nothing else is agreed."""
+    """The answer to anything that is not a request, unless otherwise agreed."""
     return plain(status, problem)
 
 
@@ -37,8 +37,8 @@ class HttpService:
 
 
 def named(certificate: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
-    """Whether a client's certificate carries one of the common names; without any, it may be
-    anybody's."""
+    """Whether a client's certificate carries one of the common names; without any names, every
+    certificate does."""
     subject = () if certificate is None else certificate.get("subject", ())
     found = (value for part in subject for key, value in part if key == "commonName")
     return not names or any(each in names for each in found)

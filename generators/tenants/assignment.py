@@ -1,7 +1,7 @@
-"""Which tenant a namespace belongs to: decided by who asks and what it is called.
+"""Which tenant a namespace belongs to: decided by the requester and the name.
 
 Called by the webhook for each request (`assign`), and by the controller and the offline commands
-for namespaces that nobody asks for (`assign_by_name`). A label in the request is a wish, never a
+for namespaces without a request (`assign_by_name`). A label in the request is a wish, never a
 proof.
 
     requester              | tenant
@@ -9,10 +9,10 @@ proof.
     admin                  | the label if one is given, else the name
     member of one tenant   | that tenant; a name or a label of another is refused
     member of several      | the name chooses among them, else the label; neither: refused
-    nobody's member        | the name; a label that says something else is refused
+    no tenant's member     | the name; a label that says something else is refused
 
-Before the table: protected and shared namespaces belong to nobody. Exact names beat affixes, the
-longest affix wins, a tie is nobody's and is refused with both tenants named.
+Before the table: protected and shared namespaces have no tenant. Exact names beat affixes, the
+longest affix wins, a tie is refused with both tenants named.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Requester:
 
 
 NOBODY = Requester("")
-"""A requester who is nobody's member: offline questions about a name alone."""
+"""A requester who is no tenant's member: offline questions about a name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def is_admin(config: TenantConfig, requester: Requester) -> bool:
 
 
 def is_system(requester: Requester) -> bool:
-    """Whether the requester is a part of the cluster itself, and so nobody's member."""
+    """Whether the requester is a part of the cluster itself, and so no tenant's member."""
     return requester.username == API_SERVER or requester.username.startswith(SYSTEM_USERS)
 
 
@@ -125,7 +125,7 @@ def assign(
 
 
 def assign_by_name(config: TenantConfig, name: str) -> Assignment:
-    """The tenant that a name alone says: for namespaces that existed before, and offline.
+    """The tenant by name alone: for namespaces that existed before, and offline.
 
     What exists cannot be refused: without a match it is UNASSIGNED, whatever the defaults say.
     """
@@ -270,7 +270,7 @@ def _for_nobodys_member(ask: _Question) -> Assignment:
     unmatched = ask.unmatched()
     if ask.wish is not None:
         fix = f"leave the label out, or make the requester an admin of {ask.config.file}"
-        return ask.denied(f"{ask.asked} is no proof: {unmatched.reason}; {fix}")
+        return ask.denied(f"{ask.asked} proves nothing: {unmatched.reason}; {fix}")
     if ask.config.unassigned is Unassigned.DENY:
         return ask.denied(f"{unmatched.reason}, and defaults.unassigned is deny")
     return unmatched

@@ -1,9 +1,9 @@
 """YAML text to a plain document that knows its lines: the strict reader of the tenant file.
 
-Called by load.py only. The surprise: this is a small part of YAML. A tenant file decides who may
-talk to whom, so whatever two YAML readers may understand differently is refused with "quote it"
-(`no`, `1e3`, `0123`, `~`, dates), and so are duplicate keys, anchors, aliases, tags and a second
-document. It never expands anything: a file of aliases of any size is answered at its first alias.
+Called by load.py only. It accepts only a small part of YAML. A tenant file decides who may talk to
+whom, so anything that two YAML readers may understand differently is refused with "quote it" (`no`,
+`1e3`, `0123`, `~`, dates), and so are duplicate keys, anchors, aliases, tags and a second document.
+It never expands anything: a file of aliases of any size is answered at its first alias.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _UNCLEAR = (
 
 
 def read_document(data: bytes, file: str) -> Document:
-    """Read one YAML document; what is wrong with it as YAML is in `problems`."""
+    """Read one YAML document; its errors as YAML are in `problems`."""
     document = Document(file)
     text = _decode(data, document)
     if text is None:
@@ -129,7 +129,7 @@ def spell(path: Path) -> str:
 def show(text: str) -> str:
     """Text in quotes as an error shows it: pure ASCII, one line, never long.
 
-    What is not ASCII is escaped, so that look-alikes of ASCII letters can be seen.
+    Other characters are escaped, so that look-alikes of ASCII letters can be seen.
     """
     short = text if len(text) <= 80 else f"{text[:77]}..."
     shown = short.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,9 +1,9 @@
 """The shape of the tenant file as JSON Schema, for editors and for charts.
 
 Derived from the rules that the file is checked with, so the two cannot drift apart; printed by
-`ringfence tenants schema`. Draft 7, because every Helm reads it. What may surprise: Go's regular
-expressions know neither `\\Z` nor Unicode in `\\s`, so patterns are anchored by `^` and `$` and
-white space is spelled out. What compares parts of the file (overlaps, consents) is in no schema.
+`ringfence tenants schema`. Draft 7, because every Helm reads it. Go's regular expressions have
+neither `\\Z` nor Unicode in `\\s`, so patterns are anchored by `^` and `$` and white space is
+spelled out. Rules that compare parts of the file (overlaps, consents) cannot be in a schema.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Called by every command that takes `-c`, and by webhook and controller on each reload. Four steps,
 each in its module: document.py reads YAML, schema.py knows the shape, rules.py compares the parts
-with one another, build.py makes the model. Nothing but InvalidConfig and InputError comes out.
+with one another, build.py makes the model. Raises only InvalidConfig and InputError.
 """
 
 from __future__ import annotations

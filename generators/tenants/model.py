@@ -1,4 +1,4 @@
-"""The tenant file as values: what load.py lets through, and all that other code knows of it.
+"""The tenant file as values: what load.py accepts, and all that other code sees of it.
 
 A `TenantConfig` answers two questions from indexes that it builds once: which tenants claim a
 namespace name (`claims`) and which tenants a requester is a member of (`memberships`).
@@ -242,7 +242,7 @@ class TenantConfig:
     digest: str = ""
     """SHA-256 of the file's bytes in hex: status, metrics and logs tell which file is in force."""
     retired_label_keys: frozenset[str] = frozenset()
-    """Keys of the tenant label in former files: no namespace carries them any more."""
+    """Keys of the tenant label in former files: namespaces no longer carry them."""
     _claims: ClaimIndex = field(init=False, repr=False, compare=False)
     _members: MemberIndex = field(init=False, repr=False, compare=False)
     _components: Mapping[str, SharedComponent] = field(init=False, repr=False, compare=False)

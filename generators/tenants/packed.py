@@ -1,6 +1,6 @@
 """A tenant file as text in one ConfigMap: the controller keeps the one in force that way.
 
-Whoever leads next goes on from it, and `plan` compares another file with it.
+The next leader continues from it, and `plan` compares other files with it.
 """
 
 from __future__ import annotations

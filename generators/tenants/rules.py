@@ -1,13 +1,13 @@
 """What a well-shaped tenant file may still get wrong: parts that contradict one another.
 
 Called by load.py. Each rule is one function from the facts of the file to the defects it finds;
-RULES and RULES_OF_WHOLE are their table of contents. The surprise: a rule that argues from what is
-*not* in the file ("nobody consents") runs only on a file without other defects, because what it
-misses may be the very part that could not be read.
+RULES and RULES_OF_WHOLE are their table of contents. A rule that argues from what is *not* in the
+file ("no consent") runs only on a file without other defects, because what it misses may be the
+very part that could not be read.
 
 Names that overlap are no contradiction as long as one match is stronger: a name beats an affix, a
 longer affix a shorter one. A prefix of one tenant and a suffix of another, equally long, meet only
-in names like `a-x-b` that nobody may ever ask for; who does is refused (Outcome.AMBIGUOUS).
+in names like `a-x-b` that may never be requested; such a request is refused (Outcome.AMBIGUOUS).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _repeated(parts: Iterable[Part], noun: str) -> Iterator[Problem]:
 
 
 def names_are_unique(facts: Facts) -> Iterator[Problem]:
-    """Tenants, and shared components, are told apart by name."""
+    """Names of tenants, and of shared components, are unique."""
     yield from _repeated((tenant.part.field("name") for tenant in facts.tenants), "tenant")
     shared = facts.root.field("shared").items()
     yield from _repeated((part.field("name") for part in shared), "shared component")
@@ -140,7 +140,7 @@ def _example(claim: ClaimPart) -> str:
 
 
 def reserved_names_are_not_claimed(facts: Facts) -> Iterator[Problem]:
-    """Protected and shared namespaces belong to nobody."""
+    """Protected and shared namespaces have no tenant."""
     by: dict[tuple[NameMatch, str], list[ClaimPart]] = {}
     for claim in facts.claims:
         by.setdefault((claim.match, claim.text), []).append(claim)
@@ -267,7 +267,7 @@ def port_ranges_are_forward(facts: Facts) -> Iterator[Problem]:
 
 
 def shares_leave_room(facts: Facts) -> Iterator[Problem]:
-    """A tenth of every map is left for those whose share is not written down."""
+    """A tenth of every map is left for tenants without a share of their own."""
     taken = 0
     for tenant in facts.tenants:
         part = tenant.part.field("mapShare")
@@ -285,7 +285,7 @@ def grants_name_others_once(facts: Facts) -> Iterator[Problem]:
             yield from _repeated(others, f"{side} of tenant {tenant.name} names one twice:")
             for other in others:
                 if other.text() == tenant.name:
-                    what = f"tenant {tenant.name} grants to itself, which it need not"
+                    what = f"tenant {tenant.name} grants to itself, which is not needed"
                     yield other.problem(what, "remove the grant or name another tenant")
 
 

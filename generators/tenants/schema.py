@@ -1,9 +1,9 @@
 """The shape of the tenant file: a cerberus schema, and its errors in our words.
 
 Called by load.py; the only importer of cerberus. Every rule is plain data (no functions), so that
-other schemas can be derived from it; `meta` holds the words for messages. What compares one part of
-the file with another is in rules.py. The surprise: cerberus takes `True` for an integer and lets a
-trailing newline through a regex, so integers have a type of our own and patterns end in `\\Z`.
+other schemas can be derived from it; `meta` holds the words for messages. Rules that compare parts
+of the file are in rules.py. cerberus takes `True` for an integer and lets a trailing newline
+through a regex, so integers have a type of our own and patterns end in `\\Z`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ LABEL_KEY: Rules = {
     "meta": {
         "noun": "a label key",
         "fix": "write a name of at most 63 letters, digits, `-`, `_`, `.`, "
-        "with a DNS prefix and a slash before it or without",
+        "with or without a DNS prefix and a slash before it",
     },
 }
 LABEL_VALUE: Rules = {
@@ -211,7 +211,7 @@ TENANT_FILE = _mapping(
 
 
 class _Error(Protocol):
-    """What is read of cerberus.errors.ValidationError."""
+    """The part of cerberus.errors.ValidationError that is used."""
 
     code: int
     document_path: Path
@@ -222,7 +222,7 @@ class _Error(Protocol):
 
 
 class _Validator(Protocol):
-    """What is used of cerberus.Validator."""
+    """The part of cerberus.Validator that is used."""
 
     recent_error: _Error
     _config: dict[str, list[_Error]]
@@ -251,7 +251,7 @@ Sound = str | int | bool | Hole | list["Sound"] | dict[str, "Sound"]
 def check_shape(document: Document) -> tuple[dict[str, Sound], list[Problem]]:
     """Hold a document against the schema.
 
-    Returns what is sound of it (the rules still look for defects there), and every defect.
+    Returns its sound parts (which the rules still check), and every defect.
     """
     root = document.root
     if not isinstance(root, dict):
@@ -388,7 +388,7 @@ def _too_long(value: Value, limit: object) -> str:
 
 
 def _wrong_value(value: Value, rules: Rules) -> tuple[str, str]:
-    """What is wrong with a value of a wrong type, form or range, and what to write."""
+    """The problem of a value of a wrong type, form or range, and what to write."""
     meta = rules["meta"]
     if value is None:
         return "has no value", f"{meta['fix']}; or remove the field"

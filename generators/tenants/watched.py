@@ -1,7 +1,7 @@
-"""A tenant file that may change under a process: webhook, controller and agent follow theirs by it.
+"""A tenant file that may change while a process runs: used by webhook, controller and agent.
 
-Read again when its bytes change, taken only when it is sound; the last good one stays otherwise,
-also on disk, so that a process which starts while the file is broken goes on with it.
+Read again when its bytes change, taken only if it is sound; otherwise the last good one stays, also
+on disk, so that a process that starts while the file is broken can use it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Changed:
 
 
 class WatchedTenants:
-    """`check` looks at the file; `newest` is the last good one, `error` what is wrong now.
+    """`check` looks at the file; `newest` is the last good one, `error` the current problem.
 
     Compared by content, not by time stamp: a ConfigMap swaps symlinks, an editor may write twice
     within one tick of the clock, and reading a few kilobytes a second costs nothing.

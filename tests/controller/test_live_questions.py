@@ -135,7 +135,7 @@ def test_a_plan_says_what_another_key_means_for_each_namespace(
     told = ringfence("plan", "-c", file, "-o", "json")
     assert "note: labelKey client becomes proof" in told.stderr
     annas = [c for c in json.loads(told.stdout) if c["name"] == "annas"]
-    assert annas[0]["effect"].startswith("opens to nobody")
+    assert annas[0]["effect"].startswith("opens to no one new")
 
 
 def test_a_plan_says_what_becomes_of_a_tenant_that_leaves_the_file(

@@ -84,7 +84,7 @@ def test_who_belongs_to_nobody_cannot_choose_a_tenant(
     guarded_cluster: Cluster, name: Name, robot: Client
 ) -> None:
     namespace = name("plain")
-    with pytest.raises(Forbidden, match="is no proof"):
+    with pytest.raises(Forbidden, match="proves nothing"):
         guarded_cluster.make(namespace, robot, labels={"client": "test01"})
     guarded_cluster.make(namespace, robot)
     assert guarded_cluster.tenant(namespace) is None

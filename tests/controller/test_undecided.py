@@ -108,7 +108,7 @@ def test_a_name_that_becomes_a_tenants_is_told(
     assert "TenantAssigned" in cluster.reasons("free-later")
     cluster.admin.create(EVENTS, made_up("free-later"), manager="test")
     said = verify(cluster, ringfence)
-    assert "[+]free-later was nobody's and belongs to test02 by its name\n" in said
+    assert "[+]free-later belonged to no tenant and now belongs to test02 by its name\n" in said
     assert "all is lost" not in said
     assert controller.metrics()['ringfence_controller_findings_total{reason="TenantAssigned"}'] == 1
 

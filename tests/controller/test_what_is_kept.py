@@ -92,7 +92,7 @@ def test_the_memory_of_policies_is_put_back(
         kept.save()
         return content(running, CONFIG_MAPS, MEMORY_NAME) == before
 
-    eventually(as_it_was, "it is as it was", 30)
+    eventually(as_it_was, "it is restored", 30)
 
 
 def test_what_says_the_same_already_is_not_written_again(

@@ -75,7 +75,7 @@ def controller(folder: Path) -> CollectorRegistry:
     metrics.failures.labels("Forbidden").inc()
     metrics.reasserted.labels("ValidatingWebhookConfiguration", "edited").inc()
     metrics.findings.labels("TenantAssigned").inc()
-    metrics.renewals.labels("the CA grows old").inc()
+    metrics.renewals.labels("the CA is due for renewal").inc()
     now = Now(moment.queue, 1, {("policy", "rule"): 1}, running=True)
     measures = Measures(metrics.registry, lambda: now)
     measures.wrote("NetworkPolicy", Done.CREATED)

@@ -115,7 +115,7 @@ def test_a_label_that_the_name_does_not_confirm_is_repaired_and_told(
 ) -> None:
     of = cluster(namespace(name, f"client: {claim}"), tenants=TENANTS)
     assert of.namespaces[name].labels.get("client") == after
-    assert f'label client: "{claim}" is no proof' in of.warnings[0]
+    assert f'label client: "{claim}" proves nothing' in of.warnings[0]
 
 
 def test_generated_policies_replace_what_has_their_name() -> None:

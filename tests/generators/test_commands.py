@@ -151,7 +151,7 @@ def test_trace_tells_every_stage_and_what_to_add(ringfence: Run, example: list[s
         'name matches suffix "-test02" of tenant test02',
         "namespace labels  client=test01, kubernetes.io/metadata.name=app-test01",
         "Egress of the source: FORWARDED (NOT_ISOLATED)",
-        "kept out by tenant/test01#wall: the source is of tenant test02",
+        "kept out by tenant/test01#wall: the source belongs to tenant test02",
         "isolated by app-test01/allow-ingress-namespace",
         "no match: namespace app-test02 has client=test02, wanted client=test01",
         "Verdict: DROPPED",

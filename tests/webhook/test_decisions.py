@@ -371,7 +371,7 @@ def test_a_member_makes_no_namespace_under_audit(config: TenantConfig) -> None:
 def test_a_mode_that_does_not_exist_is_refused_by_name(config: TenantConfig) -> None:
     decision = validate.decide(config, update(under(None), under("adit"), PLATFORM))
     assert decision.message == (
-        'namespace "app-test01": annotation ringfence.io/mode: there is no mode adit; '
+        'namespace "app-test01": annotation ringfence.io/mode: unknown mode adit; '
         "write audit, or leave the annotation out"
     )
 

@@ -136,7 +136,7 @@ class TestServingCertificate:
         kept = certificate.context
         certificate.check()
         assert certificate.context is kept
-        assert "expired already" in str(certificate.problem)
+        assert "already expired" in str(certificate.problem)
 
     def test_an_encrypted_key_is_refused_without_a_question(
         self, certificate: ServingCertificate, files: Path

@@ -8,6 +8,6 @@
     reconcile.py one trigger brought in order, and its report rights.py   RBAC that policies need
     work.py      the queue, and what leading begins with
 
-Level-triggered: what has to be done is told from policies, triggers and the marks on what was
-made, never from a list of events, so that nothing is lost while nobody looks.
+Level-triggered: what has to be done follows from policies, triggers and the marks on generated
+objects, never from a list of events, so that nothing is lost while no controller runs.
 """

@@ -1,8 +1,9 @@
 """Follows the kinds that the policies in force name, and answers the lookups of their rules.
 
-Reflectors come and go with the policies; one kind is followed once, whoever needs it. Objects that
-policies have made are followed by their label alone. What no reflector holds (a ConfigMap of a
-rule's context, an allowed path) is asked of the API server and kept for a few seconds.
+Reflectors come and go with the policies; one kind is followed once, however many policies need it.
+Objects that policies have made are followed by their label alone. What no reflector holds (a
+ConfigMap of a rule's context, an allowed path) is asked of the API server and kept for a few
+seconds.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ V = TypeVar("V", StoredObject, GeneratedObject)
 
 @dataclass(frozen=True, slots=True)
 class CacheListeners:
-    """Who hears of changes; all quick, called from the watch threads."""
+    """Callbacks for changes; all quick, called from the watch threads."""
 
     trigger: Callable[[Resource, Key], None]
     made: Callable[[Resource, Key], None]

@@ -1,6 +1,6 @@
-"""Since when each rule counts, in ConfigMap `ringfence-policies`: what no mark can tell.
+"""Since when each rule counts, in ConfigMap `ringfence-policies`: facts that marks cannot hold.
 
-Four facts a rule, none a trigger, so that it stays small however large the cluster is:
+Four facts for each rule, none for each trigger, so that it stays small in a large cluster:
 
     introduced   triggers that have not changed since are older than the rule, and no business of
                  one without generateExisting
@@ -9,13 +9,14 @@ Four facts a rule, none a trigger, so that it stays small however large the clus
     pattern      the rule as it was then: an edit of one with generateExisting makes it anew
     former       what it was before: which copies are older than an edit, and stay as they are
 
-The first two are resourceVersions, which the API server only ever counts up. And a fact a kind:
+The first two are resourceVersions, which the API server only ever counts up. And one fact for each
+kind:
 
     noted        the second, by the API server's clock, since when the webhook notes the creators of
-                 its objects; what older ones say of theirs, anybody may have written
+                 its objects; in older objects anyone may have written it
 
-Written by the leader, rarely, and put back when somebody deletes or edits it.
-A ConfigMap of that name that somebody else keeps is neither read nor written: `problem` tells.
+Written by the leader, rarely, and restored when deleted or edited. A ConfigMap of that name that
+belongs to someone else is neither read nor written; `problem` reports it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from webhook.settings import FIELD_MANAGER
 ALWAYS = 0
 MOST_FORMER = 8
 LOOK_SECONDS = 10.0
-"""How often it is read, whether it still says what was written."""
+"""How often it is read back, to notice edits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Memory:
 
     @property
     def kinds(self) -> frozenset[Resource]:
-        """Kinds of which policies have made objects, also rules that are no more."""
+        """Kinds of which policies have made objects, including rules that no longer exist."""
         return self._kinds
 
     def introduce(self, rules: Iterable[Newcomer], *, complete: bool) -> None:
@@ -125,7 +126,8 @@ class Memory:
         self._noted = {**dict.fromkeys(resources, now), **self._noted}
 
     def forget_noted(self, others_than: frozenset[Resource]) -> None:
-        """Creators of no other kinds are noted any more; later ones are noted anew."""
+        """Stop noting creators of all other kinds; a kind that returns later starts from
+        scratch."""
         self._noted = {kind: at for kind, at in self._noted.items() if kind in others_than}
 
     def clock(self) -> str:
@@ -143,7 +145,7 @@ class Memory:
             self._rules = {**self._rules, name: replace(known, done=version)}
 
     def save(self) -> None:
-        """Write it, unless that is what is written; now and then that is read again."""
+        """Write it if it differs from what was written; from time to time that is read back."""
         data = {
             "rules": orjson.dumps(
                 {

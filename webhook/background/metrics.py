@@ -39,7 +39,7 @@ class Measures:
         )
         self.failures = Counter(
             "ringfence_policies_failures",
-            "Triggers for which policies could not be carried out and that are tried again.",
+            "Triggers for which policies could not be carried out and that are retried.",
             ("error",),
             registry=registry,
         )
@@ -66,17 +66,17 @@ class _AtTheScrape(Collector):
         now = self._now()
         yield GaugeMetricFamily(
             "ringfence_policies_running",
-            "1 while this controller carries out the rules that run behind requests.",
+            "1 while this controller carries out rules in the background.",
             value=float(now.running),
         )
         yield GaugeMetricFamily(
             "ringfence_policies_queue_depth",
-            "Triggers that wait for a worker, those that wait to be tried again included.",
+            "Triggers that wait for a worker or a retry.",
             value=now.queue.depth + now.queue.delayed,
         )
         yield GaugeMetricFamily(
             "ringfence_policies_queue_oldest_seconds",
-            "How long the trigger at the front has waited.",
+            "How long the first trigger in the queue has waited.",
             value=now.queue.oldest_seconds,
         )
         yield GaugeMetricFamily(

@@ -1,7 +1,8 @@
-"""Which kinds of objects have to be followed so that the policies in force can be carried out.
+"""Which kinds of objects must be followed to carry out the policies in force.
 
 Pure but for the kinds that the API server serves, which come through `Kinds`. A rule whose kinds
-cannot be told or are not served is not carried out, and is told by name; the others go on.
+cannot be determined or are not served is not carried out and is reported by name; the others are
+unaffected.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Needs:
 
 
 class _Unknown(Exception):
-    """The kinds of a rule cannot be told."""
+    """The kinds of a rule cannot be determined."""
 
 
 def needs_of(policies: Sequence[Policy], kinds: Kinds) -> Needs:

@@ -1,8 +1,8 @@
 """Verdicts about one trigger, and what was made for it -> what to write and what to delete. Pure.
 
-The matrix of `generators/kyverno/synchronize.py`, asked for each object. What may surprise: an
-object that is wanted is always written in place, whoever of our rules made it before, so that a
-renamed rule leaves no gap; deletions come last, and none for a rule that could not be judged.
+The matrix of `generators/kyverno/synchronize.py`, asked for each object. A wanted object is always
+written in place, whichever of our rules made it before, so that a renamed rule leaves no gap;
+deletions come last, and none for a rule that could not be judged.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Situation:
     """What was made for this trigger, or one of its name."""
     trigger_gone: bool
     present: Callable[[ObjectKey], GeneratedObject | None]
-    """A made object, whoever's it is."""
+    """A made object, whichever rule owns it."""
     standing: Callable[[RuleName], RuleStanding]
     in_scope: Callable[[Verdict], bool]
     """Whether the rule is about this trigger at all, which may be older than the rule."""
@@ -98,7 +98,7 @@ _Claim = tuple[Verdict, WantedObject]
 def _claims(
     situation: Situation, problems: list[tuple[RuleName, str]]
 ) -> Mapping[ObjectKey, _Claim]:
-    """Who wants which object; of several rules the one whose it is already, else the first."""
+    """Which rule wants which object; of several, the one that owns it already, else the first."""
     claims: dict[ObjectKey, _Claim] = {}
     for verdict in situation.verdicts:
         if verdict.applies is not Applies.YES or not situation.in_scope(verdict):
@@ -144,7 +144,7 @@ def _write(situation: Situation, verdict: Verdict, wanted: WantedObject) -> Writ
 
 
 def _stale(situation: Situation, verdicts: Mapping[RuleName, Verdict], mark: Mark) -> str:
-    """Why a made object that nobody wants goes; empty when it stays."""
+    """Why a made object that no rule wants is deleted; empty when it stays."""
     name = _rule(mark.owner)
     making = Making.DATA if mark.source is None else Making.CLONE
     match situation.standing(name):
@@ -153,7 +153,7 @@ def _stale(situation: Situation, verdicts: Mapping[RuleName, Verdict], mark: Mar
         case RuleStanding.GONE:
             event = Event.POLICY_DELETED
             done = reaction(event, making, synchronize=mark.synchronize, orphan=mark.orphan)
-            return "its policy or rule was deleted" if done is Reaction.DELETE else ""
+            return "its policy or rule is gone" if done is Reaction.DELETE else ""
         case RuleStanding.IN_FORCE:
             pass
     verdict = verdicts.get(name)

@@ -1,8 +1,8 @@
 """One trigger brought in order: judge, plan, write, then delete. Called by the workers of work.py.
 
-Failures do not stop what is independent of them: every write is tried, and the report of what was
-done has the failure, so that the trigger comes again. Nothing of a policy is deleted while one of
-its writes failed.
+A failure does not stop what is independent of it: every write is tried, and the report names the
+failure, so that the trigger is retried. Nothing of a policy is deleted while one of its writes
+failed.
 """
 
 from __future__ import annotations
@@ -186,9 +186,9 @@ class TriggerReconciler:
     def _is_made(self, case: _Case, one: ParsedTrigger, *, gone: bool = False) -> bool:
         """Whether a rule in force made it: then it triggers no other rule by default.
 
-        Anybody may write a mark on what is theirs. It counts where its rule makes such objects, its
-        trigger is there, and the rule makes this very object for it. What is `gone` may have gone
-        with it, and what a rule about deletions made outlives it.
+        Anyone may write a mark on their own objects. It counts where its rule makes such objects,
+        its trigger is there, and the rule makes this very object for it. What is `gone` may have
+        gone with it, and what a rule about deletions made outlives it.
         """
         if one.mark is None or not case.table.makes(one.mark, one.key.kind):
             return False

@@ -1,8 +1,8 @@
 """RBAC that the policies in force need: printed by `ringfence controller rules`, asked at run time.
 
-No kind is written that RBAC does not allow beside the operator's list, so that a policy never does
+A kind is written only if both the operator's list and RBAC allow it, so that a policy never does
 more than the chart's role says. A rule whose rights are missing makes its policy not Ready, with
-the line of RBAC to add; everything else goes on.
+the line of RBAC to add; other policies are unaffected.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Table:
         )
 
     def listing(self, resource: Resource, namespace: str) -> frozenset[Resource]:
-        """Kinds of triggers whose rules copy whatever there is of a kind in that namespace."""
+        """Kinds of triggers whose rules copy all objects of a kind in that namespace."""
         return frozenset(
             trigger
             for name, rule in self.rules.items()

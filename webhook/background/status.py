@@ -1,8 +1,8 @@
 """What users see of a policy: condition Ready of the object, Events on it.
 
-Ready says that the policy is loaded, that all that its rules look at is known, that the webhook is
-registered for it and that RBAC lets the controller do what it says; scripts wait for exactly this.
-Problems with single triggers are Events on the policy and a log line: one a rule and minute.
+Ready means that the policy is loaded, that everything its rules look at is known, that the webhook
+is registered for it and that RBAC lets the controller carry it out; scripts wait for exactly this.
+Problems with single triggers are Events on the policy and a log line: one for each rule and minute.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class PolicyStatus:
         self._said: dict[str, PolicyCondition] = {}
 
     def forget(self) -> None:
-        """Somebody else may have written them."""
+        """Another writer may have changed them."""
         self._said.clear()
 
     def say(self, found: Iterable[PolicyCondition]) -> None:
@@ -173,7 +173,7 @@ About = TriggerName | ProblemTarget
 
 
 class Problems:
-    """What is wrong with which trigger or target, by rule; told when it is new."""
+    """Problems of triggers and targets, by rule; reported when they are new."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

@@ -21,7 +21,7 @@ _UNKEPT = ("managedFields", "resourceVersion", "generation", "selfLink")
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object; equal when nothing changed that anybody but the API server wrote."""
+    """An object; equal when nothing changed but what the API server writes by itself."""
 
     uid: str
     terminating: bool
@@ -51,7 +51,7 @@ class ParsedTrigger:
 
 
 def read(resource: Resource, kept: StoredObject) -> ParsedTrigger:
-    """An object with what is asked of it again and again."""
+    """An object with the facts that are needed again and again."""
     document = kept.document()
     return ParsedTrigger(resource, kept, document, object_key_of(document), mark_of(document))
 
@@ -116,7 +116,7 @@ def raw(document: Document) -> Raw:
 
 
 def number(version: str) -> int:
-    """resourceVersions grow; what is none reads as the oldest."""
+    """resourceVersions grow; anything that is not one reads as the oldest."""
     return int(version) if version.isdigit() else 0
 
 

@@ -3,7 +3,7 @@
 Idempotent: an object that is as the rule wants it is not written. A rule whose patch says nothing
 about the trigger is run once for all triggers that it fits, and only on targets that have changed
 since: otherwise a policy that labels namespaces would compare each of them with each other.
-What may surprise: a patch that changes an object every time it runs is stopped.
+A patch that changes an object every time it runs is stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from webhook.background.writer import Writer, Wrote
 
 MOST_CHANGES = 5
 QUIET_SECONDS = 60.0
-"""An object that a rule changes more often than that in this time is left alone for as long."""
+"""The rule skips an object for this long after changing it more often than that within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Ran:
     """What came of a rule: its targets, and a failure after which it has to run again."""
 
     targets: Mapping[ObjectKey | None, str] = field(default_factory=dict)
-    """What is wrong with each target that was looked at, empty when nothing is; None = the rule."""
+    """The problem of each target examined, empty if none; key None: of the rule itself."""
     failure: KubeError | None = None
 
 
@@ -173,8 +173,8 @@ class Targets:
             raise NotAllowed(f"{key.kind} is not followed")
         if self._restless(existing.name, key):
             raise NotAllowed(
-                f"{key} is changed each time the rule runs, or somebody changes it back; "
-                f"it is left alone for {QUIET_SECONDS:.0f} s"
+                f"{key} changes each time the rule runs, or something changes it back; "
+                f"the rule skips it for {QUIET_SECONDS:.0f} s"
             )
         done = self._writer.change(existing.policy.namespace, resource, before, after)
         return Wrote(existing.name, key, done)

@@ -3,7 +3,7 @@
 A trigger that exists is asked about as a request that makes it, which is how Kyverno sees existing
 objects; rules that only list UPDATE see an update that changes nothing. What a rule made for one
 trigger does not trigger others, unless the rule asks for it (`skipBackgroundRequests: false`):
-`own` says so, which the carrier finds out, because anybody may write a mark.
+`own` says so; the caller verifies it, because anyone may write a mark.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ LONGEST_WAIT = 120.0
 LOOK_AGAIN_SECONDS = 5.0
 """How often kinds that are not served, or rights that are missing, are asked about again."""
 NOTED_SECONDS = 1.1
-"""Objects say in which second they were made: those of the one in which noting began are not told
+"""Creation times are whole seconds: objects made in the second in which noting began cannot be told
 from older ones."""
 
 
@@ -127,7 +127,7 @@ class PolicyWork:
         self._workers.start()
 
     def stop(self) -> None:
-        """End all threads; what is under way is finished."""
+        """End all threads after they finish what they are doing."""
         self._stopping.set()
         self._queue.close()
         self._workers.join(5)
@@ -160,7 +160,7 @@ class PolicyWork:
     # --- the controller's loop ------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Take over changed policies, begin when everything is known, say what is in force."""
+        """Take over changed policies, start once everything is known, report what is in force."""
         if (changed := self._around.book.check()) is not None:
             level = logging.ERROR if changed.refused else logging.INFO
             event(LOG, changed.event, level, file=changed.file, detail=changed.detail)
@@ -248,7 +248,7 @@ class PolicyWork:
         return max(versions, default=0)
 
     def _look_at_problems(self) -> None:
-        """What keeps a rule from a trigger may have gone without anything telling."""
+        """What kept a rule from a trigger may have gone without any event."""
         now = time.monotonic()
         if now >= self._problems_due:
             self._problems_due = now + LONGEST_WAIT

@@ -1,4 +1,4 @@
-"""The choke point: everything that policies write passes here, and is judged here.
+"""The choke point: everything that policies write passes through here and is checked here.
 
 What the engine has checked is checked again on the finished object. New objects are created, never
 merged into one that is there already; objects that differ are replaced in place, by exactly the
@@ -104,7 +104,7 @@ class Writer:
     def ensure(
         self, policy_namespace: str, wanted: WantedObject, present: GeneratedObject | None
     ) -> Done:
-        """Make the object, or bring it to what is wanted."""
+        """Create the object, or update it to what is wanted."""
         check_write(self._tenancy().limits, policy_namespace, wanted.key)
         resource = self._resource(policy_namespace, wanted)
         if present is None:
@@ -134,7 +134,7 @@ class Writer:
         return Done.CREATED
 
     def _meet(self, policy_namespace: str, resource: Resource, wanted: WantedObject) -> Done:
-        """An object of that name is there: one of ours that no watch has told yet, or not ours."""
+        """An object of that name exists: one of ours that no watch has shown yet, or not ours."""
         live = self._client.get(resource, wanted.key.name, wanted.key.namespace)
         meta = meta_of(live)
         mark = mark_of(bare_document(live))
@@ -185,7 +185,7 @@ class Writer:
         return Done.UPDATED
 
     def _release(self, resource: Resource, wanted: WantedObject, present: GeneratedObject) -> Done:
-        """The rule no longer synchronizes: the object says so, and is its editor's from now on."""
+        """The rule no longer synchronizes: mark the object so; from now on users own it."""
         mark = wanted.mark
         gone: Raw = {MANAGED_BY: None} if MANAGED_BY in labels_of(present.document()) else {}
         metadata: Raw = {

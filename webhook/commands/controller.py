@@ -49,22 +49,23 @@ def service(value: str) -> tuple[str, str, int]:
 
 
 _policies_option = policies_option(
-    "Carry out these Kyverno policies; `cluster`: the API server's own. May be repeated."
+    "Kyverno policies to carry out: files, folders, or `cluster` for those of the API server; may "
+    "be repeated."
 )
 _install_option = click.option(
     "--install-policy-crds",
     is_flag=True,
-    help="Make the kinds ClusterPolicy and Policy where they are missing; never touch others.",
+    help="Create the kinds ClusterPolicy and Policy if missing; never change existing ones.",
 )
 _allow_kind_option = allow_kind_option(
-    "Policies may also write this kind, such as Secret or apps/v1/Deployment; and read it by"
-    " path, when group and version are given."
+    "Another kind that policies may write, such as Secret or apps/v1/Deployment; with group and"
+    " version, policies may also read it by path."
 )
 
 
 @click.group()
 def controller() -> None:
-    """Keep labels, isolation policies and admission as the tenant file says."""
+    """Keep labels, isolation policies and admission in step with the tenant file."""
 
 
 @controller.command()
@@ -86,7 +87,7 @@ def controller() -> None:
     "--webhook-health-port",
     type=click.IntRange(1, LARGEST_PORT),
     metavar="PORT",
-    help="The webhook's port of health, where each replica says which tenant files it has read.",
+    help="The webhook's health port, where each replica reports the tenant files it has read.",
 )
 @click.option(
     "--certificate-dir",
@@ -104,10 +105,8 @@ def controller() -> None:
 @_policies_option
 @_allow_kind_option
 @_install_option
-@listen_option("--metrics-listen", "Where /metrics, /livez and /readyz answer, without TLS.")
-@namespace_option(
-    "Where record, lease, status and certificates are kept; no tenant may write there."
-)
+@listen_option("--metrics-listen", "Address of /metrics, /livez and /readyz, without TLS.")
+@namespace_option("Holds record, lease, status and certificates; no tenant may write to it.")
 @click.option(
     "--settle-seconds",
     type=click.FloatRange(min=0),
@@ -120,21 +119,21 @@ def controller() -> None:
     type=click.FloatRange(min=0),
     default=120.0,
     show_default=True,
-    help="How long another tenant file waits for webhooks that have not read it.",
+    help="How long a new tenant file waits for webhooks that have not read it.",
 )
 @click.option(
     "--certificate-days",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Life of a certificate; renewed after two thirds.",
+    help="Lifetime of a certificate, which is renewed after two thirds of it.",
 )
 @click.option(
     "--authority-days",
     type=click.FloatRange(min=0, min_open=True),
     default=365.0,
     show_default=True,
-    help="Life of the CA that signs it.",
+    help="Lifetime of the CA that signs it.",
 )
 @click.option(
     "--propagate-seconds",
@@ -148,7 +147,7 @@ def controller() -> None:
     type=click.FloatRange(min=1),
     default=15.0,
     show_default=True,
-    help="How long a leader that died keeps others from leading.",
+    help="How long a dead leader keeps others from leading.",
 )
 def run(
     tenant_file: Path,
@@ -241,7 +240,7 @@ def _target(url: str | None, service: tuple[str, str, int] | None, health: int) 
     "--certificate-secret",
     default="",
     metavar="NAME",
-    help="As for `run`: the Secret that somebody else keeps.",
+    help="As for `run`: the Secret that another tool maintains.",
 )
 @_policies_option
 @_allow_kind_option

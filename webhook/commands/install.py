@@ -24,14 +24,14 @@ job_option = click.option(
     "--job",
     default="",
     metavar="NAME",
-    help="Run by this Job of the chart: do nothing unless an uninstall has made it.",
+    help="Run by this Job of the chart: do nothing unless an uninstall created it.",
 )
 patience_option = click.option(
     "--wait-seconds",
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="How long to try again before giving up.",
+    help="How long to retry before giving up.",
 )
 
 
@@ -39,7 +39,7 @@ patience_option = click.option(
 @tenant_file_option("The tenant file that should be in force.")
 @kubeconfig_option
 @_namespace_option
-@allow_kind_option("A kind that policies should be allowed to write; without any it is not asked.")
+@allow_kind_option("A kind that policies should be allowed to write; not checked by default.")
 @patience_option
 @click.pass_context
 def verify(
@@ -76,7 +76,7 @@ def verify(
     "--first",
     multiple=True,
     metavar="COMMAND",
-    help="A command that makes running agents leave, for the message. May be repeated.",
+    help="Command to name in the message for removing running agents; may be repeated.",
 )
 @kubeconfig_option
 @_namespace_option
@@ -145,10 +145,10 @@ def unregister(job: str, kubeconfig: str | None, namespace: str, wait_seconds: f
 def forget(
     isolation: bool, job: str, kubeconfig: str | None, namespace: str, wait_seconds: float
 ) -> None:
-    """Remove what the controller kept in its namespace; run it when no controller runs any more.
+    """Remove what the controller kept in its namespace; run it after all controllers have ended.
 
-    The Lease by which controllers stand by goes in an uninstall of the chart only (--job), which
-    has ended them all.
+    The controllers' Lease is removed only in an uninstall of the chart (--job), which has ended
+    them all.
     """
     from generators.kube.client import Client
     from webhook.install.leaving import forget as remove

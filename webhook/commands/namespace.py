@@ -34,7 +34,7 @@ def _pair(value: str) -> tuple[str, str]:
 
     key, equals, content = value.partition("=")
     if not equals:
-        raise click.BadParameter(f'"{value}" is not KEY=VALUE; to give a label up: --remove {key}')
+        raise click.BadParameter(f'"{value}" is not KEY=VALUE; to remove a label: --remove {key}')
     if (wrong := names.label_value(content)) is not None:
         raise click.BadParameter(
             f'value of label "{key}" ({len(content)} characters): "{content}": {wrong}'
@@ -62,7 +62,7 @@ def namespace() -> None:
     type=_key,
     multiple=True,
     metavar="KEY",
-    help="Give up only this label; may be repeated.",
+    help="Remove only this label; may be repeated.",
 )
 @click.option(
     "--field-manager",
@@ -70,7 +70,7 @@ def namespace() -> None:
     default=DEFAULT_MANAGER,
     show_default=True,
     metavar="NAME",
-    help="On whose behalf; a Helm release is ringfence-RELEASE.",
+    help="Field manager to act as; a Helm release uses ringfence-RELEASE.",
 )
 @kubeconfig_option
 @click.option(
@@ -80,18 +80,18 @@ def namespace() -> None:
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to try while the API server does not answer.",
+    help="How long to retry while the API server does not answer.",
 )
 @click.option(
     "--check",
     is_flag=True,
-    help="Change nothing; say which of the labels are missing, exit code 1.",
+    help="Change nothing; list the labels that are missing and exit with 1.",
 )
 @click.option(
     "--release",
     is_flag=True,
-    help="End the quarantine of a namespace whose tenant has left the tenant file: it belongs to"
-    " nobody, and every pod may enter it. Only admins of the tenant file may.",
+    help="End the quarantine of a namespace whose tenant has left the tenant file:"
+    " it then belongs to no tenant, and every pod may enter it. For admins of the tenant file.",
 )
 def label(
     name: str,

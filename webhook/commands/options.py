@@ -26,7 +26,7 @@ state_dir_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False, writable=True),
     metavar="DIR",
-    help="Keep the last good tenant file here, for a start while the file is broken.",
+    help="Keep the last good tenant file here, to start from while the file is broken.",
 )
 
 

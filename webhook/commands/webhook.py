@@ -62,26 +62,26 @@ def webhook() -> None:
 )
 @click.option("--tls-key", type=EXISTING_FILE, required=True, metavar="FILE", help="Its key (PEM).")
 @listen_option("--metrics-listen", "Address for Prometheus to scrape, without TLS.")
-@listen_option("--health-listen", "Where the kubelet asks /livez and /readyz, without TLS.")
+@listen_option("--health-listen", "Address of /livez and /readyz for the kubelet, without TLS.")
 @click.option(
     "--allow-from",
     multiple=True,
     type=network,
     metavar="CIDR",
-    help="Addresses of API servers; others are not let in. May be repeated.",
+    help="Address of an API server; all others are refused. May be repeated.",
 )
 @click.option(
     "--client-ca",
     type=EXISTING_FILE,
     metavar="FILE",
-    help="CAs (PEM) of which clients must show a certificate; a renewed file is used at once.",
+    help="CAs (PEM) that must have signed a client's certificate; a renewed file is used at once.",
 )
 @click.option(
     "--client-name",
     "client_names",
     multiple=True,
     metavar="NAME",
-    help="Common name that a client's certificate must carry; may be repeated.",
+    help="Common name that a client's certificate must have; may be repeated.",
 )
 @state_dir_option
 @click.option(
@@ -89,7 +89,7 @@ def webhook() -> None:
     default=DEFAULT_CONTROLLER,
     show_default=True,
     metavar="NAME",
-    help="Who may write generated NetworkPolicies and tenant labels beside admins.",
+    help="User who may write generated NetworkPolicies and tenant labels, besides admins.",
 )
 @policies_option("Kyverno policies: files, folders, or those of the API server; may be repeated.")
 @click.option(
@@ -102,7 +102,7 @@ def webhook() -> None:
     type=click.FloatRange(min=0),
     default=DRAIN_SECONDS,
     show_default=True,
-    help="How long to serve on after SIGTERM, not ready.",
+    help="How long to keep serving after SIGTERM, while not ready.",
 )
 @click.option(
     "--request-seconds",
@@ -192,7 +192,7 @@ def rules(namespace: str, policies: tuple[str, ...], allowed_kinds: tuple[str, .
     multiple=True,
     required=True,
     metavar="NAME_OR_IP",
-    help="How clients call the webhook; may be repeated.",
+    help="Host name or address that clients use; may be repeated.",
 )
 @click.option(
     "--days",
@@ -204,7 +204,7 @@ def rules(namespace: str, policies: tuple[str, ...], allowed_kinds: tuple[str, .
 def certificates(directory: Path, hosts: tuple[str, ...], days: int) -> None:
     """Make a CA and a serving certificate for a webhook outside a cluster.
 
-    Each call makes a new CA; give ca.crt to whoever calls the webhook.
+    Each call makes a new CA; give ca.crt to the webhook's clients.
     """
     from datetime import UTC, datetime
 

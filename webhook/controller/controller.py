@@ -81,7 +81,7 @@ class ControllerSettings:
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     lease: LeaseTiming = field(default_factory=LeaseTiming)
     issued_secret: str = ""
-    """Where somebody else keeps the webhook's certificates."""
+    """The Secret in which another tool maintains the webhook's certificates."""
     policies: tuple[str, ...] = ()
     """Files and folders of Kyverno policies, or the word `cluster`; empty = carry out none."""
     allowed_kinds: tuple[str, ...] = ()
@@ -213,7 +213,7 @@ class Controller:
         self._end()
 
     def stop(self) -> None:
-        """End `run`: what is under way is finished, the lease is given up."""
+        """End `run` after work in progress is finished; releases the lease."""
         self._stopping.set()
         self._wake.set()
 

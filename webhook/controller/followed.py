@@ -1,8 +1,8 @@
-"""What a controller follows of the cluster, and who is told when something changes there.
+"""What a controller follows of the cluster, and what it calls on a change.
 
 One reflector for each resource, in every replica, leader or not. The copies of namespaces, policies
-and nodes are what workers read; of the record and of admission objects only the change counts, and
-whoever is told looks for himself.
+and nodes are what workers read; of the record and of admission objects only the fact of a change is
+passed on; the callee reads them itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from webhook.controller.reconcile import NetworkPolicyReader, read_namespace, re
 
 @dataclass(frozen=True, slots=True)
 class ChangeListeners:
-    """Who is told of a change; called from the threads of the watches."""
+    """Callbacks for changes, called from the watch threads."""
 
     namespace: Callable[[str], None]
     """The namespace of that name, or a generated policy in it."""

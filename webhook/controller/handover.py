@@ -2,8 +2,8 @@
 
 The guard says when (admission has refused by the next file for long enough); here all work stands
 still for that moment. What was decided under the file before goes into the record first, so that
-the next file cannot give an old label another meaning; labels that nobody vouches for are set right
-before anything else is done.
+the next file cannot give an old label another meaning; labels that nothing vouches for are
+corrected before anything else is done.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Handover:
     ) -> None:
         self.config = config
         self.paused = False
-        """Nobody may work; who takes a namespace from the queue drops it."""
+        """Work is paused; a worker that takes a namespace from the queue drops it."""
         self._client = client
         self._guard = guard
         self._ledger = ledger
@@ -76,7 +76,7 @@ class Handover:
         force once the block ends without an error."""
         self.paused = True
         try:
-            self._until(lambda: not self._queue.stats().in_work, "workers do not come to rest")
+            self._until(lambda: not self._queue.stats().in_work, "workers are still busy")
             pages = self._client.pages(NAMESPACES)
             namespaces = [read_namespace(item) for page in pages for item in page.items]
             before = self._guard.epoch
@@ -97,7 +97,7 @@ class Handover:
         )
         for uid, entry in vouched.items():
             self._ledger.submit(uid, entry)
-        self._until(lambda: self._ledger.idle, "the record cannot be written")
+        self._until(lambda: self._ledger.idle, "the record could not be written")
 
     def _set_right(self, namespaces: Iterable[Namespace]) -> None:
         """Labels that lie, before policies that select them are written."""

@@ -1,4 +1,4 @@
-"""Keeps what the API server is told about our admission, and the certificates behind it.
+"""Maintains our admission objects in the API server, and the certificates behind them.
 
 The controller's registrar thread calls `step` while leading, and `files` always. Order within a
 step: certificates into the Secret, their CAs into both webhook configurations, then the policies.
@@ -47,14 +47,14 @@ IDLE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What the command line says about the webhook."""
+    """The command line's settings for the webhook."""
 
     target: Target
     namespace: str
     directory: Path | None
     lifetimes: Lifetimes
     issued_secret: str = ""
-    """Where somebody else keeps the certificates; empty when we make them."""
+    """The Secret in which another tool maintains the certificates; empty when we make them."""
 
 
 class AdmissionKeeper:
@@ -178,7 +178,7 @@ class AdmissionKeeper:
             return None
 
     def _adopt(self) -> Served:
-        """Take what somebody else has made; NotIssued until then."""
+        """Take the certificates of another tool; NotIssued until they exist."""
         self.kept = self._issued()
         self.files()
         return self.kept

@@ -75,12 +75,12 @@ class ControllerMetrics:
         )
         self.failures = self._counter(
             "ringfence_controller_failures",
-            "Namespaces that could not be synchronized and are tried again, by error.",
+            "Namespaces that could not be synchronized and are retried, by error.",
             "error",
         )
         self.reasserted = self._counter(
             "ringfence_controller_admission_reasserted",
-            "Admission objects of ours that were not as they should be and were written.",
+            "Ringfence's admission objects that were missing or different and were written again.",
             "kind",
             "what",
         )
@@ -90,14 +90,14 @@ class ControllerMetrics:
                 self.reasserted.labels(resource.kind, found)
         self.findings = self._counter(
             "ringfence_controller_findings",
-            "What was found about namespaces and told by an Event, by its reason.",
+            "Findings about namespaces that were reported by an Event, by its reason.",
             "reason",
         )
         for finding in Finding:
             self.findings.labels(finding.value)
         self.renewals = self._counter(
             "ringfence_controller_certificate_renewals",
-            "Steps of the rotation of the webhook's certificates, by reason.",
+            "Rotation steps of the webhook's certificates, by reason.",
             "why",
         )
         self.registry.register(_AtTheScrape(tenants, moment))
@@ -121,14 +121,14 @@ class _AtTheScrape(Collector):
         yield from tenant_file_metrics(self._tenants)
         yield GaugeMetricFamily(
             "ringfence_controller_leader",
-            "1 in the one controller that writes.",
+            "1 in the controller that leads.",
             value=float(moment.leading),
         )
         yield from _caches(moment.reflectors)
         yield from _queue(moment.queue)
         state = GaugeMetricFamily(
             "ringfence_controller_admission_state",
-            "1 for the state of our admission: in-force, changing, settling, broken or off.",
+            "1 for the current state of admission: in-force, changing, settling, broken or off.",
             labels=("state",),
         )
         for each in GuardState:
@@ -136,7 +136,7 @@ class _AtTheScrape(Collector):
         yield state
         yield GaugeMetricFamily(
             "ringfence_controller_unproven_labels",
-            "Namespaces whose tenant label is older than our admission and not settled yet.",
+            "Namespaces whose tenant label is older than admission and not settled yet.",
             value=moment.unproven,
         )
         yield GaugeMetricFamily(
@@ -147,7 +147,7 @@ class _AtTheScrape(Collector):
         if moment.webhook is not None:
             yield GaugeMetricFamily(
                 "ringfence_controller_webhook_answers",
-                "1 while the API server can call the webhook, as the leader sees by a dry run.",
+                "1 while the API server can call the webhook, as the leader's dry run shows.",
                 value=float(not moment.webhook),
             )
         namespaces = GaugeMetricFamily(
@@ -181,13 +181,13 @@ def _caches(reflectors: Iterable[ReflectorStats]) -> Iterable[Metric]:
     )
     age = GaugeMetricFamily(
         "ringfence_controller_last_event_age_seconds",
-        "Since the API server sent anything about a resource, bookmarks included.",
+        "Seconds since the API server last sent anything about a resource, bookmarks included.",
         None,
         ["resource"],
     )
     relists = CounterMetricFamily(
         "ringfence_controller_relists",
-        "Whole lists of a resource, by reason.",
+        "Full lists of a resource, by reason.",
         None,
         ["resource", "reason"],
     )
@@ -211,17 +211,17 @@ def _caches(reflectors: Iterable[ReflectorStats]) -> Iterable[Metric]:
 def _queue(queue: QueueStats) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         "ringfence_controller_queue_depth",
-        "Namespaces that wait for a worker, those that wait to be tried again included.",
+        "Namespaces that wait for a worker or a retry.",
         value=queue.depth + queue.delayed,
     )
     yield GaugeMetricFamily(
         "ringfence_controller_queue_oldest_seconds",
-        "How long the namespace at the front has waited.",
+        "How long the first namespace in the queue has waited.",
         value=queue.oldest_seconds,
     )
     yield CounterMetricFamily(
         "ringfence_controller_queue_retries",
-        "Namespaces that came again after a failure.",
+        "Namespaces that were retried after a failure.",
         value=queue.retries,
     )
 

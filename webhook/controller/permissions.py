@@ -1,4 +1,4 @@
-"""The controller's look at its start whether it may do what it has to: rbac.py says what that is.
+"""Checks at the start that RBAC allows the controller what rbac.py lists.
 
 The API server is asked about each line by SelfSubjectAccessReview; what is missing is named.
 """
@@ -17,7 +17,7 @@ from webhook.settings import FIELD_MANAGER
 
 
 def missing(client: Client, namespace: str, rights: Rights) -> Iterator[str]:
-    """What the API server would refuse, in words for whoever writes roles."""
+    """What the API server would refuse, in words for the author of roles."""
     for rules, home in ((rights.cluster, ""), (rights.system, namespace)):
         for rule in rules:
             for verb in rule.verbs:

@@ -54,8 +54,8 @@ WARNINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerDeps:
-    """What a worker needs; `wrote` is told each write, `found` each finding with
-    an Event.
+    """What a worker needs; `wrote` is called for each write, `found` for each finding with an
+    Event.
     """
 
     client: Client
@@ -87,7 +87,7 @@ class Reconciler:
         """Namespaces in quarantine, and why."""
 
     def undecided(self) -> Mapping[str, tuple[Finding, str]]:
-        """Namespaces that wait in quarantine for somebody to decide whose they are, by name."""
+        """Namespaces in quarantine until an admin decides their tenant, by name."""
         return dict(sorted(self._undecided.copy().items()))
 
     def forget_seen(self) -> None:
@@ -193,7 +193,7 @@ class Reconciler:
         self._echoes[key] = (time.monotonic(), change.item)
 
     def _forget_others(self, name: str, namespace: Namespace | None) -> None:
-        """Remove the record of namespaces of this name that are no more."""
+        """Remove the record of deleted namespaces of this name."""
         uid = "" if namespace is None else namespace.uid
         stale = self._desk.ledger.uids(name) - {uid}
         if not stale:
@@ -232,7 +232,7 @@ class Reconciler:
         if not decided.left_behind:
             return
         kept = {k: v for k, v in namespace.labels.items() if k not in decided.left_behind}
-        bare = Wanted(replace(namespace, labels=kept), "labels of its former tenant go")
+        bare = Wanted(replace(namespace, labels=kept), "labels of its former tenant are removed")
         changes = plan([bare], {namespace.name: namespace}, ())
         for change in self._without_echoes(namespace, changes):
             self._label(config, namespace, change)
@@ -271,7 +271,8 @@ class Reconciler:
             self._written(namespace, change)
             if known:
                 self._seen.discard(met)
-                self._warn(namespace, "PolicyRecreated", f"{change.name} was deleted; it is back")
+                found = f"{change.name} was deleted; it is restored"
+                self._warn(namespace, "PolicyRecreated", found)
             return
         self._replace(namespace, document, change)
 
@@ -288,7 +289,7 @@ class Reconciler:
             note = f"{key.name} was written by somebody else and is replaced: {change.because}"
             self._warn(namespace, "PolicyTakenOver", note)
         elif editors := foreign_editors(live):
-            note = f"{key.name} was changed by {', '.join(editors)}; it is as it was"
+            note = f"{key.name} was changed by {', '.join(editors)}; it is restored"
             self._warn(namespace, "PolicyRepaired", note)
 
     def _delete(self, change: Change) -> None:
@@ -322,7 +323,7 @@ class Reconciler:
 
 
 def foreign_editors(policy: Document) -> list[str]:
-    """Field managers other than ours that have set something of what we generate."""
+    """Field managers other than ours that have set fields of what we generate."""
     found = set()
     for entry in mappings(mapping(policy, "metadata"), "managedFields"):
         fields = mapping(entry, "fieldsV1")
@@ -347,7 +348,7 @@ def read_node(document: Document) -> Node:
     """A node's addresses; its heartbeats change nothing here."""
     node = parse_object(document, API)
     if not isinstance(node, Node):
-        raise TypeError(f"{meta_of(document).key} is no Node")
+        raise TypeError(f"{meta_of(document).key} is not a Node")
     return node
 
 

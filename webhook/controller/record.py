@@ -1,8 +1,8 @@
 """The record of namespace UID -> tenant, as its only writer keeps it: written in bulk.
 
 The reconciler asks `entry` and calls `submit`; one thread writes what has gathered, one ConfigMap
-for each shard that changed, and then reports the namespaces so that their next step is taken. What
-may surprise: `entry` shows what the API server has confirmed, never what is only submitted.
+for each shard that changed, and then reports the namespaces so that their next step is taken.
+`entry` shows what the API server has confirmed, never what is only submitted.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RecordWriter:
                 self._adopt(name, kept)
 
     def follow(self, versions: Mapping[str, str]) -> None:
-        """Shard -> version as a watch has it; what somebody else changed is believed."""
+        """Shard -> version as a watch has it; changes by others are believed."""
         for name in SHARDS:
             ours, seen = self._shards[name].version, versions.get(name, "")
             if ours != seen and not _older(seen, ours):
@@ -176,7 +176,7 @@ class RecordWriter:
                     del self._pending[uid]
 
     def _recover(self, name: str) -> None:
-        """Somebody else wrote the shard: take it as it is, the next attempt adds ours."""
+        """Another writer changed the shard: take it as it is, the next attempt adds ours."""
         try:
             fresh = self._kept.read(name)
         except RingfenceError as error:

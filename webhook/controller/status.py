@@ -25,12 +25,12 @@ IDLE_SECONDS = 1.0
 BUSY_SECONDS = 10.0
 """How often the page may change: while there is nothing to do, and while there is."""
 LOOK_SECONDS = 10.0
-"""How often it is read, whether it still says what was written."""
+"""How often it is read back, to notice edits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is said; `problem` is why a newer tenant file is not in force."""
+    """What is reported; `problem` is why a newer tenant file is not in force."""
 
     digest: str
     synchronized: bool
@@ -85,7 +85,8 @@ class StatusPage:
         self._looked_at = self._read_at = 0.0
 
     def forget(self) -> None:
-        """Leading begins: somebody else may have written it. Said at once if nothing is to do."""
+        """Leading begins: another writer may have changed it. Reported at once if nothing is to be
+        done."""
         self._said = None
         self._looked_at = time.monotonic() - IDLE_SECONDS
 
@@ -94,7 +95,7 @@ class StatusPage:
         self._done = ""
 
     def due(self, digest: str, idle: bool) -> bool:
-        """Whether it is time to say how it stands; `idle`: every namespace has been brought to what
+        """Whether it is time to report; `idle`: every namespace has been brought to what
         the tenant file of that digest says."""
         if idle:
             self._done = digest
@@ -109,7 +110,7 @@ class StatusPage:
         return self._done == digest
 
     def say(self, status: Status) -> None:
-        """Write it, unless that is what it says already."""
+        """Write it if it says something else."""
         now = time.monotonic()
         if status == self._said and now - self._read_at < LOOK_SECONDS:
             return

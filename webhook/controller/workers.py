@@ -21,7 +21,7 @@ class NamespaceWork:
     count: Callable[[Exception], None]
 
     def run(self, namespace: str) -> None:
-        """Bring one namespace in order; one that was deleted under our hands the watch tells."""
+        """Reconcile one namespace; if it is deleted meanwhile, the watch reports that."""
         try:
             self.reconcile(namespace)
         except NotFound:

@@ -1,8 +1,8 @@
 """Takes Ringfence out of an API server: admission first, and later what the controller kept.
 
 Called by `ringfence controller unregister` and `forget`, which the chart runs before and after it
-removes the workloads. The surprise: a running controller would put its admission objects back, so
-`unregister` first takes the controllers' Lease; they stand by until it has expired.
+removes the workloads. A running controller would restore its admission objects, so `unregister`
+first takes the controllers' Lease; they stand by until it has expired.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def of_an_uninstall(client: Client, namespace: str, job: str) -> None:
     managers = {text(each, "manager") for each in fields}
     if by := next((m for m in sorted(managers) if m.startswith(NO_UNINSTALL)), ""):
         what = f"Job {namespace}/{job} was made by {by}, not by an uninstall, and does nothing"
-        why = "it would take down what a running controller keeps"
+        why = "it would remove what a running controller maintains"
         fix = f"render the chart with `helm template --no-hooks`, and delete {job}"
         raise Refused(f"{what}: {why}; {fix}")
 
@@ -62,7 +62,7 @@ def unregister(client: Client, namespace: str, say: Say) -> None:
 def forget(client: Client, namespace: str, say: Say, *, isolation: bool, lease: bool) -> None:
     """Remove what the controller kept; `isolation`: its NetworkPolicies and the record too.
 
-    `lease`: also the controllers' Lease, where none of them runs any more; one that did would lead
+    `lease`: also the controllers' Lease, only when none of them runs; a running one would lead
     again at once and register what was removed.
     """
     for kept in (*KEPT, *(REMEMBERED if isolation else ())):
@@ -77,7 +77,7 @@ def forget(client: Client, namespace: str, say: Say, *, isolation: bool, lease: 
     else:
         say(
             f"Lease {namespace}/{LEASE_NAME} stays: a controller that still runs leads again when "
-            f"it ends, {STAND_BY_SECONDS} s after `unregister`; a new install waits for that, too"
+            f"it ends, {STAND_BY_SECONDS} s after `unregister`; a new install waits for that too"
         )
 
 

@@ -52,7 +52,7 @@ def _status(client: Client, namespace: str, digest: str) -> Iterator[Check]:
     if problem := status.get("problem"):
         yield failed("tenant file", f"a newer one is not in force: {problem}")
     elif status.get("configDigest") != digest:
-        yield failed("tenant file", "another one is in force than this")
+        yield failed("tenant file", "another one is in force")
     else:
         yield good("tenant file", "this one is in force")
     if status.get("synchronized") == "true":
@@ -76,10 +76,10 @@ def _kinds(client: Client, namespace: str, wanted: frozenset[str]) -> Iterator[C
 
 
 def _assigned(client: Client, label_key: str) -> Iterator[Check]:
-    """Namespaces that were nobody's and became a tenant's, as far as Events reach back: an hour.
+    """Namespaces that had no tenant and got one, as far back as Events reach: an hour.
 
-    Whoever may write Events in a namespace can make up those about it: whose it is says the label,
-    which admission guards. Nothing from whoever may not list both.
+    Anyone who may write Events in a namespace can forge those about it; the tenant comes from the
+    label, which admission guards. Empty for users who may not list both.
     """
     try:
         events = client.list_all(EVENTS, WatchScope(fields=f"reason={Finding.CLAIMED}"))
@@ -90,7 +90,7 @@ def _assigned(client: Client, label_key: str) -> Iterator[Check]:
     metas = map(meta_of, owned)
     owners = {m.key.name: m.labels[label_key] for m in metas if m.key.name in told}
     for name, tenant in sorted(owners.items()):
-        yield good(f"{name} was nobody's and belongs to {tenant} by its name")
+        yield good(f"{name} belonged to no tenant and now belongs to {tenant} by its name")
 
 
 def _registered(client: Client) -> Iterator[Check]:
@@ -115,7 +115,7 @@ def _epoch(client: Client, namespace: str) -> Iterator[Check]:
     epoch = None if found is None else Epoch.parse(strings(found, "data"))
     live = _get(client, VALIDATING_WEBHOOKS, configuration.NAME)
     if epoch is None or epoch.covers(live) is None:
-        yield failed("admission", "not in force without a gap")
+        yield failed("admission", "in force, but with a gap")
         return
     yield good("admission", "in force")
     yield from _assigned(client, epoch.label_key)

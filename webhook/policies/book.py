@@ -1,10 +1,10 @@
 """The book of policies: which Kyverno policies are in force, wherever they come from.
 
 Made by the webhook and by the controller from `--policies`. `current` is one immutable value,
-swapped whole; take it once for a piece of work. Three things surprise. A policy that is absent is
-gone only where `complete` says so: before everything is synced, and while Ringfence stands back
-for a Kyverno that executes policies, absence means nothing and nothing may be collected. A policy
-or rule in `refused` is not gone either. Files win over the cluster's policy of the same name.
+swapped whole; take it once for a piece of work. A policy that is absent is gone only where
+`complete` says so: before everything is synced, and while Ringfence stands back for a Kyverno that
+executes policies, absence means nothing and nothing may be collected. A policy or rule in `refused`
+is not gone either. Files win over the cluster's policy of the same name.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ class Policies:
     def _remembered(
         answers: dict[_Asked, _Answer], asked: _Asked, ask: Callable[[], _Answer]
     ) -> _Answer:
-        """Policies do not change within one value; whoever reaches the port could invent kinds."""
+        """Policies do not change within one value; bounded, as any client of the port could invent
+        kinds."""
         found = answers.get(asked)
         if found is None:
             if len(answers) >= MOST_REMEMBERED:
@@ -325,7 +326,7 @@ class PolicyBook:
 
     @property
     def settled(self) -> bool:
-        """Whether it is known which policies there are, and whether they are left alone."""
+        """Whether all policies are known, and whether they are executed."""
         return self.ready and (self._incumbent is None or self._incumbent.synced)
 
     @property
@@ -346,7 +347,7 @@ class PolicyBook:
         if current.refused:
             said += f", {len(current.refused)} refused"
         if current.standing_back:
-            said += f"; those of the cluster are left alone: {current.standing_back}"
+            said += f"; those of the cluster are not executed: {current.standing_back}"
         return said
 
     def checks(self) -> list[Check]:
@@ -370,7 +371,7 @@ class PolicyBook:
         self._changed()
 
     def _following(self) -> tuple[bool, str]:
-        """Whether the cluster's policies are known, and why they are left alone."""
+        """Whether the cluster's policies are known, and why they are not executed."""
         if self._objects is None or self._incumbent is None:
             return True, ""
         return self._objects.synced, self._incumbent.why
@@ -426,7 +427,7 @@ def _once(found: Iterable[Held]) -> tuple[list[Held], list[Refused]]:
         first = kept.setdefault(each.policy.key, each)
         if first is not each:
             where = first.policy.origin
-            reason = f"policy {each.policy.key} is in force from {where} already; keep one"
+            reason = f"policy {each.policy.key} is already in force from {where}; keep one"
             refused.append(_refused(each, "", reason))
     return [kept[key] for key in sorted(kept)], refused
 

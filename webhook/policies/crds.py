@@ -1,8 +1,8 @@
 """The kinds ClusterPolicy and Policy for a cluster that has no Kyverno: made when they are missing.
 
-Only with `--install-policy-crds`, only by the leader, and never over what is there: whoever made
-the kinds owns them. They are never deleted, because that would delete every policy. The schema is
-ours and says little: policies are judged by the parser, which names file, line and fix.
+Only with `--install-policy-crds`, only by the leader, and never over existing ones: their creator
+owns them. They are never deleted, because that would delete every policy. The schema is ours and
+says little: policies are judged by the parser, which names file, line and fix.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Made by the state, used by serving/app.py. One thread follows files and cluster. New policies are
 served once everything that they read is known, so that a policy with a context does not fail its
-first requests; a copy that does not come within a few seconds is told, and its lookups fail.
+first requests; a copy that does not arrive within a few seconds is reported, and its lookups fail.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FIRST_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """What the command line says about policies."""
+    """The command line's settings for policies."""
 
     sources: tuple[str, ...]
     kubeconfig: str | None = None

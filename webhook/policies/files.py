@@ -1,9 +1,9 @@
 """Policies from files and folders, read again whenever a byte of them changes.
 
 Called by the policy book. At the start a path that cannot be read at all is an error of the
-command. Later, what is wrong is refused and the last good version stays: a policy that was in force
-and is broken now, a file that is no YAML any more, a folder that is gone. A sound policy is taken
-whatever stands beside it; one that was removed from a sound file is removed.
+command. Later, anything broken is refused and the last good version stays: a policy that no longer
+parses, a file that is not YAML any more, a folder that is gone. A sound policy is taken even beside
+broken ones; one that was removed from a sound file is removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FilePolicy:
 
 @dataclass(slots=True)
 class _File:
-    """One file's policies by key, and what is wrong in it."""
+    """One file's policies by key, and its errors."""
 
     policies: dict[str, FilePolicy] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
@@ -41,7 +41,7 @@ class PolicyFilesInForce:
 
     policies: tuple[FilePolicy, ...] = ()
     problems: tuple[Problem, ...] = ()
-    """What is wrong in the files; the policies in force are older where something is."""
+    """Errors of the files; where there are any, older policies stay in force."""
 
 
 class PolicyFiles:

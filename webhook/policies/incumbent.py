@@ -1,8 +1,8 @@
 """Does a Kyverno run here that executes the cluster's policies itself? Then Ringfence must not.
 
 Called by the policy book. Kyverno registers its webhooks itself and takes them away when it ends,
-so they tell that it is there; the image of its admission controller tells the release. 1.20 and
-later no longer execute this kind of policy. What cannot be told counts as executing: two products
+so they show that it is there; the image of its admission controller shows the release. 1.20 and
+later no longer execute this kind of policy. An unknown release counts as executing: two products
 that generate the same objects are worse than one that waits.
 """
 
@@ -98,7 +98,7 @@ class Incumbent(Copies):
         )
 
     def reflectors(self) -> tuple[Reflector[str] | Reflector[Deployed], ...]:
-        """Until all are complete, it is not known that nobody else executes policies."""
+        """Until all are complete, another Kyverno may be executing policies."""
         return (*self._webhooks, self._deployments)
 
     @property
@@ -107,6 +107,6 @@ class Incumbent(Copies):
         if not self.synced:
             forbidden = ", ".join(each.resource for each in self.stats() if each.forbidden)
             why = f": RBAC does not allow watching {forbidden} (403)" if forbidden else ""
-            return f"it is not known yet whether Kyverno executes them{why}"
+            return f"whether Kyverno executes them is not known yet{why}"
         names = [n for r in self._webhooks for n in r.store.snapshot().values()]
         return judge(names, list(self._deployments.store.snapshot().values()))

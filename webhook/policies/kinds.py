@@ -1,8 +1,7 @@
-"""Kinds that policies name: which they may write beside the usual ones, and how they are spelled.
+"""Kinds that policies name: which they may write besides the usual ones, and how they are spelled.
 
-`--allow-kind` is said to controllers only; the one that leads writes it into its status, and the
-webhook goes by that. What may surprise: while no controller has said anything, nothing is allowed
-beside the usual kinds.
+Only controllers get `--allow-kind`; the leader writes it into its status, which the webhook reads.
+Until a controller has written it, only the usual kinds are allowed.
 """
 
 from __future__ import annotations
@@ -46,11 +45,12 @@ class AllowedKinds(Copies):
         if self._status.store.get(self._place) is not None:
             return []
         where = f"ConfigMap {self._place}"
-        return [bridged("kinds of policies", f"the usual ones; no controller said more in {where}")]
+        usual = f"the usual ones; no controller has listed more in {where}"
+        return [bridged("kinds of policies", usual)]
 
 
 def _said(document: Document) -> tuple[str, ...]:
-    """Nothing of what somebody else wrote."""
+    """Nothing from an object that is not the controller's."""
     if meta_of(document).labels.get(MANAGED_BY) != MANAGER:
         return ()
     return tuple(strings(document, "data").get(ALLOWED_KINDS, "").split())

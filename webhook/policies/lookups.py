@@ -75,7 +75,7 @@ def _labels(document: documents.Document) -> dict[str, str]:
 
 
 def _nobody(_: Key) -> None:
-    """Admission asks when a request comes; no change needs to wake anybody."""
+    """Admission reads when a request comes; changes need not wake it."""
 
 
 @dataclass(slots=True)
@@ -200,10 +200,10 @@ class AdmissionLookups:
         self, ask: Callable[[Client], documents.Document], what: str
     ) -> documents.Document:
         if self._client is None:
-            raise LookupFailed(f"{what}: there is no API server; give --kubeconfig")
+            raise LookupFailed(f"{what}: no API server; give --kubeconfig")
         client = self._client
         if not self._free.acquire(blocking=False):
-            raise LookupFailed(f"{what}: too many reads for policies are under way")
+            raise LookupFailed(f"{what}: too many reads for policies at once")
         try:
             answer: Future[documents.Document] = self._pool().submit(lambda: ask(client))
         except RuntimeError:

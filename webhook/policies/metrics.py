@@ -32,7 +32,7 @@ class PolicyMetrics:
         )
         self.seconds = Histogram(
             "ringfence_webhook_policy_duration_seconds",
-            "Time that all policies together took of one request.",
+            "Time that all policies together took for one request.",
             buckets=BUCKETS,
             registry=None,
         )
@@ -63,7 +63,7 @@ class PoliciesInForce(Collector):
         yield count
         yield GaugeMetricFamily(
             "ringfence_policies_refused",
-            "Policies and rules that are not carried out as they are written.",
+            "Policies and rules that are not carried out as written.",
             value=len(policies.refused),
         )
         yield GaugeMetricFamily(
@@ -73,7 +73,7 @@ class PoliciesInForce(Collector):
         )
         yield GaugeMetricFamily(
             "ringfence_policies_last_reload_successful",
-            "1 when all policy files on disk are in force, 0 when something in them was refused.",
+            "1 when all policy files on disk are in force, 0 when any part was refused.",
             value=0 if self._book.files.in_force.problems else 1,
         )
         info = GaugeMetricFamily(

@@ -1,7 +1,7 @@
 """Policies from the cluster: a live copy of its ClusterPolicy and Policy objects.
 
 Called by the policy book. An object that cannot be read is refused by name, and what it said before
-stays in force. Without the kyverno.io kinds there are no policies, which is said loudly and asked
+stays in force. Without the kyverno.io kinds there are no policies, which is logged and checked
 again every few seconds: they may be installed later.
 """
 

@@ -18,8 +18,8 @@ from webhook.policies.book import Policies, PolicyBook
 from webhook.policies.webhooks import NO_POLICIES, PolicyWebhooks, webhooks_for
 
 HEARD_SECONDS = 1.0
-"""Until every API server follows what one of them was told; they watch, so it is a matter of
-milliseconds where nothing is wrong."""
+"""Until every API server has seen what one of them accepted; they watch, so normally this takes
+milliseconds."""
 LOG = logging.getLogger("ringfence.controller")
 
 
@@ -72,13 +72,13 @@ class PolicyRegistrar:
         return self._book.of_the_cluster
 
     def registered(self, what: PolicyWebhooks) -> None:
-        """The API server has been told."""
+        """The API server has the configuration."""
         if what != self._registered:
             self._registered, self._registered_at = what, time.monotonic()
 
     @property
     def stale(self) -> bool:
-        """Whether the API server should be told something else."""
+        """Whether the API server has an older configuration."""
         wanted = self.wanted()
         return wanted is not None and wanted != self._registered
 
@@ -89,7 +89,7 @@ class PolicyRegistrar:
         if self.stale:
             return "the webhook is not registered for them yet"
         heard = time.monotonic() - self._registered_at > HEARD_SECONDS
-        return "" if heard else "API servers may not have heard of the webhook yet"
+        return "" if heard else "API servers may not know the webhook yet"
 
     def checks(self) -> list[Check]:
         """For /readyz."""

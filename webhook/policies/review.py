@@ -2,8 +2,8 @@
 
 Pure. What could never be taken into force is refused where its author sees it; the book of policies
 refuses it in any case, so nothing depends on this answer. Rules of types that are not carried out
-get a warning. Who only touches a policy's metadata or status is let through, and so is everything
-while a Kyverno executes the policies: its limits are not ours.
+get a warning. Changes of a policy's metadata or status only are allowed, and so is everything while
+a Kyverno executes the policies: its limits are not ours.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def decide(policies: Policies, limits: Limits, review: Review) -> Decision:
     """Refused, or allowed with warnings."""
     sent, old = review.object, review.old_object
     if review.resource.group != GROUP or review.resource.subresource or sent is None:
-        return Decision("no policy is written")
+        return Decision("the request writes no policy")
     if policies.standing_back:
-        return Decision("Kyverno judges its policies", warnings=(policies.standing_back,))
+        return Decision("Kyverno validates its own policies", warnings=(policies.standing_back,))
     if old is not None and old.get("spec") == sent.get("spec"):
-        return Decision("the rules stay as they are")
+        return Decision("the rules do not change")
     name = f"{review.namespace}/{review.name}" if review.namespace else review.name
     try:
         policy = policy_from(_named(review, sent), Origin(f"{review.kind} {name}", 1))

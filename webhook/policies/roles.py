@@ -60,7 +60,7 @@ class BindingIndex:
                     self._of.setdefault(subject, {})[key] = binding
 
     def roles_of(self, requester: Requester) -> Roles:
-        """The roles that the bindings give somebody."""
+        """The roles that the bindings give a requester."""
         asked = {("User", requester.username), *(("Group", group) for group in requester.groups)}
         roles: set[str] = set()
         cluster_roles: set[str] = set()

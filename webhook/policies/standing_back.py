@@ -1,4 +1,4 @@
-"""Tells people that the cluster's policies are left to Kyverno, and when they no longer are.
+"""Reports that the cluster's policies are left to Kyverno, and when they no longer are.
 
 Called by the controller's loop while it leads: an Event in the system namespace, a line of the log.
 Metric, /readyz and ConfigMap `ringfence-status` say the same for as long as it lasts.
@@ -29,7 +29,7 @@ class StandingBack:
         self._told = ""
 
     def step(self) -> None:
-        """Tell what is new."""
+        """Report what is new."""
         if not self._book.settled:
             return
         why = self._book.current.standing_back

@@ -1,10 +1,10 @@
 """Policies in force -> what the API server sends to the webhook for them: narrow rules, by kind.
 
-Called by the controller; registration/configuration.py puts it into the configuration. Kinds are
-told by the API server's discovery, so that wildcards become the resources that there are. Some are
-never sent, whatever a policy says: what a cluster needs to start and to heal (nodes, leases,
-certificate requests), what is too frequent (events), and admission itself. Pods that nodes make of
-their own files, and whatever lives in the exempt namespaces, is not sent either.
+Called by the controller; registration/configuration.py puts it into the configuration. Kinds come
+from the API server's discovery, so that wildcards become the resources that exist. Some are never
+sent, whatever a policy says: what a cluster needs to start and to heal (nodes, leases, certificate
+requests), what is too frequent (events), and admission itself. Pods that nodes make of their own
+files, and whatever lives in the exempt namespaces, is not sent either.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class PolicyWebhooks:
     own_requests: bool = False
     """Some rule wants the requests of our own controller, too."""
     judged: bool = False
-    """Policies of the cluster are judged when somebody writes one."""
+    """Policies of the cluster are checked when written."""
     problems: tuple[str, ...] = ()
     """Kinds that policies name and that are not sent, with the rule and the reason."""
 
@@ -160,7 +160,8 @@ def _wishes(
 
 
 def _beside(wish: _Wish) -> Iterator[_Wish]:
-    """Other ways to write an object's annotations. They hold up nobody when the webhook is away."""
+    """Other ways to write an object's annotations. They block no request while the webhook is
+    away."""
     if "/" not in wish.resource:
         more = ("status", "finalize") if wish.resource == "namespaces" else ("status",)
         for subresource in more:

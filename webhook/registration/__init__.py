@@ -1,1 +1,1 @@
-"""What the API server is told about admission, its certificates, and the proof that it holds."""
+"""Admission as registered in the API server, its certificates, and the proof that it works."""

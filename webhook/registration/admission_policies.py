@@ -1,6 +1,6 @@
 """The ValidatingAdmissionPolicies: what holds without any of our pods, in CEL.
 
-Pure. They stand before the webhook in the API server, so they say what the webhook says
+Pure. The API server evaluates them before the webhook, so their messages are the webhook's
 (serving/validate.py), word for word; a test compares the two.
 """
 
@@ -26,7 +26,7 @@ from webhook.registration.configuration import (
 from webhook.serving.validate import CLEANERS
 
 MOST_LINES = 500
-"""Of more tenants, the lines are not told: the expression would grow with the file."""
+"""With more tenants, lines are not named: the expression would grow with the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ def _label(config: TenantConfig) -> _Validation:
 
 
 def _mode(config: TenantConfig) -> _Validation:
-    """Who is only audited is an admin's word."""
-    why = f"only admins of {config.file} may change whether a namespace is only audited"
+    """Only admins decide who is audited only."""
+    why = f"only admins of {config.file} may change whether a namespace is audited only"
     said = cel(f'": annotation {MODE_ANNOTATION} is refused: {why}; ask an admin')
     return _Validation(
         f"variables.trusted || {same_mode()}", f"'namespace \"' + object.metadata.name + {said}"
@@ -137,7 +137,7 @@ def _retired(config: TenantConfig, controller: str) -> list[_Validation]:
 def _generated(config: TenantConfig) -> _Validation:
     """Generated policies are Ringfence's."""
     subject = "'NetworkPolicy ' + request.namespace + '/' + request.name"
-    why = f" is generated from {config.file} and may not be changed or deleted"
+    why = f" is generated from {config.file} and must not be changed or deleted"
     fix = "add a NetworkPolicy of your own beside it, or ask an admin to change the tenant file"
     stray = f": label {MANAGED_BY}={MANAGER} marks generated policies; leave that label out"
     ours = f"oldObject.metadata.?labels[?{cel(MANAGED_BY)}].orValue('') == {cel(MANAGER)}"

@@ -1,4 +1,4 @@
-"""What the API server is told about Ringfence's admission: two webhooks, and two policies in CEL.
+"""Ringfence's admission in the API server: two webhooks, and two policies in CEL.
 
 `webhooks` is pure and spells out every default, so that a live object either equals it or was
 edited; `Registrar` puts back what is missing or different. The webhooks decide; the policies
@@ -96,7 +96,7 @@ def exempt_person(user: str) -> str:
 
 
 def exempt_user(live: Mapping[str, object]) -> str:
-    """Whose requests a live ValidatingWebhookConfiguration leaves alone."""
+    """The user whose requests a live ValidatingWebhookConfiguration exempts."""
     for webhook in mappings(live, "webhooks"):
         for condition in mappings(webhook, "matchConditions"):
             if text(condition, "name") == NOT_BY_CONTROLLER:
@@ -106,7 +106,7 @@ def exempt_user(live: Mapping[str, object]) -> str:
 
 
 def exempt(system_namespace: str) -> tuple[str, ...]:
-    """Namespaces that the webhooks leave alone, by name; fixed, whatever the tenant file says."""
+    """Namespaces that the webhooks exempt, by name; fixed, whatever the tenant file says."""
     return tuple(sorted({*SYSTEM_NAMESPACES, system_namespace}))
 
 
@@ -177,7 +177,7 @@ def webhooks(
 
 
 def _judging(target: Target, bundle: bytes) -> Document:
-    """Only tells authors early: what may not run, the webhook and the controller refuse again."""
+    """Only informs authors early: webhook and controller refuse again what may not run."""
     config = target.client_config("/validate-policies", bundle)
     sent = rule("kyverno.io", ("clusterpolicies", "policies")) | {
         "apiVersions": ["*"],
@@ -197,7 +197,8 @@ def _policy_webhook(
     wanted: PolicyWebhooks,
     failure: FailurePolicy,
 ) -> Document:
-    """Requests of nodes are left alone, so that none is kept from joining; ours, unless wanted."""
+    """Requests of nodes are exempt, so that none is kept from joining; so are ours, unless
+    wanted."""
     word = failure.value.lower()
     config = target.client_config(f"{POLICIES_PATH}/{word}", bundle)
     nodes = "'system:nodes' in request.userInfo.?groups.orValue([])"
@@ -246,7 +247,7 @@ def _sent(configuration: Document) -> Iterator[_Sent]:
 
 
 def differs(want: Wanted, live: Document) -> bool:
-    """Whether somebody edited what is ours."""
+    """Whether our part was edited."""
     return (
         live.get(want.part) != want.document[want.part]
         or strings(mapping(live, "metadata"), "labels").get(MANAGED_BY) != MANAGER
@@ -281,13 +282,13 @@ class Found(StrEnum):
 
 
 class Registrar:
-    """Brings objects to what they should be; tells what somebody else edited or deleted."""
+    """Restores objects to what they should be; reports what others edited or deleted."""
 
     def __init__(self, client: Client, reasserted: Callable[[Wanted, Found], None]) -> None:
         self._client = client
         self._reasserted = reasserted
         self._ours: dict[tuple[str, str], Wanted] = {}
-        """What this process last put there or found there as wanted: edits of ours are not told."""
+        """What this process last wrote, or found as wanted: our own edits are not reported."""
 
     def needs(self, want: Wanted) -> tuple[Document | None, bool]:
         """The live object, and whether it has to be written."""
@@ -298,7 +299,7 @@ class Registrar:
         return live, False
 
     def write(self, want: Wanted, live: Document | None) -> Document:
-        """Put it there; tells how it was found, unless only we changed what is wanted."""
+        """Write it; returns how it was found, unless only our own wish changed."""
         written = put(self._client, want, live)
         key = (want.resource.plural, want.name)
         last, self._ours[key] = self._ours.get(key), want
@@ -320,7 +321,7 @@ class Registrar:
 
 
 def named(resource: Resource, name: str) -> Document:
-    """The beginning of an object of ours."""
+    """The common part of our objects."""
     return {
         "apiVersion": resource.api_version,
         "kind": resource.kind,

@@ -39,12 +39,12 @@ class Epoch:
     file: str = ""
     """Digest of the tenant file that decides."""
     announced: str = ""
-    """Digest of the webhooks after an edit of ours that is under way."""
+    """Digest of the webhooks after our edit in progress."""
     unproven: frozenset[str] = frozenset()
     former: frozenset[str] = frozenset()
     """Keys of the tenant label in the file before, retired as long as this file is in force."""
     packed: str = field(default="", repr=False)
-    """The tenant file itself, for whoever leads next."""
+    """The tenant file itself, for the next leader."""
 
     def data(self) -> dict[str, str]:
         """As ConfigMap data."""
@@ -125,8 +125,8 @@ def settled(
 ) -> dict[str, RecordEntry | None]:
     """What the record has still to say, by UID, of what was decided under the file before.
 
-    `vouched`: the label, as it is, passed admission under that file. Once it is recorded, nothing
-    that the next file says can give it another meaning.
+    `vouched`: the label, as it is, passed admission under that file. Once recorded, the next file
+    cannot give it another meaning.
     """
     found: dict[str, RecordEntry | None] = {}
     for namespace in namespaces:
@@ -144,8 +144,8 @@ def unproven(
 ) -> frozenset[str]:
     """UIDs whose label nothing vouches for when `config` comes in force after `before`.
 
-    The same key was guarded all the time; under another, a label is what record or name say, or
-    it may be anybody's.
+    The same key was guarded all the time; under another, a label is what record or name say, or it
+    may be forged.
     """
     if before is not None and before.label_key == config.label_key:
         return before.unproven

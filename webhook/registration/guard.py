@@ -2,7 +2,7 @@
 
 The webhook may write nothing but the label, so the label is the decision, if it was made while the
 validating webhook was in force, and a forgery otherwise. epoch.py says what that means; here it is
-begun, followed and written down, and survives restarts of the controller:
+begun, followed and stored, and survives restarts of the controller:
 
     broken ──► settling: refuses for a while ──► inventory, written down ──► in force
        ▲                                                                       │   │
@@ -76,7 +76,7 @@ class TenantFileWish:
     register: Callable[[str, bool], Wanted]
     """The validating configuration for a file's digest; True: closed."""
     replicas: Callable[[str], list[Replica]]
-    """What each replica of the webhook says about the file of that digest."""
+    """What each replica of the webhook reports about the file with that digest."""
     hand_over: Callable[[], AbstractContextManager[frozenset[str]]]
     """Inside: nobody works, and what the file before decided is recorded; gives the UIDs of
     unproven labels. Left without an error: the file is in force."""
@@ -116,8 +116,8 @@ class AdmissionGuard:
         """Whether the label of a namespace, as it was seen, passed the webhook by tenant file
         `file`; AnotherFile while another one is in force.
 
-        Asks the API server now: who saw the label first and the configuration afterwards cannot
-        miss that somebody switched admission off before setting the label.
+        Asks the API server now: seeing the label first and the configuration afterwards cannot miss
+        that admission was switched off before the label was set.
         """
         asked = time.monotonic()
         with self._lock:
@@ -245,7 +245,7 @@ class AdmissionGuard:
         return self._overdue(file, "replicas_behind")
 
     def _overdue(self, file: str, what: str) -> bool:
-        """Whether a tenant file has been waited for long enough; the first time it is said."""
+        """Whether webhooks had long enough to read a tenant file; logged the first time."""
         now = time.monotonic()
         if self._wished[0] != file:
             self._wished = (file, now)
@@ -281,7 +281,7 @@ class AdmissionGuard:
         """Whether the API server refuses what it must, without changing anything.
 
         Where a file follows another, a webhook that has read it must have refused, unless none has
-        for too long: whoever has not read it refuses everything.
+        for too long: a webhook that has not read it refuses everything.
         """
         found = refusal(self._client, config.label_key)
         if found is None:
@@ -307,10 +307,10 @@ def _addresses(replicas: Iterable[Replica]) -> tuple[str, ...]:
 
 
 def problem(guard: AdmissionGuard) -> str:
-    """What is not as it should be with admission at the moment; empty when nobody need know."""
+    """What is wrong with admission at the moment; empty if nothing worth reporting."""
     if guard.state in (GuardState.OFF, GuardState.IN_FORCE):
         behind = ", ".join(guard.behind)
         return (
-            f"admission: {behind} refuse, for they have not read the tenant file" if behind else ""
+            f"admission: refused by {behind}, which have not read the tenant file" if behind else ""
         )
     return f"admission is {guard.state.value}: {guard.probe}"

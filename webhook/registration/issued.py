@@ -1,4 +1,4 @@
-"""The webhook's certificate where somebody else makes it: cert-manager, or an administrator.
+"""The webhook's certificate when made by cert-manager or an administrator.
 
 Asked by controller/keeper.py, which registers the CAs. Pure. An issuer swaps CA and leaf at once,
 but webhooks serve the old leaf until the Secret has reached them: so a CA that has left the Secret
@@ -46,12 +46,10 @@ class Overlap:
 def read_issued(
     data: Mapping[str, str], hosts: tuple[str, ...], now: datetime, name: str
 ) -> Served:
-    """What a Secret of somebody else holds; NotIssued says what is wrong with it."""
+    """What a Secret maintained by another tool holds; NotIssued says what is wrong with it."""
     parts = [secret_part(data, part) for part in PARTS]
     if missing := [name for name, part in zip(PARTS, parts, strict=True) if not part]:
-        raise NotIssued(
-            f"Secret {name} has no {', '.join(missing)}; wait for its issuer or fill it"
-        )
+        raise NotIssued(f"Secret {name} has no {', '.join(missing)}; wait for its issuer or add it")
     certificate, key, bundle = parts
     try:
         served = Served(tuple(x509.load_pem_x509_certificates(bundle)), Leaf(certificate, key))

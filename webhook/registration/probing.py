@@ -1,8 +1,8 @@
 """Whether the API server can call the webhook, asked of the API server itself.
 
-Nobody else can tell: the Service, the network policy in between, the CA and the certificate all
-have to fit. A dry run tries to label a namespace with a tenant that cannot exist, which nobody may.
-The guard asks so before it believes labels, `controller verify` when it is run, and a leader every
+Only the API server can tell: the Service, the network policy in between, the CA and the certificate
+all have to fit. A dry run tries to label a namespace with a tenant that cannot exist, which must be
+refused. The guard runs it before it believes labels, `controller verify` once, and a leader every
 PROBE_SECONDS, for /readyz and the metric.
 """
 
@@ -47,7 +47,7 @@ class Refusal:
 
     @property
     def asked(self) -> bool:
-        """Whether it says anything of the webhook: RBAC refuses before admission is asked."""
+        """Whether it says anything about the webhook: RBAC refuses before admission is asked."""
         return " cannot patch resource " not in self.message
 
 
@@ -72,7 +72,7 @@ def refusal(client: Client, label_key: str) -> Refusal | None:
 
 
 class Prober:
-    """Asks now and then, in a thread of its own: a webhook that hangs holds up nobody else."""
+    """Probes periodically in its own thread, so that a webhook that hangs delays nothing else."""
 
     def __init__(self, client: Client, label_key: Callable[[], str | None]) -> None:
         self._client = client
@@ -88,7 +88,7 @@ class Prober:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop probing."""
         self._ended.set()
 
     def _run(self) -> None:

@@ -2,8 +2,8 @@
 
 The API server keeps its connections to a few of them, so an answer that came through it says
 nothing about the others. Each is asked at its own address: at its port of health, where that is
-known, since the port of admission may let in nobody but API servers; else there, for what it must
-refuse. One that cannot be reached answers nobody, and is left out.
+known, since the admission port may admit only API servers; else there, with a request it must
+refuse. One that cannot be reached serves nobody and is left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from webhook.settings import FILES_PAGE
 
 ANSWER_SECONDS = 2.0
 AT_ONCE = 16
-"""Replicas that are asked at the same time: those that do not answer hold up nobody else."""
+"""Replicas asked in parallel, so that those that do not answer delay no others."""
 SAMPLES = 4
 """How often a URL is asked: it may stand for several replicas that take turns."""
 LONGEST_ANSWER = 64 * 1024
@@ -60,7 +60,7 @@ class Question:
 
 
 def ask(client: Client, asked: Question) -> list[Replica]:
-    """What every replica that can be reached says about the tenant file of that digest."""
+    """What every reachable replica reports about the tenant file with that digest."""
     places = addresses(client, asked.target)
     with ThreadPoolExecutor(AT_ONCE, "replicas") as pool:
         answers = list(pool.map(partial(_ask, asked), places))
@@ -109,7 +109,7 @@ def _ask(asked: Question, place: tuple[str, int]) -> Replica | None:
 
 
 def _read(asked: Question, place: tuple[str, int]) -> Replica | None:
-    """What its page of tenant files says; None when there is none."""
+    """Its page of tenant files; None if it has no such page."""
     page = http.client.HTTPConnection(place[0], asked.target.health, timeout=ANSWER_SECONDS)
     with contextlib.closing(page):
         page.request("GET", FILES_PAGE, headers={"Connection": "close"})
@@ -141,7 +141,7 @@ def _spelled(place: tuple[str, int]) -> str:
 
 
 def read_answer(address: str, answer: object) -> Replica:
-    """From a refusal; a webhook that says nothing of files has read none."""
+    """From a refusal; a webhook that names no files has read none."""
     causes = mappings(answer, "response", "status", "details", "causes")
     said = {
         text(cause, "field"): text(cause, "message")

@@ -4,8 +4,8 @@
 
 The controller keeps the result in a Secret, registers the bundle and writes the files. A leaf is
 never served before its CA has been in the registered bundle for a while; `trusted` says which CAs
-have. What cannot be used (a key of another certificate, a leaf for other hosts, one that was made
-while the clock was ahead) is replaced at once, because nothing can be lost any more.
+have. Unusable material (a key of another certificate, a leaf for other hosts, one made while the
+clock was ahead) is replaced at once, because there is nothing left to lose.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class KeptSecret(Served):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be kept from now on; `why` is empty when nothing changes."""
+    """What to keep from now on; `why` is empty when nothing changes."""
 
     kept: KeptSecret
     why: str = ""
@@ -146,9 +146,9 @@ def next_step(
     if not pending and _due(authorities[0], now):
         fresh = new_authority(now, lifetimes.authority / _DAY)
         grown = replace(kept, authorities=(fresh.certificate, *authorities), key=fresh.key)
-        return Step(grown, "the CA grows old")
+        return Step(grown, "the CA is due for renewal")
     if _due(kept.certificate, now) and trusted(kept.newest):
-        return _reissue(kept, hosts, now, lifetimes, "the certificate grows old")
+        return _reissue(kept, hosts, now, lifetimes, "the certificate is due for renewal")
     forgotten = len(_authorities(data)) - len(authorities)
     return Step(kept, "a CA has expired" if forgotten else "")
 
@@ -196,7 +196,7 @@ def _defect(kept: KeptSecret, hosts: tuple[str, ...], now: datetime) -> str:
     except (ValueError, x509.ExtensionNotFound):
         return "the certificate cannot be read"
     if key is None or not _belongs(key, certificate):
-        return "the key is not that of the certificate"
+        return "the key does not belong to the certificate"
     if any(general_name(host) not in names for host in hosts):
         return f"the certificate is not for {', '.join(hosts)}"
     if certificate.not_valid_after_utc <= now:

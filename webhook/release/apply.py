@@ -1,9 +1,9 @@
-"""Labels of a namespace brought in order by server-side apply, as one field manager of several.
+"""Sets labels of a namespace by server-side apply, as one field manager of several.
 
 Called by `commands/namespace.py`, which is what the subchart's hook runs. Nothing is forced, so a
-value that somebody else has set is refused and both are named. Admission judges the request like
-anybody's: a label that says whose the namespace is counts only when the tenant file agrees, and
-what admission does not let go stays when its release goes.
+value that another manager has set is refused and both are named. Admission judges the request like
+any other: a tenant label counts only when the tenant file agrees, and what admission does not let
+go stays when its release goes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from webhook.release.labels import (
 
 BACKOFF = Backoff(first=0.25, longest=5.0)
 RBAC_SECONDS = 5.0
-"""How long a missing right may be news that this API server has not heard yet: the hook's Role is
-made a moment before the hook runs."""
+"""How long this API server may not know a right yet: the hook's Role is made a moment before the
+hook runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to try; `waiting` is told why, before each further attempt."""
+    """How long to try; `waiting` is called with the reason before each further attempt."""
 
     seconds: float
     waiting: Callable[[str], None] = lambda _: None
@@ -45,7 +45,7 @@ class Patience:
 
 
 def label(client: Client, wish: LabelWish, patience: Patience, act: Act = Act.APPLY) -> Outcome:
-    """Make it so; Refused when somebody says no, Unavailable when nobody answers in time."""
+    """Apply the wish; Refused when the cluster says no, Unavailable without an answer in time."""
     started = patience.clock()
     failures = 0
     while True:
@@ -107,9 +107,9 @@ def _checked(wish: LabelWish, wanted: Mapping[str, str], labels: Mapping[str, st
 def _applied_as_far_as_allowed(
     client: Client, wish: LabelWish, wanted: dict[str, str], given_up: Mapping[str, str]
 ) -> Document:
-    """Set what is wanted; give up what admission lets go, each label for itself.
+    """Set what is wanted; remove what admission lets go, each label separately.
 
-    A label of the tenant may not be taken away by the last release that asked for it.
+    The last release that asked for a tenant's label may not remove it.
     """
     try:
         return _applied(client, wish, wanted)
@@ -139,7 +139,7 @@ def _applied(client: Client, wish: LabelWish, wanted: dict[str, str]) -> Documen
 
 
 def _lacks_a_right(error: KubeError) -> bool:
-    """RBAC's own words; an admission webhook or policy that refuses says other ones."""
+    """RBAC's own words; admission webhooks and policies refuse with other ones."""
     return " cannot " in error.status.message and " resource " in error.status.message
 
 
@@ -150,7 +150,7 @@ def _forbidden(client: Client, wish: LabelWish, error: KubeError) -> Refused:
     except KubeError:
         user = ""
     return Refused(
-        f"{error.status.message}; whoever administers the cluster can allow it, for this "
+        f"{error.status.message}; a cluster administrator can allow it, for this "
         f"namespace only, with\n{role_to_ask_for(wish.namespace, user or 'USER')}"
     )
 

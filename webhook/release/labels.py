@@ -32,8 +32,8 @@ class Act(Enum):
 class LabelWish:
     """What one manager wants of one namespace.
 
-    Without `removed`, `labels` is all that it wants: what it had set before and does not name any
-    more, it gives up. With `removed`, the two are changes to what it has.
+    Without `removed`, `labels` is all that it wants: labels it set earlier and no longer names are
+    removed. With `removed`, the two are changes to what it has.
     """
 
     namespace: str
@@ -55,7 +55,7 @@ class Outcome:
     carried: Mapping[str, str]
     gone: tuple[str, ...] = ()
     kept: Mapping[str, tuple[str, ...]] | None = None
-    """Labels given up that stay, and because of whom; nobody: admission does not let them go."""
+    """Removed labels that stay, and because of which managers; none: admission keeps them."""
 
     def lines(self) -> list[str]:
         """One line a label."""
@@ -88,7 +88,7 @@ def owners(namespace: Document) -> dict[str, tuple[str, ...]]:
 
 
 def contradiction(wish: LabelWish, wanted: Mapping[str, str], namespace: Document) -> str | None:
-    """Which other manager's value stands against which of ours; None when there is none."""
+    """Which other manager's value conflicts with which of ours; None without a conflict."""
     labels = strings(mapping(namespace, "metadata"), "labels")
     by = owners(namespace)
     lines: list[str] = []
@@ -118,8 +118,8 @@ def changed_by_admission(wanted: Mapping[str, str], namespace: Document) -> str 
     if not lost:
         return None
     return (
-        f"admission of this cluster did not take {', '.join(lost)}; whose a namespace is the "
-        "tenant file decides: leave the label out, or ask the cluster's administrators"
+        f"admission of this cluster did not take {', '.join(lost)}; the tenant file decides which "
+        "tenant owns a namespace: leave the label out, or ask the cluster's administrators"
     )
 
 

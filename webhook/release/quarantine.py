@@ -1,7 +1,7 @@
-"""`ringfence namespace label NAME --release`: the end of a quarantine that nobody else ends.
+"""`ringfence namespace label NAME --release`: ends a quarantine by hand.
 
-Takes the tenant label off, as whoever runs it: the webhook asks whether they may, and the
-controller, which sees that admission let it pass, forgets the namespace and removes its policy.
+Removes the tenant label with the caller's rights: the webhook checks them, and the controller,
+which sees that admission let it pass, forgets the namespace and removes its policy.
 """
 
 from __future__ import annotations
@@ -54,4 +54,4 @@ def release(client: Client, name: str) -> str:
         # Whoever is no admin has the label put back by admission.
         why = "only admins of the tenant file may release it"
         raise Refused(f'namespace "{name}" stays in quarantine: {why}; ask one of them')
-    return f"namespace {name} is released: it was tenant {tenant}'s and belongs to nobody"
+    return f"namespace {name} is released: it belonged to tenant {tenant} and now belongs to none"

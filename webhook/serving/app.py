@@ -208,7 +208,7 @@ def health(state: State) -> Blueprint:
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
-        """Problems that the last good files bridge are said, and do not fail."""
+        """Problems that the last good files bridge are shown but do not fail."""
         code, text = readiness_text(state, "verbose" in request.args)
         return Response(f"{text}\n", code, mimetype="text/plain")
 
@@ -269,4 +269,4 @@ def _bug(error: Exception) -> Response:
     """A bug of ours: the traceback goes to the log, never to the client."""
     log.error("internal_error", exc_info=error)
     code = HTTPStatus.INTERNAL_SERVER_ERROR
-    return status_response(code, "InternalError", "internal error; the webhook's log has it")
+    return status_response(code, "InternalError", "internal error; see the webhook's log")

@@ -1,8 +1,7 @@
 """What Prometheus can read from a webhook.
 
-`resource` and `operation` are from closed lists: whoever reaches the port could otherwise invent
-label values until memory is full. What the files in force say is computed at the scrape, so it is
-never stale.
+`resource` and `operation` come from closed lists: a client could otherwise invent label values
+until memory is full. What the files in force say is computed at the scrape, so it is never stale.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Metrics:
         )
         self.seconds = Histogram(
             "ringfence_webhook_request_duration_seconds",
-            "Time from the first byte of the body read to the answer made.",
+            "Time from the first byte of the body to the finished answer.",
             ("webhook",),
             buckets=BUCKETS,
             registry=self.registry,

@@ -1,10 +1,10 @@
 """The mutating decision: which labels a namespace gets while it is created or updated.
 
 Pure. It adds what the tenant file says, on namespaces, on CREATE and UPDATE; where an admin moves a
-namespace, it also removes what the former tenant's entry set. What a request merely leaves out, and
-only an admin may take away, is put back with a warning: a manifest that does not know of tenants
-can be applied and replaced again and again. It never repairs what the request sets to another
-value: a patch would hide the attempt from validate.py, which judges the object afterwards.
+namespace, it also removes what the former tenant's entry set. Labels that a request merely leaves
+out, and only an admin may remove, are restored with a warning: a manifest without tenant labels can
+be applied and replaced again and again. It never repairs what the request sets to another value: a
+patch would hide the attempt from validate.py, which judges the object afterwards.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from webhook.review import (
 )
 
 Labels = dict[str, str]
-KEPT_WARNING = "is kept: it says whose the namespace is, and only admins may remove it"
+KEPT_WARNING = "is kept: it names the namespace's tenant, and only admins may remove it"
 
 
 def decide(config: TenantConfig, review: Review) -> Decision:
@@ -57,7 +57,7 @@ def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
 
 
 def _retired(config: TenantConfig, before: Labels, after: Labels) -> Labels:
-    """Labels under former keys that the request brings: nobody may be misled by them."""
+    """Labels under former keys that the request brings: they would mislead."""
     keys = config.retired_label_keys
     return {k: v for k, v in after.items() if k in keys and before.get(k) != v}
 
@@ -111,7 +111,7 @@ def _update(config: TenantConfig, review: Review, before: Labels, after: Labels)
     if before.get(key) != after.get(key):
         if is_admin(config, review.requester) and not reserved(config, review.name):
             return _move(config, before, after)
-        return Decision(f"the request changes label {key}; the validating webhook judges that")
+        return Decision(f"the request changes label {key}; the validating webhook decides")
     if owner := reserved(config, review.name):
         return Decision(f"{owner}; left as it is")
     tenant = config.tenants.get(after.get(key, ""))
@@ -130,8 +130,8 @@ def _update(config: TenantConfig, review: Review, before: Labels, after: Labels)
 
 
 def _move(config: TenantConfig, before: Labels, after: Labels) -> Decision:
-    """An admin's choice of another tenant. Whose a namespace without label is, the controller
-    finds out."""
+    """An admin's choice of another tenant. The controller finds the tenant of a namespace without
+    label."""
     former = config.tenants.get(before.get(config.label_key, ""))
     latter = config.tenants.get(after.get(config.label_key, ""))
     if latter is None:

@@ -1,10 +1,10 @@
 """gunicorn's master around our own worker: TLS for the API server, plain ports for the rest.
 
 Called by commands/webhook.py with sockets that are bound already, so that a port in use is an error
-of the command and port 0 can be told. The master holds the sockets and respawns a dead worker; the
-worker answers, by the loop and the threads of generators/serving. Surprises: the certificate is
-chosen anew at each connection; after SIGTERM requests are still served for a while, because the API
-server goes on sending them until it has seen the endpoint go; a worker whose master is gone ends by
+of the command and the number for port 0 is known. The master holds the sockets and respawns a dead
+worker; the worker answers, by the loop and the threads of generators/serving. The certificate is
+chosen for each connection; after SIGTERM requests are still served for a while, because the API
+server keeps sending them until it has seen the endpoint go; a worker whose master is gone ends
 itself.
 """
 
@@ -81,7 +81,7 @@ def _address(bound: socket.socket) -> str:
 
 
 def say_listening(server: Server) -> None:
-    """Where it listens; said once signals are handled."""
+    """Where it listens; printed once signals are handled."""
     ports = server.ports
     event(
         log,
@@ -196,14 +196,14 @@ class Master(Arbiter):
 class AdmissionWorker(Worker):
     """gunicorn's worker around the loop of generators/serving.
 
-    gunicorn's own workers give a thread to whoever sends a first byte, or have no deadlines for
-    handshakes and heads (docs/benchmarks.md has the measurements).
+    gunicorn's own workers give a thread to every client that sends a first byte, or have no
+    deadlines for handshakes and heads (docs/benchmarks.md has the measurements).
     """
 
     app: Server
 
     def run(self) -> None:
-        """Serve until told to stop; then what has begun may end."""
+        """Serve until stopped; then finish what has begun."""
         state = self.app.state
         admission = Serving(admission_service(state), cast("BaseSocket", self.sockets[0]).sock)
         servers = [admission, *self.app.serve_pages()]
@@ -245,7 +245,7 @@ def admission_service(state: State) -> HttpService:
 
 
 def refuse(status: HTTPStatus, problem: str) -> Answer:
-    """What is no HTTP request gets JSON, too."""
+    """Anything that is not an HTTP request gets JSON too."""
     body = {
         "kind": "Status",
         "apiVersion": "v1",

@@ -1,9 +1,9 @@
-"""The validating decision: what nobody may do to tenancy but admins and our own controller.
+"""The validating decision: what only admins and our own controller may do to tenancy.
 
-Pure. Judges the old and the new object and who asks, never the kind of patch that led there, on the
-namespace itself and on its `status` and `finalize`, also while the namespace is being deleted. What
-was wrong before the request and stays as it was is let through with a warning: refusing it would
-lock the namespace for its repair.
+Pure. Judges the old and the new object and the requester, never the kind of patch that led there,
+on the namespace itself and on its `status` and `finalize`, also while the namespace is being
+deleted. What was wrong before the request and stays as it was is allowed with a warning: refusing
+it would block the repair of the namespace.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTR
 def not_read(file: str, newest: TenantConfig) -> Decision:
     """The answer of a replica that has not read the tenant file that is registered."""
     here, asked = newest.digest[:SHOWN_DIGEST], file[:SHOWN_DIGEST]
-    what = f"tenant file {asked} is registered, and this webhook has read {here} only"
-    fix = "try again in a minute; if it lasts, look at the log of Ringfence's controller"
+    what = f"tenant file {asked} is registered, but this webhook has only read {here}"
+    fix = "try again in a minute; if it persists, see the log of Ringfence's controller"
     return Decision(f"{what}; {fix}", Denial.NOT_YET)
 
 
 def closed(config: TenantConfig, review: Review) -> Decision:
-    """The answer while the key of the tenant label changes: nobody's tenant is decided."""
+    """The answer while the key of the tenant label changes: no tenant is decided."""
     if not review.is_namespace or review.operation not in (Operation.CREATE, Operation.UPDATE):
         return Decision("does not change a tenant")
-    what = f'namespace "{review.name}": the tenant label becomes {config.label_key} just now'
+    what = f'namespace "{review.name}": the tenant label is just changing to {config.label_key}'
     return Decision(f"{what}; try again in a few seconds", Denial.NOT_YET)
 
 
@@ -90,15 +90,15 @@ def _mode(config: TenantConfig, review: Review, controller: str) -> Decision | N
     attempt = f'namespace "{review.name}": annotation {MODE_ANNOTATION}'
     if now not in (None, AUDIT_MODE):
         fix = f"write {AUDIT_MODE}, or leave the annotation out"
-        return Decision(f"{attempt}: there is no mode {now}; {fix}", Denial.INVALID)
+        return Decision(f"{attempt}: unknown mode {now}; {fix}", Denial.INVALID)
     if _trusted(config, review.requester, controller):
         return None
-    why = f"only admins of {config.file} may change whether a namespace is only audited"
+    why = f"only admins of {config.file} may change whether a namespace is audited only"
     return Decision(f"{attempt} is refused: {why}; ask an admin", Denial.FORBIDDEN)
 
 
 def _retired(config: TenantConfig, before: Labels, after: Labels) -> Decision | None:
-    """Former keys of the tenant label: policies of somebody may still select them."""
+    """Former keys of the tenant label: users' policies may still select them."""
     for key in sorted(config.retired_label_keys):
         if key in after and after[key] != before.get(key):
             what = f"label {key}={after[key]} is refused: {config.file} has retired that key"
@@ -114,12 +114,12 @@ def _trusted(config: TenantConfig, requester: Requester, controller: str) -> boo
 def _create(config: TenantConfig, review: Review, labels: Labels) -> Decision:
     """Assigns again, on the final object: with generateName the name was not known to /mutate.
 
-    `assign` refuses a label that is not the tenant's. One that is missing is the controller's to
-    set, where the name says it; where only the requester does, the label alone can tell.
+    `assign` refuses a label that is not the tenant's. The controller sets a missing one where the
+    name decides; where the requester does, only the label can tell.
     """
     if not review.name:
         return Decision(
-            "the namespace has no name, so its tenant is not known; give it one", Denial.INVALID
+            "the namespace has no name, so its tenant is unknown; give it one", Denial.INVALID
         )
     assignment = assign(config, review.name, labels, review.requester)
     if not assignment.allowed:
@@ -184,7 +184,7 @@ def _attempt(key: str, was: str | None, now: str | None) -> str:
 
 
 def _owner(config: TenantConfig, was: str | None) -> str:
-    """Whose the namespace is and which line says so."""
+    """The namespace's tenant and the line that says so."""
     if was is None:
         return "it belongs to no tenant"
     tenant = config.tenants.get(was)
@@ -233,7 +233,7 @@ def _network_policy(
     if is_admin(config, review.requester):
         return Decision("an admin may", warnings=(f"{policy} is generated and will be set back",))
     if before.get(MANAGED_BY) == MANAGER:
-        why = f"{policy} is generated from {config.file} and may not be changed or deleted"
+        why = f"{policy} is generated from {config.file} and must not be changed or deleted"
         fix = "add a NetworkPolicy of your own beside it, or ask an admin to change the tenant file"
     else:
         why = f"{policy}: label {MANAGED_BY}={MANAGER} marks generated policies"

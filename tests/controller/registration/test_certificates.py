@@ -67,7 +67,7 @@ def test_nothing_changes_before_two_thirds_of_a_life(first: Step) -> None:
 
 def test_a_leaf_is_renewed_by_the_same_authority(first: Step) -> None:
     renewed = step(first.kept.data(), 41)
-    assert renewed.why == "the certificate grows old"
+    assert renewed.why == "the certificate is due for renewal"
     assert renewed.kept.authorities == first.kept.authorities
     assert renewed.kept.leaf != first.kept.leaf
 
@@ -75,7 +75,7 @@ def test_a_leaf_is_renewed_by_the_same_authority(first: Step) -> None:
 def test_a_new_authority_is_registered_before_its_leaf_is_served(first: Step) -> None:
     leaf_day = step(first.kept.data(), 180)
     grown = step(leaf_day.kept.data(), 201)
-    assert grown.why == "the CA grows old"
+    assert grown.why == "the CA is due for renewal"
     assert len(grown.kept.authorities) == 2
     assert grown.kept.leaf == leaf_day.kept.leaf
     waiting = step(grown.kept.data(), 202, untrusted)

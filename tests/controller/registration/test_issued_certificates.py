@@ -43,7 +43,7 @@ def test_a_good_secret_is_served_and_its_ca_trusted(authority: Authority) -> Non
 
 ROWS: dict[str, tuple[dict[str, str], str]] = {
     "nothing": ({"tls.crt": "", "tls.key": "", "ca.crt": ""}, "has no tls.crt, tls.key, ca.crt"),
-    "no CA": ({"ca.crt": ""}, "Secret x/y has no ca.crt; wait for its issuer or fill it"),
+    "no CA": ({"ca.crt": ""}, "Secret x/y has no ca.crt; wait for its issuer or add it"),
     "no base64": ({"tls.crt": "%"}, "has no tls.crt"),
     "no certificate": ({"tls.crt": "eA=="}, "holds no certificate with names"),
     "no CA certificate": ({"ca.crt": "eA=="}, "holds no certificate with names"),

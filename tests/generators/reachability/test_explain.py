@@ -112,7 +112,7 @@ def test_what_to_add_is_a_rule_that_allows_it() -> None:
         ("ip/203.0.113.9", "let in: it comes from outside the cluster"),
         (
             "free/f",
-            "kept out by tenant/blue#wall: the source is of nobody's namespace: "
+            "kept out by tenant/blue#wall: the source belongs to a namespace without a tenant: "
             "not its own, not shared, no grant for 80/TCP",
         ),
         (
