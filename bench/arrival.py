@@ -1,8 +1,8 @@
 """From a write at the API server to the packets: a real lab on a real API server.
 
 A policy is created and deleted while datagrams follow each other between two pods; a namespace and
-a pod are created, and the pod runs. What may surprise: a pod of the lab runs only when the CNI
-plugin has answered, and that is when its policy is in force. The baseline is the write alone.
+a pod are created, and the pod runs. A pod of the lab runs only when the CNI plugin has answered,
+and that is when its policy is in force. The baseline is the write alone.
 """
 
 from __future__ import annotations

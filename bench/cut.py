@@ -1,7 +1,7 @@
 """From a changed policy to the end of an open connection, in a real lab with a real agent.
 
-What may surprise: the time includes the whole command `ringfence lab apply`, from its start; the
-baseline is the same command when there is nothing to change.
+The time includes the whole command `ringfence lab apply`, from its start; the baseline is the same
+command when there is nothing to change.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What drops cost the agent: its CPU at 10,000 drops a second, with and without somebody reading.
 
-What may surprise: a sample is seconds of CPU in a second of the clock; the baseline is the same
-agent without any drops. Every drop makes an event, so this is the worst case.
+A sample is seconds of CPU in a second of the clock; the baseline is the same agent without any
+drops. Every drop makes an event, so this is the worst case.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The agent of `node_process` in a process of its own: `python -m bench.flood POLICIES BLOCKS COUNT`.
 The policies come one after the other while pods of other namespaces come; the baseline is the same
-before the first of them. What may surprise: not all of the blocks fit, and what does not is
-refused; an event counts when the kernel has what it asks for, not when the agent has seen it.
+before the first of them. Not all of the blocks fit, and what does not is refused; an event counts
+when the kernel has what it asks for, not when the agent has seen it.
 """
 
 from __future__ import annotations

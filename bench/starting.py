@@ -2,10 +2,10 @@
 
 A chain of Debian's `ptp` with ours behind it, beside `ptp` alone, run as a runtime runs them. Then,
 for each start mode, another pod sends datagrams to a new pod that nobody may enter: a sample is the
-time from the start of its processes (ADD has returned) to the last datagram that came through. What
-may surprise: putting programs on a veth takes the kernel more than ten milliseconds, most of which
-the watcher spends while `ptp` still works. The pod's policy is known to the agent all the time: a
-slower API server is waited for in strict mode and makes the other gaps longer.
+time from the start of its processes (ADD has returned) to the last datagram that came through.
+Putting programs on a veth takes the kernel more than ten milliseconds, most of which the watcher
+spends while `ptp` still works. The pod's policy is known to the agent all the time: a slower API
+server is waited for in strict mode and makes the other gaps longer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What one verdict costs in the kernel, with ever more policies, beside a program without work.
 
-BPF_PROG_TEST_RUN times the programs themselves: no network, no other software. What may surprise: a
-new flow is timed by single runs, because the second packet belongs to a known connection; so is
-the empty program beside it.
+BPF_PROG_TEST_RUN times the programs themselves: no network, no other software. A new flow is timed
+by single runs, because the second packet belongs to a known connection; so is the empty program
+beside it.
 """
 
 from __future__ import annotations

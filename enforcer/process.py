@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ringfence.enforcer")
 
 EVENTS_OF_A_SENDER = 1000
-"""A second: what is beyond is counted, and hides nobody else's."""
+"""Per second: the excess is counted, and hides no other flows."""
 
 
 def run(
@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Enforce until SIGTERM or SIGINT; what is in force then stays in force.
 
-    Pins that somebody removed are no end: the process begins anew, with programs of its own.
+    Removed pins are not the end: the process restarts with programs of its own.
     """
     logs.configure()
     memory.share_arenas()
@@ -147,7 +147,7 @@ def _supply(settings: Settings) -> Supply:
 
 
 def _notices(settings: Settings, board: Board) -> Callable[[threading.Event], None]:
-    """Tells the API server what found no room, until told to stop."""
+    """Reports to the API server what found no room, until stopped."""
     from enforcer.agent.notices import Notices
 
     return Notices(board, _client(settings), settings.node).run

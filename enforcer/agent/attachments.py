@@ -1,12 +1,12 @@
-"""Attachments: which sandbox of which pod hangs on which interface of this node, as CNI told us.
+"""Attachments: which sandbox of which pod uses which interface of this node, according to CNI.
 
 The CNI server puts and removes them, the agent asks `of("ns/pod")` for the interface and addresses
 of a local pod and is woken through `subscribe`. They are kept in one file below the run directory,
 so that a new agent knows the interfaces of pods that run already; an entry whose interface is gone,
-or is another device under the same number now, is dropped when the file is read.
-What may surprise: a pod may have several for a while, because the runtime may ask to remove the old
-sandbox after it made the new one. The latest speaks for the pod, and removing one container never
-touches another. A file that cannot be written is an error in the log: memory stays right.
+or is another device under the same number now, is dropped when the file is read. A pod may have
+several for a while, because the runtime may ask to remove the old sandbox after it made the new
+one. The latest speaks for the pod, and removing one container never touches another. A file that
+cannot be written is an error in the log: memory stays right.
 """
 
 from __future__ import annotations

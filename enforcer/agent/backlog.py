@@ -1,13 +1,13 @@
 """Policies with long lists of blocks wait until nothing else does, and come in small steps.
 
 The agent's loop passes all changes through. Compiling such a policy takes as long as hundreds of
-other changes, and whoever writes one after the other would have all pods of the node wait for each.
-So its blocks are brought into the map of prefixes first, some at a time, while nobody is judged by
-them; the policy itself is then one short change, without a mixed moment. What it named before goes
-in the same way afterwards. What may surprise: those that wait are taken in one at a time, of one
-tenant after the other, and after each step as long a time as it took belongs to everybody else;
-but a pod of this node takes those of its namespace along at once, so that none ever starts without
-its policies; and a policy that is gone is out of force at once.
+other changes, and an author of many would make all pods of the node wait for each. So its blocks
+are brought into the map of prefixes first, some at a time, while no rule uses them; the policy
+itself is then one short change, without a mixed moment. What it named before goes in the same way
+afterwards. Those that wait are taken in one at a time, of one tenant after the other, and after
+each step other changes have as much time as it took; but a pod of this node takes those of its
+namespace along at once, so that none ever starts without its policies; and a policy that is gone is
+out of force at once.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LONG = 500
 STEP = 100
 """Blocks that come or go at once."""
 LATEST_SECONDS = 2.0
-"""Whoever is first has to wait no longer than that for a turn."""
+"""The longest wait of the first tenant for its turn."""
 STEP_SECONDS = 0.05
-"""The same for the next step of whoever had a turn."""
+"""The same for the next step of a tenant that had a turn."""
 
 
 class Backlog:
@@ -45,9 +45,9 @@ class Backlog:
         self._compiler = compiler
         self._waiting: dict[str, PolicyChange] = {}
         self._turns: dict[str, int] = {}
-        """Tenant -> its latest turn, of those since somebody began to wait."""
+        """Tenant -> its latest turn since any tenant began to wait."""
         self._coming: PolicyChange | None = None
-        """Of those that wait, the one whose blocks come."""
+        """The waiting one whose blocks are being taken in."""
         self._lists: tuple[BlockList, ...] = ()
         """Its lists, as far as it has to wait for them."""
         self._tries = compiler.tries
@@ -88,7 +88,7 @@ class Backlog:
         return long or came
 
     def due(self, now: float, latest: float) -> float:
-        """Seconds until somebody who waits has a turn; `latest` at most."""
+        """Seconds until the next turn of a waiting tenant; `latest` at most."""
         if not self._is_busy:
             return latest
         return max(0.0, min(self._not_before - now, self._since + self._patience - now, latest))
@@ -125,7 +125,7 @@ class Backlog:
         return [self._waiting.pop(taken.key)]
 
     def _going(self) -> list[BlocksChange]:
-        """Less of what is held: what a policy in force names stays anyhow, the rest by steps."""
+        """Release held blocks step by step; those that a policy in force names stay."""
         held = self._tries.held
         if named := [place for place in held if self._tries.is_named(*place)]:
             return [BlocksChange(*place, 0) for place in named]
@@ -134,7 +134,7 @@ class Backlog:
         return []
 
     def _next(self) -> PolicyChange:
-        """The oldest one of whoever has waited longest for a turn."""
+        """The oldest one of the tenant that has waited longest for a turn."""
         if len(self._waiting) == 1:
             self._turns.clear()
         key = min(self._waiting, key=lambda key: self._turns.get(self._owner(key), 0))

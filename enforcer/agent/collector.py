@@ -1,8 +1,8 @@
-"""What can wait: connections that have ended, and what endpoints leave behind, go in a thread.
+"""Deferred work in a thread: removes ended connections and what endpoints leave behind.
 
-The agent's loop says which endpoints are gone and never waits for it: walking over a quarter of a
-million connections takes longer than a change of policy may. Until its turn comes the rest of an
-endpoint harms nobody, because its number is never given again.
+The agent's loop names the endpoints that are gone and never waits: walking over a quarter of a
+million connections takes longer than a change of policy may. Until then the remains of an endpoint
+are harmless, because its number is never reused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Collector:
         self._wake.set()
 
     def stop(self) -> None:
-        """Forget what is left to be forgotten, and end."""
+        """Remove what is left, and end."""
         self._stopping.set()
         self._wake.set()
         self._thread.join()

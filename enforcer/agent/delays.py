@@ -19,7 +19,7 @@ BOUNDS = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0, 30.0),
 )
-"""Upper bounds of the buckets in seconds; what is longer counts in the sum only."""
+"""Upper bounds of the buckets in seconds; longer ones count in the sum only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ log = logging.getLogger("ringfence.enforcer")
 
 
 def report(before: State, after: State) -> None:
-    """What is closed for want of room now and was not before, and the other way round."""
+    """What is newly closed for lack of room, and what no longer is."""
     for refusal in after.refused:
         if refusal not in before.refused:
             event(

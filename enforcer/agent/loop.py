@@ -1,12 +1,12 @@
 """The node agent: changes -> tables -> kernel, one batch after the other.
 
 `ringfence enforcer run` starts it. The loop sleeps until something happens, takes in all that has
-happened by then and writes it: a lone change waits for nobody, and what happens during a write is
-the next batch. What may surprise: it never detaches anything when it ends, nothing is written
-before every input has been read once, and whatever goes wrong (a bad file, a full map, an API
-server that is away) leaves the last good tables in force. A pod whose tables cannot be written
-still gets the programs: without endpoint state they let nothing through. Only where programs of
-another version enforce, they stay until the first tables for the new ones are written.
+happened by then and writes it: a lone change does not wait, and changes during a write are the next
+batch. It never detaches anything when it ends, nothing is written before every input has been read
+once, and whatever goes wrong (a bad file, a full map, an API server that is away) leaves the last
+good tables in force. A pod whose tables cannot be written still gets the programs: without endpoint
+state they let nothing through. Only where programs of another version enforce, they stay until the
+first tables for the new ones are written.
 """
 
 from __future__ import annotations
@@ -179,9 +179,9 @@ class Agent:
         self._woken.set()
 
     def run(self, stop: Event) -> None:
-        """Work until told to stop (and woken); what is in force stays in force.
+        """Work until stopped (and woken); what is in force stays in force.
 
-        PinsGone where somebody removed the pins: there is nothing left to work with.
+        PinsGone if the pins were removed: there is nothing left to work with.
         """
         sys.setswitchinterval(SWITCH_SECONDS)
         self._parts.attachments.subscribe(self._attached)
@@ -339,7 +339,7 @@ class Agent:
         )
 
     def _settle(self, pods: Iterable[str]) -> None:
-        """Programs on the interfaces of these pods, and what is to be said of them."""
+        """Attach the programs to the interfaces of these pods, and report problems."""
         for key in pods:
             ifindex = self._residents.interfaces.get(key)
             before = self._in_force.pop(key, None)
@@ -358,7 +358,7 @@ class Agent:
     def _enforce(self, ifindex: int) -> str:
         """Programs on one interface; why its pod is not under enforcement, or nothing."""
         if not self._state.ready and self._programs.runs_another_version(ifindex):
-            return "as before the upgrade: its tables could not be written anew, see errors"
+            return "as before the upgrade: its tables could not be rewritten, see errors"
         problem = self._programs.put_on(ifindex)
         if not problem and ifindex not in self._state.tables.endpoints:
             problem = "closed: its policy could not be written, see errors"
@@ -442,7 +442,7 @@ class Agent:
 
 
 def _touched(changes: Iterable[InputChange]) -> Mapping[str, None]:
-    """The pods whose own place may be another one now."""
+    """The pods whose own place may have changed."""
     found: dict[str, None] = {}
     for change in changes:
         match change:

@@ -1,8 +1,8 @@
 """Watches for programs of others on this node's interfaces, and keeps ours before them.
 
-A thread beside the agent's loop: the kernel tells nobody of programs that are attached, so it looks
-again and again. What it found goes to the loop, which has `to_pod` run at the sender too as long as
-others may hand packets to pods past it, and to status and metrics.
+A thread beside the agent's loop: the kernel does not announce attached programs, so it polls.
+Findings go to the loop, which runs `to_pod` at the sender too as long as others may hand packets to
+pods past it, and to status and metrics.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ LOOK_SECONDS = 1.0
 
 
 class Neighbourhood:
-    """`look` once before anything is enforced, then `run`. `attached`: how ours hang on what."""
+    """`look` once before anything is enforced, then `run`. `attached`: how ours are attached, and
+    where."""
 
     def __init__(
         self,
@@ -38,13 +39,13 @@ class Neighbourhood:
         self._attached = attached
         self._changed = changed
         self._part = Supervised(
-            "neighbours", "programs of others that pass the wall are not noticed", report
+            "neighbours", "other eBPF programs that bypass the wall are not noticed", report
         )
         self._lookout = Lookout()
         self._last: Findings | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop."""
+        """Look until stopped."""
         while not stop.wait(LOOK_SECONDS):
             self.look()
 

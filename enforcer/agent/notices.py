@@ -1,9 +1,8 @@
-"""Events on NetworkPolicies that find no room on this node, for whoever wrote them.
+"""Events on NetworkPolicies that find no room on this node, for their authors.
 
-A thread of its own in the agent's process: an API server that is away holds nothing up, and a
-policy is told of once while it is without room; a few of each namespace in a minute, so that nobody
-makes every node ask the API server for thousands. What may surprise: whoever may not create Events
-is told so in the log, and enforces all the same.
+A thread of its own in the agent's process: an API server that is away delays nothing, and a policy
+is reported once while it is without room; a few per namespace and minute, so that no tenant makes
+every node send thousands. An agent that may not create Events logs that and enforces anyway.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from generators.kube.resources import NETWORK_POLICIES
 REASON = "PolicyWithoutRoom"
 LOOK_SECONDS = 1.0
 MOST = 10
-"""Policies of one namespace that are told of in PERIOD_SECONDS; status names all."""
+"""Policies of one namespace that are reported in PERIOD_SECONDS; status lists all."""
 PERIOD_SECONDS = 60.0
 
 
 class Notices:
-    """Tells of the refused policies of a board."""
+    """Reports the refused policies of a board."""
 
     def __init__(self, board: Board, client: Client, node: str) -> None:
         self._board = board
@@ -40,13 +39,13 @@ class Notices:
         self._sent: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop."""
+        """Run until stopped."""
         while not stop.is_set():
             self.tell(self._board.state, time.monotonic())
             stop.wait(LOOK_SECONDS)
 
     def tell(self, state: State, now: float) -> None:
-        """Of what is refused now and was not before; `now` in seconds of a monotonic clock."""
+        """Report what is newly refused; `now` in seconds of a monotonic clock."""
         if now >= self._period + PERIOD_SECONDS:
             self._period = now
             self._sent.clear()

@@ -1,10 +1,9 @@
-"""The addresses that are this node: what its interfaces have, followed while the agent runs.
+"""This node's own addresses: those of its interfaces, followed while the agent runs.
 
-Node.status names few of them, and the kubelet's packets wear the address of the bridge or of the
+Node.status names few of them, and the kubelet's packets carry the address of the bridge or of the
 host side of the veth that leads to the pod. `of_node` decides which addresses count (pure), the
 `Follower` hears of changes in a thread of its own, and `OwnNode` has the agent's loop see its node
-as its interfaces are. What may surprise: an address that somebody other than the node's
-administrator can have put there does not count.
+as its interfaces are. An address that others than the node's administrator can set does not count.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ class OwnNode:
 
 
 class Follower(Generic[Seen]):
-    """Hears of the node's interfaces from the moment it is made; `run` tells of changes."""
+    """Listens to the node's interfaces once it is made; `run` reports changes."""
 
     def __init__(
         self, part: Supervised, look: Callable[[], Seen], changed: Callable[[Seen], None]
@@ -124,7 +123,7 @@ class Follower(Generic[Seen]):
         changed(self._last)
 
     def run(self, stop: threading.Event) -> None:
-        """Follow until told to stop."""
+        """Follow until stopped."""
         with self._socket:
             while not stop.is_set():
                 readable, _, _ = select.select([self._socket], [], [], STOP_SECONDS)
@@ -141,7 +140,7 @@ class Follower(Generic[Seen]):
             self._changed(found)
 
     def _drain(self) -> None:
-        """What was heard says that something changed, however much of it there was."""
+        """Any message means that something changed, however many there are."""
         while True:
             try:
                 self._socket.recv(links.RECEIVE)
@@ -155,7 +154,7 @@ class Follower(Generic[Seen]):
 def addresses(
     changed: Callable[[tuple[str, ...]], None], report: Report
 ) -> Follower[tuple[str, ...]]:
-    """Tells of the node's addresses."""
+    """Reports the node's addresses."""
     part = Supervised("addresses", "new addresses of this node are not followed", report)
     return Follower(part, look, changed)
 
@@ -163,6 +162,6 @@ def addresses(
 def tunnels(
     changed: Callable[[tuple[int, ...]], None], report: Report
 ) -> Follower[tuple[int, ...]]:
-    """Tells of the ports of the node's tunnels."""
+    """Reports the ports of the node's tunnels."""
     part = Supervised("tunnels", "pods may send to new tunnels of this node", report)
     return Follower(part, look_for_tunnels, changed)

@@ -1,10 +1,10 @@
-"""Policies that hold longer than they are there: lately deleted ones, and a file for a new agent.
+"""Policies that hold longer than they exist: recently deleted ones, and a file for a new agent.
 
 Used by the agent. Only one question needs them: a policy that is deleted while its namespace
-terminates stays until the namespace's last pod here is gone; but the two may be heard in the wrong
-order, and both may happen while no agent runs. What may surprise: an entry of the file is believed
-only for the namespace with the same UID, and only while that one terminates; anything else is what
-the API server says it is.
+terminates stays until the namespace's last pod here is gone; but the two may arrive in the wrong
+order, and both may happen while no agent runs. An entry of the file is believed only for the
+namespace with the same UID, and only while that one terminates; anything else is what the API
+server says it is.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ LATELY = 10.0
 class Lately:
     """Policies that were deleted a moment ago.
 
-    Namespaces and policies are two watches, and the end of a policy may be heard before that its
-    namespace terminates. Then it is put back, to be deleted as it should be: after the last pod.
+    Namespaces and policies are two watches, and the deletion of a policy may arrive before the
+    termination of its namespace. Then it is put back, to be deleted as it should be: after the last
+    pod.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

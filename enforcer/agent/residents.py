@@ -1,13 +1,13 @@
 """The pods of this node, and the interface behind which each of them is.
 
 The agent sends every change through here: local pods get the addresses that CNI gave them, whatever
-the API server still says, and interfaces become changes of their own. Who says where a pod is: its
-attachment (the latest of the same UID), else the node's routes, else what the runtime has written
-down of its sandbox, never what the pod itself could write; else its annotation, which only
-manifests have: an API server's is not read, because anybody who may
-write pods could set it. What may surprise: an attachment of a pod that nobody knows yet is an
-arrival, which the start mode decides about; the interface of an attachment is its pod's, whoever
-had it before; and an annotation gives way to all others.
+the API server still says, and interfaces become changes of their own. A pod's interface comes from
+its attachment (the latest of the same UID), else the node's routes, else the runtime's record of
+its sandbox, never from what the pod itself could write; else from its annotation, which only
+manifests have: an API server's is not read, because anyone who may write pods could set it. An
+attachment of a pod that is not known yet is an arrival, which the start mode decides about; the
+interface of an attachment is its pod's, whoever had it before; and an annotation gives way to all
+others.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from enforcer.policy.changes import (
 from generators.objects import Pod
 
 UNKNOWN = (
-    "no interface known: no CNI call told of it, no route of the node leads to it, and the "
-    "container runtime has no record of its sandbox; start the pod anew"
+    "no interface known: no CNI call named it, no route of the node leads to it, and the "
+    "container runtime has no record of its sandbox; restart the pod"
 )
 
 
@@ -52,11 +52,11 @@ class Links:
     leads_away: Callable[[int], bool] = lambda _: True
     """Whether a pod can be behind an interface: a veth into another network namespace."""
     mac_behind: Callable[[int], str] = lambda _: ""
-    """The MAC of the other end of a veth; empty where nobody can say."""
+    """The MAC of the other end of a veth; empty if unknown."""
 
 
 def links(records: Path = sandboxes.CACHE) -> Links:
-    """All of them; what is behind them is looked up when somebody asks for the first time."""
+    """All of them; what is behind them is looked up on first use."""
     by_name = {name: number for number, name in socket.if_nameindex()}
 
     @cache
@@ -98,7 +98,7 @@ class Residents:
         """Local pods on the pod network, as their source has them."""
         self.interfaces: dict[str, int] = {}
         self.missing: dict[str, str] = {}
-        """Local pods without interface, and why; who has no sandbox yet is none of them."""
+        """Local pods without interface, and why; pods without a sandbox do not count."""
         self.present: frozenset[int] = frozenset()
         """The interfaces that were there at the last look."""
         self._names: Mapping[str, int] = {}
@@ -150,13 +150,13 @@ class Residents:
             yield from self._settle(key, present)
 
     def look_again(self) -> Iterator[InputChange]:
-        """Interfaces came and went, and nobody said so; pods without one may have one now."""
+        """Interfaces came and went unannounced; pods without one may have one now."""
         before, present = self._names, self._look()
         for key in list(self.pods if before != present.by_name else self.missing):
             yield from self._settle(key, present)
 
     def unclaimed(self, patterns: Sequence[str]) -> frozenset[int]:
-        """The interfaces with names like these that can be pods' and are no known one's."""
+        """The interfaces with such names that may belong to pods and to no known one."""
         attached = {a.ifindex for found in self._attachments.values() for a in found}
         return self._ask().strangers(patterns) - self._holder.keys() - attached
 
@@ -205,7 +205,7 @@ class Residents:
             if loser is not None:
                 del self.interfaces[loser]
                 self._named.discard(loser)
-                self.missing[loser] = f"its interface is that of {key} now"
+                self.missing[loser] = f"its interface now belongs to {key}"
                 yield InterfaceChange(loser, None)
             self.interfaces[key] = index
             self._holder[index] = key
@@ -234,10 +234,10 @@ class Residents:
         if index is None:
             return None, f"no interface {name} in the agent's network namespace"
         if not present.leads_away(index):
-            return None, f"interface {name} is no veth into another network namespace"
+            return None, f"interface {name} is not a veth into another network namespace"
         holder = self._holder.get(index, pod.key)
         if holder != pod.key:
-            return None, f"interface {name} is already that of {holder}"
+            return None, f"interface {name} already belongs to {holder}"
         self._named.add(pod.key)
         return index, ""
 

@@ -1,9 +1,9 @@
-"""What the runtime's CNI library has written down of the sandboxes that it made.
+"""The record that the runtime's CNI library keeps of its sandboxes.
 
 libcni, which containerd and CRI-O use, keeps a file for each network of a sandbox: whose it is,
 where its network namespace is, and what the plugins answered. Only the node's administrator writes
-there. It says where a pod is that no call of ours told of, on a bridge for instance, where no route
-leads to a pod. Files that make no sense say nothing.
+there. It locates pods that no CNI call of ours named, on a bridge for instance, where no route
+leads to a pod. Invalid files are ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from enforcer.datapath.links import Link, is_of_pod, netlink
 
 CACHE = Path("/var/lib/cni/results")
-"""Where libcni keeps them unless a runtime is told otherwise."""
+"""Where libcni keeps them by default."""
 LARGEST = 1 << 20
 
 

@@ -22,7 +22,7 @@ from generators.reachability.protocols import TUNNEL_PORTS
 LOCK_SECONDS = 0.05
 """Between two tries to be the only one."""
 ENDING_SECONDS = 5.0
-"""An agent that was told to end may take so long."""
+"""How long an agent may take to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Busy(Refused):
     """Another agent works on this directory."""
 
     def __init__(self, directory: Path, advice: str) -> None:
-        super().__init__(f"another agent works with {directory}; {advice}")
+        super().__init__(f"another agent uses {directory}; {advice}")
 
 
 @contextmanager

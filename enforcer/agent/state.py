@@ -1,9 +1,9 @@
-"""What the agent tells others: one frozen value, replaced as a whole after each step.
+"""What the agent shows others: one frozen value, replaced as a whole after each step.
 
-The agent's loop publishes it, the control socket and the metrics read it without locks; whoever
-waits for an input to be in force waits on `Board`. What may surprise: mappings that grow with the
-cluster are live views, not copies, so that publishing costs the same on a node of any cluster; an
-older state shows what is in force now. Views may be read from every thread.
+The agent's loop publishes it, the control socket and the metrics read it without locks; callers
+that wait for an input to be in force wait on `Board`. Mappings that grow with the cluster are live
+views, not copies, so that publishing costs the same on a node of any cluster; an older state shows
+what is in force now. Views may be read from every thread.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class State:
     config: TenantConfig | None = None
     """The tenant file in force; lines of the file travel with its values."""
     cluster: Callable[[], Cluster | None] = field(default=lambda: None, compare=False)
-    """The objects that all of it was made from, put together when somebody asks: takes time."""
+    """The objects that all of it was made from, assembled on demand: takes time."""
     excess: Mapping[str, str] = field(default_factory=dict)
-    """What is closed because it found no room, or cannot be said in a map; by what it is."""
+    """What is closed because it found no room, or cannot be expressed in a map; by what it is."""
     neighbours: Findings = field(default_factory=Findings)
     """Programs of others on the interfaces of this node."""
     refused: tuple[Refusal, ...] = ()

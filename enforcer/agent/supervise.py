@@ -1,8 +1,7 @@
 """Work of a thread beside the agent's loop: an error is reported and never kills the thread.
 
-The CNI keepers and the watcher of interfaces do each step of theirs through a `Supervised`. What
-may surprise: a fault is told once, in the log and in the agent's status, and the step is done
-again.
+The CNI keepers and the watcher of interfaces do each step of theirs through a `Supervised`. A fault
+is reported once, in the log and in the agent's status, and the step is retried.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from generators.process.logs import event
 log = logging.getLogger("ringfence.enforcer")
 
 Report = Callable[[str, str], None]
-"""Told which part cannot do its work and why; empty: it can again."""
+"""Called with the part that cannot work and why; empty once it can again."""
 
 
 class Supervised:
@@ -34,7 +33,7 @@ class Supervised:
         return bool(self._failure)
 
     def attempt(self, step: Callable[[], object]) -> None:
-        """Do one step; whatever goes wrong is told."""
+        """Do one step; report whatever goes wrong."""
         failure = ""
         try:
             step()

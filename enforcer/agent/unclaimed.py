@@ -1,10 +1,10 @@
-"""While nobody knows where a walled pod is, no interface that may be its own stays open.
+"""While the interface of a walled pod is unknown, no interface that may be its own stays open.
 
 The agent's loop asks at every tick. Such a pod began before the agent, and neither CNI nor routes
-nor the runtime's records say which interface it has. What may surprise: interfaces of containers
-that are no pods are closed with it where their names are like those of pods, and opened again when
-no walled pod is lost any more, by whichever agent: what is closed is written down beside the pins.
-Interfaces that came after the agent are the watcher's to close.
+nor the runtime's records say which interface it has. Interfaces of containers that are not pods are
+closed with it if their names are like those of pods, and reopened when no walled pod is missing any
+more, by whichever agent: closed ones are recorded beside the pins. Interfaces that came after the
+agent are the watcher's to close.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Unclaimed:
         self._residents = residents
         self._patterns = patterns
         self._old: frozenset[int] | None = None
-        """Those of nobody when the agent began."""
+        """Those of no known pod when the agent started."""
         self._closed = set(programs.unclaimed())
 
     def keep(self, walled: Mapping[str, bool]) -> None:

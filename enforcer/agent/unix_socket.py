@@ -1,6 +1,6 @@
 """A server on a UNIX socket below the run directory, for root only: a thread a connection.
 
-The agent's commands and its CNI plugin each have one; what is said on it is theirs.
+The agent's commands and its CNI plugin each have one, with a protocol of their own.
 """
 
 from __future__ import annotations

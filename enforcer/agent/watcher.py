@@ -1,12 +1,12 @@
 """Closes new interfaces of pods as they appear, for CNIs that write their configuration anew or
 bypass it: the second line behind the CNI plugin.
 
-A thread of the agent's process. It hears of every new interface from the kernel, puts the programs
-on what looks like the host side of a pod (without an endpoint they let nothing through), and wakes
-the agent, which finds out whose it is. What may surprise: this is fast, not strict: packets may
-pass in the time between the interface and the programs. It closes in every start mode: nothing is
-known of such a pod, not even which addresses are its own. Interfaces that are there when the agent
-begins are never closed by it: a pod that works is not cut off because the agent is late.
+A thread of the agent's process. The kernel announces every new interface; the watcher puts the
+programs on what looks like the host side of a pod (without an endpoint they let nothing through),
+and wakes the agent, which identifies it. This is fast, not strict: packets may pass in the time
+between the interface and the programs. It closes in every start mode: nothing is known about such a
+pod, not even which addresses are its own. Interfaces that are there when the agent begins are never
+closed by it: a pod that works is not cut off because the agent is late.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Watcher:
         self._seen = {link.ifindex for link in _everything()}
 
     def run(self, stop: threading.Event) -> None:
-        """Attach to what appears until told to stop."""
+        """Attach to what appears until stopped."""
         with self._socket:
             while not stop.is_set():
                 readable, _, _ = select.select([self._socket], [], [], STOP_SECONDS)
@@ -91,7 +91,7 @@ class Watcher:
 
 
 def _heard(listening: socket.socket) -> list[Link]:
-    """What the kernel tells; everything there is where it told more than the socket could hold."""
+    """What the kernel announces; all interfaces if the socket overflowed."""
     try:
         return links.heard(listening.recv(links.RECEIVE))
     except OSError as error:

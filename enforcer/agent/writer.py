@@ -1,8 +1,7 @@
 """From the compiler's plan to the kernel's maps, and the comparison of both.
 
-The agent calls `write` after each batch of changes, and `audit` now and then. What may surprise: a
-write that fails leaves the compiler unsure of the kernel; the next one reads all maps first, and
-says again what it wants.
+The agent calls `write` after each batch of changes, and `audit` periodically. A write that fails
+leaves the compiler unsure of the kernel; the next one reads all maps first and plans again.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Writer:
         return len(writes)
 
     def _hurry(self) -> None:
-        """After a failure: at least nobody who is gone keeps a place, or is taken for another."""
+        """After a failure: at least nothing that is gone keeps a place or is taken for another."""
         self._unsure = True
         self._compiler.resync(self._kernel.read())
         self._kernel.apply(self._compiler.urgent())
@@ -101,12 +100,12 @@ class Writer:
         )
 
     def excess(self) -> Mapping[str, str]:
-        """What is closed because the maps cannot say it."""
+        """What is closed because the maps cannot express it."""
         if not self._closed:
             return {}
         closed = sorted(f"{key.address}:{key.port}/{key.protocol}" for key in self._closed)
-        told = f"calls from isolated pods to {', '.join(closed)} are closed: policies tell "
-        told += f"more than {SERVICE_BACKENDS} kinds of backends apart there; use fewer kinds"
+        told = f"calls from isolated pods to {', '.join(closed)} are closed: policies distinguish "
+        told += f"more than {SERVICE_BACKENDS} kinds of backends there; use fewer kinds"
         return {"services": told}
 
     def audit(self) -> None:

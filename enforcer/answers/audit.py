@@ -1,8 +1,8 @@
-"""What would be dropped: audited flows put together by who, whom, port and who refused.
+"""What would be dropped: audited flows grouped by source, destination, port and what refused.
 
-`ringfence audit report` shows it before a tenant or a namespace leaves audit mode. What may
-surprise: ports and peers are those of remembered flows, a sample; the packets of an endpoint are
-counted by the kernel, exactly.
+`ringfence audit report` shows it before a tenant or a namespace leaves audit mode. Ports and peers
+are those of remembered flows, a sample; the packets of an endpoint are counted by the kernel,
+exactly.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Would:
 def report(state: State, node: str, lines: Iterable[Line], counted: Iterable[Statistic]) -> Json:
     """The flows that are remembered, and the exact counts of each endpoint.
 
-    What came before the agent knew whose the interface is gets its names now.
+    Flows from before the agent knew the interface's pod get its names now.
     """
     found: dict[Would, list[int]] = {}
     directory = Directory(state, node)

@@ -1,8 +1,7 @@
 """The agent's control socket: one JSON request a line, one or more JSON answers a line.
 
 The agent serves it below its run directory; command line and lab use `ask` and `stream`. Only root
-can connect. What may surprise: an error is an answer with the key `error`, the connection stays an
-ordinary success.
+can connect. An error is an answer with the key `error`, the connection stays an ordinary success.
 
     {"command": "status"}                          what is enforced, what is not, and why
     {"command": "endpoints"}                       {"endpoints": [...]}
@@ -30,7 +29,7 @@ WAITING = 64
 ANSWER_SECONDS = 5.0
 """Beyond the `timeout` of a request: how long an agent may take to answer."""
 MOST_CONNECTIONS = 10_000
-"""So many tracked connections are listed unless somebody asks for more."""
+"""Tracked connections listed by default."""
 
 Request = Mapping[str, object]
 Answer = dict[str, object]
@@ -67,7 +66,7 @@ def gather(run_dir: Path, request: Request) -> Answer:
 
 
 def stream(run_dir: Path, request: Request) -> Iterator[Answer]:
-    """Send a request and yield the answers; AgentAway where nobody listens."""
+    """Send a request and yield the answers; AgentAway if no agent listens."""
     path = run_dir / SOCKET
     timeout = request.get("timeout")
     patience = ANSWER_SECONDS + (timeout if isinstance(timeout, int | float) else 0)

@@ -1,7 +1,7 @@
 """Packet counts that only ever grow, although endpoints and their kernel counters go.
 
-The agent forgets endpoints through here, and the metrics are summed here. What may surprise: both
-hold a lock, because a count must not be missing, or be there twice, while it is carried over.
+The agent forgets endpoints through here, and the metrics are summed here. Both hold a lock, because
+a count must not be missing, or be there twice, while it is carried over.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Counts:
     """Totals since the programs were loaded and this agent began.
 
     Only what was added since the last look is counted on, under the tenant that the endpoint has
-    now: an endpoint that changes hands takes nothing away from anybody.
+    now: an endpoint that changes owners takes nothing away from a former tenant.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """What the kernel's maps really hold, in words: policies, connections, addresses, counts, drift.
 
-`ringfence bpf ...` shows it. What may surprise: everything is read from the kernel at that moment,
-only the names are the agent's; `diff` compares both.
+`ringfence bpf ...` shows it. Everything is read from the kernel at that moment, only the names are
+the agent's; `diff` compares both.
 """
 
 from __future__ import annotations

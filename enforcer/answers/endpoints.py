@@ -102,7 +102,7 @@ def endpoint_health(state: State, name: str) -> Json:
 
 
 def _revisions(state: State) -> Mapping[str, int]:
-    """What is wanted and what is in force; they differ while the maps cannot take a change."""
+    """Wanted and in force; they differ while the maps cannot take a change."""
     return {
         "desired": state.revision + ("datapath" in state.errors),
         "realized": state.revision,

@@ -1,4 +1,4 @@
-"""Identities as people know them: whose addresses share a number, and what those have in common."""
+"""Identities for people: which pods share a number, and what they have in common."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Identities:
         return [self._document(number) for number in numbers]
 
     def one(self, name: str) -> Json:
-        """One with its pods; NotHere where nobody has it."""
+        """One with its pods; NotHere if no pod has it."""
         numbers = {label: str(number) for number, label in RESERVED.items()}
         wanted = numbers.get(name.removeprefix("reserved:"), name)
         if not wanted.isdecimal() or int(wanted) not in {*self._pods, *RESERVED}:
@@ -61,7 +61,7 @@ class Identities:
         if peer >= PEER_TENANT:
             number = peer - PEER_TENANT
             return [f"tenant:name={tables.tenants.get(number, f'unknown ({number})')}"]
-        return self.labels(peer) or [f"identity {peer}, nobody's now"]
+        return self.labels(peer) or [f"identity {peer}, no longer in use"]
 
     def _document(self, number: int) -> Json:
         pods = self._pods.get(number, {}).values()

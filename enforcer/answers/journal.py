@@ -1,7 +1,7 @@
 """What happened to each endpoint: a short log a pod, made by comparing one state with the next.
 
-`ringfence endpoint log` shows it. What may surprise: two changes in the same instant are one line,
-for it is what the agent published that is compared, not what it did on the way.
+`ringfence endpoint log` shows it. Two changes in the same instant are one line, because published
+states are compared, not the steps between them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Journal:
         self._known: dict[str, _Known] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Note what changes until told to stop."""
+        """Note changes until stopped."""
         last: State | None = None
         while not stop.is_set():
             state = self._board.wait(_other_than(last), WAIT_SECONDS)
@@ -95,7 +95,7 @@ def _known(state: State) -> dict[str, _Known]:
 
 def _changes(before: _Known | None, after: _Known | None) -> Iterator[str]:
     if after is None:
-        yield "gone: not on this node any more"
+        yield "gone: no longer on this node"
         return
     old = before or _Known(None, "", "")
     if after.entry is not None and old.entry is None:

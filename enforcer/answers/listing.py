@@ -1,7 +1,7 @@
 """What `list nodes` and `list namespaces` answer: whose flows there are, and where they are kept.
 
-Called by service.py; words and fields are those of Hubble's API. What may surprise: an agent has
-flows of its own node only, so of the others it says that they exist and nothing else.
+Called by service.py; words and fields are those of Hubble's API. An agent has flows of its own node
+only; of the others it reports only that they exist.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Prometheus metrics of the agent, made at each scrape from state and kernel counters.
 
 Names have Cilium's and Hubble's tails, so that dashboards carry over; docs/metrics.md lists them.
-What may surprise: packet counts are the kernel's own and survive a restart of the agent; nothing
-is labelled by pod unless it was asked for, and then a pod that is gone leaves no series behind.
+Packet counts are the kernel's own and survive a restart of the agent; nothing is labelled by pod
+unless requested, and then a deleted pod leaves no series behind.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
 class Kernel(Protocol):
-    """What is asked of the maps."""
+    """The part of the maps that is read."""
 
     collected: Collected
 
@@ -93,7 +93,7 @@ class AgentCollector:
         scopes = self._of.bootstrap.read()
         yield _gauges(
             "agent_bootstrap_seconds",
-            "How long the start took: to load the programs, until inputs were in force.",
+            "Duration of the start: loading the programs, until inputs were in force.",
             ("scope", "outcome"),
             {(scope, "success"): seconds for scope, seconds in scopes.items()},
         )
@@ -110,7 +110,7 @@ class AgentCollector:
         )
         yield _gauges(
             "bpf_map_capacity",
-            "How many entries a map can hold.",
+            "Entries that a map can hold.",
             ("map_group",),
             {(table.value,): capacity[table] for table in Table},
         )
@@ -146,7 +146,10 @@ class AgentCollector:
         yield _counter("forward_count", "Packets let through.", plain, found["passed"])
         yield _counter("forward_bytes", "Bytes let through.", plain, found["carried"])
         yield _counter(
-            "audit_count", "Packets let through that would be dropped.", named, found["audited"]
+            "audit_count",
+            "Packets let through that would be dropped without audit.",
+            named,
+            found["audited"],
         )
 
 
@@ -164,7 +167,9 @@ def _endpoints(state: State) -> Iterator[Metric]:
         ("held",): len(held),
         ("not-enforced",): len(passed_by),
     }
-    yield _gauges("programs_of_others", "eBPF programs of others here.", ("effect",), effects)
+    yield _gauges(
+        "programs_of_others", "eBPF programs of other software on this node.", ("effect",), effects
+    )
     graced = sum(EndpointFlag.GRACE in entry.flags for entry in listed)
     yield _gauge("grace_endpoints", "Endpoints whose older connections were adopted.", graced)
     enforced = Counter((_enforcement(entry),) for entry in listed)
@@ -203,10 +208,10 @@ def _rooms(state: State) -> Iterator[Metric]:
     waiting = {(m, tenant): n for m, usage in usages.items() for tenant, n in usage.waiting.items()}
     yield _gauges("map_tenant_entries", "Entries of a map that a tenant uses.", labels, used)
     yield _gauges("map_tenant_budget", "Entries of a map kept for a tenant.", labels, kept)
-    yield _gauges("map_tenant_waiting", "What of a tenant's found no room.", labels, waiting)
+    yield _gauges("map_tenant_waiting", "Objects of a tenant that found no room.", labels, waiting)
     yield _gauges(
         "policy_without_room",
-        "Entries that a policy needs which is closed because they found no room.",
+        "Entries that a policy needs that is closed for lack of room.",
         ("namespace", "policy", "direction", "map_name", "tenant"),
         {
             (*r.policy.split("/", 1), r.direction.value.lower(), r.table.value, r.tenant): r.needs
@@ -275,8 +280,10 @@ def _inputs(state: State) -> Iterator[Metric]:
     yield _counter(
         "kubernetes_events", "Changes taken in, and watches that failed.", labels, events
     )
-    yield _gauges("k8s_event_lag_seconds", "Since a source said anything.", ("source",), lags)
-    yield _gauge("controllers_failing", "Sources that do not tell changes now.", failing)
+    yield _gauges(
+        "k8s_event_lag_seconds", "Seconds since a source last sent anything.", ("source",), lags
+    )
+    yield _gauge("controllers_failing", "Sources that currently deliver no changes.", failing)
 
 
 def _work(state: State) -> Iterator[Metric]:
@@ -309,7 +316,7 @@ def _work(state: State) -> Iterator[Metric]:
     text = "Collections of ended connections."
     yield _counter("datapath_conntrack_gc_runs", text, ("status",), collections)
     corrections = {(): float(state.audit.corrections)}
-    text = "Entries of maps that were set right."
+    text = "Map entries that were corrected."
     yield _counter("drift_corrections", text, (), corrections)
 
 

@@ -1,7 +1,7 @@
 """The agent's HTTP listener: /metrics, /healthz and /readyz.
 
-What may surprise: /readyz lists every reason why not, a line each; /healthz says only that the
-agent answers, because restarting it mends none of those reasons.
+/readyz lists every reason why not, a line each; /healthz shows only that the agent answers, because
+a restart fixes none of those reasons.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Which answer belongs to which request on the control socket; the answers are in answers/.
 
-What may surprise: a question that makes no sense is answered with its error, and nothing that an
-answer does can stop the agent's loop.
+An invalid request is answered with its error, and no answer can stop the agent's loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the agent is doing, on one page: what is enforced, what is not and why, drift, map fill.
 
-`ringfence status`, `/readyz` and the sysdump show it. What may surprise: `ready` is false while a
-source has never been read completely, although what was in force before still is.
+`ringfence status`, `/readyz` and the sysdump show it. `ready` is false while a source has never
+been read completely, although what was in force before still is.
 """
 
 from __future__ import annotations
@@ -78,17 +78,17 @@ def unready(state: State) -> list[str]:
     Neither a pod that cannot be enforced nor a tenant that wants too much is one of the reasons: it
     would hold up the agents of all nodes.
     """
-    found = [] if state.ready else ["nothing is in force yet by this agent"]
+    found = [] if state.ready else ["this agent has put nothing in force yet"]
     for name, source in sorted(state.sources.items()):
         if not source.synced:
             found.append(f"{name}: not read completely yet")
         elif source.forbidden:
-            found.append(f"{name}: the API server refuses to tell; what is known is getting old")
+            found.append(f"{name}: the API server refuses access; the known state is getting old")
         elif not source.connected and source.kind not in FILES:
             found.append(f"{name}: no connection; changes do not arrive")
         for item, why in sorted(source.unreadable.items()):
             held = source.kind in FILES and source.synced
-            what = "is refused, the last good one is in force" if held else "makes no sense"
+            what = "is refused, the last good one is in force" if held else "is invalid"
             end = "" if source.kind in FILES else " and is closed"
             found.append(f"{name}: {item} {what}{end}: {why}")
     found += [f"{source}: {error}" for source, error in sorted(state.errors.items())]

@@ -1,8 +1,8 @@
-"""One archive with all that the agent says, for a bug report.
+"""One archive with all that the agent reports, for a bug report.
 
-`ringfence sysdump` writes it. What may surprise: it holds no Secret, no environment, no kubeconfig
-and no annotation of anybody's objects; the names inside are always the same, so that two dumps can
-be compared; and what the agent could not answer is in it as the error.
+`ringfence sysdump` writes it. It holds no Secret, no environment, no kubeconfig and no annotations
+of objects; the names inside are always the same, so that two dumps can be compared; failed answers
+are in it as their errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`ringfence trace --live`: one packet by what the agent wants, and by what the kernel's maps hold.
 
-What may surprise: the maps are read and interpreted as the programs would, no packet is sent; and
-a disagreement of both is the answer that matters most.
+The maps are read and interpreted as the programs would, no packet is sent; and a disagreement of
+both is the answer that matters most.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Check:
     packet: Packet
     wanted: Judgement
     held: Judgement | None
-    """None where the maps hold what the agent has no name for."""
+    """None if the maps hold numbers that the agent has no name for."""
 
     @property
     def agrees(self) -> bool:
@@ -105,7 +105,7 @@ def _lines(checks: list[Check], node: str) -> Iterator[str]:
         return
     yield f"On node {node}, by its maps:"
     for check in checks:
-        told = _words(check.held) if check.held is not None else "numbers that nobody gave"
+        told = _words(check.held) if check.held is not None else "unknown numbers"
         yield f"  {check.packet.direction.name.lower()} at {check.pod}: {told}"
         if not check.agrees:
             yield f"  DISAGREEMENT: the agent wants {_words(check.wanted)};"

@@ -1,8 +1,8 @@
 """Builds the CNI plugin from its C source: `python -m enforcer.cni.build [TARGET]`.
 
-`make setup` and the image run it; the agent copies what it made into the node's plugin directory.
-Without TARGET it lies beside its source, which is no part of the repository or of the wheel. What
-may surprise: nothing is done when the result is newer than every source.
+`make setup` and the image run it; the agent copies the result into the node's plugin directory.
+Without TARGET it is written beside its source, outside the repository and the wheel. Nothing is
+done if the result is newer than every source.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def build(target: Path = BUILT) -> Path:
     try:
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise MachineLacks("there is no gcc", "apt-get install gcc libc6-dev") from None
+        raise MachineLacks("gcc is not installed", "apt-get install gcc libc6-dev") from None
     if finished.returncode != 0:
         unfinished.unlink(missing_ok=True)
         raise BuildFailed(f"the CNI plugin does not compile:\n{finished.stderr.strip()}")

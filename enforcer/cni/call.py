@@ -1,7 +1,7 @@
 """A call of the CNI plugin as a value, and the answer to it: pure, read from and written to bytes.
 
-The server reads calls, `plugin.py` answers them. What may surprise: the result of the plugins
-before us is never repeated from here; the shim has the very bytes and prints them.
+The server reads calls, `plugin.py` answers them. The result of the plugins before us is never
+repeated from here; the shim has the very bytes and prints them.
 
     call     NAME=VALUE lines of the environment, an empty line, the network configuration
     answer   `0 previous`, `0 nothing` or `1 error`, the line's end, and what is to be printed
@@ -76,7 +76,7 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the runtime said."""
+    """What the runtime passed."""
 
     command: CniCommand
     container: str
@@ -108,7 +108,7 @@ class Call:
             return tuple(str(ipaddress.ip_interface(address).ip) for address in found)
         except ValueError as error:
             raise CallRefused(
-                Code.BAD_CONTENT, "prevResult has an address that is none", str(error)
+                Code.BAD_CONTENT, "prevResult has an invalid address", str(error)
             ) from error
 
     @property
@@ -143,7 +143,7 @@ def parse(data: bytes) -> Call:
     environment = dict(_pair(line, "=") for line in head.decode(errors="replace").splitlines())
     name = environment.get("CNI_COMMAND", "")
     if name not in CniCommand.__members__:
-        raise CallRefused(Code.BAD_ENVIRONMENT, "CNI_COMMAND is not known", repr(name))
+        raise CallRefused(Code.BAD_ENVIRONMENT, "unknown CNI_COMMAND", repr(name))
     try:
         config: object = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -151,7 +151,7 @@ def parse(data: bytes) -> Call:
             Code.BAD_CONTENT, "the network configuration is not JSON", str(error)
         ) from error
     if not isinstance(config, dict):
-        raise CallRefused(Code.BAD_CONTENT, "the network configuration is no object", "")
+        raise CallRefused(Code.BAD_CONTENT, "the network configuration is not an object", "")
     return Call(
         CniCommand(name),
         environment.get("CNI_CONTAINERID", ""),

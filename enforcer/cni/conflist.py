@@ -1,8 +1,8 @@
 """The node's CNI configuration with our plugin at its end, and without: pure, text to text.
 
-`install.py` reads and writes the files. What may surprise: everything that is not ours stays as it
-was written, down to blanks and the order of fields, because the text is cut at one place and never
-written anew; only a single configuration (`.conf`) has to be put into a list.
+`install.py` reads and writes the files. Everything that is not ours stays as it was written, down
+to blanks and the order of fields, because the text is cut at one place and never written anew; only
+a single configuration (`.conf`) has to be put into a list.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def add(text: str, entry: Entry, where: str) -> str:
     ours = [_fields(text, span) for span in plugins]
     if any(entry.is_neighbour(fields) for fields in ours):
         raise BadConflist(
-            f"{where}: another ringfence agent has its plugin there; end that one with "
+            f"{where}: another ringfence agent has its plugin there; remove it with "
             "`ringfence enforcer uninstall`, or run this one without --cni-conf-dir"
         )
     types = [fields.get("type") for fields in ours]
@@ -92,7 +92,7 @@ def add(text: str, entry: Entry, where: str) -> str:
     elif types[-1:] == [PLUGIN_TYPE]:
         return text
     if not plugins:
-        raise BadConflist(f"{where}: there is no plugin that ours could come after; add one first")
+        raise BadConflist(f"{where}: there is no plugin for ringfence-cni to follow; add one first")
     start, end = plugins[-1]
     written = _like(text, start, json.dumps(entry.fields, indent=2))
     return text[:end] + "," + _gap(text, start) + written + text[end:]

@@ -2,8 +2,8 @@
 
 The agent installs it at its start and keeps it there, because CNIs write their configuration anew
 when they are updated; `ringfence enforcer uninstall` takes both away. Every file is replaced by a
-rename: a runtime reads the old one or the new one. What may surprise: a `.conf` is not changed but
-set aside under a name that runtimes do not read, and comes back at the end.
+rename: a runtime reads the old one or the new one. A `.conf` is not changed but set aside under a
+name that runtimes do not read, and comes back at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("ringfence.enforcer")
 ASIDE = ".before-ringfence"
 UNFINISHED = ".ringfence-new"
 LOOK_SECONDS = 5.0
-"""At the latest so often: a directory that was replaced as a whole tells nobody."""
+"""Look at least this often: replacing a whole directory causes no event."""
 DEFAULT_SECONDS = 10
 
 
@@ -66,12 +66,12 @@ class Places:
 
 
 class StillRunning(RingfenceError):
-    """An agent keeps the plugin on the node; what is taken away now would come back."""
+    """An agent maintains the plugin on the node; what is removed now would come back."""
 
     exit_code = 1
 
     def __init__(self, run_dir: Path) -> None:
-        super().__init__(f"an agent runs with {run_dir} and keeps its plugin; end it first")
+        super().__init__(f"an agent runs with {run_dir} and maintains its plugin; stop it first")
 
 
 class Unwritable(RingfenceError):
@@ -126,8 +126,9 @@ def join(places: Places, entry: Entry) -> Path | None:
 
 def leave(places: Places) -> None:
     """Take our entry out of every configuration, bring back what was set aside, and remove the
-    program, unless another agent's entry still names it or a sandbox was made with it: that one
-    may be deleted with the configuration of then. What is left says yes, and goes with the last.
+    program, unless another agent's entry still names it or a sandbox was made with it: that one may
+    be deleted with its former configuration. What is left answers success, and is removed with the
+    last.
     """
     _refuse_while_running(places.run_dir)
     entry = places.entry()
@@ -190,8 +191,7 @@ def _bring_back(path: Path, without: str) -> bool:
 def _refuse_foreign(target: Path, entry: Entry) -> None:
     if target.exists() and f'"{conflist.PLUGIN_TYPE}"' not in _read(target):
         raise BadConflist(
-            f"{target} exists beside the single configuration of that name; remove the one that "
-            "is not used"
+            f"{target} exists beside the single configuration of that name; remove the unused one"
         )
 
 
@@ -205,7 +205,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _replace(path: Path, text: str, like: Path) -> None:
-    """Write a file whole; a link goes on leading to it."""
+    """Write a file as a whole; links keep leading to it."""
     path = path.resolve()
     unfinished = path.with_name(path.name + UNFINISHED)
     unfinished.write_bytes(text.encode("utf-8", errors="surrogateescape"))
@@ -216,7 +216,7 @@ def _replace(path: Path, text: str, like: Path) -> None:
 class PluginKeeper:
     """Keeps plugin and entry on the node; a thread of the agent's process.
 
-    What it cannot do is told to `report`, and tried again.
+    Failures go to `report` and are retried.
     """
 
     def __init__(self, places: Places, report: Report, seconds: int = DEFAULT_SECONDS) -> None:
@@ -233,7 +233,7 @@ class PluginKeeper:
         self._watch.start(self._changed.set)
 
     def run(self, stop: threading.Event) -> None:
-        """Keep it there until told to stop."""
+        """Keep it there until stopped."""
         while not stop.is_set():
             if self._changed.wait(LOOK_SECONDS):
                 self._changed.clear()

@@ -1,9 +1,9 @@
-"""Which namespaces may start pods only under enforcement, and the file that says so without us.
+"""Namespaces whose pods start only under enforcement, and the file that lists them without the
+agent.
 
 The agent's process keeps the file beside the node's CNI configuration, where it survives the agent
-and a reboot; the shim reads it when no agent answers. What may surprise: strict is who has a wall
-that drops, as the compiler sees it, and while tenants are strict a namespace that nobody has heard
-of counts as one.
+and a reboot; the shim reads it when no agent answers. Strict are namespaces with a wall that drops,
+as the compiler sees it; while any tenant is strict, an unknown namespace counts as strict.
 
     # ...
     * strict
@@ -33,11 +33,11 @@ HEADER = """\
 SETTLE_SECONDS = 1.0
 """Changes that follow each other are written down together."""
 REST = 50
-"""So many times as long as writing all of it down takes, nobody writes again."""
+"""After a write, wait this many times its duration before the next."""
 
 
 class Start(StrEnum):
-    """How pods of a namespace start when nobody can enforce them."""
+    """How pods of a namespace start when no agent can enforce them."""
 
     STRICT = "strict"
     OPEN = "open"
@@ -55,7 +55,7 @@ def render(others: Start, walled: Mapping[str, bool]) -> str:
 
 
 def parse(page: str) -> Mapping[str, Start]:
-    """What a file says, the others among it; lines that make no sense say nothing."""
+    """The content of a file, including `others`; invalid lines are ignored."""
     words = [line.split() for line in page.splitlines() if not line.startswith("#")]
     known = {str(start): start for start in Start}
     return {w[0]: known[w[1]] for w in words if len(w) == 2 and w[1] in known}
@@ -102,7 +102,7 @@ class Strictness:
         return render(Start.of(self._configured), {})
 
     def _others(self, state: State) -> Start:
-        """For namespaces that nothing is known of; a file that was never good is no permission."""
+        """For unknown namespaces; a file that was never good permits nothing."""
         if state.config is None:
             return Start.of(self._configured)
         return Start.of(state.config.mode is Mode.STRICT)
@@ -114,7 +114,9 @@ class NamespaceKeeper:
     def __init__(self, path: Path, strictness: Strictness, board: Board, report: Report) -> None:
         self._path = path
         self._part = Supervised(
-            "cni-namespaces", f"{path} is not kept, which says who may start without us", report
+            "cni-namespaces",
+            f"{path} cannot be written; it lists namespaces whose pods may start without the agent",
+            report,
         )
         self._strictness = strictness
         self._board = board
@@ -131,7 +133,7 @@ class NamespaceKeeper:
             self._part.attempt(lambda: self._write(self._strictness.first_page()))
 
     def run(self, stop: threading.Event) -> None:
-        """Keep the file until told to stop."""
+        """Keep the file until stopped."""
         seen: State | None = None
         pause = SETTLE_SECONDS
         while not stop.wait(pause):
@@ -142,7 +144,7 @@ class NamespaceKeeper:
                 pause = max(SETTLE_SECONDS, REST * (time.monotonic() - began))
 
     def keep(self) -> None:
-        """Write the file if it says something else."""
+        """Write the file if it differs."""
         page = self._strictness.page()
         if page is None and not self._written:
             page = self._strictness.first_page()

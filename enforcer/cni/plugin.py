@@ -1,10 +1,10 @@
-"""What the agent answers to CNI calls: ADD returns when the pod's policy is in force.
+"""The agent's answers to CNI calls: ADD returns when the pod's policy is in force.
 
 The programs go on the pod's interface first, in every start mode: they let nothing through until
 the endpoint is written. Then the attachment is noted, which wakes the agent's loop, and the call
-waits for what the mode promises (`ENOUGH`). CHECK asks for just that.
-What may surprise: only pods of strict namespaces are refused when something does not work. Any
-other pod starts all the same, closed until it is known, and CHECK holds nothing against it.
+waits for what the mode promises (`ENOUGH`). CHECK asks for just that. Only pods of strict
+namespaces are refused when something does not work. Any other pod starts anyway, closed until it is
+known, and CHECK accepts it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Plugin:
             raise NotYet(attachment, self.board.state, seconds)
 
     def _release(self, call: Call, netns: int | None) -> None:
-        """A container that is no pod is not our business, even if the watcher took it for one."""
+        """A container that is not a pod is not enforced, even if the watcher took it for one."""
         try:
             interface = _host_side(call, netns)
             if attach.is_ours(self.pins, interface):
@@ -110,7 +110,7 @@ class Plugin:
         return nothing()
 
     def _collect(self, call: Call) -> bytes:
-        """What GC does not say is left alone: an interface that goes is noticed all the same."""
+        """What GC does not list stays: the removal of an interface is noticed anyway."""
         valid = call.valid_containers
         if valid is not None:
             gone = self.attachments.retain(valid)
@@ -118,8 +118,8 @@ class Plugin:
         return nothing()
 
     def _check(self, call: Call) -> bytes:
-        """Whether still holds what ADD promised: to pods of strict namespaces what the mode says,
-        to others that programs which it put on their interfaces are there.
+        """Whether ADD's promise still holds: for pods of strict namespaces what the mode promises,
+        for others that the programs it put on their interfaces are there.
         """
         sandbox = call.sandbox
         if sandbox is None:
@@ -148,7 +148,7 @@ class Plugin:
         raise CallRefused(
             Code.NOT_AVAILABLE,
             "ringfence: the agent knows no policies yet",
-            "; ".join(error for _, error in sorted(state.errors.items())) or "it has just begun",
+            "; ".join(error for _, error in sorted(state.errors.items())) or "it has just started",
         )
 
 
@@ -161,7 +161,7 @@ class NotYet(RingfenceError):
         reason = state.unenforced.get(attachment.key)
         if reason is None:
             heard = any(pod.key == attachment.key for pod in state.pods.values())
-            reason = "another pod of that name is" if heard else "the agent has not heard of it"
+            reason = "another pod of that name is" if heard else "the agent does not know it"
         faults = "; ".join(error for _, error in sorted(state.errors.items()))
         super().__init__(
             f"pod {attachment.key} (uid {attachment.uid or 'unknown'}) on ifindex "

@@ -473,7 +473,7 @@ static void check_environment(const char *command)
 	for (size_t i = 0; i < COUNT(known); i++)
 		if (!strcmp(command, known[i]))
 			return;
-	fail(BAD_ENVIRONMENT, "CNI_COMMAND is not known",
+	fail(BAD_ENVIRONMENT, "unknown CNI_COMMAND",
 	     "\"%s\"; container runtimes run ringfence-cni with ADD, DEL, CHECK, GC, STATUS or "
 	     "VERSION",
 	     command);

@@ -1,7 +1,7 @@
 """The CNI side of the agent's process, put together: socket, configuration, namespaces.
 
-What may surprise: the socket is always there, so that whoever runs the plugin itself needs no
-directories; only the node's configuration and the file of namespaces do.
+The socket always exists, so that a node that runs the plugin itself needs no directories; only the
+node's configuration and the file of namespaces do.
 """
 
 from __future__ import annotations

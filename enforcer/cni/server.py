@@ -1,8 +1,8 @@
 """The agent's end of the CNI plugin: a socket of its own below the run directory, for root only.
 
 The shim connects once a call and sends the descriptor of the pod's network namespace with its first
-byte. A thread a call; a call that cannot be understood is answered with an error of CNI, and one
-that nobody reads the answer of ends quietly.
+byte. A thread a call; an invalid call is answered with an error of CNI, and a caller that does not
+read its answer is dropped quietly.
 """
 
 from __future__ import annotations

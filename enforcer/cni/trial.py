@@ -1,8 +1,8 @@
 """Our plugin run as a runtime would run it, before the node's configuration names it.
 
 VERSION says whether it speaks the versions of the list that it is to join; a CHECK for no pod, in
-each of them, whether this node can run it with just this entry. What may surprise: a list may name
-several versions, and which one a runtime takes is its own business, so all of them have to do.
+each of them, whether this node can run it with just this entry. A list may name several versions,
+and the runtime chooses among them, so all of them must work.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _spoken(program: Path, where: str) -> tuple[str, ...]:
         return tuple(map(str, json.loads(said)["supportedVersions"]))
     except (ValueError, KeyError, TypeError) as error:
         raise BadConflist(
-            f"{where}: {program} does not say which versions it speaks ({said.strip()!r}); "
+            f"{where}: {program} does not report its versions ({said.strip()!r}); "
             "is it the program of this agent?"
         ) from error
 
@@ -71,5 +71,7 @@ def _run(program: Path, command: str, config: Mapping[str, object], where: str) 
         raise BadConflist(f"{where}: {program} cannot be run here ({error})") from error
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip()
-        raise BadConflist(f"{where}: {program} fails at a trial {command}, so it stays out: {said}")
+        raise BadConflist(
+            f"{where}: {program} fails a trial {command}, so it is not installed: {said}"
+        )
     return done.stdout

@@ -26,7 +26,7 @@ CONNECTIONS = (
 )
 DIFFERENCES = ("map", "what", "key", "wanted", "kernel")
 numeric_option = click.option(
-    "-n", "--numeric", is_flag=True, help="Numbers of identities, not labels."
+    "-n", "--numeric", is_flag=True, help="Print numbers of identities instead of labels."
 )
 
 
@@ -45,7 +45,7 @@ def _entries(run_dir: Path, which: str, endpoint: str = "", limit: int | None = 
     request = {"command": "bpf", "table": which, "endpoint": endpoint, "limit": limit}
     answer = ask(run_dir, request)
     if answer.get("more"):
-        warn([f"{answer['more']} more are there: say --limit, or name an --endpoint"])
+        warn([f"{answer['more']} more exist: raise --limit, or name an --endpoint"])
     return list(mappings(answer.get("entries")))
 
 
@@ -66,7 +66,7 @@ def _policies(found: Sequence[Json], *, numeric: bool, headers: bool, every: boo
 
 @bpf_policy.command("get")
 @click.argument("name", metavar="ID|NAMESPACE/POD", default="")
-@click.option("--all", "every", is_flag=True, help="Of all endpoints.")
+@click.option("--all", "every", is_flag=True, help="List the entries of all endpoints.")
 @run_dir_option
 @numeric_option
 @output_option
@@ -76,7 +76,7 @@ def policy_get(
 ) -> None:
     """The entries of one endpoint, with exact counts; the tenant wall first."""
     if not name and not every:
-        raise click.UsageError("name an endpoint, or say --all")
+        raise click.UsageError("name an endpoint, or give --all")
     found = _entries(run_dir, "policy", name)
     emit(
         output,
@@ -133,16 +133,16 @@ def _listing(name: str, which: str, keys: Sequence[str], text: str) -> None:
     command: Callable[..., None] = listed
     for option in (no_headers_option, output_option, run_dir_option):
         command = option(command)
-    command = click.option("--endpoint", default="", help="Only this one: id or NAMESPACE/POD.")(
-        command
-    )
+    command = click.option(
+        "--endpoint", default="", help="Only this endpoint: id or NAMESPACE/POD."
+    )(command)
     if which == "ct":
         command = click.option(
             "--limit",
             type=click.IntRange(min=1),
             default=MOST_CONNECTIONS,
             show_default=True,
-            help="No more than so many.",
+            help="Print at most this many.",
         )(command)
     group.add_command(click.command("list", help=text)(command))
     bpf.add_command(group)

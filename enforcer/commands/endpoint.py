@@ -1,4 +1,5 @@
-"""`ringfence endpoint` and `ringfence identity`: the pods under enforcement, and who is who."""
+"""`ringfence endpoint` and `ringfence identity`: the pods under enforcement, and their
+identities."""
 
 from __future__ import annotations
 

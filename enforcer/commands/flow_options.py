@@ -1,8 +1,8 @@
 """The filter flags of `ringfence observe`, and `--not`, which negates the flag after it.
 
-What may surprise: click does not tell in which order flags came, so `--not --pod x` is read as
-`--not-pod x`, a hidden flag, before click sees it; and the flags are made when the command is
-used, so that the rest of the command line does not load what they need.
+click does not report the order of flags, so `--not --pod x` is read as `--not-pod x`, a hidden
+flag, before click sees it; and the flags are made when the command is used, so that the rest of the
+command line does not load what they need.
 """
 
 from __future__ import annotations

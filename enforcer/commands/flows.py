@@ -43,11 +43,11 @@ REMEMBERED = 4096
     metavar="ENDPOINT",
     help="Only events of these endpoints: id or NAMESPACE/POD.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Say times, node and who decided.")
-@click.option("-j", "--json", "as_json", is_flag=True, help="Lines of JSON.")
-@click.option("--last", default=0, help="Begin with the last N events.", metavar="N")
+@click.option("-v", "--verbose", is_flag=True, help="Also print times, node and what decided.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print lines of JSON.")
+@click.option("--last", default=0, help="Start with the last N events.", metavar="N")
 @click.option("--no-follow", is_flag=True, help="End after the last N events.")
-@click.option("-n", "--numeric", is_flag=True, help="Numbers of identities, not names.")
+@click.option("-n", "--numeric", is_flag=True, help="Print numbers of identities instead of names.")
 def monitor(
     run_dir: Path,
     types: tuple[str, ...],
@@ -86,7 +86,7 @@ def monitor(
 @click.option("--last", type=click.IntRange(0), metavar="N", help="The last N flows (default 20).")
 @click.option("--first", type=click.IntRange(1), metavar="N", help="The first N flows.")
 @click.option("--all", "everything", is_flag=True, help="Every flow that is remembered.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with new flows.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new flows.")
 @click.option("--since", metavar="TIME", help="From a time, or an age such as 5m.")
 @click.option("--until", metavar="TIME", help="Up to a time, or an age.")
 @click.option(
@@ -103,9 +103,9 @@ def monitor(
     metavar="FIELD,...",
     help="Only these fields of each flow, as JSON or YAML: time,verdict,source.pod_name.",
 )
-@click.option("--print-node-name/--no-node-name", default=True, help="Name the node.")
-@click.option("--print-policy-names/--no-policy-names", default=True, help="Name who decided.")
-@click.option("--numeric", is_flag=True, help="Addresses and numbers, no names.")
+@click.option("--print-node-name/--no-node-name", default=True, help="Print the node.")
+@click.option("--print-policy-names/--no-policy-names", default=True, help="Print what decided.")
+@click.option("--numeric", is_flag=True, help="Print addresses and numbers instead of names.")
 @click.option(
     "--time-format",
     type=click.Choice(["RFC3339Nano", "RFC3339", "StampMilli"]),
@@ -114,7 +114,7 @@ def monitor(
     help="How times are printed.",
 )
 @click.option("--input-file", metavar="FILE", help="Read flows from a file, or - for stdin.")
-@click.option("--no-headers", is_flag=True, help="Leave out the table's head.")
+@click.option("--no-headers", is_flag=True, help="Omit the table's header.")
 @click.pass_context
 def observe(
     context: click.Context,
@@ -151,7 +151,7 @@ def observe(
     if (last is not None) + (first is not None) + everything > 1:
         raise UsageError("--last, --first and --all exclude each other")
     if field_mask and output not in (*AS_JSON, AS_YAML):
-        raise UsageError(f"--field-mask leaves too little for -o {output}; say -o json or -o yaml")
+        raise UsageError(f"--field-mask leaves too little for -o {output}; use -o json or -o yaml")
     fields = mask(field_mask)
     whole = everything or follow or first is not None or since is not None or input_file is not None
     now = datetime.now(UTC)
@@ -219,7 +219,7 @@ def _read(name: str) -> Iterator[Json]:
             try:
                 line: object = json.loads(text)
             except ValueError as error:
-                problem = Problem(name, count, "", f"no JSON: {error}", _WRITTEN)
+                problem = Problem(name, count, "", f"not JSON: {error}", _WRITTEN)
                 raise InputError([problem]) from error
             if not isinstance(line, dict):
                 raise InputError([Problem(name, count, "", "no flow", _WRITTEN)])

@@ -1,4 +1,4 @@
-"""`ringfence list nodes|namespaces`: whose flows can be observed here."""
+"""`ringfence list nodes|namespaces`: those whose flows can be observed here."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def enforcer() -> None:
 
 
 @enforcer.command("run")
-@click.option("--node-name", required=True, help="The node whose pods are enforced here.")
+@click.option("--node-name", required=True, help="Name of this node, whose pods are enforced.")
 @click.option(
     "-c", "--config", type=click.Path(path_type=Path, dir_okay=False), help="The tenant file."
 )
@@ -39,7 +39,7 @@ def enforcer() -> None:
 @click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The API server to follow; without it and --manifests: KUBECONFIG, then the pod's own.",
+    help="The API server to follow; default without --manifests: KUBECONFIG, then the pod's own.",
 )
 @click.option(
     "--system-namespace",
@@ -54,7 +54,7 @@ def enforcer() -> None:
     type=click.Choice([str(mode) for mode in StartMode]),
     default=str(StartMode.STRICT),
     show_default=True,
-    help="What a pod may do before its policy is known: nothing, what its tenant may, anything.",
+    help="What a pod may do before its policy is known: nothing, what its tenant may, or anything.",
 )
 @cni_conf_dir_option
 @cni_bin_dir_option
@@ -80,23 +80,23 @@ def enforcer() -> None:
     multiple=True,
     default=TUNNEL_PORTS,
     show_default=True,
-    help="A UDP port at which nodes unpack what they get: pods may not send to it. May be "
-    "repeated; ports of the tunnel devices that this node has count, too.",
+    help="A UDP port of tunnels between nodes, to which pods may not send; may be repeated. Ports "
+    "of this node's own tunnel devices are always included.",
 )
 @click.option(
     "--tcp-idle-seconds",
     type=click.IntRange(min=60, max=10**8),
     default=8000,
     show_default=True,
-    help="How long an established TCP connection may be silent; keep it above the keepalive of "
-    "your applications.",
+    help="How long an established TCP connection may be idle; keep it above the keepalive "
+    "of your applications.",
 )
 @click.option(
     "--map-size",
     "sizes",
     multiple=True,
     metavar="MAP=NUMBER",
-    help="Entries of one of the kernel's maps, such as cidr_map=262144; may be repeated.",
+    help="Size of a kernel map in entries, such as cidr_map=262144; may be repeated.",
 )
 @click.option(
     "--audit-seconds",
@@ -105,12 +105,12 @@ def enforcer() -> None:
     show_default=True,
     help="How often the kernel's maps are compared with what they should hold.",
 )
-@click.option("--metrics-listen", metavar="HOST:PORT", help="Serve Prometheus metrics here.")
+@click.option("--metrics-listen", metavar="HOST:PORT", help="Address for Prometheus to scrape.")
 @click.option(
     "--metrics-context",
     multiple=True,
     metavar="LABEL,...",
-    help="Label flow metrics by namespace, workload or pod, beside the tenant.",
+    help="Label flow metrics by namespace, workload or pod, besides the tenant.",
 )
 def run_agent(
     node_name: str,

@@ -17,24 +17,24 @@ run_dir_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_RUN_DIR,
     show_default=True,
-    help="Where the agent's control socket is.",
+    help="Directory of the agent's control socket.",
 )
 pin_dir_option = click.option(
     "--pin-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_PIN_DIR,
     show_default=True,
-    help="Where programs and maps are pinned, on a bpf filesystem.",
+    help="Directory for pinned programs and maps, on a bpf filesystem.",
 )
 cni_conf_dir_option = click.option(
     "--cni-conf-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The node's CNI configuration, where our plugin is kept last; /etc/cni/net.d as a rule.",
+    help="The node's CNI configuration, to which our plugin is appended; usually /etc/cni/net.d.",
 )
 cni_bin_dir_option = click.option(
     "--cni-bin-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the node's CNI plugins are, to put ours among them; /opt/cni/bin as a rule.",
+    help="Directory of the node's CNI plugins, where ours is installed; usually /opt/cni/bin.",
 )
 
 

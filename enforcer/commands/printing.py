@@ -8,7 +8,7 @@ import click
 
 from generators.output import Output, structured
 
-no_headers_option = click.option("--no-headers", is_flag=True, help="Leave out the table's head.")
+no_headers_option = click.option("--no-headers", is_flag=True, help="Omit the table's header.")
 document_option = click.option(
     "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True
 )

@@ -1,8 +1,8 @@
 """The agent's answers as text: endpoint table, status, and flows as a line each.
 
 Called by cli.py with decoded JSON; shapes are those of Cilium's and Hubble's command lines, with
-the tenant added and the deciding rule at the end. What may surprise: answers come from another
-process, so nothing is taken for granted but that they are JSON.
+the tenant added and the deciding rule at the end. Answers come from another process, so nothing is
+assumed but that they are JSON.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ def status_text(status: Json, *, verbose: bool = False) -> str:
     for source, error in sorted(mapping(status, "errors").items()):
         rows.append([f"Error: {source}", str(error)])
     held = items(status, "neighbours")
-    rows += [["Held", f"{each}: may hand packets on, asked at the sender"] for each in held]
+    rows += [["Held", f"{each}: may redirect packets, checked at the sender"] for each in held]
     rows += [["Without room", str(why)] for why in mapping(status, "withoutRoom").values()]
     for pod in mappings(status.get("notEnforced")):
         rows.append(
             ["Not enforced", f"{pod.get('namespace')}/{pod.get('pod')}: {pod.get('reason')}"]
         )
     for pod in mappings(status.get("adopting")):
-        left = f"{pod.get('secondsLeft')} s more for connections from before the first agent"
+        left = f"{pod.get('secondsLeft')} s left for connections from before the first agent"
         rows.append(["Adopting", f"{pod.get('namespace')}/{pod.get('pod')}: {left}"])
     return columns(rows)
 
@@ -146,7 +146,7 @@ def _source(item: object) -> str:
 
 def _trouble(status: Json) -> str:
     if not status.get("ready"):
-        return "waiting for good inputs; what was in force before still is"
+        return "waiting for good inputs; the former state stays in force"
     return "degraded: the last good inputs are in force, see below"
 
 

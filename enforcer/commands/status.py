@@ -16,7 +16,7 @@ EXIT_NO = 1
 
 @click.command()
 @run_dir_option
-@click.option("-v", "--verbose", is_flag=True, help="Every source and map.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every source and map.")
 @output_option
 def status(run_dir: Path, verbose: bool, output: str) -> None:
     """Say what the agent enforces, what it does not and why; exit 1 if anything is wrong."""
@@ -30,7 +30,7 @@ def status(run_dir: Path, verbose: bool, output: str) -> None:
 
 @click.group()
 def audit() -> None:
-    """What is only reported, where a tenant file or a namespace says `audit`."""
+    """Show what audit mode, of the tenant file or a namespace, only reports."""
 
 
 @audit.command("report")
@@ -45,7 +45,7 @@ def audit_report(run_dir: Path, output: str, no_headers: bool) -> None:
 
     def text() -> str:
         if not flows and not totals:
-            return "Nothing that was audited would be dropped.\n"
+            return "No audited packet would be dropped.\n"
         keys = ("subject", "direction", "peer", "peerTenant", "port", "protocol", "by", "source")
         heads = ("POD", "DIRECTION", "PEER", "TENANT", "PORT", "PROTO", "REFUSED BY", "AT", "FLOWS")
         seen = table(heads, picked(flows, (*keys, "flows")), headers=not no_headers)
@@ -62,7 +62,7 @@ def audit_report(run_dir: Path, output: str, no_headers: bool) -> None:
 @click.option(
     "--output-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to write it; default ringfence-sysdump-NODE.tar.gz here.",
+    help="File to write; default ringfence-sysdump-NODE.tar.gz.",
 )
 def sysdump(run_dir: Path, output_file: Path | None) -> None:
     """Write one archive for a bug report: every answer of the agent, no secrets."""

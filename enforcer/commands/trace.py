@@ -24,9 +24,7 @@ def _trace(context: click.Context, /, live: bool, run_dir: Path, **rest: object)
         context.invoke(offline, **rest)
         return
     if any(rest[name] for name in _ELSEWHERE):
-        raise UsageError(
-            "--live asks the agent, which has its own inputs; leave out -f, -c, --kubeconfig"
-        )
+        raise UsageError("--live uses the agent's own inputs; leave out -f, -c, --kubeconfig")
     request = {
         "command": "trace",
         **{k: rest[k] for k in ("source", "destination", "port", "family")},
@@ -45,7 +43,7 @@ def _trace(context: click.Context, /, live: bool, run_dir: Path, **rest: object)
 
 
 trace = click.command("trace", help=offline.help)(
-    click.option("--live", is_flag=True, help="Ask this node's agent, and its maps.")(
+    click.option("--live", is_flag=True, help="Ask this node's agent and its maps.")(
         run_dir_option(_trace)
     )
 )

@@ -1,7 +1,7 @@
-"""Who is behind every address, and what is called at the addresses of Services, in the ledger.
+"""The owner of every address, and the backends at addresses of Services, in the ledger.
 
-The compiler calls `write` after the identities have settled. What may surprise: a node's own
-address is never a pod's; and what finds no room in its map is left out, for its owner alone.
+The compiler calls `write` after the identities have settled. A node's own address is never a pod's;
+and what finds no room in its map is left out, for its owner alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Addressing:
         self._ledger = ledger
         self._placed = placed
         self._shown: dict[str, None] = {}
-        """Addresses whose interfaces are said."""
+        """Addresses whose interfaces are known."""
         self._touched: dict[str, None] = {}
         self._asks = Asks()
         self._waiting: dict[str, dict[ServiceKey, None]] = {}
@@ -70,7 +70,7 @@ class Addressing:
         self.touch(self._population.owners)
 
     def touch(self, addresses: Iterable[str]) -> None:
-        """Something else is to be said of who is there."""
+        """The owner at an address has changed."""
         self._touched.update(dict.fromkeys(addresses))
 
     def touch_places(self, pods: Iterable[str]) -> None:

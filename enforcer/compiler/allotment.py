@@ -1,10 +1,10 @@
 """Which policies of this node's pods find no room in its maps, and are closed instead.
 
-The compiler asks `look` before it makes groups of policies, which tells by their text alone, and
-again after their entries are there, which tells the rest: `tighten`. A refused policy still
-isolates the pods that it selects, in its direction, and allows nothing there. What may surprise: it
-is never compiled again just to see whether it would fit by now, only when it changes, when the
-needs that were once counted would fit, or after `forget`.
+The compiler calls `look` before it makes groups of policies, which decides by their text alone, and
+`tighten` after their entries exist, which decides the rest. A refused policy still isolates the
+pods that it selects, in its direction, and allows nothing there. It is never compiled again just to
+see whether it would fit by now, only when it changes, when the needs that were once counted would
+fit, or after `forget`.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class Allotment:
 
 
 def _unit_of(rule: str) -> Unit | None:
-    """Whose rule `namespace/policy#ingress[0]` is; None for one of a wall."""
+    """The policy of rule `namespace/policy#ingress[0]`; None for one of a wall."""
     policy, _, place = rule.rpartition("#")
     side = SIDES.get(place.partition("[")[0])
     return (policy, side) if side is not None else None

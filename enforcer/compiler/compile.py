@@ -1,10 +1,10 @@
 """Policies to map entries: what the maps of one node should hold, kept up to date by changes.
 
-The agent tells the `Compiler` what happened (`apply`), asks for the writes (`plan`) and says when
-the kernel has them (`commit`). `compile_tables` is the same from nothing: whatever the history, the
-tables mean what they would mean if they had just been compiled. What may surprise: a policy group
-is named by what its policies say, so a changed policy always is a new group beside the old one, to
-which endpoints are switched by one write each; and what finds no room is closed, for its owner
+The agent passes changes to the `Compiler` (`apply`), asks for the writes (`plan`) and confirms them
+once the kernel has them (`commit`). `compile_tables` is the same from nothing: whatever the
+history, the tables mean what they would mean if they had just been compiled. A policy group is
+named by the content of its policies, so a changed policy always is a new group beside the old one,
+to which endpoints are switched by one write each; and what finds no room is closed, for its owner
 alone: policies by `Allotment`, addresses, endpoints and Services by `Rooms`.
 """
 
@@ -162,7 +162,7 @@ class Compiler:
         self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
 
     def reconsider(self) -> None:
-        """See whether what was refused would find room by now: takes as long as compiling it."""
+        """See whether refused policies would find room by now: takes as long as compiling them."""
         self.allotment.forget()
         self.apply(())
 
@@ -207,7 +207,7 @@ class Compiler:
         return tight.fitting(ledger, self._limits)
 
     def urgent(self) -> tuple[Change, ...]:
-        """What is to be written whatever becomes of the rest: removals, and who addresses are."""
+        """Writes that never wait for the rest: removals, and owners of addresses."""
         return tight.urgent(self.ledger)
 
     @property
@@ -271,7 +271,7 @@ class Compiler:
         )
 
     def owners(self) -> Mapping[str, Pod]:
-        """Whose each pod address is; always as of now."""
+        """The owner of each pod address; always as of now."""
         return Live(self._population.owners)
 
     def serving(self, address: str) -> tuple[Serving, ...]:
@@ -284,7 +284,7 @@ class Compiler:
         return self.rooms[table].usage() if table in rooms else self.allotment.usage(table)
 
     def excess(self) -> Mapping[str, str]:
-        """What is closed for want of room, and why."""
+        """What is closed for lack of room, and why."""
         found = {f"{r.policy} {r.direction.value}": str(r) for r in self.allotment.refused.values()}
         return {**found, **self.rooms.excess()}
 

@@ -1,9 +1,9 @@
-"""The entries of policy groups: what each group says of each peer, in the ledger.
+"""The entries of policy groups: what each group allows each peer, in the ledger.
 
-The compiler calls `follow` once for all groups, identities and prefixes that its changes moved.
-What may surprise: a group that stays only gets the entries of peers that are new, and a peer that
-stays only those of groups that are new; whoever is gone takes all of its entries along. Past the
-ceiling nothing is filled: such groups wait for a `follow` that finds room.
+The compiler calls `follow` once for all groups, identities and prefixes that its changes moved. A
+group that stays only gets the entries of peers that are new, and a peer that stays only those of
+groups that are new; peers that are gone take all their entries along. Past the ceiling nothing is
+filled: such groups wait for a `follow` that finds room.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which tenant owns each namespace: homes, walls, and numbers for tenants.
 
-The compiler tells `Tenancy` of namespaces, of entries of the record and of the tenant file, and
-asks `settle` what that moved. What may surprise: a change costs what it names and no more, however
-many namespaces there are; only another tenant file has all of them looked at. A namespace that
-pods are heard of before it is has a home already, but nothing is known of its wall.
+The compiler passes namespaces, entries of the record and the tenant file to `Tenancy`, and asks
+`settle` what that moved. A change costs what it names and no more, however many namespaces there
+are; only another tenant file has all of them looked at. A namespace whose pods arrive before it has
+a home already, but its wall is unknown.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Tenancy:
         self._touched[name] = None
 
     def put_tenant(self, name: str, tenant: str | None) -> None:
-        """The record says whose a namespace is; None: nobody's."""
+        """The record's tenant of a namespace; None: without a tenant."""
         before = self._known.record.pop(name, None)
         if before is not None:
             self._known.tenants.leave(before)
@@ -105,7 +105,7 @@ class Tenancy:
         self.turns += 1
 
     def forget(self, names: Iterable[str]) -> None:
-        """Those of them that are gone and empty have no home any more."""
+        """Those of them that are gone and empty lose their home."""
         known = self._known
         for name in names:
             if name in known.namespaces or name in known.record or name not in known.homes:

@@ -1,9 +1,9 @@
 """Isolation policies on trial: what would isolate namespaces under audit, and only reports there.
 
-The controller writes no isolation policy while a tenant is under audit, for any other CNI would cut
-by it. The compiler has it here all the same, so that the programs can name what it would drop. What
-may surprise: a generated policy that is still there from before is on trial as well, from the
-moment the agent has read the tenant file.
+The controller writes no isolation policy while a tenant is under audit, because any other CNI would
+enforce it. The compiler has it here all the same, so that the programs can name what it would drop.
+A generated policy that is still there from before is on trial as well, from the moment the agent
+has read the tenant file.
 """
 
 from __future__ import annotations

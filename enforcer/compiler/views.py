@@ -1,8 +1,7 @@
 """Mappings that show what the agent's loop keeps, without a copy, to readers in other threads.
 
-`State` is made of them. What may surprise: each look at a value is as of now; walking over one
-takes the keys at once, so that a change meanwhile never breaks the walk, and leaves out what is
-gone by then.
+`State` is made of them. Each look at a value is as of now; walking over one takes the keys at once,
+so that a change meanwhile never breaks the walk, and leaves out what is gone by then.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ V = TypeVar("V")
 
 
 class _Items(ItemsView[K, V]):
-    """Pairs of what is still there."""
+    """Pairs that still exist."""
 
     _mapping: Mapping[K, V]
 
@@ -54,7 +53,7 @@ class Shown(Mapping[K, V], Generic[K, V]):
 
 
 class Live(Shown[K, V]):
-    """A dict that somebody else changes."""
+    """A dict that another thread changes."""
 
     def __init__(self, values: Mapping[K, V]) -> None:
         self._values = values

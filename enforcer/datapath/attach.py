@@ -1,11 +1,11 @@
 """Put the two programs on an interface and take them off: by tcx links, else by clsact.
 
 The agent calls `attach` for each host-side veth, in the network namespace of the node. Replacing is
-atomic in both ways, detaching before attaching never happens, and what others put on the interface
-stays: tcx links are our own, clsact filters have our priority, our handle and our name, and a qdisc
-goes only if we made it and nobody uses it.
-Importer of pyroute2 besides the lab, for what it changes; it has no types, so what we use of it is
-written down here. What is there is read through links.py.
+atomic in both ways, detaching before attaching never happens, and programs of others on the
+interface stay: tcx links are our own, clsact filters have our priority, our handle and our name,
+and a qdisc is removed only if we made it and nothing uses it. Importer of pyroute2 besides the lab,
+for what it changes; it has no types, so what we use of it is written down here. What is there is
+read through links.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AttachError(RingfenceError):
 
 
 class PinsGone(AttachError):
-    """Somebody removed the pins; links that lost theirs have taken their programs along."""
+    """The pins were removed; links that lost theirs have taken their programs along."""
 
     def __init__(self, pin_path: Path) -> None:
         super().__init__(
@@ -123,17 +123,17 @@ def _gate_pin(link: Path) -> Path:
 
 
 def _qdisc_mark(pin_dir: Path, ifindex: int) -> Path:
-    """A directory whose existence says that the clsact qdisc of the interface is of our making."""
+    """A directory whose existence marks the clsact qdisc of the interface as made by us."""
     return pin_dir / LINKS / f"{ifindex}-qdisc"
 
 
 def _filters_mark(pin_dir: Path, ifindex: int) -> Path:
-    """A directory that says that filters of ours were put on the interface, or were about to be."""
+    """A directory that marks an interface on which our filters were put, or were about to be."""
     return pin_dir / LINKS / f"{ifindex}-filters"
 
 
 def _unclaimed_mark(pin_dir: Path, ifindex: int) -> Path:
-    """A directory that says that the interface is closed because nobody knows whose it is."""
+    """A directory that marks an interface as closed because its pod is unknown."""
     return pin_dir / LINKS / f"{ifindex}-unclaimed"
 
 
@@ -370,12 +370,12 @@ def pinned(pin_path: Path) -> frozenset[int]:
 
 
 def mark_unclaimed(pin_path: Path, ifindex: int) -> None:
-    """Let the next agent know that an interface is closed because nobody knows whose it is."""
+    """Record for the next agent that an interface is closed because its pod is unknown."""
     _unclaimed_mark(pin_path.parent, ifindex).mkdir(mode=0o700, exist_ok=True)
 
 
 def unmark_unclaimed(pin_path: Path, ifindex: int) -> None:
-    """It is somebody's, or open."""
+    """Its pod is known, or it is open."""
     with suppress(FileNotFoundError):
         _unclaimed_mark(pin_path.parent, ifindex).rmdir()
 
@@ -438,7 +438,7 @@ def forget(pin_path: Path, ifindex: int) -> None:
 def uninstall(pin_dir: Path) -> None:
     """Take all programs of `pin_dir` off this network namespace, and remove all pins."""
     if os.geteuid() != 0:
-        raise MachineLacks("taking programs off needs root", "run this as root (sudo)")
+        raise MachineLacks("removing programs needs root", "run this as root (sudo)")
     with links.netlink() as asked:
         interfaces = [link.ifindex for link in asked.links()]
     for ifindex in interfaces:

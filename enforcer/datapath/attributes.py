@@ -87,7 +87,7 @@ class ById(ctypes.Structure):
 
 
 class Info(ctypes.Structure):
-    """Ask for what the kernel says about an object."""
+    """Ask for the kernel's information about an object."""
 
     _fields_ = (
         ("bpf_fd", ctypes.c_uint32),

@@ -27,7 +27,7 @@ FILES_KEPT = 16
 """Of as many sources at most, those used last: versions, sizes of maps, kernels."""
 INSTRUCTION = 8
 LOAD_IMMEDIATE, OF_A_MAP = 0x18, 1
-"""The instruction that loads 64 bits, and how its source register says that they are a map."""
+"""The instruction that loads 64 bits, and the source register that marks them as a map."""
 
 
 @dataclass(frozen=True, slots=True)

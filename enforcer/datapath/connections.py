@@ -1,4 +1,4 @@
-"""Tracked connections as values: what an entry of ct_map says, and when it has ended.
+"""Tracked connections as values: the content of an entry of ct_map, and when it has ended.
 
 maps.py reads and collects them; the timeouts are those of bpf/lib/conntrack.h, as a test compares.
 The programs ignore an entry that has ended; collecting only keeps the map's fill level honest.
@@ -41,7 +41,7 @@ TIMEOUTS = {
 }
 """Seconds without a packet, by the name of the C constant without CT_TIMEOUT_."""
 IDLE_TCP = TIMEOUTS["TCP"]
-"""What holds for an established TCP connection unless the agent was told otherwise."""
+"""The default timeout of an established TCP connection."""
 
 BOTH_FINS = ConnectionFlag.FIN_OPENER | ConnectionFlag.FIN_REPLY
 

@@ -74,7 +74,8 @@ class Asked:
 def answer(
     cluster: Cluster, questions: Iterable[Question], judge_packet: Judge
 ) -> tuple[Cell, ...]:
-    """The answers of any judge that reads tables; names of ends mean what the evaluator says."""
+    """The answers of any judge that reads tables; names of ends mean what they mean to the
+    evaluator."""
     listed = tuple(questions)
     names = Evaluator(cluster)
     packets = [names.packets(question) for question in listed]

@@ -1,4 +1,4 @@
-"""What the kernel tells about packets: ring buffer -> FlowRecord; observe/ puts names to it.
+"""Events of the kernel about packets: ring buffer -> FlowRecord; observe/ adds names.
 
 The agent owns the one FlowReader of a node (a ring buffer has a single consumer). Events are news,
 not counts: a full ring loses events, and `Maps.statistics` still counts every packet.

@@ -25,7 +25,7 @@ MAX_PROGRAMS_PER_HOOK = 64
 BPF_F_BEFORE = 1 << 3
 SCHED_CLS = 3
 LICENSE = b"Dual BSD/GPL"
-"""As bpf/ringfence.c says it."""
+"""As declared in bpf/ringfence.c."""
 
 
 class Command(IntEnum):
@@ -60,7 +60,7 @@ class Hook(IntEnum):
 
 
 class Netkit(IntEnum):
-    """Hooks of a netkit pair, asked at its end on the node: what each end sends."""
+    """Hooks of a netkit pair, queried at its end on the node: what each end sends."""
 
     PRIMARY = 54
     PEER = 55
@@ -98,7 +98,7 @@ class SkbContext(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """What the kernel says about a map."""
+    """The kernel's information about a map."""
 
     name: str
     key_size: int
@@ -120,7 +120,7 @@ class MapShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What the kernel says about a program."""
+    """The kernel's information about a program."""
 
     id: int
     name: str
@@ -132,7 +132,7 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """What the kernel says about a tcx link; `ifindex` 0 means its interface is gone."""
+    """The kernel's information about a tcx link; `ifindex` 0 means its interface is gone."""
 
     id: int
     program_id: int
@@ -163,7 +163,7 @@ def _bpf(command: Command, request: ctypes.Structure, what: str) -> int:
         raise MachineLacks("eBPF needs root", "run this as root (sudo)")
     if error == errno.EPERM:
         raise MachineLacks(
-            "this kernel refuses bpf() to root here",
+            "this kernel refuses bpf() even to root here",
             "give this container CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN",
         )
     if error == errno.ENOSYS:
@@ -253,7 +253,7 @@ def program_load(name: str, code: bytes) -> Handle:
 
 
 def map_memory(fd: int) -> int:
-    """Bytes that a map may take; the kernel tells only in text."""
+    """Bytes that a map may take; the kernel reports them only as text."""
     lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
     found = (line.partition(":")[2] for line in lines if line.startswith("memlock:"))
     return int(next(found, "0"))
@@ -468,7 +468,7 @@ def link_update(link_fd: int, program_fd: int) -> None:
 
 
 def link_detach(link_fd: int) -> None:
-    """Take a link off its interface now, whoever still holds it."""
+    """Detach a link from its interface now, even if others hold it."""
     _bpf(Command.LINK_DETACH, attributes.LinkDetach(link_fd=link_fd), "")
 
 

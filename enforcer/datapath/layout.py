@@ -252,7 +252,7 @@ def pack_address(text: str) -> bytes:
         return V4_PREFIX + socket.inet_pton(socket.AF_INET, text)
     packed = socket.inet_pton(socket.AF_INET6, text)
     if packed.startswith(V4_PREFIX):
-        raise ValueError(f"{text} is an IPv4 address in disguise; write it as IPv4")
+        raise ValueError(f"{text} is an IPv4-mapped address; write it as IPv4")
     return packed
 
 
@@ -277,7 +277,7 @@ def pack_cidr(key: CidrKey) -> bytes:
 
 
 def unpack_cidr(key: bytes) -> CidrKey:
-    """The prefix of a key, and whose trie it is in."""
+    """The prefix of a key, and the owner of its trie."""
     raw = Cidr.from_buffer_copy(key)
     bits = raw.prefixlen - TRIE_BITS - (0 if raw.trie & 1 else V4_BITS)
     return CidrKey(raw.trie >> 1, f"{unpack_address(bytes(raw.address))}/{bits}")

@@ -1,10 +1,10 @@
-"""Interfaces of the node and what is behind them, asked of the kernel by raw netlink.
+"""Interfaces of the node and what is behind them, read from the kernel by raw netlink.
 
-The CNI server asks which interface of the node a pod's network namespace hangs on, the watcher
-hears of new interfaces, the agent asks for the interface of a pod that no CNI call told of, and for
-the node's own addresses. Plain sockets: this is in the path of every pod that starts, and pyroute2
-takes longer to import than a pod to start. What may surprise: nothing here ever enters another
-network namespace; the kernel answers for one by the id under which it knows it.
+The CNI server asks which interface of the node leads to a pod's network namespace, the watcher
+listens for new interfaces, the agent asks for the interface of a pod that no CNI call named, and
+for the node's own addresses. Plain sockets: this is in the path of every pod that starts, and
+pyroute2 takes longer to import than a pod to start. Nothing here ever enters another network
+namespace; the kernel answers for one by the id under which it knows it.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class Link:
     ifindex: int
     name: str
     kind: str = ""
-    """As `ip -d link` says it: veth, bridge, ...; empty for hardware."""
+    """As `ip -d link` prints it: veth, bridge, ...; empty for hardware."""
     peer: int = 0
     """The ifindex of the other end, in its own network namespace."""
     netns: int | None = None
-    """The id under which ours knows the network namespace of the other end; None: the same."""
+    """The id of the other end's network namespace in ours; None: the same."""
     mac: str = ""
     tunnel_port: int = 0
     """The UDP port at which a tunnel device unpacks what arrives; 0: it has none."""
@@ -96,9 +96,9 @@ class TcFilter:
     kind: str
     """`bpf`, `u32`, ..."""
     program: int
-    """Its id in the kernel; 0 where the filter is no eBPF program."""
+    """Its id in the kernel; 0 if the filter is not an eBPF program."""
     name: str
-    """As whoever put it there called it; empty where the filter is no eBPF program."""
+    """Its owner's name for it; empty if the filter is not an eBPF program."""
 
 
 class Netlink:
@@ -128,7 +128,7 @@ class Netlink:
         return [held for held in found if held is not None]
 
     def link(self, ifindex: int) -> Link | None:
-        """One interface; None if there is no such one."""
+        """One interface; None if it does not exist."""
         return self._one_link(IFINFO.pack(0, 0, ifindex, 0, 0))
 
     def host_side(self, netns: int, name: str) -> Link | None:
@@ -153,7 +153,7 @@ class Netlink:
         return outer
 
     def mac_behind(self, link: Link) -> str:
-        """The MAC of the other end of a veth; empty where there is no other end any more."""
+        """The MAC of the other end of a veth; empty if the other end is gone."""
         if link.netns is None:
             return ""
         target = _attribute(IFLA_TARGET_NETNSID, struct.pack("=i", link.netns))
@@ -244,7 +244,7 @@ def netlink() -> Iterator[Netlink]:
 
 
 def listen(*groups: int) -> socket.socket:
-    """A socket that hears what happens here to what the groups (RTNLGRP_...) are about."""
+    """A socket that receives the events of these groups (RTNLGRP_...)."""
     opened = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     )
@@ -254,7 +254,7 @@ def listen(*groups: int) -> socket.socket:
 
 
 def heard(data: bytes) -> list[Link]:
-    """The interfaces that a datagram of `listen(RTNLGRP_LINK)` tells of."""
+    """The interfaces that a datagram of `listen(RTNLGRP_LINK)` names."""
     return [parse_link(body) for kind, _, body in split(data) if kind == RTM_NEWLINK]
 
 

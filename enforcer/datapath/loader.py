@@ -61,7 +61,7 @@ MAPS = (
 MAIN_UNIT = "ringfence.c"
 BPF_FS = Path("/sys/fs/bpf")
 CACHE = Path("/var/cache/ringfence")
-"""Of bytecode; whoever removes it pays with a compilation."""
+"""Of bytecode; removing it costs a compilation."""
 LOAD_TIMEOUT = 120.0
 UNFINISHED = "loading-"
 HOW_BCC = "run `make setup`, or apt-get install python3-bpfcc linux-headers-amd64"
@@ -69,7 +69,7 @@ HOW_BCC = "run `make setup`, or apt-get install python3-bpfcc linux-headers-amd6
 WARNINGS = """#pragma clang diagnostic error "-Wall"
 #pragma clang diagnostic error "-Wextra"
 """
-"""Switched on after bcc's own and the kernel's headers: warnings there are not ours to fix."""
+"""Enabled after bcc's and the kernel's headers, whose warnings we cannot fix."""
 
 _INCLUDE = re.compile(r'^#include "(?P<path>[^"]+)"$')
 
@@ -279,7 +279,7 @@ def _bcc() -> _Bcc:
     except (ImportError, OSError) as error:
         raise MachineLacks(f"the Python module bcc cannot be used ({error})", HOW_BCC) from error
     if not hasattr(module, "BPF"):
-        raise MachineLacks("the module bcc found is PyPI's, which is something else", HOW_BCC)
+        raise MachineLacks("the module bcc found is an unrelated package of PyPI", HOW_BCC)
     return cast(_Bcc, module.BPF)
 
 

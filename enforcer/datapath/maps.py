@@ -1,7 +1,7 @@
-"""The kernel's maps: tables are read from them, changes are applied in the order given, and counts
-and connections are told.
+"""The kernel's maps: reads tables, applies changes in the order given, and reports counts and
+connections.
 
-The agent calls `read` once, and `apply` for each plan of the compiler, whose order is the point.
+The agent calls `read` once, and `apply` for each plan of the compiler, whose order matters.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SIZES = (64, 1 << 22)
 """The smallest and the largest map that can be asked for."""
 UNLIMITED: Mapping[Table, int] = dict.fromkeys(Table, sys.maxsize)
-"""For questions about what is written, whatever a node has room for."""
+"""For questions about what is written, regardless of a node's room."""
 
 
 def map_sizes(given: Iterable[str]) -> Mapping[Table, int]:
@@ -69,7 +69,7 @@ def map_sizes(given: Iterable[str]) -> Mapping[Table, int]:
 class Statistic:
     """Packets of one endpoint and direction with one outcome.
 
-    `rule` or `group` says who decided; both may be 0.
+    `rule` or `group` is what decided; both may be 0.
     """
 
     endpoint: int
@@ -115,7 +115,7 @@ def _pack_key(key: Key) -> bytes:
 
 
 def _pack(table: Table, key: Key, value: Value) -> tuple[bytes, bytes]:
-    """An element; the value tells whose it is."""
+    """An element; the value names its owner."""
     packed = _pack_key(key)
     if isinstance(value, int):
         ranged = table is Table.RANGES
@@ -236,7 +236,7 @@ class Maps:
                 self._end_tenures(batch)
 
     def _end_tenures(self, changes: Iterable[Change]) -> None:
-        """Have every connection with these addresses judged again, whoever has them now."""
+        """Have every connection with these addresses judged again, whoever owns them now."""
         now = time.monotonic_ns().to_bytes(8, "little")
         packed = (_pack_key(change.key) for change in changes)
         slots = {slot(address) for address in packed}
@@ -258,7 +258,7 @@ class Maps:
 
     def adoption(self) -> Mapping[int, float]:
         """Seconds for which endpoints of before the first agent still adopt connections, by
-        interface; who adopts none any more is not among them.
+        interface; those that adopt none any more are left out.
         """
         now, found = time.monotonic_ns(), {}
         for key, value in self._dump(Table.ENDPOINTS):
@@ -302,7 +302,7 @@ class Maps:
         return tuple(sorted(found))
 
     def lost(self) -> Lost:
-        """What events and counts could not be told, summed over CPUs."""
+        """Events and counts that were lost, summed over CPUs."""
         descriptor, totals = self._handles["lost_map"].fd, []
         for counter in range(LOST_COUNTERS):
             raw = kernel.map_lookup(descriptor, counter.to_bytes(4, "little"), 8 * self._cpus)
@@ -322,7 +322,7 @@ class Maps:
         return tuple(sorted(read() for read in self.tracked()))
 
     def tracked(self, endpoint: int | None = None) -> Iterator[Callable[[], Connection]]:
-        """The same of one endpoint or all, in no order, each to be read by whoever wants it.
+        """The same of one endpoint or all, unordered, each decoded by the caller if wanted.
 
         There may be many: a few of them are in memory at a time, and counting them reads none.
         """

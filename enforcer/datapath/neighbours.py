@@ -1,11 +1,11 @@
-"""Programs of others on this node's interfaces, and what they can do past ours.
+"""Programs of other software on this node's interfaces, and how they can bypass ours.
 
 A program that hands a packet straight to a pod (`bpf_redirect_peer`, as the host routing of Cilium
 and of Calico's eBPF data plane does) skips `to_pod`. `look` finds all programs of others and what
-they can do; `Findings` says what follows (pure): where pods' packets can be handed on behind
-`from_pod`, `to_pod` is run there too; whatever is before our programs, or hands on what comes from
-other nodes, is told. What may surprise: a program is judged by its instructions and by those of the
-programs that it may tail-call, not by its name; one that cannot be read counts as one that can.
+they can do; `Findings` draws the conclusions (pure): where pods' packets can be handed on behind
+`from_pod`, `to_pod` is run there too; programs before ours, or that hand on packets from other
+nodes, are reported. A program is judged by its instructions and by those of the programs that it
+may tail-call, not by its name; one that cannot be read counts as one that can.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A program of somebody else on an interface of this node."""
+    """A program of other software on an interface of this node."""
 
     ifindex: int
     interface: str
@@ -81,10 +81,12 @@ class Findings:
 
 def _problem(found: Neighbour, attached: Container[int]) -> str:
     if found.before:
-        return f"not enforced: {found} sees packets before our programs and may end their way"
+        return (
+            f"not enforced: {found} sees packets before our programs and may end their processing"
+        )
     if found.passes and found.ifindex not in attached:
         return (
-            f"not enforced for what comes from other nodes: {found} may hand it to pods past "
+            f"not enforced for packets from other nodes: {found} may hand them to pods past "
             f"our programs; {REMEDY}"
         )
     return ""
@@ -177,7 +179,8 @@ class Lookout:
         self._passes: dict[int, bool] = {}
 
     def look(self, ours: Collection[int], held: Mapping[int, str]) -> Findings:
-        """All programs of others. `ours`: ids of our programs; `held`: how ours hang on what."""
+        """All programs of others. `ours`: ids of our programs; `held`: how ours are attached, and
+        where."""
         found: list[Neighbour] = []
         if time.monotonic() - self._read_at >= self._again:
             self._read_at = time.monotonic()

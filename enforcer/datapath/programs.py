@@ -1,7 +1,7 @@
-"""The programs on the interfaces of local pods, as one agent keeps them there.
+"""The programs on the interfaces of local pods, maintained by one agent.
 
-The agent's loop asks for one interface at a time. What may surprise: an interface that is gone only
-loses its pin, and pins of older programs go as soon as nothing runs them any more.
+The agent's loop asks for one interface at a time. An interface that is gone only loses its pin, and
+pins of older programs go as soon as nothing runs them any more.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Programs:
         attach.unmark_unclaimed(self._pins, ifindex)
 
     def take_off(self, ifindex: int) -> None:
-        """The programs from an interface that is none of a pod's, as far as anybody knows."""
+        """Remove the programs from an interface that belongs to no known pod."""
         self._attached.pop(ifindex, None)
         try:
             attach.detach(self._pins, ifindex)
@@ -113,7 +113,7 @@ class Programs:
     def forget_gone(self, present: Collection[int]) -> None:
         """Remove the pins of interfaces that are gone; one that is still there stays closed.
 
-        PinsGone where somebody else removed all of them.
+        PinsGone if all of them were removed by others.
 
         Those of interfaces that never had an endpoint too: CNI calls and the watcher close some.
         """

@@ -1,4 +1,4 @@
-"""What shows that a value in a map belongs to its key: the sum that bpf/lib/proof.h checks.
+"""The proof that a value in a map belongs to its key: the sum that bpf/lib/proof.h checks.
 
 layout.py puts it behind the values of all maps whose elements the kernel gives to other keys while
 programs still read them; a test compares both languages.

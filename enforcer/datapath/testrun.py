@@ -1,8 +1,8 @@
 """The engine `kernel` of `ringfence matrix`: the real programs on crafted frames, nothing is sent.
 
 Programs and maps are loaded below a directory of their own and removed afterwards; the loopback
-interface stands for each pod in turn. What may surprise: in a test run every packet has a socket,
-so a masked source from the pod's own node cannot be asked about here.
+interface stands for each pod in turn. In a test run every packet has a socket, so a masked source
+from the pod's own node cannot be tested here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PINS = "ringfence-matrix-"
 
 
 class NoEvent(RingfenceError):
-    """The programs judged a frame and did not say why: ours to repair."""
+    """The programs judged a frame without giving a reason: a bug of ours."""
 
 
 def engine(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
@@ -140,7 +140,7 @@ def _judgement(record: FlowRecord, tables: Tables, entry: EndpointEntry) -> Judg
 
 
 def frame(packet: Packet) -> bytes:
-    """The opening packet of a connection as an Ethernet frame; checksums are nobody's business."""
+    """The opening packet of a connection as an Ethernet frame; checksums do not matter."""
     ends = (packet.peer, packet.own)
     source, destination = ends if packet.direction is Dir.INGRESS else reversed(ends)
     source_bytes, destination_bytes = ip_address(source).packed, ip_address(destination).packed

@@ -1,11 +1,11 @@
 """What a new version of programs and maps takes over from the pins of an older one.
 
 The loader calls `take_over` when it has pinned a new version; `attach.retire` takes what the old
-programs have tracked since then, before it removes them. What may surprise: layouts may differ. A
-struct only ever grows at its end, so what an old entry does not say is zero, and a longer one is
-cut; keys that changed mean nothing and stay behind. Nothing taken over lets anything pass:
-endpoints come closed, only to keep their numbers, under which connections are filed; connections
-come as of no generation, to be judged again by the new tables.
+programs have tracked since then, before it removes them. Layouts may differ. A struct only ever
+grows at its end, so fields that an old entry lacks are zero, and a longer one is cut; keys that
+changed mean nothing and stay behind. Nothing taken over lets anything pass: endpoints come closed,
+only to keep their numbers, under which connections are filed; connections come as of no generation,
+to be judged again by the new tables.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class CannotTakeOver(RingfenceError):
 
     def __init__(self, old: Path, new: Path, error: kernel.KernelError) -> None:
         super().__init__(
-            f"{new} cannot take over what {old} holds ({error}): the programs of {old.name} stay "
-            "in force; if there are fewer places for pods now, start with a larger --map-size "
+            f"{new} cannot take over the state of {old} ({error}): the programs of {old.name} stay "
+            "in force; if there is room for fewer pods now, start with a larger --map-size "
             f"{ENDPOINTS}=NUMBER, else with the version that loaded them"
         )
 
@@ -41,7 +41,7 @@ class CannotTakeOver(RingfenceError):
 def take_over(old: Path, new: Path) -> None:
     """Endpoints and connections of `old`."""
     if not all((old / name).exists() for name in (ENDPOINTS, CONNECTIONS)):
-        event(log, "not_taken_over", logging.WARNING, path=str(old), reason="it is not complete")
+        event(log, "not_taken_over", logging.WARNING, path=str(old), reason="it is incomplete")
         return
     try:
         endpoints = _copy(old, new, ENDPOINTS, ctypes.sizeof(ctypes.c_uint32), closed)

@@ -1,8 +1,8 @@
-"""Labels of flow metrics that somebody asked for: namespace, workload and pod of the local end.
+"""Optional labels of flow metrics: namespace, workload and pod of the local end.
 
-The feed asks what an event is counted under, and what need not be counted any more. What may
-surprise: series end a minute after the last pod that they speak of has left the node, so that
-pods that come and go do not pile up; a scraper has read the last count by then.
+The feed asks what an event is counted under, and what need not be counted any more. Series end a
+minute after the last pod that they are about has left the node, so that pods that come and go do
+not pile up; a scraper has read the last count by then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Context(StrEnum):
 
 
 class Contexts:
-    """The values of the labels that are wanted, and since when nobody here has them."""
+    """The values of the wanted labels, and since when no pod here has them."""
 
     def __init__(
         self, wanted: Iterable[Context] = (), clock: Callable[[], float] = time.monotonic

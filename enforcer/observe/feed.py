@@ -1,9 +1,9 @@
 """Flows for readers: the kernel's events with names put to their numbers, and the last few kept.
 
-The agent runs `Feed.run` in a thread, the control socket reads from it. What may surprise: JSON is
-made only when somebody reads, so a flood that nobody watches costs little; a flood is cut
-(counted as lost), because the exact counts are in the kernel anyway; and whoever has the most flows
-is forgotten first, so that nobody's hide those of others.
+The agent runs `Feed.run` in a thread, the control socket reads from it. JSON is made only for
+readers, so an unwatched flood costs little; a flood is cut (counted as lost), because the exact
+counts are in the kernel anyway; and flows of the largest producer are dropped first, so that they
+do not hide those of others.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Loss:
 
 
 class Line:
-    """One thing to tell; encoded once, by whoever reads it first."""
+    """One line; encoded once, for its first reader."""
 
     __slots__ = ("_data", "_node", "_what", "number")
 
@@ -137,7 +137,7 @@ class Feed:
 
     @property
     def count(self) -> int:
-        """Lines so far: flows, and losses that were told of."""
+        """Lines so far: flows, and reported losses."""
         return self._count
 
     @property
@@ -151,7 +151,7 @@ class Feed:
             return self._kinds.copy()
 
     def forget_kinds(self) -> None:
-        """Count no more what speaks of pods that have been gone for a while."""
+        """Drop counts about pods that have been gone for a while."""
         pods = list(self._board.state.pods.values())
         with self._more:
             ended = self.contexts.ended({kind.context for kind in self._kinds}, pods)
@@ -159,7 +159,7 @@ class Feed:
                 del self._kinds[kind]
 
     def run(self, reader: FlowReader, stop: threading.Event) -> None:
-        """Read events until told to stop."""
+        """Read events until stopped."""
         looked = time.monotonic()
         while not stop.is_set():
             if reader.wait(WAIT_SECONDS):

@@ -1,8 +1,8 @@
-"""Reading one line of flow JSON: what filters and printers ask of it.
+"""Reads one line of flow JSON for filters and printers.
 
-A line comes from the agent, or from a file that anybody may have written, so nothing is taken for
-granted but that it is a JSON object. What may surprise: what Hubble's shape has no word for is
-read from `judgement` where there is one, and worked out from names and labels where there is none.
+A line comes from the agent, or from a file of any origin, so nothing is assumed but that it is a
+JSON object. What Hubble's shape has no word for is read from `judgement` if present, else derived
+from names and labels.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def event(line: Json) -> Event | None:
 
 
 def is_reply(line: Json) -> bool | None:
-    """Whether it answers; None where nobody knows."""
+    """Whether it is a reply; None if unknown."""
     found = mapping(line, "flow").get("is_reply")
     return found if isinstance(found, bool) else None
 
@@ -123,7 +123,7 @@ def identity(line: Json, end: End) -> str:
 
 
 def local(line: Json) -> End:
-    """The end that is a pod of the node that told."""
+    """The end that is a pod of the reporting node."""
     inward = shown(line, "flow", "traffic_direction") == "INGRESS"
     return End.DESTINATION if inward else End.SOURCE
 
@@ -141,7 +141,7 @@ def references(line: Json) -> Iterator[Json]:
 
 
 def reason(line: Json) -> str:
-    """Why: the name of a DropReason, or of a ForwardReason where the agent says one."""
+    """Why: the name of a DropReason, or of a ForwardReason if the agent gives one."""
     told = shown(line, JUDGEMENT, "reason")
     name = shown(line, "flow", "drop_reason_desc")
     if told or name != POLICY_DENY[0]:

@@ -1,8 +1,8 @@
-"""Which flows somebody wants to see: the filter flags of `hubble observe`, as predicates on lines.
+"""Which flows to show: the filter flags of `hubble observe`, as predicates on lines.
 
 Each flag that may be given is a row of `FILTERS`; a flag given twice means either value, different
-flags must all hold, a negated flag must not. What may surprise: what our flows do not carry
-(DNS names, HTTP) is refused with the reason and not ignored, see `REFUSED`.
+flags must all hold, a negated flag must not. What our flows do not carry (DNS names, HTTP) is
+refused with the reason and not ignored, see `REFUSED`.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def _type(value: str) -> Predicate:
 
 
 def _drop_reason(value: str) -> Predicate:
-    """By name or number; Hubble's POLICY_DENY is what the tenant wall says."""
+    """By name or number; Hubble's POLICY_DENY includes the tenant wall."""
     known = {reason.name: str(int(reason)) for reason in DropReason}
     name = DropReason.TENANT_WALL.name if value.upper() == POLICY_DENY[0] else value.upper()
     if name not in known and value not in known.values():
@@ -271,7 +271,7 @@ def _policy(value: str) -> Predicate:
 
 
 ENDS: Mapping[str, tuple[str, str, Callable[[str], EndTest]]] = {
-    "pod": ("[NAMESPACE/]PREFIX", "pods by the beginning of their name, or NAMESPACE/", _pod),
+    "pod": ("[NAMESPACE/]PREFIX", "pods by name prefix, or NAMESPACE/", _pod),
     "namespace": ("NAME", "pods of a namespace", _namespace),
     "service": ("[NAMESPACE/]PREFIX", "a Service by its address or its backends", _service),
     "workload": ("[KIND/]NAME", "pods that a workload runs: Deployment/web", _workload),
@@ -319,20 +319,22 @@ FILTERS: Mapping[str, Filter] = {
         ),
         Filter("type", "TYPE[:SUB]", "drop, policy-verdict; drop:POLICY_DENIED.", _type),
         Filter("protocol", "NAME", "tcp, udp, sctp, icmp, icmpv4, icmpv6.", _protocol),
-        Filter("tcp-flags", "FLAG,...", "Flags that are all set.", _tcp_flags),
+        Filter("tcp-flags", "FLAG,...", "Flags that must all be set.", _tcp_flags),
         Filter(
             "traffic-direction",
             "DIRECTION",
             "ingress or egress, seen from the pod.",
             _choice(("ingress", "egress"), lambda line: shown(line, "flow", "traffic_direction")),
         ),
-        Filter("drop-reason-desc", "REASON", "Why: POLICY_DENIED, TENANT_WALL, ...", _drop_reason),
+        Filter(
+            "drop-reason-desc", "REASON", "Reason: POLICY_DENIED, TENANT_WALL, ...", _drop_reason
+        ),
         Filter("ip-version", "4|6", "Family of the addresses.", _ip_version),
-        Filter("policy", "NAME", "Who decided: NAMESPACE/POLICY, tenant/NAME, a rule.", _policy),
+        Filter("policy", "NAME", "What decided: NAMESPACE/POLICY, tenant/NAME, a rule.", _policy),
         Filter(
             "node-name",
             "PATTERN",
-            "Node that saw it; * and ? are wild.",
+            "Node that saw it; * and ? are wildcards.",
             _pattern(lambda line: shown(line, "node_name")),
         ),
         Filter(
@@ -350,7 +352,7 @@ FILTERS: Mapping[str, Filter] = {
     )
 }
 
-_NO_L7 = "flows carry no layer 7 here: nothing above TCP, UDP and SCTP is looked at"
+_NO_L7 = "flows carry no layer 7 here: nothing above TCP, UDP and SCTP is inspected"
 REFUSED: Mapping[str, str] = {
     **{
         f"{prefix}{flag}": why
@@ -362,6 +364,6 @@ REFUSED: Mapping[str, str] = {
     },
     **{f"http-{part}": _NO_L7 for part in ("method", "path", "status", "url", "header")},
     "trace-id": _NO_L7,
-    "cel-expression": "expressions are not understood; combine the other filters",
+    "cel-expression": "expressions are not supported; combine the other filters",
 }
 """Hubble's flags that ask for what our flows do not carry, and what to do instead."""

@@ -1,7 +1,7 @@
-"""Flows as text: the lines of `cilium monitor` and `hubble observe`, and who decided.
+"""Flows as text: the lines of `cilium monitor` and `hubble observe`, and what decided.
 
-What may surprise: the last parenthesis is ours. It names the rule that decided with the line of the
-file that it comes from, the policies that isolate, or at least the endpoint and its tenant.
+The last parenthesis is ours. It names the rule that decided with the line of the file that it comes
+from, the policies that isolate, or at least the endpoint and its tenant.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Style:
 
 
 def is_loss(line: Json) -> bool:
-    """Whether it tells of events that were lost."""
+    """Whether it reports lost events."""
     return "lost_events" in line
 
 
 def loss(line: Json) -> str:
-    """Events that nobody will ever see, in words."""
+    """Lost events, in words."""
     source, count = (shown(line, "lost_events", k) for k in ("source", "num_events_lost"))
     return f"EVENTS LOST: {source} {count}"
 

@@ -1,7 +1,7 @@
 """`--field-mask`: only some fields of each flow, named as Hubble names them.
 
-Called by `observe` before a flow is printed as JSON or YAML. What may surprise: a path that our
-flows never have is refused, and what is inside of a list cannot be named, as in protocol buffers.
+Called by `observe` before a flow is printed as JSON or YAML. A path that our flows never have is
+refused, and what is inside of a list cannot be named, as in protocol buffers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Names put to a kernel event: who the two ends are, who decided, and where that is written.
+"""Adds names to a kernel event: the two ends, what decided, and the file and line of that.
 
-The feed calls `see` for each event. What may surprise: this happens when the event is read and not
-when somebody asks, because pods and policies go; and a directory remembers whom it has looked up,
-for in a flood of drops it is always the same few.
+The feed calls `see` for each event. This happens when the event is read, not when it is shown,
+because pods and policies go; and a directory caches its lookups, because a flood of drops names the
+same few.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Match(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """One end of a flow as people know it; what is empty is left out of the flow."""
+    """One end of a flow by its names; empty fields are left out of the flow."""
 
     endpoint: int = 0
     identity: int = 0
@@ -61,7 +61,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who let in or refused: a policy's rule, or the wall's, and the line that says so."""
+    """What let in or refused: a policy's rule, or the wall's, and its line."""
 
     name: str
     origin: str = ""
@@ -234,7 +234,7 @@ class Directory:
         return None
 
     def _wall_of(self, address: str) -> str | None:
-        """The wall around whoever has an address, as the sender's node knows it."""
+        """The wall around the owner of an address, as the sender's node knows it."""
         pod = self._state.owners.get(address)
         tenant = self._state.tenants.get(pod.namespace) if pod is not None else None
         return f"tenant/{tenant}#wall" if tenant else None

@@ -1,7 +1,7 @@
-"""Which stretch of the flows somebody wants to see: the last, the first, from and until when.
+"""Which range of the flows to show: the last, the first, from and until when.
 
-Both commands that read flows use it on lines of the agent or of a file. What may surprise: a
-moment may be given as an age (`5m`), which counts back from now.
+Both commands that read flows use it on lines of the agent or of a file. A moment may be given as an
+age (`5m`), which counts back from now.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class BadMoment(RingfenceError):
 
     def __init__(self, text: str) -> None:
         super().__init__(
-            f'"{text}" is no time: write 2026-01-05T10:00:00Z, or an age such as 30s, 5m, 1h30m'
+            f'"{text}" is not a time: write 2026-01-05T10:00:00Z, or an age such as 30s, 5m, 1h30m'
         )
 
 

@@ -1,9 +1,9 @@
 """A named event as JSON: one line of the observer's API, which Hubble's tools read unchanged.
 
-What is ours beyond that API stands in `labels` (tenant, rule, line of the file) and in
-`judgement`, which says the event in the words of a matrix cell; `published` leaves it out for
-readers that warn of fields they do not know. What may surprise: Hubble has no name for the tenant
-wall, so a flow calls its drops POLICY_DENY, refused by a `Tenant`.
+Additions to that API are in `labels` (tenant, rule, line of the file) and in `judgement`, which
+describes the event in the words of a matrix cell; `published` leaves it out for readers that warn
+of fields they do not know. Hubble has no name for the tenant wall, so a flow calls its drops
+POLICY_DENY, refused by a `Tenant`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def published(line: Mapping[str, object]) -> Flow:
 
 
 def lost_events(source: str, count: int, node: str, time: int) -> Flow:
-    """The line that says how many events there is nothing to say about."""
+    """The line that reports how many events were lost."""
     lost = {"source": source, "num_events_lost": count}
     return {"lost_events": lost, "node_name": node, "time": timestamp(time)}
 

@@ -125,7 +125,7 @@ class BlockIndex:
         self._counts: dict[BlockList, int] = {}
 
     def reach(self, blocks: BlockList, count: int) -> tuple[IPBlock, ...]:
-        """Have so many of a list's blocks count; those that did not before, or do no more."""
+        """Make this many of a list's blocks count; returns those that start or stop to count."""
         before = self._counts.pop(blocks, 0)
         if count:
             self._counts[blocks] = count

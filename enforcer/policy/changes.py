@@ -1,7 +1,7 @@
 """What can happen to the inputs of a node's tables, and what turned one into another.
 
-Whoever watches an API server makes a change of each event; whoever reads whole clusters calls
-`between`. Both end in `Compiler.apply`.
+A watcher of an API server makes a change of each event; a reader of whole clusters calls `between`.
+Both end in `Compiler.apply`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class InterfaceChange:
     pod: str
     ifindex: int | None
     mac: str = ""
-    """Of the pod's side; empty: nobody could say."""
+    """Of the pod's side; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Policy groups: the rules that hold for an endpoint, as entries by peer and port.
 
 The compiler asks a group's definition for the entries of one peer at a time, so that a new peer
-costs only its own entries. What may surprise: a peer gets entries of its own only where some rule
-names it; then these hold all rules that match it, also those for any peer, so that the first hit is
-the first rule in policy order.
+costs only its own entries. A peer gets entries of its own only where some rule names it; then these
+hold all rules that match it, also those for any peer, so that the first hit is the first rule in
+policy order.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ EMPTY = Bucket()
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """Whom egress rules name, however coarsely: by words, or anybody at some ports."""
+    """The peers that egress rules name, however coarsely: by words, or any peer at some ports."""
 
     words: frozenset[PeerTerm] = frozenset()
     anyone: frozenset[Span] = frozenset()
@@ -88,7 +88,7 @@ class Asks:
         return Asks(self.words | other.words, self.anyone | other.anyone)
 
     def at(self, protocol: int, port: int) -> bool:
-        """Whether anybody may be called at a port."""
+        """Whether every peer may be called at a port."""
         return any(
             span.protocol in (PROTO_ANY, protocol) and span.first <= port <= span.last
             for span in self.anyone
@@ -108,7 +108,7 @@ class Definition(Protocol):
 
     @property
     def tenant(self) -> int:
-        """Whose trie holds its blocks."""
+        """The tenant whose trie holds its blocks."""
 
     @property
     def words(self) -> frozenset[PeerTerm]:
@@ -226,7 +226,7 @@ class PolicyGroup:
         self.needs = needs
 
     def fixed(self) -> Mapping[int, Bucket]:
-        """What anybody may do."""
+        """What any peer may do."""
         anyone = _joined(bucket(side.anyone, side.rules, side.dir) for side in self._sides)
         return {PEER_ANY: anyone} if anyone else {}
 

@@ -1,8 +1,8 @@
 """Identities: pods that no rule in use can tell apart share one number.
 
-What may surprise: a class belongs to an address, not to a pod, because an `ipBlock` may hold one
-address of a dual-stack pod and not the other; and numbers are never given twice, so that a map
-entry left behind can never speak for somebody else.
+A class belongs to an address, not to a pod, because an `ipBlock` may hold one address of a
+dual-stack pod and not the other; and numbers are never reused, so that a map entry left behind can
+never apply to another pod.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Numbering:
     """What had a number when an agent was last here, and has not asked for it yet."""
 
     def fresh(self) -> int:
-        """A number that nobody asks for by key."""
+        """A number that is not requested by key."""
         self.next += 1
         return self.next - 1
 
@@ -148,11 +148,11 @@ class Numbering:
         self.next = max(self.next, following, *(number + 1 for number in names.values()))
 
     def settle(self) -> None:
-        """Whoever has not asked by now is gone."""
+        """Keys that were not requested by now are gone."""
         self.promised.clear()
 
     def forget(self, key: Hashable) -> None:
-        """Free the memory of what is gone; should it return, it gets a new number."""
+        """Free the memory of gone keys; one that returns gets a new number."""
         self.known.pop(key, None)
 
 
@@ -172,7 +172,7 @@ class Registry:
         """A registry whose new numbers cannot be taken for those of another process in the kernel.
 
         Endpoints keep their numbers: the kernel's connections are filed under them. Blocks keep
-        theirs because they mean the same to everybody. `generation`: one that was never reached.
+        theirs because they mean the same everywhere. `generation`: one that was never reached.
         """
         policy = [(k.group, k.peer) for k in kernel.policy]
         policy += [(k.group, k.peer) for k in kernel.ranges]
@@ -220,7 +220,7 @@ def _first_choice(name: str, among: int) -> int:
 
 
 class TenantNumbers:
-    """What `tenant_ids` says of the tenants in use, kept up to date name by name."""
+    """`tenant_ids` of the tenants in use, kept up to date name by name."""
 
     def __init__(self, among: int = TENANT_IDS) -> None:
         self.ids: dict[str, int] = {}
@@ -230,7 +230,7 @@ class TenantNumbers:
         self._uses: Counter[str] = Counter()
         self._touched: dict[str, None] = {}
         self._crowded = False
-        """Somebody's first choice was taken."""
+        """A tenant's preferred number was taken."""
 
     def use(self, name: str) -> None:
         """One more place names the tenant."""
@@ -243,7 +243,8 @@ class TenantNumbers:
         self._touched[name] = None
 
     def settle(self) -> bool:
-        """Number who is new, forget who is gone; whether somebody who stays is another number."""
+        """Number new tenants, forget gone ones; returns whether a remaining one has another
+        number."""
         before: dict[str, int] | None = None
         for name in self._touched:
             if not self._uses[name]:

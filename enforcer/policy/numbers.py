@@ -1,10 +1,10 @@
-"""What the numbers in the maps mean, in a file, so that the next agent goes on with the same ones.
+"""What the numbers in the maps mean, in a file, so that the next agent continues with them.
 
 A group or an identity that means what it meant keeps its number over a restart: nothing of it has
-to be written, and a node whose policies fill more than half of a map can be restarted at all. What
-may surprise: the file is believed only for the very maps that it was written for, which the kernel
-names by a number of their own; and the next number to be given is in it too, so that one that was
-ever given never gets another meaning. Without the file everything is built anew beside the old.
+to be written, and only so can a node whose policies fill more than half of a map be restarted. The
+file is believed only for the very maps that it was written for, which the kernel names by a number
+of their own; and the next number to be given is in it too, so that one that was ever given never
+gets another meaning. Without the file everything is rebuilt beside the old.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Numbers:
         self._failed = ""
 
     def promise(self, registry: Registry) -> None:
-        """Have the registry give the numbers of last time to whoever means the same."""
+        """Make the registry reuse the former numbers for keys that mean the same."""
         try:
             found = orjson.loads(self._path.read_bytes())
             if found["maps"] != self._maps:

@@ -1,13 +1,13 @@
-"""The pods of the cluster as peers: whose an address is, and which class it is of.
+"""The pods of the cluster as peers: the owner of an address, and its class.
 
-The compiler tells it of pods, namespaces and words (the selectors, blocks and port names in use)
+The compiler passes it pods, namespaces and words (the selectors, blocks and port names in use)
 and then asks `settle` what that changed. Every change costs only what it touches: pods with equal
 namespace, labels and named ports are one `PodShape`, which is matched with a selector once;
 addresses of a kind in the same blocks are one `AddressSet`, which changes its class as a whole.
 
-What may surprise: an identity may keep its number while its class changes, when words come or go
-that no rule used both before and after, and all its members go along. To every rule that stays it
-means the same, so nothing has to be written.
+An identity may keep its number while its class changes, when words come or go that no rule used
+both before and after, and all its members go along. To every rule that stays it means the same, so
+nothing has to be written.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class PodShape:
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """A namespace: what it tells of its pods, the selectors that can mean them, its kinds."""
+    """A namespace: its facts about pods, the selectors that can match them, its kinds."""
 
     home: NamespaceFacts
     selectors: dict[PeerSelector, None] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Settled:
     added: list[Identity] = field(default_factory=list)
     removed: list[Identity] = field(default_factory=list)
     addresses: dict[str, Identity | None] = field(default_factory=dict)
-    """Addresses whose identity, or whose owner's namespace, is another one now."""
+    """Addresses whose identity, or whose owner's namespace, has changed."""
 
 
 class Population:
@@ -111,7 +111,7 @@ class Population:
         self._moved: dict[str, Identity | None] = {}
         """Address -> its identity when it first moved since the last `settle`."""
         self._handed: dict[str, None] = {}
-        """Addresses that went to another namespace since: an address tells of it, too."""
+        """Addresses that went to another namespace since: an address carries it too."""
 
     # Questions
 
@@ -124,7 +124,7 @@ class Population:
         return self._blocks.holding(net)
 
     def identity(self, address: str) -> Identity | None:
-        """Who is behind an address."""
+        """The owner of an address."""
         cell = self._cells.get(address)
         return cell.identity if cell is not None else None
 
@@ -139,7 +139,7 @@ class Population:
     # Changes
 
     def set_home(self, home: NamespaceFacts) -> None:
-        """What is known of a namespace has changed."""
+        """The facts about a namespace have changed."""
         place = self._places.get(home.name)
         if place is None:
             place = self._places[home.name] = _Place(home)
@@ -162,7 +162,7 @@ class Population:
             self._dirty.update(dict.fromkeys(kind.cells.values()))
 
     def drop_home(self, name: str) -> None:
-        """The namespace is gone, and nobody is in it any more."""
+        """The namespace is gone, and no pod is left in it."""
         place = self._places[name]
         if place.kinds:
             raise ValueError(f"namespace {name} still has pods")
@@ -206,7 +206,7 @@ class Population:
         return found
 
     def add_pod(self, pod: Pod) -> None:
-        """A pod is there; one that has no address on the pod network is nobody's peer."""
+        """A pod exists; one without an address on the pod network is no peer."""
         if pod.key not in self._order:
             self._latest += 1
             self._order[pod.key] = self._latest
@@ -221,7 +221,7 @@ class Population:
                 self._rivals.setdefault(address, []).append(pod)
 
     def remove_pod(self, pod: Pod, *, forever: bool = True) -> None:
-        """The pod is gone; whoever claimed its addresses after it gets them."""
+        """The pod is gone; the next claimant of its addresses gets them."""
         if forever:
             self._order.pop(pod.key, None)
         for address in _addresses(pod):

@@ -1,9 +1,9 @@
 """The ports of one peer as map slots: exact ports, port prefixes of ranges, and wildcards.
 
 compiler/compile.py calls `slots` for each peer of a policy group. Rules have ranks (their place in
-policy order). What may surprise: a narrower slot names the first rule of *all* that match there,
-broader ones included, because the kernel stops at the narrowest slot it finds and has to report the
-rule that the evaluator reports.
+policy order). A narrower slot names the first rule of *all* that match there, broader ones
+included, because the kernel stops at the narrowest slot it finds and has to report the rule that
+the evaluator reports.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _segments(ranges: Sequence[Ranked], fallback: int | None) -> Iterable[_Piece
 
 
 def _at(port: int, pieces: Sequence[_Piece], fallback: int | None) -> int | None:
-    """What answers for a port where it has no slot of its own."""
+    """What applies to a port that has no slot of its own."""
     index = bisect_right(pieces, port, key=lambda piece: piece[0]) - 1
     if index >= 0 and port <= pieces[index][1]:
         return pieces[index][2]

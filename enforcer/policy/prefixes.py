@@ -1,12 +1,12 @@
 """Blocks of addresses in use: the prefixes that they are cut into, and which lists name each.
 
 Kept by the compiler: every `cidr` and `except` of a block in use is a prefix of its tenant's trie
-in the kernel, and so is every pod range. The longest prefix that holds an address speaks for it.
-What may surprise: prefixes that the same lists name share a number, so that a list of any length
-is one peer; but a number is only ever divided, and joined by nobody but prefixes that no rule in
-force can tell from it: what shares one has always been alike to whatever is in force. A tenant's
-trie knows none of another's blocks. A list may be there in part, or without a rule that names it
-(`hold`): nobody is judged otherwise by that, so a long one comes and goes in small steps.
+in the kernel, and so is every pod range. The longest prefix that holds an address decides for it.
+Prefixes that the same lists name share a number, so that a list of any length is one peer; but a
+number is only ever divided, and joined only by prefixes that no rule in force can tell from it:
+prefixes that share one have always been alike to everything in force. A tenant's trie has none of
+another's blocks. A list may be there in part, or without a rule that names it (`hold`): that
+changes no verdict, so a long one comes and goes in small steps.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Prefixes:
         return Trimmed(put, [t for t in gone if t not in new], named, emptied, reflagged)
 
     def _forget_former(self) -> None:
-        """What numbers were named by once: it is no use, and would keep every list alive."""
+        """Drop the former names of numbers, which would keep every list alive."""
         grown, known = self._grown, self._classes
         self._grown = {
             (around, lists): number
@@ -264,7 +264,7 @@ class Prefixes:
 
 
 class Tries:
-    """The prefixes of every tenant that has pods here; nobody's pods share one trie."""
+    """The prefixes of every tenant that has pods here; pods without a tenant share one trie."""
 
     def __init__(self, holding: Holding, numbers: Numbering) -> None:
         self._holding = holding
@@ -274,9 +274,9 @@ class Tries:
         self._users: Counter[tuple[int, BlockList]] = Counter()
         """A tenant's trie, and a list -> the groups that name it."""
         self.held: dict[tuple[int, BlockList], int] = {}
-        """How much of a list is to be there, whoever names it."""
+        """How much of a list should be there, whoever names it."""
         self.lingering = False
-        """Whether a long list that nobody names any more is held till somebody lets it go."""
+        """Whether a long list that no rule names any more is held until released."""
         self._spread: dict[BlockList, dict[int, int]] = {}
         """How much of a list is to be there, by trie."""
         self._moved: dict[tuple[int, BlockList], None] = {}
@@ -357,7 +357,7 @@ class Tries:
         self._users += Counter()  # without those that nobody names any more
 
     def _is_idle(self, tenant: int, busy: set[BlockList] | None, blocks: BlockList) -> bool:
-        """Whether no rule names a list, nor did before this change; None: nobody knows."""
+        """Whether no rule names a list, nor did before this change; None: unknown."""
         return busy is not None and blocks not in busy and not self.is_named(tenant, blocks)
 
     def _wanted(self, tenant: int, blocks: BlockList) -> int:

@@ -1,8 +1,8 @@
 """Which policies there are, which of them isolate a pod, and which groups that puts into use.
 
-Kept by the compiler. What may surprise: a policy that is deleted while its namespace terminates
-stays until the namespace's last pod on this node is gone; namespaces are emptied in any order, and
-a pod that outlives its policy must not be open for its last minute.
+Kept by the compiler. A policy that is deleted while its namespace terminates stays until the
+namespace's last pod on this node is gone; namespaces are emptied in any order, and a pod that
+outlives its policy must not be open for its last minute.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Rulebook:
     ) -> bool:
         """Put a policy on trial, in place of the generated one of its name; None ends it.
 
-        `beside`: it is heard beside those of users. Whether anything changed. One that a user wrote
+        `beside`: it counts beside those of users. Whether anything changed. One that a user wrote
         under its name is not replaced.
         """
         if self.trials.get(namespace) == policy and (namespace in self._beside) is beside:
@@ -79,7 +79,7 @@ class Rulebook:
         return True
 
     def put(self, policy: NetworkPolicy) -> None:
-        """A policy is there, or says something else."""
+        """A policy was added or changed."""
         trial = self.trials.get(policy.namespace)
         if trial is not None and trial.key == policy.key and is_ours(policy.labels):
             self._replaced[policy.key], policy = policy, trial
@@ -130,7 +130,7 @@ class Rulebook:
         return tuple(self._held)
 
     def release(self, namespace: str) -> None:
-        """Nobody is left to be kept safe."""
+        """No pod is left to protect."""
         for key in self._held.pop(namespace, {}):
             self._drop(namespace, key)
 
@@ -153,7 +153,7 @@ class Rulebook:
         return Isolation(ingress, egress)
 
     def only_reports(self, pod: Pod) -> bool:
-        """Whether nothing but a policy on trial isolates what comes in to a pod."""
+        """Whether only a policy on trial isolates a pod's ingress."""
         found = self.isolation(pod).ingress
         return bool(found) and all(map(self._is_trial, found))
 
@@ -186,7 +186,7 @@ class Group:
     definition: Definition
     users: dict[str, None] = field(default_factory=dict)
     name: str = ""
-    """Of its meaning, once somebody has asked."""
+    """Of its meaning, once requested."""
 
 
 @dataclass(slots=True)

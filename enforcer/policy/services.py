@@ -1,7 +1,7 @@
 """Services as clients call them: which backends stand behind a virtual address and port.
 
-Kept by the compiler, service by service. What may surprise: an entry holds one backend of each kind
-that policies can tell apart, so most changes of pods behind a Service write nothing.
+Kept by the compiler, service by service. An entry holds one backend of each kind that policies can
+tell apart, so most changes of pods behind a Service write nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Known:
 
 
 class Calls:
-    """All Services, by what is called."""
+    """All Services, by virtual address and port."""
 
     def __init__(self, pods_of: PodsOf) -> None:
         self._pods_of = pods_of
@@ -96,7 +96,7 @@ class Calls:
         self._dirty.update(self._by_namespace.get(namespace, {}))
 
     def touch_address(self, address: str) -> None:
-        """Somebody else is behind an address."""
+        """The owner of an address has changed."""
         self._stale.update(dict.fromkeys(self._by_address.get(address, ())))
 
     def touch_all(self) -> None:
@@ -104,7 +104,7 @@ class Calls:
         self._stale.update(dict.fromkeys(self._claims))
 
     def refresh(self) -> Iterable[ServiceKey]:
-        """The keys whose entries may be others now."""
+        """The keys whose entries may have changed."""
         for key in self._dirty:
             known = self._known[key]
             before, known.backends = known.backends, self._called(known)
@@ -129,7 +129,7 @@ class Calls:
     ) -> tuple[Backend, ...] | None:
         """One backend for each way in which policies can see them; none where these are too many.
 
-        An address that somebody has is not a Service's.
+        An address that a pod or node has is not a Service's.
         """
         claims, owner = self._claims.get(key), addresses.get(key.address)
         if not claims or (owner is not None and owner.identity != IDENTITY_UNKNOWN):

@@ -1,8 +1,8 @@
 """How a pod starts: what it may do between its first packet and the moment its policy is known.
 
-The agent asks `provisional` for the endpoint of an attached interface whose pod it has not heard of
-yet; the programs are on the interface by then. What may surprise: in every mode a pod whose policy
-is known but cannot be written stays closed, and so does one of whose namespace nothing is known.
+The agent calls `provisional` for the endpoint of an attached interface whose pod it does not know
+yet; the programs are on the interface by then. In every mode a pod whose policy is known but cannot
+be written stays closed, and so does one whose namespace is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NONE = EndpointFlag(0)
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What is known of the namespace of a pod that is not known itself."""
+    """What is known about the namespace of an unknown pod."""
 
     endpoint: int
     """The id that the endpoint is to have."""

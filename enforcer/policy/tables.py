@@ -110,7 +110,7 @@ class EndpointEntry:
 
 @dataclass(frozen=True, slots=True)
 class AddressEntry:
-    """Who is behind an address."""
+    """The owner of an address."""
 
     identity: int
     tenant: int = 0
@@ -142,7 +142,8 @@ class RangeKey:
 
 
 class CidrKey(NamedTuple):
-    """A canonical prefix in the trie of a tenant's endpoints; nobody's endpoints share trie 0."""
+    """A canonical prefix in the trie of a tenant's endpoints; endpoints without a tenant share trie
+    0."""
 
     tenant: int
     prefix: str
@@ -235,7 +236,7 @@ class MapOverflow(Refused):
         self.limit = limit
         super().__init__(
             f"map {table.value} ({table.name.lower()}) would need {needed} entries and "
-            f"holds {limit}; nobody's policy is to blame: start the agent with "
+            f"holds {limit}; no policy is to blame: start the agent with "
             f"--map-size {table.value}=NUMBER"
         )
 

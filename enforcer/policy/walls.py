@@ -1,8 +1,8 @@
 """The tenant wall as policy groups: who may enter a tenant before any NetworkPolicy is asked.
 
 The compiler makes one group for each tenant with endpoints here, and one for each namespace in
-quarantine. What may surprise: labels are made to agree with the record before any selector sees
-them, so a forged label selects nothing.
+quarantine. Labels are made to agree with the record before any selector sees them, so a forged
+label selects nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NODES = (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
 
 @dataclass(frozen=True, slots=True)
 class NamespaceFacts:
-    """What a namespace tells of its pods, with labels that agree with the record."""
+    """A namespace's facts about its pods, with labels that agree with the record."""
 
     name: str
     labels: Labels = field(default_factory=dict, hash=False)

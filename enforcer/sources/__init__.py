@@ -1,4 +1,4 @@
 """Where the agent's objects come from: an API server, or manifests on disk; and the tenant file.
 
-`supply.py` says what a source of changes is, `api.py` and `manifests.py` are the two of them.
+`supply.py` defines a source of changes; `api.py` and `manifests.py` are the two kinds.
 """

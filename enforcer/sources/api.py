@@ -1,10 +1,9 @@
 """The objects of a cluster from its API server: a reflector for each resource, one queue of keys.
 
 A reflector's thread says that a key changed and nothing more; `take` reads the values as they are
-then, so that any number of events about one object are one change. What may surprise: while the API
-server is away, or refuses, everything stays as it was; `sources` and `health` say so. A namespace's
-tenant is in the record under its UID, so a namespace that was made anew has none until it is
-recorded again.
+then, so that any number of events about one object are one change. While the API server is away, or
+refuses, everything stays as it was; `sources` and `health` say so. A namespace's tenant is in the
+record under its UID, so a namespace that was made anew has none until it is recorded again.
 """
 
 from __future__ import annotations
@@ -196,8 +195,8 @@ class ApiSupply:
             name = stats.resource
             if stats.forbidden:
                 found[name] = (
-                    f"the API server refuses to show {name} ({self._client.origin}): what is known "
-                    "of them stays in force; give the agent's identity list and watch"
+                    f"the API server refuses access to {name} ({self._client.origin}): their "
+                    "known state stays in force; grant the agent list and watch"
                 )
             elif broken := kind.source().unreadable:
                 found[name] = "; ".join(f"{key}: {why}" for key, why in broken.items())
@@ -209,7 +208,7 @@ class ApiSupply:
         return Health(SeenDigests(config=self._tenants.digest), found)
 
     def _no_record(self) -> str:
-        """What to say where no controller has ever told whose a namespace is."""
+        """The problem when no controller has ever recorded a namespace."""
         config = self._tenants.config
         if config is None or not self._ready or len(self._shards.reflector.store):
             return ""

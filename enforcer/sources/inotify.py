@@ -1,7 +1,7 @@
-"""Tells when files below some folders change, by inotify through ctypes.
+"""Reports changes of files below some folders, by inotify through ctypes.
 
-Where the kernel refuses to watch (its limit of instances or watches is used up, by anybody on the
-machine) or a folder is missing, the folder is looked at once a second instead.
+Where the kernel refuses to watch (its limit of instances or watches is used up by anything on
+the machine) or a folder is missing, the folder is looked at once a second instead.
 """
 
 from __future__ import annotations

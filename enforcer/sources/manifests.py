@@ -1,9 +1,9 @@
 """The objects of a directory of manifests, watched; for nodes without Kubernetes, and the lab.
 
-The agent takes changes from it as from an API server. What may surprise: manifests and tenant file
-are independent, a bad tenant file does not hold back new pods; a directory without any file is no
-input at all, because an agent that believed it would forget every endpoint; and only files whose
-content changed are parsed again.
+The agent takes changes from it as from an API server. Manifests and tenant file are independent, a
+bad tenant file does not hold back new pods; a directory without any file is not an input at all,
+because an agent that believed it would forget every endpoint; and only files whose content changed
+are parsed again.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class ManifestSupply:
         return changes
 
     def _read(self) -> None:
-        """Look at the files; what is bad is reported, and the last good ones kept."""
+        """Look at the files; bad ones are reported, and their last good version kept."""
         try:
             stamps = frozenset(map(_stamp, self._files()))
             if stamps == self._stamps:

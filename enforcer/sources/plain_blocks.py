@@ -1,8 +1,8 @@
 """Long lists of blocks, taken out of a policy's JSON before the general reader sees it.
 
 That one looks at every field of every item and takes fifty times as long; a policy with thousands
-of blocks would keep the agent's loop from its turn meanwhile. Only items that say nothing but a
-`cidr`, spelled as we spell it, are taken: the rest is the general reader's, and so are all errors.
+of blocks would keep the agent's loop from its turn meanwhile. Only items with nothing but a `cidr`,
+in canonical spelling, are taken: the rest is the general reader's, and so are all errors.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _with(rules: tuple[Rule, ...], side: str, taken: Taken) -> tuple[Rule, ...]:
 
 
 def _plain(item: object) -> str:
-    """The block of an item that says nothing else."""
+    """The block of an item with nothing else."""
     if not isinstance(item, dict) or len(item) != 1:
         return ""
     block = item.get("ipBlock")

@@ -1,9 +1,9 @@
 """API objects -> the small values that the agent keeps of them.
 
-The reflectors call these for each event. What may surprise: pods are read by hand, because there
-are a hundred thousand of them, and equal label sets and ports are one object in memory; nothing
-here refuses an object. One that makes no sense becomes a stand-in that is closed: a policy that
-lets nobody in, a pod without what cannot be read. `Problems` has the reason until it is gone.
+The reflectors call these for each event. Pods are read by hand, because there are a hundred
+thousand of them, and equal label sets and ports are one object in memory; nothing here refuses an
+object. An invalid one becomes a stand-in that is closed: a policy that lets no one in, a pod
+without its unreadable parts. `Problems` has the reason until it is gone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Problems:
 
 
 class ValuePool:
-    """Equal values as one object; what was not asked for lately is merely not shared any more.
+    """Equal values as one object; values not used lately are merely no longer shared.
 
     A list of objects comes in the order of their names, so few values make replicas share; more
     would only keep what objects that are gone have left.
@@ -98,7 +98,7 @@ class ValuePool:
         return found if isinstance(found, type(value)) else value
 
     def labels(self, labels: dict[str, str]) -> Labels:
-        """The same for a mapping, which nobody changes."""
+        """The same for a mapping, which is never changed."""
         found = self._first(frozenset(labels.items()), labels)
         return found if isinstance(found, dict) else labels
 
@@ -120,7 +120,7 @@ class PodReader:
         self._shared = ValuePool()
 
     def __call__(self, document: Document) -> Pod | None:
-        """The pod; None when it can be nobody's peer and is not of this node."""
+        """The pod; None if it can be no peer and is not on this node."""
         meta, spec = mapping(document, "metadata"), mapping(document, "spec")
         status = mapping(document, "status")
         key = key_of(document)
@@ -232,7 +232,8 @@ class Reader:
     def node(self, document: Document) -> Node | None:
         """A node's addresses and pod ranges; its heartbeats change nothing here.
 
-        What its interfaces have, the agent asks its own kernel: an annotation is no proof.
+        The addresses of its interfaces come from the agent's own kernel: an annotation proves
+        nothing.
         """
         whole = mapping(document, "status")
         addresses = {"addresses": whole.get("addresses")}
@@ -240,7 +241,7 @@ class Reader:
         return None if found is None else replace(found, interface_ips=())
 
     def policy(self, document: Document) -> NetworkPolicy:
-        """A policy; one that makes no sense lets nobody in or out, and selects as widely as told.
+        """A policy; an invalid one lets no one in or out, and selects as widely as its selector.
 
         Policies with equal rules share them: those of one tenant are all alike.
         """

@@ -1,8 +1,8 @@
 """The controller's record as the agent follows it: shard by shard, namespace by namespace.
 
-The API supply tells it of shards and namespaces and asks which namespaces have another tenant now.
-What may surprise: an entry counts only for the namespace with its UID and its name; an entry that
-cannot be read is none, which leaves a labelled namespace in quarantine.
+The API supply passes it shards and namespaces and asks which namespaces have another tenant now. An
+entry counts only for the namespace with its UID and its name; an unreadable entry is ignored, which
+leaves a labelled namespace in quarantine.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from generators.tenants.model import TenantConfig
 
 
 def nobody_is_kept_apart(config: TenantConfig, namespaces: Iterable[Key]) -> str:
-    """What to say when there is no record at all: every packet passes then."""
+    """The problem when there is no record at all: every packet passes then."""
     named = {assign_by_name(config, key.name).tenant for key in namespaces} - {None}
     return (
-        "no record of tenants: nobody is kept apart; by their names, "
+        "no record of tenants: tenants are not isolated; by their names, "
         f"{len(named)} of {len(config.tenants)} tenants of {config.file} have a namespace; "
-        "a controller has to run: look at `ringfence controller verify`"
+        "a controller must run: see `ringfence controller verify`"
     )
 
 
 class Record:
-    """Which namespace is whose."""
+    """The tenant of each namespace."""
 
     def __init__(self) -> None:
         self._shards: dict[str, Mapping[str, str]] = {}
-        """As they were last told."""
+        """As they last arrived."""
         self._bad: dict[str, dict[str, None]] = {}
         """Shard -> its entries that make no sense."""
         self._by_uid: dict[str, RecordEntry] = {}

@@ -1,8 +1,8 @@
-"""What the agent asks of a source of changes, whatever is behind it.
+"""The interface of a source of changes, whatever is behind it.
 
-The agent calls `start`, waits until `ready`, and takes `changes` whenever it is woken. What may
-surprise: nothing at all is given out before everything has been read once, so that an agent that
-has just begun never takes half a cluster for the whole.
+The agent calls `start`, waits until `ready`, and takes `changes` whenever it is woken. Nothing is
+passed on before everything has been read once, so that a new agent never takes half a cluster for
+the whole.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Source:
     connected: bool = False
     """Changes arrive at once; False while the API server is away."""
     forbidden: bool = False
-    """The API server refuses to tell: what is known is getting old."""
+    """The API server refuses access: the known state is getting old."""
     objects: int = 0
     last_event: float | None = None
-    """When it last said anything, by `time.monotonic`."""
+    """When it last sent anything, by `time.monotonic`."""
     events: Mapping[str, int] = field(default_factory=dict)
     """Changes taken in since the start: by `update` and `delete`."""
     relists: Mapping[str, int] = field(default_factory=dict)
@@ -43,11 +43,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What happened since the last time somebody asked."""
+    """What happened since the last call."""
 
     changes: tuple[InputChange, ...] = ()
     since: float | None = None
-    """When the oldest of it was noticed, by `time.monotonic`; None where nobody knows."""
+    """When the oldest of it was noticed, by `time.monotonic`; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

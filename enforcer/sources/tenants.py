@@ -1,7 +1,6 @@
 """The tenant file of an agent, if it has one: how it is doing, for both supplies.
 
-What may surprise: without any good file nothing is ready. An agent must not take the wall away
-because somebody mistyped a line.
+Without any good file nothing is ready. An agent must not remove the wall because of a typing error.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from generators.tenants.watched import WatchedTenants
 
 
 class AgentTenants:
-    """`read` looks at the file; `config` is the last good one, `error` what is wrong now."""
+    """`read` looks at the file; `config` is the last good one, `error` the current problem."""
 
     def __init__(self, path: Path | None, kept: LastGood | None = None) -> None:
         self.path = path
@@ -34,7 +33,7 @@ class AgentTenants:
 
     @property
     def error(self) -> str:
-        """What is wrong with the file on disk."""
+        """The error of the file on disk."""
         wrong = None if self._file is None else self._file.error
         return "" if wrong is None else str(wrong)
 

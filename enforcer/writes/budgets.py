@@ -1,9 +1,9 @@
-"""Who has to stand back where a map is too small: pure, from what is wanted to what is refused.
+"""Which policies are refused when a map is too small: pure, from what is wanted to what is refused.
 
-Everybody may use what is free. Where all of it does not fit, a tenant keeps its budget and whoever
-is furthest above its own gives up its largest policies, one direction of one policy at a time, till
-the rest fits. What may surprise: a budget is a promise and no ceiling; and the same wants are
-refused whatever was there before, so that every engine and every restart agrees.
+All may use what is free. If not everything fits, a tenant keeps its budget, and the tenant furthest
+above its own gives up its largest policies, one direction of one policy at a time, until the rest
+fits. A budget is a promise, not a ceiling; and the same wants are refused whatever was there
+before, so that every engine and every restart agrees.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Shares:
 
     own: Mapping[str, float] = field(default_factory=dict)
     rest: float = WHOLE
-    """Of each that is not named, and of all namespaces of nobody together."""
+    """Of each tenant that is not named, and of all namespaces without a tenant together."""
 
     @classmethod
     def of(cls, config: TenantConfig | None) -> Shares:
-        """As the tenant file says; what it leaves is shared equally."""
+        """From the tenant file; the remainder is shared equally."""
         tenants = config.tenants.values() if config is not None else ()
         own = {t.name: float(t.map_share) for t in tenants if t.map_share is not None}
         others = sum(1 for t in tenants if t.map_share is None) + 1
@@ -99,7 +99,7 @@ class Usage:
     room: int
     """Entries that owners share."""
     used: Mapping[str, int]
-    """By tenant; nobody's namespaces together under NOBODY."""
+    """By tenant; namespaces without one together under NOBODY."""
     budget: Mapping[str, int]
     waiting: Mapping[str, int] = field(default_factory=dict)
     """Things that found no place, by tenant."""
@@ -120,8 +120,8 @@ def at_least(policy: NetworkPolicy, direction: Direction, tenant: str) -> Want:
 
 
 class Overlaps:
-    """Prefixes that several units of a tenant want, kept up to date: they are to be counted once,
-    and whoever knows them need not look at all the others.
+    """Prefixes that several units of a tenant want, kept up to date: they count once, and only they
+    need such a look.
     """
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ def refuse(
     shares: Shares,
     overlaps: Mapping[str, AbstractSet[str]],
 ) -> dict[Unit, Refusal]:
-    """What has to stand back so that the rest fits; `overlaps`: as `Overlaps` tells."""
+    """What is refused so that the rest fits; `overlaps`: from `Overlaps`."""
     left, refused = dict(wants), dict[Unit, Refusal]()
     for table in BY_POLICY:
         users = _Users(table, left, overlaps)

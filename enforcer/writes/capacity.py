@@ -1,7 +1,7 @@
 """Whether the maps have room for the next writes, counted before the first of them.
 
-What may surprise: for a moment the maps hold both the old and the new entries, so a change needs
-more room than its result.
+For a moment the maps hold both the old and the new entries, so a change needs more room than its
+result.
 """
 
 from __future__ import annotations

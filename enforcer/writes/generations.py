@@ -1,8 +1,8 @@
-"""Before a plan is written: who gets a new group number, and whose connections are judged again.
+"""Before a plan is written: which groups get new numbers, and which connections are judged again.
 
 Called by the compiler's `plan`. An endpoint's connections are judged again when its generation
 moves on: because it is another endpoint now, because its groups are others, or because it may have
-let in somebody who is somebody else now.
+let in a peer whose identity has changed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def stamp(
     *,
     everybody: bool,
 ) -> None:
-    """Generations: a `fresh` one, which nobody ever had, where connections are judged again."""
+    """Generations: a `fresh` one, never used before, where connections are judged again."""
     endpoints = ledger.endpoints
     again = _rejudged(ledger, groups, interfaces, everybody=everybody)
     for ifindex in dict.fromkeys((*endpoints.was, *again)):
@@ -68,7 +68,7 @@ def stamp(
 def _rejudged(
     ledger: PendingTables, groups: Groups, interfaces: Mapping[str, int], *, everybody: bool
 ) -> dict[int, None]:
-    """Endpoints that may have let in, or let out to, somebody who is somebody else now."""
+    """Endpoints that may have let in, or let out to, a peer whose identity has changed."""
     changed = ledger.addresses.changed().values()
     pairs = dict.fromkeys(
         (old, new or UNKNOWN)

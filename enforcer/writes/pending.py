@@ -1,8 +1,8 @@
-"""What the maps should hold beside what they do hold: current values, and the old ones of changes.
+"""What the maps should hold beside what they hold: current values, and the old ones of changes.
 
 The compiler writes what it wants, transition.py reads both sides, and `commit` forgets the old side
-once the kernel has it. What may surprise: nothing is ever taken back. Where a change is refused
-(a map is too small), the old values stay until a later change fits.
+once the kernel has it. Nothing is ever taken back. Where a change is refused (a map is too small),
+the old values stay until a later change fits.
 """
 
 from __future__ import annotations

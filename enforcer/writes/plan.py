@@ -15,7 +15,7 @@ from enforcer.writes.pending import PendingTables
 def replacing(
     current: Tables, desired: Tables, limits: Mapping[Table, int] = CAPACITY
 ) -> tuple[Change, ...]:
-    """What turns `current` into `desired`; MapOverflow where there is no room in any order."""
+    """The writes that turn `current` into `desired`; MapOverflow if no order finds room."""
     ledger = PendingTables.of(desired)
     ledger.resync(current)
     known = [Registry.following(tables) for tables in (current, desired)]

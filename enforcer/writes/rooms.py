@@ -1,8 +1,8 @@
 """Who gets a place in a map that is filled one thing at a time: addresses, endpoints, Services.
 
-Everybody does while there is room. In a full map whoever is under its budget still gets in, and the
-latest of whoever is furthest above its own steps out and waits. What may surprise: who waits comes
-in by itself as soon as somebody leaves; `changed` tells who came in or went out meanwhile.
+Everything does while there is room. In a full map owners under their budget still get in, and the
+latest entry of the owner furthest above its own leaves and waits. Waiting entries come in by
+themselves as soon as one leaves; `changed` returns those that came in or went out meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Room(Generic[K]):
-    """Places in one map, each with its owner: a tenant or nobody."""
+    """Places in one map, each with its owner: a tenant or none."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -153,7 +153,7 @@ class Rooms:
                 who = f"tenant {owner}" if owner else "no tenant"
                 found[f"{table.value} {owner}"] = (
                     f"{count} {closed} ({who}) found no room in {table.value}: {who} has "
-                    f"{usage.used.get(owner, 0)} places, its budget is {usage.budget[owner]} of "
+                    f"{usage.used.get(owner, 0)} entries, its budget is {usage.budget[owner]} of "
                     f"{usage.room}; remove some, raise the tenant's mapShare, or start agents "
                     f"with --map-size {table.value}=NUMBER"
                 )

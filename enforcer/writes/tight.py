@@ -1,9 +1,9 @@
 """Writes for when the usual order finds no room, or the kernel refused some of it.
 
 `squeezed` needs no more room than the larger of both sides: whatever is switched is closed for that
-moment. `urgent` is what never waits for anything else. What may surprise: neither has bridges. An
-address that is written early has a number that old groups do not know, or still mean alike, so it
-can enter less than before and never more.
+moment. `urgent` writes never wait for anything else. Neither has bridges. An address that is
+written early has a number that old groups do not know, or still mean alike, so it can enter less
+than before and never more.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def fitting(ledger: PendingTables, limits: Mapping[Table, int] = CAPACITY) -> tu
 
 
 def urgent(ledger: PendingTables) -> tuple[Change, ...]:
-    """Who is gone, who is somebody else, and that connections are to be judged again.
+    """Removals, changed owners, and connections to be judged again.
 
     What is there already is changed before anything is added, so that a full map stops none of it.
     """

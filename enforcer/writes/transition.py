@@ -1,4 +1,4 @@
-"""From what is in force to what is wanted, in writes that no packet can meet a mixture of.
+"""From what is in force to what is wanted, in an order in which no packet meets a mixture.
 
 The agent applies `writes(ledger)` in order. A packet is judged by its endpoint and by its peer's
 address; where both change, one write comes first. So an address on the move gets an identity of its
@@ -9,9 +9,9 @@ those that go out of a list under a number of their own.
     entries, bridges -> blocks -> addresses on the move, or new ones -> services with both backends
     -> switched endpoints -> addresses -> services -> other endpoints -> what is gone
 
-What may surprise: where only one endpoint or none is switched, nothing has to be bridged, so a pod
-that is added or relabelled is one write for each of its addresses. Endpoints whose connections are
-only to be judged again come after the addresses, or they would be judged by what is no longer true.
+Where only one endpoint or none is switched, nothing has to be bridged, so a pod that is added or
+relabelled is one write for each of its addresses. Endpoints whose connections are only to be judged
+again come after the addresses, or they would be judged by outdated ones.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Switch = tuple[EndpointEntry, EndpointEntry]
 Move = tuple[AddressEntry | None, AddressEntry | None]
 
 ENTERS_BY_ANY_PORT = Bucket({(PORT_ANY, PROTO_ANY, Dir.INGRESS): 1})
-"""An address outside the pod ranges that nobody had: the wall does not look at it.
+"""An address outside the pod ranges that had no owner: the wall does not look at it.
 
 A wall only asks whether there is a rule, so any number will do but 0, which reads as none.
 """

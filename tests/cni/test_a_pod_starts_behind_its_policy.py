@@ -38,7 +38,7 @@ def test_add_of_a_pod_that_nobody_knows_fails_for_a_strict_tenant_only(node: Nod
     strict, free = node.sandbox(), node.sandbox()
     refused = node.add("t1/ghost", strict, seconds=1)
     assert (refused.code, refused.json["code"]) == (1, 11)
-    assert "the agent has not heard of it" in refused.output
+    assert "the agent does not know it" in refused.output
     started_all_the_same = node.add("free/ghost", free, seconds=1)
     assert (started_all_the_same.code, started_all_the_same.json) == (0, node.previous(free))
     with netns.inside(node.name):

@@ -99,11 +99,11 @@ def test_a_version_that_the_plugin_does_not_speak_keeps_it_out(
     ("program", "told"),
     [
         (None, "cannot be run here"),
-        ("exit 3", "fails at a trial VERSION"),
+        ("exit 3", "fails a trial VERSION"),
         ("echo hello", "is it the program of this agent?"),
         (
             '[ "$CNI_COMMAND" = VERSION ] && echo \'{"supportedVersions": ["1.0.0"]}\'',
-            "fails at a trial CHECK",
+            "fails a trial CHECK",
         ),
     ],
     ids=["missing", "broken", "another program", "cannot be part of a chain"],

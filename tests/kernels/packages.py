@@ -1,8 +1,8 @@
 """Debian's kernels, fetched as packages and unpacked into a cache: nothing is installed.
 
-What may surprise: a kernel is asked for by its series, as `6.1`, and the newest package that the
-machine's package lists have of it is taken. Modules are listed with what they need from what they
-say themselves, because the index of a package's modules is made where it is installed.
+A kernel is asked for by its series, as `6.1`, and the newest package that the machine's package
+lists have of it is taken. Modules are listed with what they need from what they say themselves,
+because the index of a package's modules is made where it is installed.
 """
 
 from __future__ import annotations

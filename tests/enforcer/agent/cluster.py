@@ -1,8 +1,8 @@
 """A node whose agent follows a real API server: objects by requests, pods wired here.
 
-What may surprise: the agent is inside the node's network namespace and the API server is not. A
-relay listens there on the API server's address and hands the connections over, and to cut it is
-to take the API server away.
+The agent is inside the node's network namespace and the API server is not. A relay listens there on
+the API server's address and hands the connections over, and to cut it is to take the API server
+away.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def test_what_the_api_server_refuses_to_show_is_said_and_what_was_in_force_stays
     cluster.start_agent(kubeconfig=cluster.plane.kubeconfig("nobody", ()))
 
     def refused() -> bool:
-        return "refuses to show pods" in str(cluster.status_of_agent().get("errors"))
+        return "refuses access to pods" in str(cluster.status_of_agent().get("errors"))
 
     eventually(refused, "the refusal is told")
     assert cluster.ask("status")["ready"] is False

@@ -32,7 +32,7 @@ def state(**changes: object) -> State:
                     "pods": Source("pods", synced=True, connected=True, unreadable={"a/b": "bad"})
                 }
             },
-            "pods: a/b makes no sense and is closed: bad",
+            "pods: a/b is invalid and is closed: bad",
         ),
         (
             {"sources": {"config": Source("config", synced=True, unreadable={"t.yaml": "bad"})}},

@@ -90,7 +90,7 @@ def test_a_tenant_file_without_a_record_is_told_to_keep_nobody_apart(
     with fresh_lab(ringfence) as lab:
         done = lab.up("--kubeconfig", api.kubeconfig(), "--nodes", "1", "-c", file)
         assert done.returncode == 0, done.stderr
-        said = "no record of tenants: nobody is kept apart; by their names, 1 of 2 tenants"
+        said = "no record of tenants: tenants are not isolated; by their names, 1 of 2 tenants"
         assert said in done.stderr
         run = lab.places.node(f"{lab.places.name}-1").enforcer_run
         status = ringfence("status", "--run-dir", run).stdout
