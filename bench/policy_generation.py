@@ -18,7 +18,7 @@ from generators.documents.json import Document, Key, mapping, strings, text
 from generators.kube.client import Client, WatchScope
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES
 from tests.controller.background.ground import Ground, ground, quiet, started
-from tests.controller.background.test_generating import EXISTING, SYNC, deny, rule
+from tests.controller.background.rules import EXISTING, SYNC, deny, rule
 from tests.controller.cluster import ControllerProcess
 
 PATIENCE = 1800.0

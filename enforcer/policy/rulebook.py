@@ -338,7 +338,7 @@ class RuleNames(Mapping[int, str]):
         return iter(self._current())
 
     def _current(self) -> Mapping[int, str]:
-        """Made anew when a number was given since; what is merely forgotten may stay."""
+        """Rebuilt when a number was given since; what is merely forgotten may stay."""
         if self._as_of != self._rules.next:
             self._as_of = self._rules.next
             self._names = {n: str(name) for name, n in list(self._rules.known.items())}

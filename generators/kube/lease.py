@@ -57,13 +57,13 @@ class Standing:
     """Whether that is longer than a Lease lasts."""
 
     def check(self) -> Check:
-        """Of a candidate that does not lead. One that held the Lease last has lost it, and is
-        nobody's standby; of another holder the word may be old."""
-        silence = f"the API server has not answered for the Lease for {self.silent:.0f} s"
+        """Of a candidate that does not lead. One that held the Lease last has lost it and is not a
+        standby; news of another holder may be old."""
+        silence = f"the API server has not answered about the Lease for {self.silent:.0f} s"
         if self.ours or not self.holder:
             return failed("no leader is known", silence if self.stale else "")
         if self.stale:
-            return bridged(f"standby; {self.holder} led when it was last heard, {silence}")
+            return bridged(f"standby; {self.holder} led when last heard from, {silence}")
         return good(f"standby of {self.holder}")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from generators.errors import MachineLacks
 from tests.controller.cluster import Cluster, ControllerProcess, cluster, guarded
+from tests.controller.policies import Running, carried_out
 from tests.testbed import build
 from tests.testbed.fixtures import pytest_collection_finish
 from tests.testbed.planes import Planes
@@ -57,3 +58,10 @@ def fresh(planes: Planes, tmp_path: Path) -> Iterator[Cluster]:
 def name(unique_name: Callable[[str], str]) -> Callable[[str], str]:
     """`name("test01")` -> `n3f9a1c-test01`, which the tenant file claims for test01."""
     return lambda tenant: f"{unique_name('n')}-{tenant}"
+
+
+@pytest.fixture(scope="module")
+def running(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One cluster with policies for a module; policies of tests match different namespaces."""
+    with carried_out(tmp_path_factory.mktemp("policies")) as made:
+        yield made

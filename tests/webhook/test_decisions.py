@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
+from generators.labels import MODE_ANNOTATION
 from generators.tenants.assignment import Requester
 from generators.tenants.model import TenantConfig, Unassigned
 from tests.webhook.reviews import (
@@ -23,9 +23,7 @@ from tests.webhook.reviews import (
     JSONObject,
     create,
     labels,
-    netpol,
     ns,
-    on_policy,
     patched,
     update,
     who,
@@ -336,46 +334,6 @@ def test_another_controller_user_may_be_named(config: TenantConfig) -> None:
     assert not validate.decide(config, mine, controller=ROBOT.username).allowed
 
 
-def under(mode: str | None, name: str = "app-test01") -> JSONObject:
-    """A namespace of test01 with that mode."""
-    subject = ns(name, FULL)
-    metadata = subject["metadata"]
-    assert isinstance(metadata, dict)
-    return subject | {"metadata": metadata | {"annotations": mode and {MODE_ANNOTATION: mode}}}
-
-
-@pytest.mark.parametrize("subresource", SUBRESOURCES, ids=lambda s: f"namespaces/{s}".rstrip("/"))
-@pytest.mark.parametrize(("was", "now"), [(None, "audit"), ("audit", None)], ids=["on", "off"])
-@pytest.mark.parametrize(
-    ("by", "allowed"),
-    [(ONE, False), (ROBOT, False), (PLATFORM, True), (ROOT, True), (CONTROLLER, True)],
-    ids=["member", "robot", "admin", "root", "controller"],
-)
-def test_only_admins_decide_whether_a_namespace_is_only_audited(
-    config: TenantConfig,
-    was: str | None,
-    now: str | None,
-    by: Requester,
-    allowed: bool,
-    subresource: str,
-) -> None:
-    review = update(under(was), under(now), by, subresource)
-    assert validate.decide(config, review).allowed is allowed
-
-
-def test_a_member_makes_no_namespace_under_audit(config: TenantConfig) -> None:
-    assert not validate.decide(config, create(under("audit"), ONE)).allowed
-    assert validate.decide(config, create(under("audit"), PLATFORM)).allowed
-
-
-def test_a_mode_that_does_not_exist_is_refused_by_name(config: TenantConfig) -> None:
-    decision = validate.decide(config, update(under(None), under("adit"), PLATFORM))
-    assert decision.message == (
-        'namespace "app-test01": annotation ringfence.io/mode: unknown mode adit; '
-        "write audit, or leave the annotation out"
-    )
-
-
 HARMLESS: list[tuple[str, str, dict[str, str] | None, dict[str, str] | None]] = [
     ("another label", "app-test01", FULL, FULL | {"a": "b"}),
     ("labels that look alike (9)", "app-test01", FULL, FULL | {"Client": "x", "client.": "y"}),
@@ -504,73 +462,3 @@ def test_metadata_that_is_no_object_is_refused(config: TenantConfig) -> None:
     subjects: list[JSONObject] = [{}, {"metadata": None}, {"metadata": ["x"]}]
     for subject in subjects:
         assert not validate.decide(config, create(subject, PLATFORM, name="x")).allowed
-
-
-GENERATED = {MANAGED_BY: MANAGER}
-PLAIN = {"app": "web"}
-POLICIES: list[tuple[str, str, dict[str, str] | None, dict[str, str] | None]] = [
-    ("20 edit", "UPDATE", GENERATED, GENERATED),
-    ("20 take the mark off", "UPDATE", GENERATED, PLAIN),
-    ("20 take all labels off", "UPDATE", GENERATED, None),
-    ("20 put the mark on", "UPDATE", PLAIN, GENERATED),
-    ("20 fake one", "CREATE", None, GENERATED),
-    ("20 delete", "DELETE", GENERATED, None),
-]
-
-
-@pytest.mark.parametrize(
-    ("operation", "old", "new"), [row[1:] for row in POLICIES], ids=[row[0] for row in POLICIES]
-)
-class TestGeneratedPolicies:
-    def decide(
-        self,
-        config: TenantConfig,
-        operation: str,
-        old: dict[str, str] | None,
-        new: dict[str, str] | None,
-        by: Requester,
-    ) -> Decision:
-        before = None if operation == "CREATE" else netpol(old)
-        after = None if operation == "DELETE" else netpol(new)
-        return validate.decide(config, on_policy(operation, after, before, by))
-
-    @pytest.mark.parametrize("by", [ONE, ROBOT, DEPLOYER, CLASH], ids=who)
-    def test_are_not_for_tenants(
-        self,
-        config: TenantConfig,
-        operation: str,
-        old: dict[str, str] | None,
-        new: dict[str, str] | None,
-        by: Requester,
-    ) -> None:
-        decision = self.decide(config, operation, old, new, by)
-        assert not decision.allowed
-        assert "app-test01/allow-ingress-namespace" in decision.message
-
-    @pytest.mark.parametrize("by", [ROOT, PLATFORM, CONTROLLER], ids=["root", "admin", "ours"])
-    def test_are_for_admins_and_the_controller(
-        self,
-        config: TenantConfig,
-        operation: str,
-        old: dict[str, str] | None,
-        new: dict[str, str] | None,
-        by: Requester,
-    ) -> None:
-        assert self.decide(config, operation, old, new, by).allowed
-
-    def test_may_only_be_deleted_by_kubernetes_own_cleaners(
-        self,
-        config: TenantConfig,
-        operation: str,
-        old: dict[str, str] | None,
-        new: dict[str, str] | None,
-    ) -> None:
-        decision = self.decide(config, operation, old, new, NAMESPACE_CONTROLLER)
-        assert decision.allowed is (operation == "DELETE")
-
-
-@pytest.mark.parametrize("operation", ["CREATE", "UPDATE", "DELETE"])
-def test_policies_of_tenants_are_their_own(config: TenantConfig, operation: str) -> None:
-    before = None if operation == "CREATE" else netpol(PLAIN)
-    after = None if operation == "DELETE" else netpol()
-    assert validate.decide(config, on_policy(operation, after, before, ONE)).allowed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +35,9 @@ def bare(programs: None, tmp_path: Path) -> Iterator[Ground]:
     """A cluster of its own, in which nothing of ours runs yet."""
     with ground(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def mine(unique_name: Callable[[str], str]) -> str:
+    """The label value of a test's own triggers."""
+    return unique_name("p")

@@ -10,7 +10,7 @@ import pytest
 from generators.documents.json import mapping, strings
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES
 from tests.controller.background.ground import Ground, labels_of, quiet, version_of
-from tests.controller.background.test_generating import EXISTING, SYNC, deny, rule
+from tests.controller.background.rules import EXISTING, SYNC, deny, rule
 from tests.controller.cluster import ControllerProcess
 from tests.testbed.waiting import eventually, holds_for
 

@@ -11,7 +11,7 @@ from generators.kube.errors import Conflict, Forbidden, Status
 from generators.kube.resources import NAMESPACES, Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
-from tests.controller.background.test_generating import SYNC, deny, rule
+from tests.controller.background.rules import SYNC, deny, rule
 from tests.controller.background.test_what_is_decided_beforehand import policy
 from tests.generators.kyverno.policies import EVERY_KIND, environment, ns, policies
 from webhook.background.caches import Caches

@@ -15,7 +15,7 @@ from generators.kyverno.engine import generate
 from generators.kyverno.limits import plural_of
 from generators.kyverno.model import Document
 from generators.kyverno.ownership import Mark, Owner, mark_of
-from tests.controller.background.test_generating import SYNC, deny, rule
+from tests.controller.background.rules import SYNC, deny, rule
 from tests.generators.kyverno.policies import (
     EVERY_KIND,
     create,

@@ -2,125 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
-import signal
 import textwrap
-from collections.abc import Callable
-from contextlib import closing
-from http import HTTPStatus
 from pathlib import Path
 
-import jsonpatch
-import orjson
 import pytest
-from flask.testing import FlaskClient
 
 from generators.documents.json import mapping, strings
-from generators.kyverno.engine import Environment
-from generators.kyverno.model import FailurePolicy
 from generators.tenants.assignment import Requester
-from generators.tenants.model import TenantConfig
-from tests.testbed.waiting import eventually
-from tests.webhook import processes, reviews
-from tests.webhook.reviews import AWAY, CONTROLLER, ROBOT, JSONObject, decoded, ns, request
-from webhook.policies import mutation
-from webhook.policies.desk import PolicyDesk
+from tests.webhook import reviews
+from tests.webhook.policies.application import (
+    ANY,
+    FAIL,
+    IGNORE,
+    Webhook,
+    labelling,
+    message,
+    policy,
+)
+from tests.webhook.reviews import CONTROLLER, ROBOT, JSONObject, decoded, ns, request
 from webhook.policies.lookups import AdmissionLookups
 from webhook.policies.roles import Roles
-from webhook.serving.app import create_app
-from webhook.serving.state import State, load_state
-from webhook.settings import Settings
-
-FAIL, IGNORE = "/mutate-policies/fail", "/mutate-policies/ignore"
-ANY = "match: {any: [{resources: {kinds: [Namespace]}}]}"
-
-
-def policy(name: str, *rules: str, spec: str = "") -> str:
-    """A ClusterPolicy; each rule is the text below its name."""
-    listed = "".join(
-        f"  - name: rule-{number}\n{textwrap.indent(textwrap.dedent(rule).strip(), '    ')}\n"
-        for number, rule in enumerate(rules)
-    )
-    head = textwrap.indent(textwrap.dedent(spec).strip(), "  ")
-    return (
-        f"apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{name: {name}}}\n"
-        f"spec:\n{head}\n  rules:\n{listed}"
-    )
-
-
-def labelling(name: str, key: str, value: str, more: str = "", spec: str = "") -> str:
-    """A policy that labels every namespace."""
-    patch = f"mutate: {{patchStrategicMerge: {{metadata: {{labels: {{{key}: {value}}}}}}}}}"
-    return policy(name, f"{ANY}\n{more}\n{patch}", spec=spec)
-
-
-class Webhook:
-    """The application with the policies of a folder."""
-
-    def __init__(self, files: Path) -> None:
-        self.files = files
-        self.folder = files / "policies"
-        self.folder.mkdir()
-        self.state: State | None = None
-
-    def write(self, *policies: str, file: str = "all.yaml") -> None:
-        (self.folder / file).write_text("---\n".join(policies))
-
-    @property
-    def desk(self) -> PolicyDesk:
-        assert self.state is not None
-        assert self.state.policies is not None
-        return self.state.policies
-
-    def client(self) -> FlaskClient:
-        if self.state is None:
-            pair = (self.files / "tls.crt", self.files / "tls.key")
-            settings = Settings(self.files / "tenants.yaml", *pair, policies=(str(self.folder),))
-            self.state = load_state(settings)
-        self.desk.look()
-        return create_app(self.state).test_client()
-
-    def ask(self, asked: JSONObject, path: str = FAIL) -> JSONObject:
-        """`response` of the answer."""
-        answer = self.client().post(path, data=reviews.body(asked), content_type="application/json")
-        assert answer.status_code == 200, answer.text
-        response: JSONObject = orjson.loads(answer.data)["response"]
-        return response
-
-    def after(self, asked: JSONObject, subject: JSONObject) -> JSONObject:
-        """The object after admission."""
-        response = self.ask(asked)
-        assert response["allowed"], response
-        patch = decoded(str(response["patch"])) if "patch" in response else []
-        result: JSONObject = jsonpatch.apply_patch(subject, patch)
-        return result
-
-    def labels(
-        self, subject: JSONObject, path: str = FAIL, by: Requester = ROBOT
-    ) -> dict[str, str]:
-        """The labels after admission."""
-        response = self.ask(request("CREATE", subject, by=by), path)
-        assert response["allowed"], response
-        patch = decoded(str(response["patch"])) if "patch" in response else []
-        result: JSONObject = jsonpatch.apply_patch(subject, patch)
-        return reviews.labels(result)
 
 
 def noted_on(document: JSONObject) -> dict[str, str]:
     return strings(mapping(document, "metadata"), "annotations")
-
-
-@pytest.fixture
-def webhook(files: Path) -> Webhook:
-    return Webhook(files)
-
-
-def message(response: JSONObject) -> str:
-    status = response["status"]
-    assert isinstance(status, dict)
-    return str(status["message"])
 
 
 def test_each_policy_sees_what_the_one_before_left(webhook: Webhook) -> None:
@@ -440,154 +346,3 @@ def test_roles_are_looked_up_for_requests_that_a_rule_asks_about_and_no_others(
     )
     assert webhook.labels(ns("plain")) == {"a": "b", "zone": "x"}
     assert asked == [ROBOT.username]
-
-
-def test_before_the_policies_of_the_cluster_are_known_requests_are_not_answered(
-    files: Path,
-) -> None:
-    (files / "kubeconfig").write_text(AWAY)
-    pair = (files / "tls.crt", files / "tls.key")
-    kubeconfig = str(files / "kubeconfig")
-    settings = Settings(files / "tenants.yaml", *pair, policies=("cluster",), kubeconfig=kubeconfig)
-    state = load_state(settings)
-    assert state.policies is not None
-    state.policies.look()
-    client = create_app(state).test_client()
-    body = reviews.body(request("CREATE", ns("plain")))
-    for path, status in ((FAIL, 503), (IGNORE, 503), ("/mutate", 200)):
-        answer = client.post(path, data=body, content_type="application/json")
-        assert answer.status_code == status, path
-    ready = client.get("/readyz")
-    assert ready.status_code == 503
-    assert "[-]clusterpolicies.kyverno.io: not synced" in ready.text
-
-
-HOSTILE: dict[str, Callable[[], str]] = {
-    "deep": lambda: labelling("bad", "a", '"{{ ' + "(" * 500 + "a" + ")" * 500 + ' }}"'),
-    "huge": lambda: labelling("bad", "a", '"{{ ' + "a." * 6000 + 'a }}"'),
-    "random": lambda: labelling("bad", "a", "\"{{ random('([a-z]{60000}){60000}') }}\""),
-    "backtracking": lambda: labelling(
-        "bad", "a", "\"{{ regex_match('(a+)+$', '" + "a" * 5000 + "b') }}\""
-    ),
-    "loops in loops": lambda: policy(
-        "bad",
-        f"""
-        {ANY}
-        context: [{{name: l, variable: {{value: [{",".join("1" * 1000)}]}}}}]
-        mutate:
-          foreach:
-          - list: l
-            foreach:
-            - list: l
-              patchStrategicMerge: {{metadata: {{annotations: {{a: x}}}}}}
-        """,
-    ),
-    "nested": lambda: labelling("bad", "a", '"' + "{{" * 200 + "a" + "}}" * 200 + '"'),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.timeout(10)
-def test_a_hostile_policy_is_an_error_of_its_rule_and_hurts_nobody_else(
-    webhook: Webhook, kind: str
-) -> None:
-    webhook.write(labelling("sound", "zone", "a", spec="failurePolicy: Ignore"), HOSTILE[kind]())
-    response = webhook.ask(request("CREATE", ns("plain")))
-    assert not response["allowed"] or "patch" in response
-    assert webhook.labels(ns("plain"), IGNORE) == {"zone": "a"}
-
-
-def test_a_request_waits_for_its_policies_three_seconds_at_most(
-    webhook: Webhook, config: TenantConfig
-) -> None:
-    webhook.write(labelling("first", "a", "x"), labelling("second", "b", '"{{request.operation}}"'))
-    webhook.client()
-    seconds = itertools.count()
-    bench = mutation.AdmissionDeps(
-        config,
-        webhook.desk.book.current,
-        Environment(AdmissionLookups(None)),
-        "controller",
-        lambda review: Roles(),
-        clock=lambda: float(next(seconds)) * 2,
-    )
-    decision = mutation.decide(bench, reviews.create(ns("plain")), FailurePolicy.FAIL)
-    assert not decision.allowed
-    assert "policy second: the policies before it took longer than 3 s" in decision.message
-
-
-def test_a_bad_file_is_refused_the_last_good_one_stays_and_readyz_and_metrics_say_so(
-    webhook: Webhook,
-) -> None:
-    webhook.write(labelling("team", "team", "one"), file="a.yaml")
-    webhook.write(labelling("zone", "zone", "a"), file="b.yaml")
-    assert webhook.labels(ns("plain")) == {"team": "one", "zone": "a"}
-    webhook.write("spec: [", file="a.yaml")
-    webhook.write(labelling("zone", "zone", "b"), file="b.yaml")
-    assert webhook.labels(ns("plain")) == {"team": "one", "zone": "b"}
-    ready = webhook.client().get("/readyz")
-    assert ready.status_code == 200
-    assert "[!]policy file:" in ready.text
-    assert "a.yaml:2" in ready.text
-    assert _metric(webhook, "ringfence_policies_last_reload_successful") == 0
-    webhook.write(labelling("team", "team", "two"), file="a.yaml")
-    assert webhook.labels(ns("plain")) == {"team": "two", "zone": "b"}
-    assert _metric(webhook, "ringfence_policies_last_reload_successful") == 1
-    (webhook.folder / "a.yaml").unlink()
-    assert webhook.labels(ns("plain")) == {"zone": "b"}
-
-
-def _metric(webhook: Webhook, name: str) -> float | None:
-    assert webhook.state is not None
-    return webhook.state.metrics.registry.get_sample_value(name)
-
-
-def test_rules_that_are_not_carried_out_are_named_with_the_reason(webhook: Webhook) -> None:
-    checks = f"{ANY}\nvalidate: {{message: no, pattern: {{metadata: {{name: a}}}}}}"
-    secret = f"""
-    {ANY}
-    generate:
-      apiVersion: v1
-      kind: Secret
-      name: copy
-      namespace: "{{{{request.object.metadata.name}}}}"
-      data: {{}}
-    """
-    webhook.write(policy("checks", checks), policy("copies", secret))
-    ready = webhook.client().get("/readyz?verbose").text
-    assert "[!]policy refused: checks/rule-0:" in ready
-    assert "validate" in ready
-    assert "[!]policy refused: copies/rule-0:" in ready
-    assert "--allow-kind v1/Secret" in ready
-    assert _metric(webhook, "ringfence_policies_refused") == 2
-
-
-def test_a_running_webhook_takes_policies_that_change_and_a_new_worker_has_the_last_good_ones(
-    tmp_path: Path,
-) -> None:
-    folder = processes.prepare(tmp_path) / "policies"
-    folder.mkdir()
-    file = folder / "p.yaml"
-    file.write_text(labelling("team", "team", "one"))
-    asked = request("CREATE", ns("plain"))
-
-    with processes.running(tmp_path, "--policies", str(folder)) as running:
-
-        def label() -> object:
-            with closing(running.connect()) as connection:
-                response = processes.ask(connection, FAIL, asked)
-            patch = decoded(str(response["patch"]))
-            return patch[0]["value"]
-
-        assert label() == {"team": "one"}
-        file.write_text(labelling("team", "team", "two"))
-        eventually(lambda: label() == {"team": "two"}, "the new policy is in force")
-        eventually(lambda: running.events("policies_loaded"), "in the log")
-        file.write_text("spec: [")
-        eventually(lambda: running.events("policies_refused"), "refused, in the log")
-        [worker] = running.workers()
-        os.kill(worker, signal.SIGKILL)
-        eventually(lambda: running.workers() not in ([], [worker]), "a new worker")
-        eventually(lambda: running.get("/readyz")[0] == HTTPStatus.OK, "it is ready")
-        assert label() == {"team": "two"}
-        assert running.metrics()["ringfence_policies_last_reload_successful"] == 0
