@@ -13,8 +13,9 @@ import yaml
 
 from bench.measure import Comparison, Scale, Series, Turn, Unit, alternate, timed
 from bench.parts import cluster
+from generators.documents.writing import to_yaml
 from generators.isolation.plan import Change, plan, wanted_by_name
-from generators.manifests import namespace_document, policy_document, to_yaml
+from generators.manifests import namespace_document, policy_document
 from generators.manifests.writing import Document
 from generators.objects import Namespace, NetworkPolicy
 from generators.tenants.load import parse_tenants

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import click
 
+from enforcer.commands.audit import audit
 from enforcer.commands.bpf import bpf
 from enforcer.commands.endpoint import endpoint, identity
 from enforcer.commands.flows import monitor, observe
 from enforcer.commands.listing import listing
 from enforcer.commands.node import enforcer
 from enforcer.commands.policies import policy
-from enforcer.commands.status import audit, status, sysdump
+from enforcer.commands.status import status, sysdump
 from enforcer.commands.trace import trace
 
 

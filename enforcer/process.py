@@ -30,6 +30,7 @@ from enforcer.cni.running import start as start_thread
 from enforcer.datapath import attach, loader
 from enforcer.datapath.flows import FlowReader
 from enforcer.datapath.maps import Maps
+from enforcer.observe.audited import Audited
 from enforcer.observe.contexts import Contexts
 from enforcer.observe.feed import Feed
 from enforcer.sources.supply import Supply
@@ -79,7 +80,8 @@ def _enforce(
         maps.share_events(EVENTS_OF_A_SENDER)
         reader = stack.enter_context(FlowReader.open(pins))
         board = Board()
-        feed = Feed(board, settings.node, lambda: maps.lost().events, contexts)
+        audited = Audited(settings.run_dir)
+        feed = Feed(board, settings.node, lambda: maps.lost().events, contexts, audited)
         counts = Counts(maps, TenantsOf(board))
         told = board.state
         attachments = Attachments(settings.run_dir)

@@ -41,9 +41,9 @@ def structured(document: object, output: Output) -> str:
         import orjson
 
         return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
-    import yaml
+    from generators.documents.writing import to_yaml
 
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return to_yaml([document])
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -158,7 +158,7 @@ def delete(
 @NAME
 def get(kind: str, object_name: str | None, output: str, lab: str) -> None:
     """Show namespaces, pods or networkpolicies, with their labels."""
-    from generators.manifests import to_yaml
+    from generators.documents.writing import to_yaml
     from lab import session, show
     from lab.files.changes import kind_of
 

@@ -1,60 +1,43 @@
-"""What would be dropped: audited flows grouped by source, destination, port and what refused.
+"""What would be dropped: kinds of flows by who, whom, port and who refused, and exact counts.
 
-`ringfence audit report` shows it before a tenant or a namespace leaves audit mode. Ports and peers
-are those of remembered flows, a sample; the packets of an endpoint are counted by the kernel,
-exactly.
+`ringfence audit report` shows it before a tenant or a namespace leaves audit mode. The kinds are
+those of `observe/audited.py`, which forgets none that was read while it has room; the packets of an
+endpoint are counted by the kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 from enforcer.agent.state import State
 from enforcer.answers.request import Json
 from enforcer.datapath.flows import reason_of
 from enforcer.datapath.maps import Statistic
-from enforcer.observe.feed import Line
-from enforcer.observe.names import Directory, NamedEvent, Party
-from enforcer.observe.shape import PROTOCOLS
-from enforcer.policy.tables import Dir
-from generators.reachability.verdicts import Verdict
+from enforcer.observe.audited import Seen, Would
+from enforcer.observe.names import Directory
+from enforcer.observe.shape import timestamp
 
 AUDITED = 2
 """enum verdict of statistics."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Would:
-    """One kind of packet that would be dropped."""
+def report(
+    state: State,
+    node: str,
+    kinds: Iterable[tuple[Would, Seen]],
+    forgotten: Mapping[str, int],
+    lost: int,
+    counted: Iterable[Statistic],
+) -> Json:
+    """The kinds of flows that are remembered, and the exact counts of each endpoint.
 
-    subject: str
-    direction: str
-    peer: str
-    peer_tenant: str
-    port: int
-    protocol: str
-    reason: str
-    by: tuple[str, ...]
-    source: tuple[str, ...]
-
-
-def report(state: State, node: str, lines: Iterable[Line], counted: Iterable[Statistic]) -> Json:
-    """The flows that are remembered, and the exact counts of each endpoint.
-
-    Flows from before the agent knew the interface's pod get its names now.
+    `forgotten`: flows that had no room, by tenant. `lost`: events of any kind that the agent never
+    read since its programs were loaded.
     """
-    found: dict[Would, list[int]] = {}
-    directory = Directory(state, node)
-    for line in lines:
-        seen = line.seen
-        if seen is not None and seen.record.verdict is Verdict.AUDIT:
-            seen = seen if seen.local.pod else directory.see(seen.record)
-            times = found.setdefault(_would(seen), [])
-            times.append(seen.record.time)
     flows = [
         {
             "subject": would.subject,
+            "subjectTenant": would.subject_tenant or None,
             "direction": would.direction,
             "peer": would.peer,
             "peerTenant": would.peer_tenant or None,
@@ -62,34 +45,15 @@ def report(state: State, node: str, lines: Iterable[Line], counted: Iterable[Sta
             "protocol": would.protocol,
             "reason": would.reason,
             "by": list(would.by),
-            "source": list(would.source),
-            "flows": len(times),
+            "source": list(seen.source),
+            "flows": seen.flows,
+            "firstSeen": timestamp(seen.first),
+            "lastSeen": timestamp(seen.last),
         }
-        for would, times in sorted(found.items())
+        for would, seen in kinds
     ]
-    return {"flows": flows, "totals": _totals(state, directory, counted)}
-
-
-def _would(seen: NamedEvent) -> Would:
-    record = seen.record
-    inward = record.direction is Dir.INGRESS
-    near, far = seen.local, seen.source if inward else seen.destination
-    address = record.source if inward else record.destination
-    return Would(
-        subject=_name(near, record.destination if inward else record.source),
-        direction=record.direction.name,
-        peer=_name(far, address),
-        peer_tenant=far.tenant,
-        port=record.destination_port,
-        protocol=PROTOCOLS.get(record.protocol, str(record.protocol)),
-        reason=record.reason.name,
-        by=tuple(speaker.name for speaker in seen.speakers),
-        source=tuple(speaker.origin for speaker in seen.speakers if speaker.origin),
-    )
-
-
-def _name(party: Party, address: str) -> str:
-    return f"{party.namespace}/{party.pod}" if party.pod else address
+    totals = _totals(state, Directory(state, node), counted)
+    return {"flows": flows, "totals": totals, "forgotten": dict(forgotten), "lost": lost}
 
 
 def _totals(state: State, directory: Directory, counted: Iterable[Statistic]) -> list[Json]:

@@ -145,10 +145,13 @@ class AgentService:
             yield {"error": str(error), "exitCode": error.exit_code}
 
     def _audit(self) -> Answer:
+        kinds, forgotten = self._of.feed.audited()
         return audit.report(
             self._state,
             self._of.settings.node,
-            self._of.feed.last(REMEMBERED),
+            kinds,
+            forgotten,
+            self._of.maps.lost().events,
             self._of.maps.statistics(),
         )
 

@@ -1,4 +1,4 @@
-"""`ringfence status`, `audit report`, `sysdump`: how the agent is doing, on a page or in a file."""
+"""`ringfence status`, `sysdump`: how the agent is doing, on a page or in a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from enforcer.commands.options import ask, run_dir_option
-from enforcer.commands.printing import emit, no_headers_option, picked, table
-from generators.documents.json import mappings
+from enforcer.commands.printing import emit
 from generators.output import output_option
 
 EXIT_NO = 1
@@ -26,35 +25,6 @@ def status(run_dir: Path, verbose: bool, output: str) -> None:
     emit(output, answer, lambda: show.status_text(answer, verbose=verbose))
     if not show.healthy(answer):
         raise click.exceptions.Exit(EXIT_NO)
-
-
-@click.group()
-def audit() -> None:
-    """Show what audit mode, of the tenant file or a namespace, only reports."""
-
-
-@audit.command("report")
-@run_dir_option
-@output_option
-@no_headers_option
-def audit_report(run_dir: Path, output: str, no_headers: bool) -> None:
-    """List what would be dropped: who, whom, which port, and who would refuse."""
-
-    found = ask(run_dir, {"command": "audit"})
-    flows, totals = mappings(found.get("flows")), mappings(found.get("totals"))
-
-    def text() -> str:
-        if not flows and not totals:
-            return "No audited packet would be dropped.\n"
-        keys = ("subject", "direction", "peer", "peerTenant", "port", "protocol", "by", "source")
-        heads = ("POD", "DIRECTION", "PEER", "TENANT", "PORT", "PROTO", "REFUSED BY", "AT", "FLOWS")
-        seen = table(heads, picked(flows, (*keys, "flows")), headers=not no_headers)
-        counted = ("POD", "DIRECTION", "REASON", "REFUSED BY", "PACKETS", "BYTES")
-        fields = ("pod", "direction", "reason", "by", "packets", "bytes")
-        exact = table(counted, picked(totals, fields), headers=not no_headers)
-        return f"{seen}\n{exact}"
-
-    emit(output, found, text)
 
 
 @click.command()

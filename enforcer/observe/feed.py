@@ -18,6 +18,7 @@ from itertools import takewhile
 
 from enforcer.agent.state import Board
 from enforcer.datapath.flows import FlowReader, FlowRecord
+from enforcer.observe.audited import Audited, Seen, Would
 from enforcer.observe.contexts import Contexts, Values
 from enforcer.observe.names import Directory, Match, NamedEvent
 from enforcer.observe.shape import lost_events, to_flow
@@ -34,6 +35,8 @@ PAUSE_SECONDS = 0.05
 """At most a batch every pause: ten thousand flows a second."""
 LOST_SECONDS = 1.0
 """Between two looks at how many events were lost."""
+SAVE_SECONDS = 10.0
+"""Between two times that audited flows are written to disk."""
 PAST_TABLES = 8
 """An event may be older than the tables in force: the groups of this many are remembered."""
 KERNEL_LOSS = "PERF_EVENT_RING_BUFFER"
@@ -107,10 +110,12 @@ class Feed:
         node: str,
         lost: Callable[[], int] = lambda: 0,
         contexts: Contexts | None = None,
+        audited: Audited | None = None,
     ) -> None:
         self._board = board
         self._node = node
         self.contexts = contexts or Contexts()
+        self._audited = audited or Audited()
         self._lost = lost
         self._told_lost = lost()
         self._more = threading.Condition()
@@ -159,8 +164,8 @@ class Feed:
                 del self._kinds[kind]
 
     def run(self, reader: FlowReader, stop: threading.Event) -> None:
-        """Read events until stopped."""
-        looked = time.monotonic()
+        """Read events until told to stop."""
+        looked = saved = time.monotonic()
         while not stop.is_set():
             if reader.wait(WAIT_SECONDS):
                 self.add(reader.read(BATCH))
@@ -169,6 +174,16 @@ class Feed:
                 looked = time.monotonic()
                 self._tell_loss()
                 self.forget_kinds()
+            if time.monotonic() - saved > SAVE_SECONDS:
+                saved = time.monotonic()
+                self._audited.save()
+        self._audited.save()
+
+    def audited(self) -> tuple[list[tuple[Would, Seen]], Counter[str]]:
+        """What would have been dropped, and how many such flows are in no line, by tenant."""
+        with self._more:
+            self._audited.name_late(Directory(self._board.state, self._node).see)
+            return self._audited.kinds(), self._audited.forgotten.copy()
 
     def last(self, count: int) -> list[Line]:
         """The last flows, oldest first."""
@@ -205,6 +220,8 @@ class Feed:
         with self._more:
             for item in seen:
                 self._kinds[self._kind(item)] += 1
+                if item.record.verdict is Verdict.AUDIT:
+                    self._audited.note(item)
                 self._append(item)
             self._more.notify_all()
 

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 def generate(config_file: Path, files: tuple[str, ...]) -> None:
     """Print the labelled Namespaces and the generated NetworkPolicies as YAML for kubectl apply."""
     from generators.cluster import declared_namespaces, known_nodes
+    from generators.documents.writing import to_yaml
     from generators.isolation.plan import wanted_by_name
-    from generators.manifests import Documents, read, to_yaml
+    from generators.manifests import Documents, read
     from generators.objects import NAME_LABEL, Namespace
     from generators.tenants.assignment import assign_by_name
 

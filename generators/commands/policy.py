@@ -148,8 +148,8 @@ def _apply_document(
 
 
 def _apply_text(loaded: Loaded, count: int, applied: Applied, declared: Sequence[ObjectKey]) -> str:
+    from generators.documents.writing import to_yaml
     from generators.kyverno.offline.applying import shown_results
-    from generators.manifests import to_yaml
 
     rules = sum(len(policy.rules) for policy in loaded.policies)
     text = [f"Applying {rules} policy rule(s) to {count} resource(s)...\n"]

@@ -1,6 +1,6 @@
 """Kubernetes documents in and out.
 
-`read` takes users' files, `parse_object` what an API server sends, `to_yaml` writes.
+`read` takes users' files, `parse_object` what an API server sends.
 """
 
 from generators.manifests.reading import (
@@ -18,7 +18,6 @@ from generators.manifests.writing import (
     pod_document,
     policy_document,
     selector_document,
-    to_yaml,
 )
 
 __all__ = [
@@ -33,6 +32,5 @@ __all__ = [
     "read",
     "read_bytes",
     "selector_document",
-    "to_yaml",
     "with_workloads",
 ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from generators.manifests import Document, to_yaml
+from generators.documents.writing import to_yaml
+from generators.manifests import Document
 from generators.objects import NAME_LABEL, Direction, NetworkPolicy, Peer, Pod, PolicyPort, Rule
 from generators.reachability.protocols import WITH_PORTS, port_text
 from generators.reachability.reference import (

@@ -253,7 +253,7 @@ def rules(
     install_policy_crds: bool,
 ) -> None:
     """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
-    from generators.manifests import to_yaml
+    from generators.documents.writing import to_yaml
     from webhook import rbac
     from webhook.background.rights import printed
 

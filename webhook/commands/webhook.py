@@ -171,7 +171,7 @@ def serve(
 @allow_kind_option("As for the controller: contexts may read it by path.")
 def rules(namespace: str, policies: tuple[str, ...], allowed_kinds: tuple[str, ...]) -> None:
     """Print the ServiceAccount that the webhook needs, and what policies let it read, as YAML."""
-    from generators.manifests import to_yaml
+    from generators.documents.writing import to_yaml
     from webhook import rbac
     from webhook.background import access
 

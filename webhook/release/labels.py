@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from generators.documents.json import Document, mapping, mappings, strings, text
-from generators.manifests import to_yaml
+from generators.documents.writing import to_yaml
 
 RELEASE_PREFIX = "ringfence-"
 """A release's field manager is this and its name; `/ALIAS` follows for an aliased subchart."""

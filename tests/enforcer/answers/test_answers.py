@@ -265,13 +265,17 @@ def test_trace_live_takes_no_inputs_of_its_own(answering: Answering) -> None:
 def test_the_audit_report_puts_would_be_drops_together(answering: Answering) -> None:
     found = asked(answering, "audit", "report")
     (flow,) = cast(list[Json], found["flows"])
-    assert (flow["subject"], flow["peer"], flow["port"]) == ("t3/d", "t2/b", 8080)
+    assert (flow["subject"], flow["peer"], flow["port"]) == ("t3/d", "t2/statefulset/b", 8080)
     assert flow["by"] == ["tenant/green#wall"]
     assert flow["source"] == [f"{answering.tenants}:{GREEN_LINE}"]
     (total,) = cast(list[Json], found["totals"])
     assert (total["pod"], total["by"]) == ("t3/d", ["tenant/green#wall"])
     assert cast(int, total["packets"]) >= cast(int, flow["flows"])
+    assert cast(str, flow["firstSeen"]) <= cast(str, flow["lastSeen"])
+    assert (found["forgotten"], found["lost"]) == ({}, 0)
     assert "REFUSED BY" in answering.ask("audit", "report").stdout
+    grants = answering.ask("audit", "report", "--grants").stdout
+    assert yaml.safe_load(grants)["tenants"][0]["name"] == "blue"
 
 
 def test_status_is_one_screen_and_exits_0_when_all_is_well(answering: Answering) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from generators.cluster import declared_namespaces
+from generators.documents.writing import to_yaml
 from generators.isolation.plan import Action, Change, plan, wanted_by_name
-from generators.manifests import namespace_document, policy_document, to_yaml
+from generators.manifests import namespace_document, policy_document
 from generators.objects import Namespace
 from tests.generators.builders import config, documents, namespace, pod, policy
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from generators.documents.writing import to_yaml
 from generators.isolation.policies import is_ours, isolation_policies
-from generators.manifests import policy_document, to_yaml
+from generators.manifests import policy_document
 from generators.objects import Node, Rule
 from tests.generators.builders import TENANTS, ask, cluster, config, node, pod
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.documents.writing import to_yaml
 from generators.errors import InputError
 from generators.isolation.record import (
     RecordEntry,
@@ -17,7 +18,7 @@ from generators.isolation.record import (
     tenants_of,
 )
 from generators.labels import RECORD_NAMESPACE
-from generators.manifests import read_bytes, to_yaml
+from generators.manifests import read_bytes
 from generators.objects import ConfigMap, Namespace
 from tests.generators.builders import config
 

@@ -7,13 +7,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.documents.writing import to_yaml
 from generators.documents.yaml import resolve
 from generators.manifests import (
     namespace_document,
     pod_document,
     policy_document,
     read_bytes,
-    to_yaml,
 )
 from generators.objects import Namespace, NetworkPolicy, Pod
 from tests.enforcer import clusters
