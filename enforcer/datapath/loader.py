@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Protocol, cast
@@ -202,9 +202,9 @@ def find_loaded(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path | 
 
 
 @contextmanager
-def _locked(pin_dir: Path) -> Iterator[None]:
-    """One loader at a time; the lock is on the directory itself, bpffs knows no files."""
-    descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY)
+def _locked(directory: Path) -> Iterator[None]:
+    """One at a time; the lock is on the directory itself, for bpffs knows no files."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -285,14 +285,24 @@ def _bcc() -> _Bcc:
 
 def _compile(source: str) -> Mapping[str, int]:
     """Descriptors of all programs and maps, by name. They live as long as this process."""
-    bcc = _bcc()
-    path = _cache_file(source)
-    kept = bytecode.kept(path)
-    if kept is not None:
-        try:
-            return bytecode.load(kept, _keep_alive)
-        except (kernel.KernelError, KeyError) as error:
-            log.warning("bytecode_refused path=%s error=%s", path, error)
+    bcc, path = _bcc(), _cache_file(source)
+    with ExitStack() as alone:
+        kept = bytecode.kept(path)
+        if kept is None:
+            # One compiler at a time: who waited for it takes what it kept.
+            with suppress(OSError):  # where nothing can be kept there is nothing to wait for
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                alone.enter_context(_locked(path.parent))
+            kept = bytecode.kept(path)
+        if kept is not None:
+            try:
+                return bytecode.load(kept, _keep_alive)
+            except (kernel.KernelError, KeyError) as error:
+                log.warning("bytecode_refused path=%s error=%s", path, error)
+        return _compile_anew(bcc, source, path)
+
+
+def _compile_anew(bcc: _Bcc, source: str, path: Path) -> Mapping[str, int]:
     try:
         module = bcc(text=source.encode())
         programs = {n: module.load_func(n.encode(), bcc.SCHED_CLS).fd for n in PROGRAMS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
@@ -50,7 +51,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 @pytest.mark.bpf
-def test_the_second_load_takes_no_compiler_and_gives_the_same(
+def test_of_loads_at_once_one_compiles_and_the_others_take_what_it_made(
     load: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[str] = []
@@ -64,7 +65,10 @@ def test_the_second_load_takes_no_compiler_and_gives_the_same(
             return bcc(text=text)
 
     monkeypatch.setattr(loader, "_bcc", Counted)
-    first = seen(load())
+    with ThreadPoolExecutor() as at_once:
+        one, other = (at_once.submit(load) for _ in range(2))
+        first = seen(one.result())
+        assert seen(other.result()) == first
     assert seen(load()) == first
     assert len(compiled) == 1
     # What the kernel refuses is compiled again, and kept anew.
