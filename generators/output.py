@@ -6,6 +6,7 @@ Imports what is heavy only when something is printed.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -71,6 +72,18 @@ def progress(items: Iterable[T], total: int) -> Iterator[T]:
             shown = now
             click.echo(f"\r{done + 1} of {total}", nl=False, err=True)
     click.echo("\r\x1b[K", nl=False, err=True)
+
+
+PIPE_SCREEN = (100, 46)
+"""Columns and lines that answers are made for where nobody's screen is to be asked."""
+
+
+def screen() -> tuple[int, int]:
+    """Columns and lines of the terminal that is written to; the same everywhere else."""
+    if not sys.stdout.isatty():
+        return PIPE_SCREEN
+    size = shutil.get_terminal_size(PIPE_SCREEN)
+    return size.columns, size.lines
 
 
 def on_terminal() -> bool:

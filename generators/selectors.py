@@ -11,9 +11,49 @@ Used by every engine that decides on labels. Note what an absent key means:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from generators.objects import Operator, Requirement, Selector
+
+_KEY = r"[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?"
+_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
+_TERM = re.compile(
+    rf"\s*(?:(?P<absent>!\s*)?(?P<only>{_KEY})"
+    rf"|(?P<key>{_KEY})\s*(?P<sign>==|=|!=)\s*(?P<value>{_VALUE})"
+    rf"|(?P<member>{_KEY})\s+(?P<word>in|notin)\s*\((?P<values>[^()]*)\))\s*"
+)
+_COMMA = re.compile(r",(?![^(]*\))")
+
+
+class BadSelector(ValueError):
+    """A text that is no label selector; the message says which part, and what would be."""
+
+
+def parse(text: str) -> Selector:
+    """What `kubectl -l` takes: `app=web,tier!=db,env in (a,b),!old`; BadSelector otherwise."""
+    found = []
+    for part in _COMMA.split(text):
+        term = _TERM.fullmatch(part)
+        if term is None:
+            raise BadSelector(
+                f'"{part.strip()}" is no label selector; write KEY=VALUE, KEY!=VALUE, '
+                "KEY in (A,B), KEY or !KEY, with commas between"
+            )
+        found.append(_requirement(term))
+    return Selector(tuple(found))
+
+
+def _requirement(term: re.Match[str]) -> Requirement:
+    if term["only"]:
+        operator = Operator.DOES_NOT_EXIST if term["absent"] else Operator.EXISTS
+        return Requirement(term["only"], operator)
+    if term["key"]:
+        operator = Operator.NOT_IN if term["sign"] == "!=" else Operator.IN
+        return Requirement(term["key"], operator, (term["value"],))
+    values = tuple(value.strip() for value in term["values"].split(","))
+    operator = Operator.IN if term["word"] == "in" else Operator.NOT_IN
+    return Requirement(term["member"], operator, values)
 
 
 def labels_selector(labels: Mapping[str, str]) -> Selector:

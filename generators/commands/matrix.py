@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +20,32 @@ from generators.commands.inputs import (
     one_source,
     strict_option,
 )
-from generators.output import Output, on_terminal, output_option, progress, structured, warn
+from generators.output import (
+    Output,
+    notes,
+    on_terminal,
+    output_option,
+    progress,
+    screen,
+    structured,
+    warn,
+)
 
 if TYPE_CHECKING:
+    from generators.cluster import Cluster
+    from generators.reachability.changes import Change, Line
     from generators.reachability.grid import Table
+    from generators.reachability.levels import Level
+    from generators.reachability.matrix import Questions
     from generators.reachability.verdicts import Cell
 
+EXIT_NO = 1
 _PIECES = 1000
 """Cells that are printed at once."""
+_LEVELS = ("tenant", "namespace", "workload", "pod")
+_VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
+_BESIDE_A_GRID = 6
+"""Lines of a screen for title, legend and prompt."""
 
 
 @click.command()
@@ -38,7 +57,7 @@ _PIECES = 1000
     "former_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Print only cells whose verdict this tenant file would change.",
+    help="The tenant file in force: print what changes, what opens first.",
 )
 @click.option(
     "--port",
@@ -53,12 +72,24 @@ _PIECES = 1000
     show_default=True,
     help="Engine that answers: evaluate, maps or kernel.",
 )
-@click.option("--from", "source", metavar="NS/POD", help="Only from this pod or address.")
+@click.option(
+    "--by",
+    type=click.Choice(_LEVELS),
+    help="One line for all pods of a tenant, namespace or workload. Default: pods, or the nearest"
+    " of these that fits the screen; JSON and YAML: pods.",
+)
+@click.option(
+    "--from",
+    "source",
+    metavar="WHO",
+    help="Only from there: tenant/T, NS, NS/deployment/NAME, NS/POD, labels (app=web or"
+    " NS:app=web), an address.",
+)
 @click.option(
     "--to",
     "destination",
-    metavar="NS/POD",
-    help="Only to this pod, address or Service (svc/NS/NAME).",
+    metavar="WHO",
+    help="Only to there: the same, or a Service (svc/NS/NAME).",
 )
 @click.option(
     "--external",
@@ -67,24 +98,39 @@ _PIECES = 1000
     metavar="ADDR",
     help="Also ask about this address outside the cluster.",
 )
+@click.option(
+    "--expect",
+    type=click.Choice(_VERDICTS),
+    help="Exit with 1 if any answer is another, or there is none.",
+)
+@click.option(
+    "--exit-code", is_flag=True, help="With --instead-of: exit with 1 where something changes."
+)
 @strict_option
 @output_option
+@click.pass_context
 def matrix(
+    context: click.Context,
     config_file: Path | None,
     files: tuple[str, ...],
     kubeconfig: str | None,
     former_file: Path | None,
     ports: tuple[str, ...],
     engine: str,
+    by: str | None,
     source: str | None,
     destination: str | None,
     externals: tuple[str, ...],
+    expect: str | None,
+    exit_code: bool,
     strict: bool,
-    output: Output,
+    output: str,
 ) -> None:
-    """Print for each pair of pods, port and address family whether a connection passes."""
+    """Print who reaches whom: for each pair of pods, port and address family."""
     from generators.reachability import matrix as matrices
 
+    if exit_code and former_file is None:
+        raise click.UsageError("--exit-code needs --instead-of FILE to compare with")
     kubeconfig = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, kubeconfig)
     wanted = [matrices.PortProtocol.parse(text) for text in ports]
@@ -92,36 +138,156 @@ def matrix(
     if not asked:
         warn(["no cells: no pair of pods with addresses, or no port is declared (give --port)"])
     assumed = assumed_of(cluster, (*asked.sources, *asked.destinations), strict)
-    former = load_cluster(former_file, files, kubeconfig) if former_file is not None else None
-    if former is None and engine == matrices.EVALUATE and Output(output) is Output.TABLE:
+    ask = _Ask(engine, cluster, asked, by, Output(output), assumed)
+    if former_file is not None:
+        former = load_cluster(former_file, files, kubeconfig)
+        if _compare(ask, former) and exit_code:
+            context.exit(EXIT_NO)
+    elif ask.output is Output.TABLE:
+        _print_grid(ask)
+    else:
+        _print_cells(ask)
+    if expect is not None and not _as_expected(ask, expect):
+        context.exit(EXIT_NO)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What is asked of which cluster, and how it is to be printed."""
+
+    engine: str
+    cluster: Cluster
+    asked: Questions
+    by: str | None
+    output: Output
+    assumed: tuple[str, ...]
+
+    def cells(self) -> Iterable[Cell]:
+        from generators.reachability.matrix import answer
+
+        return answer(self.engine, self.cluster, self.asked)
+
+    def groups(self, level: Level) -> Mapping[str, str]:
+        from generators.reachability.levels import groups_of
+
+        return groups_of(self.cluster, {**self.asked.sources, **self.asked.destinations}, level)
+
+
+def _table(ask: _Ask, cluster: Cluster) -> Table:
+    """All answers of one engine as a grid draws them."""
+    from generators.reachability.matrix import EVALUATE, answer
+
+    if ask.engine == EVALUATE:
         from generators.reachability.classes import table
 
-        _print_table(table(cluster, asked, progress))
-        return
-    cells = matrices.answer(engine, cluster, asked)
-    if former is not None:
-        cells = _changed(matrices.answer(engine, former, asked), cells)
-    if Output(output) is Output.TABLE:
-        from generators.reachability.grid import table_of
+        return table(cluster, ask.asked, progress)
+    from generators.reachability.grid import table_of
 
-        _print_table(table_of(cells))
-    elif Output(output) is Output.JSON:
-        pieces = matrices.matrix_text(engine, assumed, progress(cells, len(asked)))
+    return table_of(answer(ask.engine, cluster, ask.asked))
+
+
+def _print_grid(ask: _Ask) -> None:
+    from generators.reachability.grid import Style, columns_within, grid_text
+    from generators.reachability.levels import Level, fitting, folded
+
+    width, height = screen()
+    if ask.by is None:
+        ends = len({**ask.asked.sources, **ask.asked.destinations})
+        rows = max(height - _BESIDE_A_GRID, 1)
+        level = fitting(ask.cluster, ask.asked, columns_within(width, min(ends, rows)), rows)
+    else:
+        level = Level(ask.by)
+    if ask.by is None and level is not Level.POD:
+        count = len(ask.asked.destinations)
+        notes([f"by {level}, as {count} pods are too many to show at once; --by pod shows them"])
+    table = folded(_table(ask, ask.cluster), ask.groups(level))
+    style = Style.COLOUR if on_terminal() else Style.PLAIN
+    for text in grid_text(table, style, sys.stdout.encoding, width):
+        click.echo(text, nl=False)
+
+
+def _print_cells(ask: _Ask) -> None:
+    from generators.reachability import matrix as matrices
+    from generators.reachability.levels import Level, group_cells
+
+    level = Level(ask.by or Level.POD)
+    if level is not Level.POD:
+        cells = progress(ask.cells(), len(ask.asked))
+        found = group_cells(cells, ask.groups(level))
+        documents = [
+            {
+                **matrices.cell_document(each.cell),
+                "counts": {verdict.value: each.counts[verdict] for verdict in sorted(each.counts)},
+            }
+            for each in found
+        ]
+        _print_documents(ask, documents)
+    elif ask.output is Output.JSON:
+        cells = progress(ask.cells(), len(ask.asked))
+        pieces = matrices.matrix_text(ask.engine, ask.assumed, cells)
         while text := "".join(islice(pieces, _PIECES)):
             click.echo(text, nl=False)
     else:
-        document = matrices.matrix_document(engine, assumed, cells)
-        click.echo(structured(document, Output(output)), nl=False)
+        _print_documents(ask, [matrices.cell_document(cell) for cell in ask.cells()])
 
 
-def _changed(before: Iterable[Cell], after: Iterable[Cell]) -> Iterator[Cell]:
-    """The answers that differ; both are to the same questions."""
-    return (new for old, new in zip(before, after, strict=True) if old.verdict != new.verdict)
+def _print_documents(ask: _Ask, documents: Sequence[Mapping[str, object]]) -> None:
+    answer = {"engine": ask.engine, "assumptions": list(ask.assumed), "cells": documents}
+    click.echo(structured(answer, ask.output), nl=False)
 
 
-def _print_table(table: Table) -> None:
-    from generators.reachability.grid import Style, grid_text
+def _compare(ask: _Ask, former: Cluster) -> bool:
+    """Print what is otherwise than in `former`; whether anything is."""
+    from generators.reachability import changes
+    from generators.reachability.matrix import answer
 
-    style = Style.COLOUR if on_terminal() else Style.PLAIN
-    for text in grid_text(table, style, sys.stdout.encoding):
-        click.echo(text, nl=False)
+    found = tuple(changes.changes(_table(ask, former), _table(ask, ask.cluster)))
+    cells = tuple(answer(ask.engine, ask.cluster, [change.question for change in found]))
+    if ask.output is Output.TABLE:
+        for line in changes.text(_lines(ask, found, cells), len(ask.asked)):
+            click.echo(line)
+    else:
+        pairs = zip(found, cells, strict=True)
+        _print_documents(ask, [changes.document(*pair) for pair in pairs])
+    return bool(found)
+
+
+def _lines(ask: _Ask, found: Sequence[Change], cells: Sequence[Cell]) -> Iterable[Line]:
+    """Of changed answers, at the level that is asked for, or the nearest that fits the screen."""
+    from generators.reachability import changes
+    from generators.reachability.levels import Level
+
+    _, height = screen()
+    levels = [Level(ask.by)] if ask.by is not None else list(Level)
+    if ask.cluster.config is None and ask.by is None:
+        levels.remove(Level.TENANT)
+    by_level = {each: changes.lines(found, cells, ask.groups(each)) for each in levels}
+    counted = {level: len(lines) for level, lines in by_level.items()}
+    return by_level[changes.chosen_level(counted, height - _BESIDE_A_GRID)]
+
+
+def _as_expected(ask: _Ask, expect: str) -> bool:
+    """Whether every answer is the expected one; that a pod reaches itself is not counted."""
+    from generators.reachability.protocols import port_text
+    from generators.reachability.verdicts import Reason, decided_by
+
+    counted = [
+        (cell, count)
+        for cell, count in _table(ask, ask.cluster).counts()
+        if cell.ingress.reason is not Reason.SELF
+    ]
+    total = sum(count for _, count in counted)
+    others = [(cell, count) for cell, count in counted if cell.verdict.value != expect]
+    if total and not others:
+        return True
+    if not total:
+        click.echo(f"expected {expect}, but nothing was asked", err=True)
+        return False
+    first, _ = min(others)
+    click.echo(
+        f"expected {expect}, but {sum(count for _, count in others)} of {total} are otherwise:"
+        f" {first.source} -> {first.destination} {port_text(first.port, first.protocol)} is"
+        f" {first.verdict.value} by {decided_by(first)}",
+        err=True,
+    )
+    return False

@@ -3,12 +3,14 @@
 A verdict depends on a pod by its namespace, by which selectors match its labels, by the ports that
 policies call by name, and by the blocks that hold its address; where the other end may be a node,
 also by its own node. Pods that are alike in all of it form a class, and every pair of two classes
-gets the answer of its first pair from `reference.py`. A pod and itself, addresses and Services
-are asked about one by one.
+gets the answer of its first pair from `reference.py`. So do ports that nothing in the cluster tells
+apart, and families where no block does. A pod and itself, addresses and Services are asked about
+one by one.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +19,7 @@ from generators.cluster import Cluster
 from generators.objects import Labels, NetworkPolicy, Peer, Pod, PolicyPort, Selector
 from generators.reachability.grid import Table
 from generators.reachability.matrix import PortProtocol, Questions
+from generators.reachability.protocols import TUNNEL_PORTS
 from generators.reachability.reference import Evaluator, Question, named_port
 from generators.reachability.verdicts import Cell
 from generators.selectors import matches
@@ -42,6 +45,7 @@ class Classes:
         self._selectors = tuple(dict.fromkeys([*subjects, *_pod_selectors(peers)]))
         self._named = tuple(dict.fromkeys(named))
         self._blocks = _Blocks(peers)
+        self._bounds = _port_bounds(cluster, self._named)
         self._matched: dict[frozenset[tuple[str, str]], tuple[int, ...]] = {}
         self._members: dict[tuple[str, Family], Member] = {}
         self._numbers: dict[Hashable, int] = {}
@@ -54,6 +58,10 @@ class Classes:
             found = self._member(pod, of) if pod is not None else Member(name, name, False)
             self._members[name, of] = found
         return found
+
+    def port(self, number: int) -> int:
+        """Stands for all ports that nothing tells apart from this one."""
+        return bisect_right(self._bounds, number)
 
     def _member(self, pod: Pod, of: Family) -> Member:
         alike = (
@@ -89,16 +97,35 @@ class _Blocks:
                 of_length = (network.version, network.prefixlen)
                 self._by_length.setdefault(of_length, set()).add(int(network.network_address))
 
-    def holding(self, ip: str) -> tuple[tuple[int, int], ...]:
-        """Each block that holds the address, by length and first address."""
+    def holding(self, ip: str) -> tuple[tuple[int, int, int], ...]:
+        """Each block that holds the address, by IP version, length and first address."""
         address = parse_address(ip)
         value, bits = int(address), address.max_prefixlen
         found = []
         for (version, length), starts in self._by_length.items():
             if version == address.version:
                 start = value >> (bits - length) << (bits - length)
-                found += [(length, start)] if start in starts else []
+                found += [(version, length, start)] if start in starts else []
         return tuple(sorted(found))
+
+
+def _port_bounds(cluster: Cluster, named: Iterable[PolicyPort]) -> tuple[int, ...]:
+    """The numbers at which an answer may begin to differ: what rules and the tenant file name."""
+    spans = [(port, port) for port in TUNNEL_PORTS]
+    for policy in cluster.policies:
+        for rule in (*policy.ingress, *policy.egress):
+            for port in rule.ports:
+                if isinstance(port.port, int):
+                    spans.append((port.port, port.end_port or port.port))
+    for wanted in named:
+        numbers = (named_port(pod, wanted) for pod in cluster.pods)
+        spans += [(number, number) for number in numbers if number is not None]
+    if cluster.config is not None:
+        tenants = cluster.config.tenants.values()
+        lists = [part.ports for part in cluster.config.shared]
+        lists += [grant.ports for t in tenants for grant in (*t.allow_from, *t.allow_to)]
+        spans += [port.span for ports in lists for port in ports]
+    return tuple(sorted({edge for low, high in spans for edge in (low, high + 1)}))
 
 
 def _peers(policy: NetworkPolicy) -> Iterator[Peer]:
@@ -143,7 +170,8 @@ class Answers:
         if not source.on_pod_network:
             return (question.source, destination.place, *what)
         itself = question.source == question.destination
-        return (source.alike, destination.alike, itself, *what)
+        port = self.classes.port(question.port)
+        return (source.alike, destination.alike, itself, question.protocol, port)
 
 
 def evaluate(cluster: Cluster, questions: Iterable[Question]) -> Iterator[Cell]:

@@ -16,7 +16,7 @@ from generators.documents.json import mapping, text
 from generators.errors import InputError, Problem
 from generators.objects import Namespace, NetworkPolicy, Pod, Selector
 from generators.reachability.protocols import port_text
-from generators.reachability.verdicts import Cell, Judgement, Verdict
+from generators.reachability.verdicts import Cell, Verdict, decided_by
 from generators.selectors import matches
 
 Connection = tuple[str, str, str, int]
@@ -60,17 +60,12 @@ def cuts(
         if old.verdict is new.verdict:
             continue
         key = new.source, new.destination, new.protocol, new.port
-        side = new.ingress if new.ingress.verdict is new.verdict else new.egress
         offered = declared.get(new.destination)
         if offered and (new.protocol, new.port) not in offered and key not in used:
             continue
         audited = new.verdict is Verdict.AUDIT
-        found.setdefault(key, Cut(key, _by(side), audited, used.get(key, 0)))
+        found.setdefault(key, Cut(key, decided_by(new), audited, used.get(key, 0)))
     return tuple(sorted(found.values(), key=lambda c: (-c.used, c.audited, c.connection)))
-
-
-def _by(judgement: Judgement) -> str:
-    return judgement.rule or ", ".join(judgement.policies) or judgement.reason.value
 
 
 def sentences(found: tuple[Cut, ...], observed: bool) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """A matrix for people: one grid of sources and destinations a port, and what dropped how often.
 
 Used by `ringfence matrix` and the lab. Address families that answer alike share a grid; wide
-clusters are cut into blocks, so that nothing is wider than 100 columns.
+clusters are cut into blocks, so that nothing is wider than the screen.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ import click
 from generators.reachability.protocols import port_text
 from generators.reachability.verdicts import Cell, Judgement, Verdict
 
-_COLUMNS = 18
+WIDTH = 100
+"""Columns where there is no terminal to ask."""
 _CAUSES = 20
 _NAMED = 3
 _NAME_WIDTH = 38
+_LEAST_NAME_WIDTH = 8
 
 
 class Style(Enum):
@@ -43,9 +46,12 @@ _MARKS: Mapping[Verdict, _Mark] = {
     Verdict.AUDIT: _Mark("!", "!", "yellow"),
 }
 _NO_CELL = "·"
+_MIXED = "~"
 
 _VERDICTS: Sequence[Verdict | None] = (None, *Verdict)
 _CODES = {verdict: code for code, verdict in enumerate(_VERDICTS)}
+MIXED = len(_VERDICTS)
+"""The code of a group of pods that fare differently."""
 
 Grid = Mapping[str, bytes]
 """By source, in order: the code of a verdict for each destination."""
@@ -75,6 +81,10 @@ class Table:
         self._counted.update(keys)
         self._cells.update((key, cell) for key, cell in shared.items() if cell is not None)
 
+    def under(self, destinations: Iterable[str]) -> Table:
+        """An empty table with other columns, and the same answers counted."""
+        return Table(tuple(destinations), _counted=self._counted, _cells=self._cells)
+
     def counts(self) -> Iterator[tuple[Cell, int]]:
         """How often each answer was given."""
         return ((cell, self._counted[key]) for key, cell in self._cells.items())
@@ -92,8 +102,37 @@ def table_of(cells: Iterable[Cell]) -> Table:
     return found
 
 
-def grid_text(table: Table, style: Style = Style.PLAIN, encoding: str = "utf-8") -> Iterator[str]:
-    """The grids with a legend, piece by piece; the empty matrix says so."""
+def code_of(verdict: Verdict | None) -> int:
+    """How a row of a grid spells a verdict."""
+    return _CODES[verdict]
+
+
+def verdict_of(code: int) -> Verdict | None:
+    """What a code of a row means; None where nothing was asked. Not for MIXED."""
+    return _VERDICTS[code]
+
+
+def columns_within(width: int, names: int) -> int:
+    """How many of so many numbered names fit beside one another."""
+    room = width - _name_width(width) - _digits(names) - 3
+    return max(1, room // (_digits(names) + 1))
+
+
+def _digits(names: int) -> int:
+    return max(2, len(str(names)))
+
+
+def _name_width(width: int) -> int:
+    return max(_LEAST_NAME_WIDTH, min(_NAME_WIDTH, width * _NAME_WIDTH // WIDTH))
+
+
+def grid_text(
+    table: Table, style: Style = Style.PLAIN, encoding: str = "utf-8", width: int = WIDTH
+) -> Iterator[str]:
+    """The grids with a legend, piece by piece; the empty matrix says so.
+
+    No grid is wider than `width`; its lines are cut there, those of the legend go on below.
+    """
     if not table.grids:
         yield "no cells: no pods with addresses, or no ports (give --port)\n"
         return
@@ -103,9 +142,22 @@ def grid_text(table: Table, style: Style = Style.PLAIN, encoding: str = "utf-8")
     numbers = {name: index for index, name in enumerate(sorted(sources | shown), start=1)}
     pen = _Pen(style, _can_encode(encoding))
     for title, grid in grids:
-        yield from (f"{line}\n" for line in _lines(title, grid, table.destinations, numbers, pen))
+        yield from (f"{line}\n" for line in _wrapped(title, width))
+        lines = _lines(grid, table.destinations, numbers, pen, width)
+        yield from (f"{line}\n" for line in lines)
         yield "\n"
-    yield from (f"{line}\n" for line in _legend(table, pen))
+    if any(MIXED in row for _, grid in grids for row in grid.values()):
+        yield f"{_MIXED} differs among the pods: ask with --by pod, --from and --to\n"
+    counted, *causes = _legend(table, pen)
+    yield f"{counted}\n"
+    yield from (f"{line}\n" for cause in causes for line in _wrapped(cause, width))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A line as it is, or cut at blanks and indented below itself where it is too wide."""
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent=" " * 7, drop_whitespace=True)
 
 
 def _can_encode(encoding: str) -> bool:
@@ -168,23 +220,27 @@ def _alike(pairs: Iterable[tuple[str, T]]) -> list[tuple[list[str], T]]:
 
 
 def _lines(
-    title: str, grid: Grid, names: Sequence[str], numbers: Mapping[str, int], pen: _Pen
+    grid: Grid, names: Sequence[str], numbers: Mapping[str, int], pen: _Pen, width: int
 ) -> Iterator[str]:
-    yield title
-    signs = {code: "  " + pen.draw(verdict) for code, verdict in enumerate(_VERDICTS)}
+    digits, wide = _digits(len(numbers)), _name_width(width)
+    gap = " " * digits
+    signs = {code: gap + pen.draw(verdict) for code, verdict in enumerate(_VERDICTS)}
+    signs[MIXED] = gap + _MIXED
     columns = _columns(grid)
-    for start in range(0, len(columns), _COLUMNS):
-        block = columns[start : start + _COLUMNS]
-        yield " " * (_NAME_WIDTH + 5) + "".join(f"{numbers[names[i]]:>3}" for i in block)
+    each = columns_within(width, len(numbers))
+    for start in range(0, len(columns), each):
+        block = columns[start : start + each]
+        head = "".join(f"{numbers[names[i]]:>{digits + 1}}" for i in block)
+        yield " " * (wide + digits + 3) + head
         for source, row in grid.items():
             drawn = "".join(signs[row[i]] for i in block)
-            yield f"{numbers[source]:>3} {_short(source):<{_NAME_WIDTH}} {drawn}"
+            yield f"{numbers[source]:>{digits + 1}} {_short(source, wide):<{wide}} {drawn}"
         hidden = [names[i] for i in block if names[i] not in grid]
-        yield from (f"{numbers[name]:>3} {_short(name)}" for name in hidden)
+        yield from (f"{numbers[name]:>{digits + 1}} {_short(name, wide)}" for name in hidden)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 3]}..."
+def _short(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 3]}..."
 
 
 def _legend(table: Table, pen: _Pen) -> Iterator[str]:

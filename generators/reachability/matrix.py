@@ -13,12 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
-from generators.addresses import Family, family, parse_address
-from generators.cluster import Cluster, address_owners
-from generators.errors import RingfenceError
+from generators.addresses import Family
+from generators.cluster import Cluster
+from generators.objects import Pod
+from generators.reachability.ends import (
+    BadQuestion,
+    Families,
+    ends,
+    external,
+    named_ends,
+    one_end,
+)
 from generators.reachability.protocols import NO_PORT, port_text, portless
-from generators.reachability.reference import EXTERNAL_PREFIX, Question
-from generators.reachability.services import SERVICE_PREFIX
+from generators.reachability.reference import Question
+from generators.reachability.services import SERVICE_PREFIX, selects, target_number
 from generators.reachability.verdicts import Cell, Judgement
 
 ENGINES = "ringfence.engines"
@@ -29,10 +37,6 @@ Engine = Callable[[Cluster, Iterable[Question]], Iterable[Cell]]
 
 _PORT = re.compile(r"([0-9]{1,5})(?:/(TCP|UDP|SCTP))?", re.IGNORECASE)
 _HIGHEST_PORT = 65535
-
-
-class BadQuestion(RingfenceError):
-    """The question cannot be asked: what is wrong with it, and what would work."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,71 +64,25 @@ class PortProtocol:
         return port_text(self.port, self.protocol)
 
 
-def ends(cluster: Cluster) -> dict[str, frozenset[Family]]:
-    """The pods that can be asked about, by `ns/pod`, with the families that they have."""
-    owners = address_owners(cluster.pods)
-    found: dict[str, frozenset[Family]] = {}
-    for pod in cluster.pods:
-        if pod.terminal:
-            continue
-        own = (ip for ip in pod.ips if pod.host_network or owners[ip].key == pod.key)
-        families = frozenset(family(ip) for ip in own)
-        if families:
-            found[pod.key] = families
-    return dict(sorted(found.items()))
-
-
-def external(address: str) -> str:
-    """`ip/ADDR` in canonical spelling, of an address given with or without the prefix."""
-    text = address.removeprefix(EXTERNAL_PREFIX)
-    try:
-        return f"{EXTERNAL_PREFIX}{parse_address(text)}"
-    except ValueError:
-        raise BadQuestion(f'"{address}" is no IP address; write one without a prefix') from None
-
-
-def end_of(cluster: Cluster, name: str) -> tuple[str, frozenset[Family]]:
-    """The pod, Service or address that a user means, with its families.
-
-    BadQuestion when there is none.
-    """
-    if name.startswith(SERVICE_PREFIX) and name.count("/") > 1:
-        return name, _service_families(cluster, name)
-    pods = ends(cluster)
-    if name in pods:
-        return name, pods[name]
-    hopeless = {pod.key: pod for pod in cluster.pods}.get(name)
-    if hopeless is not None:
-        why = f"is {hopeless.phase}" if hopeless.terminal else "has no address"
-        raise BadQuestion(f"pod {name} {why}; ask about a running one")
-    if name.startswith(EXTERNAL_PREFIX) or "/" not in name:
-        address = external(name)
-        return address, frozenset([family(address.removeprefix(EXTERNAL_PREFIX))])
-    raise BadQuestion(f"there is no pod {name}; there are: {_some(pods)}")
-
-
-def _service_families(cluster: Cluster, name: str) -> frozenset[Family]:
-    services = {SERVICE_PREFIX + service.key: service for service in cluster.services}
-    if name not in services:
-        raise BadQuestion(f"there is no Service {name}; there are: {_some(services)}")
-    families = frozenset(family(ip) for ip in services[name].cluster_ips)
-    if not families:
-        kind = services[name].kind
-        raise BadQuestion(f"Service {name} has no ClusterIP ({kind}); ask about its pods")
-    return families
-
-
-def _some(pods: Iterable[str]) -> str:
-    names = list(pods)
-    shown = ", ".join(names[:8]) or "none"
-    return f"{shown}, and {len(names) - 8} more" if len(names) > 8 else shown
-
-
 def declared_ports(cluster: Cluster) -> tuple[PortProtocol, ...]:
-    """Every port and protocol that any pod declares."""
-    return tuple(
-        sorted({PortProtocol(p.port, p.protocol) for pod in cluster.pods for p in pod.ports})
-    )
+    """Every port and protocol that any pod declares, or that a Service leads to at a pod of its."""
+    found = {PortProtocol(p.port, p.protocol) for pod in cluster.pods for p in pod.ports}
+    near: dict[str, list[Pod]] = {}
+    for pod in cluster.pods if cluster.services else ():
+        near.setdefault(pod.namespace, []).append(pod)
+    for service in cluster.services:
+        backends = [pod for pod in near.get(service.namespace, ()) if selects(service, pod)]
+        for port in service.ports:
+            numbers = {target_number(pod, port) for pod in backends}
+            found |= {PortProtocol(n, port.protocol) for n in numbers if n is not None}
+    return tuple(sorted(found))
+
+
+def service_ports(cluster: Cluster, names: Iterable[str]) -> tuple[PortProtocol, ...]:
+    """The ports of the Services among these ends: what a client of them calls."""
+    wanted = frozenset(names)
+    services = [s for s in cluster.services if SERVICE_PREFIX + s.key in wanted]
+    return tuple(PortProtocol(port.port, port.protocol) for s in services for port in s.ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +141,16 @@ def questions(
 ) -> Questions:
     """What a matrix asks.
 
-    Without `ports` every declared one. `source` and `destination` narrow the pairs to one end.
+    Without `ports` every declared one, or those of a Service that is asked about. `source` and
+    `destination` narrow the pairs to the ends that they name.
     """
     everyone = ends(cluster)
     pods = frozenset(everyone)
     for address in externals:
-        name, families = end_of(cluster, external(address))
-        everyone[name] = families
-    sources = everyone if source is None else dict([end_of(cluster, source)])
-    destinations = everyone if destination is None else dict([end_of(cluster, destination)])
-    wanted = set(ports) or declared_ports(cluster)
+        everyone.update(named_ends(cluster, external(address)))
+    sources: Families = everyone if source is None else named_ends(cluster, source)
+    destinations: Families = everyone if destination is None else named_ends(cluster, destination)
+    wanted = set(ports) or service_ports(cluster, destinations) or declared_ports(cluster)
     return Questions(
         sources=dict(sorted(sources.items())),
         destinations=dict(sorted(destinations.items())),
@@ -205,7 +163,7 @@ def single_question(
     cluster: Cluster, source: str, destination: str, wanted: PortProtocol, of: str | None = None
 ) -> Question:
     """One question; the family is `of`, or IPv4 where both ends have it."""
-    (a, from_families), (b, to_families) = end_of(cluster, source), end_of(cluster, destination)
+    (a, from_families), (b, to_families) = one_end(cluster, source), one_end(cluster, destination)
     common = sorted(from_families & to_families)
     if of is not None and of not in common:
         raise BadQuestion(f"{a} and {b} do not both have an {of} address")

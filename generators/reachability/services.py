@@ -87,15 +87,21 @@ def _selected(
     service: Service, pods: Iterable[Pod], port: ServicePort, of: Family
 ) -> Iterator[Backend]:
     """The pods that the selector matches, at the number that the target port is there."""
-    if not service.selector:
-        return
     for pod in pods:
-        number = _target(pod, port)
-        if number is not None and service.selector.items() <= pod.labels.items():
+        number = target_number(pod, port)
+        if number is not None and selects(service, pod):
             yield from (Backend(ip, number) for ip in pod.ips if family(ip) is of)
 
 
-def _target(pod: Pod, port: ServicePort) -> int | None:
+def selects(service: Service, pod: Pod) -> bool:
+    """Whether a pod is of those that a Service leads to; one without selector leads to none."""
+    if not service.selector or pod.namespace != service.namespace:
+        return False
+    return service.selector.items() <= pod.labels.items()
+
+
+def target_number(pod: Pod, port: ServicePort) -> int | None:
+    """The number of a Service's port at a pod; None where the pod has no port of that name."""
     if isinstance(port.target, int):
         return port.target
     named = (p.port for p in pod.ports if (p.name, p.protocol) == (port.target, port.protocol))

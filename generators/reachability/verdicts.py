@@ -67,3 +67,9 @@ class Cell:
     verdict: Verdict
     egress: Judgement
     ingress: Judgement
+
+
+def decided_by(cell: Cell) -> str:
+    """The rule that a verdict is due to, or the policies or the reason where no rule is."""
+    side = cell.ingress if cell.ingress.verdict is cell.verdict else cell.egress
+    return side.rule or ", ".join(side.policies) or side.reason.value

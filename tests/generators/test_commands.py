@@ -259,3 +259,70 @@ def test_a_shell_completes_commands(ringfence: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "_ringfence_completion" in done.stdout
     assert ringfence("completion", "tcsh").returncode == 2
+
+
+def test_400_pods_are_shown_on_one_screen(ringfence: Run, tmp_path: Path) -> None:
+    """By tenant, as that many pods would be thousands of lines; a note says how to see them."""
+    tenants = "\n".join(f"- {{name: t{n}, namespaces: {{suffixes: ['-t{n}']}}}}" for n in range(20))
+    head = "apiVersion: ringfence.io/v1alpha1\nkind: TenantConfig\ntenants:\n"
+    (tmp_path / "tenants.yaml").write_text(head + tenants)
+    spec = "{containers: [{name: c, image: i, ports: [{containerPort: 80}]}]}"
+    pods = "\n---\n".join(
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}, namespace: a{n // 40}-t{n % 20}}}\n"
+        f"spec: {spec}"
+        for n in range(400)
+    )
+    asked = ("matrix", "-c", tmp_path / "tenants.yaml", "-f", "-")
+    done = ringfence(*asked, stdin=pods)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) < 70
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "note: by tenant, as 400 pods are too many to show at once; --by pod" in done.stderr
+
+
+def test_a_namespace_is_an_end_of_a_question(ringfence: Run, example: list[str]) -> None:
+    asked = ("--from", "app-test02", "--to", "tenant/test01", "--port", "80")
+    done = ringfence("matrix", *example, *asked, "-o", "json", "--expect", "DROPPED")
+    assert done.returncode == 0, done.stderr
+    pairs = {(c["source"], c["destination"]) for c in json.loads(done.stdout)["cells"]}
+    own = ("app-test01/api", "app-test01/web", "monitoring-test01/prometheus")
+    assert pairs == {("app-test02/web", pod) for pod in own}
+    otherwise = ringfence("matrix", *example, *asked, "--expect", "FORWARDED")
+    assert otherwise.returncode == 1
+    assert "expected FORWARDED, but 6 of 6 are otherwise: app-test02/web -> " in otherwise.stderr
+    nothing = ringfence("matrix", *example, *asked[:2], "--to", "tenant/test1")
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert 'did you mean "tenant/test01"?' in nothing.stderr
+
+
+def test_groups_have_the_fields_of_cells_and_count_their_pods(
+    ringfence: Run, example: list[str]
+) -> None:
+    asked = ("matrix", *example, "--by", "tenant", "--port", "80", "-o", "json")
+    cells = json.loads(ringfence(*asked).stdout)["cells"]
+    (found, _) = (c for c in cells if (c["source"], c["destination"]) == ("tenant/test02",) * 2)
+    assert found["verdict"] == "FORWARDED"
+    (crossing, _) = (
+        c for c in cells if (c["source"], c["destination"]) == ("tenant/test02", "tenant/test01")
+    )
+    assert crossing["ingress"]["rule"] == "tenant/test01#wall"
+    assert crossing["counts"] == {"DROPPED": 3}
+
+
+def test_another_tenant_file_shows_verdicts_before_and_after(
+    ringfence: Run, example: list[str], tmp_path: Path
+) -> None:
+    former, files = Path(example[1]), example[2:]
+    same = ringfence("matrix", *example, "--instead-of", former, "--exit-code")
+    assert same.returncode == 0
+    assert same.stdout == "nothing changes: 512 answers are the same before and after\n"
+    (tmp_path / "new.yaml").write_text(former.read_text().replace("[ingress]", "[other]"))
+    asked = ("matrix", "-c", tmp_path / "new.yaml", "--instead-of", former, *files)
+    changed = ringfence(*asked, "--port", "80", "--exit-code")
+    assert changed.returncode == 1
+    assert changed.stdout.splitlines()[0] == "closed: 8 of 128 connections"
+    closed = "  ingress/nginx -> app-test01/web 80/TCP: FORWARDED -> DROPPED by tenant/test01#wall"
+    assert closed in changed.stdout.splitlines()
+    documents = json.loads(ringfence(*asked, "--port", "80", "-o", "json").stdout)["cells"]
+    assert {(c["before"], c["verdict"]) for c in documents} == {("FORWARDED", "DROPPED")}
+    assert len(documents) == 8

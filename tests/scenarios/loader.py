@@ -32,7 +32,8 @@ import yaml
 from generators.addresses import Family
 from generators.cluster import Cluster, from_objects, from_record
 from generators.manifests import Documents, read, read_bytes
-from generators.reachability.matrix import PortProtocol, end_of, ends, external, single_question
+from generators.reachability.ends import ends, external, one_end
+from generators.reachability.matrix import PortProtocol, single_question
 from generators.reachability.reference import Evaluator, Question, is_hairpin
 from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
@@ -106,11 +107,11 @@ class Moment:
 
     def _questions(self, reach: Reach, everyone: list[str]) -> Iterator[Question]:
         wanted = PortProtocol.parse(reach["port"])
-        target, families = end_of(self.cluster, reach["to"])
+        target, families = one_end(self.cluster, reach["to"])
         for source in everyone:
             if source.startswith("ip/") and target.startswith("ip/"):
                 continue
-            for common in sorted(families & end_of(self.cluster, source)[1]):
+            for common in sorted(families & one_end(self.cluster, source)[1]):
                 if reach.get("family", common) == common:
                     yield Question(source, target, wanted.protocol, wanted.port, Family(common))
 

@@ -11,7 +11,8 @@ from generators.cluster import from_objects
 from generators.errors import InputError
 from generators.manifests import Documents, read_bytes, with_workloads
 from generators.objects import ContainerPort, Workload
-from generators.reachability.matrix import ends, questions
+from generators.reachability.ends import ends
+from generators.reachability.matrix import questions
 
 Document = Mapping[str, object]
 LABELS = {"app": "web"}

@@ -9,8 +9,9 @@ import pytest
 from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.reachability.classes import evaluate
+from generators.reachability.ends import BadQuestion, ends
 from generators.reachability.grid import Style, grid_text, table_of
-from generators.reachability.matrix import BadQuestion, PortProtocol, answer, ends, questions
+from generators.reachability.matrix import PortProtocol, answer, questions
 from generators.reachability.verdicts import Cell
 from tests.generators.builders import TENANTS, cluster, pod, policy
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from generators.addresses import Family
-from generators.reachability.matrix import BadQuestion, PortProtocol
+from generators.reachability.ends import BadQuestion
+from generators.reachability.matrix import PortProtocol
 from generators.reachability.protocols import number
 from tests.generators.builders import TENANTS, ask, cluster, pod, policy, said
 

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from generators.addresses import Family
+from generators.reachability.ends import BadQuestion
 from generators.reachability.explain import trace
-from generators.reachability.matrix import BadQuestion, PortProtocol, single_question
+from generators.reachability.matrix import PortProtocol, single_question
 from generators.reachability.reference import Evaluator
 from generators.reachability.services import Backend, service_map
 from generators.reachability.verdicts import Verdict
