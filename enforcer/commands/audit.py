@@ -42,7 +42,7 @@ def report(run_dir: Path, grants: bool, output: str, no_headers: bool) -> None:
 
     def listed() -> str:
         if not flows and not totals:
-            return "Nothing that was audited would be dropped.\n"
+            return "No audited packet would be dropped.\n"
         seen = table((*HEADS, "LAST SEEN"), _rows(flows), headers=not no_headers)
         exact = table(COUNTED, picked(totals, COUNTED_FIELDS), headers=not no_headers)
         return f"{seen}{_missing(found)}\n{exact}"

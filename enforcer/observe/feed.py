@@ -164,7 +164,7 @@ class Feed:
                 del self._kinds[kind]
 
     def run(self, reader: FlowReader, stop: threading.Event) -> None:
-        """Read events until told to stop."""
+        """Read events until stopped."""
         looked = saved = time.monotonic()
         while not stop.is_set():
             if reader.wait(WAIT_SECONDS):
