@@ -19,6 +19,7 @@ from generators.commands.inputs import (
 from generators.output import Output, notes, output_option, structured, warn
 
 EXIT_CHANGES = 1
+POLICIES, WALLS = "NetworkPolicy", "ClusterNetworkPolicy"
 
 if TYPE_CHECKING:
     from generators.isolation.plan import Change, Wanted
@@ -37,11 +38,21 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="Objects of the cluster; without it, the namespaces that the tenant file lists by name.",
 )
-def generate(config_file: Path, files: tuple[str, ...]) -> None:
-    """Print the labelled Namespaces and the generated NetworkPolicies as YAML for kubectl apply."""
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice([POLICIES, WALLS]),
+    default=POLICIES,
+    show_default=True,
+    help="What isolates the tenants: policies in each namespace, or one wall a tenant for engines"
+    " that enforce policy.networking.k8s.io/v1alpha2.",
+)
+def generate(config_file: Path, files: tuple[str, ...], kind: str) -> None:
+    """Print the labelled Namespaces and the generated policies as YAML for kubectl apply."""
     from generators.cluster import declared_namespaces, known_nodes
     from generators.documents.writing import to_yaml
     from generators.isolation.plan import wanted_by_name
+    from generators.isolation.walls import walls
     from generators.manifests import Documents, read
     from generators.objects import NAME_LABEL, Namespace
     from generators.tenants.assignment import assign_by_name
@@ -58,8 +69,25 @@ def generate(config_file: Path, files: tuple[str, ...]) -> None:
         names = sorted(n for tenant in config.tenants.values() for n in tenant.namespaces.names)
         namespaces = {name: Namespace(name, labels={NAME_LABEL: name}) for name in names}
     owned = [n for n in namespaces.values() if assign_by_name(config, n.name).tenant is not None]
-    wanted = wanted_by_name(config, owned, known_nodes(documents))
-    click.echo(to_yaml(_applicable(want.item) for want in wanted), nl=False)
+    items = [want.item for want in wanted_by_name(config, owned, known_nodes(documents))]
+    if kind == POLICIES:
+        click.echo(to_yaml(map(_applicable, items)), nl=False)
+        return
+    labelled = (_applicable(item) for item in items if isinstance(item, Namespace))
+    notes(_without_wall(config))
+    click.echo(to_yaml([*labelled, *walls(config)]), nl=False)
+
+
+def _without_wall(config: TenantConfig) -> Iterable[str]:
+    """Why there are fewer walls than tenants."""
+    from generators.tenants.model import Mode
+
+    if config.mode is not Mode.STRICT:
+        yield f"no walls: the file's mode is {config.mode.value}, a ClusterNetworkPolicy is strict"
+        return
+    for name in sorted(config.tenants):
+        if config.audits(name):
+            yield f"no wall for tenant {name}: it is under audit, a ClusterNetworkPolicy cuts"
 
 
 def _applicable(item: Namespace | NetworkPolicy) -> Document:

@@ -8,6 +8,7 @@ minutes and about 3 GiB of memory; it runs niced and shows how far it is.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -113,6 +114,23 @@ def find_go() -> Path:
         "`make setup` installs one; or point KUBEBUILDER_ASSETS to a folder with etcd, "
         "kube-apiserver and kubectl",
     )
+
+
+def module(name: str, path: str) -> Path:
+    """The folder of a Go module as published, in the version that `go/NAME/go.mod` pins."""
+    environment = os.environ | {"GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    command = [str(find_go()), "mod", "download", "-json", path]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).with_name("go") / name,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildFailed(f"go mod download {path} failed:\n{done.stdout}{done.stderr}")
+    return Path(str(json.loads(done.stdout)["Dir"]))
 
 
 def _helm_major(helm: str) -> str:
