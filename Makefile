@@ -18,7 +18,7 @@ lint: ## style, types, who imports whom
 	@tools/setup.sh python
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
-	$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.[ch] bpf/lib/*.[ch] enforcer/cni/*.[ch])
+	$(BIN)/clang-format --dry-run --Werror $(wildcard bpf/*.[ch] bpf/lib/*.[ch] enforcer/cni/*.[ch] enforcer/datapath/*.[ch])
 	$(BIN)/yamllint --strict $(SCENARIOS)
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports

@@ -31,6 +31,7 @@ BENCHES = (
     "node",
     "flood",
     "starting",
+    "loading",
     "events",
 )
 

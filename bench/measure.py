@@ -71,12 +71,12 @@ class Comparison:
         return series.percentile(50) / self.series[0].percentile(50)
 
 
-def told_by(module: str, numbers: Iterable[int], patience: float) -> dict[str, Any]:
-    """What a module says in JSON in its last line, run as a process of its own; `patience` in
-    seconds. RuntimeError with the end of what it printed when it fails.
+def told_by(module: str, words: Iterable[int | str], patience: float) -> dict[str, Any]:
+    """What a module says in JSON in its last line, run as a process of its own with these words;
+    `patience` in seconds. RuntimeError with the end of what it printed when it fails.
     """
     done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, numbers)],
+        [sys.executable, "-m", module, *map(str, words)],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,

@@ -2,24 +2,26 @@
 
 Called by loader.py. Compiling takes seconds and 140 MB, its result is the same every time; loading
 that is one system call for each map and program. A file is used only where root alone can have
-written it; the verifier judges what it holds, as always.
+written it; the verifier judges what it holds, as always. An image carries such a file
+(`enforcer.datapath.build`), a checkout keeps them in a cache.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.datapath import kernel
 
-__all__ = ["Bytecode", "Reference", "keep", "kept", "load", "read_off"]
+__all__ = ["Bytecode", "Reference", "hash_of", "keep", "kept", "load", "read_off"]
 
 log = logging.getLogger("ringfence.enforcer")
 
@@ -51,6 +53,8 @@ class Program:
 class Bytecode:
     """Maps and programs by name."""
 
+    source: str
+    """`hash_of` what it was made of."""
     maps: Mapping[str, kernel.MapShape]
     programs: Mapping[str, Program]
 
@@ -64,13 +68,15 @@ class Bytecode:
             }
             for name, program in self.programs.items()
         }
-        return json.dumps({"maps": maps, "programs": programs}, sort_keys=True).encode()
+        found = {"source": self.source, "maps": maps, "programs": programs}
+        return json.dumps(found, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Bytecode:
         """ValueError, KeyError or TypeError for anything else than `to_json` writes."""
         read = json.loads(text)
         return cls(
+            str(read["source"]),
             {name: kernel.MapShape(*map(int, shape)) for name, shape in read["maps"].items()},
             {
                 name: Program(
@@ -82,30 +88,42 @@ class Bytecode:
         )
 
 
-def read_off(codes: Mapping[str, bytes], descriptors: Mapping[str, int]) -> Bytecode:
-    """Of programs and maps that this process has compiled; in a program maps are descriptors."""
-    maps = {name: kernel.map_shape(descriptor) for name, descriptor in descriptors.items()}
+def hash_of(source: str) -> str:
+    """Tells one source from another."""
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def read_off(
+    source: str,
+    codes: Mapping[str, bytes],
+    descriptors: Iterable[int],
+    map_of: Callable[[int], tuple[str, kernel.MapShape]],
+) -> Bytecode:
+    """Of programs that were just compiled; maps are descriptors there, and `map_of` knows them."""
+    maps = dict(map(map_of, descriptors))
     programs: dict[str, Program] = {}
     for name, code in codes.items():
         references, plain = [], bytearray(code)
         for at in range(0, len(code), INSTRUCTION):
             if code[at] == LOAD_IMMEDIATE and code[at + 1] >> 4 == OF_A_MAP:
                 descriptor = int.from_bytes(code[at + 4 : at + 8], "little")
-                of = kernel.map_info(descriptor).name
-                maps[of] = kernel.map_shape(descriptor)
+                of, shape = map_of(descriptor)
+                maps[of] = shape
                 references.append(Reference(at, of))
                 plain[at + 4 : at + 8] = bytes(4)
         programs[name] = Program(bytes(plain), tuple(references))
-    return Bytecode(maps, programs)
+    return Bytecode(hash_of(source), maps, programs)
 
 
-def load(bytecode: Bytecode, keep_open: ExitStack) -> dict[str, int]:
+def load(bytecode: Bytecode, sizes: Mapping[str, int], keep_open: ExitStack) -> dict[str, int]:
     """Descriptors of all maps and programs, by name, open until the stack is closed.
 
-    KernelError when the kernel does not take them.
+    `sizes` are those of maps that shall have others than their source says. KernelError when the
+    kernel does not take them.
     """
     found: dict[str, int] = {}
-    for name, shape in bytecode.maps.items():
+    for name, told in bytecode.maps.items():
+        shape = told._replace(max_entries=sizes.get(name, told.max_entries))
         found[name] = keep_open.enter_context(kernel.map_create(name, shape)).fd
     for name, program in bytecode.programs.items():
         code = bytearray(program.code)
@@ -125,7 +143,8 @@ def kept(path: Path) -> Bytecode | None:
                 log.warning("bytecode_not_trusted path=%s", place)
                 return None
         found = Bytecode.from_json(path.read_bytes())
-        os.utime(path)
+        with suppress(OSError):  # that of an image cannot be written
+            os.utime(path)
         return found
     except FileNotFoundError:
         return None

@@ -12,6 +12,7 @@ import errno
 import os
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -24,6 +25,7 @@ BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 MAX_PROGRAMS_PER_HOOK = 64
 BPF_F_BEFORE = 1 << 3
 SCHED_CLS = 3
+VERIFIER_LOG, VERIFIER_SAYS = 1 << 24, 2000
 LICENSE = b"Dual BSD/GPL"
 """As declared in bpf/ringfence.c."""
 
@@ -239,7 +241,10 @@ def map_create(name: str, shape: MapShape) -> Handle:
 
 
 def program_load(name: str, code: bytes) -> Handle:
-    """A tc program that the verifier has taken; its maps are descriptors in the code."""
+    """A tc program that the verifier has taken; its maps are descriptors in the code.
+
+    KernelError with the end of what the verifier said when it has not.
+    """
     instructions = ctypes.create_string_buffer(code, len(code))
     license_text = ctypes.create_string_buffer(LICENSE)
     request = attributes.ProgramLoad(
@@ -249,7 +254,15 @@ def program_load(name: str, code: bytes) -> Handle:
         license=_address(license_text),
         name=name.encode(),
     )
-    return Handle(_bpf(Command.PROG_LOAD, request, name))
+    try:
+        return Handle(_bpf(Command.PROG_LOAD, request, name))
+    except KernelError as error:
+        said = ctypes.create_string_buffer(VERIFIER_LOG)
+        request.log_level, request.log_size, request.log_buffer = 1, len(said), _address(said)
+        with suppress(KernelError):
+            return Handle(_bpf(Command.PROG_LOAD, request, name))
+        end = said.value.decode(errors="replace").strip()[-VERIFIER_SAYS:]
+        raise KernelError(f"{error.operation}: {end or 'no word of it'}", error.errno) from None
 
 
 def map_memory(fd: int) -> int:
@@ -431,12 +444,6 @@ def map_scan(
             )
         if done:
             return
-
-
-def possible_cpus() -> int:
-    """How many values a per-CPU element has."""
-    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip()
-    return int(ranges.replace(",", "-").split("-")[-1]) + 1
 
 
 def test_run(fd: int, frame: bytes, context: SkbContext, repeat: int = 1) -> TestRun:

@@ -134,13 +134,19 @@ OTHERS = ("ct_map", "tenure_map", "idle_map", "quota_map", "stats_map", "lost_ma
 IDLE_SIZE = 8
 
 
+def _possible_cpus() -> int:
+    """How many values a per-CPU element has."""
+    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return int(ranges.replace(",", "-").split("-")[-1]) + 1
+
+
 class Maps:
     """The pinned maps of one node. Open with `Maps.open`, close or use as a context."""
 
     def __init__(self, handles: Mapping[str, kernel.Handle]) -> None:
         self._handles = dict(handles)
         self._info = {name: kernel.map_info(handle.fd) for name, handle in handles.items()}
-        self._cpus = kernel.possible_cpus()
+        self._cpus = _possible_cpus()
         self.collected = Collected()
 
     @classmethod

@@ -25,6 +25,7 @@ NEEDS_KERNEL = {
     "node",
     "flood",
     "starting",
+    "loading",
 }
 NEEDS_API_SERVER = {"controller", "policy_generation", "arrival", "elsewhere"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 FENCES = {
-    "bcc": ("enforcer/datapath/loader.py",),
+    "bcc": ("enforcer/datapath/compilation.py",),
     "cerberus": ("generators/tenants/schema.py",),
     "pyroute2": ("enforcer/datapath/attach.py", "lab/network.py"),
     "re2": ("generators/kyverno/language/regexes.py",),

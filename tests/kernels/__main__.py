@@ -18,7 +18,6 @@ from generators.errors import MachineLacks, RingfenceError
 from tests.kernels import guest, packages
 from tests.kernels.guest import CHECKOUT, Asked
 from tests.kernels.inside import EXAMPLE
-from tests.testbed.waiting import patience
 
 HERE = "here"
 """This machine's kernel, without an emulator."""
@@ -32,8 +31,9 @@ def ask(series: str, work: Path) -> Asked:
     """One kernel's answers."""
     if series != HERE:
         return guest.ask(packages.kernel(series, _say), work / series, _say)
-    seconds = str(patience(guest.SECONDS))
-    return Asked.read(_output(sys.executable, "-m", "tests.kernels.inside", seconds))
+    bytecode = work / guest.BYTECODE
+    guest.build(bytecode)
+    return Asked.read(_output(sys.executable, "-m", "tests.kernels.inside", str(bytecode)))
 
 
 def expected() -> object:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -14,20 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enforcer.datapath import loader
+from enforcer.datapath import compilation, loader
 from generators.errors import MachineLacks, RingfenceError
 from tests.kernels import packages
 from tests.kernels.packages import Say, Unpacked
-from tests.testbed.waiting import ended, ending, patience
+from tests.testbed.waiting import ended, ending
 
 QEMU = "qemu-system-x86_64"
 CHECKOUT = Path(__file__).resolve().parents[2]
 BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "veth", "sch_ingress", "cls_bpf")
 APPLETS = ("sh", "mount", "insmod", "chroot", "poweroff", "cat", "mkdir", "ln")
-MODULES = "/usr/lib/modules"
-HERE = Path(MODULES) / platform.release()
+MODULES = "usr/lib/modules"
+"""Those of this machine, with its headers: not in sight of the guest."""
 SECONDS = 900.0
-RESULT = "result.json"
+RESULT, BYTECODE = "result.json", "programs.json"
 INIT = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 for module in $(cat /modules/order); do insmod /modules/$module; done
@@ -35,8 +34,6 @@ mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose host /h
 for name in proc sys dev; do mount -o bind /$name /host/$name; done
 mount -t bpf bpf /host/sys/fs/bpf
 for name in run tmp var/tmp root {modules}; do mount -t tmpfs tmpfs /host/$name; done
-mkdir /host/{modules}/{release}
-for name in build source; do ln -s $(cat /$name) /host/{modules}/{release}/$name; done
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 result /host/mnt
 chroot /host /bin/sh -c '{command}'
 poweroff -f
@@ -75,11 +72,17 @@ def check() -> None:
     loader.check_machine()
 
 
+def build(target: Path) -> None:
+    """The bytecode of these sources, as an image gets it."""
+    target.write_bytes(compilation.compiled(loader.wanted()).to_json())
+
+
 def ask(kernel: Unpacked, work: Path, say: Say) -> Asked:
     """Boot a kernel and have inside.py ask it."""
     check()
     out = work / "out"
     out.mkdir(parents=True)
+    build(out / BYTECODE)
     image = work / "initrd.gz"
     _write_initrd(kernel, work / "initrd", image, say)
     log = work / "console.log"
@@ -103,7 +106,7 @@ def _command() -> str:
     answer = f"/mnt/{RESULT}"
     return (
         f"cd {CHECKOUT} && env {settings} {sys.executable} -m tests.kernels.inside"
-        f" {patience(SECONDS):.0f} > {answer}.part && mv {answer}.part {answer}"
+        f" /mnt/{BYTECODE} > {answer}.part && mv {answer}.part {answer}"
     )
 
 
@@ -121,12 +124,8 @@ def _write_initrd(kernel: Unpacked, folder: Path, image: Path, say: Say) -> None
         (folder / "modules" / order[-1]).write_bytes(packages.read(path))
     (folder / "modules" / "order").write_text(" ".join(order))
     init = folder / "init"
-    text = INIT.replace("{command}", _command()).replace("{modules}", MODULES.lstrip("/"))
-    init.write_text(text.replace("{release}", kernel.release))
+    init.write_text(INIT.replace("{command}", _command()).replace("{modules}", MODULES))
     init.chmod(0o755)
-    # bcc looks for headers of the kernel that runs; those of this machine's serve.
-    for name in ("build", "source"):
-        (folder / name).write_text(str((HERE / name).resolve()))
     names = "\n".join(str(path.relative_to(folder)) for path in sorted(folder.rglob("*")))
     archive = subprocess.run(
         [busybox, "cpio", "-o", "-H", "newc"],

@@ -1,7 +1,8 @@
 """What a kernel is asked, wherever it runs: do the programs load, how do they hang on an interface,
 and does `matrix --engine kernel` of the example come out. Prints one JSON object.
 
-`python -m tests.kernels.inside SECONDS`: loading may take so long under an emulator.
+`python -m tests.kernels.inside BYTECODE`: loads what `enforcer.datapath.build` wrote there, as a
+node does with what its image brings; there is no bcc.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from enforcer.datapath import attach, kernel, loader
 from lab.netns import CLONE_NEWNET
 
 EXAMPLE = Path("examples/two-clients")
-PATIENT = (
-    "import sys; from enforcer.datapath import loader; "
-    "loader.LOAD_TIMEOUT = float(sys.argv.pop(1)); "
+AS_ON_A_NODE = (
+    "import sys; from pathlib import Path; from enforcer.datapath import loader; "
+    "sys.modules['bcc'] = None; loader.SHIPPED = Path(sys.argv.pop(1)); "
 )
 
 
@@ -42,12 +43,12 @@ def hook(pins: Path) -> str:
     return str(attach.attached(pins, "outer"))
 
 
-def matrix(seconds: str) -> object:
+def matrix(bytecode: str) -> object:
     """The cells of the example."""
     files = ("-c", f"{EXAMPLE}/tenants.yaml", "-f", f"{EXAMPLE}/cluster.yaml")
-    code = PATIENT + "from generators.cli import main; main()"
+    code = AS_ON_A_NODE + "from generators.cli import main; main()"
     words = ("matrix", "--engine", "kernel", "-o", "json", *files)
-    return json.loads(_say(sys.executable, "-c", code, seconds, *words))["cells"]
+    return json.loads(_say(sys.executable, "-c", code, bytecode, *words))["cells"]
 
 
 def _say(*words: str) -> str:
@@ -57,8 +58,9 @@ def _say(*words: str) -> str:
 
 def main() -> None:
     """Ask this kernel."""
-    seconds = sys.argv[1]
-    loader.LOAD_TIMEOUT = float(seconds)
+    bytecode = sys.argv[1]
+    loader.SHIPPED = Path(bytecode)
+    sys.modules["bcc"] = None  # type: ignore[assignment]
     pin_dir = loader.BPF_FS / f"ringfence-kernels-{os.getpid()}"
     try:
         pins = loader.ensure_loaded(pin_dir)
@@ -66,7 +68,7 @@ def main() -> None:
             "release": platform.release(),
             "steps": steps(pins),
             "attached": hook(pins),
-            "cells": matrix(seconds),
+            "cells": matrix(bytecode),
         }
     finally:
         attach.uninstall(pin_dir)

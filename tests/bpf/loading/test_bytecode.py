@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from enforcer.datapath import attach, kernel, loader
+from enforcer.datapath import attach, compilation, kernel, loader
 from enforcer.datapath.bytecode import FILES_KEPT, Bytecode, Program, Reference, keep, kept
+from enforcer.datapath.compilation import Wanted
 from enforcer.datapath.kernel import MapShape, ProgramInfo
 
 SMALL = Bytecode(
+    "a source",
     {"a_map": MapShape(1, 4, 8, 16, 0), "b_map": MapShape(9, 16, 8, 1024, 1)},
     {"to_pod": Program(bytes(range(32)), (Reference(0, "a_map"), Reference(16, "b_map")))},
 )
@@ -35,8 +40,9 @@ def seen(pins: Path) -> dict[str, MapShape | ProgramInfo]:
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
-    """Loads in this process, each time in another place, with a cache of its own."""
+    """Loads in another place each time, with a cache of its own and nothing shipped."""
     monkeypatch.setattr(loader, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(loader, "SHIPPED", tmp_path / "shipped" / "programs.json")
     made: list[Path] = []
 
     def one() -> Path:
@@ -50,35 +56,115 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         attach.uninstall(directory)
 
 
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
+    """What the compiler is asked for while a test runs."""
+    asked: list[Wanted] = []
+    real = compilation.compiled
+
+    def counted(wanted: Wanted) -> Bytecode:
+        asked.append(wanted)
+        return real(wanted)
+
+    monkeypatch.setattr(compilation, "compiled", counted)
+    return asked
+
+
 @pytest.mark.bpf
 def test_of_loads_at_once_one_compiles_and_the_others_take_what_it_made(
-    load: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    load: Callable[[], Path], compilations: list[Wanted]
 ) -> None:
-    compiled: list[str] = []
-    bcc = loader._bcc()
-
-    class Counted:
-        SCHED_CLS = bcc.SCHED_CLS
-
-        def __call__(self, *, text: bytes) -> object:
-            compiled.append("once")
-            return bcc(text=text)
-
-    monkeypatch.setattr(loader, "_bcc", Counted)
     with ThreadPoolExecutor() as at_once:
         one, other = (at_once.submit(load) for _ in range(2))
         first = seen(one.result())
         assert seen(other.result()) == first
     assert seen(load()) == first
-    assert len(compiled) == 1
+    assert len(compilations) == 1
     # What the kernel refuses is compiled again, and kept anew.
     (file,) = loader.CACHE.iterdir()
     good = Bytecode.from_json(file.read_bytes())
     spoiled = {name: replace(p, code=bytes(len(p.code))) for name, p in good.programs.items()}
     file.write_bytes(replace(good, programs=spoiled).to_json())
     assert seen(load()) == first
-    assert len(compiled) == 2
+    assert len(compilations) == 2
     assert Bytecode.from_json(file.read_bytes()) == good
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Path]:
+    """What an image gets, made by nobody in particular who may not use bpf()."""
+    with TemporaryDirectory() as name:
+        yield build_as_nobody(Path(name))
+
+
+def build_as_nobody(folder: Path) -> Path:
+    folder.chmod(0o777)
+    target = folder / "programs.json"
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+    command = [*become, "--no-new-privs", sys.executable, "-m", "enforcer.datapath.build"]
+    environment = {**os.environ, "HOME": "/", "TMPDIR": str(folder)}
+    done = subprocess.run(
+        [*command, str(target)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.mark.bpf
+def test_what_is_shipped_is_made_without_rights_and_loads_where_there_is_no_compiler(
+    load: Callable[[], Path],
+    built: Path,
+    compilations: list[Wanted],
+    monkeypatch: pytest.MonkeyPatch,
+    pins: Path,
+) -> None:
+    ship(built)
+    monkeypatch.setitem(sys.modules, "bcc", None)
+    loader.check_machine()
+    assert seen(load()) == seen(pins)
+    assert compilations == []
+    assert not loader.CACHE.exists()
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize("spoiled", ["other sources", "a damaged file"])
+def test_what_is_shipped_for_other_sources_is_compiled_with_a_message(
+    load: Callable[[], Path],
+    built: Path,
+    spoiled: str,
+    compilations: list[Wanted],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ship(built)
+    good = Bytecode.from_json(loader.SHIPPED.read_bytes())
+    other = replace(good, source="another").to_json()
+    loader.SHIPPED.write_bytes(other if spoiled == "other sources" else other[:100])
+    with caplog.at_level("INFO"):
+        load()
+    assert len(compilations) == 1
+    told = "bytecode_of_other_sources" if spoiled == "other sources" else "bytecode_unreadable"
+    said = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith(told) and str(loader.SHIPPED) in line for line in said)
+    assert any("bcc compiles" in line and str(loader.source_dir()) in line for line in said)
+
+
+@pytest.mark.bpf
+def test_what_is_shipped_and_refused_by_the_verifier_says_why(
+    load: Callable[[], Path], built: Path
+) -> None:
+    ship(built)
+    good = Bytecode.from_json(loader.SHIPPED.read_bytes())
+    endless = bytes((0x05, 0, 0xFF, 0xFF, 0, 0, 0, 0))  # a jump to itself
+    spoiled = {name: Program(endless, ()) for name in good.programs}
+    loader.SHIPPED.write_bytes(replace(good, programs=spoiled).to_json())
+    with pytest.raises(loader.LoadError, match=r"(?s)prog load .*(infinite loop|back-edge)"):
+        load()
+
+
+def ship(built: Path) -> None:
+    """As an image has it: of root, and nobody else may write."""
+    loader.SHIPPED.parent.mkdir(mode=0o755)
+    loader.SHIPPED.write_bytes(built.read_bytes())
 
 
 def test_what_is_kept_is_found_again(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from enforcer.datapath import attach, kernel, loader
+from enforcer.datapath import attach, compilation, kernel, loader
+from enforcer.datapath.compilation import Wanted
 from generators.errors import MachineLacks
 
 NOBODY = 65534
@@ -41,6 +44,12 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
+@pytest.fixture
+def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "SHIPPED", tmp_path / "programs.json")
+
+
+@pytest.mark.usefixtures("nothing_shipped")
 def test_missing_bcc_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     as_root(monkeypatch)
     monkeypatch.setitem(sys.modules, "bcc", None)
@@ -52,10 +61,19 @@ def test_bcc_of_another_project_is_recognised(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "bcc", ModuleType("bcc"))
-    assert loader.main(["--pin-dir", "/nowhere"]) == 3
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(Wanted("", (), ()))))
+    assert compilation.main() == 3
     assert "something else" in capsys.readouterr().err
 
 
+def test_missing_gcc_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "check_compiler", lambda: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MachineLacks, match="no gcc; apt-get install gcc libc6-dev"):
+        compilation.compiled(Wanted("", (), ()))
+
+
+@pytest.mark.usefixtures("nothing_shipped")
 def test_missing_headers_are_named_with_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     as_root(monkeypatch)
     monkeypatch.setitem(sys.modules, "bcc", ModuleType("bcc"))

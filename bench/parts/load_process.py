@@ -1,0 +1,38 @@
+"""Loads the programs once, as an agent does at its start, and says in JSON what that took.
+
+`python -m bench.parts.load_process SHIPPED`: the bytecode that lies there, if any; nothing is kept
+in the cache, and nothing stays pinned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+from enforcer.datapath import attach, loader
+
+
+def main() -> None:
+    """Seconds to programs that are pinned, RSS then, and the largest of any process on the way."""
+    loader.SHIPPED = Path(sys.argv[1])
+    loader.CACHE = Path("/nonexistent")
+    directory = loader.BPF_FS / f"ringfence-bench-{os.getpid()}"
+    try:
+        start = time.perf_counter()
+        loader.ensure_loaded(directory)
+        seconds = time.perf_counter() - start
+        status = Path("/proc/self/status").read_text()
+        rss = int(status.split("VmRSS:")[1].split()[0])
+    finally:
+        attach.uninstall(directory)
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(who).ru_maxrss for who in whose)
+    json.dump({"seconds": seconds, "rss": rss, "peak": peak}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
