@@ -12,6 +12,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -97,6 +98,15 @@ def test_every_file_that_is_copied_exists(file: Dockerfile) -> None:
         for copy in stage.all("COPY"):
             if not copy.flags:
                 assert [n for n in copy.words[:-1] if not (CHECKOUT / n).exists()] == []
+
+
+def test_all_that_the_wheel_holds_is_copied(file: Dockerfile) -> None:
+    """A package that is left out is left out of the wheel without a word."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    (stage,) = (s for s in file.stages if any("hatchling" in r.text for r in s.all("RUN")))
+    copied = {name for copy in stage.all("COPY") for name in copy.words[:-1]}
+    assert {*wheel["packages"], *wheel["force-include"]} <= copied
 
 
 def test_the_context_holds_what_is_copied(file: Dockerfile) -> None:
