@@ -14,6 +14,8 @@ import logging
 import os
 import shutil
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ log = logging.getLogger("ringfence.enforcer")
 
 ASIDE = ".before-ringfence"
 UNFINISHED = ".ringfence-new"
+FIGHT, FIGHT_SECONDS = 5, 60.0
+"""So often within so long the configuration has to lose our entry to be somebody's doing."""
 LOOK_SECONDS = 5.0
 """Look at least this often: replacing a whole directory causes no event."""
 DEFAULT_SECONDS = 10
@@ -74,6 +78,33 @@ class StillRunning(RingfenceError):
         super().__init__(f"an agent runs with {run_dir} and maintains its plugin; stop it first")
 
 
+class NoConfiguration(RingfenceError):
+    """The node has no network configuration where we look."""
+
+    exit_code = 1
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"there is no CNI configuration in {folder}, so no start mode is in force, and new "
+            "pods are closed by the watcher alone; if pods run on this node its runtime reads "
+            "another directory: name it with --cni-conf-dir (chart: platform, or "
+            "enforcer.cni.confDir)"
+        )
+
+
+class WrittenAgain(RingfenceError):
+    """Somebody else keeps the configuration as it was."""
+
+    exit_code = 1
+
+    def __init__(self, path: Path, times: int) -> None:
+        super().__init__(
+            f"{path} was written without our entry {times} times within {FIGHT_SECONDS:.0f} s, and "
+            "got it back each time: pods that start in between have no plugin; have its owner "
+            "leave it alone (Cilium: cni.exclusive=false)"
+        )
+
+
 class Unwritable(RingfenceError):
     """A directory of the node's CNI cannot be written."""
 
@@ -100,12 +131,13 @@ def install_program(places: Places) -> None:
 def join(places: Places, entry: Entry) -> Path | None:
     """Have our entry last in the configuration that runtimes use; the file that was changed.
 
-    The plugin is tried out first: where it cannot be run, the file stays as it is.
+    The plugin is tried out first: where it cannot be run, the file stays as it is. NoConfiguration
+    where there is no file.
     """
     try:
         name = conflist.choose(p.name for p in places.conf_dir.iterdir() if _is_file(p))
         if name is None:
-            return None
+            raise NoConfiguration(places.conf_dir)
         path = places.conf_dir / name
         text = _read(path)
         wanted = conflist.add(text, entry, str(path))
@@ -225,6 +257,7 @@ class PluginKeeper:
         self._part = Supervised("cni", "new pods start without the CNI plugin", report)
         self._changed = threading.Event()
         self._watch = FolderWatch(flat=[places.conf_dir])
+        self._joined: deque[tuple[float, Path]] = deque(maxlen=FIGHT)
 
     def start(self) -> None:
         """Install and join; raises only where there is no plugin to install."""
@@ -251,4 +284,11 @@ class PluginKeeper:
 
     def _put_back(self) -> None:
         install_program(self._places)  # first, because the entry names it
-        join(self._places, self._entry)
+        joined = join(self._places, self._entry)
+        now = time.monotonic()
+        if joined is not None:
+            self._joined.append((now, joined))
+        while self._joined and now - self._joined[0][0] > FIGHT_SECONDS:
+            self._joined.popleft()
+        if len(self._joined) == FIGHT:
+            raise WrittenAgain(self._joined[-1][1], FIGHT)

@@ -33,12 +33,14 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Pod Security Standard "restricted". */}}
+{{/* Pod Security Standard "restricted". OpenShift gives each namespace users of its own. */}}
 {{- define "ringfence.podSecurity" -}}
 runAsNonRoot: true
+{{- if ne .Values.platform "openshift" }}
 runAsUser: 65532
 runAsGroup: 65532
 fsGroup: 65532
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end }}

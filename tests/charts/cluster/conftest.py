@@ -156,3 +156,14 @@ def site(api: ControlPlane, tmp_path: Path) -> Iterator[Site]:
     flags = [f"--audit-policy-file={policy}", f"--audit-log-path={log}"]
     with ControlPlane(apiserver_flags=flags) as plane, JobNode(plane, runs_here) as node:
         yield Site(plane, node, log)
+
+
+@pytest.fixture(scope="module")
+def system(api: ControlPlane) -> ControlPlane:
+    """With the namespace of the install, and the accounts that pods name."""
+    if api.try_kubectl("get", "namespace", SYSTEM).returncode:
+        api.kubectl("create", "namespace", SYSTEM)
+    for account in ("verify", "unregister", "forget"):
+        made = ("create", "serviceaccount", f"ringfence-{account}", "-n", SYSTEM)
+        api.try_kubectl(*made)
+    return api

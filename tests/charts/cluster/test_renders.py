@@ -342,17 +342,6 @@ def test_what_a_controller_owns_is_never_rendered(helm4: Helm, case: str) -> Non
 # --- the API server's view ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def system(api: ControlPlane) -> ControlPlane:
-    """With the namespace of the install, and the accounts that pods name."""
-    if api.try_kubectl("get", "namespace", SYSTEM).returncode:
-        api.kubectl("create", "namespace", SYSTEM)
-    for account in ("verify", "unregister", "forget"):
-        made = ("create", "serviceaccount", f"ringfence-{account}", "-n", SYSTEM)
-        api.try_kubectl(*made)
-    return api
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_the_api_server_takes_every_object(helm4: Helm, case: str, system: ControlPlane) -> None:
     ours = [d for d in documents(render(helm4, case)) if text(d, "apiVersion") not in FOREIGN]
