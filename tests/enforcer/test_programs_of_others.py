@@ -5,7 +5,6 @@ It stands before or behind ours.
 
 from __future__ import annotations
 
-import importlib
 import socket
 import struct
 import subprocess
@@ -19,76 +18,33 @@ from enforcer.answers import control
 from enforcer.datapath import attach, kernel, neighbours
 from enforcer.datapath.attach import CLOSED, Mode
 from enforcer.datapath.kernel import Hook
-from generators.isolation.record import RecordEntry, record_documents
 from lab import netns
 from tests.enforcer.node import Document, Node, deny_ingress
+from tests.enforcer.redirecting import (
+    FAMILIES,
+    FIRST,
+    FRIEND,
+    OTHER,
+    PASS,
+    VICTIM,
+    cluster,
+    enforce,
+    handing_on,
+    index_of,
+    op,
+    put_filter,
+    status,
+    three_pods,
+)
 from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
 
-TENANTS = """
-apiVersion: ringfence.io/v1alpha1
-kind: TenantConfig
-mode: strict
-tenants:
-  - {name: t1, namespaces: {names: [t1]}}
-  - {name: t2, namespaces: {names: [t2]}}
-"""
-FRIEND, OTHER, VICTIM = "t1/friend", "t1/other", "t2/victim"
-FIRST = 5
-"""Addresses of pods end with it and what follows; nothing of the link's own does."""
-FAMILIES = pytest.mark.parametrize("family", [4, 6])
-PASS = bytes.fromhex("b7000000ffffffff 9500000000000000")
-LOAD_BYTES, REDIRECT_PEER = 26, 155
-
-
-def _op(code: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, source << 4 | to, offset, value)
-
-
-def handing_on(pods: Mapping[int, int]) -> bytes:
-    """A program that hands on IP for addresses that end with a byte to the pod of an interface."""
-    cases = b"".join(
-        _op(0x55, 8, offset=4, value=last)  # if it is another one, go past these four
-        + _op(0xB7, 1, value=ifindex)
-        + _op(0xB7, 2)
-        + _op(0x85, value=REDIRECT_PEER)
-        + _op(0x95)
-        for last, ifindex in pods.items()
-    )
-    load = (
-        _op(0xBF, 1, 6)
-        + _op(0xBF, 2, 7)
-        + _op(0xBF, 3, 10)
-        + _op(0x07, 3, value=-8)
-        + _op(0xB7, 4, value=1)
-        + _op(0x85, value=LOAD_BYTES)
-        + _op(0x71, 8, 10, offset=-8)
-    )
-    return (
-        _op(0xBF, 6, 1)
-        + _op(0x61, 2, 6, offset=16)  # the protocol, in network order
-        + _op(0x7A, 10, offset=-8)
-        + _op(0xB7, 7, value=33)
-        + _op(0x15, 2, offset=3, value=0x0008)
-        + _op(0xB7, 7, value=53)
-        + _op(0x15, 2, offset=1, value=0xDD86)
-        + _op(0x05, offset=(len(load) + len(cases)) // 8)
-        + load
-        + cases
-        + PASS
-    )
-
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    made = Node(tmp_path)
-    try:
-        made.build((FRIEND, OTHER, VICTIM), first=FIRST)
-        (made.directory / "tenants.yaml").write_text(TENANTS)
+    with three_pods(tmp_path) as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture
@@ -111,47 +67,11 @@ def put(
             links.enter_context(kernel.link_create(program.fd, ifindex, hook))
 
 
-def index_of(node: Node, interface: str) -> int:
-    found = subprocess.run(
-        ["ip", "-n", node.name, "-o", "link", "show", interface],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(found.stdout.partition(":")[0])
-
-
 def redirect_everything(links: ExitStack, node: Node) -> None:
     """Have all pods' packets go past the hooks where they would enter pods."""
     interfaces = [wire.interface for wire in node.wires.values()]
     pods = {number: index_of(node, name) for number, name in enumerate(interfaces, start=FIRST)}
     put(links, node, handing_on(pods), interfaces)
-
-
-def cluster(node: Node, *policies: Document) -> list[Document]:
-    record = {f"uid-{name}": RecordEntry(name, name) for name in ("t1", "t2")}
-    spaces: list[Document] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": f"uid-{name}"}}
-        for name in ("t1", "t2")
-    ]
-    ranges: Document = {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": "here"},
-        "spec": {"podCIDRs": ["10.7.0.0/16", "fd07::/64"]},
-    }
-    return [*spaces, *record_documents(record), ranges, *node.pods(), *policies]
-
-
-def enforce(node: Node, *policies: Document) -> subprocess.Popen[bytes]:
-    agent = node.start("--config", str(node.directory / "tenants.yaml"))
-    node.wait(node.write(*cluster(node, *policies)), agent)
-    node.wait_until_enforced()
-    return agent
-
-
-def status(node: Node) -> control.Answer:
-    return control.ask(node.run_dir, {"command": "status"})
 
 
 def until_noticed(node: Node, what: str) -> None:
@@ -298,23 +218,6 @@ def test_where_there_is_no_tcx_one_before_ours_is_told(node: Node, links: ExitSt
     assert on_ours == [order_of(wire.interface, node.name) == "first", False]
 
 
-def put_filter(ifindex: int, program: int, priority: int) -> None:
-    """A filter of somebody else on what an interface receives."""
-    with importlib.import_module("pyroute2").IPRoute() as netlink:
-        netlink.tc(
-            "add-filter",
-            "bpf",
-            ifindex,
-            1,
-            fd=program,
-            name="first",
-            parent=0xFFFFFFF2,
-            prio=priority,
-            protocol=3,
-            direct_action=True,
-        )
-
-
 def order_of(interface: str, namespace: str) -> str:
     """Whose filter tc lists first."""
     command = ["tc", "-n", namespace, "filter", "show", "dev", interface, "ingress"]
@@ -360,7 +263,7 @@ def test_programs_are_judged_with_those_that_they_may_call() -> None:
         harmless = stack.enter_context(kernel.program_load("harmless", PASS))
         table = stack.enter_context(kernel.map_create("calls", shape))
         load_map = struct.pack("<BBhiBBhi", 0x18, 1 << 4 | 2, 0, table.fd, 0, 0, 0, 0)
-        code = load_map + _op(0xB7, 3) + _op(0x85, value=neighbours.TAIL_CALL) + PASS
+        code = load_map + op(0xB7, 3) + op(0x85, value=neighbours.TAIL_CALL) + PASS
         caller = stack.enter_context(kernel.program_load("caller", code))
         number = kernel.program_info(caller.fd).id
         assert not neighbours.may_pass(number), "it has nobody to call"
@@ -377,7 +280,7 @@ def test_what_may_be_called_is_read_again(node: Node, links: ExitStack) -> None:
     table = links.enter_context(kernel.map_create("calls", shape))
     behind = links.enter_context(kernel.program_load("behind", handing_on({1: 1})))
     load_map = struct.pack("<BBhiBBhi", 0x18, 1 << 4 | 2, 0, table.fd, 0, 0, 0, 0)
-    code = load_map + _op(0xB7, 3) + _op(0x85, value=neighbours.TAIL_CALL) + PASS
+    code = load_map + op(0xB7, 3) + op(0x85, value=neighbours.TAIL_CALL) + PASS
     put(links, node, code, [node.wires[FRIEND].interface])
     lookout, patient = neighbours.Lookout(again=0), neighbours.Lookout(again=3600)
 
