@@ -63,7 +63,7 @@ def test_bcc_of_another_project_is_recognised(
     monkeypatch.setitem(sys.modules, "bcc", ModuleType("bcc"))
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(Wanted("", (), ()))))
     assert compilation.main() == 3
-    assert "something else" in capsys.readouterr().err
+    assert "unrelated package" in capsys.readouterr().err
 
 
 def test_missing_gcc_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
