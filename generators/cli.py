@@ -18,6 +18,7 @@ from generators.commands.generate import generate, plan
 from generators.commands.matrix import matrix
 from generators.commands.policy import policy
 from generators.commands.tenants import tenants
+from generators.commands.test import test
 from generators.commands.trace import trace
 from generators.errors import RingfenceError
 
@@ -29,7 +30,7 @@ def cli() -> None:
     """Commands of this package: pure, they need neither root nor a cluster."""
 
 
-for command in (tenants, generate, plan, matrix, trace, policy, version, completion):
+for command in (tenants, generate, plan, matrix, trace, test, policy, version, completion):
     cli.add_command(command)
 
 

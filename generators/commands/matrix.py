@@ -33,9 +33,9 @@ from generators.output import (
 
 if TYPE_CHECKING:
     from generators.cluster import Cluster
-    from generators.reachability.changes import Change, Line
+    from generators.reachability.changes import Line, VerdictChange
     from generators.reachability.grid import Table
-    from generators.reachability.levels import Level
+    from generators.reachability.levels import Distance
     from generators.reachability.matrix import Questions
     from generators.reachability.verdicts import Cell
 
@@ -167,7 +167,7 @@ class _Ask:
 
         return answer(self.engine, self.cluster, self.asked)
 
-    def groups(self, level: Level) -> Mapping[str, str]:
+    def groups(self, level: Distance) -> Mapping[str, str]:
         from generators.reachability.levels import groups_of
 
         return groups_of(self.cluster, {**self.asked.sources, **self.asked.destinations}, level)
@@ -188,7 +188,7 @@ def _table(ask: _Ask, cluster: Cluster) -> Table:
 
 def _print_grid(ask: _Ask) -> None:
     from generators.reachability.grid import Style, columns_within, grid_text
-    from generators.reachability.levels import Level, fitting, folded
+    from generators.reachability.levels import Distance, fitting, folded
 
     width, height = screen()
     if ask.by is None:
@@ -196,8 +196,8 @@ def _print_grid(ask: _Ask) -> None:
         rows = max(height - _BESIDE_A_GRID, 1)
         level = fitting(ask.cluster, ask.asked, columns_within(width, min(ends, rows)), rows)
     else:
-        level = Level(ask.by)
-    if ask.by is None and level is not Level.POD:
+        level = Distance(ask.by)
+    if ask.by is None and level is not Distance.POD:
         count = len(ask.asked.destinations)
         notes([f"by {level}, as {count} pods are too many to show at once; --by pod shows them"])
     table = folded(_table(ask, ask.cluster), ask.groups(level))
@@ -208,10 +208,10 @@ def _print_grid(ask: _Ask) -> None:
 
 def _print_cells(ask: _Ask) -> None:
     from generators.reachability import matrix as matrices
-    from generators.reachability.levels import Level, group_cells
+    from generators.reachability.levels import Distance, group_cells
 
-    level = Level(ask.by or Level.POD)
-    if level is not Level.POD:
+    level = Distance(ask.by or Distance.POD)
+    if level is not Distance.POD:
         cells = progress(ask.cells(), len(ask.asked))
         found = group_cells(cells, ask.groups(level))
         documents = [
@@ -252,15 +252,15 @@ def _compare(ask: _Ask, former: Cluster) -> bool:
     return bool(found)
 
 
-def _lines(ask: _Ask, found: Sequence[Change], cells: Sequence[Cell]) -> Iterable[Line]:
+def _lines(ask: _Ask, found: Sequence[VerdictChange], cells: Sequence[Cell]) -> Iterable[Line]:
     """Of changed answers, at the level that is asked for, or the nearest that fits the screen."""
     from generators.reachability import changes
-    from generators.reachability.levels import Level
+    from generators.reachability.levels import Distance
 
     _, height = screen()
-    levels = [Level(ask.by)] if ask.by is not None else list(Level)
+    levels = [Distance(ask.by)] if ask.by is not None else list(Distance)
     if ask.cluster.config is None and ask.by is None:
-        levels.remove(Level.TENANT)
+        levels.remove(Distance.TENANT)
     by_level = {each: changes.lines(found, cells, ask.groups(each)) for each in levels}
     counted = {level: len(lines) for level, lines in by_level.items()}
     return by_level[changes.chosen_level(counted, height - _BESIDE_A_GRID)]

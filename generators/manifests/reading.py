@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 
 from generators.documents.yaml import Field, documents, from_plain
 from generators.errors import InputError, Problem
@@ -32,6 +33,8 @@ from generators.objects import (
 
 Object = Namespace | Pod | PodTemplate | NetworkPolicy | Node | ConfigMap | Service | EndpointSlice
 
+OWN_VERSION = "ringfence.io/v1alpha1"
+_KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml")
 _NETWORKING = "networking.k8s.io/v1"
 _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
     ("v1", "Namespace"): core.parse_namespace,
@@ -81,6 +84,8 @@ class _Collection:
     skipped: Counter[str] = field(default_factory=Counter)
     first_skipped: dict[str, Origin] = field(default_factory=dict)
     places: dict[tuple[str, str, str], Origin] = field(default_factory=dict)
+    unrendered: list[str] = field(default_factory=list)
+    """Kustomizations: what they would make of the files beside them is not known."""
 
     def add(self, item: Object) -> None:
         """Take an object, unless it was given before."""
@@ -105,7 +110,8 @@ class _Collection:
     def documents(self) -> Documents:
         """All that was read; InputError when anything was wrong."""
         if self.problems:
-            raise InputError(self.problems)
+            hints = (Problem(file, 1, "", _UNRENDERED, _render(file)) for file in self.unrendered)
+            raise InputError([*hints, *self.problems])
         return Documents(
             namespaces=tuple(o for o in self.objects if isinstance(o, Namespace)),
             pods=tuple(o for o in self.objects if isinstance(o, Pod)),
@@ -115,7 +121,8 @@ class _Collection:
             services=tuple(o for o in self.objects if isinstance(o, Service)),
             slices=tuple(o for o in self.objects if isinstance(o, EndpointSlice)),
             templates=tuple(o for o in self.objects if isinstance(o, PodTemplate)),
-            warnings=tuple(
+            warnings=tuple(f"{f}:1: {_UNRENDERED}; {_render(f)}" for f in self.unrendered)
+            + tuple(
                 f"{self.first_skipped[kind]}: kind {kind} is not known here, skipped"
                 + (f" ({count} objects)" if count > 1 else "")
                 for kind, count in sorted(self.skipped.items())
@@ -123,10 +130,18 @@ class _Collection:
         )
 
 
+_UNRENDERED = "a kustomization is not applied, the files beside it are taken as they are"
+
+
+def _render(file: str) -> str:
+    return f"render it first: kubectl kustomize {Path(file).parent} | ringfence ... -f -"
+
+
 def with_workloads(documents: Documents) -> Documents:
     """One pod for each workload that has none in the input: all of its pods are alike to policies.
 
-    For questions about files: git and `helm template` hold no pods.
+    For questions about files: git and `helm template` hold no pods, but those of `helm test`, which
+    nothing installs.
     """
     templates = documents.templates
     there = {(pod.namespace, pod.workload) for pod in documents.pods if pod.workload is not None}
@@ -137,7 +152,13 @@ def with_workloads(documents: Documents) -> Documents:
         if (template.namespace, template.owner) not in known
         and not {(template.namespace, w) for w in (template.workload, template.owner)} & there
     )
-    return replace(documents, pods=(*documents.pods, *made))
+    pods = (pod for pod in documents.pods if not _is_helm_test(pod))
+    return replace(documents, pods=(*pods, *made))
+
+
+def _is_helm_test(pod: Pod) -> bool:
+    hooks = pod.annotations.get("helm.sh/hook", "").split(",")
+    return any(hook.strip() in ("test", "test-success", "test-failure") for hook in hooks)
 
 
 def read(paths: Sequence[str]) -> Documents:
@@ -146,7 +167,10 @@ def read(paths: Sequence[str]) -> Documents:
     files = Files(collection.problems)
     for path in paths:
         for file, data in files.contents(path):
-            _read_file(data, file, collection)
+            if Path(file).name in _KUSTOMIZATION:
+                collection.unrendered.append(file)
+            else:
+                _read_file(data, file, collection)
     return collection.documents()
 
 
@@ -217,6 +241,8 @@ def _read_object(
             report.add(root.line, "", *wrong)
         elif kind.endswith("List") and "items" in root.value:
             _read_list(cursor, (api_version, kind), origin, collection)
+        elif api_version == OWN_VERSION:
+            return  # a tenant file or expectations beside the manifests
         elif parser is None:
             collection.skip(api_version, kind, origin)
         else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from generators.addresses import Family
 from generators.reachability.grid import Table, verdict_of
-from generators.reachability.levels import Groups, Level
+from generators.reachability.levels import Distance, Groups
 from generators.reachability.matrix import cell_document
 from generators.reachability.protocols import port_text
 from generators.reachability.reference import Question
@@ -20,7 +20,7 @@ from generators.reachability.verdicts import Cell, Verdict, decided_by
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class VerdictChange:
     """One question whose answer differs."""
 
     source: str
@@ -52,7 +52,7 @@ class Line:
     count: int
 
 
-def changes(before: Table, after: Table) -> Iterator[Change]:
+def changes(before: Table, after: Table) -> Iterator[VerdictChange]:
     """Where two tables of the same questions differ."""
     for asked, families in after.grids.items():
         for family, grid in families.items():
@@ -63,10 +63,12 @@ def changes(before: Table, after: Table) -> Iterator[Change]:
                 for name, was, now in zip(after.destinations, old[source], row, strict=True):
                     first, then = verdict_of(was), verdict_of(now)
                     if first is not None and then is not None and first is not then:
-                        yield Change(source, name, asked, family, first, then)
+                        yield VerdictChange(source, name, asked, family, first, then)
 
 
-def lines(found: Iterable[Change], cells: Iterable[Cell], groups: Groups) -> tuple[Line, ...]:
+def lines(
+    found: Iterable[VerdictChange], cells: Iterable[Cell], groups: Groups
+) -> tuple[Line, ...]:
     """Opened first, then closed, then what is only reported otherwise; each by its ends.
 
     `cells` are today's answers to the changed questions, in their order.
@@ -109,12 +111,12 @@ def _text(line: Line) -> str:
     return f"{line.source} -> {line.destination} {ports}: {verdicts} by {line.by}"
 
 
-def chosen_level(counted: Mapping[Level, int], rows: int) -> Level:
+def chosen_level(counted: Mapping[Distance, int], rows: int) -> Distance:
     """The nearest level with no more lines than that, else the farthest."""
-    near_first = [level for level in reversed(Level) if level in counted]
+    near_first = [level for level in reversed(Distance) if level in counted]
     return next((level for level in near_first if counted[level] <= rows), near_first[-1])
 
 
-def document(change: Change, cell: Cell) -> dict[str, object]:
+def document(change: VerdictChange, cell: Cell) -> dict[str, object]:
     """A changed cell as `matrix --instead-of -o json` prints it."""
     return {**cell_document(cell), "before": change.before.value}

@@ -222,12 +222,14 @@ def _alike(pairs: Iterable[tuple[str, T]]) -> list[tuple[list[str], T]]:
 def _lines(
     grid: Grid, names: Sequence[str], numbers: Mapping[str, int], pen: _Pen, width: int
 ) -> Iterator[str]:
-    digits, wide = _digits(len(numbers)), _name_width(width)
+    digits = _digits(len(numbers))
     gap = " " * digits
     signs = {code: gap + pen.draw(verdict) for code, verdict in enumerate(_VERDICTS)}
     signs[MIXED] = gap + _MIXED
     columns = _columns(grid)
     each = columns_within(width, len(numbers))
+    left = width - digits - 3 - min(each, len(columns)) * (digits + 1)
+    wide = max(_name_width(width), min(left, max(map(len, numbers))))
     for start in range(0, len(columns), each):
         block = columns[start : start + each]
         head = "".join(f"{numbers[names[i]]:>{digits + 1}}" for i in block)

@@ -24,7 +24,7 @@ Groups = Mapping[str, str]
 """End -> what it is called at a level."""
 
 
-class Level(StrEnum):
+class Distance(StrEnum):
     """From far to near."""
 
     TENANT = "tenant"
@@ -33,30 +33,30 @@ class Level(StrEnum):
     POD = "pod"
 
 
-def groups_of(cluster: Cluster, names: Iterable[str], level: Level) -> Groups:
+def groups_of(cluster: Cluster, names: Iterable[str], level: Distance) -> Groups:
     """What each end is called at a level; addresses and Services keep their names."""
     pods = {pod.key: pod for pod in cluster.pods}
     found = {}
     for name in names:
         pod = pods.get(name)
-        if pod is None or level is Level.POD:
+        if pod is None or level is Distance.POD:
             found[name] = name
-        elif level is Level.NAMESPACE:
+        elif level is Distance.NAMESPACE:
             found[name] = pod.namespace
-        elif level is Level.TENANT:
+        elif level is Distance.TENANT:
             found[name] = owner_key(cluster, pod.namespace)
         else:
             found[name] = workload_key(pod.namespace, pod.workload) if pod.workload else name
     return found
 
 
-def fitting(cluster: Cluster, asked: Questions, columns: int, rows: int) -> Level:
+def fitting(cluster: Cluster, asked: Questions, columns: int, rows: int) -> Distance:
     """The nearest level at which a grid has no more columns and rows than that.
 
     Where none has, the farthest: namespaces without a tenant file, as there are no tenants.
     """
-    farthest = Level.TENANT if cluster.config is not None else Level.NAMESPACE
-    for level in (Level.POD, Level.WORKLOAD, Level.NAMESPACE):
+    farthest = Distance.TENANT if cluster.config is not None else Distance.NAMESPACE
+    for level in (Distance.POD, Distance.WORKLOAD, Distance.NAMESPACE):
         across = set(groups_of(cluster, asked.destinations, level).values())
         down = set(groups_of(cluster, asked.sources, level).values())
         if len(across) <= columns and len(down) <= rows:

@@ -64,11 +64,12 @@ class PortProtocol:
         return port_text(self.port, self.protocol)
 
 
-def declared_ports(cluster: Cluster) -> tuple[PortProtocol, ...]:
-    """Every port and protocol that any pod declares, or that a Service leads to at a pod of its."""
-    found = {PortProtocol(p.port, p.protocol) for pod in cluster.pods for p in pod.ports}
+def declared_ports(cluster: Cluster, of: Iterable[Pod] | None = None) -> tuple[PortProtocol, ...]:
+    """Every port and protocol that pods declare, or that a Service leads to; `of`: at these."""
+    pods = cluster.pods if of is None else tuple(of)
+    found = {PortProtocol(p.port, p.protocol) for pod in pods for p in pod.ports}
     near: dict[str, list[Pod]] = {}
-    for pod in cluster.pods if cluster.services else ():
+    for pod in pods if cluster.services else ():
         near.setdefault(pod.namespace, []).append(pod)
     for service in cluster.services:
         backends = [pod for pod in near.get(service.namespace, ()) if selects(service, pod)]

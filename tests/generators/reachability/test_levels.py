@@ -8,7 +8,7 @@ from generators.cluster import Cluster
 from generators.reachability.changes import changes, lines, text
 from generators.reachability.classes import evaluate, table
 from generators.reachability.grid import columns_within, grid_text, table_of
-from generators.reachability.levels import Level, fitting, folded, group_cells, groups_of
+from generators.reachability.levels import Distance, fitting, folded, group_cells, groups_of
 from generators.reachability.matrix import PortProtocol, questions
 from generators.reachability.verdicts import Verdict
 from tests.generators.builders import TENANTS, cluster, namespace, pod, policy
@@ -28,7 +28,7 @@ def shop(tenants: str = TENANTS) -> Cluster:
     )
 
 
-def drawn(of: Cluster, level: Level, width: int = 100) -> list[str]:
+def drawn(of: Cluster, level: Distance, width: int = 100) -> list[str]:
     asked = questions(of, PORT)
     groups = groups_of(of, asked.sources, level)
     found = folded(table(of, asked), groups)
@@ -36,7 +36,7 @@ def drawn(of: Cluster, level: Level, width: int = 100) -> list[str]:
 
 
 def test_pods_that_fare_differently_are_told_and_a_pod_and_itself_does_not_count() -> None:
-    assert drawn(shop(), Level.TENANT)[2:8] == [
+    assert drawn(shop(), Distance.TENANT)[2:8] == [
         "  1 shared/ingress                           ✓  ✓  ✓",
         "  2 tenant/blue                              ~  ~  ✗",
         "  3 tenant/red                               ✓  ✗  ✓",
@@ -48,11 +48,11 @@ def test_pods_that_fare_differently_are_told_and_a_pod_and_itself_does_not_count
 
 def test_a_namespace_under_a_deny_all_is_closed_though_each_pod_reaches_itself() -> None:
     of = cluster(pod("x/a"), pod("x/b"), policy("x/p", "podSelector: {}, ingress: []"))
-    assert drawn(of, Level.NAMESPACE)[2] == "  1 x                                        ✗"
+    assert drawn(of, Distance.NAMESPACE)[2] == "  1 x                                        ✗"
 
 
-@pytest.mark.parametrize("level", list(Level))
-def test_the_grid_of_groups_is_that_of_their_cells(level: Level) -> None:
+@pytest.mark.parametrize("level", list(Distance))
+def test_the_grid_of_groups_is_that_of_their_cells(level: Distance) -> None:
     of = shop()
     asked = questions(of, PORT)
     groups = groups_of(of, asked.sources, level)
@@ -71,7 +71,7 @@ def test_the_grid_of_groups_is_that_of_their_cells(level: Level) -> None:
 def test_groups_count_their_pods_and_show_the_worst() -> None:
     of = shop()
     asked = questions(of, PORT)
-    found = group_cells(evaluate(of, asked), groups_of(of, asked.sources, Level.NAMESPACE))
+    found = group_cells(evaluate(of, asked), groups_of(of, asked.sources, Distance.NAMESPACE))
     (one, _) = (f for f in found if (f.cell.source, f.cell.destination) == ("a-blue", "a-blue"))
     assert one.cell.verdict is Verdict.DROPPED
     assert dict(one.counts) == {Verdict.FORWARDED: 1, Verdict.DROPPED: 1}
@@ -87,7 +87,7 @@ def test_the_nearest_level_that_fits(columns: int, level: str) -> None:
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_nothing_is_wider_than_the_screen(width: int) -> None:
     of = cluster(*(pod(f"a-very-long-name-of-a-namespace/p{i}") for i in range(130)), policy("x/p"))
-    assert max(map(len, drawn(of, Level.POD, width))) <= width
+    assert max(map(len, drawn(of, Distance.POD, width))) <= width
     assert columns_within(width, 130) * 4 <= width
 
 
@@ -96,7 +96,7 @@ def test_what_opens_comes_first_then_what_closes() -> None:
     asked = questions(after, PORT)
     found = tuple(changes(table(before, asked), table(after, asked)))
     cells = tuple(evaluate(after, [change.question for change in found]))
-    groups = groups_of(after, asked.sources, Level.NAMESPACE)
+    groups = groups_of(after, asked.sources, Distance.NAMESPACE)
     told = list(text(lines(found, cells, groups), len(asked)))
     assert told == [
         "opened: 6 of 50 connections",
