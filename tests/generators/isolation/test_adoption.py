@@ -139,7 +139,7 @@ def test_one_way_to_tell_tenants_is_wanted(
 ) -> None:
     done = ringfence("tenants", "init", *asked, "-f", cluster)
     assert done.returncode == 2
-    assert "--from-label KEY, or --from-names" in done.stderr
+    assert "--from-label KEY or --from-names" in done.stderr
 
 
 PODS = """\

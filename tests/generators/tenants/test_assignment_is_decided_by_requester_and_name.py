@@ -80,7 +80,7 @@ ROWS = {
     "wish of another": Row(ROBOT, "x-red", "blue", NO, None, "contradicts the name"),
     "wish of no tenant": Row(ROBOT, "x-red", "pink", NO, None, "contradicts the name"),
     "empty wish": Row(ROBOT, "x-red", "", NO),
-    "wish without a match": Row(ROBOT, "x", "red", NO, None, "no proof"),
+    "wish without a match": Row(ROBOT, "x", "red", NO, None, "proves nothing"),
     # member of one tenant
     "member, name of theirs": Row(ANN, "x-blue", None, OK, "blue", 'by user "ann" (t.yaml:10)'),
     "member, name of nobody": Row(ANN, "anything", None, OK, "blue", "is a member of tenant blue"),
