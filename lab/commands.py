@@ -47,9 +47,6 @@ AS_GROUP = click.option(
 )
 
 
-HOLLOW_NODES = 2
-
-
 @click.group()
 def lab() -> None:
     """Pods as network namespaces on this machine, with the real programs on real packets."""
@@ -65,13 +62,20 @@ def lab() -> None:
     metavar="FILE",
     help="Join this API server instead of starting one.",
 )
-@click.option("--nodes", type=int, metavar="N", help="How many hollow nodes  [default: 2]")
+@click.option(
+    "--kubelet",
+    is_flag=True,
+    help="Real nodes: kubelet, containerd and kube-proxy; pods are containers.",
+)
+@click.option(
+    "--nodes", type=int, metavar="N", help="How many nodes  [default: 2 hollow ones, 1 real one]"
+)
+@click.option("--bare", is_flag=True, help="With --kubelet: no agents, to install them yourself.")
 @click.option(
     "--network",
     type=click.Choice([shape.value for shape in Shape]),
-    default=Shape.GATEWAY.value,
-    show_default=True,
-    help="How pods are wired: by a next hop nobody has, an address at each veth, or a bridge.",
+    help="How pods are wired: by a next hop nobody has, an address at each veth, or a bridge  "
+    "[default: gateway; ptp with --kubelet]",
 )
 @NAME
 def up(
@@ -79,8 +83,10 @@ def up(
     paths: tuple[str, ...],
     api_server: bool,
     kubeconfig: Path | None,
+    kubelet: bool,
     nodes: int | None,
-    network: str,
+    bare: bool,
+    network: str | None,
     lab: str,
 ) -> None:
     """Start a lab: the webhook, the enforcer, and the objects in PATH as running pods."""
@@ -88,17 +94,27 @@ def up(
     from lab.admission import Requester
 
     where = places(lab)
-    if api_server or kubeconfig is not None:
+    if kubelet and kubeconfig is not None:
+        raise click.UsageError("--kubelet brings its own API server; leave out --kubeconfig")
+    if kubelet and network == Shape.GATEWAY.value:
+        raise click.UsageError("--kubelet takes --network ptp or bridge, as the CNI plugins do")
+    if bare and not kubelet:
+        raise click.UsageError("--bare needs --kubelet")
+    if kubelet or api_server or kubeconfig is not None:
         from lab.api import session as api
 
-        wish = api.Kind(kubeconfig, HOLLOW_NODES if nodes is None else nodes, Shape(network))
+        if kubelet:
+            wish = api.containers(nodes, network, agents=not bare)
+        else:
+            wish = api.hollow(kubeconfig, nodes, network)
         report = api.up(where, config, wish, paths)
         click.echo(where.kubeconfig)
         hint = f"`export KUBECONFIG={where.kubeconfig}`, or `ringfence lab kubectl{_option(where)}`"
     elif nodes is not None:
-        raise click.UsageError("--nodes needs --api-server or --kubeconfig FILE")
+        raise click.UsageError("--nodes needs --api-server, --kubelet or --kubeconfig FILE")
     else:
-        report = session.up(where, config, paths, Requester(), Shape(network))
+        shape = Shape(network or Shape.GATEWAY)
+        report = session.up(where, config, paths, Requester(), shape)
         hint = f"`ringfence lab probe{_option(where)}`"
     _print(report)
     click.echo(f'lab "{lab}" is up: {hint}', err=True)
@@ -245,6 +261,22 @@ def kubectl(arguments: tuple[str, ...], lab: str) -> None:
 
     sys.stdout.flush()
     session.kubectl(places(lab), arguments)
+
+
+@lab.command()
+@click.argument(
+    "archives",
+    nargs=-1,
+    required=True,
+    metavar="ARCHIVE...",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+)
+@NAME
+def load(archives: tuple[Path, ...], lab: str) -> None:
+    """Give real nodes container images, in archives as `docker save` makes them."""
+    from lab import session
+
+    session.load(places(lab), archives)
 
 
 @lab.command()

@@ -47,6 +47,15 @@ class BackingKind(StrEnum):
     JOINED_API = "joined API server"
 
 
+class Pods(StrEnum):
+    """What a lab's pods are."""
+
+    NETWORKS = "networks"
+    """Network namespaces, and nothing in them."""
+    CONTAINERS = "containers"
+    """Run by a kubelet and a container runtime."""
+
+
 class Lock(StrEnum):
     """SHARED for commands that only look, EXCLUSIVE for those that change the lab."""
 
@@ -62,7 +71,8 @@ class State:
     whose network namespace is complete; `pins`: the directory of pinned programs; `config`: the
     tenant file, absolute; `directory`: where its user was, so that messages name the file as the
     user did; `webhook`: its address, while there is one; `nodes`: how many hollow nodes it has;
-    `shape`: of its pods' network.
+    `shape`: of its pods' network; `pods`: what they are; `agents`: whether the lab enforces, or
+    leaves that to its user.
     """
 
     name: str
@@ -78,6 +88,8 @@ class State:
     backing: BackingKind = BackingKind.FILES
     nodes: int = 0
     shape: Shape = Shape.GATEWAY
+    pods: Pods = Pods.NETWORKS
+    agents: bool = True
 
     def process(self, name: str) -> Process | None:
         """The lab's process of that name."""
@@ -113,6 +125,8 @@ class _Document(TypedDict):
     backing: str
     nodes: int
     shape: str
+    pods: str
+    agents: bool
 
 
 @dataclass(slots=True)
@@ -173,6 +187,8 @@ def _state(document: _Document) -> State:
         backing=BackingKind(document["backing"]),
         nodes=document["nodes"],
         shape=Shape(document["shape"]),
+        pods=Pods(document["pods"]),
+        agents=document["agents"],
     )
 
 

@@ -11,21 +11,32 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from generators.errors import Refused
 from lab import created as ledgers
 from lab import journal, netns, processes
 from lab.backing import backing_of
-from lab.created import STATE_FILE, BackingKind, CreatedThings, Lock, Phase, State
+from lab.created import STATE_FILE, BackingKind, CreatedThings, Lock, Phase, Pods, State
 from lab.names import NETNS_ROOT, Places, Shape
 from lab.parts import (
     PLANE,
     LabFailed,
 )
 from lab.pods import pod_network
-from lab.topology import hollow_nodes
+from lab.topology import hollow_nodes, server_interfaces
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What kind of lab is wanted; `State` says what each means."""
+
+    shape: Shape
+    kind: BackingKind = BackingKind.FILES
+    nodes: int = 0
+    pods: Pods = Pods.NETWORKS
+    agents: bool = True
 
 
 class NoSuchLab(Refused):
@@ -77,19 +88,13 @@ def clean_remains(places: Places) -> bool:
 
 
 @contextlib.contextmanager
-def bringing_up(
-    places: Places,
-    config: Path | None,
-    shape: Shape,
-    kind: BackingKind = BackingKind.FILES,
-    nodes: int = 0,
-) -> Iterator[CreatedThings]:
+def bringing_up(places: Places, config: Path | None, wanted: Wanted) -> Iterator[CreatedThings]:
     """A new lab, up when the block ends; whatever goes wrong in it, nothing stays behind. The
     caller holds the lock.
     """
     make_room(places)
     try:
-        ledger = _begin(places, config, shape, kind, nodes)
+        ledger = _begin(places, config, wanted)
         yield ledger
         ledger.update(replace(ledger.state, phase=Phase.UP))
     except BaseException:
@@ -99,12 +104,10 @@ def bringing_up(
         raise
 
 
-def _begin(
-    places: Places, config: Path | None, shape: Shape, kind: BackingKind, nodes: int
-) -> CreatedThings:
+def _begin(places: Places, config: Path | None, wanted: Wanted) -> CreatedThings:
     """A ledger, with the network namespaces of the nodes."""
     refuse_foreign(places)
-    hollow = tuple(hollow_nodes(places, nodes))
+    hollow = tuple(hollow_nodes(places, wanted.nodes))
     places.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = State(
         name=places.name,
@@ -116,9 +119,11 @@ def _begin(
         pins=str(places.pins),
         config=None if config is None else str(config.resolve()),
         directory=str(Path.cwd()),
-        backing=kind,
-        nodes=nodes,
-        shape=shape,
+        backing=wanted.kind,
+        nodes=wanted.nodes,
+        shape=wanted.shape,
+        pods=wanted.pods,
+        agents=wanted.agents,
     )
     ledger = CreatedThings(places, state)
     ledger.update(state)
@@ -126,10 +131,14 @@ def _begin(
 
     for name in state.netns:
         netns.create(name)
-    if hollow:
-        network.connect_nodes(places.fabric_netns, hollow, shape)
+    if wanted.pods is Pods.CONTAINERS:
+        # CNI plugins make the rest.
+        network.connect_nodes(places.fabric_netns, hollow)
+        network.join_fabric(places.fabric_netns, server_interfaces(places), hollow)
+    elif hollow:
+        network.connect_nodes(places.fabric_netns, hollow, wanted.shape)
     else:
-        network.prepare_node(places.node_netns, pods=pod_network(shape))
+        network.prepare_node(places.node_netns, pods=pod_network(wanted.shape))
         places.manifests.mkdir(exist_ok=True)
     return ledger
 

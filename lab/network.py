@@ -15,7 +15,7 @@ Whatever a pod sends crosses the two programs on its veth. `add_pod` leaves the 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
@@ -49,6 +49,11 @@ NODE_SYSCTLS = (
     ("ipv6/conf/default/forwarding", "1"),
 )
 
+NEIGHBOURLY = (("ipv6/conf/default/addr_gen_mode", "0"),)
+"""Without a link-local address at its end of a veth a node asks for no neighbour behind it."""
+
+Link = Mapping[str, Sequence[tuple[str, object]]]
+
 
 class Netlink(Protocol):
     """What we use of pyroute2's IPRoute, which has no types."""
@@ -67,6 +72,9 @@ class Netlink(Protocol):
 
     def link_lookup(self, **what: object) -> Sequence[int]:
         """Interface numbers by properties."""
+
+    def get_links(self, *indexes: int) -> Sequence[Link]:
+        """Interfaces with their attributes."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -110,9 +118,28 @@ def connect_nodes(fabric: str, nodes: Sequence[HollowNode], shape: Shape = Shape
                 _lead_to(node.places.netns, other)
 
 
+def join_fabric(fabric: str, addresses: Sequence[str], nodes: Sequence[HollowNode]) -> None:
+    """Make the switch a host, at these addresses with their prefix lengths, that nodes and their
+    pods reach and that reaches them: an API server's place. The nodes are to be ones whose pods
+    somebody else wires.
+    """
+    for node in nodes:
+        with netns.inside(node.places.netns):
+            _write_sysctls(NEIGHBOURLY)
+    with _netlink(fabric) as netlink:
+        index = _index(netlink, BRIDGE)
+        for address in addresses:
+            own, _, length = address.partition("/")
+            netlink.addr("add", index=index, **(_single(own) | {"prefixlen": int(length)}))
+        for node in nodes:
+            for cidr, address in zip(node.pod_cidrs, node.addresses, strict=True):
+                netlink.route("replace", dst=cidr, gateway=address, oif=index)
+
+
 def _prepare_fabric(fabric: str) -> None:
     with _netlink(fabric) as netlink:
         _write_sysctls(SYSCTLS)
+        netlink.link("set", index=_index(netlink, "lo"), state="up")
         netlink.link("add", ifname=BRIDGE, kind="bridge")
         netlink.link("set", index=_index(netlink, BRIDGE), state="up")
 
@@ -222,6 +249,20 @@ def remove_pod(node: str, interface: str) -> None:
     with _netlink(node) as netlink:
         for index in netlink.link_lookup(ifname=interface):
             netlink.link("delete", index=index)
+
+
+def interface_of(pod: str, node: str) -> str:
+    """The node's end of a pod's veth; empty where it is gone."""
+    with _netlink(pod) as netlink:
+        found = netlink.link_lookup(ifname=POD_INTERFACE)
+        peers = [int(str(_of(link)["IFLA_LINK"])) for link in netlink.get_links(*found)]
+    with _netlink(node) as netlink:
+        there = [str(_of(link)["IFLA_IFNAME"]) for link in netlink.get_links(*peers)]
+    return next(iter(there), "")
+
+
+def _of(link: Link) -> Mapping[str, object]:
+    return dict(link["attrs"])
 
 
 def add_node_address(node: str, address: str) -> None:

@@ -19,8 +19,9 @@ from lab import created as ledgers
 from lab import lifecycle, machine, netns
 from lab.admission import Requester
 from lab.api import users
+from lab.api.real import bringup as real
 from lab.backing import Report, Wish, backing_of
-from lab.created import Lock
+from lab.created import Lock, Pods
 from lab.files.backing import FileBacking
 from lab.names import Places, Shape
 from lab.view import View
@@ -41,7 +42,7 @@ def up(
         load_tenants(config)
     with (
         ledgers.locked(places, Lock.EXCLUSIVE),
-        lifecycle.bringing_up(places, config, shape) as ledger,
+        lifecycle.bringing_up(places, config, lifecycle.Wanted(shape)) as ledger,
     ):
         return backing.begin(ledger, Wish(requester, paths, documents, config))
 
@@ -102,6 +103,19 @@ def execute(places: Places, namespace: str, pod: str, command: Sequence[str]) ->
         os.execvp(command[0], list(command))  # noqa: S606  the user's own command, as given
     except OSError as error:
         raise CommandFailed(f"{command[0]}: {error.strerror}") from error
+
+
+def load(places: Places, archives: Sequence[Path]) -> None:
+    """Give every real node container images."""
+    machine.check_root()
+    with lifecycle.open_lab(places, Lock.EXCLUSIVE) as ledger:
+        if ledger.state.pods is not Pods.CONTAINERS:
+            raise Refused(
+                f'the pods of lab "{places.name}" are no containers and need no images; start one '
+                "with `ringfence lab up --kubelet`"
+            )
+        for archive in archives:
+            real.load(ledger, archive)
 
 
 def kubectl(places: Places, arguments: Sequence[str]) -> NoReturn:

@@ -17,6 +17,8 @@ from lab.names import NodePlaces, Places, PodNetwork, Shape
 MOST_NODES = 16
 FIRST_SECOND_BYTE = 128
 """Pod ranges are 10.128.0.0/9: clear of the default ranges of pods and Services."""
+SERVER_NUMBER = 254
+"""Whose addresses an API server has that real nodes reach."""
 PREFIX_IPV4 = 24
 PREFIX_IPV6 = 64
 
@@ -52,6 +54,11 @@ class HollowNode:
         """The addresses of the pod with that number on this node."""
         v4, v6 = (cidr.partition("/")[0] for cidr in self.pod_cidrs)
         return f"{v4.rpartition('.')[0]}.{host}", f"{v6}{host:x}"
+
+
+def server_interfaces(places: Places) -> tuple[str, str]:
+    """The addresses of an API server among the nodes, with their prefix lengths."""
+    return hollow_node(places, SERVER_NUMBER).interfaces
 
 
 def hollow_node(places: Places, number: int) -> HollowNode:

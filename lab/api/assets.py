@@ -23,6 +23,8 @@ NEEDED = ("etcd", "kube-apiserver", "kubectl")
 CONTROLLER_MANAGER = "kube-controller-manager"
 KUBERNETES = "kubernetes"
 """The module of the release that tests and lab take."""
+NODE = "node"
+NODE_PROGRAMS = ("kubelet", "kube-proxy", "kube-scheduler")
 DIGEST_LENGTH = 16
 HOW = (
     "`make testbed` in a checkout builds them once; or point KUBEBUILDER_ASSETS to a folder with "
@@ -63,6 +65,20 @@ def kubernetes(module: str = KUBERNETES) -> Product:
     return Product(module, ".", names, f"-s -w {_version_flags(kubernetes_release(module))}")
 
 
+RESPONDER = Product("responder", ".", ("responder",))
+"""What real nodes run in containers."""
+PROGRAMS = {KUBERNETES: NEEDED, NODE: NODE_PROGRAMS, RESPONDER.module: RESPONDER.names}
+"""What a built folder must hold, by module."""
+DEBIAN = ("containerd", "runc", "containernetworking-plugins")
+"""Packages that real nodes need, unpacked and not installed."""
+
+
+@cache
+def node() -> Product:
+    """What runs on real nodes, of the release of the control plane."""
+    return Product(NODE, ".", NODE_PROGRAMS, f"-s -w {_version_flags(kubernetes_release(NODE))}")
+
+
 def cache_root() -> Path:
     """`$XDG_CACHE_HOME/ringfence/testbed`."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -76,6 +92,11 @@ def cache_folder(product: Product) -> Path:
     for path in sorted(product.folder.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return cache_root() / f"{product.module}-{digest.hexdigest()[:DIGEST_LENGTH]}"
+
+
+def unpacked(package: str) -> Path:
+    """Where a Debian package of real nodes is unpacked, or is to be."""
+    return cache_root() / f"debian-{package}"
 
 
 def cached(product: Product) -> Path | None:
@@ -110,16 +131,22 @@ def control_plane() -> Path:
 
 
 def find() -> Path | None:
-    """The folder with the programs, None when they would have to be built."""
-    named = named_by_environment()
-    if named is not None:
-        return named
+    """The folder with the control plane's programs, None when they would have to be built."""
+    return named_by_environment() or of_module(KUBERNETES)
+
+
+def of_module(module: str) -> Path | None:
+    """The folder with the programs of a Go module, None when they would have to be built."""
     if SOURCES.is_dir():
-        return cached(kubernetes())
+        return cached(_product(module))
     # Other releases, which tests alone take, have their number before the digest.
-    pattern = f"{KUBERNETES}-{'[0-9a-f]' * DIGEST_LENGTH}"
-    built = [f for f in cache_root().glob(pattern) if _complete(f, NEEDED)]
+    pattern = f"{module}-{'[0-9a-f]' * DIGEST_LENGTH}"
+    built = [f for f in cache_root().glob(pattern) if _complete(f, PROGRAMS[module])]
     return max(built, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def _product(module: str) -> Product:
+    return {KUBERNETES: kubernetes(), NODE: node(), RESPONDER.module: RESPONDER}[module]
 
 
 def _complete(folder: Path, names: tuple[str, ...]) -> bool:

@@ -2,7 +2,8 @@
 
     own API server   etcd, kube-apiserver, kube-controller-manager, and with a tenant file the
                      controller, which registers the webhook, and the webhook
-    every lab        the uplink; on each node the enforcer, a responder and a hollow kubelet
+    every lab        the uplink; on each node the enforcer, a responder and a hollow kubelet, or
+                     what real nodes have (real/bringup.py)
 
 session.py calls `start_processes` for every command that changes the lab, so whatever was killed
 is started again.
@@ -21,7 +22,8 @@ from generators.kube.errors import NotFound
 from generators.kube.resources import NODES, PODS, Resource
 from lab import netns
 from lab.api import enforcement, kubeconfig
-from lab.created import CreatedThings, State, write_atomically
+from lab.api.real import bringup as real
+from lab.created import CreatedThings, Pods, State, write_atomically
 from lab.names import POD_INTERFACES, Places
 from lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from lab.processes import Process
@@ -40,6 +42,9 @@ def expected(state: State, places: Places) -> tuple[str, ...]:
 def start_processes(ledger: CreatedThings) -> None:
     """Start what should run and does not, and wait until all of it answers."""
     _start_uplink(ledger)
+    if ledger.state.pods is Pods.CONTAINERS:
+        real.start_processes(ledger)
+        return
     waits: Waits = []
     for node in hollow_nodes(ledger.places, ledger.state.nodes):
         waits += _start_node(ledger, node)
@@ -70,6 +75,9 @@ def _remove(client: Client, resource: Resource, key: Key) -> None:
 
 def _names(state: State, places: Places) -> Iterator[str]:
     yield UPLINK
+    if state.pods is Pods.CONTAINERS:
+        yield from real.expected(state, places)
+        return
     for node in hollow_nodes(places, state.nodes):
         yield from (node.places.enforcer, node.places.responder, node.places.kubelet)
 
@@ -84,7 +92,9 @@ def _start_uplink(ledger: CreatedThings) -> None:
     ready.unlink(missing_ok=True)
     nodes = [node.places.netns for node in hollow_nodes(places, ledger.state.nodes)]
     port = str(target.port)
-    command = module("lab.api.uplink", target.host, port, port, str(ready), *nodes)
+    real_nodes = ledger.state.pods is Pods.CONTAINERS
+    server = ("--server", places.fabric_netns) if real_nodes else ()
+    command = module("lab.api.uplink", target.host, port, port, str(ready), *nodes, *server)
     wait(places, start(ledger, UPLINK, command), ready.exists)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.error import URLError
@@ -50,6 +51,9 @@ SETTLE_SECONDS = "0.5"
 IN_FORCE = 'ringfence_controller_admission_state{state="in-force"} 1.0'
 KUBECTL_SECONDS = 60.0
 
+Identities = Mapping[Path, tuple[str, tuple[str, ...]]]
+"""User and groups of a kubeconfig, by its path."""
+
 
 def expected(state: State) -> tuple[str, ...]:
     """The processes that a lab with its own API server should have."""
@@ -57,9 +61,11 @@ def expected(state: State) -> tuple[str, ...]:
     return (*PLANE, *cluster_side)
 
 
-def prepare(places: Places) -> None:
-    """Ports, certificates and kubeconfigs of a new control plane."""
-    plane = Plane(places.plane, assets.control_plane(), Ports.free())
+def prepare(places: Places, address: str = "", further: Identities | None = None) -> None:
+    """Ports, certificates and kubeconfigs of a new control plane, which real nodes reach at that
+    address; `further` ones are theirs.
+    """
+    plane = Plane(places.plane, assets.control_plane(), Ports.free(), address)
     places.plane.mkdir(mode=0o700, parents=True)
     authority = authority_named("ringfence-lab")
     plane.write_certificates(authority)
@@ -67,13 +73,15 @@ def prepare(places: Places) -> None:
         places.kubeconfig: ("admin", ADMINS),
         _kubeconfig(places, CONTROLLER_MANAGER): ("system:kube-controller-manager", ()),
         _kubeconfig(places, CONTROLLER): (CONTROLLER_USER, ()),
+        **(further or {}),
     }
     for path, (user, groups) in identities.items():
+        path.parent.mkdir(exist_ok=True)
         pair = client_pair(authority, user, groups)
         plane.write_kubeconfig(path, user, certificate_credentials(pair))
     webhook, health = free_ports(2)
     known = {**asdict(plane.ports), WEBHOOK: webhook, CONTROLLER: health}
-    document = {"binaries": str(plane.binaries), "ports": known}
+    document = {"binaries": str(plane.binaries), "ports": known, "reachedAt": address}
     write_atomically(_file(places), json.dumps(document, indent=1).encode())
 
 
@@ -163,7 +171,8 @@ def _load(places: Places) -> tuple[Plane, dict[str, int]]:
     document = json.loads(_file(places).read_bytes())
     ports = dict(document["ports"])
     own = {name: ports.pop(name) for name in (WEBHOOK, CONTROLLER)}
-    return Plane(places.plane, Path(document["binaries"]), Ports(**ports)), own
+    binaries, address = Path(document["binaries"]), document["reachedAt"]
+    return Plane(places.plane, binaries, Ports(**ports), address), own
 
 
 def _kubeconfig(places: Places, process: str) -> Path:

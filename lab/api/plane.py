@@ -53,6 +53,8 @@ class Plane:
     folder: Path
     binaries: Path
     ports: Ports
+    reached_at: str = ""
+    """Its address for real nodes and their pods; empty: it is on loopback, for hollow ones."""
 
     @property
     def url(self) -> str:
@@ -82,16 +84,12 @@ class Plane:
         return (
             str(self.binaries / "kube-apiserver"),
             f"--etcd-servers=http://{LOOPBACK}:{self.ports.etcd}",
-            f"--bind-address={LOOPBACK}",
-            f"--advertise-address={LOOPBACK}",
+            *self._for_nodes(),
             f"--secure-port={self.ports.apiserver}",
-            # Loopback is no address for an Endpoints object; nobody needs `kubernetes.default`.
-            "--endpoint-reconciler-type=none",
             f"--cert-dir={self.folder}",
             f"--tls-cert-file={self._pem('apiserver.crt')}",
             f"--tls-private-key-file={self._pem('apiserver.key')}",
             f"--client-ca-file={self._pem('ca.crt')}",
-            "--authorization-mode=RBAC",
             f"--service-cluster-ip-range={','.join(SERVICE_RANGES)}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self._pem('service-accounts.key')}",
@@ -103,10 +101,34 @@ class Plane:
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             f"--proxy-client-cert-file={self._pem('front-proxy.crt')}",
             f"--proxy-client-key-file={self._pem('front-proxy.key')}",
-            # Hollow nodes have no node-lifecycle controller that would take the taint away again.
-            "--disable-admission-plugins=TaintNodesByCondition",
             "--profiling=false",
             *further,
+        )
+
+    def _for_nodes(self) -> tuple[str, ...]:
+        """What depends on the kind of nodes."""
+        if not self.reached_at:
+            return (
+                f"--bind-address={LOOPBACK}",
+                f"--advertise-address={LOOPBACK}",
+                # Loopback is no address for an Endpoints object, and nobody needs
+                # `kubernetes.default`.
+                "--endpoint-reconciler-type=none",
+                "--authorization-mode=RBAC",
+                # Nobody would take the taint away again: no node-lifecycle controller runs.
+                "--disable-admission-plugins=TaintNodesByCondition",
+            )
+        return (
+            "--bind-address=0.0.0.0",
+            f"--advertise-address={self.reached_at}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            f"--kubelet-client-certificate={self._pem('kubelet-client.crt')}",
+            f"--kubelet-client-key={self._pem('kubelet-client.key')}",
+            "--kubelet-preferred-address-types=InternalIP",
+            # It has no kube-proxy: webhooks are called by the addresses of their pods.
+            "--enable-aggregator-routing=true",
         )
 
     def controller_manager(self, kubeconfig: Path) -> tuple[str, ...]:
@@ -125,7 +147,7 @@ class Plane:
             f"--service-account-private-key-file={self._pem('service-accounts.key')}",
             f"--root-ca-file={self._pem('ca.crt')}",
             # node-lifecycle marks the pods of hollow nodes NotReady in a race with them.
-            "--controllers=*,-node-lifecycle-controller",
+            f"--controllers=*{'' if self.reached_at else ',-node-lifecycle-controller'}",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
         )
@@ -142,6 +164,7 @@ class Plane:
         pairs = {
             "apiserver": server_pair(authority, *names, LOOPBACK, "10.96.0.1"),
             "front-proxy": client_pair(front, "front-proxy"),
+            "kubelet-client": client_pair(authority, "kube-apiserver-kubelet-client", ADMINS),
         }
         accounts = certificates.new_key()
         public = accounts.public_key().public_bytes(

@@ -21,22 +21,30 @@ from lab import created as ledgers
 from lab import lifecycle, machine, netns, parts
 from lab.admission import Requester
 from lab.api import assets, bringup, control_plane, kubeconfig, users
+from lab.api.real import bringup as real
+from lab.api.real import programs
 from lab.backing import Report, Wish
-from lab.created import BackingKind, CreatedThings, Lock, write_atomically
+from lab.created import BackingKind, CreatedThings, Lock, Pods, write_atomically
 from lab.names import Places, Shape, Wire
 from lab.pods import Running
 from lab.store import Store, Stored, key_of, parse
-from lab.topology import MOST_NODES, hollow_nodes
+from lab.topology import MOST_NODES, hollow_nodes, server_interfaces
 from lab.view import Home, View
+
+HOLLOW_NODES, REAL_NODES = 2, 1
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What kind of lab: on a `kubeconfig`'s API server, or on its own; with so many nodes."""
+    """What kind of lab: on a `kubeconfig`'s API server, or on its own; with so many nodes, whose
+    pods are network namespaces or containers; with agents, or left to its user.
+    """
 
     kubeconfig: Path | None
     nodes: int
     shape: Shape = Shape.GATEWAY
+    pods: Pods = Pods.NETWORKS
+    agents: bool = True
 
     @property
     def joined(self) -> bool:
@@ -44,21 +52,38 @@ class Kind:
         return self.kubeconfig is not None
 
 
+def hollow(kubeconfig: Path | None, nodes: int | None, network: str | None) -> Kind:
+    """Hollow nodes, with what is taken where nothing is said."""
+    return Kind(kubeconfig, HOLLOW_NODES if nodes is None else nodes, Shape(network or "gateway"))
+
+
+def containers(nodes: int | None, network: str | None, agents: bool) -> Kind:
+    """Real nodes, with what is taken where nothing is said."""
+    count, shape = REAL_NODES if nodes is None else nodes, Shape(network or "ptp")
+    return Kind(None, count, shape, Pods.CONTAINERS, agents)
+
+
 def up(places: Places, config: Path | None, wanted: Kind, paths: Sequence[str]) -> Report:
     """Start a lab on an API server; whatever goes wrong, nothing stays behind."""
     machine.check()
     if not 1 <= wanted.nodes <= MOST_NODES:
         raise Refused(f"a lab has 1 to {MOST_NODES} nodes, not {wanted.nodes}")
+    if wanted.pods is Pods.CONTAINERS:
+        programs.check()
     if wanted.kubeconfig is None:
         assets.control_plane()
     else:
         kubeconfig.target(wanted.kubeconfig)
     tenants = None if config is None else load_tenants(config)
     kind = BackingKind.JOINED_API if wanted.joined else BackingKind.OWN_API
+    frame = lifecycle.Wanted(wanted.shape, kind, wanted.nodes, wanted.pods, wanted.agents)
     backing = ApiBacking(wanted.joined)
     with ledgers.locked(places, Lock.EXCLUSIVE):
-        with lifecycle.bringing_up(places, config, wanted.shape, kind, wanted.nodes) as ledger:
-            if wanted.kubeconfig is None:
+        with lifecycle.bringing_up(places, config, frame) as ledger:
+            if wanted.pods is Pods.CONTAINERS:
+                address = server_interfaces(places)[0].partition("/")[0]
+                control_plane.prepare(places, address, real.identities(places, wanted.nodes))
+            elif wanted.kubeconfig is None:
                 control_plane.prepare(places)
             else:
                 write_atomically(places.kubeconfig, kubeconfig.absolute(wanted.kubeconfig))
@@ -83,7 +108,10 @@ class ApiBacking:
 
     def start_processes(self, ledger: CreatedThings) -> None:
         """Start what does not run."""
-        if not self.joined:
+        if ledger.state.pods is Pods.CONTAINERS:
+            with netns.inside(ledger.places.fabric_netns):
+                control_plane.start(ledger)
+        elif not self.joined:
             control_plane.start(ledger)
         bringup.start_processes(ledger)
 
@@ -91,6 +119,8 @@ class ApiBacking:
         """Nodes and pods would stay behind on an API server that lives on."""
         if self.joined:
             bringup.leave(ledger)
+        elif ledger.state.pods is Pods.CONTAINERS:
+            real.leave(ledger)
 
     def kubeconfig(self, ledger: CreatedThings) -> Path | None:
         """What `lab kubectl` asks with."""
@@ -101,10 +131,10 @@ class ApiBacking:
         places = ledger.places
         store = _objects(places.kubeconfig)
         homes = tuple(
-            Home(Node(hollow.name, hollow.addresses, hollow.pod_cidrs), hollow.places)
-            for hollow in hollow_nodes(places, ledger.state.nodes)
+            Home(Node(node.name, node.addresses, node.pod_cidrs), node.places)
+            for node in hollow_nodes(places, ledger.state.nodes)
         )
-        pods = tuple(_hollow_pods(ledger, store, homes))
+        pods = tuple(_running(ledger, store, homes))
         return View(ledger, store, pods, homes, shared=True)
 
     def read(self, paths: Sequence[str]) -> Documents:
@@ -154,13 +184,16 @@ def _apply(
     return report
 
 
-def _hollow_pods(ledger: CreatedThings, store: Store, homes: Sequence[Home]) -> list[Running]:
+def _running(ledger: CreatedThings, store: Store, homes: Sequence[Home]) -> list[Running]:
     """The running pods of the lab's nodes, by namespace and name."""
     by_node = {home.node.name: home for home in homes}
-    found = []
+    found: list[Running] = []
     for pod in store.pods:
         home = by_node.get(pod.node)
         if home is None or not pod.ips or pod.phase != "Running":
+            continue
+        if ledger.state.pods is Pods.CONTAINERS:
+            found += real.running(pod, home.places)
             continue
         if pod.host_network:
             found.append(Running(pod, home.places.netns, None, pod.node))

@@ -4,7 +4,9 @@ The agent lives in its node's network namespace, from which nothing of the machi
 and that stays so: no interface, address or route of the machine is touched. Instead this process
 listens on the loopback of every node, and what it accepts there it connects from the machine's own
 network namespace (a socket belongs to the one it was made in). It knows one target only.
-`python -m lab.api.uplink HOST PORT LISTEN NETNS...` is a process of the lab.
+`python -m lab.api.uplink HOST PORT LISTEN NETNS...` is a process of the lab. An API server that
+real nodes can reach is in a network namespace itself (`--server`): then the machine's own loopback
+is one of those that lead to it.
 """
 
 from __future__ import annotations
@@ -26,12 +28,16 @@ def listeners(names: Sequence[str], port: int) -> list[socket.socket]:
     found = []
     for name in names:
         with netns.inside(name):
-            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((LOOPBACK, port))
-            listener.listen(128)
-        found.append(listener)
+            found.append(_listener(port))
     return found
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((LOOPBACK, port))
+    listener.listen(128)
+    return listener
 
 
 async def relay(sockets: Sequence[socket.socket], host: str, port: int) -> None:
@@ -70,8 +76,12 @@ def main() -> None:
     parser.add_argument("listen", type=int)
     parser.add_argument("ready", type=Path, help="made as soon as all nodes are served")
     parser.add_argument("netns", nargs="+")
+    parser.add_argument("--server", metavar="NETNS", help="where the API server is, if not here")
     asked = parser.parse_args()
     sockets = listeners(asked.netns, asked.listen)
+    if asked.server is not None:
+        sockets.append(_listener(asked.listen))
+        netns.enter(asked.server)
     asked.ready.touch()
     asyncio.run(relay(sockets, asked.host, asked.port))
 

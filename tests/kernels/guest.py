@@ -16,7 +16,8 @@ from pathlib import Path
 from enforcer.datapath import compilation, loader
 from generators.errors import MachineLacks, RingfenceError
 from tests.kernels import packages
-from tests.kernels.packages import Say, Unpacked
+from tests.kernels.packages import Unpacked
+from tests.testbed.debian import Say
 from tests.testbed.waiting import ended, ending
 
 QEMU = "qemu-system-x86_64"

@@ -11,21 +11,19 @@ import lzma
 import os
 import platform
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from generators.errors import MachineLacks
+from tests.testbed import debian
+from tests.testbed.debian import Say
 
 SERIES = ("6.1", "6.12")
 """Those of Debian 12, and of its backports and Debian 13."""
 BUSYBOX = "busybox-static"
 ARCHITECTURES = {"x86_64": "amd64"}
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def kernel(series: str, say: Say) -> Unpacked:
     """The newest kernel of a series, fetched where it is not in the cache."""
     if platform.machine() not in ARCHITECTURES:
         raise MachineLacks(f"no kernels for {platform.machine()} here", "run this on x86_64")
-    listed = _run("apt-cache", "search", "--names-only", "^linux-image-").splitlines()
+    listed = debian.run("apt-cache", "search", "--names-only", "^linux-image-").splitlines()
     package = newest(series, (line.split(" ")[0] for line in listed))
     if not package:
         raise MachineLacks(
@@ -70,22 +68,7 @@ def kernel(series: str, say: Say) -> Unpacked:
 
 def unpacked(package: str, say: Say) -> Path:
     """Where a package is unpacked; fetched first where it is not in the cache."""
-    folder = cache_root() / package
-    if folder.is_dir():
-        return folder
-    work = folder.with_name(f"{folder.name}.{os.getpid()}")
-    work.mkdir(parents=True)
-    try:
-        say(f"kernels: fetching {package}")
-        _run("apt-get", "download", "-qq", package, cwd=work)
-        (archive,) = work.glob("*.deb")
-        _run("dpkg-deb", "--extract", str(archive), str(work))
-        archive.unlink()
-        if not folder.is_dir():
-            work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return folder
+    return debian.unpacked(package, cache_root() / package, say)
 
 
 def modules(root: Path, wanted: Iterable[str]) -> list[Path]:
@@ -115,15 +98,3 @@ def read(module: Path) -> bytes:
 
 def _name(path: Path) -> str:
     return path.name.partition(".ko")[0].replace("-", "_")
-
-
-def _run(*command: str, cwd: Path | None = None) -> str:
-    if shutil.which(command[0]) is None:
-        raise MachineLacks(f"{command[0]} is not installed", "run this on Debian")
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise MachineLacks(
-            f"`{' '.join(command)}` failed: {done.stderr.strip()[-500:]}",
-            "have this machine reach Debian's archive, and run apt-get update",
-        )
-    return done.stdout

@@ -2,7 +2,8 @@
 
 `up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
 makes its programs; `helm`, `helm3`, `hubble`, `promtool` and `libcni` print the folder of that
-program, built where it is missing; `releases` runs tests on other releases of Kubernetes.
+program, built where it is missing; `node` makes what real nodes of a lab need; `releases` runs
+tests on other releases of Kubernetes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 from pathlib import Path
 
 from generators.errors import RingfenceError
-from tests.testbed import build, releases
+from lab.api import assets
+from tests.testbed import build, debian, releases
 from tests.testbed.plane import ControlPlane
 
 PRODUCTS = {
@@ -51,6 +53,14 @@ def _up(kubeconfig: Path | None) -> None:
         signal.pause()
 
 
+def _node() -> None:
+    """The control plane, too: a lab with real nodes asks for all of it at once."""
+    for package in assets.DEBIAN:
+        debian.unpacked(package, assets.unpacked(package), _say)
+    for product in (build.KUBERNETES, assets.RESPONDER, assets.node()):
+        print(build.ensure(product, _say))
+
+
 def main() -> int:
     """Run the sub-command that was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
@@ -65,6 +75,7 @@ def main() -> int:
     commands.add_parser(
         "libcni", help="find or build the library of container runtimes, as a command"
     )
+    commands.add_parser("node", help="find or build all that real nodes of a lab need")
     others = commands.add_parser("releases", help="run tests on the oldest and newest API server")
     others.add_argument("series", nargs="*", help="1.30 for one of them; without: all")
     others.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="its arguments")
@@ -72,6 +83,8 @@ def main() -> int:
     try:
         if chosen.command == "up":
             _up(chosen.kubeconfig)
+        elif chosen.command == "node":
+            _node()
         elif chosen.command == "releases":
             return releases.check(chosen.series, chosen.pytest, _say)
         else:

@@ -1,0 +1,41 @@
+"""One lab with a real node for all tests that only add namespaces of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from generators.errors import MachineLacks
+from lab.api.real import programs as needed
+from tests.conftest import Run, lacking
+from tests.lab.api.real.nodes import TENANTS, RealLab, real_lab
+
+
+@pytest.fixture(scope="session")
+def tenants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tenant file with two strict tenants, red and blue."""
+    file = tmp_path_factory.mktemp("real") / "tenants.yaml"
+    file.write_text(TENANTS)
+    return file
+
+
+@pytest.fixture(scope="session")
+def programs() -> None:
+    """Skips where this machine cannot have a real node."""
+    if lacking():
+        pytest.skip(lacking())
+    try:
+        needed.check()
+    except MachineLacks as lack:
+        pytest.skip(f"testbed: {lack}")
+
+
+@pytest.fixture(scope="session")
+def real(programs: None, ringfence: Run, tenants: Path) -> Iterator[RealLab]:
+    """One real node under the tenant file, made as a user would."""
+    with real_lab(ringfence) as lab:
+        done = lab.up("--kubelet", "-c", tenants)
+        assert done.returncode == 0, done.stderr
+        yield lab

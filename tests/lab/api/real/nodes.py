@@ -1,0 +1,107 @@
+"""A lab with real nodes for tests, and the documents that they apply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any
+
+from lab.names import places
+from tests.conftest import Run
+from tests.lab.api.hollow import ApiLab
+from tests.lab.conftest import Done
+from tests.testbed.waiting import eventually
+
+TENANTS = """
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+labelKey: client
+mode: strict
+admins:
+  groups: ["system:masters"]
+tenants:
+- name: red
+  namespaces: {suffixes: ["-red"]}
+  members: {groups: [team-red]}
+- name: blue
+  namespaces: {suffixes: ["-blue"]}
+  members: {groups: [team-blue]}
+"""
+UP_SECONDS = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class RealLab(ApiLab):
+    """A lab whose pods are containers."""
+
+    def up(self, *arguments: object) -> Done:
+        """`ringfence lab up`, with the patience that a kubelet needs."""
+        name = ("--name", self.places.name)
+        return self.run("lab", "up", *name, *map(str, arguments), timeout=UP_SECONDS)
+
+    def exec(self, pod: str, *command: str) -> Done:
+        """Run something in the first container of a pod, by kubectl."""
+        space, name = pod.split("/")
+        return self.try_kubectl("exec", "-n", space, name, "--", *command)
+
+    def asks(self, pod: str, target: str, *flags: str) -> str:
+        """What the responder in a pod gets from `address:port`; empty where nothing comes."""
+        return self.exec(pod, "/responder", "connect", *flags, target).stdout
+
+    def ip(self, pod: str) -> str:
+        """The IPv4 address of a pod."""
+        return str(self.pod(pod)["status"]["podIP"])
+
+    def pod(self, pod: str) -> dict[str, Any]:
+        """A pod as the API server has it."""
+        space, name = pod.split("/")
+        found: dict[str, Any] = json.loads(
+            self.kubectl("get", "pod", "-n", space, name, "-o", "json")
+        )
+        return found
+
+    def spaces(self, *tenants: str) -> list[str]:
+        """A fresh namespace of each tenant."""
+        word = token_hex(3)
+        names = [f"s{word}-{tenant}" for tenant in tenants]
+        for name in names:
+            self.kubectl("create", "namespace", name)
+        return names
+
+    def phase(self, pod: str, wanted: str) -> None:
+        """Wait until a pod is in a phase."""
+        eventually(lambda: self.pod(pod)["status"].get("phase") == wanted, f"{pod} {wanted}", 60)
+
+
+@contextmanager
+def real_lab(run: Run) -> Iterator[RealLab]:
+    """A lab that is not up yet, taken down at the end."""
+    lab = RealLab(places(f"t-{token_hex(4)}"), run)
+    try:
+        yield lab
+    finally:
+        lab("down")
+
+
+def serving(
+    pod: str, *ports: str, container: str = "", spec: str = "", labels: Sequence[str] = ()
+) -> str:
+    """A pod whose responder answers on ports: `80`, `53/udp`. What else is wanted is JSON-like
+    YAML: of its container, of its spec, and its labels as `key: value`.
+    """
+    space, name = pod.split("/")
+    words = ", ".join(f'"{word}"' for word in ("serve", *(ports or ("80",))))
+    return f"""
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {space}, labels: {{{", ".join(("app: " + name, *labels))}}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  {spec}
+  containers:
+  - {{name: main, image: "responder:lab", args: [{words}]{", " + container if container else ""}}}
+"""

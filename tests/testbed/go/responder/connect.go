@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// connect asks again and again, each time by a new connection, and ends with 1 unless every
+// question was answered.
+func connect(arguments []string) {
+	flags := flag.NewFlagSet("connect", flag.ExitOnError)
+	udp := flags.Bool("udp", false, "by datagrams")
+	wait := flags.Duration("wait", time.Second, "how long an answer may take")
+	count := flags.Int("count", 1, "how many questions")
+	every := flags.Duration("every", 0, "from one question to the next")
+	sum := flags.Bool("sum", false, "print how many were answered instead of the answers")
+	deaf := flags.Bool("deaf", false, "do not wait for answers")
+	flags.Parse(arguments)
+	if flags.NArg() != 1 {
+		usage()
+	}
+	network := "tcp"
+	if *udp {
+		network = "udp"
+	}
+	if *deaf {
+		shout(network, flags.Arg(0), *count, *every)
+		return
+	}
+	answered := 0
+	for number := 0; number < *count; number++ {
+		if number > 0 {
+			time.Sleep(*every)
+		}
+		answer, err := ask(network, flags.Arg(0), *wait)
+		switch {
+		case err != nil:
+			fmt.Fprintf(os.Stderr, "responder: %v\n", err)
+		case !*sum:
+			fmt.Print(answer)
+		}
+		if err == nil {
+			answered++
+		}
+	}
+	if *sum {
+		fmt.Printf("answered %d of %d\n", answered, *count)
+	}
+	if answered < *count {
+		os.Exit(1)
+	}
+}
+
+func ask(network, address string, wait time.Duration) (string, error) {
+	connection, err := net.DialTimeout(network, address, wait)
+	if err != nil {
+		return "", err
+	}
+	defer connection.Close()
+	connection.SetDeadline(time.Now().Add(wait))
+	if _, err := fmt.Fprintln(connection, "who?"); err != nil {
+		return "", err
+	}
+	return bufio.NewReader(connection).ReadString('\n')
+}
+
+// shout sends datagrams from one socket, numbered from 1, whatever happens to them.
+func shout(network, address string, count int, every time.Duration) {
+	connection, err := net.Dial(network, address)
+	for ; err != nil; connection, err = net.Dial(network, address) {
+		time.Sleep(every)
+	}
+	for number := 1; number <= count; number++ {
+		fmt.Fprintln(connection, number)
+		time.Sleep(every)
+	}
+}
