@@ -15,7 +15,7 @@ from enforcer.datapath import attach, loader
 from enforcer.datapath.connections import IDLE_TCP
 from enforcer.policy.modes import StartMode
 from enforcer.policy.tables import CAPACITY, Table
-from generators.errors import Refused
+from generators.errors import MachineLacks, Refused
 from generators.labels import RECORD_NAMESPACE
 from generators.reachability.protocols import TUNNEL_PORTS
 
@@ -66,15 +66,25 @@ class Busy(Refused):
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
     """Be the only agent of the run directory and of the pins; the kernel frees both when we die."""
-    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(settings.run_dir, "--run-dir")
     loader.ensure_bpffs(settings.pin_dir)
     links = settings.pin_dir / attach.LINKS
-    links.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(links, "--pin-dir")
     with ExitStack() as stack:
         for directory, named in ((settings.run_dir, settings.run_dir), (links, settings.pin_dir)):
             own = "stop it first, or give this one its own, with --run-dir and --pin-dir"
             stack.enter_context(_locked(directory, Busy(named, own)))
         yield
+
+
+def _make(directory: Path, option: str) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineLacks(
+            f"{directory} cannot be made: {error.strerror}",
+            f"let this process write there (a container: mount it from the node), or set {option}",
+        ) from error
 
 
 @contextmanager

@@ -123,11 +123,16 @@ def ensure_bpffs(path: Path) -> None:
     if _is_bpffs():
         return
     command = ["/bin/mount", "-t", "bpf", "bpf", str(BPF_FS)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        refused = result.stderr.strip().partition("\n")[0] if result.returncode else ""
+    except OSError as error:
+        refused = str(error)
+    if refused:
         raise MachineLacks(
-            f"cannot mount the bpf filesystem on {BPF_FS}: {result.stderr.strip()}",
-            "boot a kernel with CONFIG_BPF_SYSCALL=y and let this process mount",
+            f"{BPF_FS} has no bpf filesystem, and it cannot be mounted from here ({refused})",
+            f"on the node: mount -t bpf bpf {BPF_FS} (systemd does that where the kernel has "
+            "CONFIG_BPF_SYSCALL=y)",
         )
     log.info("bpffs_mounted path=%s", BPF_FS)
 
