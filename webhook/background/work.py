@@ -1,8 +1,8 @@
-"""Carries out the background rules of the policies in force: queue, workers, the first look.
+"""Carries out the background rules of the policies in force, and says what came of it.
 
 Made and driven by the controller: `start`, `turn` from its loop, `lead` when it begins to lead.
-The queue holds triggers, each once; a worker looks at everything about one trigger. Every replica
-follows the cluster; only the leader takes from the queue, and begins with every trigger there is.
+A worker looks at everything about one trigger (`queue.py`). Every replica follows the cluster; only
+the leader takes from the queue, and begins with every trigger there is (`lead.py`).
 """
 
 from __future__ import annotations
@@ -16,49 +16,34 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from generators.checks import Check, bridged, failed
-from generators.documents.json import Key, ObjectKey
+from generators.documents.json import Key
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.discovery import Discovery
-from generators.kube.errors import Conflict, Fenced, KubeError, Unavailable
+from generators.kube.errors import Fenced
 from generators.kube.events import Recorder, Severity
-from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.reflector import ReflectorStats
 from generators.kube.resources import Resource
-from generators.kube.workers import Workers
 from generators.kyverno.engine import Environment
-from generators.kyverno.model import Generation
 from generators.process.logs import event
 from webhook.background import rights
 from webhook.background.caches import CacheListeners, Caches
 from webhook.background.index import GeneratedIndex, TriggerName, name_of, object_key
-from webhook.background.memory import Memory, Newcomer
+from webhook.background.lead import LOOK_AGAIN_SECONDS, RuleProgress
+from webhook.background.memory import Memory
 from webhook.background.metrics import Measures, Now
 from webhook.background.needs import RuleName
 from webhook.background.planning import Delete
+from webhook.background.queue import LONGEST_WAIT, Item, Sweep, TriggerQueue
 from webhook.background.reconcile import TriggerReconciler, TriggerReport
-from webhook.background.rules import Table, is_existing, pattern_of, table_of
+from webhook.background.rules import Table, table_of
 from webhook.background.status import PolicyStatus, Problems, ProblemTarget, standings, subject_of
 from webhook.background.stored import StoredObject
 from webhook.background.targets import Targets
 from webhook.background.writer import Done, Tenancy, Writer, Wrote
 from webhook.policies.book import Held, PolicyBook
-from webhook.registration.configuration import seen_by_the_webhook
 
 LOG = logging.getLogger("ringfence.controller")
-LONGEST_WAIT = 120.0
-LOOK_AGAIN_SECONDS = 5.0
-"""How often kinds that are not served, or rights that are missing, are asked about again."""
-NOTED_SECONDS = 1.1
-"""Creation times are whole seconds: objects made in the second in which noting began cannot be told
-from older ones."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Sweep:
-    """A rule that is run once for all of its triggers."""
-
-    name: RuleName
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +67,7 @@ class PolicyWork:
     def __init__(self, around: BackgroundDeps, registry: CollectorRegistry) -> None:
         self._around = around
         self._measures = Measures(registry, self._now)
-        self._queue: WorkQueue[TriggerName | Sweep] = WorkQueue(
-            Backoff(first=0.1, longest=LONGEST_WAIT)
-        )
+        self._queue = TriggerQueue(self._deal, self._may_work, self._measures)
         self._table = Table()
         self._discovery = Discovery(around.client)
         self._made = GeneratedIndex()
@@ -101,36 +84,27 @@ class PolicyWork:
         self._carrier = TriggerReconciler(
             self._caches, self._made, self._memory, self._writer, self._targets
         )
+        self._progress = RuleProgress(around.client, self._memory, self._caches)
         self._lock = threading.Lock()
         self._former: dict[TriggerName, StoredObject] = {}
         self._asked: dict[RuleName, TriggerName] = {}
-        self._since: dict[TriggerName, float] = {}
-        self._retried: set[TriggerName | Sweep] = set()
         self._problems_due = 0.0
-        self._noting_due = 0.0
-        self._noted_at = -NOTED_SECONDS
         self._prepared = False
         self._carried_out: Table | None = None
         """What workers go by: a table whose rules the memory knows. One is taken over before."""
         self._looked_at = 0.0
         self._forbidden: Mapping[str, str] = {}
-        self._quiet_adds = -1
-        self._quiet_version = 0
-        self._stopping = threading.Event()
-        self._workers = Workers(self._queue, self._stopping, self, "policies")
 
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to follow the cluster."""
         self._around.book.start()
-        self._workers.start()
+        self._queue.start()
 
     def stop(self) -> None:
         """End all threads after they finish what they are doing."""
-        self._stopping.set()
-        self._queue.close()
-        self._workers.join(5)
+        self._queue.stop()
         self._around.book.stop()
         self._caches.stop()
 
@@ -155,7 +129,7 @@ class PolicyWork:
     @property
     def alive(self) -> bool:
         """Whether no worker has died."""
-        return not self._workers.dead()
+        return self._queue.alive
 
     # --- the controller's loop ------------------------------------------------------------------
 
@@ -176,9 +150,9 @@ class PolicyWork:
         admission = self._around.admission()
         if self._running:
             self._look_at_problems()
-            self._advance()
-            if not admission:
-                self._note_creators()
+            self._progress.advance(self._table, self._queue, self._problems, self._carrier)
+            if not admission and self._progress.note_creators(self._table.noting):
+                self._problems_due = 0.0
             self._memory.save()
         self._say(admission)
 
@@ -210,23 +184,7 @@ class PolicyWork:
     def _begin(self) -> None:
         """Look at every trigger, and at everything that was ever made."""
         table = self._table
-        held = {each.policy.key: each for each in table.policies.held}
-        newest = self._newest()
-        self._memory.introduce(
-            (
-                Newcomer(
-                    name,
-                    is_existing(rule),
-                    pattern_of(rule),
-                    held[name[0]].since or newest,
-                )
-                for name, rule in table.rules.items()
-            ),
-            complete=table.policies.complete,
-        )
-        self._remember_kinds()
-        self._memory.save()
-        self._quiet_adds = -1
+        self._progress.begin(table)
         self._problems_due = time.monotonic() + LONGEST_WAIT
         self._carried_out = table
         names = self._made.triggers()
@@ -234,18 +192,7 @@ class PolicyWork:
             for key in self._caches.triggers(resource):
                 names.add(name_of(object_key(resource, key)))
         for name in sorted(names):
-            self._add(name)
-
-    def _remember_kinds(self) -> None:
-        """Kinds whose rules are gone are followed until nothing is left of what they made."""
-        counts = self._caches.counts_of_made()
-        left = {resource for resource, count in counts.items() if count}
-        self._memory.follow(self._table.needs.downstreams | left)
-
-    def _newest(self) -> int:
-        resources = self._table.generating.keys() | self._table.changing.keys()
-        versions = (kept.version for r in resources for kept in self._caches.triggers(r).values())
-        return max(versions, default=0)
+            self._queue.add(name)
 
     def _look_at_problems(self) -> None:
         """What kept a rule from a trigger may have gone without any event."""
@@ -253,52 +200,12 @@ class PolicyWork:
         if now >= self._problems_due:
             self._problems_due = now + LONGEST_WAIT
             for name in self._problems.triggers():
-                self._add(name)
-
-    def _advance(self) -> None:
-        """All triggers up to a version have been dealt with: remember that, when it is so."""
-        once = [
-            name
-            for name, rule in self._table.rules.items()
-            if isinstance(rule.action, Generation) and not rule.action.synchronize
-        ]
-        if not once:
-            return
-        stats = self._queue.stats()
-        failing = self._problems.counts()
-        with self._lock:
-            unexplained = self._retried - self._problems.triggers()
-        if not self._queue.idle or unexplained:
-            self._quiet_adds = -1
-        elif self._quiet_adds == stats.adds:
-            done = [name for name in once if name not in failing]
-            for name in done:
-                self._memory.advance(name, self._quiet_version)
-            self._carrier.forget_handled(frozenset(done), self._quiet_version)
-        else:
-            # What was in the caches before the queue was empty for a whole turn is dealt with.
-            self._quiet_version = self._newest()
-            self._quiet_adds = stats.adds
-
-    def _note_creators(self) -> None:
-        """The webhook answers for these kinds from now on: what it notes is believed."""
-        wanted = self._table.noting
-        self._memory.forget_noted(wanted)
-        new = frozenset(kind for kind in wanted if not self._memory.noted(kind))
-        now = time.monotonic()
-        if not new or now < self._noting_due:
-            return
-        self._noting_due = now + LOOK_AGAIN_SECONDS
-        if seen := new & seen_by_the_webhook(self._around.client, new):
-            self._memory.note(seen, self._memory.clock())
-            self._noted_at = time.monotonic()
-            self._problems_due = 0.0
-            event(LOG, "creators_noted", kinds=sorted(map(str, seen)))
+                self._queue.add(name)
 
     def _say(self, admission: str) -> None:
         waiting = "" if self._running else "what its rules look at is not all known yet"
         waiting = waiting or admission
-        if time.monotonic() - self._noted_at < NOTED_SECONDS:
+        if self._progress.waits:
             waiting = waiting or "the creators of its triggers are noted in a second"
         self._status.say(
             standings(self._table.policies, self._table.needs.problems, waiting, self._forbidden)
@@ -314,16 +221,16 @@ class PolicyWork:
                 with self._lock:
                     self._former[name] = kept
         if self._running:
-            self._add(name)
+            self._queue.add(name)
             for waiting in self._carrier.waiting_for(object_key(resource, key)):
-                self._add(waiting)
+                self._queue.add(waiting)
 
     def _made_changed(self, resource: Resource, key: Key) -> None:
         concerned = self._made.note(resource, key, self._caches.made(resource, key))
         concerned |= self._carrier.waiting_for(object_key(resource, key))
         for name in concerned:
             if self._running:
-                self._add(name)
+                self._queue.add(name)
 
     def _source(self, resource: Resource, key: Key) -> None:
         table = self._table
@@ -336,36 +243,24 @@ class PolicyWork:
             for trigger in self._caches.triggers(kind):
                 concerned.add(name_of(object_key(kind, trigger)))
         for name in concerned:
-            self._add(name)
-
-    def _add(self, item: TriggerName | Sweep) -> None:
-        if isinstance(item, ObjectKey):
-            with self._lock:
-                self._since.setdefault(item, time.monotonic())
-        self._queue.add(item)
+            self._queue.add(name)
 
     # --- the workers ----------------------------------------------------------------------------
 
-    def may_work(self) -> bool:
+    def _may_work(self) -> bool:
         """Whether triggers may be dealt with now: whoever leads next looks at everything."""
         return self._running and self._around.leads()
 
-    def run(self, item: TriggerName | Sweep) -> None:
-        """Deal with everything about one trigger, or with one rule for all of them."""
-        with self._lock:
-            since = self._since.pop(item, None) if isinstance(item, ObjectKey) else None
+    def _deal(self, item: Item) -> bool:
         table = self._carried_out
         if table is None:
-            return
+            return False
         environment = Environment(self._caches, self._around.tenancy().limits)
         if isinstance(item, Sweep):
             self._run_sweep(table, environment, item)
         else:
             self._run_trigger(table, environment, item)
-        with self._lock:
-            self._retried.discard(item)
-        if since is not None:
-            self._measures.lag.observe(time.monotonic() - since)
+        return True
 
     def _run_trigger(self, table: Table, environment: Environment, name: TriggerName) -> None:
         with self._lock:
@@ -385,22 +280,6 @@ class PolicyWork:
         found = [e for each in table.changing.values() for e in each if e.name == item.name]
         if trigger is not None and found:
             self._take_over(self._carrier.sweep(table, environment, found[0], trigger))
-
-    def failed(self, item: TriggerName | Sweep, error: Exception) -> None:
-        """Count it; until it comes again, the triggers up to now are not dealt with."""
-        if not isinstance(error, KubeError):
-            LOG.error("policy_defect item=%s", item, exc_info=error)
-        self._measures.failures.labels(type(error).__name__).inc()
-        with self._lock:
-            self._retried.add(item)
-
-    def delayed(self, item: TriggerName | Sweep, error: Exception, seconds: float) -> None:
-        """Log it."""
-        quiet = isinstance(error, Unavailable | Conflict)
-        level = logging.INFO if quiet else logging.WARNING
-        event(
-            LOG, "policy_not_carried_out", level, item=str(item), problem=str(error), retry=seconds
-        )
 
     # --- what came of it ------------------------------------------------------------------------
 
