@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enforcer.agent.attachments import Attachments
@@ -115,25 +116,30 @@ def _enforce(
         server.start()
         stack.callback(server.stop)
         stack.enter_context(answering_cni(settings, pins, board, attachments, agent.report))
-        for follower in (
-            addresses(agent.have_addresses, agent.report),
-            tunnels(lambda own: maps.lead_to_tunnels({*own, *settings.tunnel_ports}), agent.report),
-        ):
-            start_thread(stack, threading.Event(), follower.run)
-        neighbourhood = Neighbourhood(
-            pins, lambda: board.state.attached, agent.have_neighbours, agent.report
-        )
-        neighbourhood.look()
-        start_thread(stack, threading.Event(), neighbourhood.run)
-        if settings.manifests is None:
-            start_thread(stack, threading.Event(), _notices(settings, board))
-        if settings.watch_interfaces:
-            looked_for = settings.watch_interfaces
-            watcher = Watcher(pins, looked_for, agent.look_around, agent.report)
-            start_thread(stack, threading.Event(), watcher.run)
+        for look in _lookouts(settings, agent, board, pins, maps):
+            start_thread(stack, threading.Event(), look)
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)
         logs.event(log, "agent_stopped", revision=board.state.revision)
+
+
+def _lookouts(
+    settings: Settings, agent: Agent, board: Board, pins: Path, maps: Maps
+) -> Iterator[Callable[[threading.Event], None]]:
+    """What looks out for changes on the node, each in a thread of its own until told to stop."""
+    yield addresses(agent.have_addresses, agent.report).run
+    yield tunnels(
+        lambda own: maps.lead_to_tunnels({*own, *settings.tunnel_ports}), agent.report
+    ).run
+    neighbourhood = Neighbourhood(
+        pins, lambda: board.state.attached, agent.have_neighbours, agent.report
+    )
+    neighbourhood.look()
+    yield neighbourhood.run
+    if settings.manifests is None:
+        yield _notices(settings, board)
+    if settings.watch_interfaces:
+        yield Watcher(pins, settings.watch_interfaces, agent.look_around, agent.report).run
 
 
 def _supply(settings: Settings) -> Supply:

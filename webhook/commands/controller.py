@@ -24,6 +24,7 @@ from webhook.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from webhook.controller.controller import ControllerSettings
     from webhook.registration.configuration import Target
 
 DAYS = 86400.0
@@ -179,12 +180,9 @@ def run(
     import socket
     from secrets import token_hex
 
-    from generators.kube.client import Client
     from generators.kube.lease import LeaseTiming
-    from generators.process import logs, memory, signals
-    from generators.serving import pages
     from generators.tenants.last_good import LastGood
-    from webhook.controller.controller import Controller, ControllerSettings
+    from webhook.controller.controller import ControllerSettings
     from webhook.registration.guard import Timing
     from webhook.registration.rotation import Lifetimes
 
@@ -206,6 +204,17 @@ def run(
         install_policy_crds,
         None if state_dir is None else LastGood(state_dir),
     )
+    _synchronize(settings, kubeconfig, metrics_listen)
+
+
+def _synchronize(
+    settings: ControllerSettings, kubeconfig: str | None, metrics_listen: tuple[str, int] | None
+) -> None:
+    from generators.kube.client import Client
+    from generators.process import logs, memory, signals
+    from generators.serving import pages
+    from webhook.controller.controller import Controller
+
     memory.share_arenas()
     listener = None if metrics_listen is None else bound("--metrics-listen", metrics_listen)
     with Client.connect(kubeconfig, user_agent="ringfence-controller") as client:

@@ -21,35 +21,29 @@ from generators.documents.json import Key
 from generators.errors import MachineLacks, RingfenceError
 from generators.isolation.tenancy import Finding
 from generators.kube.client import Client
-from generators.kube.discovery import Discovery
 from generators.kube.errors import Fenced
 from generators.kube.events import Recorder
 from generators.kube.lease import Leadership, LeaseTiming
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import ReflectorStats
 from generators.kube.workers import Workers
-from generators.kyverno.limits import Limits
 from generators.objects import Namespace
 from generators.process.logs import event
 from generators.tenants.last_good import LastGood
 from webhook import rbac
-from webhook.background.work import BackgroundDeps, PolicyWork
 from webhook.background.writer import Tenancy
 from webhook.controller import permissions
 from webhook.controller.followed import ChangeListeners, Followed
 from webhook.controller.handover import Handover
 from webhook.controller.keeper import AdmissionKeeper, Where
 from webhook.controller.metrics import ControllerMetrics, Moment
+from webhook.controller.policies import PolicyDeps, PolicyParts
 from webhook.controller.reconcile import Reconciler, ReconcilerDeps
 from webhook.controller.record import RecordWriter
 from webhook.controller.shards import ConfigMapShards
 from webhook.controller.status import Status, StatusPage, count
 from webhook.controller.workers import NamespaceWork
-from webhook.policies.book import PolicyBook, limits_for
-from webhook.policies.crds import PolicyKinds
-from webhook.policies.metrics import PoliciesInForce
-from webhook.policies.registrar import PolicyRegistrar
-from webhook.policies.standing_back import StandingBack
+from webhook.policies.book import limits_for
 from webhook.registration.configuration import (
     SERVICE_ACCOUNT,
     Found,
@@ -117,16 +111,7 @@ class Controller:
         self._guard = AdmissionGuard(
             self._fenced, settings.namespace, self._assertion, settings.timing
         )
-        self._handover = Handover(
-            self.tenants.config,
-            self._fenced,
-            self._guard,
-            self._ledger,
-            self._queue,
-            self._proven,
-            lambda namespace: self._reconciler.bring(self._handover.config, namespace),
-            self._taken,
-        )
+        self._handover = self._new_handover()
         self._keeper: AdmissionKeeper | None = None
         self._prober = Prober(self._fenced, self._key_to_probe)
         self._status = StatusPage(self._fenced, settings.namespace)
@@ -144,14 +129,7 @@ class Controller:
             settings.target is not None,
             ChangeListeners(self._queue.add, self._node, self._wake.set, self._admission),
         )
-        self._book = self._new_book()
-        install = settings.install_policy_kinds
-        self._policy_kinds = PolicyKinds(self._fenced) if install else None
-        self._standing_back: StandingBack | None = None
-        self._registrar: PolicyRegistrar | None = None
-        if self._book is not None and settings.target is not None:
-            self._registrar = PolicyRegistrar(self._book, Discovery(client))
-        self._policy_work: PolicyWork | None = None
+        self._policies = self._new_policies()
         work = NamespaceWork(
             lambda: self._prepared and self._leads() and not self._handover.paused,
             lambda name: self._reconciler.reconcile(self._handover.config, name),
@@ -159,17 +137,34 @@ class Controller:
         )
         self._workers = Workers(self._queue, self._stopping, work, "worker")
 
-    def _new_book(self) -> PolicyBook | None:
-        settings = self._settings
-        if not settings.policies:
-            return None
-        book = PolicyBook(settings.policies, self._client, self._limits(), self._wake.set)
-        self.metrics.registry.register(PoliciesInForce(book, lambda: book.current))
-        return book
+    def _new_handover(self) -> Handover:
+        return Handover(
+            self.tenants.config,
+            self._fenced,
+            self._guard,
+            self._ledger,
+            self._queue,
+            self._proven,
+            lambda namespace: self._reconciler.bring(self._handover.config, namespace),
+            self._taken,
+        )
 
-    def _limits(self) -> Limits:
+    def _new_policies(self) -> PolicyParts:
         settings = self._settings
-        return limits_for(self._handover.config, settings.allowed_kinds, settings.namespace)
+        return PolicyParts(
+            PolicyDeps(
+                self._client,
+                self._fenced,
+                settings.namespace,
+                self._tenancy,
+                self._leads,
+                self._wake.set,
+                self.metrics.registry,
+            ),
+            settings.policies,
+            install=settings.install_policy_kinds,
+            registered=settings.target is not None,
+        )
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -198,16 +193,13 @@ class Controller:
         self._reconciler = Reconciler(desk)
         if self._settings.target is not None:
             self._keeper = self._new_keeper(self._settings.target, user)
-        if self._book is not None:
-            self._policy_work = self._new_policy_work(self._book, recorder)
-            self._standing_back = StandingBack(self._book, recorder, self._home)
+        self._policies.begin(recorder, self._home)
         self._followed.start()
         self._ledger.start()
         self._workers.start()
         self._leadership.start()
         self._prober.start()
-        if self._policy_work is not None:
-            self._policy_work.start()
+        self._policies.start()
         self._starting = ""
         self._loop()
         self._end()
@@ -217,19 +209,6 @@ class Controller:
         self._stopping.set()
         self._wake.set()
 
-    def _new_policy_work(self, book: PolicyBook, recorder: Recorder) -> PolicyWork:
-        around = BackgroundDeps(
-            self._client,
-            self._fenced,
-            self._settings.namespace,
-            book,
-            self._tenancy,
-            recorder,
-            self._leads,
-            lambda: self._registrar.problem() if self._registrar is not None else "",
-        )
-        return PolicyWork(around, self.metrics.registry)
-
     def _home(self) -> Namespace | None:
         """The controller's own namespace."""
         return self._followed.namespaces.store.get(Key("", self._settings.namespace))
@@ -237,7 +216,8 @@ class Controller:
     def _tenancy(self) -> Tenancy:
         config = self._handover.config
         further = {key for tenant in config.tenants.values() for key in tenant.labels}
-        return Tenancy(self._limits(), frozenset({config.label_key, *further}))
+        limits = limits_for(config, self._settings.allowed_kinds, self._settings.namespace)
+        return Tenancy(limits, frozenset({config.label_key, *further}))
 
     def _new_keeper(self, target: Target, user: str) -> AdmissionKeeper:
         settings = self._settings
@@ -254,15 +234,14 @@ class Controller:
             ),
             user,
             lambda why: self.metrics.renewals.labels(why).inc(),
-            self._registrar,
+            self._policies.registrar,
         )
 
     def _introduce(self) -> str | None:
         """Who we are and whether that is enough; waits for an API server that is away."""
         while not self._stopping.is_set():
             try:
-                more = rbac.POLICY_KINDS if self._policy_kinds is not None else ()
-                rights = rbac.controller(self._settings.issued_secret, more)
+                rights = rbac.controller(self._settings.issued_secret, self._policies.rights)
                 permissions.check(self._client, self._settings.namespace, rights)
                 permissions.home(self._client, self._settings.namespace)
                 user = permissions.username(self._client)
@@ -280,8 +259,7 @@ class Controller:
         self._queue.close()
         self._prober.stop()
         self._workers.join(5)
-        if self._policy_work is not None:
-            self._policy_work.stop()
+        self._policies.stop()
         self._ledger.close()
         self._leadership.stop()
         self._followed.stop()
@@ -319,32 +297,25 @@ class Controller:
             self._everything()
         if self._prepared:
             self._ledger.follow(self._shards.versions(self._followed.kept.store.snapshot()))
-        if self._prepared and self._policy_kinds is not None:
-            self._policy_kinds.step()
-        if self._prepared and self._standing_back is not None:
-            self._standing_back.step()
-        if self._prepared and self._registrar is not None and self._registrar.stale:
+        if self._prepared and self._policies.step():
             self._step_due = 0.0
         now = time.monotonic()
         if now >= self._step_due and self._keeper is not None:
             self._step_due = now + self._step(self._keeper)
         if self._prepared:
             self._say()
-        if self._policy_work is not None:
-            self._policy_work.catch_errors()
+        self._policies.turn()
 
     def _unprepare(self) -> None:
         self._prepared = False
-        if self._policy_work is not None:
-            self._policy_work.follow()
+        self._policies.follow()
 
     def _prepare(self) -> None:
         """Leading has begun: take over where the last leader stopped, then look at everything."""
         self._ledger.load()
         epoch = None if self._keeper is None else self._keeper.resume()
         self._handover.resume(epoch, self.tenants.config)
-        if self._policy_work is not None:
-            self._policy_work.lead()
+        self._policies.lead()
         self._reconciler.forget_seen()
         self._status.forget()
         self._step_due = 0.0
@@ -359,8 +330,7 @@ class Controller:
 
     def _taken(self) -> None:
         """Another tenant file is in force, or work goes on as before."""
-        if self._book is not None:
-            self._book.limit(self._limits())
+        self._policies.limit()
         self._everything()
 
     def _everything(self) -> None:
@@ -381,7 +351,7 @@ class Controller:
                 tenants=count(self._ledger.snapshot().values()),
                 namespaces=len(self._followed.namespaces.store),
                 problem=self.tenants.problem or self._waiting(),
-                policies=self._book.summary() if self._book is not None else "",
+                policies=self._policies.summary(),
                 allowed_kinds=tuple(sorted(set(self._settings.allowed_kinds))),
                 webhook=self._prober.problem or "",
                 undecided={n: why for n, (_, why) in self._reconciler.undecided().items()},
@@ -448,7 +418,7 @@ class Controller:
     def _copies(self) -> tuple[ReflectorStats, ...]:
         """One a resource; of those that are followed twice, the one that tenancy rests on."""
         found = {stats.resource: stats for stats in self._followed.stats()}
-        for stats in self._policy_work.reflector_stats() if self._policy_work is not None else ():
+        for stats in self._policies.stats():
             found.setdefault(stats.resource, stats)
         return tuple(found.values())
 
@@ -459,7 +429,7 @@ class Controller:
         dead = self._workers.dead()
         if not self._ledger.alive:
             dead.append("ledger")
-        if self._policy_work is not None and not self._policy_work.alive:
+        if not self._policies.alive:
             dead.append("policies")
         return [failed("ended", ", ".join(dead))] if dead else [good("workers")]
 
@@ -467,11 +437,7 @@ class Controller:
         """Of /readyz."""
         if self._starting:
             return [failed("starting", self._starting)]
-        checks = [self.tenants.health, *self._followed.checks()]
-        if self._policy_work is not None:
-            checks += self._policy_work.checks()
-        if self._registrar is not None:
-            checks += self._registrar.checks()
+        checks = [self.tenants.health, *self._followed.checks(), *self._policies.checks()]
         return [*checks, self._leader_check(), *self._admission_checks()]
 
     def _leader_check(self) -> Check:

@@ -126,27 +126,7 @@ def webhooks(
     """
     names = exempt(system_namespace)
     by_file = f"/{file}" if file else ""
-    judging = target.client_config(f"/validate{by_file}", bundle)
-    namespaces = target.client_config(f"/validate{by_file}/{CLOSED}", bundle) if closed else judging
-    validating = [
-        _webhook("namespaces.ringfence.io", namespaces, "Fail")
-        | {
-            "rules": [rule("", ("namespaces", "namespaces/finalize", "namespaces/status"))],
-            "namespaceSelector": _not_named(names),
-            "matchConditions": [_labels_change(), _not_by_controller(controller)],
-        },
-        _webhook("networkpolicies.ringfence.io", judging, "Fail")
-        | {
-            "rules": [
-                rule(
-                    "networking.k8s.io", ("networkpolicies",), ("CREATE", "UPDATE", "DELETE"), True
-                )
-            ],
-            "namespaceSelector": _not_named(names),
-            "objectSelector": {"matchLabels": {MANAGED_BY: MANAGER}},
-            "matchConditions": [_not_by_controller(controller), _not_cleaning()],
-        },
-    ]
+    validating = _validating(target, bundle, controller, names, by_file, closed=closed)
     mutating = _webhook(
         "namespaces.ringfence.io", target.client_config(f"/mutate{by_file}", bundle), "Ignore"
     ) | {
@@ -174,6 +154,39 @@ def webhooks(
             "webhooks",
         ),
     )
+
+
+def _validating(
+    target: Target,
+    bundle: bytes,
+    controller: str,
+    names: Iterable[str],
+    by_file: str,
+    *,
+    closed: bool,
+) -> list[Document]:
+    """What refuses: namespaces, and the policies that Ringfence generates."""
+    judging = target.client_config(f"/validate{by_file}", bundle)
+    namespaces = target.client_config(f"/validate{by_file}/{CLOSED}", bundle) if closed else judging
+    return [
+        _webhook("namespaces.ringfence.io", namespaces, "Fail")
+        | {
+            "rules": [rule("", ("namespaces", "namespaces/finalize", "namespaces/status"))],
+            "namespaceSelector": _not_named(names),
+            "matchConditions": [_labels_change(), _not_by_controller(controller)],
+        },
+        _webhook("networkpolicies.ringfence.io", judging, "Fail")
+        | {
+            "rules": [
+                rule(
+                    "networking.k8s.io", ("networkpolicies",), ("CREATE", "UPDATE", "DELETE"), True
+                )
+            ],
+            "namespaceSelector": _not_named(names),
+            "objectSelector": {"matchLabels": {MANAGED_BY: MANAGER}},
+            "matchConditions": [_not_by_controller(controller), _not_cleaning()],
+        },
+    ]
 
 
 def _judging(target: Target, bundle: bytes) -> Document:
