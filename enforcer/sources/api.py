@@ -28,15 +28,14 @@ from enforcer.policy.changes import (
 )
 from enforcer.sources.readers import PodReader, Problems, Reader
 from enforcer.sources.record import Record, nobody_is_kept_apart
+from enforcer.sources.shards import SHARDS, Entries
 from enforcer.sources.supply import Health, SeenDigests, Source, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import pod_ranges
 from generators.documents.json import Document, Key
-from generators.isolation.record import is_shard_name
 from generators.kube.client import EVERYTHING, Client, WatchScope
 from generators.kube.reflector import Reflector, Timing
 from generators.kube.resources import (
-    CONFIG_MAPS,
     ENDPOINT_SLICES,
     NAMESPACES,
     NETWORK_POLICIES,
@@ -45,9 +44,7 @@ from generators.kube.resources import (
     SERVICES,
     Resource,
 )
-from generators.labels import OURS
 from generators.objects import (
-    ConfigMap,
     EndpointSlice,
     Namespace,
     NetworkPolicy,
@@ -99,7 +96,7 @@ class _Kind(Generic[T]):
 
 AnyKind = (
     _Kind[Namespace]
-    | _Kind[ConfigMap]
+    | _Kind[Entries]
     | _Kind[Node]
     | _Kind[NetworkPolicy]
     | _Kind[Service]
@@ -129,9 +126,8 @@ class ApiSupply:
         self._fresh_config = True
         self._told_nodes = False
         self._record = Record()
-        record = WatchScope(namespace=system_namespace, labels=OURS)
         self._namespaces = self._kind(NAMESPACES, lambda bad: Reader(bad).namespace)
-        self._shards = self._kind(CONFIG_MAPS, lambda bad: Reader(bad).config_map, record)
+        self._shards = self._kind(SHARDS.resource, SHARDS.reader, SHARDS.scope(system_namespace))
         self._nodes = self._kind(NODES, lambda bad: Reader(bad).node)
         self._policies = self._kind(NETWORK_POLICIES, lambda bad: Reader(bad).policy)
         self._services = self._kind(SERVICES, lambda bad: Reader(bad).service)
@@ -246,7 +242,7 @@ class ApiSupply:
             self._record.put_namespace(key.name, namespace)
             yield NamespaceChange(key.name, namespace)
         for key, shard in self._shards.values(shards):
-            if is_shard_name(key.name):
+            if SHARDS.is_shard(key.name):
                 self._record.put_shard(key.name, shard)
         if self._tenants.path is not None:
             for name, tenant in self._record.changes():

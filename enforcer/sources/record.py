@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from generators.documents.json import Key
 from generators.isolation.record import RecordEntry, parse_entry
-from generators.objects import ConfigMap, Namespace
+from generators.objects import Namespace
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
 
@@ -41,9 +41,9 @@ class Record:
         self._told: dict[str, str] = {}
         self._touched: dict[str, None] = {}
 
-    def put_shard(self, name: str, shard: ConfigMap | None) -> None:
+    def put_shard(self, name: str, shard: Mapping[str, str] | None) -> None:
         """A shard is there, or gone; only entries that say something else are read."""
-        data = shard.data if shard is not None else {}
+        data = shard or {}
         before = self._shards.pop(name, {})
         if data:
             self._shards[name] = data

@@ -40,7 +40,7 @@ from webhook.controller.metrics import ControllerMetrics, Moment
 from webhook.controller.policies import PolicyDeps, PolicyParts
 from webhook.controller.reconcile import Reconciler, ReconcilerDeps
 from webhook.controller.record import RecordWriter
-from webhook.controller.shards import ConfigMapShards
+from webhook.controller.shards import kept_shards
 from webhook.controller.status import Status, StatusPage, count
 from webhook.controller.workers import NamespaceWork
 from webhook.policies.book import limits_for
@@ -103,7 +103,7 @@ class Controller:
         self._starting = "starting"
         self._person = ""
         self._queue: WorkQueue[str] = WorkQueue()
-        self._shards = ConfigMapShards(self._fenced, settings.namespace)
+        self._shards = kept_shards(self._fenced, settings.namespace)
         self._ledger = RecordWriter(
             self._shards, self._queue.add, self._leads, self._record_written
         )
@@ -126,6 +126,7 @@ class Controller:
         self._followed = Followed(
             client,
             settings.namespace,
+            self._shards.resource,
             settings.target is not None,
             ChangeListeners(self._queue.add, self._node, self._wake.set, self._admission),
         )

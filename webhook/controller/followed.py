@@ -18,12 +18,12 @@ from generators.kube.reflector import Reflector
 from generators.kube.resources import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
-    CONFIG_MAPS,
     MUTATING_WEBHOOKS,
     NAMESPACES,
     NETWORK_POLICIES,
     NODES,
     VALIDATING_WEBHOOKS,
+    Resource,
 )
 from generators.labels import OURS
 from generators.objects import Namespace, NetworkPolicy, Node
@@ -45,9 +45,15 @@ class Followed(Copies):
     """The reflectors of one controller, from `start` to `stop`."""
 
     def __init__(
-        self, client: Client, namespace: str, admission: bool, told: ChangeListeners
+        self,
+        client: Client,
+        namespace: str,
+        record: Resource,
+        admission: bool,
+        told: ChangeListeners,
     ) -> None:
-        """`namespace`: the controller's own; `admission`: follow the objects of admission, too."""
+        """`namespace`: the controller's own, where objects of `record` hold the record;
+        `admission`: follow the objects of admission, too."""
         self.namespaces: Reflector[Namespace] = Reflector(
             client, NAMESPACES, read_namespace, lambda key: told.namespace(key.name)
         )
@@ -61,7 +67,7 @@ class Followed(Copies):
         self.nodes: Reflector[Node] = Reflector(client, NODES, read_node, lambda _: told.node())
         self.kept: Reflector[str] = Reflector(
             client,
-            CONFIG_MAPS,
+            record,
             resource_version_of,
             lambda _: told.record(),
             scope=WatchScope(namespace=namespace, labels=OURS),

@@ -1,6 +1,7 @@
 """Where the record's shards are kept: ConfigMaps of the controller's own namespace.
 
-The ledger knows `Shards` only; a second place to keep them is a second class here.
+The ledger knows `Shards` only; a second place to keep them is a second class here, beside the one
+of `enforcer/sources/shards.py` that reads it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from typing import Protocol
 from generators.documents.json import Key
 from generators.isolation.record import RECORD_PREFIX, SHARDS
 from generators.kube.client import Client
-from generators.kube.resources import CONFIG_MAPS
+from generators.kube.resources import CONFIG_MAPS, Resource
 from webhook.kept import Content, KeptObject
 
 
 class Shards(Protocol):
     """Reads and writes one shard at a time, each as UID -> `entry_text`."""
+
+    @property
+    def resource(self) -> Resource:
+        """The kind of what holds them, which the controller follows."""
 
     def read(self, shard: str) -> Content:
         """As it is now."""
@@ -30,6 +35,8 @@ class Shards(Protocol):
 
 class ConfigMapShards:
     """One ConfigMap a shard."""
+
+    resource = CONFIG_MAPS
 
     def __init__(self, client: Client, namespace: str) -> None:
         self._objects = {
@@ -49,3 +56,8 @@ class ConfigMapShards:
         """Shard -> version, from the versions of ConfigMaps."""
         by_name = {key.name: version for key, version in watched.items()}
         return {name: by_name.get(RECORD_PREFIX + name, "") for name in SHARDS}
+
+
+def kept_shards(client: Client, namespace: str) -> Shards:
+    """Where the record is kept today."""
+    return ConfigMapShards(client, namespace)

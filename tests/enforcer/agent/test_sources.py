@@ -253,7 +253,7 @@ def test_a_namespace_made_anew_has_no_tenant_until_it_is_recorded_again() -> Non
     for document in record_documents(RECORD):
         shard = parse_object(document, Origin("test"))
         assert isinstance(shard, ConfigMap)
-        record.put_shard(shard.name, shard)
+        record.put_shard(shard.name, shard.data)
     record.put_namespace("n1", Namespace("n1", uid="uid-n1"))
     assert list(record.changes()) == [("n1", "t1")]
     record.put_namespace("n1", None)

@@ -30,8 +30,7 @@ from enforcer.policy.identity import TenantNumbers, tenant_ids
 from enforcer.sources import record
 from enforcer.sources.record import Record
 from generators.isolation.record import RecordEntry, entry_text, parse_entry
-from generators.labels import RECORD_NAMESPACE
-from generators.objects import NAME_LABEL, ConfigMap, Namespace, Pod
+from generators.objects import NAME_LABEL, Namespace, Pod
 from generators.tenants.model import Grant, Tenant, TenantConfig
 
 FEW, MANY = 50, 1000
@@ -92,7 +91,7 @@ class Followed:
     def follow(self, *changes: InputChange) -> None:
         """From a shard of the record to what is published."""
         data = dict(self.entries)
-        self.record.put_shard(SHARD, ConfigMap(RECORD_NAMESPACE, SHARD, data))
+        self.record.put_shard(SHARD, data)
         found = [RecordChange(name, tenant) for name, tenant in self.record.changes()]
         self.compiler.apply([*changes, *found])
         self.compiler.plan()
