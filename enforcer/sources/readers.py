@@ -29,7 +29,7 @@ from generators.documents.json import (
     text,
 )
 from generators.errors import InputError
-from generators.manifests import parse_object
+from generators.manifests import names, parse_object, pods
 from generators.objects import (
     ConfigMap,
     ContainerPort,
@@ -154,12 +154,10 @@ class PodReader:
         return pod
 
     def _workload(self, meta: Mapping[str, object], labels: Labels) -> Workload | None:
-        """As manifests/core.py reads it; pods of one workload share it."""
-        for owner in mappings(meta, "ownerReferences"):
-            if owner.get("controller") is True:
-                found = workload_of(sys.intern(text(owner, "kind")), text(owner, "name"), labels)
-                return self._shared.one(found) if found is not None else None
-        return None
+        """Pods of one workload share it."""
+        owner = pods.controller_among(mappings(meta, "ownerReferences"), _controls)
+        found = workload_of(sys.intern(text(owner, "kind")), text(owner, "name"), labels)
+        return self._shared.one(found) if found is not None else None
 
     def _annotations(self, meta: Mapping[str, object]) -> Labels:
         found = {k: v for k, v in strings(meta, "annotations").items() if _is_ours(k)}
@@ -168,17 +166,15 @@ class PodReader:
         return self._shared.labels(found)
 
     def _addresses(self, status: Mapping[str, object], wrong: list[str]) -> tuple[str, ...]:
-        listed = [text(item, "ip") for item in mappings(status, "podIPs")]
-        listed.append(text(status, "podIP"))
-        found: dict[str, None] = {}
-        for address in listed:
-            if not address:
-                continue
+        def canonical(address: str) -> str | None:
             try:
-                found[_canonical(address)] = None
+                return _canonical(address) if address else None
             except ValueError:
                 wrong.append(f"{address} is not an address")
-        return tuple(found)
+                return None
+
+        listed = [text(item, "ip") for item in mappings(status, "podIPs")]
+        return pods.each_once(listed, text(status, "podIP"), canonical)
 
 
 _NONE: Labels = {}
@@ -201,15 +197,23 @@ def _is_ours(annotation: str) -> bool:
     return annotation.startswith(OUR_ANNOTATIONS)
 
 
+def _controls(owner: Mapping[str, object]) -> bool:
+    return owner.get("controller") is True
+
+
+def _restarts(container: Mapping[str, object]) -> object:
+    return container.get("restartPolicy")
+
+
 def _ports(spec: Mapping[str, object]) -> tuple[ContainerPort, ...]:
-    """As manifests/core.py reads them: containers, then sidecars."""
     found = []
-    sidecars = [c for c in mappings(spec, "initContainers") if c.get("restartPolicy") == "Always"]
-    for container in (*mappings(spec, "containers"), *sidecars):
+    for container in pods.with_sidecars(
+        mappings(spec, "containers"), mappings(spec, "initContainers"), _restarts
+    ):
         for item in mappings(container, "ports"):
             number = integer(item, "containerPort")
             if number is not None:
-                protocol = sys.intern(text(item, "protocol") or "TCP")
+                protocol = sys.intern(text(item, "protocol") or names.DEFAULT_PROTOCOL)
                 found.append(ContainerPort(number, protocol, sys.intern(text(item, "name"))))
     return tuple(found)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from generators.addresses import parse_address, parse_network
-from generators.manifests import names
+from generators.manifests import names, pods
 from generators.manifests.fields import Cursor
 from generators.manifests.metadata import parse_labels, parse_metadata
 from generators.manifests.policies import parse_protocol, parse_selector
@@ -130,11 +130,16 @@ def _affinity(spec: Cursor) -> Iterator[Selector]:
 
 def _workload(root: Cursor, labels: Labels) -> Workload | None:
     meta = root.child("metadata")
-    for owner in meta.children("ownerReferences") if meta is not None else []:
-        controls = owner.child("controller")
-        if controls is not None and controls.boolean():
-            return workload_of(owner.string("kind"), owner.string("name"), labels)
-    return None
+    owners = meta.children("ownerReferences") if meta is not None else []
+    owner = pods.controller_among(owners, _controls)
+    if owner is None:
+        return None
+    return workload_of(owner.string("kind"), owner.string("name"), labels)
+
+
+def _controls(owner: Cursor) -> bool:
+    at = owner.child("controller")
+    return at is not None and at.boolean()
 
 
 def _phase(status: Cursor) -> str:
@@ -150,10 +155,7 @@ def _phase(status: Cursor) -> str:
 def _addresses(status: Cursor, plural: str, singular: str) -> tuple[str, ...]:
     """`podIPs: [{ip}]`, and `podIP` where it says more; in that order, each once."""
     found = [ip for item in status.children(plural) if (ip := item.filled("ip")) is not None]
-    single = status.filled(singular)
-    if single is not None:
-        found.append(single)
-    return tuple(dict.fromkeys(text for at in found if (text := parse_address_at(at)) is not None))
+    return pods.each_once(found, status.filled(singular), parse_address_at)
 
 
 def parse_address_at(at: Cursor) -> str | None:
@@ -170,10 +172,12 @@ def parse_address_at(at: Cursor) -> str | None:
 
 
 def _ports(spec: Cursor) -> tuple[ContainerPort, ...]:
-    """Ports of containers, then of init containers that keep running beside them (sidecars)."""
-    sidecars = [c for c in spec.children("initContainers") if c.string("restartPolicy") == "Always"]
     ports = []
-    for container in [*spec.children("containers"), *sidecars]:
+    for container in pods.with_sidecars(
+        spec.children("containers"),
+        spec.children("initContainers"),
+        lambda c: c.string("restartPolicy"),
+    ):
         for item in container.children("ports"):
             number_at = item.child("containerPort")
             number = number_at.integer() if number_at is not None else None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
+DEFAULT_PROTOCOL = "TCP"
+"""Of a port that names none."""
 HIGHEST_PORT = 65535
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"

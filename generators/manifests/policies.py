@@ -208,7 +208,7 @@ def parse_protocol(at: Cursor | None) -> str:
     Empty means the same on Services and containers, and is refused elsewhere.
     """
     if at is None:
-        return "TCP"
+        return names.DEFAULT_PROTOCOL
     text = at.text()
     if text not in names.PROTOCOLS:
         at.fail(
