@@ -17,7 +17,7 @@ from enforcer.agent.delays import Bootstrap
 from enforcer.agent.loop import Agent, Parts
 from enforcer.agent.neighbourhood import Neighbourhood
 from enforcer.agent.own_addresses import addresses, tunnels
-from enforcer.agent.settings import Settings, exclusive
+from enforcer.agent.settings import AgentSettings, exclusive
 from enforcer.agent.state import Board
 from enforcer.agent.watcher import Watcher
 from enforcer.answers import scrape
@@ -49,7 +49,7 @@ EVENTS_OF_A_SENDER = 1000
 
 
 def run(
-    settings: Settings,
+    settings: AgentSettings,
     scraped_at: tuple[str, int] | None = None,
     contexts: Contexts | None = None,
 ) -> None:
@@ -67,7 +67,7 @@ def run(
 
 
 def _enforce(
-    settings: Settings, scraped_at: tuple[str, int] | None, contexts: Contexts | None
+    settings: AgentSettings, scraped_at: tuple[str, int] | None, contexts: Contexts | None
 ) -> None:
     stop = threading.Event()
     supply = _supply(settings)
@@ -124,7 +124,7 @@ def _enforce(
 
 
 def _lookouts(
-    settings: Settings, agent: Agent, board: Board, pins: Path, maps: Maps
+    settings: AgentSettings, agent: Agent, board: Board, pins: Path, maps: Maps
 ) -> Iterator[Callable[[threading.Event], None]]:
     """What looks out for changes on the node, each in a thread of its own until told to stop."""
     yield addresses(agent.have_addresses, agent.report).run
@@ -142,7 +142,7 @@ def _lookouts(
         yield Watcher(pins, settings.watch_interfaces, agent.look_around, agent.report).run
 
 
-def _supply(settings: Settings) -> Supply:
+def _supply(settings: AgentSettings) -> Supply:
     """Manifests where a directory is given, else an API server; what is not used is not loaded."""
     tenants = AgentTenants(settings.config, LastGood(settings.run_dir))
     if settings.manifests is not None:
@@ -154,14 +154,14 @@ def _supply(settings: Settings) -> Supply:
     return ApiSupply(_client(settings), settings.node, tenants, settings.system_namespace)
 
 
-def _notices(settings: Settings, board: Board) -> Callable[[threading.Event], None]:
+def _notices(settings: AgentSettings, board: Board) -> Callable[[threading.Event], None]:
     """Reports to the API server what found no room, until stopped."""
     from enforcer.agent.notices import Notices
 
     return Notices(board, _client(settings), settings.node).run
 
 
-def _client(settings: Settings) -> Client:
+def _client(settings: AgentSettings) -> Client:
     from generators.kube.client import Client
 
     kubeconfig = str(settings.kubeconfig) if settings.kubeconfig is not None else None

@@ -48,7 +48,7 @@ FOLLOW = ("get", "list", "watch")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RbacRule:
     """One line of RBAC. `names` limits it to objects of these names."""
 
     resource: Resource
@@ -71,8 +71,8 @@ class Rule:
 class Rights:
     """Rights in the whole cluster, and in the system namespace."""
 
-    cluster: tuple[Rule, ...] = ()
-    system: tuple[Rule, ...] = ()
+    cluster: tuple[RbacRule, ...] = ()
+    system: tuple[RbacRule, ...] = ()
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -85,71 +85,73 @@ REGISTERED: tuple[tuple[Resource, tuple[str, ...]], ...] = (
 )
 _CERTIFICATES = "certificates of the webhook"
 _OWN_CERTIFICATES = (
-    Rule(SECRETS, ("create",), _CERTIFICATES),
-    Rule(SECRETS, ("get", "update"), _CERTIFICATES, (SECRET_NAME,)),
+    RbacRule(SECRETS, ("create",), _CERTIFICATES),
+    RbacRule(SECRETS, ("get", "update"), _CERTIFICATES, (SECRET_NAME,)),
 )
 
 
-def controller(issued_secret: str = "", more: tuple[Rule, ...] = ()) -> Rights:
+def controller(issued_secret: str = "", more: tuple[RbacRule, ...] = ()) -> Rights:
     """`controller run`; `issued_secret`: another tool maintains the certificates; `more`: for
     policies."""
-    issued = (Rule(SECRETS, ("get",), _CERTIFICATES, (issued_secret,)),)
+    issued = (RbacRule(SECRETS, ("get",), _CERTIFICATES, (issued_secret,)),)
     return Rights(
         (
-            Rule(NAMESPACES, (*FOLLOW, "patch"), "labels of namespaces"),
-            Rule(
+            RbacRule(NAMESPACES, (*FOLLOW, "patch"), "labels of namespaces"),
+            RbacRule(
                 NETWORK_POLICIES,
                 (*FOLLOW, "create", "patch", "update", "delete"),
                 "isolation policies",
             ),
-            Rule(NODES, FOLLOW, "addresses of shared components on their nodes' network"),
-            Rule(EVENTS, ("create",), "what happened to a namespace"),
-            *(Rule(kind, ("list", "watch", "create"), "admission") for kind, _ in REGISTERED),
-            *(Rule(kind, ("get", "update"), "admission", names) for kind, names in REGISTERED),
+            RbacRule(NODES, FOLLOW, "addresses of shared components on their nodes' network"),
+            RbacRule(EVENTS, ("create",), "what happened to a namespace"),
+            *(RbacRule(kind, ("list", "watch", "create"), "admission") for kind, _ in REGISTERED),
+            *(RbacRule(kind, ("get", "update"), "admission", names) for kind, names in REGISTERED),
             *more,
         ),
         (
-            Rule(CONFIG_MAPS, (*FOLLOW, "create", "update"), "record, status"),
-            Rule(LEASES, ("get", "create", "update"), "one leader"),
-            Rule(ENDPOINT_SLICES, ("list",), "which tenant file each webhook has read"),
+            RbacRule(CONFIG_MAPS, (*FOLLOW, "create", "update"), "record, status"),
+            RbacRule(LEASES, ("get", "create", "update"), "one leader"),
+            RbacRule(ENDPOINT_SLICES, ("list",), "which tenant file each webhook has read"),
             *(issued if issued_secret else _OWN_CERTIFICATES),
         ),
     )
 
 
-def _deleting(kept: tuple[KeptNames, ...]) -> tuple[Rule, ...]:
-    return tuple(Rule(each.resource, ("delete",), each.why, each.names) for each in kept)
+def _deleting(kept: tuple[KeptNames, ...]) -> tuple[RbacRule, ...]:
+    return tuple(RbacRule(each.resource, ("delete",), each.why, each.names) for each in kept)
 
 
 UNREGISTER = Rights(
     tuple(
-        Rule(resource, ("delete",), "admission goes before the pods that answer for it", names)
+        RbacRule(resource, ("delete",), "admission goes before the pods that answer for it", names)
         for resource, names in REGISTERED
     ),
     (
-        Rule(JOBS, ("get",), "an uninstall has made its Job", (UNREGISTER_JOB,)),
-        Rule(LEASES, ("create",), "no controller has led yet"),
-        Rule(LEASES, ("get", "update"), "controllers stand by", (LEASE_NAME,)),
+        RbacRule(JOBS, ("get",), "an uninstall has made its Job", (UNREGISTER_JOB,)),
+        RbacRule(LEASES, ("create",), "no controller has led yet"),
+        RbacRule(LEASES, ("get", "update"), "controllers stand by", (LEASE_NAME,)),
     ),
 )
 FORGET = Rights(
     system=(
-        Rule(JOBS, ("get",), "an uninstall has made its Job", (FORGET_JOB,)),
-        Rule(LEASES, ("delete",), "the next install leads at once", (LEASE_NAME,)),
+        RbacRule(JOBS, ("get",), "an uninstall has made its Job", (FORGET_JOB,)),
+        RbacRule(LEASES, ("delete",), "the next install leads at once", (LEASE_NAME,)),
         *_deleting(KEPT),
     )
 )
 FORGET_ISOLATION = Rights(
-    (Rule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),), _deleting(REMEMBERED)
+    (RbacRule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),), _deleting(REMEMBERED)
 )
 """What `--isolation` needs beside."""
-AGENTS_GONE = Rights(system=(Rule(DAEMON_SETS, ("get",), "are there agents on nodes", (AGENTS,)),))
+AGENTS_GONE = Rights(
+    system=(RbacRule(DAEMON_SETS, ("get",), "are there agents on nodes", (AGENTS,)),)
+)
 VERIFY = Rights(
-    tuple(Rule(resource, ("get",), "admission", names) for resource, names in REGISTERED),
-    (Rule(CONFIG_MAPS, ("get",), "status, guard", (GUARD_NAME, STATUS_NAME)),),
+    tuple(RbacRule(resource, ("get",), "admission", names) for resource, names in REGISTERED),
+    (RbacRule(CONFIG_MAPS, ("get",), "status, guard", (GUARD_NAME, STATUS_NAME)),),
 )
 
-POLICY_KINDS = (Rule(CUSTOM_RESOURCES, ("get", "create"), "kinds ClusterPolicy and Policy"),)
+POLICY_KINDS = (RbacRule(CUSTOM_RESOURCES, ("get", "create"), "kinds ClusterPolicy and Policy"),)
 """`--install-policy-crds`."""
 
 
@@ -160,20 +162,21 @@ def _status(resource: Resource) -> Resource:
 
 
 _POLICIES = tuple(
-    Rule(resource, FOLLOW, "policies of the cluster") for resource in (CLUSTER_POLICIES, POLICIES)
+    RbacRule(resource, FOLLOW, "policies of the cluster")
+    for resource in (CLUSTER_POLICIES, POLICIES)
 )
 _INCUMBENT = "whether a Kyverno runs that executes policies"
 CARRIED_OUT = (
     *_POLICIES,
-    Rule(_status(CLUSTER_POLICIES), ("patch",), "condition Ready of policies"),
-    Rule(_status(POLICIES), ("patch",), "condition Ready of policies"),
-    Rule(DEPLOYMENTS, ("list", "watch"), _INCUMBENT),
+    RbacRule(_status(CLUSTER_POLICIES), ("patch",), "condition Ready of policies"),
+    RbacRule(_status(POLICIES), ("patch",), "condition Ready of policies"),
+    RbacRule(DEPLOYMENTS, ("list", "watch"), _INCUMBENT),
 )
 """`--policies cluster` of the controller."""
 ADMITTED = (
     *_POLICIES,
     *(
-        Rule(resource, ("list", "watch"), _INCUMBENT)
+        RbacRule(resource, ("list", "watch"), _INCUMBENT)
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, DEPLOYMENTS)
     ),
 )
@@ -183,7 +186,7 @@ ADMITTED = (
 # --- as the API server has it --------------------------------------------------------------------
 
 
-def allowed(client: Client, rule: Rule, verb: str, namespace: str, name: str) -> bool:
+def allowed(client: Client, rule: RbacRule, verb: str, namespace: str, name: str) -> bool:
     """Whether the API server would let this identity do it; an empty namespace means all."""
     resource, _, subresource = rule.resource.plural.partition("/")
     attributes: Document = {
@@ -216,7 +219,7 @@ def account(name: str, namespace: str, rights: Rights) -> list[Document]:
 
 
 def _bound(
-    kind: str, name: str, rules: tuple[Rule, ...], home: Document, subject: Document
+    kind: str, name: str, rules: tuple[RbacRule, ...], home: Document, subject: Document
 ) -> list[Document]:
     """A role, and the binding that gives it to a subject; nothing without rules."""
     rbac = "rbac.authorization.k8s.io"

@@ -29,7 +29,7 @@ REQUEST_SECONDS = float(TIMEOUT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class WebhookSettings:
     """Fixed for the life of the process; the files that they name may change."""
 
     tenant_file: Path

@@ -28,7 +28,7 @@ from bench.parts.replay import Replayed
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.collector import Collector
 from enforcer.agent.loop import Agent, Parts
-from enforcer.agent.settings import Settings, exclusive
+from enforcer.agent.settings import AgentSettings, exclusive
 from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.datapath import attach, loader
@@ -260,7 +260,7 @@ def running(
 ) -> Iterator[Running]:
     """A real agent in a thread, in the network namespace of the caller."""
     settings, board = (
-        Settings(NODE, None, None, pin_dir, folder, audit_seconds=audit_seconds),
+        AgentSettings(NODE, None, None, pin_dir, folder, audit_seconds=audit_seconds),
         Board(),
     )
     with exclusive(settings):

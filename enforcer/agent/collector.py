@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from enforcer.agent.delays import Delays, Tally, Work
+from enforcer.agent.delays import Delays, Tally, WorkKind
 from generators.errors import RingfenceError
 
 COLLECT_SECONDS = 30.0
@@ -81,5 +81,5 @@ class Collector:
             self._collect()
         except RingfenceError:
             outcome = "fail"
-        self._tally.add(Work("gc", "ct_map", outcome=outcome))
+        self._tally.add(WorkKind("gc", "ct_map", outcome=outcome))
         self._delays.observe("gc", time.monotonic() - began)

@@ -65,7 +65,7 @@ class Delays:
             }
 
 
-class Work(NamedTuple):
+class WorkKind(NamedTuple):
     """One kind of work: what, on what, and how it ended."""
 
     action: str
@@ -80,14 +80,14 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._done: Counter[Work] = Counter()
+        self._done: Counter[WorkKind] = Counter()
 
-    def add(self, work: Work, amount: int = 1) -> None:
+    def add(self, work: WorkKind, amount: int = 1) -> None:
         """So much more was done."""
         with self._lock:
             self._done[work] += amount
 
-    def read(self) -> Mapping[Work, int]:
+    def read(self) -> Mapping[WorkKind, int]:
         """All of it."""
         with self._lock:
             return dict(sorted(self._done.items()))

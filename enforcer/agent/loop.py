@@ -29,10 +29,10 @@ from enforcer.agent.collector import Collector
 from enforcer.agent.own_addresses import OwnNode
 from enforcer.agent.remembered import Lately, Remembered
 from enforcer.agent.residents import Residents, links
-from enforcer.agent.settings import Settings
+from enforcer.agent.settings import AgentSettings
 from enforcer.agent.state import Board, State
 from enforcer.agent.unclaimed import Unclaimed
-from enforcer.agent.writer import MapAccess, Writer
+from enforcer.agent.writer import MapAccess, TableWriter
 from enforcer.compiler.compile import Compiler
 from enforcer.compiler.views import Computed, Live
 from enforcer.datapath.maps import Maps
@@ -87,7 +87,7 @@ class Parts:
 class Agent:
     """One node's enforcement; `run` in one thread, `wake` from any."""
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
+    def __init__(self, settings: AgentSettings, parts: Parts) -> None:
         self._settings = settings
         self._parts = parts
         self._woken = threading.Event()
@@ -116,7 +116,7 @@ class Agent:
         self._pods: dict[int, Pod] = {}
         """Local pods by interface."""
         self._state = self._first_state()
-        self._writer = Writer(
+        self._writer = TableWriter(
             self._compiler,
             MapAccess(parts.maps.read, parts.maps.apply),
             self._state.tally,

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from enforcer.agent.supervise import Report, Supervised
 from enforcer.datapath import links
-from enforcer.datapath.links import Held, Link
+from enforcer.datapath.links import HeldAddress, Link
 from enforcer.policy.changes import InputChange, NodesChange
 from generators.objects import Node
 
@@ -33,7 +33,7 @@ STOP_SECONDS = 0.5
 """How soon the thread notices that it is to end, and looks again after a failure."""
 
 
-def of_node(held: Iterable[Held], interfaces: Iterable[Link]) -> tuple[str, ...]:
+def of_node(held: Iterable[HeldAddress], interfaces: Iterable[Link]) -> tuple[str, ...]:
     """The addresses that mean the node itself, each once, in order."""
     by_index = {link.ifindex: link for link in interfaces}
     counted = {
@@ -44,7 +44,7 @@ def of_node(held: Iterable[Held], interfaces: Iterable[Link]) -> tuple[str, ...]
     return tuple(sorted(counted))
 
 
-def _counts(held: Held, link: Link) -> bool:
+def _counts(held: HeldAddress, link: Link) -> bool:
     address = ip_address(held.address)
     if held.scope >= SCOPE_HOST or link.name in OF_SERVICES:
         return False

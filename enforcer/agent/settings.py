@@ -26,7 +26,7 @@ ENDING_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AgentSettings:
     """How an agent was started; objects come from `manifests` or from an API server."""
 
     node: str
@@ -64,7 +64,7 @@ class Busy(Refused):
 
 
 @contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
+def exclusive(settings: AgentSettings) -> Iterator[None]:
     """Be the only agent of the run directory and of the pins; the kernel frees both when we die."""
     _make(settings.run_dir, "--run-dir")
     loader.ensure_bpffs(settings.pin_dir)

@@ -17,7 +17,7 @@ from enforcer.agent.delays import Delays, Tally
 from enforcer.datapath.neighbours import Findings
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import Tables
-from enforcer.sources.supply import Source
+from enforcer.sources.supply import InputState
 from enforcer.writes.budgets import Refusal, Usage
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod
@@ -72,7 +72,7 @@ class State:
     """Local pods that are not under enforcement, with the reason."""
     policies: Mapping[str, NetworkPolicy] = field(default_factory=dict)
     """NetworkPolicies of the cluster by `namespace/name`, those kept for dying pods included."""
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, InputState] = field(default_factory=dict)
     """By kind; always as of now, not as of this state."""
     audit: Audit = Audit()
     delays: Delays = field(default_factory=Delays)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from enforcer.agent.delays import Tally, Work
+from enforcer.agent.delays import Tally, WorkKind
 from enforcer.agent.state import Audit
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.groups import EMPTY
@@ -29,7 +29,7 @@ class MapAccess:
     apply: Callable[[Iterable[Change]], None]
 
 
-class Writer:
+class TableWriter:
     """Writes what one compiler wants."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Writer:
         try:
             writes = compiler.plan()
         except MapOverflow as error:
-            self._tally.add(Work("map", error.table.value, "update", "refused"))
+            self._tally.add(WorkKind("map", error.table.value, "update", "refused"))
             self._hurry()
             raise
         gone = compiler.leaving()
@@ -133,9 +133,9 @@ class Writer:
                 if write.value == ():
                     self._closed[write.key] = None
         for (table, operation), amount in done.items():
-            self._tally.add(Work("map", table.value, operation, outcome), amount)
+            self._tally.add(WorkKind("map", table.value, operation, outcome), amount)
         if changed := done[Table.ENDPOINTS, "update"]:
-            self._tally.add(Work("regeneration", outcome=outcome), changed)
+            self._tally.add(WorkKind("regeneration", outcome=outcome), changed)
 
 
 def _drift(ledger: PendingTables) -> Mapping[str, int]:

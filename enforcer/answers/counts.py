@@ -28,7 +28,7 @@ class KernelCounters(Protocol):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Outcome:
+class PacketOutcome:
     """What became of packets: `verdict` and `reason` as in statistics."""
 
     tenant: str
@@ -41,8 +41,8 @@ class Outcome:
 class Totals:
     """Packets and bytes by outcome."""
 
-    packets: Counter[Outcome] = field(default_factory=Counter)
-    octets: Counter[Outcome] = field(default_factory=Counter)
+    packets: Counter[PacketOutcome] = field(default_factory=Counter)
+    octets: Counter[PacketOutcome] = field(default_factory=Counter)
 
 
 class Counts:
@@ -82,7 +82,7 @@ class Counts:
             key = replace(item, packets=0, octets=0)
             before = self._seen.get(key, key)
             tenant = self._tenant_of(item.endpoint)
-            outcome = Outcome(tenant, item.direction, item.verdict, item.reason)
+            outcome = PacketOutcome(tenant, item.direction, item.verdict, item.reason)
             self._totals.packets[outcome] += item.packets - before.packets
             self._totals.octets[outcome] += item.octets - before.octets
             self._seen[key] = item

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from enforcer.agent.settings import Settings
+from enforcer.agent.settings import AgentSettings
 from enforcer.agent.state import Board, State
 from enforcer.answers import audit, datapath, endpoints, listing, policies, status
 from enforcer.answers.control import MOST_CONNECTIONS, Line, Request
@@ -32,7 +32,7 @@ Answer = Mapping[str, object]
 class Sources:
     """All that answers are made of."""
 
-    settings: Settings
+    settings: AgentSettings
     board: Board
     feed: Feed
     maps: Maps

@@ -10,21 +10,21 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 
-from enforcer.agent.settings import Settings
+from enforcer.agent.settings import AgentSettings
 from enforcer.agent.state import State
 from enforcer.answers.endpoints import adopting, not_enforced
 from enforcer.answers.request import Json
 from enforcer.datapath.maps import Maps
 from enforcer.observe.feed import Feed
 from enforcer.policy.tables import Table, Tables
-from enforcer.sources.supply import Source
+from enforcer.sources.supply import InputState
 from enforcer.writes.budgets import Usage
 
 FILES = ("config", "manifests")
 """Kinds of sources that are files: a bad one is not taken, and what was read before stays."""
 
 
-def status(settings: Settings, state: State, feed: Feed, maps: Maps) -> Json:
+def status(settings: AgentSettings, state: State, feed: Feed, maps: Maps) -> Json:
     """All of it."""
     lost, capacity = maps.lost(), maps.capacity()
     return {
@@ -133,7 +133,7 @@ def counts(values: Iterable[str]) -> Mapping[str, int]:
     return {value: listed.count(value) for value in sorted(set(listed))}
 
 
-def _source(source: Source) -> Json:
+def _source(source: InputState) -> Json:
     age = None if source.last_event is None else round(time.monotonic() - source.last_event, 1)
     return {
         "synced": source.synced,

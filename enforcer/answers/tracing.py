@@ -26,7 +26,7 @@ from generators.reachability.verdicts import Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DirectionTrace:
     """One direction at one endpoint of this node."""
 
     pod: str
@@ -63,7 +63,7 @@ def live_trace(request: Request, state: State, maps: Maps, node: str) -> Json:
     kernel = named(maps.read(), state)
     interfaces = {pod.key: ifindex for ifindex, pod in state.pods.items()}
     checks = [
-        Check(
+        DirectionTrace(
             asked.pod,
             ifindex,
             asked.packet,
@@ -88,7 +88,7 @@ def _held(kernel: Tables, ifindex: int, packet: Packet) -> Judgement | None:
         return None
 
 
-def _document(check: Check) -> Json:
+def _document(check: DirectionTrace) -> Json:
     return {
         "pod": check.pod,
         "ifindex": check.ifindex,
@@ -99,7 +99,7 @@ def _document(check: Check) -> Json:
     }
 
 
-def _lines(checks: list[Check], node: str) -> Iterator[str]:
+def _lines(checks: list[DirectionTrace], node: str) -> Iterator[str]:
     if not checks:
         yield f"Neither end is an endpoint of node {node}: ask the agents of their nodes"
         return

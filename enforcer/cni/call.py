@@ -61,7 +61,7 @@ class CallRefused(RingfenceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
+class SandboxPod:
     """The pod that a sandbox is of, as the runtime names it."""
 
     namespace: str
@@ -82,7 +82,7 @@ class Call:
     container: str
     interface: str
     """Inside the pod: eth0."""
-    sandbox: Sandbox | None
+    sandbox: SandboxPod | None
     """None: no pod of Kubernetes."""
     config: Mapping[str, object]
     version: str
@@ -183,12 +183,12 @@ def failure(error: CallRefused, version: str) -> bytes:
     return b"1 error\n" + json.dumps(told).encode() + b"\n"
 
 
-def _sandbox(arguments: str) -> Sandbox | None:
+def _sandbox(arguments: str) -> SandboxPod | None:
     given = dict(_pair(argument, "=") for argument in arguments.split(";"))
     namespace, pod = given.get("K8S_POD_NAMESPACE", ""), given.get("K8S_POD_NAME", "")
     if not namespace or not pod:
         return None
-    return Sandbox(namespace, pod, given.get("K8S_POD_UID", ""))
+    return SandboxPod(namespace, pod, given.get("K8S_POD_UID", ""))
 
 
 def _pair(text: str, separator: str) -> tuple[str, str]:

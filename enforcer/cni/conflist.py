@@ -40,7 +40,7 @@ class Shape(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PluginEntry:
     """Our plugin in the list."""
 
     socket: str
@@ -74,7 +74,7 @@ def list_name(name: str) -> str:
     return str(Path(name).with_suffix(LIST_SUFFIX))
 
 
-def add(text: str, entry: Entry, where: str) -> str:
+def add(text: str, entry: PluginEntry, where: str) -> str:
     """The list with our entry last; the same text where it is there already, as wanted."""
     if _shape(text, where) is Shape.SINGLE:
         text = _as_list(text)

@@ -23,7 +23,7 @@ from pathlib import Path
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.supervise import Report, Supervised
 from enforcer.cni import build, conflist, trial
-from enforcer.cni.conflist import BadConflist, Entry
+from enforcer.cni.conflist import BadConflist, PluginEntry
 from enforcer.cni.namespaces import FILE as NAMESPACES
 from enforcer.cni.server import SOCKET
 from enforcer.sources.inotify import FolderWatch
@@ -64,9 +64,9 @@ class Places:
         """What the plugin reads when no agent answers."""
         return self.conf_dir / NAMESPACES
 
-    def entry(self, seconds: int = DEFAULT_SECONDS) -> Entry:
+    def entry(self, seconds: int = DEFAULT_SECONDS) -> PluginEntry:
         """Our entry in the configuration."""
-        return Entry(str(self.run_dir / SOCKET), str(self.namespaces), seconds)
+        return PluginEntry(str(self.run_dir / SOCKET), str(self.namespaces), seconds)
 
 
 class StillRunning(RingfenceError):
@@ -128,7 +128,7 @@ def install_program(places: Places) -> None:
     event(log, "cni_program_installed", path=str(places.program))
 
 
-def join(places: Places, entry: Entry) -> Path | None:
+def join(places: Places, entry: PluginEntry) -> Path | None:
     """Have our entry last in the configuration that runtimes use; the file that was changed.
 
     The plugin is tried out first: where it cannot be run, the file stays as it is. NoConfiguration
@@ -220,7 +220,7 @@ def _bring_back(path: Path, without: str) -> bool:
     return False
 
 
-def _refuse_foreign(target: Path, entry: Entry) -> None:
+def _refuse_foreign(target: Path, entry: PluginEntry) -> None:
     if target.exists() and f'"{conflist.PLUGIN_TYPE}"' not in _read(target):
         raise BadConflist(
             f"{target} exists beside the single configuration of that name; remove the unused one"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.state import Board, State
-from enforcer.cni.call import Call, CallRefused, CniCommand, Code, Sandbox, nothing, previous
+from enforcer.cni.call import Call, CallRefused, CniCommand, Code, SandboxPod, nothing, previous
 from enforcer.datapath import attach, links
 from enforcer.datapath.kernel import KernelError
 from enforcer.policy.changes import Attachment
@@ -75,7 +75,7 @@ class Plugin:
     def _enforce(
         self,
         call: Call,
-        sandbox: Sandbox,
+        sandbox: SandboxPod,
         interface: int,
         addresses: tuple[str, ...],
     ) -> None:
@@ -230,7 +230,7 @@ def _host_side(call: Call, netns: int | None) -> int:
     return veths[0]
 
 
-def _broken(sandbox: Sandbox, why: str) -> CallRefused:
+def _broken(sandbox: SandboxPod, why: str) -> CallRefused:
     return CallRefused(
         Code.NOT_ENFORCED, f"ringfence: the policy of pod {sandbox.key} is not in force", why
     )

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from enforcer.agent.attachments import Attachments
-from enforcer.agent.settings import Settings
+from enforcer.agent.settings import AgentSettings
 from enforcer.agent.state import Board
 from enforcer.agent.supervise import Report
 from enforcer.cni import install, namespaces
@@ -41,7 +41,7 @@ def places(conf_dir: Path | None, bin_dir: Path | None, run_dir: Path) -> instal
 
 @contextmanager
 def running(
-    settings: Settings,
+    settings: AgentSettings,
     pins: Path,
     board: Board,
     attachments: Attachments,

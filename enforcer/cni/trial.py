@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from enforcer.cni import conflist
-from enforcer.cni.conflist import BadConflist, Entry
+from enforcer.cni.conflist import BadConflist, PluginEntry
 
 SECONDS = 1
 """How long the plugin may look for the agent in a trial."""
@@ -22,7 +22,7 @@ DEADLINE = 30.0
 CONTAINER = "ringfence-trial"
 
 
-def attempt(program: Path, text: str, entry: Entry, where: str) -> None:
+def attempt(program: Path, text: str, entry: PluginEntry, where: str) -> None:
     """BadConflist unless the plugin can be run as part of the list `text`."""
     spoken = _spoken(program, where)
     wanted = conflist.versions(text)

@@ -16,7 +16,7 @@ import click
 from enforcer.commands.options import UsageError
 
 if TYPE_CHECKING:
-    from enforcer.observe.filters import Condition
+    from enforcer.observe.filters import FlowCondition
 
 NOT = "--not"
 
@@ -34,7 +34,7 @@ class FilteredCommand(click.Command):
         return super().parse_args(ctx, _tied(_checked(args)))
 
 
-def taken(context: click.Context) -> list[Condition]:
+def taken(context: click.Context) -> list[FlowCondition]:
     """The conditions that the flags of a call make."""
     from enforcer.observe.filters import FILTERS, condition
 

@@ -18,7 +18,7 @@ from generators.output import Output, structured, warn
 
 if TYPE_CHECKING:
     from enforcer.observe.fields import Json
-    from enforcer.observe.lines import Style
+    from enforcer.observe.lines import LineStyle
 
 DEFAULT_LAST = 20
 AS_JSON, AS_YAML = ("json", "jsonpb"), "yaml"
@@ -69,7 +69,7 @@ def monitor(
         named = [part for item in types for part in item.split(",")]
         conditions.append(filters.condition("type", named, negated=False))
         warn_of_traces(named)
-    style = lines.Style(numeric=numeric)
+    style = lines.LineStyle(numeric=numeric)
     for line in _stream(run_dir, last, follow=not no_follow):
         if not filters.wanted(line, conditions) or not _related(line, related_to):
             continue
@@ -161,7 +161,9 @@ def observe(
         since=moment(since, now) if since else None,
         until=moment(until, now) if until else None,
     )
-    style = lines.Style(print_node_name, print_policy_names, numeric, lines.TimeFormat(time_format))
+    style = lines.LineStyle(
+        print_node_name, print_policy_names, numeric, lines.TimeFormat(time_format)
+    )
     if input_file is not None:
         found = _read(input_file)
     elif follow:
@@ -176,7 +178,7 @@ def observe(
 
 
 def _printed(
-    found: Iterable[Json], output: str, style: Style, *, heads: bool, follow: bool
+    found: Iterable[Json], output: str, style: LineStyle, *, heads: bool, follow: bool
 ) -> Iterator[str]:
     from enforcer.commands.show import columns
     from enforcer.observe import lines

@@ -137,13 +137,13 @@ def run_agent(
         raise UsageError("objects come from --manifests or from --kubeconfig; give one of them")
     scraped_at = _address(metrics_listen) if metrics_listen else None
     contexts = _contexts(metrics_context)
-    from enforcer.agent.settings import Settings
+    from enforcer.agent.settings import AgentSettings
     from enforcer.agent.watcher import USUAL_NAMES
     from enforcer.datapath.maps import map_sizes
     from enforcer.process import run
 
     usual = USUAL_NAMES if manifests is None or cni_conf_dir is not None else ()
-    settings = Settings(
+    settings = AgentSettings(
         node_name,
         manifests,
         config,

@@ -75,7 +75,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldAddress:
     """An address that an interface of this network namespace has."""
 
     ifindex: int
@@ -121,7 +121,7 @@ class Netlink:
         messages = self._ask(RTM_GETLINK, NLM_F_DUMP, IFINFO.pack(0, 0, 0, 0, 0))
         return [parse_link(body) for kind, body in messages if kind == RTM_NEWLINK]
 
-    def addresses(self) -> list[Held]:
+    def addresses(self) -> list[HeldAddress]:
         """Every address of every interface of this network namespace."""
         messages = self._ask(RTM_GETADDR, NLM_F_DUMP, IFADDR.pack(0, 0, 0, 0, 0))
         found = [parse_address(body) for kind, body in messages if kind == RTM_NEWADDR]
@@ -310,7 +310,7 @@ def parse_link(body: bytes) -> Link:
     )
 
 
-def parse_address(body: bytes) -> Held | None:
+def parse_address(body: bytes) -> HeldAddress | None:
     """The address that an address message describes; of two ends of a line, the one that is here.
 
     None where it names none.
@@ -322,7 +322,7 @@ def parse_address(body: bytes) -> Held | None:
         return None
     more = found.get(IFA_FLAGS)
     flags = int.from_bytes(more, "little") if more is not None else flags
-    return Held(ifindex, str(ipaddress.ip_address(raw)), scope, flags)
+    return HeldAddress(ifindex, str(ipaddress.ip_address(raw)), scope, flags)
 
 
 def parse_filter(body: bytes) -> TcFilter | None:

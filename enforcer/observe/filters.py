@@ -40,7 +40,7 @@ class BadFilter(RingfenceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class FlowFilter:
     """One flag: what it takes, what it does; `make` raises ValueError with what it wants."""
 
     flag: str
@@ -50,7 +50,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class FlowCondition:
     """A flag with all its values."""
 
     flag: str
@@ -62,7 +62,7 @@ class Condition:
         return any(predicate(line) for predicate in self.anyone) is not self.negated
 
 
-def condition(flag: str, values: Sequence[str], *, negated: bool) -> Condition:
+def condition(flag: str, values: Sequence[str], *, negated: bool) -> FlowCondition:
     """The condition of a flag; BadFilter where a value makes no sense."""
     predicates = []
     for value in values:
@@ -70,10 +70,10 @@ def condition(flag: str, values: Sequence[str], *, negated: bool) -> Condition:
             predicates.append(FILTERS[flag].make(value))
         except ValueError as error:
             raise BadFilter(flag, value, str(error)) from error
-    return Condition(flag, negated, tuple(predicates))
+    return FlowCondition(flag, negated, tuple(predicates))
 
 
-def wanted(line: Json, conditions: Iterable[Condition]) -> bool:
+def wanted(line: Json, conditions: Iterable[FlowCondition]) -> bool:
     """Whether a line passes; losses always do: no filter knows what was lost."""
     return "lost_events" in line or all(item.holds(line) for item in conditions)
 
@@ -284,7 +284,7 @@ ENDS: Mapping[str, tuple[str, str, Callable[[str], EndTest]]] = {
 """Flags about one end: plain for either, with `from-` and `to-` for that one."""
 
 
-def _of_ends() -> Iterable[Filter]:
+def _of_ends() -> Iterable[FlowFilter]:
     for flag, (metavar, text, make) in ENDS.items():
         sides = (
             ("", "Either end: ", tuple(End)),
@@ -292,7 +292,7 @@ def _of_ends() -> Iterable[Filter]:
             ("to-", "Destination: ", (End.DESTINATION,)),
         )
         for prefix, title, ends in sides:
-            yield Filter(f"{prefix}{flag}", metavar, f"{title}{text}.", _at(ends, make))
+            yield FlowFilter(f"{prefix}{flag}", metavar, f"{title}{text}.", _at(ends, make))
 
 
 def _at(ends: tuple[End, ...], make: Callable[[str], EndTest]) -> Callable[[str], Predicate]:
@@ -307,43 +307,45 @@ def _pattern(of: Callable[[Json], str]) -> Callable[[str], Predicate]:
     return lambda value: lambda line: fnmatchcase(of(line), value)
 
 
-FILTERS: Mapping[str, Filter] = {
+FILTERS: Mapping[str, FlowFilter] = {
     item.flag: item
     for item in (
         *_of_ends(),
-        Filter(
+        FlowFilter(
             "verdict",
             "VERDICT",
             "FORWARDED, DROPPED or AUDIT.",
             _choice(Verdict, lambda line: shown(line, "flow", "verdict")),
         ),
-        Filter("type", "TYPE[:SUB]", "drop, policy-verdict; drop:POLICY_DENIED.", _type),
-        Filter("protocol", "NAME", "tcp, udp, sctp, icmp, icmpv4, icmpv6.", _protocol),
-        Filter("tcp-flags", "FLAG,...", "Flags that must all be set.", _tcp_flags),
-        Filter(
+        FlowFilter("type", "TYPE[:SUB]", "drop, policy-verdict; drop:POLICY_DENIED.", _type),
+        FlowFilter("protocol", "NAME", "tcp, udp, sctp, icmp, icmpv4, icmpv6.", _protocol),
+        FlowFilter("tcp-flags", "FLAG,...", "Flags that must all be set.", _tcp_flags),
+        FlowFilter(
             "traffic-direction",
             "DIRECTION",
             "ingress or egress, seen from the pod.",
             _choice(("ingress", "egress"), lambda line: shown(line, "flow", "traffic_direction")),
         ),
-        Filter(
+        FlowFilter(
             "drop-reason-desc", "REASON", "Reason: POLICY_DENIED, TENANT_WALL, ...", _drop_reason
         ),
-        Filter("ip-version", "4|6", "Family of the addresses.", _ip_version),
-        Filter("policy", "NAME", "What decided: NAMESPACE/POLICY, tenant/NAME, a rule.", _policy),
-        Filter(
+        FlowFilter("ip-version", "4|6", "Family of the addresses.", _ip_version),
+        FlowFilter(
+            "policy", "NAME", "What decided: NAMESPACE/POLICY, tenant/NAME, a rule.", _policy
+        ),
+        FlowFilter(
             "node-name",
             "PATTERN",
             "Node that saw it; * and ? are wildcards.",
             _pattern(lambda line: shown(line, "node_name")),
         ),
-        Filter(
+        FlowFilter(
             "interface",
             "NAME",
             "Interface of the node that saw it.",
             lambda value: lambda line: shown(line, "flow", "interface", "name") == value,
         ),
-        Filter(
+        FlowFilter(
             "uuid",
             "UUID",
             "One flow.",

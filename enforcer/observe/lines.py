@@ -39,7 +39,7 @@ class TimeFormat(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class LineStyle:
     """What a line shows."""
 
     node: bool = True
@@ -59,7 +59,7 @@ def loss(line: Json) -> str:
     return f"EVENTS LOST: {source} {count}"
 
 
-def monitor(line: Json, style: Style = Style()) -> str:
+def monitor(line: Json, style: LineStyle = LineStyle()) -> str:
     """A flow as `cilium monitor` prints it, and who decided."""
     if is_loss(line):
         return loss(line)
@@ -83,7 +83,7 @@ def monitor(line: Json, style: Style = Style()) -> str:
     )
 
 
-def compact(line: Json, style: Style = Style()) -> str:
+def compact(line: Json, style: LineStyle = LineStyle()) -> str:
     """A flow as `hubble observe -o compact` prints it, and who decided."""
     node = f" [{shown(line, 'node_name')}]" if style.node else ""
     if is_loss(line):
@@ -98,7 +98,7 @@ def compact(line: Json, style: Style = Style()) -> str:
     )
 
 
-def cells(line: Json, style: Style) -> Sequence[str]:
+def cells(line: Json, style: LineStyle) -> Sequence[str]:
     """The row of a table, under HEADS (and NODE)."""
     node = [shown(line, "node_name")] if style.node else []
     if is_loss(line):
@@ -108,12 +108,12 @@ def cells(line: Json, style: Style) -> Sequence[str]:
     return [_time(line, style), *node, *ends, kind(line), verdict(line), summary]
 
 
-def heads(style: Style) -> Sequence[str]:
+def heads(style: LineStyle) -> Sequence[str]:
     """The names of the columns."""
     return [HEADS[0], *(["NODE"] if style.node else []), *HEADS[1:]]
 
 
-def block(line: Json, style: Style) -> str:
+def block(line: Json, style: LineStyle) -> str:
     """A flow as lines of `KEY: value`."""
     pairs = zip(heads(style), cells(line, style), strict=True)
     return "\n".join(f"{head:>11}: {cell}" for head, cell in pairs)
@@ -154,7 +154,7 @@ def decider(line: Json) -> str:
     return f" (endpoint {owner}{f', tenant {tenant}' if tenant else ''})"
 
 
-def _time(line: Json, style: Style) -> str:
+def _time(line: Json, style: LineStyle) -> str:
     """Hubble's formats; a time is text that begins with the date and ends with the fraction."""
     moment = shown(line, "time")
     if style.time is TimeFormat.RFC3339_NANO:
@@ -171,13 +171,13 @@ def _time(line: Json, style: Style) -> str:
     return f"{at:%b} {at.day:>2} {at:%H:%M:%S}.{fraction[:3]:0<3}"
 
 
-def _identity(line: Json, end: End, style: Style) -> str:
+def _identity(line: Json, end: End, style: LineStyle) -> str:
     if style.numeric:
         return shown(line, "flow", end, "identity") or "0"
     return fields.identity(line, end)
 
 
-def _known_as(line: Json, end: End, style: Style) -> str:
+def _known_as(line: Json, end: End, style: LineStyle) -> str:
     found = _identity(line, end, style)
     if not found.isdecimal():
         return found
@@ -185,7 +185,7 @@ def _known_as(line: Json, end: End, style: Style) -> str:
     return f"ID:{found}, tenant {tenant}" if tenant else f"ID:{found}"
 
 
-def _host(line: Json, end: End, style: Style) -> str:
+def _host(line: Json, end: End, style: LineStyle) -> str:
     """`namespace/pod:port`, a Service where no pod is known, else the address."""
     name = fields.pod(line, end) or "/".join(filter(None, fields.service(line, end)))
     if not name or style.numeric:

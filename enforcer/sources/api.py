@@ -26,10 +26,10 @@ from enforcer.policy.changes import (
     ServiceChange,
     SliceChange,
 )
-from enforcer.sources.readers import PodReader, Problems, Reader
+from enforcer.sources.readers import ManifestReader, PodReader, Unreadable
 from enforcer.sources.record import Record, nobody_is_kept_apart
 from enforcer.sources.shards import SHARDS, Entries
-from enforcer.sources.supply import Health, SeenDigests, Source, Taken
+from enforcer.sources.supply import Health, InputState, SeenDigests, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import pod_ranges
 from generators.documents.json import Document, Key
@@ -61,7 +61,7 @@ class _Kind(Generic[T]):
     """One resource: its copy, the keys of it that changed, and what it counts."""
 
     reflector: Reflector[T]
-    problems: Problems
+    problems: Unreadable
     dirty: dict[Key, None] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
 
@@ -74,10 +74,10 @@ class _Kind(Generic[T]):
                 self.problems.clear(key)
             yield key, value
 
-    def source(self) -> Source:
+    def source(self) -> InputState:
         """How it is doing."""
         stats = self.reflector.stats()
-        return Source(
+        return InputState(
             kind=stats.resource,
             synced=stats.synced,
             connected=stats.connected,
@@ -126,22 +126,22 @@ class ApiSupply:
         self._fresh_config = True
         self._told_nodes = False
         self._record = Record()
-        self._namespaces = self._kind(NAMESPACES, lambda bad: Reader(bad).namespace)
+        self._namespaces = self._kind(NAMESPACES, lambda bad: ManifestReader(bad).namespace)
         self._shards = self._kind(SHARDS.resource, SHARDS.reader, SHARDS.scope(system_namespace))
-        self._nodes = self._kind(NODES, lambda bad: Reader(bad).node)
-        self._policies = self._kind(NETWORK_POLICIES, lambda bad: Reader(bad).policy)
-        self._services = self._kind(SERVICES, lambda bad: Reader(bad).service)
-        self._slices = self._kind(ENDPOINT_SLICES, lambda bad: Reader(bad).slice)
+        self._nodes = self._kind(NODES, lambda bad: ManifestReader(bad).node)
+        self._policies = self._kind(NETWORK_POLICIES, lambda bad: ManifestReader(bad).policy)
+        self._services = self._kind(SERVICES, lambda bad: ManifestReader(bad).service)
+        self._slices = self._kind(ENDPOINT_SLICES, lambda bad: ManifestReader(bad).slice)
         self._pods = self._kind(PODS, lambda bad: PodReader(node, bad))
 
     def _kind(
         self,
         resource: Resource,
-        reader: Callable[[Problems], Callable[[Document], T | None]],
+        reader: Callable[[Unreadable], Callable[[Document], T | None]],
         scope: WatchScope = EVERYTHING,
     ) -> _Kind[T]:
         dirty: dict[Key, None] = {}
-        problems = Problems()
+        problems = Unreadable()
 
         def changed(key: Key) -> None:
             with self._lock:
@@ -210,9 +210,9 @@ class ApiSupply:
             return ""
         return nobody_is_kept_apart(config, self._namespaces.reflector.store.snapshot())
 
-    def sources(self) -> Mapping[str, Callable[[], Source]]:
+    def sources(self) -> Mapping[str, Callable[[], InputState]]:
         """See `Supply`."""
-        found: dict[str, Callable[[], Source]] = {}
+        found: dict[str, Callable[[], InputState]] = {}
         for kind in self._kinds:
             found[kind.reflector.stats().resource] = kind.source
         if self._tenants.path is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from enforcer.policy.changes import NOTHING, InputChange, Inputs, between
 from enforcer.sources.inotify import FolderWatch
-from enforcer.sources.supply import Health, SeenDigests, Source, Taken
+from enforcer.sources.supply import Health, InputState, SeenDigests, Taken
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
 from generators.errors import InputError, Problem, RingfenceError
@@ -102,16 +102,16 @@ class ManifestSupply:
         errors = {kind: error for kind, error in told if error}
         return Health(SeenDigests(self._seen, self._tenants.digest), errors)
 
-    def sources(self) -> Mapping[str, Callable[[], Source]]:
+    def sources(self) -> Mapping[str, Callable[[], InputState]]:
         """See `Supply`."""
-        found: dict[str, Callable[[], Source]] = {"manifests": self._source}
+        found: dict[str, Callable[[], InputState]] = {"manifests": self._source}
         if self._tenants.path is not None:
             found["config"] = self._tenants.source
         return found
 
-    def _source(self) -> Source:
+    def _source(self) -> InputState:
         known = self._given.cluster
-        return Source(
+        return InputState(
             kind="manifests",
             synced=self._documents is not None,
             connected=not self._error,

@@ -3,7 +3,7 @@
 The reflectors call these for each event. Pods are read by hand, because there are a hundred
 thousand of them, and equal label sets and ports are one object in memory; nothing here refuses an
 object. An invalid one becomes a stand-in that is closed: a policy that lets no one in, a pod
-without its unreadable parts. `Problems` has the reason until it is gone.
+without its unreadable parts. `Unreadable` has the reason until it is gone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ T = TypeVar("T", Namespace, NetworkPolicy, Node, Service, EndpointSlice, ConfigM
 H = TypeVar("H", bound=Hashable)
 
 
-class Problems:
+class Unreadable:
     """Objects of one kind that could not be read, with the reason."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class ValuePool:
 class PodReader:
     """Pods, reduced to what a peer or an endpoint is judged by."""
 
-    def __init__(self, node: str, problems: Problems) -> None:
+    def __init__(self, node: str, problems: Unreadable) -> None:
         self._node = node
         self._problems = problems
         self._shared = ValuePool()
@@ -218,10 +218,10 @@ def _ports(spec: Mapping[str, object]) -> tuple[ContainerPort, ...]:
     return tuple(found)
 
 
-class Reader:
+class ManifestReader:
     """Other kinds, by the manifest reader, without what decisions do not depend on."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Unreadable) -> None:
         self._problems = problems
         self._shared = ValuePool()
 

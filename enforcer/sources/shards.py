@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from enforcer.sources.readers import Problems, Reader
+from enforcer.sources.readers import ManifestReader, Unreadable
 from generators.documents.json import Document
 from generators.isolation.record import is_shard_name
 from generators.kube.client import WatchScope
@@ -33,7 +33,7 @@ class Shards(Protocol):
     def is_shard(self, name: str) -> bool:
         """Whether the object of that name is a shard."""
 
-    def reader(self, problems: Problems) -> Callable[[Document], Entries | None]:
+    def reader(self, problems: Unreadable) -> Callable[[Document], Entries | None]:
         """Reads one; None, with its problem, for one that makes no sense."""
 
 
@@ -50,9 +50,9 @@ class ConfigMapShards:
         """By its name."""
         return is_shard_name(name)
 
-    def reader(self, problems: Problems) -> Callable[[Document], Entries | None]:
+    def reader(self, problems: Unreadable) -> Callable[[Document], Entries | None]:
         """Reads its data."""
-        read = Reader(problems).config_map
+        read = ManifestReader(problems).config_map
 
         def entries(document: Document) -> Entries | None:
             found = read(document)

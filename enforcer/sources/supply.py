@@ -15,7 +15,7 @@ from enforcer.policy.changes import InputChange
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class InputState:
     """How one input of the agent is doing."""
 
     kind: str
@@ -82,5 +82,5 @@ class Supply(Protocol):
     def health(self) -> Health:
         """How it is doing now."""
 
-    def sources(self) -> Mapping[str, Callable[[], Source]]:
+    def sources(self) -> Mapping[str, Callable[[], InputState]]:
         """Each of its inputs by kind; ask for it when it is needed."""

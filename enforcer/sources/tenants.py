@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from enforcer.sources.supply import Source
+from enforcer.sources.supply import InputState
 from generators.tenants.last_good import LastGood
 from generators.tenants.model import TenantConfig
 from generators.tenants.watched import WatchedTenants
@@ -50,10 +50,10 @@ class AgentTenants:
         self._file.check()
         return self._file.newest is not before
 
-    def source(self) -> Source:
+    def source(self) -> InputState:
         """How it is doing."""
         config, error = self.config, self.error
-        return Source(
+        return InputState(
             kind="config",
             synced=config is not None,
             connected=not error,

@@ -15,7 +15,7 @@ import orjson
 
 from generators.documents.json import Document, key_of, mapping, resource_version_of, text
 from generators.kube import config
-from generators.kube.errors import Fenced, ServerFailed, Status, Unauthorized
+from generators.kube.errors import ApiStatus, Fenced, ServerFailed, Unauthorized
 from generators.kube.resources import Resource
 from generators.kube.transport import ApiRequest, Bounds, Transport
 
@@ -271,7 +271,7 @@ class Client:
     ) -> Document:
         request = ApiRequest(method, path, query, orjson.dumps(body), content_type)
         if not self._may_write():
-            raise Fenced(str(request), Status(message="another process leads"))
+            raise Fenced(str(request), ApiStatus(message="another process leads"))
         return self._send(request)
 
     def _send(self, request: ApiRequest) -> Document:
@@ -343,6 +343,6 @@ def _decoded(body: bytes, request: str) -> Document:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        status = Status(message=f"the answer is not JSON ({error}); is this an API server?")
+        status = ApiStatus(message=f"the answer is not JSON ({error}); is this an API server?")
         raise ServerFailed(request, status) from error
     return document if isinstance(document, dict) else {}

@@ -40,7 +40,7 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ApiStatus:
     """metav1.Status, the API server's own words about a refusal."""
 
     code: int = 0
@@ -50,11 +50,11 @@ class Status:
     retry_after: float | None = field(default=None)
 
     @staticmethod
-    def parse(document: Mapping[str, object], code: int) -> Status:
+    def parse(document: Mapping[str, object], code: int) -> ApiStatus:
         """From a decoded body; `code` is the HTTP status, which a body without one is given."""
         details = mapping(document, "details")
         seconds = integer(details, "retryAfterSeconds")
-        return Status(
+        return ApiStatus(
             code=integer(document, "code") or code,
             reason=text(document, "reason"),
             message=text(document, "message"),
@@ -71,7 +71,7 @@ class KubeError(RingfenceError):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, request: str, status: Status) -> None:
+    def __init__(self, request: str, status: ApiStatus) -> None:
         self.request = request
         self.status = status
         words = status.message or status.reason or "no reason given"
@@ -89,7 +89,7 @@ class Unreachable(Unavailable):
     """No answer came; whether the request was carried out is not known."""
 
     def __init__(self, request: str, why: str) -> None:
-        super().__init__(request, Status(message=f"the API server does not answer: {why}"))
+        super().__init__(request, ApiStatus(message=f"the API server does not answer: {why}"))
 
 
 class Silent(Unreachable):
@@ -161,7 +161,7 @@ _BY_CODE: Mapping[int, type[KubeError]] = {
 }
 
 
-def error_for(request: str, status: Status) -> KubeError:
+def error_for(request: str, status: ApiStatus) -> KubeError:
     """The error of the tree that fits a Status."""
     if status.reason == "AlreadyExists":
         return AlreadyExists(request, status)

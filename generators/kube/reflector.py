@@ -28,13 +28,13 @@ from generators.documents.json import Document, Key, key_of, mapping, resource_v
 from generators.errors import RingfenceError
 from generators.kube.client import EVERYTHING, Client, Watch, WatchScope
 from generators.kube.errors import (
+    ApiStatus,
     BadRequest,
     Forbidden,
     Gone,
     Invalid,
     Overloaded,
     Silent,
-    Status,
     error_for,
 )
 from generators.kube.queue import Backoff
@@ -235,7 +235,7 @@ class Reflector(Generic[T]):
         for kind, document in watch.events():
             self._last_event = time.monotonic()
             if kind == "ERROR":
-                status = Status.parse(document, 0)
+                status = ApiStatus.parse(document, 0)
                 raise error_for(f"watch {self._resource}", status)
             if kind == "BOOKMARK":
                 self._bookmark(watch, session, document)

@@ -29,9 +29,9 @@ import orjson
 from generators.errors import RingfenceError
 from generators.kube.config import Access, Source
 from generators.kube.errors import (
+    ApiStatus,
     KubeError,
     Silent,
-    Status,
     TooMuch,
     Unauthorized,
     Unreachable,
@@ -141,7 +141,7 @@ class _Limit:
         return self._too_much(f"the answer takes longer than {self._bounds.seconds:g} s")
 
     def _too_much(self, why: str) -> TooMuch:
-        return TooMuch(str(self._request), Status(message=why))
+        return TooMuch(str(self._request), ApiStatus(message=why))
 
     def response_class(self) -> type[http.client.HTTPResponse]:
         """Responses of which every read keeps to the deadline, also those of their headers."""
@@ -434,10 +434,10 @@ def _refusal(request: ApiRequest, response: http.client.HTTPResponse, body: byte
         document = {"message": body[:300].decode(errors="replace").strip()}
     if not isinstance(document, dict):
         document = {}
-    status = Status.parse(document, response.status)
+    status = ApiStatus.parse(document, response.status)
     after = response.headers.get("Retry-After", "")
     if status.retry_after is None and after.isdigit():
-        status = Status(
+        status = ApiStatus(
             status.code, status.reason, status.message, status.causes, retry_after=float(after)
         )
     return error_for(str(request), status)

@@ -73,7 +73,7 @@ class ServerLimits:
 
 
 @dataclass(slots=True, eq=False)
-class Connection:
+class ServerConnection:
     """One connection; the server keeps socket and parser in a subclass."""
 
     source: str
@@ -92,16 +92,16 @@ class Connections:
         self.refused: Counter[str] = Counter()
         """Connections that were not let in or had to go: `source`, `connections`, `large`."""
         self.large = 0
-        self._all: dict[Connection, None] = {}
-        self._idle: dict[Connection, None] = {}
-        self._incomplete: dict[str, dict[Phase, dict[Connection, None]]] = {}
+        self._all: dict[ServerConnection, None] = {}
+        self._idle: dict[ServerConnection, None] = {}
+        self._incomplete: dict[str, dict[Phase, dict[ServerConnection, None]]] = {}
         self._counts: Counter[str] = Counter()
         """Incomplete ones by source."""
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[ServerConnection]:
         return iter(list(self._all))
 
     def phases(self) -> Counter[Phase]:
@@ -113,7 +113,7 @@ class Connections:
         """Whether no other may be let in."""
         return len(self._all) >= self.limits.connections
 
-    def worst(self) -> Connection | None:
+    def worst(self) -> ServerConnection | None:
         """The one that is worth least."""
         if self._counts:
             greediest = max(self._counts, key=self._counts.__getitem__)
@@ -121,13 +121,13 @@ class Connections:
             return next(each for phase in INCOMPLETE for each in phases.get(phase, ()))
         return next(iter(self._idle), None)
 
-    def add(self, connection: Connection, phase: Phase, now: float) -> None:
+    def add(self, connection: ServerConnection, phase: Phase, now: float) -> None:
         """A connection was accepted."""
         self._all[connection] = None
         connection.phase, connection.deadline = phase, now + self.limits.seconds(phase)
         self._list(connection)
 
-    def move(self, connection: Connection, phase: Phase, now: float) -> None:
+    def move(self, connection: ServerConnection, phase: Phase, now: float) -> None:
         """It got further; the time of one request runs from its first byte to the thread."""
         self._unlist(connection)
         before, connection.phase = connection.phase, phase
@@ -138,7 +138,7 @@ class Connections:
             connection.deadline += max(rest, 0.0)
         self._list(connection)
 
-    def weigh(self, connection: Connection, body: int) -> Sequence[Connection]:
+    def weigh(self, connection: ServerConnection, body: int) -> Sequence[ServerConnection]:
         """Its body has that many bytes now; who has to go for it, itself at worst."""
         large = body if body > self.limits.small else 0
         self.large += large - connection.large
@@ -160,20 +160,20 @@ class Connections:
                 over -= each.large
         return going if over <= 0 else [connection]
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: ServerConnection) -> None:
         """It is closed."""
         self._unlist(connection)
         self.large -= connection.large
         connection.large = 0
         self._all.pop(connection, None)
 
-    def expired(self, now: float) -> list[Connection]:
+    def expired(self, now: float) -> list[ServerConnection]:
         """Whose time is over; they are counted."""
         late = [each for each in self._all if each.deadline < now and each.phase not in HELD]
         self.timed_out.update(each.phase for each in late)
         return late
 
-    def _list(self, connection: Connection) -> None:
+    def _list(self, connection: ServerConnection) -> None:
         phase = connection.phase
         if phase in INCOMPLETE:
             phases = self._incomplete.setdefault(connection.source, {})
@@ -182,7 +182,7 @@ class Connections:
         elif phase is Phase.IDLE:
             self._idle[connection] = None
 
-    def _unlist(self, connection: Connection) -> None:
+    def _unlist(self, connection: ServerConnection) -> None:
         self._idle.pop(connection, None)
         source = connection.source
         mates = self._incomplete.get(source, {}).get(connection.phase, {})

@@ -26,9 +26,9 @@ from http import HTTPStatus
 from generators.process.logs import event
 from generators.serving.connections import (
     INCOMPLETE,
-    Connection,
     Connections,
     Phase,
+    ServerConnection,
     admitted,
     source_of,
 )
@@ -55,7 +55,7 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(slots=True, eq=False)
-class ClientConnection(Connection):
+class ClientConnection(ServerConnection):
     """A connection with its socket and parser."""
 
     socket: socket.socket = field(default=None, kw_only=True)  # type: ignore[assignment]

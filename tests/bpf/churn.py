@@ -26,7 +26,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 
 from enforcer.agent.delays import Tally
-from enforcer.agent.writer import MapAccess, Writer
+from enforcer.agent.writer import MapAccess, TableWriter
 from enforcer.compiler.compile import Compiler
 from enforcer.datapath import loader
 from enforcer.datapath.flows import DropReason
@@ -252,7 +252,7 @@ class World:
         self._compiler = Compiler(HERE)
         self._cluster = start()
         self._interfaces = {pod(t, n).key: interface(t, n) for t in TENANTS for n in range(COUNT)}
-        self._writer = Writer(
+        self._writer = TableWriter(
             self._compiler, MapAccess(maps.read, maps.apply), Tally(), maps.forget
         )
         self.put(self._cluster)

@@ -9,7 +9,7 @@ import pytest
 
 from enforcer.agent.state import Board, State
 from enforcer.cni import namespaces
-from enforcer.cni.call import Call, CallRefused, CniCommand, Sandbox, parse
+from enforcer.cni.call import Call, CallRefused, CniCommand, SandboxPod, parse
 from enforcer.cni.namespaces import Start, Strictness
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.changes import Attachment, Inputs
@@ -36,12 +36,12 @@ def call(arguments: str = "", **config: object) -> Call:
         ("IgnoreUnknown=1;K8S_POD_NAMESPACE=t1", None),
         (
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=t1;K8S_POD_NAME=a;K8S_POD_UID=u",
-            Sandbox("t1", "a", "u"),
+            SandboxPod("t1", "a", "u"),
         ),
-        ("K8S_POD_NAME=a;K8S_POD_NAMESPACE=t1", Sandbox("t1", "a", "")),
+        ("K8S_POD_NAME=a;K8S_POD_NAMESPACE=t1", SandboxPod("t1", "a", "")),
     ],
 )
-def test_a_pod_is_named_by_the_arguments(arguments: str, sandbox: Sandbox | None) -> None:
+def test_a_pod_is_named_by_the_arguments(arguments: str, sandbox: SandboxPod | None) -> None:
     assert call(arguments).sandbox == sandbox
 
 

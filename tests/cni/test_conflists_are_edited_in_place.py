@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcer.cni import build, conflist, install
-from enforcer.cni.conflist import BadConflist, Entry
+from enforcer.cni.conflist import BadConflist, PluginEntry
 from tests.cni import shapes
 
-ENTRY = Entry("/run/ringfence/cni.sock", "/etc/cni/net.d/ringfence-namespaces", 10)
-OTHER_AGENT = Entry("/run/other/cni.sock", "/etc/cni/net.d/ringfence-namespaces", 10)
+ENTRY = PluginEntry("/run/ringfence/cni.sock", "/etc/cni/net.d/ringfence-namespaces", 10)
+OTHER_AGENT = PluginEntry("/run/other/cni.sock", "/etc/cni/net.d/ringfence-namespaces", 10)
 
 LISTS = {name: s.text for name, s in shapes.SHAPES.items() if s.file.endswith(".conflist")}
 LISTS |= {
@@ -51,7 +51,7 @@ def test_the_entry_is_indented_like_its_neighbours() -> None:
 
 def test_an_entry_that_is_not_last_any_more_or_says_something_else_is_put_right() -> None:
     text = LISTS["calico"]
-    longer = Entry(ENTRY.socket, ENTRY.namespaces, 30)
+    longer = PluginEntry(ENTRY.socket, ENTRY.namespaces, 30)
     assert conflist.add(conflist.add(text, longer, "x"), ENTRY, "x") == conflist.add(
         text, ENTRY, "x"
     )

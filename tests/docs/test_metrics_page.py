@@ -20,7 +20,7 @@ from webhook.registration.certificates import write_files
 from webhook.registration.guard import GuardState
 from webhook.reload import TenantFile
 from webhook.serving.state import load_state
-from webhook.settings import Settings
+from webhook.settings import WebhookSettings
 
 Described = dict[str, tuple[str, tuple[str, ...]]]
 OURS = (
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def webhook(folder: Path) -> CollectorRegistry:
     paths = (folder / "tenants.yaml", folder / "tls.crt", folder / "tls.key")
     (folder / "policies").mkdir(exist_ok=True)
-    state = load_state(Settings(*paths, policies=(str(folder / "policies"),)))
+    state = load_state(WebhookSettings(*paths, policies=(str(folder / "policies"),)))
     metrics = state.metrics
     assert state.policies is not None
     state.policies.metrics.results.labels("policy", "rule", "pass").inc()

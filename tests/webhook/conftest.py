@@ -14,8 +14,8 @@ from generators.tenants.model import TenantConfig
 from tests.webhook.reviews import TENANTS
 from webhook.registration.certificates import write_files
 from webhook.serving.app import create_app
-from webhook.serving.state import State, load_state
-from webhook.settings import Settings
+from webhook.serving.state import WebhookState, load_state
+from webhook.settings import WebhookSettings
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +34,10 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def state(files: Path) -> State:
-    return load_state(Settings(files / "tenants.yaml", files / "tls.crt", files / "tls.key"))
+def state(files: Path) -> WebhookState:
+    return load_state(WebhookSettings(files / "tenants.yaml", files / "tls.crt", files / "tls.key"))
 
 
 @pytest.fixture
-def client(state: State) -> FlaskClient:
+def client(state: WebhookState) -> FlaskClient:
     return create_app(state).test_client()

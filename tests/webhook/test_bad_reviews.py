@@ -26,7 +26,7 @@ from webhook.registration.certificates import write_files
 from webhook.review import MAX_BODY
 from webhook.serving.app import create_app
 from webhook.serving.state import load_state
-from webhook.settings import Settings
+from webhook.settings import WebhookSettings
 
 GOOD = body(request("CREATE", ns("app-test01")))
 JSON = "application/json"
@@ -39,7 +39,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     (folder / "tenants.yaml").write_text(TENANTS)
     authority = new_authority(now, 1)
     write_files(folder, authority.pem, issue(authority, ("localhost",), now, 1))
-    settings = Settings(folder / "tenants.yaml", folder / "tls.crt", folder / "tls.key")
+    settings = WebhookSettings(folder / "tenants.yaml", folder / "tls.crt", folder / "tls.key")
     return create_app(load_state(settings)).test_client()
 
 

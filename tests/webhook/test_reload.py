@@ -17,8 +17,8 @@ from tests.webhook.reviews import TENANTS
 from webhook.registration.certificates import write_files
 from webhook.reload import ServingCertificate, TenantFile
 from webhook.serving.app import create_app
-from webhook.serving.state import State, load_state
-from webhook.settings import Settings
+from webhook.serving.state import WebhookState, load_state
+from webhook.settings import WebhookSettings
 
 RENAMED = TENANTS.replace("name: test02", "name: red")
 
@@ -158,17 +158,21 @@ class TestReadiness:
         past = datetime.now(UTC) - timedelta(days=10)
         authority = new_authority(past, 30)
         write_files(files, authority.pem, issue(authority, ("localhost",), past, 1))
-        settings = Settings(files / "tenants.yaml", files / "tls.crt", files / "tls.key")
+        settings = WebhookSettings(files / "tenants.yaml", files / "tls.crt", files / "tls.key")
         answer = create_app(load_state(settings)).test_client().get("/readyz")
         assert answer.status_code == 503
         assert "[-]certificate expired at " in answer.text
 
-    def test_draining_is_not_ready_and_alive(self, client: FlaskClient, state: State) -> None:
+    def test_draining_is_not_ready_and_alive(
+        self, client: FlaskClient, state: WebhookState
+    ) -> None:
         state.draining.begin()
         assert client.get("/readyz").status_code == 503
         assert client.get("/livez").status_code == 200
 
-    def test_a_refused_file_is_ready_and_said(self, client: FlaskClient, state: State) -> None:
+    def test_a_refused_file_is_ready_and_said(
+        self, client: FlaskClient, state: WebhookState
+    ) -> None:
         state.tenants.path.write_text("{")
         state.tenants.check()
         answer = client.get("/readyz")

@@ -14,8 +14,8 @@ from tests.testbed.processes import free_ports
 from tests.testbed.waiting import eventually
 from tests.webhook.processes import Webhook, prepare, running
 from tests.webhook.reviews import KEY, TENANTS
-from webhook.registration.configuration import Target
-from webhook.registration.replicas import Question, Replica, ask
+from webhook.registration.configuration import WebhookTarget
+from webhook.registration.replicas import Replica, ReplicaQuestion, ask
 
 NEWER = f"{TENANTS}# newer\n"
 
@@ -48,9 +48,9 @@ def health_of(webhook: Webhook) -> int:
 
 
 def said(webhook: Webhook, nobody: Client, health: int, file: str) -> set[Replica]:
-    target = Target(url=f"https://127.0.0.1:{webhook.port}", health=health)
+    target = WebhookTarget(url=f"https://127.0.0.1:{webhook.port}", health=health)
     bundle = (webhook.folder / "ca.crt").read_bytes()
-    return set(ask(nobody, Question(target, bundle, file, KEY)))
+    return set(ask(nobody, ReplicaQuestion(target, bundle, file, KEY)))
 
 
 def test_the_page_of_files_says_what_a_refusal_says(webhook: Webhook, nobody: Client) -> None:

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from tests.webhook.reviews import KEY, ONE, TENANTS, TWO, JSONObject, body, ns, request
 from webhook.registration.replicas import Replica, read_answer
 from webhook.reload import KEPT_FILES
-from webhook.serving.state import State
+from webhook.serving.state import WebhookState
 
 PROOF = TENANTS.replace("labelKey: client", "labelKey: proof")
 PROBE = request("UPDATE", ns("default", {KEY: "Nobody"}), ns("default"), by=ONE)
@@ -29,14 +29,14 @@ def allowed(answer: JSONObject) -> bool:
     return inner["allowed"] is True
 
 
-def reread(state: State, text: str) -> str:
+def reread(state: WebhookState, text: str) -> str:
     state.tenants.path.write_text(text)
     state.tenants.check()
     return state.tenants.config.digest
 
 
 def test_a_file_that_was_read_decides_until_it_is_forgotten(
-    client: FlaskClient, state: State
+    client: FlaskClient, state: WebhookState
 ) -> None:
     first = state.tenants.config.digest
     second = reread(state, PROOF)
@@ -52,7 +52,7 @@ def test_a_file_that_was_read_decides_until_it_is_forgotten(
 
 @pytest.mark.parametrize("path", ["/mutate", "/validate"])
 def test_a_file_that_was_not_read_refuses_with_both_digests(
-    client: FlaskClient, state: State, path: str
+    client: FlaskClient, state: WebhookState, path: str
 ) -> None:
     unknown, here = "f" * 64, state.tenants.config.digest
     answer = post(client, f"{path}/{unknown}", PROBE)
@@ -62,7 +62,7 @@ def test_a_file_that_was_not_read_refuses_with_both_digests(
 
 
 def test_a_refusal_says_which_file_decided_and_which_is_the_newest(
-    client: FlaskClient, state: State
+    client: FlaskClient, state: WebhookState
 ) -> None:
     first = state.tenants.config.digest
     second = reread(state, f"{TENANTS}# newer\n")
@@ -72,7 +72,7 @@ def test_a_refusal_says_which_file_decided_and_which_is_the_newest(
 
 
 def test_closed_refuses_what_decides_a_tenant_and_nothing_else(
-    client: FlaskClient, state: State
+    client: FlaskClient, state: WebhookState
 ) -> None:
     path = f"/validate/{state.tenants.config.digest}/closed"
     full = {KEY: "test01", "cost-centre": "4711"}
@@ -87,7 +87,7 @@ def test_closed_refuses_what_decides_a_tenant_and_nothing_else(
 
 
 def test_an_answer_that_says_yes_tells_the_file_in_the_audit_log(
-    client: FlaskClient, state: State
+    client: FlaskClient, state: WebhookState
 ) -> None:
     answer = post(client, "/mutate", request("CREATE", ns("app-test01"), by=ONE))
     inner = answer["response"]

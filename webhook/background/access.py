@@ -23,7 +23,7 @@ from webhook.background.rights import reading
 from webhook.kept import STATUS_NAME
 from webhook.policies.book import CLUSTER
 from webhook.policies.files import PolicyFiles
-from webhook.rbac import ADMITTED, FOLLOW, Rights, Rule
+from webhook.rbac import ADMITTED, FOLLOW, RbacRule, Rights
 
 _ANYTHING = Usage(frozenset({""}), namespaces=True, roles=True)
 
@@ -32,11 +32,11 @@ def rights(sources: Sequence[str], allowed_kinds: Sequence[str] = ()) -> Rights:
     """Everything; InputError when a path cannot be read."""
     anywhere = rules(sources, allowed_kinds)
     known = any(rule.resource is CONFIG_MAPS for rule in anywhere)
-    said = Rule(CONFIG_MAPS, FOLLOW, "kinds that policies may write", (STATUS_NAME,))
+    said = RbacRule(CONFIG_MAPS, FOLLOW, "kinds that policies may write", (STATUS_NAME,))
     return Rights(anywhere, () if known or not sources else (said,))
 
 
-def rules(sources: Sequence[str], allowed_kinds: Sequence[str] = ()) -> tuple[Rule, ...]:
+def rules(sources: Sequence[str], allowed_kinds: Sequence[str] = ()) -> tuple[RbacRule, ...]:
     """The lines of RBAC; InputError when a path cannot be read."""
     files = PolicyFiles(path for path in sources if path != CLUSTER)
     policies = [each.policy for each in files.in_force.policies]
@@ -50,17 +50,17 @@ def rules(sources: Sequence[str], allowed_kinds: Sequence[str] = ()) -> tuple[Ru
     )
 
 
-def _reads(wanted: Usage, calls: bool) -> Iterator[Rule]:
+def _reads(wanted: Usage, calls: bool) -> Iterator[RbacRule]:
     why = "what policies look up"
     if wanted.namespaces or calls:
-        yield Rule(NAMESPACES, FOLLOW, why)
+        yield RbacRule(NAMESPACES, FOLLOW, why)
     if calls:
-        yield Rule(NETWORK_POLICIES, ("get", "list"), why)
+        yield RbacRule(NETWORK_POLICIES, ("get", "list"), why)
     if wanted.config_maps:
-        yield Rule(CONFIG_MAPS, FOLLOW, why)
+        yield RbacRule(CONFIG_MAPS, FOLLOW, why)
     if wanted.roles:
         for resource in (ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS):
-            yield Rule(resource, ("list", "watch"), why)
+            yield RbacRule(resource, ("list", "watch"), why)
 
 
 def _calls(policies: Iterable[KyvernoPolicy]) -> bool:

@@ -16,8 +16,8 @@ from webhook.background.caches import Caches
 from webhook.background.memory import Memory, Newcomer
 from webhook.background.queue import TriggerQueue
 from webhook.background.reconcile import TriggerReconciler
-from webhook.background.rules import Table, is_existing, pattern_of
-from webhook.background.status import Problems
+from webhook.background.rules import RuleTable, is_existing, pattern_of
+from webhook.background.status import RuleProblems
 from webhook.registration.configuration import seen_by_the_webhook
 
 LOG = logging.getLogger("ringfence.controller")
@@ -40,7 +40,7 @@ class RuleProgress:
         self._quiet_adds = -1
         self._quiet_version = 0
 
-    def begin(self, table: Table) -> None:
+    def begin(self, table: RuleTable) -> None:
         """These rules are carried out from now on."""
         held = {each.policy.key: each for each in table.policies.held}
         newest = self._newest(table)
@@ -63,13 +63,17 @@ class RuleProgress:
         self._memory.save()
         self._quiet_adds = -1
 
-    def _newest(self, table: Table) -> int:
+    def _newest(self, table: RuleTable) -> int:
         resources = table.generating.keys() | table.changing.keys()
         versions = (kept.version for r in resources for kept in self._caches.triggers(r).values())
         return max(versions, default=0)
 
     def advance(
-        self, table: Table, queue: TriggerQueue, problems: Problems, reconciler: TriggerReconciler
+        self,
+        table: RuleTable,
+        queue: TriggerQueue,
+        problems: RuleProblems,
+        reconciler: TriggerReconciler,
     ) -> None:
         """All triggers up to a version have been dealt with: remember that, when it is so."""
         once = [

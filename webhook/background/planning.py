@@ -19,7 +19,7 @@ from generators.kyverno.synchronize import Event, Making, Reaction, reaction
 from webhook.background.index import GeneratedEntry, object_key
 from webhook.background.needs import RuleName
 from webhook.background.stored import GeneratedObject
-from webhook.background.verdicts import Applies, Verdict, on_deletion
+from webhook.background.verdicts import Applies, RuleVerdict, on_deletion
 
 
 class RuleStanding(Enum):
@@ -61,16 +61,16 @@ class Plan:
 class Situation:
     """Everything around a trigger that the plan depends on."""
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[RuleVerdict]
     made: Sequence[GeneratedEntry]
     """What was made for this trigger, or one of its name."""
     trigger_gone: bool
     present: Callable[[ObjectKey], GeneratedObject | None]
     """A made object, whichever rule owns it."""
     standing: Callable[[RuleName], RuleStanding]
-    in_scope: Callable[[Verdict], bool]
+    in_scope: Callable[[RuleVerdict], bool]
     """Whether the rule is about this trigger at all, which may be older than the rule."""
-    anew: Callable[[Verdict], bool]
+    anew: Callable[[RuleVerdict], bool]
     """Whether something happened that makes even what was made once and deleted since."""
     source_gone: Callable[[ObjectKey], bool]
     had: Callable[[RuleName, str], bool]
@@ -92,7 +92,7 @@ def plan(situation: Situation) -> Plan:
     return Plan(tuple(writes), tuple(deletes), tuple(problems))
 
 
-_Claim = tuple[Verdict, WantedObject]
+_Claim = tuple[RuleVerdict, WantedObject]
 
 
 def _claims(
@@ -125,7 +125,7 @@ def _rule(owner: Owner) -> tuple[str, str]:
     return owner.policy, owner.rule
 
 
-def _write(situation: Situation, verdict: Verdict, wanted: WantedObject) -> Write | None:
+def _write(situation: Situation, verdict: RuleVerdict, wanted: WantedObject) -> Write | None:
     present = situation.present(wanted.key)
     if present is None:
         if wanted.synchronize or situation.anew(verdict):
@@ -143,7 +143,7 @@ def _write(situation: Situation, verdict: Verdict, wanted: WantedObject) -> Writ
     return Write(wanted, present)
 
 
-def _stale(situation: Situation, verdicts: Mapping[RuleName, Verdict], mark: Mark) -> str:
+def _stale(situation: Situation, verdicts: Mapping[RuleName, RuleVerdict], mark: Mark) -> str:
     """Why a made object that no rule wants is deleted; empty when it stays."""
     name = _rule(mark.owner)
     making = Making.DATA if mark.source is None else Making.CLONE
@@ -171,7 +171,9 @@ def _stale(situation: Situation, verdicts: Mapping[RuleName, Verdict], mark: Mar
     return found[1] if done is Reaction.DELETE else ""
 
 
-def _change(situation: Situation, verdict: Verdict | None, mark: Mark) -> tuple[Event, str] | None:
+def _change(
+    situation: Situation, verdict: RuleVerdict | None, mark: Mark
+) -> tuple[Event, str] | None:
     """What happened, seen from an object that its living trigger's rule does not want."""
     if mark.source is not None and situation.source_gone(mark.source):
         return Event.SOURCE_DELETED, f"its source {mark.source} is gone"

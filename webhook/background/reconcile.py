@@ -29,11 +29,18 @@ from webhook.background.index import (
 from webhook.background.memory import Memory
 from webhook.background.needs import RuleName
 from webhook.background.planning import Delete, Plan, Situation, Write, plan
-from webhook.background.rules import Existing, Table, is_existing
+from webhook.background.rules import Existing, RuleTable, is_existing
 from webhook.background.stored import GeneratedObject, ParsedTrigger, StoredObject, read
 from webhook.background.targets import Ran, Targets
-from webhook.background.verdicts import Applies, Verdict, judge, judge_deleted, living, on_deletion
-from webhook.background.writer import Done, Writer, Wrote
+from webhook.background.verdicts import (
+    Applies,
+    RuleVerdict,
+    judge,
+    judge_deleted,
+    living,
+    on_deletion,
+)
+from webhook.background.writer import Done, ObjectWriter, Wrote
 
 _NAMESPACE = ObjectKind("", "v1", "Namespace")
 
@@ -59,7 +66,7 @@ class TriggerReport:
 class _Case:
     """One trigger while it is dealt with."""
 
-    table: Table
+    table: RuleTable
     environment: Environment
     report: TriggerReport
     trigger: ParsedTrigger | None
@@ -81,7 +88,12 @@ class TriggerReconciler:
     """Safe for several threads on different triggers."""
 
     def __init__(
-        self, caches: Caches, made: GeneratedIndex, memory: Memory, writer: Writer, targets: Targets
+        self,
+        caches: Caches,
+        made: GeneratedIndex,
+        memory: Memory,
+        writer: ObjectWriter,
+        targets: Targets,
     ) -> None:
         self._caches = caches
         self._made = made
@@ -115,7 +127,11 @@ class TriggerReconciler:
     # --- one trigger ----------------------------------------------------------------------------
 
     def carry_out(
-        self, table: Table, environment: Environment, name: TriggerName, former: StoredObject | None
+        self,
+        table: RuleTable,
+        environment: Environment,
+        name: TriggerName,
+        former: StoredObject | None,
     ) -> TriggerReport:
         """Everything that is to be done for a trigger; `former`: as it was before its deletion."""
         report = TriggerReport(name)
@@ -127,7 +143,7 @@ class TriggerReconciler:
 
     def _carry_out(
         self,
-        table: Table,
+        table: RuleTable,
         environment: Environment,
         report: TriggerReport,
         former: StoredObject | None,
@@ -165,7 +181,7 @@ class TriggerReconciler:
     def _trigger(self, name: TriggerName) -> ParsedTrigger | None:
         return _read(*self._followed(name))
 
-    def _judged(self, case: _Case, trigger: ParsedTrigger) -> list[Verdict]:
+    def _judged(self, case: _Case, trigger: ParsedTrigger) -> list[RuleVerdict]:
         policies = case.table.generating.get(trigger.resource, ())
         if not policies:
             return []
@@ -212,13 +228,13 @@ class TriggerReconciler:
         )
 
     def _situation(
-        self, case: _Case, made: tuple[GeneratedEntry, ...], verdicts: list[Verdict]
+        self, case: _Case, made: tuple[GeneratedEntry, ...], verdicts: list[RuleVerdict]
     ) -> Situation:
         kept = case.trigger.kept if case.trigger is not None else None
         rules_that_made = {(f.item.mark.owner.policy, f.item.mark.owner.rule) for f in made}
         places = {(f.item.mark.owner.policy, object_key(f.resource, f.key)) for f in made}
 
-        def in_scope(verdict: Verdict) -> bool:
+        def in_scope(verdict: RuleVerdict) -> bool:
             if kept is None or is_existing(verdict.rule):
                 return True
             since = self._memory.since(verdict.name).introduced
@@ -227,7 +243,7 @@ class TriggerReconciler:
             # A renamed rule goes on with what it made under its former name.
             return any((verdict.policy.key, want.key) in places for want in verdict.wanted)
 
-        def anew(verdict: Verdict) -> bool:
+        def anew(verdict: RuleVerdict) -> bool:
             if kept is None:
                 return True
             with self._lock:
@@ -252,7 +268,7 @@ class TriggerReconciler:
         except RuleFailure:
             return False
 
-    def _remember(self, verdicts: list[Verdict], kept: StoredObject | None) -> None:
+    def _remember(self, verdicts: list[RuleVerdict], kept: StoredObject | None) -> None:
         if kept is None:
             return
         with self._lock:
@@ -263,7 +279,9 @@ class TriggerReconciler:
 
     # --- writes and deletions -------------------------------------------------------------------
 
-    def _generate(self, case: _Case, planned: Plan, verdicts: list[Verdict]) -> KubeError | None:
+    def _generate(
+        self, case: _Case, planned: Plan, verdicts: list[RuleVerdict]
+    ) -> KubeError | None:
         for rule, message in planned.problems:
             case.problems.setdefault(rule, message)
         by_name = {verdict.name: verdict for verdict in verdicts}
@@ -283,7 +301,7 @@ class TriggerReconciler:
                 failure = error
         return self._delete(case, planned, unfinished) or failure
 
-    def _write(self, case: _Case, verdict: Verdict, write: Write) -> None:
+    def _write(self, case: _Case, verdict: RuleVerdict, write: Write) -> None:
         wanted, present = write.wanted, write.present
         home = self._caches.trigger(NAMESPACES, Key("", wanted.key.namespace))
         if home is not None and home.terminating:
@@ -358,7 +376,7 @@ class TriggerReconciler:
                 case.problems.setdefault(existing.name, message)
 
     def sweep(
-        self, table: Table, environment: Environment, existing: Existing, name: TriggerName
+        self, table: RuleTable, environment: Environment, existing: Existing, name: TriggerName
     ) -> TriggerReport:
         """Run a rule that does the same for each trigger, for the one that asked last."""
         report = TriggerReport(name)
@@ -369,7 +387,7 @@ class TriggerReconciler:
         return report
 
     def _sweep(
-        self, table: Table, environment: Environment, existing: Existing, report: TriggerReport
+        self, table: RuleTable, environment: Environment, existing: Existing, report: TriggerReport
     ) -> KubeError | None:
         trigger = self._trigger(report.trigger)
         if trigger is None:

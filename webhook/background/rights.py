@@ -21,10 +21,10 @@ from generators.kyverno.usage import parts, usage
 from generators.kyverno.variables import has_variable
 from generators.kyverno.vetting import vetted
 from webhook.background.needs import RuleNeeds
-from webhook.background.rules import Table, table_of
-from webhook.policies.book import CLUSTER, Held, Policies, Source
+from webhook.background.rules import RuleTable, table_of
+from webhook.policies.book import CLUSTER, HeldPolicy, Policies, PolicySource
 from webhook.policies.kinds import GuessedKinds, spelled
-from webhook.rbac import CARRIED_OUT, CONTROLLER, FOLLOW, Rule, allowed
+from webhook.rbac import CARRIED_OUT, CONTROLLER, FOLLOW, RbacRule, allowed
 
 MAKE = (*FOLLOW, "create", "update", "patch", "delete")
 _RBAC = "rbac.authorization.k8s.io"
@@ -32,24 +32,24 @@ CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=
 ROLES = Resource(_RBAC, "v1", "roles", "Role")
 
 
-def rules_of(policy: Policy, rule: PolicyRule, needs: RuleNeeds) -> Iterator[Rule]:
+def rules_of(policy: Policy, rule: PolicyRule, needs: RuleNeeds) -> Iterator[RbacRule]:
     """The lines of RBAC that one rule needs."""
     why = f"policy {policy.key}/{rule.name}"
     for resource in sorted(needs.triggers | {NAMESPACES}, key=str):
-        yield Rule(resource, FOLLOW, why)
+        yield RbacRule(resource, FOLLOW, why)
     for resource in sorted(needs.targets, key=str):
-        yield Rule(resource, (*FOLLOW, "patch"), why)
+        yield RbacRule(resource, (*FOLLOW, "patch"), why)
     for resource in sorted({source for source, _ in needs.sources}, key=str):
-        yield Rule(resource, FOLLOW, why)
+        yield RbacRule(resource, FOLLOW, why)
     for resource in sorted(needs.downstreams, key=str):
-        yield Rule(resource, MAKE, why)
+        yield RbacRule(resource, MAKE, why)
     if usage([replace(policy, rules=(rule,))]).config_maps:
-        yield Rule(CONFIG_MAPS, FOLLOW, why)
+        yield RbacRule(CONFIG_MAPS, FOLLOW, why)
     if isinstance(rule.action, Generation):
         yield from _bound(rule.action, why)
 
 
-def _bound(action: Generation, why: str) -> Iterator[Rule]:
+def _bound(action: Generation, why: str) -> Iterator[RbacRule]:
     """Who binds a role must be allowed to, or have all of its rights."""
     for downstream in action.downstreams:
         if not isinstance(downstream.source, Data):
@@ -59,18 +59,18 @@ def _bound(action: Generation, why: str) -> Iterator[Rule]:
         role = mapping(downstream.source.content.value, "roleRef")
         name, kind = text(role, "name"), text(role, "kind")
         if name and not has_variable(name):
-            yield Rule(ROLES if kind == "Role" else CLUSTER_ROLES, ("bind",), why, (name,))
+            yield RbacRule(ROLES if kind == "Role" else CLUSTER_ROLES, ("bind",), why, (name,))
 
 
-def all_rules(table: Table) -> tuple[Rule, ...]:
+def all_rules(table: RuleTable) -> tuple[RbacRule, ...]:
     """Everything that the policies in force need, each line once."""
-    found: dict[tuple[Resource, tuple[str, ...], tuple[str, ...]], Rule] = {}
+    found: dict[tuple[Resource, tuple[str, ...], tuple[str, ...]], RbacRule] = {}
     for _, rule in _each(table):
         found.setdefault((rule.resource, rule.verbs, rule.names), rule)
     return tuple(found.values())
 
 
-def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule, ...]:
+def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[RbacRule, ...]:
     """What `controller run` needs with these options; InputError for policies that are wrong.
 
     What the cluster's policies will say is not known: with them, every kind on the operator's list.
@@ -82,7 +82,7 @@ def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule,
     if loaded.problems:
         raise InputError(loaded.problems)
     held = (vetted(policy, limits).policy for policy in loaded.policies)
-    policies = Policies(tuple(Held(policy, Source.FILE, "") for policy in held))
+    policies = Policies(tuple(HeldPolicy(policy, PolicySource.FILE, "") for policy in held))
     rules = list(all_rules(table_of(policies, GuessedKinds())))
     if any(True for policy in policies.policies for _ in parts(policy, ApiCallEntry)):
         rules += reading(allowed_kinds)
@@ -90,18 +90,18 @@ def printed(sources: Sequence[str], allowed_kinds: Sequence[str]) -> tuple[Rule,
         rules += CARRIED_OUT
         for group, kind in sorted(limits.kinds or ()):
             verbs = (*FOLLOW, "patch") if kind == "Namespace" else MAKE
-            rules.append(Rule(spelled(group, "v1", kind), verbs, "policies of the cluster"))
+            rules.append(RbacRule(spelled(group, "v1", kind), verbs, "policies of the cluster"))
     return tuple(rules)
 
 
-def reading(allowed_kinds: Sequence[str]) -> Iterator[Rule]:
+def reading(allowed_kinds: Sequence[str]) -> Iterator[RbacRule]:
     """What paths of `apiCall` need, for the kinds that `--allow-kind` names."""
     for kind in readable(allowed_kinds):
         resource = spelled(kind.group, kind.version, kind.kind)
-        yield Rule(resource, ("get", "list"), "what policies look up")
+        yield RbacRule(resource, ("get", "list"), "what policies look up")
 
 
-def _each(table: Table) -> Iterator[tuple[str, Rule]]:
+def _each(table: RuleTable) -> Iterator[tuple[str, RbacRule]]:
     for policy in table.policies.policies:
         for rule in policy.rules:
             if (policy.key, rule.name) in table.rules:
@@ -110,11 +110,11 @@ def _each(table: Table) -> Iterator[tuple[str, Rule]]:
                     yield policy.key, line
 
 
-def forbidden(client: Client, table: Table) -> dict[str, str]:
+def forbidden(client: Client, table: RuleTable) -> dict[str, str]:
     """Policies whose rights are missing, with what to add to the controller's role."""
     asked: dict[tuple[Resource, str, str], bool] = {}
 
-    def may(rule: Rule, verb: str, name: str) -> bool:
+    def may(rule: RbacRule, verb: str, name: str) -> bool:
         key = (rule.resource, verb, name)
         if key not in asked:
             asked[key] = allowed(client, rule, verb, "", name)

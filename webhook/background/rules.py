@@ -38,7 +38,7 @@ class Existing:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RuleTable:
     """Rules by what they are asked about."""
 
     policies: Policies = field(default_factory=Policies)
@@ -101,7 +101,7 @@ class Table:
         )
 
 
-def table_of(policies: Policies, kinds: Kinds) -> Table:
+def table_of(policies: Policies, kinds: Kinds) -> RuleTable:
     """Index the policies in force; raises KubeError while kinds cannot be looked up."""
     needs = needs_of(policies.policies, kinds)
     generating: dict[Resource, list[Policy]] = defaultdict(list)
@@ -129,7 +129,7 @@ def table_of(policies: Policies, kinds: Kinds) -> Table:
                 for r in here
                 if isinstance(r.action, Mutation)
             ]
-    return Table(
+    return RuleTable(
         policies,
         needs,
         {resource: tuple(found) for resource, found in generating.items()},

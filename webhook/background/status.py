@@ -23,7 +23,7 @@ from generators.kube.resources import CLUSTER_POLICIES, POLICIES
 from generators.process.logs import event
 from webhook.background.index import TriggerName
 from webhook.background.needs import RuleName
-from webhook.policies.book import Held, Policies, Source
+from webhook.policies.book import HeldPolicy, Policies, PolicySource
 from webhook.settings import FIELD_MANAGER
 
 LOG = logging.getLogger("ringfence.controller")
@@ -56,11 +56,11 @@ def standings(
     found = [
         _standing(held, refused.get(held.policy.key, []), waiting, forbidden)
         for held in policies.held
-        if held.source is Source.CLUSTER
+        if held.source is PolicySource.CLUSTER
     ]
     known = {each.uid for each in found}
     for unread in policies.refused:
-        if unread.source is Source.CLUSTER and unread.uid not in known and not unread.rule:
+        if unread.source is PolicySource.CLUSTER and unread.uid not in known and not unread.rule:
             message = unread.reason[:LONGEST]
             found.append(
                 PolicyCondition(
@@ -71,7 +71,7 @@ def standings(
 
 
 def _standing(
-    held: Held, refused: Iterable[str], waiting: str, forbidden: Mapping[str, str]
+    held: HeldPolicy, refused: Iterable[str], waiting: str, forbidden: Mapping[str, str]
 ) -> PolicyCondition:
     name = held.policy.key
     if why := "; ".join(sorted(set(refused))):
@@ -172,7 +172,7 @@ class ProblemTarget:
 About = TriggerName | ProblemTarget
 
 
-class Problems:
+class RuleProblems:
     """Problems of triggers and targets, by rule; reported when they are new."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -184,7 +184,7 @@ class Problems:
         self,
         trigger: About,
         found: Mapping[RuleName, str],
-        held: Mapping[str, Held],
+        held: Mapping[str, HeldPolicy],
         only: RuleName | None = None,
     ) -> None:
         """All problems that a trigger has now; `only`: with that rule."""
@@ -204,7 +204,7 @@ class Problems:
         for name, message in fresh:
             self._tell(name, trigger, message, held.get(name[0]))
 
-    def _tell(self, name: RuleName, trigger: About, message: str, held: Held | None) -> None:
+    def _tell(self, name: RuleName, trigger: About, message: str, held: HeldPolicy | None) -> None:
         policy, rule = name
         event(
             LOG,
@@ -215,7 +215,7 @@ class Problems:
             trigger=str(trigger),
             problem=message,
         )
-        if held is not None and held.source is Source.CLUSTER:
+        if held is not None and held.source is PolicySource.CLUSTER:
             note = f"rule {rule} on {trigger}: {message}"
             self._recorder.tell_about(subject_of(held), "PolicyError", Severity.WARNING, note)
 
@@ -254,7 +254,7 @@ class Problems:
             self._rules.clear()
 
 
-def subject_of(held: Held) -> EventSubject:
+def subject_of(held: HeldPolicy) -> EventSubject:
     """A policy of the cluster, as Events refer to it."""
     resource = POLICIES if held.policy.namespace else CLUSTER_POLICIES
     return EventSubject(

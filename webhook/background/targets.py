@@ -27,7 +27,7 @@ from webhook.background.caches import Caches
 from webhook.background.needs import RuleName
 from webhook.background.rules import Existing
 from webhook.background.stored import StoredObject
-from webhook.background.writer import Writer, Wrote
+from webhook.background.writer import ObjectWriter, Wrote
 
 MOST_CHANGES = 5
 QUIET_SECONDS = 60.0
@@ -85,7 +85,7 @@ def _is(pattern: ObjectKind, kind: ObjectKind) -> bool:
 class Targets:
     """Safe for several threads on different rules."""
 
-    def __init__(self, caches: Caches, writer: Writer) -> None:
+    def __init__(self, caches: Caches, writer: ObjectWriter) -> None:
         self._caches = caches
         self._writer = writer
         self._lock = threading.Lock()

@@ -33,7 +33,7 @@ class Applies(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RuleVerdict:
     """One rule about one trigger."""
 
     policy: Policy
@@ -55,7 +55,7 @@ def judge(
     *,
     own: bool,
     creator: Asker | None,
-) -> list[Verdict]:
+) -> list[RuleVerdict]:
     """Every generate rule about a trigger that exists; None = who made it is not known."""
     return [
         verdict
@@ -68,7 +68,7 @@ def judge(
 
 def judge_deleted(
     policies: Iterable[Policy], trigger: Document | None, environment: Environment, *, own: bool
-) -> list[Verdict]:
+) -> list[RuleVerdict]:
     """The rules that generate when their trigger is deleted; None = it is long gone."""
     gone = None
     if trigger is not None:
@@ -101,7 +101,7 @@ def living(
     return None
 
 
-def _of_policy(policy: Policy, environment: Environment, ask: Asking) -> Iterable[Verdict]:
+def _of_policy(policy: Policy, environment: Environment, ask: Asking) -> Iterable[RuleVerdict]:
     for rule in policy.rules:
         if not isinstance(rule.action, Generation):
             continue
@@ -113,15 +113,15 @@ def _of_policy(policy: Policy, environment: Environment, ask: Asking) -> Iterabl
 
 def _verdict(
     policy: Policy, rule: PolicyRule, request: PolicyRequest | None, environment: Environment
-) -> Verdict:
+) -> RuleVerdict:
     if request is None:
-        return Verdict(policy, rule, Applies.NO, message="it runs on other operations")
+        return RuleVerdict(policy, rule, Applies.NO, message="it runs on other operations")
     made = generate([replace(policy, rules=(rule,))], request, environment)
     result: RuleResult = made.results[0]
     match result.outcome:
         case RuleOutcome.PASS:
-            return Verdict(policy, rule, Applies.YES, made.wanted, result.message)
+            return RuleVerdict(policy, rule, Applies.YES, made.wanted, result.message)
         case RuleOutcome.EXCLUDED | RuleOutcome.SKIP:
-            return Verdict(policy, rule, Applies.NO, message=result.message)
+            return RuleVerdict(policy, rule, Applies.NO, message=result.message)
         case _:
-            return Verdict(policy, rule, Applies.UNKNOWN, message=result.message)
+            return RuleVerdict(policy, rule, Applies.UNKNOWN, message=result.message)

@@ -36,12 +36,18 @@ from webhook.background.needs import RuleName
 from webhook.background.planning import Delete
 from webhook.background.queue import LONGEST_WAIT, Item, Sweep, TriggerQueue
 from webhook.background.reconcile import TriggerReconciler, TriggerReport
-from webhook.background.rules import Table, table_of
-from webhook.background.status import PolicyStatus, Problems, ProblemTarget, standings, subject_of
+from webhook.background.rules import RuleTable, table_of
+from webhook.background.status import (
+    PolicyStatus,
+    ProblemTarget,
+    RuleProblems,
+    standings,
+    subject_of,
+)
 from webhook.background.stored import StoredObject
 from webhook.background.targets import Targets
-from webhook.background.writer import Done, Tenancy, Writer, Wrote
-from webhook.policies.book import Held, PolicyBook
+from webhook.background.writer import Done, ObjectWriter, Protection, Wrote
+from webhook.policies.book import HeldPolicy, PolicyBook
 
 LOG = logging.getLogger("ringfence.controller")
 
@@ -54,7 +60,7 @@ class BackgroundDeps:
     fenced: Client
     namespace: str
     book: PolicyBook
-    tenancy: Callable[[], Tenancy]
+    tenancy: Callable[[], Protection]
     recorder: Recorder
     leads: Callable[[], bool]
     admission: Callable[[], str]
@@ -68,7 +74,7 @@ class PolicyWork:
         self._around = around
         self._measures = Measures(registry, self._now)
         self._queue = TriggerQueue(self._deal, self._may_work, self._measures)
-        self._table = Table()
+        self._table = RuleTable()
         self._discovery = Discovery(around.client)
         self._made = GeneratedIndex()
         self._caches = Caches(
@@ -77,9 +83,9 @@ class PolicyWork:
             CacheListeners(self._trigger, self._made_changed, self._source),
         )
         self._memory = Memory(around.fenced, around.namespace)
-        self._writer = Writer(around.fenced, self._discovery, around.tenancy)
+        self._writer = ObjectWriter(around.fenced, self._discovery, around.tenancy)
         self._targets = Targets(self._caches, self._writer)
-        self._problems = Problems(around.recorder)
+        self._problems = RuleProblems(around.recorder)
         self._status = PolicyStatus(around.fenced)
         self._carrier = TriggerReconciler(
             self._caches, self._made, self._memory, self._writer, self._targets
@@ -90,7 +96,7 @@ class PolicyWork:
         self._asked: dict[RuleName, TriggerName] = {}
         self._problems_due = 0.0
         self._prepared = False
-        self._carried_out: Table | None = None
+        self._carried_out: RuleTable | None = None
         """What workers go by: a table whose rules the memory knows. One is taken over before."""
         self._looked_at = 0.0
         self._forbidden: Mapping[str, str] = {}
@@ -262,7 +268,7 @@ class PolicyWork:
             self._run_trigger(table, environment, item)
         return True
 
-    def _run_trigger(self, table: Table, environment: Environment, name: TriggerName) -> None:
+    def _run_trigger(self, table: RuleTable, environment: Environment, name: TriggerName) -> None:
         with self._lock:
             former = self._former.get(name)
         self._take_over(self._carrier.carry_out(table, environment, name, former))
@@ -274,7 +280,7 @@ class PolicyWork:
             with self._lock:
                 self._former.pop(name, None)
 
-    def _run_sweep(self, table: Table, environment: Environment, item: Sweep) -> None:
+    def _run_sweep(self, table: RuleTable, environment: Environment, item: Sweep) -> None:
         with self._lock:
             trigger = self._asked.get(item.name)
         found = [e for each in table.changing.values() for e in each if e.name == item.name]
@@ -302,7 +308,7 @@ class PolicyWork:
         if report.failure is not None:
             raise report.failure
 
-    def _tell_written(self, wrote: Wrote, held: Held | None) -> None:
+    def _tell_written(self, wrote: Wrote, held: HeldPolicy | None) -> None:
         policy, rule = wrote.rule
         self._measures.wrote(wrote.key.kind.kind, wrote.done)
         event(

@@ -32,7 +32,7 @@ from generators.documents.json import (
 )
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
 from generators.kube.discovery import Discovery
-from generators.kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Status
+from generators.kube.errors import AlreadyExists, ApiStatus, Conflict, Invalid, NotFound
 from generators.kube.resources import Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
@@ -71,7 +71,7 @@ class Wrote:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenancy:
+class Protection:
     """What policies may not touch."""
 
     limits: Limits
@@ -79,14 +79,14 @@ class Tenancy:
     """Labels of namespaces that the tenant file decides."""
 
 
-class Writer:
+class ObjectWriter:
     """Safe for several threads on different objects."""
 
     def __init__(
         self,
         client: Client,
         discovery: Discovery,
-        tenancy: Callable[[], Tenancy],
+        tenancy: Callable[[], Protection],
     ) -> None:
         self._client = client
         self._discovery = discovery
@@ -143,7 +143,7 @@ class Writer:
         _check_taking_over(policy_namespace, wanted, mark)
         if mark is not None and name_of(mark.owner.trigger) != name_of(wanted.owner.trigger):
             # Whose it stays is decided once the watch has told of it.
-            why = Status(message=f"it was made for {mark.owner.trigger} a moment ago")
+            why = ApiStatus(message=f"it was made for {mark.owner.trigger} a moment ago")
             raise Conflict(f"POST {wanted.key}", why)
         isolates = meta.labels.get(MANAGED_BY) == MANAGER
         if isolates and not meta.labels.get(POLICY_LABEL, "").startswith(KYVERNO):
@@ -243,7 +243,7 @@ class Writer:
         live = self._client.get(resource, key.name, key.namespace)
         seen = bare_document(live)
         if seen != before:
-            why = Status(message="it changed since the rule looked at it")
+            why = ApiStatus(message="it changed since the rule looked at it")
             raise Conflict(f"PATCH {key}", why)
         version = meta_of(live).resource_version
         patch = [
@@ -280,7 +280,7 @@ def _check_taking_over(policy_namespace: str, wanted: WantedObject, mark: Mark |
         )
 
 
-def check_change(tenancy: Tenancy, before: Document, after: Document) -> None:
+def check_change(tenancy: Protection, before: Document, after: Document) -> None:
     """NotAllowed when a mutate rule touches what tenancy rests on."""
     key = object_key_of(after)
     old, new = labels_of(before), labels_of(after)

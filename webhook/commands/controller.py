@@ -25,7 +25,7 @@ from webhook.commands.options import (
 
 if TYPE_CHECKING:
     from webhook.controller.controller import ControllerSettings
-    from webhook.registration.configuration import Target
+    from webhook.registration.configuration import WebhookTarget
 
 DAYS = 86400.0
 
@@ -183,7 +183,7 @@ def run(
     from generators.kube.lease import LeaseTiming
     from generators.tenants.last_good import LastGood
     from webhook.controller.controller import ControllerSettings
-    from webhook.registration.guard import Timing
+    from webhook.registration.guard import GuardTiming
     from webhook.registration.rotation import Lifetimes
 
     target = _target(webhook_url, webhook_service, webhook_health_port or 0)
@@ -195,7 +195,7 @@ def run(
         f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}",
         target,
         certificate_dir,
-        Timing(settle_seconds, replica_seconds),
+        GuardTiming(settle_seconds, replica_seconds),
         Lifetimes(authority_days * DAYS, certificate_days * DAYS, propagate_seconds),
         LeaseTiming(lease_seconds, lease_seconds * 2 / 3, lease_seconds / 7.5),
         certificate_secret,
@@ -229,15 +229,17 @@ def _synchronize(
         running.run()
 
 
-def _target(url: str | None, service: tuple[str, str, int] | None, health: int) -> Target | None:
-    from webhook.registration.configuration import Target
+def _target(
+    url: str | None, service: tuple[str, str, int] | None, health: int
+) -> WebhookTarget | None:
+    from webhook.registration.configuration import WebhookTarget
 
     if url is not None and service is not None:
         raise click.UsageError("give --webhook-url or --webhook-service, not both")
     if url is not None:
-        return Target(url=url, health=health)
+        return WebhookTarget(url=url, health=health)
     if service is not None:
-        return Target(service=service[:2], port=service[2], health=health)
+        return WebhookTarget(service=service[:2], port=service[2], health=health)
     if health:
         raise click.UsageError("--webhook-health-port needs --webhook-url or --webhook-service")
     return None

@@ -25,7 +25,7 @@ from webhook.commands.options import (
     state_dir_option,
     tenant_file_option,
 )
-from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, Settings
+from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, WebhookSettings
 
 
 @click.group()
@@ -141,7 +141,7 @@ def serve(
     from webhook.serving import server
     from webhook.serving.state import load_state
 
-    settings = Settings(
+    settings = WebhookSettings(
         tenant_file,
         tls_cert,
         tls_key,
@@ -156,7 +156,7 @@ def serve(
         state_dir,
     )
     state = load_state(settings)
-    ports = server.Ports(
+    ports = server.ServingSockets(
         bound("--listen", listen),
         None if metrics_listen is None else bound("--metrics-listen", metrics_listen),
         None if health_listen is None else bound("--health-listen", health_listen),

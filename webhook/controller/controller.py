@@ -31,7 +31,7 @@ from generators.objects import Namespace
 from generators.process.logs import event
 from generators.tenants.last_good import LastGood
 from webhook import rbac
-from webhook.background.writer import Tenancy
+from webhook.background.writer import Protection
 from webhook.controller import permissions
 from webhook.controller.followed import ChangeListeners, Followed
 from webhook.controller.handover import Handover
@@ -41,18 +41,18 @@ from webhook.controller.policies import PolicyDeps, PolicyParts
 from webhook.controller.reconcile import Reconciler, ReconcilerDeps
 from webhook.controller.record import RecordWriter
 from webhook.controller.shards import kept_shards
-from webhook.controller.status import Status, StatusPage, count
+from webhook.controller.status import ClusterStatus, StatusPage, count
 from webhook.controller.workers import NamespaceWork
 from webhook.policies.book import limits_for
 from webhook.registration.configuration import (
     SERVICE_ACCOUNT,
     Found,
     Registrar,
-    Target,
     Wanted,
+    WebhookTarget,
     exempt_person,
 )
-from webhook.registration.guard import AdmissionGuard, GuardState, Timing, problem
+from webhook.registration.guard import AdmissionGuard, GuardState, GuardTiming, problem
 from webhook.registration.probing import Prober
 from webhook.registration.rotation import Lifetimes
 from webhook.reload import TenantFile
@@ -69,9 +69,9 @@ class ControllerSettings:
     tenant_file: Path
     namespace: str
     identity: str
-    target: Target | None = None
+    target: WebhookTarget | None = None
     certificate_directory: Path | None = None
-    timing: Timing = field(default_factory=Timing)
+    timing: GuardTiming = field(default_factory=GuardTiming)
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     lease: LeaseTiming = field(default_factory=LeaseTiming)
     issued_secret: str = ""
@@ -214,13 +214,13 @@ class Controller:
         """The controller's own namespace."""
         return self._followed.namespaces.store.get(Key("", self._settings.namespace))
 
-    def _tenancy(self) -> Tenancy:
+    def _tenancy(self) -> Protection:
         config = self._handover.config
         further = {key for tenant in config.tenants.values() for key in tenant.labels}
         limits = limits_for(config, self._settings.allowed_kinds, self._settings.namespace)
-        return Tenancy(limits, frozenset({config.label_key, *further}))
+        return Protection(limits, frozenset({config.label_key, *further}))
 
-    def _new_keeper(self, target: Target, user: str) -> AdmissionKeeper:
+    def _new_keeper(self, target: WebhookTarget, user: str) -> AdmissionKeeper:
         settings = self._settings
         return AdmissionKeeper(
             self._fenced,
@@ -346,7 +346,7 @@ class Controller:
         if not self._status.due(digest, idle):
             return
         self._status.say(
-            Status(
+            ClusterStatus(
                 digest=digest,
                 synchronized=self._status.synchronized(digest),
                 tenants=count(self._ledger.snapshot().values()),

@@ -25,15 +25,15 @@ from webhook.policies.webhooks import NO_POLICIES
 from webhook.registration import configuration
 from webhook.registration.admission_policies import policies
 from webhook.registration.certificates import write_files
-from webhook.registration.configuration import Registrar, Target, Wanted
+from webhook.registration.configuration import Registrar, Wanted, WebhookTarget
 from webhook.registration.epoch import Epoch
 from webhook.registration.guard import AdmissionGuard, TenantFileWish
 from webhook.registration.issued import NotIssued, Overlap, read_issued
-from webhook.registration.replicas import Question, ask
+from webhook.registration.replicas import ReplicaQuestion, ask
 from webhook.registration.rotation import (
     KeptSecret,
     Lifetimes,
-    Served,
+    ServedCertificate,
     fingerprint,
     next_step,
     read,
@@ -49,7 +49,7 @@ IDLE_SECONDS = 10.0
 class Where:
     """The command line's settings for the webhook."""
 
-    target: Target
+    target: WebhookTarget
     namespace: str
     directory: Path | None
     lifetimes: Lifetimes
@@ -85,7 +85,7 @@ class AdmissionKeeper:
         self._registered: dict[str, float] = {}
         self._filed = b""
         self._overlap = Overlap()
-        self.kept: Served | None = None
+        self.kept: ServedCertificate | None = None
         self.validating: Wanted | None = None
 
     def step(self, tenants: TenantFile, handover: Handover) -> float:
@@ -105,14 +105,18 @@ class AdmissionKeeper:
         self._registered = {f: self._registered.get(f, now) for f in known}
         return min(due, IDLE_SECONDS, self._where.lifetimes.leaf / 6)
 
-    def _wish(self, kept: Served, tenants: TenantFile, handover: Handover) -> TenantFileWish:
+    def _wish(
+        self, kept: ServedCertificate, tenants: TenantFile, handover: Handover
+    ) -> TenantFileWish:
         config, data = tenants.newest
         where, bundle = self._where, kept.bundle
         return TenantFileWish(
             config,
             data,
             lambda file, closed: self._wanted(kept, file, closed)[0],
-            lambda file: ask(self._client, Question(where.target, bundle, file, config.label_key)),
+            lambda file: ask(
+                self._client, ReplicaQuestion(where.target, bundle, file, config.label_key)
+            ),
             lambda: handover.to(config),
         )
 
@@ -141,7 +145,9 @@ class AdmissionKeeper:
             write_files(directory, kept.bundle, kept.leaf)
             self._filed = whole
 
-    def _wanted(self, kept: Served, file: str = "", closed: bool = False) -> tuple[Wanted, Wanted]:
+    def _wanted(
+        self, kept: ServedCertificate, file: str = "", closed: bool = False
+    ) -> tuple[Wanted, Wanted]:
         where = self._where
         return configuration.webhooks(
             where.target,
@@ -169,7 +175,7 @@ class AdmissionKeeper:
         ours = [dict(each) for each in mappings(mutating.document, "webhooks")]
         return replace(mutating, document=mutating.document | {"webhooks": [*ours, *theirs]})
 
-    def _read(self) -> Served | None:
+    def _read(self) -> ServedCertificate | None:
         if not self._where.issued_secret:
             return read(self._secret.read().data)
         try:
@@ -177,13 +183,13 @@ class AdmissionKeeper:
         except NotIssued:
             return None
 
-    def _adopt(self) -> Served:
+    def _adopt(self) -> ServedCertificate:
         """Take the certificates of another tool; NotIssued until they exist."""
         self.kept = self._issued()
         self.files()
         return self.kept
 
-    def _issued(self) -> Served:
+    def _issued(self) -> ServedCertificate:
         """What their Secret holds, with the CAs that left it a moment ago."""
         where = self._where
         name = f"{where.namespace}/{where.issued_secret}"

@@ -19,7 +19,7 @@ from generators.kube.reflector import ReflectorStats
 from generators.objects import Namespace
 from webhook import rbac
 from webhook.background.work import BackgroundDeps, PolicyWork
-from webhook.background.writer import Tenancy
+from webhook.background.writer import Protection
 from webhook.policies.book import PolicyBook
 from webhook.policies.crds import PolicyKinds
 from webhook.policies.metrics import PoliciesInForce
@@ -34,7 +34,7 @@ class PolicyDeps:
     client: Client
     fenced: Client
     namespace: str
-    tenancy: Callable[[], Tenancy]
+    tenancy: Callable[[], Protection]
     leads: Callable[[], bool]
     changed: Callable[[], None]
     """Called when other policies are there."""
@@ -62,7 +62,7 @@ class PolicyParts:
                 self.registrar = PolicyRegistrar(book, Discovery(around.client))
 
     @property
-    def rights(self) -> tuple[rbac.Rule, ...]:
+    def rights(self) -> tuple[rbac.RbacRule, ...]:
         """What a controller may do besides."""
         return rbac.POLICY_KINDS if self._kinds is not None else ()
 

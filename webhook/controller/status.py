@@ -29,7 +29,7 @@ LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ClusterStatus:
     """What is reported; `problem` is why a newer tenant file is not in force."""
 
     digest: str
@@ -80,7 +80,7 @@ class StatusPage:
 
     def __init__(self, client: Client, namespace: str) -> None:
         self._kept = KeptObject(client, CONFIG_MAPS, namespace, STATUS_NAME)
-        self._said: Status | None = None
+        self._said: ClusterStatus | None = None
         self._done = ""
         self._looked_at = self._read_at = 0.0
 
@@ -109,7 +109,7 @@ class StatusPage:
         """Whether every namespace has been brought to that file."""
         return self._done == digest
 
-    def say(self, status: Status) -> None:
+    def say(self, status: ClusterStatus) -> None:
         """Write it if it says something else."""
         now = time.monotonic()
         if status == self._said and now - self._read_at < LOOK_SECONDS:

@@ -45,7 +45,7 @@ MOST_REMEMBERED = 1_000
 _DEFAULT_OPERATIONS = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
-class Source(StrEnum):
+class PolicySource(StrEnum):
     """Where a policy is kept."""
 
     FILE = "file"
@@ -53,11 +53,11 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldPolicy:
     """One policy in force. Rules that may not run are `Unsupported` in it, with the reasons."""
 
     policy: Policy
-    source: Source
+    source: PolicySource
     fingerprint: str
     """Changes whenever the policy may have changed; the same in every process."""
     uid: str = ""
@@ -68,13 +68,13 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedPolicy:
     """A policy, or one rule of it, that is not carried out as it is written now."""
 
     policy: str
     rule: str
     """Empty = the whole policy; its last good version may be in force."""
-    source: Source
+    source: PolicySource
     reason: str
     uid: str = ""
     generation: int = 0
@@ -91,8 +91,8 @@ _Answer = TypeVar("_Answer")
 class Policies:
     """Everything in force at one moment."""
 
-    held: tuple[Held, ...] = ()
-    refused: tuple[Refused, ...] = ()
+    held: tuple[HeldPolicy, ...] = ()
+    refused: tuple[RefusedPolicy, ...] = ()
     complete: bool = True
     """Whether a policy that is not here does not exist."""
     standing_back: str = ""
@@ -379,14 +379,16 @@ class PolicyBook:
     def _collected(self) -> Policies:
         synced, back = self._followed
         found = [
-            Held(each.policy, Source.FILE, each.fingerprint)
+            HeldPolicy(each.policy, PolicySource.FILE, each.fingerprint)
             for each in self.files.in_force.policies
         ]
-        refused: list[Refused] = []
+        refused: list[RefusedPolicy] = []
         for each in () if self._objects is None or back else self._objects.objects:
             if each.problem:
                 refused.append(
-                    Refused(each.name, "", Source.CLUSTER, each.problem, each.uid, each.generation)
+                    RefusedPolicy(
+                        each.name, "", PolicySource.CLUSTER, each.problem, each.uid, each.generation
+                    )
                 )
             if each.policy is not None:
                 found.append(_held(each, each.policy))
@@ -400,7 +402,9 @@ class PolicyBook:
             digest=_digest(checked),
         )
 
-    def _vetted(self, held: Iterable[Held]) -> tuple[tuple[Held, ...], list[Refused]]:
+    def _vetted(
+        self, held: Iterable[HeldPolicy]
+    ) -> tuple[tuple[HeldPolicy, ...], list[RefusedPolicy]]:
         checked, refused = [], []
         for each in held:
             found = vetted(each.policy, self._limits)
@@ -412,16 +416,18 @@ class PolicyBook:
         return tuple(checked), refused
 
 
-def _held(each: PolicyObject, policy: Policy) -> Held:
-    return Held(policy, Source.CLUSTER, each.fingerprint, each.uid, each.generation, each.since)
+def _held(each: PolicyObject, policy: Policy) -> HeldPolicy:
+    return HeldPolicy(
+        policy, PolicySource.CLUSTER, each.fingerprint, each.uid, each.generation, each.since
+    )
 
 
-def _refused(held: Held, rule: str, reason: str) -> Refused:
-    return Refused(held.policy.key, rule, held.source, reason, held.uid, held.generation)
+def _refused(held: HeldPolicy, rule: str, reason: str) -> RefusedPolicy:
+    return RefusedPolicy(held.policy.key, rule, held.source, reason, held.uid, held.generation)
 
 
-def _once(found: Iterable[Held]) -> tuple[list[Held], list[Refused]]:
-    kept: dict[str, Held] = {}
+def _once(found: Iterable[HeldPolicy]) -> tuple[list[HeldPolicy], list[RefusedPolicy]]:
+    kept: dict[str, HeldPolicy] = {}
     refused = []
     for each in found:
         first = kept.setdefault(each.policy.key, each)
@@ -432,7 +438,7 @@ def _once(found: Iterable[Held]) -> tuple[list[Held], list[Refused]]:
     return [kept[key] for key in sorted(kept)], refused
 
 
-def _digest(held: Iterable[Held]) -> str:
+def _digest(held: Iterable[HeldPolicy]) -> str:
     whole = hashlib.sha256()
     for each in held:
         whole.update(f"{each.policy.key} {each.source} {each.fingerprint}\n".encode())

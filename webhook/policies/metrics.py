@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from webhook.policies.book import Policies, PolicyBook, Source
+from webhook.policies.book import Policies, PolicyBook, PolicySource
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0)
 
@@ -57,7 +57,7 @@ class PoliciesInForce(Collector):
         count = GaugeMetricFamily(
             "ringfence_policies", "Policies in force, by source.", labels=("source",)
         )
-        for source in Source:
+        for source in PolicySource:
             found = sum(1 for each in policies.held if each.source is source)
             count.add_metric((source.value,), found)
         yield count

@@ -47,7 +47,7 @@ SYSTEM_NAMESPACES = ("kube-node-lease", "kube-public", "kube-system")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class WebhookTarget:
     """Where the API server finds the webhook: a URL, or a Service."""
 
     url: str = ""
@@ -111,7 +111,7 @@ def exempt(system_namespace: str) -> tuple[str, ...]:
 
 
 def webhooks(
-    target: Target,
+    target: WebhookTarget,
     bundle: bytes,
     controller: str,
     system_namespace: str,
@@ -157,7 +157,7 @@ def webhooks(
 
 
 def _validating(
-    target: Target,
+    target: WebhookTarget,
     bundle: bytes,
     controller: str,
     names: Iterable[str],
@@ -189,7 +189,7 @@ def _validating(
     ]
 
 
-def _judging(target: Target, bundle: bytes) -> Document:
+def _judging(target: WebhookTarget, bundle: bytes) -> Document:
     """Only informs authors early: webhook and controller refuse again what may not run."""
     config = target.client_config("/validate-policies", bundle)
     sent = rule("kyverno.io", ("clusterpolicies", "policies")) | {
@@ -203,7 +203,7 @@ def _judging(target: Target, bundle: bytes) -> Document:
 
 
 def _policy_webhook(
-    target: Target,
+    target: WebhookTarget,
     bundle: bytes,
     controller: str,
     names: Iterable[str],

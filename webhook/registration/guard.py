@@ -60,7 +60,7 @@ class AnotherFile(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class GuardTiming:
     """How long admission must refuse before it is believed, and the webhook may lag behind."""
 
     settle_seconds: float = 5.0
@@ -86,7 +86,7 @@ class AdmissionGuard:
     """Registers the validating webhook and vouches for labels. One thread steps, many ask."""
 
     def __init__(
-        self, client: Client, namespace: str, registrar: Registrar, timing: Timing
+        self, client: Client, namespace: str, registrar: Registrar, timing: GuardTiming
     ) -> None:
         self._client = client
         self._kept = KeptObject(client, CONFIG_MAPS, namespace, GUARD_NAME)

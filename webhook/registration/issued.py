@@ -16,7 +16,7 @@ from cryptography import x509
 from generators.certificates import Leaf, general_name
 from generators.errors import RingfenceError
 from webhook.registration.certificates import secret_part
-from webhook.registration.rotation import Served, fingerprint
+from webhook.registration.rotation import ServedCertificate, fingerprint
 
 PARTS = ("tls.crt", "tls.key", "ca.crt")
 
@@ -45,14 +45,16 @@ class Overlap:
 
 def read_issued(
     data: Mapping[str, str], hosts: tuple[str, ...], now: datetime, name: str
-) -> Served:
+) -> ServedCertificate:
     """What a Secret maintained by another tool holds; NotIssued says what is wrong with it."""
     parts = [secret_part(data, part) for part in PARTS]
     if missing := [name for name, part in zip(PARTS, parts, strict=True) if not part]:
         raise NotIssued(f"Secret {name} has no {', '.join(missing)}; wait for its issuer or add it")
     certificate, key, bundle = parts
     try:
-        served = Served(tuple(x509.load_pem_x509_certificates(bundle)), Leaf(certificate, key))
+        served = ServedCertificate(
+            tuple(x509.load_pem_x509_certificates(bundle)), Leaf(certificate, key)
+        )
         leaf = served.certificate
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound) as error:

@@ -34,7 +34,7 @@ NOT_CALLED = "failed calling webhook"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ProbeAnswer:
     """What the API server answered; `files`: digests by which the webhook decided, if it did."""
 
     message: str
@@ -51,7 +51,7 @@ class Refusal:
         return " cannot patch resource " not in self.message
 
 
-def refusal(client: Client, label_key: str) -> Refusal | None:
+def refusal(client: Client, label_key: str) -> ProbeAnswer | None:
     """Have the API server refuse a label in a dry run; None: it let the label pass."""
     labels: Document = {label_key: PROBE_TENANT}
     try:
@@ -67,7 +67,7 @@ def refusal(client: Client, label_key: str) -> Refusal | None:
     except (Forbidden, ServerFailed) as error:
         status = error.status
         decided = frozenset(c.message for c in status.causes if c.reason == TENANT_FILE)
-        return Refusal(status.message, decided)
+        return ProbeAnswer(status.message, decided)
     return None
 
 

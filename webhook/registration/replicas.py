@@ -24,7 +24,7 @@ import orjson
 from generators.documents.json import Document, integer, mapping, mappings, text
 from generators.kube.client import Client, WatchScope
 from generators.kube.resources import ENDPOINT_SLICES
-from webhook.registration.configuration import Target
+from webhook.registration.configuration import WebhookTarget
 from webhook.review import API_VERSION, KIND, TENANT_FILE
 from webhook.settings import FILES_PAGE
 
@@ -48,10 +48,10 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ReplicaQuestion:
     """What every replica is asked, and how it is reached."""
 
-    target: Target
+    target: WebhookTarget
     bundle: bytes
     """CAs of the webhook's certificate, PEM."""
     file: str
@@ -59,7 +59,7 @@ class Question:
     label_key: str
 
 
-def ask(client: Client, asked: Question) -> list[Replica]:
+def ask(client: Client, asked: ReplicaQuestion) -> list[Replica]:
     """What every reachable replica reports about the tenant file with that digest."""
     places = addresses(client, asked.target)
     with ThreadPoolExecutor(AT_ONCE, "replicas") as pool:
@@ -67,7 +67,7 @@ def ask(client: Client, asked: Question) -> list[Replica]:
     return [answer for answer in answers if answer is not None]
 
 
-def addresses(client: Client, target: Target) -> list[tuple[str, int]]:
+def addresses(client: Client, target: WebhookTarget) -> list[tuple[str, int]]:
     """Where the replicas listen: those of the Service, or all that the URL's host stands for."""
     if target.url:
         split = urlsplit(target.url)
@@ -95,7 +95,7 @@ def _listed(endpoints: Document) -> Iterator[tuple[str, int]]:
             yield from ((str(address), port) for port in ports)
 
 
-def _ask(asked: Question, place: tuple[str, int]) -> Replica | None:
+def _ask(asked: ReplicaQuestion, place: tuple[str, int]) -> Replica | None:
     """None: it cannot be reached."""
     failures = (OSError, ValueError, http.client.HTTPException)
     if asked.target.health:
@@ -108,7 +108,7 @@ def _ask(asked: Question, place: tuple[str, int]) -> Replica | None:
     return None
 
 
-def _read(asked: Question, place: tuple[str, int]) -> Replica | None:
+def _read(asked: ReplicaQuestion, place: tuple[str, int]) -> Replica | None:
     """Its page of tenant files; None if it has no such page."""
     page = http.client.HTTPConnection(place[0], asked.target.health, timeout=ANSWER_SECONDS)
     with contextlib.closing(page):
@@ -120,7 +120,7 @@ def _read(asked: Question, place: tuple[str, int]) -> Replica | None:
     return Replica(_spelled(place), asked.file if asked.file in digests else "", digests[0])
 
 
-def _have_it_refuse(asked: Question, place: tuple[str, int]) -> Replica:
+def _have_it_refuse(asked: ReplicaQuestion, place: tuple[str, int]) -> Replica:
     """One question over TLS, as the API server asks: the certificate must name the target."""
     host, port = place
     context = ssl.create_default_context(cadata=asked.bundle.decode("ascii"))

@@ -46,7 +46,7 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedCertificate:
     """What webhooks serve, and the CAs that are to be trusted for it, newest first."""
 
     authorities: tuple[x509.Certificate, ...]
@@ -72,7 +72,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSecret(Served):
+class KeptSecret(ServedCertificate):
     """What our own Secret holds: also the key of the first of `authorities`."""
 
     key: ec.EllipticCurvePrivateKey
@@ -94,7 +94,7 @@ class KeptSecret(Served):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RotationStep:
     """What to keep from now on; `why` is empty when nothing changes."""
 
     kept: KeptSecret
@@ -128,7 +128,7 @@ def next_step(
     now: datetime,
     lifetimes: Lifetimes,
     trusted: Callable[[str], bool],
-) -> Step:
+) -> RotationStep:
     """One step of the rotation from what the Secret holds (empty = there is none)."""
     authorities = _live(_authorities(data), now)
     key = _private_key(secret_part(data, "ca.key"))
@@ -146,11 +146,11 @@ def next_step(
     if not pending and _due(authorities[0], now):
         fresh = new_authority(now, lifetimes.authority / _DAY)
         grown = replace(kept, authorities=(fresh.certificate, *authorities), key=fresh.key)
-        return Step(grown, "the CA is due for renewal")
+        return RotationStep(grown, "the CA is due for renewal")
     if _due(kept.certificate, now) and trusted(kept.newest):
         return _reissue(kept, hosts, now, lifetimes, "the certificate is due for renewal")
     forgotten = len(_authorities(data)) - len(authorities)
-    return Step(kept, "a CA has expired" if forgotten else "")
+    return RotationStep(kept, "a CA has expired" if forgotten else "")
 
 
 def _afresh(
@@ -159,19 +159,19 @@ def _afresh(
     now: datetime,
     lifetimes: Lifetimes,
     why: str,
-) -> Step:
+) -> RotationStep:
     """A new CA at once; webhooks that still serve a leaf of another one stay trusted."""
     authority = new_authority(now, lifetimes.authority / _DAY)
     leaf = issue(authority, hosts, now, _leaf_days(authority.certificate, now, lifetimes))
-    return Step(KeptSecret((authority.certificate, *others), leaf, authority.key), why)
+    return RotationStep(KeptSecret((authority.certificate, *others), leaf, authority.key), why)
 
 
 def _reissue(
     kept: KeptSecret, hosts: tuple[str, ...], now: datetime, lifetimes: Lifetimes, why: str
-) -> Step:
+) -> RotationStep:
     authority = Authority(kept.authorities[0], kept.key)
     leaf = issue(authority, hosts, now, _leaf_days(authority.certificate, now, lifetimes))
-    return Step(replace(kept, leaf=leaf), why)
+    return RotationStep(replace(kept, leaf=leaf), why)
 
 
 def _leaf_days(authority: x509.Certificate, now: datetime, lifetimes: Lifetimes) -> float:

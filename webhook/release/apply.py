@@ -20,8 +20,8 @@ from generators.kube.queue import Backoff
 from generators.kube.resources import NAMESPACES, SELF_REVIEWS
 from webhook.release.labels import (
     Act,
+    LabelsOutcome,
     LabelWish,
-    Outcome,
     changed_by_admission,
     contradiction,
     owners,
@@ -44,7 +44,9 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
 
-def label(client: Client, wish: LabelWish, patience: Patience, act: Act = Act.APPLY) -> Outcome:
+def label(
+    client: Client, wish: LabelWish, patience: Patience, act: Act = Act.APPLY
+) -> LabelsOutcome:
     """Apply the wish; Refused when the cluster says no, Unavailable without an answer in time."""
     started = patience.clock()
     failures = 0
@@ -64,27 +66,27 @@ def label(client: Client, wish: LabelWish, patience: Patience, act: Act = Act.AP
             patience.sleep(pause)
 
 
-def _attempt(client: Client, wish: LabelWish, act: Act) -> Outcome:
+def _attempt(client: Client, wish: LabelWish, act: Act) -> LabelsOutcome:
     try:
         before = client.get(NAMESPACES, wish.namespace)
     except NotFound as error:
         if wish.labels:
             problem = f'there is no namespace "{wish.namespace}"; create it first'
             raise Refused(problem) from error
-        return Outcome(wish.namespace, {})
+        return LabelsOutcome(wish.namespace, {})
     labels = strings(mapping(before, "metadata"), "labels")
     owned = {k: labels.get(k, "") for k, by in owners(before).items() if wish.manager in by}
     wanted = wish.given(owned)
     if act is Act.CHECK:
         return _checked(wish, wanted, labels)
     if not wanted and not owned:
-        return Outcome(wish.namespace, {})
+        return LabelsOutcome(wish.namespace, {})
     given_up = {key: value for key, value in owned.items() if key not in wanted}
     after = _applied_as_far_as_allowed(client, wish, wanted, given_up)
     if (refusal := changed_by_admission(wanted, after)) is not None:
         raise Refused(f'namespace "{wish.namespace}": {refusal}')
     left = strings(mapping(after, "metadata"), "labels")
-    return Outcome(
+    return LabelsOutcome(
         wish.namespace,
         wanted,
         gone=tuple(sorted(key for key in given_up if key not in left)),
@@ -96,12 +98,14 @@ def _attempt(client: Client, wish: LabelWish, act: Act) -> Outcome:
     )
 
 
-def _checked(wish: LabelWish, wanted: Mapping[str, str], labels: Mapping[str, str]) -> Outcome:
+def _checked(
+    wish: LabelWish, wanted: Mapping[str, str], labels: Mapping[str, str]
+) -> LabelsOutcome:
     missing = [f"{k}={v}" for k, v in sorted(wanted.items()) if labels.get(k) != v]
     if missing:
         problem = f'namespace "{wish.namespace}" does not carry {", ".join(missing)}'
         raise Refused(f"{problem}; leave --check out to set it")
-    return Outcome(wish.namespace, wanted)
+    return LabelsOutcome(wish.namespace, wanted)
 
 
 def _applied_as_far_as_allowed(

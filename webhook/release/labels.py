@@ -48,7 +48,7 @@ class LabelWish:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LabelsOutcome:
     """What is true of the namespace now, for people."""
 
     namespace: str

@@ -33,7 +33,7 @@ from webhook.review import (
     respond,
 )
 from webhook.serving import mutate, validate
-from webhook.serving.state import State
+from webhook.serving.state import WebhookState
 from webhook.settings import CLOSED
 
 log = logging.getLogger("ringfence.webhook")
@@ -55,7 +55,7 @@ MOST_STRANGERS = 100
 Decide = Callable[[TenantConfig, Review], Decision]
 
 
-def create_app(state: State) -> Flask:
+def create_app(state: WebhookState) -> Flask:
     """The WSGI application of one webhook."""
     app = Flask("webhook", static_folder=None)
     app.register_blueprint(admission(state))
@@ -65,7 +65,7 @@ def create_app(state: State) -> Flask:
     return app
 
 
-def admission(state: State) -> Blueprint:
+def admission(state: WebhookState) -> Blueprint:
     """POST /mutate and POST /validate."""
     blueprint = Blueprint("admission", __name__)
     strangers: set[str] = set()
@@ -79,7 +79,7 @@ def admission(state: State) -> Blueprint:
     for path, decide in endpoints.items():
         name = path.replace("/", "-")
         known = KNOWN_RESOURCES if path in ("mutate", "validate") else None
-        answer = Endpoint(name, decide, state, strangers, known)
+        answer = ReviewView(name, decide, state, strangers, known)
         blueprint.add_url_rule(f"/{path}", name, answer, methods=["POST"])
         if known is not None:
             by_file = f"/{path}/<file>"
@@ -105,12 +105,12 @@ def policy_endpoints(desk: PolicyDesk) -> dict[str, Decide]:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ReviewView:
     """One of the webhooks as a Flask view: parse, decide, answer, tell log and metrics."""
 
     name: str
     decide: Decide
-    state: State
+    state: WebhookState
     strangers: set[str]
     known: frozenset[str] | None
     """Resources that are expected; None = policies name any."""
@@ -198,7 +198,7 @@ def read_body() -> bytes:
     return request.get_data(cache=False)
 
 
-def health(state: State) -> Blueprint:
+def health(state: WebhookState) -> Blueprint:
     """GET /livez: the process answers. GET /readyz: it should be sent requests, or why not."""
     blueprint = Blueprint("health", __name__)
 
@@ -215,7 +215,7 @@ def health(state: State) -> Blueprint:
     return blueprint
 
 
-def readiness_text(state: State, verbose: bool) -> tuple[HTTPStatus, str]:
+def readiness_text(state: WebhookState, verbose: bool) -> tuple[HTTPStatus, str]:
     """Status and text of /readyz: what is wrong, or all checks."""
     checks = readiness(state)
     ready = healthy(checks)
@@ -225,7 +225,7 @@ def readiness_text(state: State, verbose: bool) -> tuple[HTTPStatus, str]:
     return code, "\n".join([*map(str, shown), "ok" if ready else "not ready"])
 
 
-def readiness(state: State) -> list[Check]:
+def readiness(state: WebhookState) -> list[Check]:
     """The checks of /readyz, in the API server's form."""
     certificate = state.certificate
     checks = [state.tenants.health]

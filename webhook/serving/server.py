@@ -40,7 +40,7 @@ from generators.tenants.watched import Changed
 from webhook.reload import watch
 from webhook.review import MAX_BODY
 from webhook.serving.app import create_app, readiness_text
-from webhook.serving.state import State
+from webhook.serving.state import WebhookState
 from webhook.settings import FILES_PAGE
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the worker's heartbeat must not wait
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class ServingSockets:
     """Listening sockets, bound: reviews over TLS, and plain ones where asked for."""
 
     admission: socket.socket
@@ -69,7 +69,7 @@ class Ports:
     health: socket.socket | None = None
 
 
-def serve(state: State, ports: Ports) -> None:
+def serve(state: WebhookState, ports: ServingSockets) -> None:
     """Serve until SIGTERM or SIGINT; ends with SystemExit, as gunicorn does."""
     memory.share_arenas()
     Server(state, ports).run()
@@ -97,7 +97,7 @@ def say_listening(server: Server) -> None:
 class Server(BaseApplication):
     """gunicorn's application: our settings, no configuration file, no environment."""
 
-    def __init__(self, state: State, ports: Ports) -> None:
+    def __init__(self, state: WebhookState, ports: ServingSockets) -> None:
         self.state = state
         self.ports = ports
         self.address = _address(ports.admission)
@@ -216,7 +216,7 @@ class AdmissionWorker(Worker):
         return self.alive and self.ppid == os.getppid()
 
 
-def admission_service(state: State) -> HttpService:
+def admission_service(state: WebhookState) -> HttpService:
     """The port that the API server calls."""
     settings = state.settings
 

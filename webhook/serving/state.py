@@ -12,7 +12,7 @@ from generators.tenants.last_good import LastGood
 from webhook.policies.desk import PolicyDesk, PolicySettings
 from webhook.reload import ServingCertificate, TenantFile
 from webhook.serving.metrics import Metrics
-from webhook.settings import Settings
+from webhook.settings import WebhookSettings
 
 
 class Draining:
@@ -32,10 +32,10 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class WebhookState:
     """Shared by all threads of a worker; what changes in it is swapped whole."""
 
-    settings: Settings
+    settings: WebhookSettings
     tenants: TenantFile
     certificate: ServingCertificate
     draining: Draining
@@ -44,7 +44,7 @@ class State:
     """None without `--policies`."""
 
 
-def load_state(settings: Settings) -> State:
+def load_state(settings: WebhookSettings) -> WebhookState:
     """Read the files; InvalidConfig or InputError when one of them cannot be served with."""
     kept = None if settings.state_dir is None else LastGood(settings.state_dir)
     tenants = TenantFile(settings.tenant_file, kept)
@@ -53,10 +53,10 @@ def load_state(settings: Settings) -> State:
     desk = _desk(settings, tenants)
     if desk is not None:
         desk.metrics.register(metrics.registry)
-    return State(settings, tenants, certificate, Draining(), metrics, desk)
+    return WebhookState(settings, tenants, certificate, Draining(), metrics, desk)
 
 
-def _desk(settings: Settings, tenants: TenantFile) -> PolicyDesk | None:
+def _desk(settings: WebhookSettings, tenants: TenantFile) -> PolicyDesk | None:
     if not settings.policies:
         return None
     given = PolicySettings(settings.policies, settings.kubeconfig)

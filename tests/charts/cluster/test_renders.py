@@ -34,7 +34,7 @@ from tests.charts.cluster.rendered import (
 from tests.charts.helm import Helm
 from tests.testbed.plane import ControlPlane
 from webhook import rbac
-from webhook.rbac import Rule
+from webhook.rbac import RbacRule
 
 pytestmark = pytest.mark.cluster
 
@@ -155,11 +155,11 @@ def test_with_policies_it_has_the_rules_that_its_command_prints(helm4: Helm, who
     assert found == wanted | (BEYOND if who == "controller" else set())
 
 
-def _documents(*needed: Rule) -> list[Document]:
+def _documents(*needed: RbacRule) -> list[Document]:
     return [rule.document() for rule in needed]
 
 
-HOOKS: dict[str, tuple[Rule, ...]] = {
+HOOKS: dict[str, tuple[RbacRule, ...]] = {
     "ClusterRole/ringfence-unregister": rbac.UNREGISTER.cluster,
     "Role/ringfence-unregister": rbac.UNREGISTER.system,
     "ClusterRole/ringfence-forget": rbac.FORGET_ISOLATION.cluster,

@@ -14,7 +14,7 @@ from generators.kyverno.ownership import Mark, Owner
 from tests.controller.background.ground import Ground
 from tests.controller.cluster import ControllerProcess
 from tests.testbed.waiting import eventually
-from webhook.background.writer import Tenancy, Writer
+from webhook.background.writer import ObjectWriter, Protection
 
 pytestmark = pytest.mark.cluster
 
@@ -63,8 +63,8 @@ def test_a_namespaced_policy_takes_nothing_over(
 def test_a_namespaced_policy_makes_nothing_of_the_cluster_whatever_the_kind_is_called(
     on: Ground, mine: str
 ) -> None:
-    tenancy = Tenancy(allowing(["flowcontrol.apiserver.k8s.io/v1/FlowSchema"]), frozenset())
-    writer = Writer(on.admin, Discovery(on.admin), lambda: tenancy)
+    tenancy = Protection(allowing(["flowcontrol.apiserver.k8s.io/v1/FlowSchema"]), frozenset())
+    writer = ObjectWriter(on.admin, Discovery(on.admin), lambda: tenancy)
     document: Value = {
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
         "kind": "FlowSchema",

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from generators.documents.json import Key, ObjectKey, ObjectKind
-from generators.kube.errors import Conflict, Forbidden, Status
+from generators.kube.errors import ApiStatus, Conflict, Forbidden
 from generators.kube.resources import NAMESPACES, Resource
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.generation import WantedObject
@@ -18,11 +18,11 @@ from webhook.background.caches import Caches
 from webhook.background.index import GeneratedIndex, TriggerName
 from webhook.background.memory import Memory, Since
 from webhook.background.reconcile import TriggerReconciler, TriggerReport
-from webhook.background.rules import Table, table_of
+from webhook.background.rules import RuleTable, table_of
 from webhook.background.stored import StoredObject, keep, raw
 from webhook.background.targets import Targets
-from webhook.background.writer import Done, Writer, Wrote
-from webhook.policies.book import Held, Policies, Source
+from webhook.background.writer import Done, ObjectWriter, Wrote
+from webhook.policies.book import HeldPolicy, Policies, PolicySource
 from webhook.policies.kinds import GuessedKinds
 
 SHOP = TriggerName(ObjectKey(ObjectKind("", "", "Namespace"), "", "shop"))
@@ -73,10 +73,12 @@ class Failing:
         return Done.CREATED
 
 
-def table() -> Table:
+def table() -> RuleTable:
     names = ("first", "second", "third")
     rules = policies(policy("".join(rule(n, "x", deny(n, SYNC)) for n in names)))
-    return table_of(Policies(tuple(Held(each, Source.FILE, "") for each in rules)), GuessedKinds())
+    return table_of(
+        Policies(tuple(HeldPolicy(each, PolicySource.FILE, "") for each in rules)), GuessedKinds()
+    )
 
 
 def carried_out(error: Exception) -> TriggerReport:
@@ -84,7 +86,7 @@ def carried_out(error: Exception) -> TriggerReport:
         cast(Caches, Cluster()),
         GeneratedIndex(),
         cast(Memory, Nothing()),
-        cast(Writer, Failing(error)),
+        cast(ObjectWriter, Failing(error)),
         cast(Targets, None),
     )
     return carrier.carry_out(table(), environment([ns("shop")], EVERY_KIND), SHOP, None)
@@ -95,7 +97,9 @@ def written(report: TriggerReport) -> list[str]:
     return [each.key.name for each in report.wrote]
 
 
-@pytest.mark.parametrize("error", [Forbidden("POST x", Status()), Conflict("POST x", Status())])
+@pytest.mark.parametrize(
+    "error", [Forbidden("POST x", ApiStatus()), Conflict("POST x", ApiStatus())]
+)
 def test_every_write_is_tried_and_the_failure_is_reported_with_what_was_written(
     error: Exception,
 ) -> None:

@@ -28,7 +28,7 @@ from webhook.background.memory import ALWAYS, Memory, Newcomer
 from webhook.background.needs import RuleNeeds, depends_on_trigger, needs_of
 from webhook.background.rules import table_of
 from webhook.background.writer import differences
-from webhook.policies.book import Held, Policies, Source
+from webhook.policies.book import HeldPolicy, Policies, PolicySource
 from webhook.policies.kinds import GuessedKinds
 
 COPY = """
@@ -153,7 +153,9 @@ def test_a_mark_counts_for_kinds_that_its_rule_makes(
     owner: tuple[str, str], kind: tuple[str, str], believed: bool
 ) -> None:
     rules = policies(policy(rule("made", "x", deny("wall", SYNC))))
-    table = table_of(Policies(tuple(Held(each, Source.FILE, "") for each in rules)), GuessedKinds())
+    table = table_of(
+        Policies(tuple(HeldPolicy(each, PolicySource.FILE, "") for each in rules)), GuessedKinds()
+    )
     trigger = ObjectKey(ObjectKind("", "v1", "Namespace"), "", "shop")
     mark = Mark(Owner(*owner, trigger, "uid", "0"))
     assert table.makes(mark, ObjectKind(kind[0], "v1", kind[1])) is believed

@@ -21,7 +21,7 @@ from generators.kube.resources import NAMESPACES, SECRETS
 from tests.controller.cluster import SYSTEM, Cluster
 from tests.testbed.waiting import eventually, patience
 from webhook.kept import SECRET_NAME
-from webhook.registration.rotation import Lifetimes, Step, next_step
+from webhook.registration.rotation import Lifetimes, RotationStep, next_step
 
 HOSTS = ("webhook.ringfence-system.svc",)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -36,16 +36,18 @@ def untrusted(_: str) -> bool:
     return False
 
 
-def step(data: dict[str, str], after_days: float, trust: Callable[[str], bool] = trusted) -> Step:
+def step(
+    data: dict[str, str], after_days: float, trust: Callable[[str], bool] = trusted
+) -> RotationStep:
     return next_step(data, HOSTS, NOW + timedelta(days=after_days), TIMES, trust)
 
 
 @pytest.fixture(scope="module")
-def first() -> Step:
+def first() -> RotationStep:
     return step({}, 0)
 
 
-def issuer_is_newest(found: Step) -> bool:
+def issuer_is_newest(found: RotationStep) -> bool:
     try:
         found.kept.certificate.verify_directly_issued_by(found.kept.authorities[0])
     except Exception:
@@ -53,7 +55,7 @@ def issuer_is_newest(found: Step) -> bool:
     return True
 
 
-def test_the_first_step_makes_everything(first: Step) -> None:
+def test_the_first_step_makes_everything(first: RotationStep) -> None:
     assert first.why == "no CA with its key"
     assert issuer_is_newest(first)
     names = first.kept.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -61,18 +63,18 @@ def test_the_first_step_makes_everything(first: Step) -> None:
     assert first.kept.certificate.not_valid_before_utc == NOW - CLOCK_SKEW
 
 
-def test_nothing_changes_before_two_thirds_of_a_life(first: Step) -> None:
+def test_nothing_changes_before_two_thirds_of_a_life(first: RotationStep) -> None:
     assert step(first.kept.data(), 39).why == ""
 
 
-def test_a_leaf_is_renewed_by_the_same_authority(first: Step) -> None:
+def test_a_leaf_is_renewed_by_the_same_authority(first: RotationStep) -> None:
     renewed = step(first.kept.data(), 41)
     assert renewed.why == "the certificate is due for renewal"
     assert renewed.kept.authorities == first.kept.authorities
     assert renewed.kept.leaf != first.kept.leaf
 
 
-def test_a_new_authority_is_registered_before_its_leaf_is_served(first: Step) -> None:
+def test_a_new_authority_is_registered_before_its_leaf_is_served(first: RotationStep) -> None:
     leaf_day = step(first.kept.data(), 180)
     grown = step(leaf_day.kept.data(), 201)
     assert grown.why == "the CA is due for renewal"
@@ -88,14 +90,14 @@ def test_a_new_authority_is_registered_before_its_leaf_is_served(first: Step) ->
     assert [a for a in dropped.kept.authorities if a == first.kept.authorities[0]] == []
 
 
-def broken(first: Step, **parts: bytes) -> dict[str, str]:
+def broken(first: RotationStep, **parts: bytes) -> dict[str, str]:
     encoded = {
         name.replace("_", "."): base64.b64encode(part).decode() for name, part in parts.items()
     }
     return first.kept.data() | encoded
 
 
-def test_what_cannot_be_served_is_replaced_at_once(first: Step) -> None:
+def test_what_cannot_be_served_is_replaced_at_once(first: RotationStep) -> None:
     other = step({}, 0).kept
     expired = issue(new_authority(NOW - timedelta(days=9), 1), HOSTS, NOW - timedelta(days=9), 1)
     rows = {
@@ -112,14 +114,18 @@ def test_what_cannot_be_served_is_replaced_at_once(first: Step) -> None:
         assert fixed.kept.authorities == first.kept.authorities, row
 
 
-def test_without_the_authoritys_key_a_new_one_signs_and_the_old_stays_trusted(first: Step) -> None:
+def test_without_the_authoritys_key_a_new_one_signs_and_the_old_stays_trusted(
+    first: RotationStep,
+) -> None:
     other = step({}, 0).kept
     fixed = step(first.kept.data() | {"ca.key": other.data()["ca.key"]}, 1, untrusted)
     assert fixed.kept.authorities[1:] == first.kept.authorities
     assert issuer_is_newest(fixed)
 
 
-def test_a_clock_that_jumps_ahead_switches_no_leaf_that_is_not_trusted_yet(first: Step) -> None:
+def test_a_clock_that_jumps_ahead_switches_no_leaf_that_is_not_trusted_yet(
+    first: RotationStep,
+) -> None:
     grown = step(first.kept.data(), 299, untrusted)
     assert grown.why == "the certificate has expired"
     assert issuer_is_newest(grown)
@@ -127,11 +133,11 @@ def test_a_clock_that_jumps_ahead_switches_no_leaf_that_is_not_trusted_yet(first
     assert older.why == ""
 
 
-def test_a_clock_that_is_an_hour_behind_changes_nothing(first: Step) -> None:
+def test_a_clock_that_is_an_hour_behind_changes_nothing(first: RotationStep) -> None:
     assert step(first.kept.data(), -1 / 24).why == ""
 
 
-def test_what_was_made_while_the_clock_was_ahead_is_replaced_at_once(first: Step) -> None:
+def test_what_was_made_while_the_clock_was_ahead_is_replaced_at_once(first: RotationStep) -> None:
     """No API server takes a certificate that is not valid yet: nothing can be lost."""
     back = step(first.kept.data(), -9, untrusted)
     assert back.why == "the CA is not valid yet"
@@ -145,7 +151,7 @@ def test_what_was_made_while_the_clock_was_ahead_is_replaced_at_once(first: Step
     assert leaf.kept.authorities == first.kept.authorities
 
 
-def test_other_hosts_need_another_leaf(first: Step) -> None:
+def test_other_hosts_need_another_leaf(first: RotationStep) -> None:
     moved = next_step(first.kept.data(), ("10.0.0.1",), NOW, TIMES, untrusted)
     assert moved.why == "the certificate is not for 10.0.0.1"
 

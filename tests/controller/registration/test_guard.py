@@ -16,13 +16,18 @@ from generators.tenants.model import TenantConfig
 from generators.tenants.packed import GUARD_NAME
 from tests.controller.cluster import CONTROLLER, SYSTEM, TENANTS, Cluster
 from tests.testbed.waiting import eventually
-from webhook.registration.configuration import Registrar, Target, Wanted, webhooks
+from webhook.registration.configuration import (
+    Registrar,
+    Wanted,
+    WebhookTarget,
+    webhooks,
+)
 from webhook.registration.guard import (
     AdmissionGuard,
     AnotherFile,
     GuardState,
+    GuardTiming,
     TenantFileWish,
-    Timing,
 )
 from webhook.registration.replicas import Replica
 
@@ -36,7 +41,7 @@ CONFIG = parse_tenants(FILE, "tenants.yaml")
 
 def wanted(cluster: Cluster, file: str = CONFIG.digest, closed: bool = False) -> Wanted:
     """A webhook that nobody answers: it fails closed, and that is what counts."""
-    target = Target(url="https://127.0.0.1:1")
+    target = WebhookTarget(url="https://127.0.0.1:1")
     ca = cluster.plane.ca
     return webhooks(target, ca, CONTROLLER, SYSTEM, file=file, closed=closed)[0]
 
@@ -60,7 +65,7 @@ def wish(
 
 def guard_of(cluster: Cluster, replica_seconds: float = 120.0) -> AdmissionGuard:
     registrar = Registrar(cluster.admin, lambda _, __: None)
-    return AdmissionGuard(cluster.admin, SYSTEM, registrar, Timing(0.0, replica_seconds))
+    return AdmissionGuard(cluster.admin, SYSTEM, registrar, GuardTiming(0.0, replica_seconds))
 
 
 def in_force(cluster: Cluster, replica_seconds: float = 120.0) -> AdmissionGuard:

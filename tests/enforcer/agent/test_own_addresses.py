@@ -12,7 +12,7 @@ import pytest
 
 from enforcer.agent.own_addresses import OwnNode, of_node
 from enforcer.datapath import kernel
-from enforcer.datapath.links import Held, Link
+from enforcer.datapath.links import HeldAddress, Link
 from enforcer.datapath.maps import Maps
 from enforcer.policy.changes import NodesChange, PodChange
 from enforcer.policy.tables import IDENTITY_HOST
@@ -63,12 +63,14 @@ PERMANENT, TENTATIVE, DADFAILED, OPTIMISTIC = 0x80, 0x40, 0x08, 0x04
 def test_only_addresses_that_nobody_else_can_have_made_count(
     link: Link, address: str, scope: int, flags: int, counts: bool
 ) -> None:
-    held = Held(link.ifindex, address, scope, flags)
+    held = HeldAddress(link.ifindex, address, scope, flags)
     assert of_node([held], INTERFACES) == ((address,) if counts else ())
 
 
 def test_an_address_on_many_veths_is_one() -> None:
-    twice = [Held(i, "10.244.1.1", GLOBAL, PERMANENT) for i in (BRIDGE.ifindex, VETH.ifindex)]
+    twice = [
+        HeldAddress(i, "10.244.1.1", GLOBAL, PERMANENT) for i in (BRIDGE.ifindex, VETH.ifindex)
+    ]
     assert of_node(twice, INTERFACES) == ("10.244.1.1",)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from enforcer.sources import plain_blocks
-from enforcer.sources.readers import Problems, Reader
+from enforcer.sources.readers import ManifestReader, Unreadable
 from generators.addresses import is_canonical, parse_network
 from generators.documents.json import Document, Key
 from generators.manifests import parse_object
@@ -40,7 +40,7 @@ def document(rules: object, side: str = "ingress") -> Document:
 def test_a_policy_says_the_same_however_it_is_read(side: str, rules: object) -> None:
     whole = parse_object(document(rules, side), Origin("x"))
     assert isinstance(whole, NetworkPolicy)
-    found = Reader(Problems()).policy(document(rules, side))
+    found = ManifestReader(Unreadable()).policy(document(rules, side))
     for direction in Direction:
         read, wanted = found.rules(direction), whole.rules(direction)
         assert [set(rule.peers) for rule in read] == [set(rule.peers) for rule in wanted]
@@ -50,8 +50,10 @@ def test_a_policy_says_the_same_however_it_is_read(side: str, rules: object) -> 
 
 
 def test_what_is_wrong_beside_them_is_named_by_its_place_in_the_whole() -> None:
-    problems = Problems()
-    found = Reader(problems).policy(document([{"from": [*PLAIN, {"ipBlock": {"cidr": "no"}}]}]))
+    problems = Unreadable()
+    found = ManifestReader(problems).policy(
+        document([{"from": [*PLAIN, {"ipBlock": {"cidr": "no"}}]}])
+    )
     assert not found.ingress
     assert "spec.ingress[0].from[20].ipBlock.cidr" in problems.read()[str(Key("shop", "long"))]
 

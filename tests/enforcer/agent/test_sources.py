@@ -18,7 +18,7 @@ from enforcer.compiler.compile import Compiler, compile_tables
 from enforcer.policy.changes import ConfigChange, InterfaceChange, PodChange, PolicyChange
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.manifests import ManifestSupply
-from enforcer.sources.readers import PodReader, Problems, Reader, ValuePool
+from enforcer.sources.readers import ManifestReader, PodReader, Unreadable, ValuePool
 from enforcer.sources.record import Record
 from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
@@ -264,19 +264,19 @@ def test_a_namespace_made_anew_has_no_tenant_until_it_is_recorded_again() -> Non
 
 
 def test_a_policy_that_makes_no_sense_lets_nobody_in_or_out() -> None:
-    problems = Problems()
+    problems = Unreadable()
     odd = policy("n1", "web")
     odd["spec"] = {"podSelector": {"matchLabels": {"a": "b"}}, "ingress": [{"fom": []}]}
-    found = Reader(problems).policy(odd)
+    found = ManifestReader(problems).policy(odd)
     assert found.ingress == ()
     assert found.pod_selector.requirements != ()
     assert "n1/p" in problems.read()
 
     odd["spec"] = {"podSelector": 7}
-    found = Reader(problems).policy(odd)
+    found = ManifestReader(problems).policy(odd)
     assert found.directions == frozenset(Direction)
     assert found.pod_selector.requirements == ()
-    Reader(problems).policy(policy("n1", "web"))
+    ManifestReader(problems).policy(policy("n1", "web"))
     assert problems.read() == {}
 
 
@@ -297,7 +297,7 @@ def test_pods_are_read_as_manifests_are(
     status = document["status"]
     assert isinstance(status, dict)
     status.update(change)
-    found = PodReader(NODE, Problems())(document)
+    found = PodReader(NODE, Unreadable())(document)
     assert found is not None
     assert found.ips == expected
     if expected:
@@ -320,7 +320,7 @@ def test_a_pods_workload_is_read_as_in_manifests_and_is_one_object_for_its_pods(
     document["metadata"]["ownerReferences"] = [  # type: ignore[index]
         {"kind": kind, "name": name, "controller": controls} for kind, name, controls in owners
     ]
-    read = PodReader(NODE, Problems())
+    read = PodReader(NODE, Unreadable())
     found, again = read(document), read(document)
     assert found is not None
     assert again is not None
@@ -332,7 +332,7 @@ def test_a_pods_workload_is_read_as_in_manifests_and_is_one_object_for_its_pods(
 def test_pods_on_the_network_of_other_nodes_are_nobodys_peers() -> None:
     document = pod("n1", "a")
     document["spec"] = {"nodeName": "elsewhere", "hostNetwork": True}
-    assert PodReader(NODE, Problems())(document) is None
+    assert PodReader(NODE, Unreadable())(document) is None
 
 
 def test_only_changed_manifests_are_parsed_again(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from enforcer.agent import residents
 from enforcer.agent.residents import Links, Residents
 from enforcer.policy.changes import Attachment, InputChange, InterfaceChange, PodChange
-from enforcer.sources.readers import PodReader, Problems
+from enforcer.sources.readers import PodReader, Unreadable
 from generators.objects import Pod
 from lab import netns
 
@@ -53,7 +53,7 @@ def test_an_api_servers_pod_cannot_name_an_interface() -> None:
         "spec": {"nodeName": NODE},
         "status": {"podIP": "10.0.0.9"},
     }
-    read = PodReader(NODE, Problems())(document)
+    read = PodReader(NODE, Unreadable())(document)
     assert read is not None
     assert read.annotations == {"ringfence.io/keep-established": "true"}
     found = known()

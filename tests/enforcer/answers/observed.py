@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
-from enforcer.agent.delays import Bootstrap, Work
+from enforcer.agent.delays import Bootstrap, WorkKind
 from enforcer.agent.state import Board, State
 from enforcer.answers.counts import Counts
 from enforcer.answers.metrics import AgentCollector, Observed
@@ -15,7 +15,7 @@ from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardRe
 from enforcer.datapath.maps import Collected, Lost, Statistic
 from enforcer.observe.feed import Feed
 from enforcer.policy.tables import CAPACITY, Dir, EndpointEntry, EndpointFlag, Table, Tables
-from enforcer.sources.supply import Source
+from enforcer.sources.supply import InputState
 from enforcer.writes.budgets import Refusal, Usage
 from generators.objects import Direction, Pod
 from generators.reachability.verdicts import Verdict
@@ -79,7 +79,7 @@ REFUSAL = Refusal("blue-dev/big", Direction.INGRESS, "blue", Table.CIDRS, 11, 12
 def state() -> State:
     pod = Pod("blue-dev", "api", ips=("10.0.0.1",))
     flags = EndpointFlag.READY | EndpointFlag.WALL
-    source = Source(
+    source = InputState(
         "networkpolicies",
         synced=True,
         connected=True,
@@ -101,11 +101,11 @@ def state() -> State:
     for name in ("k8s", "write", "gc"):
         found.delays.observe(name, 0.003)
     for work in (
-        Work("regeneration"),
-        Work("gc", "ct_map"),
-        Work("map", "addr_map", "update"),
-        Work("map", "addr_map", "update", "fail"),
-        Work("map", "pol_map", "update", "refused"),
+        WorkKind("regeneration"),
+        WorkKind("gc", "ct_map"),
+        WorkKind("map", "addr_map", "update"),
+        WorkKind("map", "addr_map", "update", "fail"),
+        WorkKind("map", "pol_map", "update", "refused"),
     ):
         found.tally.add(work)
     return found

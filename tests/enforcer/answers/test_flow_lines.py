@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from enforcer.observe import lines
-from enforcer.observe.lines import Style, TimeFormat
+from enforcer.observe.lines import LineStyle, TimeFormat
 from tests.enforcer.answers.flowlines import WALL, WORLD, Line, line, policy
 
-BARE = Style(node=False, policies=False)
+BARE = LineStyle(node=False, policies=False)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_address_of_a_service_is_named_by_it() -> None:
 
 
 def test_numeric_lines_hold_numbers_only() -> None:
-    numeric = lines.compact(line(source=WORLD), Style(numeric=True, policies=False))
+    numeric = lines.compact(line(source=WORLD), LineStyle(numeric=True, policies=False))
     assert "10.0.1.7:60556 (ID:2) -> 10.0.1.185:8082 (ID:15435" in numeric
 
 
@@ -95,7 +95,7 @@ def test_numeric_lines_hold_numbers_only() -> None:
     ],
 )
 def test_times_have_hubbles_formats(form: TimeFormat, time: str) -> None:
-    cells = lines.cells(line(), Style(node=False, policies=False, time=form))
+    cells = lines.cells(line(), LineStyle(node=False, policies=False, time=form))
     assert cells[0] == time
 
 
@@ -123,4 +123,4 @@ def test_the_block_puts_keys_under_each_other() -> None:
 def test_lines_of_strangers_are_printed_without_a_crash(broken: Line) -> None:
     assert lines.compact(broken)
     assert lines.monitor(broken)
-    assert lines.block(broken, Style())
+    assert lines.block(broken, LineStyle())

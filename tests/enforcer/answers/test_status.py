@@ -7,9 +7,9 @@ import pytest
 from enforcer.agent.state import Audit, State
 from enforcer.answers.status import problems, unready
 from enforcer.commands.show import healthy, status_text
-from enforcer.sources.supply import Source
+from enforcer.sources.supply import InputState
 
-GOOD = Source("pods", synced=True, connected=True)
+GOOD = InputState("pods", synced=True, connected=True)
 
 
 def state(**changes: object) -> State:
@@ -20,22 +20,28 @@ def state(**changes: object) -> State:
     ("changes", "reason"),
     [
         ({"revision": 0}, "nothing is in force yet"),
-        ({"sources": {"pods": Source("pods")}}, "pods: not read completely yet"),
-        ({"sources": {"pods": Source("pods", synced=True)}}, "pods: no connection"),
+        ({"sources": {"pods": InputState("pods")}}, "pods: not read completely yet"),
+        ({"sources": {"pods": InputState("pods", synced=True)}}, "pods: no connection"),
         (
-            {"sources": {"pods": Source("pods", synced=True, connected=True, forbidden=True)}},
+            {"sources": {"pods": InputState("pods", synced=True, connected=True, forbidden=True)}},
             "refuses to tell",
         ),
         (
             {
                 "sources": {
-                    "pods": Source("pods", synced=True, connected=True, unreadable={"a/b": "bad"})
+                    "pods": InputState(
+                        "pods", synced=True, connected=True, unreadable={"a/b": "bad"}
+                    )
                 }
             },
             "pods: a/b is invalid and is closed: bad",
         ),
         (
-            {"sources": {"config": Source("config", synced=True, unreadable={"t.yaml": "bad"})}},
+            {
+                "sources": {
+                    "config": InputState("config", synced=True, unreadable={"t.yaml": "bad"})
+                }
+            },
             "config: t.yaml is refused, the last good one is in force: bad",
         ),
         ({"errors": {"datapath": "map full"}}, "datapath: map full"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from generators.kube import errors
-from generators.kube.errors import Cause, KubeError, Status, Unavailable, error_for
+from generators.kube.errors import ApiStatus, Cause, KubeError, Unavailable, error_for
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ from generators.kube.errors import Cause, KubeError, Status, Unavailable, error_
 def test_a_status_becomes_the_error_of_its_meaning(
     code: int, reason: str, expected: type[KubeError]
 ) -> None:
-    assert type(error_for("GET /x", Status(code, reason))) is expected
+    assert type(error_for("GET /x", ApiStatus(code, reason))) is expected
 
 
 @pytest.mark.parametrize(
     ("error", "exit_code"),
     [
-        (error_for("GET /x", Status(403)), 1),
-        (error_for("GET /x", Status(503)), 3),
+        (error_for("GET /x", ApiStatus(403)), 1),
+        (error_for("GET /x", ApiStatus(503)), 3),
         (errors.Unreachable("GET /x", "refused"), 3),
     ],
 )
@@ -58,7 +58,7 @@ def test_the_message_names_the_request_and_the_server_s_words() -> None:
             "causes": [{"field": "metadata.name", "reason": "FieldValueTooLong", "message": "63"}],
         },
     }
-    status = Status.parse(document, 0)
+    status = ApiStatus.parse(document, 0)
     assert status.causes == (Cause("metadata.name", "FieldValueTooLong", "63"),)
     assert status.retry_after == 3.0
     assert str(error_for("POST /n", status)) == "POST /n: metadata.name is too long (422)"
@@ -68,4 +68,4 @@ def test_the_message_names_the_request_and_the_server_s_words() -> None:
     "document", [{}, {"details": []}, {"code": "x"}, {"details": {"causes": [1]}}]
 )
 def test_a_body_that_is_no_status_still_gives_an_error(document: dict[str, object]) -> None:
-    assert Status.parse(document, 502).code == 502
+    assert ApiStatus.parse(document, 502).code == 502

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from generators.kube.errors import Fenced, NotFound, Overloaded, Status
+from generators.kube.errors import ApiStatus, Fenced, NotFound, Overloaded
 from generators.kube.queue import Backoff, WorkQueue
 from generators.kube.workers import Workers
 from tests.testbed.waiting import eventually
@@ -80,7 +80,7 @@ def test_what_is_done_is_done(
     assert (queue.stats().delayed, work.failed_with) == (0, [])
 
 
-@pytest.mark.parametrize("error", [NotFound("GET x", Status()), ZeroDivisionError()])
+@pytest.mark.parametrize("error", [NotFound("GET x", ApiStatus()), ZeroDivisionError()])
 def test_what_fails_comes_again_whatever_the_reason(
     queue: WorkQueue[str], work: Recorded, dealt_with: Callable[[str], None], error: Exception
 ) -> None:
@@ -94,7 +94,7 @@ def test_what_fails_comes_again_whatever_the_reason(
 def test_the_api_servers_wish_to_wait_is_heard(
     work: Recorded, dealt_with: Callable[[str], None]
 ) -> None:
-    work.errors["a"] = Overloaded("GET x", Status(retry_after=2 * LATER))
+    work.errors["a"] = Overloaded("GET x", ApiStatus(retry_after=2 * LATER))
     dealt_with("a")
     eventually(lambda: work.waits == {"a": 2 * LATER}, "it is told when the item comes again")
 
@@ -102,7 +102,7 @@ def test_the_api_servers_wish_to_wait_is_heard(
 def test_what_is_not_ours_any_more_does_not_come_again(
     queue: WorkQueue[str], work: Recorded, dealt_with: Callable[[str], None]
 ) -> None:
-    work.errors["a"] = Fenced("PUT x", Status())
+    work.errors["a"] = Fenced("PUT x", ApiStatus())
     dealt_with("a")
     assert (queue.stats().delayed, work.failed_with) == (0, [])
 

@@ -7,9 +7,9 @@ import ipaddress
 import pytest
 
 from generators.serving.connections import (
-    Connection,
     Connections,
     Phase,
+    ServerConnection,
     ServerLimits,
     admitted,
     source_of,
@@ -18,10 +18,10 @@ from generators.serving.connections import (
 LIMITS = ServerLimits(connections=4, small=10, large_bytes=100)
 
 
-def table(*phases: tuple[str, Phase]) -> tuple[Connections, list[Connection]]:
+def table(*phases: tuple[str, Phase]) -> tuple[Connections, list[ServerConnection]]:
     """Connections of these sources, in these phases, one second apart."""
     found = Connections(LIMITS)
-    made = [Connection(source) for source, _ in phases]
+    made = [ServerConnection(source) for source, _ in phases]
     for second, (connection, (_, phase)) in enumerate(zip(made, phases, strict=True)):
         found.add(connection, phase, float(second))
     return found, made

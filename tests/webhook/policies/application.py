@@ -14,8 +14,8 @@ from tests.webhook import reviews
 from tests.webhook.reviews import ROBOT, JSONObject, decoded, request
 from webhook.policies.desk import PolicyDesk
 from webhook.serving.app import create_app
-from webhook.serving.state import State, load_state
-from webhook.settings import Settings
+from webhook.serving.state import WebhookState, load_state
+from webhook.settings import WebhookSettings
 
 FAIL, IGNORE = "/mutate-policies/fail", "/mutate-policies/ignore"
 
@@ -49,7 +49,7 @@ class Webhook:
         self.files = files
         self.folder = files / "policies"
         self.folder.mkdir()
-        self.state: State | None = None
+        self.state: WebhookState | None = None
 
     def write(self, *policies: str, file: str = "all.yaml") -> None:
         (self.folder / file).write_text("---\n".join(policies))
@@ -63,7 +63,9 @@ class Webhook:
     def client(self) -> FlaskClient:
         if self.state is None:
             pair = (self.files / "tls.crt", self.files / "tls.key")
-            settings = Settings(self.files / "tenants.yaml", *pair, policies=(str(self.folder),))
+            settings = WebhookSettings(
+                self.files / "tenants.yaml", *pair, policies=(str(self.folder),)
+            )
             self.state = load_state(settings)
         self.desk.look()
         return create_app(self.state).test_client()

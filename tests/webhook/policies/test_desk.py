@@ -14,7 +14,7 @@ from tests.webhook.policies.application import ANY, FAIL, IGNORE, Webhook, label
 from tests.webhook.reviews import AWAY, decoded, ns, request
 from webhook.serving.app import create_app
 from webhook.serving.state import load_state
-from webhook.settings import Settings
+from webhook.settings import WebhookSettings
 
 
 def test_before_the_policies_of_the_cluster_are_known_requests_are_not_answered(
@@ -23,7 +23,9 @@ def test_before_the_policies_of_the_cluster_are_known_requests_are_not_answered(
     (files / "kubeconfig").write_text(AWAY)
     pair = (files / "tls.crt", files / "tls.key")
     kubeconfig = str(files / "kubeconfig")
-    settings = Settings(files / "tenants.yaml", *pair, policies=("cluster",), kubeconfig=kubeconfig)
+    settings = WebhookSettings(
+        files / "tenants.yaml", *pair, policies=("cluster",), kubeconfig=kubeconfig
+    )
     state = load_state(settings)
     assert state.policies is not None
     state.policies.look()

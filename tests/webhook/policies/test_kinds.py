@@ -15,11 +15,11 @@ from generators.kube.resources import CONFIG_MAPS
 from generators.labels import MANAGED_BY, MANAGER
 from tests.testbed.waiting import eventually
 from webhook.background.access import rights
-from webhook.controller.status import Status
+from webhook.controller.status import ClusterStatus
 from webhook.kept import STATUS_NAME
 from webhook.policies import desk
 from webhook.policies.kinds import AllowedKinds
-from webhook.rbac import Rule
+from webhook.rbac import RbacRule
 from webhook.reload import TenantFile
 from webhook.settings import DEFAULT_CONTROLLER
 
@@ -27,7 +27,7 @@ HOME = "ringfence-system"
 
 
 def status(*kinds: str, by: str = MANAGER) -> Document:
-    said = Status("0" * 64, synchronized=True, tenants={}, namespaces=0, allowed_kinds=kinds)
+    said = ClusterStatus("0" * 64, synchronized=True, tenants={}, namespaces=0, allowed_kinds=kinds)
     labels = {MANAGED_BY: by}
     metadata = {"name": STATUS_NAME, "namespace": HOME, "labels": labels}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": said.data(1)}
@@ -95,6 +95,6 @@ def test_a_webhook_may_read_the_list_and_where_it_reads_no_others_no_other_confi
     tmp_path: Path,
 ) -> None:
     (rule,) = rights([str(tmp_path)]).system
-    assert rule == Rule(CONFIG_MAPS, ("get", "list", "watch"), rule.why, (STATUS_NAME,))
+    assert rule == RbacRule(CONFIG_MAPS, ("get", "list", "watch"), rule.why, (STATUS_NAME,))
     assert not rights(["cluster"]).system
     assert not rights([]).system

@@ -8,8 +8,8 @@ import yaml
 from generators.documents.json import Document
 from tests.conftest import Run
 from webhook.release.labels import (
+    LabelsOutcome,
     LabelWish,
-    Outcome,
     changed_by_admission,
     contradiction,
     owners,
@@ -127,13 +127,13 @@ def test_the_role_to_ask_for_covers_one_namespace(user: str, subject: dict[str, 
 
 def test_an_outcome_has_a_line_for_each_label() -> None:
     kept = {"c": ("ringfence-other", "kubectl-label"), "d": ()}
-    assert Outcome("team", {"a": "1"}, ("b",), kept).lines() == [
+    assert LabelsOutcome("team", {"a": "1"}, ("b",), kept).lines() == [
         'namespace "team": a=1 is set',
         'namespace "team": b is removed',
         'namespace "team": c stays: also set by release "other" and field manager "kubectl-label"',
         'namespace "team": d stays: admission of this cluster keeps it',
     ]
-    assert Outcome("team", {}).lines() == ['namespace "team": nothing to change']
+    assert LabelsOutcome("team", {}).lines() == ['namespace "team": nothing to change']
 
 
 @pytest.mark.parametrize(
