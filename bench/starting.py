@@ -21,8 +21,9 @@ from enforcer.cni import build
 from lab import machine, netns
 from lab.names import NETNS_ROOT, Wire
 from tests.cni.leaks import flooding
-from tests.cni.node import Node, deny_ingress, pod, started
+from tests.cni.node import Node, pod, started
 from tests.cni.runtime import BOTH_FAMILIES, PLUGINS, Chain, conflist_of
+from tests.enforcer.node import deny_ingress
 from tests.testbed.waiting import eventually
 
 POD = "t1/new"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -23,14 +23,10 @@ from generators.isolation.record import RecordEntry, record_documents
 from lab import netns, network
 from lab.names import NETNS_ROOT, Wire
 from tests.cni.runtime import Result, Runtime, result
-from tests.enforcer.node import Host
+from tests.enforcer.node import NODE_NAME, PORT, SILENCE_SECONDS, Document, Host
 from tests.testbed.waiting import ended, eventually
 
-NODE_NAME = "here"
-PORT = 8080
 DEADLINE = 60.0
-SILENCE_SECONDS = 0.4
-"""For answers that have to come."""
 CONFLIST = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}'
 CONFIG = """\
 apiVersion: ringfence.io/v1alpha1
@@ -42,7 +38,6 @@ tenants:
   - name: t2
     namespaces: {names: [t2]}
 """
-Document = Mapping[str, object]
 
 
 @dataclass(slots=True)
@@ -224,13 +219,4 @@ def pod(key: str, uid: str = "", ips: tuple[str, ...] = ()) -> Document:
         "metadata": {"name": name, "namespace": space, "uid": uid or f"uid-{name}"},
         "spec": {"nodeName": NODE_NAME, "containers": [{"name": "c"}]},
         "status": status,
-    }
-
-
-def deny_ingress(space: str) -> Document:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "deny", "namespace": space},
-        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
     }

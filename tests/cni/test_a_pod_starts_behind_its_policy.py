@@ -15,7 +15,8 @@ from enforcer.datapath import attach, loader
 from enforcer.sources.manifests import manifests_digest
 from lab import netns
 from lab.names import NETNS_ROOT
-from tests.cni.node import CONFLIST, Node, deny_ingress, pod, reaches, started
+from tests.cni.node import CONFLIST, Node, pod, reaches, started
+from tests.enforcer.node import deny_ingress
 from tests.testbed.waiting import eventually, kill, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(120)]

@@ -14,8 +14,9 @@ import pytest
 from lab import netns
 from lab.names import NETNS_ROOT
 from tests.cni.library import Library, Sandbox
-from tests.cni.node import Node, deny_ingress, pod, reaches
+from tests.cni.node import Node, pod, reaches
 from tests.cni.runtime import PLUGINS, Chain, Result, conflist_of
+from tests.enforcer.node import deny_ingress
 from tests.testbed.waiting import eventually, patience
 
 pytestmark = [

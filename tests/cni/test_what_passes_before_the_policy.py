@@ -15,7 +15,8 @@ from enforcer.datapath import attach, loader
 from lab import netns
 from lab.names import Wire
 from tests.cni.leaks import flooding
-from tests.cni.node import Node, deny_ingress, pod, started
+from tests.cni.node import Node, pod, started
+from tests.enforcer.node import deny_ingress
 from tests.testbed.waiting import eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("plugin"), pytest.mark.timeout(120)]

@@ -32,7 +32,8 @@ from enforcer.policy.tables import (
     Tables,
 )
 from enforcer.writes.plan import replacing
-from tests.enforcer.datapath.pods import NODE, Cluster, Pod, command, identity, inside
+from lab.netns import inside
+from tests.enforcer.datapath.pods import NODE, Cluster, Pod, command, identity
 from tests.shapes.families import SERVICE, TUNNEL_MAC, Scene, Shape
 from tests.shapes.frames import End
 

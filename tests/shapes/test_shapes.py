@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.enforcer.datapath.pods import inside
+from lab.netns import inside
 from tests.shapes.families import Shape, friends, pending_checksums, services, some, strangers
 from tests.shapes.ground import FRIEND, STRANGER, VICTIM, Ground, Wiring, ground, serve
 from tests.testbed.waiting import patience

@@ -10,7 +10,8 @@ import pytest
 
 from enforcer.datapath import attach, loader
 from enforcer.datapath.flows import FlowReader
-from tests.enforcer.datapath.pods import Cluster, Pod, inside
+from lab.netns import inside
+from tests.enforcer.datapath.pods import Cluster, Pod
 
 
 @pytest.fixture(scope="session")

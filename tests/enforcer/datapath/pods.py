@@ -6,14 +6,13 @@ and finds its gateway by real ARP and neighbour discovery, through the programs.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -23,9 +22,9 @@ from enforcer.datapath.flows import FlowReader, FlowRecord
 from enforcer.datapath.maps import Maps
 from enforcer.policy.tables import AddressEntry, EndpointEntry, EndpointFlag, PolicyKey, Tables
 from enforcer.writes.plan import replacing
+from lab.netns import inside
 from tests.testbed.waiting import eventually, patience
 
-CLONE_NEWNET = 0x40000000
 DEADLINE = 10.0
 NODE = {4: "10.9.255.1", 6: "fd09::ff"}
 GATEWAY = {4: "169.254.1.1", 6: "fe80::1"}
@@ -34,33 +33,12 @@ PORT = 8080
 FIRST_INDEX = 1000
 """Interfaces of pods have the numbers after it: several nodes may share the maps."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def command(*words: str) -> str:
     """Run a program; its output, or an error that shows what it said."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
     return done.stdout
-
-
-def _enter(descriptor: int) -> None:
-    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-@contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """This thread in a network namespace; mounts stay, so that pins stay visible."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    target = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
-    try:
-        _enter(target)
-        yield
-    finally:
-        _enter(home)
-        os.close(home)
-        os.close(target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from enforcer.datapath.flows import DropReason, FlowReader
 from enforcer.datapath.maps import Maps
 from enforcer.datapath.programs import Programs
 from enforcer.policy.tables import Dir, EndpointFlag, PolicyKey
+from lab.netns import inside
 from tests.enforcer.datapath.pods import (
     PORT,
     Cluster,
@@ -30,7 +31,6 @@ from tests.enforcer.datapath.pods import (
     command,
     connected,
     identity,
-    inside,
     listen,
     wait_for_event,
 )

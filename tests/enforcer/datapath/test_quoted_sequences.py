@@ -21,6 +21,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from enforcer.policy.tables import EndpointFlag
+from lab.netns import inside
 from tests.enforcer.datapath.pods import (
     FAMILIES,
     PORT,
@@ -30,7 +31,6 @@ from tests.enforcer.datapath.pods import (
     command,
     connected,
     give,
-    inside,
     listen,
 )
 from tests.testbed.waiting import eventually, patience

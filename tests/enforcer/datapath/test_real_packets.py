@@ -13,6 +13,7 @@ from enforcer.datapath.flows import DropReason, FlowReader, ForwardReason
 from enforcer.datapath.maps import Maps
 from enforcer.policy.tables import PEER_TENANT, Dir, EndpointFlag, PolicyKey
 from generators.reachability.verdicts import Verdict
+from lab.netns import inside
 from tests.enforcer.datapath.pods import (
     FAMILIES,
     NODE,
@@ -24,7 +25,6 @@ from tests.enforcer.datapath.pods import (
     connected,
     give,
     identity,
-    inside,
     listen,
     wait_for_event,
 )
