@@ -164,5 +164,4 @@ def _notices(settings: AgentSettings, board: Board) -> Callable[[threading.Event
 def _client(settings: AgentSettings) -> Client:
     from generators.kube.client import Client
 
-    kubeconfig = str(settings.kubeconfig) if settings.kubeconfig is not None else None
-    return Client.connect(kubeconfig, user_agent="ringfence-enforcer")
+    return Client.connect(settings.kubeconfig, user_agent="ringfence-enforcer")

@@ -75,7 +75,7 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except RingfenceError as error:
-        click.echo(f"ringfence: {error}", err=True)
+        click.echo(f"ringfence: {error.for_users()}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(0)

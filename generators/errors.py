@@ -6,8 +6,8 @@
     ├── Refused             1  the answer is no (an admission refused, a change not possible)
     └── MachineLacks        3  root, eBPF, bcc, ... is missing here, with how to get it
 
-The command line prints `str(error)` to stderr and exits with `exit_code`; no other code catches
-them broadly.
+The command line prints `error.for_users()` to stderr and exits with `exit_code`; no other code
+catches them broadly.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class RingfenceError(Exception):
     """Base of all errors that are meant for the user's eyes."""
 
     exit_code: ClassVar[int] = 2
+
+    def for_users(self) -> str:
+        """What the command line prints; logs have `str(error)`."""
+        return str(self)
 
 
 class InputError(RingfenceError):

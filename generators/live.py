@@ -16,6 +16,7 @@ from generators.isolation.plan import Wanted, wanted_of
 from generators.isolation.policies import is_ours
 from generators.isolation.record import read_record
 from generators.kube.client import Client, WatchScope
+from generators.kube.config import ApiServer
 from generators.kube.resources import (
     CONFIG_MAPS,
     ENDPOINT_SLICES,
@@ -50,7 +51,7 @@ POLICY_INPUTS = (NAMESPACES, NETWORK_POLICIES, NODES, CONFIG_MAPS)
 ALL_INPUTS = (*POLICY_INPUTS, PODS, SERVICES, ENDPOINT_SLICES)
 
 
-def read_live(kubeconfig: str | None, resources: Iterable[Resource] = ALL_INPUTS) -> Documents:
+def read_live(kubeconfig: ApiServer, resources: Iterable[Resource] = ALL_INPUTS) -> Documents:
     """The objects of a cluster that decisions depend on."""
     found: list[object] = []
     with Client.connect(kubeconfig) as client:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TypeVar
 
@@ -72,6 +74,29 @@ def progress(items: Iterable[T], total: int) -> Iterator[T]:
             shown = now
             click.echo(f"\r{done + 1} of {total}", nl=False, err=True)
     click.echo("\r\x1b[K", nl=False, err=True)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """On a terminal says what is waited for and how long so far, once that takes over 2 seconds."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+
+    def show() -> None:
+        began = time.monotonic()
+        while not done.wait(2 if time.monotonic() - began < 1 else 1):
+            click.echo(f"\r\x1b[K{what}: {time.monotonic() - began:.0f} s", nl=False, err=True)
+
+    shown = threading.Thread(target=show, daemon=True)
+    shown.start()
+    try:
+        yield
+    finally:
+        done.set()
+        shown.join()
+        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 PIPE_SCREEN = (100, 46)

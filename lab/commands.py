@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from generators.output import Output, on_terminal, output_option, structured
+from generators.output import Output, on_terminal, output_option, structured, waiting
 from lab.names import DEFAULT_LAB, Places, Shape, places, pod_key
 
 if TYPE_CHECKING:
@@ -63,6 +63,12 @@ def lab() -> None:
     help="Join this API server instead of starting one.",
 )
 @click.option(
+    "--context",
+    "kube_context",
+    metavar="NAME",
+    help="Context of --kubeconfig to use.",
+)
+@click.option(
     "--kubelet",
     is_flag=True,
     help="Real nodes: kubelet, containerd and kube-proxy; pods are containers.",
@@ -83,6 +89,7 @@ def up(
     paths: tuple[str, ...],
     api_server: bool,
     kubeconfig: Path | None,
+    kube_context: str | None,
     kubelet: bool,
     nodes: int | None,
     bare: bool,
@@ -94,6 +101,8 @@ def up(
     from lab.admission import Requester
 
     where = places(lab)
+    if kube_context is not None and kubeconfig is None:
+        raise click.UsageError("--context needs --kubeconfig FILE")
     if kubelet and kubeconfig is not None:
         raise click.UsageError("--kubelet brings its own API server; leave out --kubeconfig")
     if kubelet and network == Shape.GATEWAY.value:
@@ -106,8 +115,9 @@ def up(
         if kubelet:
             wish = api.containers(nodes, network, agents=not bare)
         else:
-            wish = api.hollow(kubeconfig, nodes, network)
-        report = api.up(where, config, wish, paths)
+            wish = api.hollow(kubeconfig, nodes, network, kube_context)
+        with waiting(f'starting lab "{lab}" on an API server, about half a minute'):
+            report = api.up(where, config, wish, paths)
         click.echo(where.kubeconfig)
         hint = f"`export KUBECONFIG={where.kubeconfig}`, or `ringfence lab kubectl{_option(where)}`"
     elif nodes is not None:
@@ -293,6 +303,19 @@ def status(output: str, lab: str) -> None:
         click.echo(state.table(document), nl=False)
     else:
         click.echo(structured(document, Output(output)), nl=False)
+
+
+@lab.command("ls")
+@output_option
+def list_labs(output: str) -> None:
+    """List the labs of this machine."""
+    from lab import labs
+
+    found = labs.listed()
+    if Output(output) is Output.TABLE:
+        click.echo(labs.table(found), nl=False)
+    else:
+        click.echo(structured(found, Output(output)), nl=False)
 
 
 @lab.command()

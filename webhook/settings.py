@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
 
 DEFAULT_CONTROLLER = "system:serviceaccount:ringfence-system:ringfence-controller"
 """Who writes generated objects, and the labels of namespaces that existed before."""
@@ -42,7 +46,7 @@ class WebhookSettings:
     """How long a client may take to send one request."""
     policies: tuple[str, ...] = ()
     """Files and folders of Kyverno policies, and `cluster`."""
-    kubeconfig: str | None = None
+    kubeconfig: ApiServer = None
     """Kinds that policies may write beside those that they always may."""
     client_ca: Path | None = None
     """Who signs the certificates of clients; None: none is asked for."""

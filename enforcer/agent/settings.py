@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enforcer.agent.sandboxes import CACHE
 from enforcer.datapath import attach, loader
@@ -18,6 +19,9 @@ from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import MachineLacks, Refused
 from generators.labels import RECORD_NAMESPACE
 from generators.reachability.protocols import TUNNEL_PORTS
+
+if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
 
 LOCK_SECONDS = 0.05
 """Between two tries to be the only one."""
@@ -34,7 +38,7 @@ class AgentSettings:
     config: Path | None
     pin_dir: Path
     run_dir: Path
-    kubeconfig: Path | None = None
+    kubeconfig: ApiServer = None
     """None: KUBECONFIG, then the pod's ServiceAccount."""
     start_mode: StartMode = StartMode.STRICT
     cni_conf_dir: Path | None = None

@@ -42,6 +42,10 @@ class AgentAway(MachineLacks):
     """No agent listens on the socket."""
 
     def __init__(self, path: Path, error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            what = f"only root may ask the agent, and you are not root ({path})"
+            super().__init__(what, "run it with sudo")
+            return
         super().__init__(
             f"no agent answers on {path} ({error.strerror or error})",
             "start `ringfence enforcer run`, or name its directory with --run-dir",

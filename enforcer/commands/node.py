@@ -15,10 +15,12 @@ from enforcer.commands.options import (
     run_dir_option,
 )
 from enforcer.policy.modes import StartMode
+from generators.commands.cluster import cluster_options
 from generators.reachability.protocols import TUNNEL_PORTS
 
 if TYPE_CHECKING:
     from enforcer.observe.contexts import Contexts
+    from generators.kube.config import ApiServer
 
 
 @click.group()
@@ -36,11 +38,7 @@ def enforcer() -> None:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Directory of YAML or JSON manifests to enforce; watched.",
 )
-@click.option(
-    "--kubeconfig",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The API server to follow; default without --manifests: KUBECONFIG, then the pod's own.",
-)
+@cluster_options("The API server to follow, without --manifests.")
 @click.option(
     "--system-namespace",
     default="ringfence-system",
@@ -116,7 +114,7 @@ def run_agent(
     node_name: str,
     config: Path | None,
     manifests: Path | None,
-    kubeconfig: Path | None,
+    kubeconfig: ApiServer,
     system_namespace: str,
     pin_dir: Path,
     run_dir: Path,

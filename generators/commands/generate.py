@@ -23,6 +23,7 @@ POLICIES, WALLS = "NetworkPolicy", "ClusterNetworkPolicy"
 
 if TYPE_CHECKING:
     from generators.isolation.plan import Change, Wanted
+    from generators.kube.config import ApiServer, Source
     from generators.manifests import Document, Documents
     from generators.objects import Namespace, NetworkPolicy
     from generators.tenants.model import TenantConfig
@@ -132,7 +133,7 @@ def plan(
     context: click.Context,
     config_file: Path,
     files: tuple[str, ...],
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     former_file: Path | None,
     observed_file: TextIO | None,
     exit_code: bool,
@@ -147,16 +148,16 @@ def plan(
     from generators.isolation.plan import Action
     from generators.isolation.plan import plan as make_plan
 
-    kubeconfig = one_source(files, kubeconfig)
+    live = one_source(files, kubeconfig)
     config = load_config(config_file)
     if config is None:
         return
-    found = _planned(config, load_config(former_file), files, kubeconfig)
+    found = _planned(config, load_config(former_file), files, live)
     changes = make_plan(found.wanted, found.namespaces, found.policies)
     former = found.former
     said = () if former is None else consequences(former, config, found.policies)
     effects = {} if former is None else _effects(former, config, found)
-    if kubeconfig is not None or observed_file is not None:
+    if live is not None or observed_file is not None:
         said = (*said, *_compared(config, found, observed_file))
     if Output(output) is Output.TABLE:
         click.echo("".join(f"{sentence}\n" for sentence in said), nl=False)
@@ -186,7 +187,7 @@ def _planned(
     config: TenantConfig,
     former: TenantConfig | None,
     files: tuple[str, ...],
-    kubeconfig: str | None,
+    server: Source | None,
 ) -> _Planned:
     from generators.cluster import declared_namespaces, known_nodes
     from generators.isolation.plan import wanted_of
@@ -195,8 +196,8 @@ def _planned(
     from generators.manifests import read, with_workloads
     from generators.tenants.assignment import assign_by_name
 
-    live = kubeconfig is not None
-    documents = read_live(kubeconfig) if live else with_workloads(read(files))
+    live = server is not None
+    documents = read_live(server) if live else with_workloads(read(files))
     warn(documents.warnings)
     if former is None and live:
         former = in_force(documents, config.file)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from generators.errors import RingfenceError
+from generators.commands.cluster import cluster_options
+from generators.errors import MachineLacks, RingfenceError
 
 if TYPE_CHECKING:
     from generators.cluster import Cluster
+    from generators.kube.config import ApiServer, Source
     from generators.tenants.model import TenantConfig
 
 config_option = click.option(
@@ -48,12 +49,7 @@ objects_option = click.option(
     metavar="PATH",
     help="YAML or JSON file, directory, or - for standard input; may be repeated.",
 )
-kubeconfig_option = click.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="Ask about the live cluster of this kubeconfig instead of files, by default that of"
-    " KUBECONFIG; nothing is written.",
-)
+kubeconfig_option = cluster_options("Without -f: ask about this live cluster; nothing is written.")
 strict_option = click.option(
     "--strict",
     is_flag=True,
@@ -80,16 +76,19 @@ def assumed_of(cluster: Cluster, ends: Iterable[str], strict: bool) -> tuple[str
     return found
 
 
-def one_source(files: tuple[str, ...], kubeconfig: str | None) -> str | None:
-    """The kubeconfig of the live cluster that is meant, None for files; neither and both are
-    refused."""
+def one_source(files: tuple[str, ...], kubeconfig: ApiServer) -> Source | None:
+    """The live cluster that is meant, None for files; neither and both are refused."""
     if files and kubeconfig is not None:
         raise click.UsageError("give the objects with -f PATH, or a live cluster with --kubeconfig")
-    live = kubeconfig or os.environ.get("KUBECONFIG") or None
-    if not files and live is None:
+    if files:
+        return None
+    from generators.kube.config import find
+
+    try:
+        return find(kubeconfig)
+    except MachineLacks:
         what = "give the objects with -f PATH, or a live cluster with --kubeconfig or KUBECONFIG"
-        raise click.UsageError(what)
-    return None if files else live
+        raise click.UsageError(what) from None
 
 
 def load_config(file: Path | None) -> TenantConfig | None:
@@ -102,7 +101,7 @@ def load_config(file: Path | None) -> TenantConfig | None:
 
 
 def load_cluster(
-    config_file: Path | None, files: tuple[str, ...], kubeconfig: str | None = None
+    config_file: Path | None, files: tuple[str, ...], kubeconfig: Source | None = None
 ) -> Cluster:
     """The cluster that the files describe, or a live one; warnings go to stderr."""
     from generators.cluster import from_objects
@@ -117,7 +116,7 @@ def load_cluster(
     return cluster
 
 
-def _live_cluster(config: TenantConfig | None, kubeconfig: str) -> Cluster:
+def _live_cluster(config: TenantConfig | None, kubeconfig: Source) -> Cluster:
     """With a tenant file as it would be, without one as it is, by the cluster's own."""
     from generators.cluster import from_record
     from generators.live import cluster_under, differing, installed, read_live

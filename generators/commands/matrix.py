@@ -33,6 +33,7 @@ from generators.output import (
 
 if TYPE_CHECKING:
     from generators.cluster import Cluster
+    from generators.kube.config import ApiServer
     from generators.reachability.changes import Line, VerdictChange
     from generators.reachability.grid import Table
     from generators.reachability.levels import Distance
@@ -113,7 +114,7 @@ def matrix(
     context: click.Context,
     config_file: Path | None,
     files: tuple[str, ...],
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     former_file: Path | None,
     ports: tuple[str, ...],
     engine: str,
@@ -131,8 +132,8 @@ def matrix(
 
     if exit_code and former_file is None:
         raise click.UsageError("--exit-code needs --instead-of FILE to compare with")
-    kubeconfig = one_source(files, kubeconfig)
-    cluster = load_cluster(config_file, files, kubeconfig)
+    live = one_source(files, kubeconfig)
+    cluster = load_cluster(config_file, files, live)
     wanted = [matrices.PortProtocol.parse(text) for text in ports]
     asked = matrices.questions(cluster, wanted, externals, source, destination)
     if not asked:
@@ -140,7 +141,7 @@ def matrix(
     assumed = assumed_of(cluster, (*asked.sources, *asked.destinations), strict)
     ask = _Ask(engine, cluster, asked, by, Output(output), assumed)
     if former_file is not None:
-        former = load_cluster(former_file, files, kubeconfig)
+        former = load_cluster(former_file, files, live)
         if _compare(ask, former) and exit_code:
             context.exit(EXIT_NO)
     elif ask.output is Output.TABLE:

@@ -13,6 +13,7 @@ from generators.errors import InvalidConfig
 from generators.output import Output, output_option, structured, warn
 
 if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
     from generators.tenants.assignment import Assignment
 
 EXIT_NO = 1
@@ -56,7 +57,7 @@ def schema() -> None:
 @click.option(
     "--from-names", is_flag=True, help="Take words that names begin or end with as tenants."
 )
-def init(files: tuple[str, ...], kubeconfig: str | None, key: str | None, from_names: bool) -> None:
+def init(files: tuple[str, ...], kubeconfig: ApiServer, key: str | None, from_names: bool) -> None:
     """Print a first tenant file for an existing cluster; comments list what is left to decide.
 
     Nothing is written to the cluster, and the file is in mode audit, which cuts nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from generators.commands.inputs import (
     one_source,
 )
 from generators.output import Output, output_option, progress, structured
+
+if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
 
 EXIT_NO = 1
 
@@ -30,7 +34,7 @@ def test(
     expectations: tuple[str, ...],
     config_file: Path | None,
     files: tuple[str, ...],
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     output: str,
 ) -> None:
     """Check expected reachability: who must and must not reach whom.
@@ -40,9 +44,9 @@ def test(
     """
     from generators.reachability.expectations import read_expectations, run
 
-    kubeconfig = one_source(files, kubeconfig)
+    live = one_source(files, kubeconfig)
     wanted = read_expectations(expectations)
-    cluster = load_cluster(config_file, files, kubeconfig)
+    cluster = load_cluster(config_file, files, live)
     results = list(progress(run(cluster, wanted), len(wanted)))
     failed = sum(not result.ok for result in results)
     if Output(output) is Output.TABLE:

@@ -20,6 +20,7 @@ from generators.commands.inputs import (
 from generators.output import Output, output_option, structured
 
 if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
     from generators.reachability.explain import EndNote, RuleNote, Trace
     from generators.reachability.verdicts import Judgement
 
@@ -48,7 +49,7 @@ def trace(
     port: str,
     config_file: Path | None,
     files: tuple[str, ...],
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     family: str | None,
     expect: str | None,
     strict: bool,
@@ -64,8 +65,8 @@ def trace(
     from generators.reachability.matrix import PortProtocol, single_question
     from generators.reachability.reference import Evaluator
 
-    kubeconfig = one_source(files, kubeconfig)
-    cluster = load_cluster(config_file, files, kubeconfig)
+    live = one_source(files, kubeconfig)
+    cluster = load_cluster(config_file, files, live)
     question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
     assumed = assumed_of(cluster, (question.source, question.destination), strict)
     found = explain(Evaluator(cluster), question)

@@ -114,8 +114,10 @@ class Client:
         self._may_write = may_write
 
     @classmethod
-    def connect(cls, kubeconfig: str | None = None, *, user_agent: str = DEFAULT_AGENT) -> Self:
-        """By `--kubeconfig`, KUBECONFIG or the pod's ServiceAccount; sends nothing yet."""
+    def connect(
+        cls, kubeconfig: config.ApiServer = None, *, user_agent: str = DEFAULT_AGENT
+    ) -> Self:
+        """By what was asked for, or as `config.find` finds it; sends nothing yet."""
         return cls(Transport(config.find(kubeconfig), user_agent))
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """Where the API server is and who we are to it.
 
-`--kubeconfig`, else KUBECONFIG, else the ServiceAccount of the pod. Kubeconfigs are read by the
+As kubectl: `--kubeconfig`, else KUBECONFIG, else ~/.kube/config, else the ServiceAccount of the
+pod; `--context` instead of the current context. Kubeconfigs are read by the
 official library, which knows exec plugins, OIDC and merging of several files; it is imported only
 then, since it costs a third of a second and 30 MB that a node agent in a pod need not pay.
 Credentials are loaded again whenever the transport asks: tokens are rotated under a running
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from generators.errors import InputError, MachineLacks, Problem
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+HOME_CONFIG = "~/.kube/config"
 HOW = (
     "give --kubeconfig FILE, set KUBECONFIG, or run in a pod with a ServiceAccount; "
     "`make testbed` starts an API server for tests"
@@ -58,10 +60,33 @@ class Source(Protocol):
         """Read everything anew."""
 
 
-def find(kubeconfig: str | None = None) -> Source:
-    """The source that the command line, the environment or the pod names, in this order."""
-    named = kubeconfig or os.environ.get("KUBECONFIG", "")
-    if named:
+ApiServer = str | Source | None
+"""A kubeconfig, any other source, or None for what `find` finds."""
+
+
+def chosen(kubeconfig: str | None, context: str | None) -> ApiServer:
+    """What `--kubeconfig` and `--context` mean together; None where neither was given."""
+    if not context:
+        return kubeconfig or None
+    return Kubeconfig(kubeconfig or _default_path() or HOME_CONFIG, context)
+
+
+def _default_path() -> str:
+    """The kubeconfigs of KUBECONFIG, or the one at home; empty where neither is there."""
+    named = os.environ.get("KUBECONFIG", "")
+    return named or (HOME_CONFIG if _at_home(HOME_CONFIG).is_file() else "")
+
+
+def _at_home(path: str) -> Path:
+    """With `~` written out, where who runs has a home: a container's user may have none."""
+    return Path(os.path.expanduser(path))  # Path.expanduser raises without a home
+
+
+def find(wanted: ApiServer = None) -> Source:
+    """The source that the command line, the environment, the home or the pod names."""
+    if wanted is not None and not isinstance(wanted, str):
+        return wanted
+    if named := wanted or _default_path():
         return Kubeconfig(named)
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     if host and (SERVICE_ACCOUNT / "token").exists():
@@ -141,15 +166,15 @@ class _Configuration(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """One kubeconfig, or several joined by `:` as in KUBECONFIG; its current context."""
+    """One kubeconfig, or several joined by `:` as in KUBECONFIG; its current context, or one."""
 
     path: str
+    context: str = ""
     lifetime: float = float("inf")
 
     def load(self) -> Access:
         """Read it by the official library; exec plugins run again."""
-        missing = [p for p in self.path.split(os.pathsep) if p and not Path(p).exists()]
-        if missing and len(missing) == len(self.path.split(os.pathsep)):
+        if not any(path.exists() for path in self._paths()):
             raise self._unreadable("no such file")
         configuration = self._loaded()
         try:
@@ -171,10 +196,24 @@ class Kubeconfig:
         load = cast(Callable[..., None], kube_config.load_kube_config)
         configuration = Configuration()
         try:
-            load(config_file=self.path, client_configuration=configuration)
+            context = self.context or self._current_context()
+            load(self.path, context=context, client_configuration=configuration)
         except (ConfigException, yaml.YAMLError, OSError, TypeError, ValueError) as error:
             raise self._unreadable(str(error)) from error
         return cast(_Configuration, configuration)
+
+    def _paths(self) -> list[Path]:
+        return [_at_home(p) for p in self.path.split(os.pathsep) if p]
+
+    def _current_context(self) -> str | None:
+        """Of several files that of the first that has one, as kubectl takes it."""
+        import yaml
+
+        for path in self._paths():
+            document = yaml.safe_load(path.read_text()) if path.exists() else None
+            if isinstance(document, dict) and document.get("current-context"):
+                return str(document["current-context"])
+        return None
 
     def _unreadable(self, why: str) -> InputError:
         what = f"not a usable kubeconfig: {why}"

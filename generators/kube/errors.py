@@ -74,9 +74,15 @@ class KubeError(RingfenceError):
     def __init__(self, request: str, status: ApiStatus) -> None:
         self.request = request
         self.status = status
+        self.server = ""
+        """Where it was sent, as soon as that is known."""
         words = status.message or status.reason or "no reason given"
         code = f" ({status.code})" if status.code else ""
         super().__init__(f"{request}: {words}{code}")
+
+    def for_users(self) -> str:
+        """With the server: of several clusters people have to know which."""
+        return f"{self} (API server {self.server})" if self.server else str(self)
 
 
 class Unavailable(KubeError):

@@ -287,10 +287,14 @@ class Transport:
         access = self._current_access()
         limit = _Limit(request) if request.bounds is not None else None
         try:
-            return self._attempt(access, request, limit)
-        except Unauthorized:
-            self.reload(access)
-            return self._attempt(self._access, request, limit)
+            try:
+                return self._attempt(access, request, limit)
+            except Unauthorized:
+                self.reload(access)
+                return self._attempt(self._access, request, limit)
+        except KubeError as error:
+            error.server = access.origin
+            raise
 
     def stream(self, request: ApiRequest) -> Stream:
         """A watch on a connection of its own, not yet open."""

@@ -28,15 +28,15 @@ class Target:
     port: int
 
 
-def target(path: Path) -> Target:
-    """The API server of the current context."""
-    _, cluster = _load(path)
+def target(path: Path, context: str | None = None) -> Target:
+    """The API server of a context, by default the current one."""
+    _, cluster = _load(path, context)
     return _target(path, cluster)
 
 
-def absolute(path: Path) -> bytes:
-    """The same kubeconfig for any folder."""
-    config, _ = _load(path)
+def absolute(path: Path, context: str | None = None) -> bytes:
+    """The same kubeconfig for any folder; `context` becomes the current one."""
+    config, _ = _load(path, context)
     _make_absolute(config, path.resolve().parent)
     return json.dumps(config, indent=1).encode()
 
@@ -52,10 +52,12 @@ def inside(path: Path) -> bytes:
     return json.dumps(config, indent=1).encode()
 
 
-def _load(path: Path) -> tuple[dict[str, object], dict[str, object]]:
-    """The file, and in it the cluster of the current context."""
+def _load(path: Path, wanted: str | None = None) -> tuple[dict[str, object], dict[str, object]]:
+    """The file, and in it the cluster of its current context, which `wanted` becomes."""
     try:
         config = yaml.safe_load(path.read_text())
+        if wanted:
+            config["current-context"] = wanted
         context = _named(config["contexts"], str(config["current-context"]))["context"]
         cluster = _named(config["clusters"], str(context["cluster"]))["cluster"]
     except (OSError, yaml.YAMLError, KeyError, TypeError, LookupError) as error:

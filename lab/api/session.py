@@ -45,6 +45,8 @@ class Kind:
     shape: Shape = Shape.GATEWAY
     pods: Pods = Pods.NETWORKS
     agents: bool = True
+    context: str | None = None
+    """Of the kubeconfig; None = its current one."""
 
     @property
     def joined(self) -> bool:
@@ -52,9 +54,12 @@ class Kind:
         return self.kubeconfig is not None
 
 
-def hollow(kubeconfig: Path | None, nodes: int | None, network: str | None) -> Kind:
+def hollow(
+    kubeconfig: Path | None, nodes: int | None, network: str | None, context: str | None = None
+) -> Kind:
     """Hollow nodes, with what is taken where nothing is said."""
-    return Kind(kubeconfig, HOLLOW_NODES if nodes is None else nodes, Shape(network or "gateway"))
+    count, shape = HOLLOW_NODES if nodes is None else nodes, Shape(network or "gateway")
+    return Kind(kubeconfig, count, shape, context=context)
 
 
 def containers(nodes: int | None, network: str | None, agents: bool) -> Kind:
@@ -73,7 +78,7 @@ def up(places: Places, config: Path | None, wanted: Kind, paths: Sequence[str]) 
     if wanted.kubeconfig is None:
         assets.control_plane()
     else:
-        kubeconfig.target(wanted.kubeconfig)
+        kubeconfig.target(wanted.kubeconfig, wanted.context)
     tenants = None if config is None else load_tenants(config)
     kind = BackingKind.JOINED_API if wanted.joined else BackingKind.OWN_API
     frame = lifecycle.Wanted(wanted.shape, kind, wanted.nodes, wanted.pods, wanted.agents)
@@ -86,7 +91,8 @@ def up(places: Places, config: Path | None, wanted: Kind, paths: Sequence[str]) 
             elif wanted.kubeconfig is None:
                 control_plane.prepare(places)
             else:
-                write_atomically(places.kubeconfig, kubeconfig.absolute(wanted.kubeconfig))
+                copy = kubeconfig.absolute(wanted.kubeconfig, wanted.context)
+                write_atomically(places.kubeconfig, copy)
                 places.kubeconfig.chmod(0o600)
             backing.start_processes(ledger)
         report = _apply(ledger, tenants, paths, Requester()) if paths else Report()

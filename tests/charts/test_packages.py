@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.charts.helm import Helm
+from tests.charts.helm import Helm, said
 from tests.conftest import CHECKOUT
 
 pytestmark = pytest.mark.cluster
@@ -22,7 +22,7 @@ TOLD = {"LICENSE", "README.md", "values.schema.json", "values.yaml"}
 def test_a_package_is_whole_and_renders_what_the_checkout_renders(
     helm: Helm, chart: Path, tmp_path: Path
 ) -> None:
-    helm.run("package", chart, "--destination", tmp_path)
+    assert "symbolic link" not in said(helm.attempt("package", chart, "--destination", tmp_path))
     (package,) = tmp_path.glob("*.tgz")
     with tarfile.open(package) as archive:
         members = archive.getmembers()
@@ -36,3 +36,10 @@ def test_a_package_is_whole_and_renders_what_the_checkout_renders(
         for source in (package, chart)
     ]
     assert rendered[0] == rendered[1]
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=lambda path: path.name)
+def test_a_chart_holds_no_link_and_the_licence_of_the_repository(chart: Path) -> None:
+    """Helm tells of every link that it follows, to each who templates or packages."""
+    assert [path for path in chart.rglob("*") if path.is_symlink()] == []
+    assert (chart / "LICENSE").read_text() == (CHECKOUT / "LICENSE").read_text()

@@ -326,3 +326,56 @@ def test_another_tenant_file_shows_verdicts_before_and_after(
     documents = json.loads(ringfence(*asked, "--port", "80", "-o", "json").stdout)["cells"]
     assert {(c["before"], c["verdict"]) for c in documents} == {("FORWARDED", "DROPPED")}
     assert len(documents) == 8
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> Path:
+    """A kubeconfig of two clusters; behind neither address anybody answers."""
+    addresses = {"one": "http://127.0.0.1:1", "two": "http://127.0.0.1:2"}
+    document = {
+        "clusters": [{"name": n, "cluster": {"server": at}} for n, at in addresses.items()],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": n, "context": {"cluster": n, "user": "u"}} for n in addresses],
+        "current-context": "one",
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize("command", ["plan", "matrix", "trace", "test"])
+def test_the_cluster_is_kubectl_s_and_an_error_names_it(
+    ringfence: Run, example: list[str], nowhere: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    expected = nowhere.with_name("expected.yaml")
+    expected.write_text(
+        "apiVersion: ringfence.io/v1alpha1\nkind: ReachabilityTest\n"
+        "tests: [{from: a, to: b, expect: DROPPED}]\n"
+    )
+    words = {"trace": ["a/b", "c/d", "80"], "test": [str(expected)]}.get(command, [])
+    monkeypatch.setenv("KUBECONFIG", str(nowhere))
+    for option, server in (((), "http://127.0.0.1:1"), (("--context", "two"), "127.0.0.1:2")):
+        done = ringfence(command, *words, *example[:2], *option)
+        assert done.returncode == 3
+        assert f"{server})" in done.stderr
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setenv("HOME", str(nowhere.parent))
+    (nowhere.parent / ".kube").mkdir()
+    nowhere.rename(nowhere.parent / ".kube" / "config")
+    at_home = ringfence(command, *words, *example[:2])
+    assert "(API server http://127.0.0.1:1)" in at_home.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("plan", "matrix", "trace", "test", "tenants init", "controller run"),
+        *("webhook serve", "namespace label", "enforcer run", "lab up"),
+    ],
+)
+def test_every_command_that_talks_to_a_cluster_takes_a_context(
+    ringfence: Run, command: str
+) -> None:
+    told = ringfence(*command.split(), "--help").stdout
+    assert "--kubeconfig" in told
+    assert "--context" in told

@@ -24,6 +24,7 @@ from webhook.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
     from webhook.controller.controller import ControllerSettings
     from webhook.registration.configuration import WebhookTarget
 
@@ -152,7 +153,7 @@ def controller() -> None:
 )
 def run(
     tenant_file: Path,
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     webhook_url: str | None,
     webhook_service: tuple[str, str, int] | None,
     webhook_health_port: int | None,
@@ -208,7 +209,7 @@ def run(
 
 
 def _synchronize(
-    settings: ControllerSettings, kubeconfig: str | None, metrics_listen: tuple[str, int] | None
+    settings: ControllerSettings, kubeconfig: ApiServer, metrics_listen: tuple[str, int] | None
 ) -> None:
     from generators.kube.client import Client
     from generators.process import logs, memory, signals

@@ -6,6 +6,7 @@ Everything heavy is imported by the command that runs.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from webhook.commands.options import (
     namespace_option,
     tenant_file_option,
 )
+
+if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
 
 POLL_SECONDS = 1.0
 EXIT_NO = 1
@@ -45,7 +49,7 @@ patience_option = click.option(
 def verify(
     context: click.Context,
     tenant_file: Path,
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     namespace: str,
     allowed_kinds: tuple[str, ...],
     wait_seconds: float,
@@ -85,7 +89,7 @@ def verify(
 def agents_gone(
     context: click.Context,
     first: tuple[str, ...],
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     namespace: str,
     wait_seconds: float,
 ) -> None:
@@ -116,7 +120,7 @@ def agents_gone(
 @kubeconfig_option
 @_namespace_option
 @patience_option
-def unregister(job: str, kubeconfig: str | None, namespace: str, wait_seconds: float) -> None:
+def unregister(job: str, kubeconfig: ApiServer, namespace: str, wait_seconds: float) -> None:
     """Remove Ringfence's admission objects, and make controllers stand by for five minutes.
 
     Run it before the webhook goes: without it, a webhook that fails closed would refuse changes of
@@ -143,7 +147,7 @@ def unregister(job: str, kubeconfig: str | None, namespace: str, wait_seconds: f
 @_namespace_option
 @patience_option
 def forget(
-    isolation: bool, job: str, kubeconfig: str | None, namespace: str, wait_seconds: float
+    isolation: bool, job: str, kubeconfig: ApiServer, namespace: str, wait_seconds: float
 ) -> None:
     """Remove what the controller kept in its namespace; run it after all controllers have ended.
 

@@ -5,9 +5,14 @@ Everything that talks to the API server is imported by the command that runs.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from webhook.commands.options import kubeconfig_option
+
+if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
 
 DEFAULT_MANAGER = "namespace-label"
 MANAGER_LENGTH = 128
@@ -98,7 +103,7 @@ def label(
     labels: tuple[tuple[str, str], ...],
     removed: tuple[str, ...],
     field_manager: str,
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     seconds: float,
     check: bool,
     release: bool,
@@ -136,7 +141,7 @@ def label(
         click.echo(line)
 
 
-def _release(name: str, kubeconfig: str | None) -> None:
+def _release(name: str, kubeconfig: ApiServer) -> None:
     from generators.kube.client import Client
     from webhook.release.quarantine import release
 

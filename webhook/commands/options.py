@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from generators.commands.cluster import cluster_options
 from generators.labels import RECORD_NAMESPACE
 
 BACKLOG = 1024
@@ -17,11 +18,7 @@ LARGEST_PORT = 65535
 F = TypeVar("F", bound=Callable[..., Any])
 EXISTING_FILE = click.Path(path_type=Path)
 
-kubeconfig_option = click.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="The API server; without it KUBECONFIG, then the pod's ServiceAccount.",
-)
+kubeconfig_option = cluster_options("The API server.")
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False, writable=True),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from generators.commands.cluster import cluster_options
 from webhook.commands import namespace as namespace_cli
 from webhook.commands.controller import controller
 from webhook.commands.install import agents_gone, forget, unregister, verify
@@ -26,6 +28,9 @@ from webhook.commands.options import (
     tenant_file_option,
 )
 from webhook.settings import DEFAULT_CONTROLLER, DRAIN_SECONDS, REQUEST_SECONDS, WebhookSettings
+
+if TYPE_CHECKING:
+    from generators.kube.config import ApiServer
 
 
 @click.group()
@@ -92,11 +97,7 @@ def webhook() -> None:
     help="User who may write generated NetworkPolicies and tenant labels, besides admins.",
 )
 @policies_option("Kyverno policies: files, folders, or those of the API server; may be repeated.")
-@click.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="The API server, for policies; without it KUBECONFIG, then the pod's ServiceAccount.",
-)
+@cluster_options("The API server, for policies.")
 @click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
@@ -124,7 +125,7 @@ def serve(
     state_dir: Path | None,
     controller_user: str,
     policies: tuple[str, ...],
-    kubeconfig: str | None,
+    kubeconfig: ApiServer,
     drain_seconds: float,
     request_seconds: float,
 ) -> None:

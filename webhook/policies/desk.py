@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from generators.checks import Check, failed
 from generators.errors import RingfenceError
 from generators.kube.client import Client
+from generators.kube.config import ApiServer
 from generators.kyverno.engine import Environment
 from generators.kyverno.limits import Limits
 from generators.kyverno.model import FailurePolicy, Policy
@@ -45,7 +46,7 @@ class PolicySettings:
     """The command line's settings for policies."""
 
     sources: tuple[str, ...]
-    kubeconfig: str | None = None
+    kubeconfig: ApiServer = None
 
 
 class PolicyDesk:

@@ -56,6 +56,16 @@ def test_only_root_may_ask(run_dir: Path) -> None:
     assert (run_dir / control.SOCKET).stat().st_mode & 0o777 == 0o600
 
 
+def test_who_is_not_root_is_told_so() -> None:
+    away = control.AgentAway(
+        Path("/run/ringfence/agent.sock"), PermissionError(13, "Permission denied")
+    )
+    assert str(away) == (
+        "only root may ask the agent, and you are not root (/run/ringfence/agent.sock); "
+        "run it with sudo"
+    )
+
+
 def test_without_an_agent_the_error_says_what_to_start(tmp_path: Path) -> None:
     with pytest.raises(control.AgentAway, match="start `ringfence enforcer run`"):
         control.ask(tmp_path, {"command": "status"})

@@ -10,12 +10,13 @@ import pytest
 
 from generators.errors import InputError, MachineLacks
 from generators.kube import config
-from generators.kube.config import Kubeconfig, ServiceAccount, access_for, find
+from generators.kube.config import Kubeconfig, ServiceAccount, access_for, chosen, find
 from lab.api.plane import authority_named
 
 
 @pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -31,13 +32,57 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_flag_beats_the_environment_beats_the_pod(
-    pod: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_flag_beats_the_environment_beats_the_home_beats_the_pod(
+    pod: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(find(), ServiceAccount)
+    (tmp_path / "home" / ".kube").mkdir(parents=True)
+    (tmp_path / "home" / ".kube" / "config").touch()
+    assert find() == Kubeconfig("~/.kube/config")
     monkeypatch.setenv("KUBECONFIG", "/from/environment")
     assert find() == Kubeconfig("/from/environment")
     assert find("/from/flag") == Kubeconfig("/from/flag")
+
+
+def test_a_context_goes_with_whichever_kubeconfig_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert chosen(None, None) is None
+    assert chosen("/flag", None) == "/flag"
+    assert chosen("/flag", "x") == Kubeconfig("/flag", "x")
+    monkeypatch.setenv("KUBECONFIG", "/a:/b")
+    assert find(chosen(None, "x")) == Kubeconfig("/a:/b", "x")
+
+
+def _of_contexts(path: Path, current: str, *names: str) -> str:
+    """A kubeconfig with a cluster a context, of the same name."""
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": n, "cluster": {"server": f"https://{n}.example"}} for n in names],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": n, "context": {"cluster": n, "user": "u"}} for n in names],
+        "current-context": current,
+    }
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def test_the_context_that_is_asked_for_and_else_the_first_current_one(tmp_path: Path) -> None:
+    """Of several files kubectl takes the current context of the first that has one."""
+    files = ":".join(
+        (
+            _of_contexts(tmp_path / "none", "", "a"),
+            _of_contexts(tmp_path / "first", "b", "b", "c"),
+            _of_contexts(tmp_path / "second", "d", "d"),
+            str(tmp_path / "missing"),
+        )
+    )
+    assert Kubeconfig(files).load().host == "b.example"
+    assert Kubeconfig(files, "c").load().host == "c.example"
+    assert Kubeconfig(files, "d").load().host == "d.example"
+    with pytest.raises(InputError, match="nowhere"):
+        Kubeconfig(files, "nowhere").load()
 
 
 def test_without_any_the_message_says_how_to_get_one() -> None:
