@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from generators.errors import RingfenceError
+from generators.process.files import write_atomically
 from lab.names import Places, Shape, Wire
 from lab.processes import Process, boot_id
 
@@ -209,13 +210,6 @@ def locked(places: Places, lock: Lock) -> Iterator[None]:
             return
         finally:
             os.close(descriptor)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file such that a reader, or a crash, sees the old or the new one whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _is_current(descriptor: int, path: Path) -> bool:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from generators.errors import RingfenceError
-from lab.created import write_atomically
+from generators.process.files import write_atomically
 from lab.names import Wire
 
 FIRST_HOST, LAST_HOST = 2, 254

@@ -16,7 +16,7 @@ from pathlib import Path
 from generators.isolation.record import Basis, RecordEntry
 from generators.manifests import Object, parse_object
 from generators.objects import ConfigMap, Namespace, NetworkPolicy, Node, Origin, Pod
-from lab.created import write_atomically
+from generators.process.files import write_atomically
 
 Document = dict[str, object]
 

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from enforcer.policy.changes import Attachment
+from generators.process.files import write_atomically
 from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
@@ -134,10 +135,8 @@ class Attachments:
     def _save(self) -> None:
         """Replace the file as a whole; the caller holds the lock."""
         held = [{**asdict(a), "device": device} for a, device in self._by_container.values()]
-        unfinished = self._path.with_suffix(".new")
         try:
-            unfinished.write_text(json.dumps(held))
-            unfinished.replace(self._path)
+            write_atomically(self._path, json.dumps(held).encode())
         except OSError as error:
             event(log, "attachments_not_saved", logging.ERROR, error=str(error))
 

@@ -21,6 +21,7 @@ from enforcer.policy.changes import InputChange, NamespaceChange, PolicyChange
 from generators.errors import InputError
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Origin
+from generators.process.files import StateFile
 from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
@@ -66,9 +67,8 @@ class Remembered:
     """The file, below the run directory."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / FILE
+        self._file = StateFile(run_dir / FILE, "policies")
         self._dirty = False
-        self._failed = ""
         self._held: frozenset[str] = frozenset()
         self._documents: dict[str, tuple[NetworkPolicy, orjson.Fragment]] = {}
         """Policies as they were last written: there may be thousands of blocks in one."""
@@ -91,16 +91,8 @@ class Remembered:
             names.append(namespace.name)
             documents = [self._document(policy, before.get(policy.key)) for policy in policies]
             found.append({"uid": namespace.uid, "policies": documents})
-        unfinished = self._path.with_suffix(".new")
-        try:
-            unfinished.write_bytes(orjson.dumps(found))
-            unfinished.replace(self._path)
-        except OSError as error:
-            if str(error) != self._failed:
-                event(log, "policies_not_saved", logging.ERROR, error=str(error))
-            self._failed = str(error)
-            return
-        self._dirty, self._failed, self._held = False, "", frozenset(names)
+        if self._file.write(orjson.dumps(found)):
+            self._dirty, self._held = False, frozenset(names)
 
     def _document(
         self, policy: NetworkPolicy, known: tuple[NetworkPolicy, orjson.Fragment] | None
@@ -130,10 +122,10 @@ class Remembered:
 
     def _read(self) -> Iterator[tuple[NetworkPolicy, str]]:
         try:
-            entries = orjson.loads(self._path.read_bytes())
+            entries = orjson.loads(self._file.path.read_bytes())
             for entry in entries:
                 for document in entry["policies"]:
-                    policy = parse_object(document, Origin(str(self._path)))
+                    policy = parse_object(document, Origin(str(self._file.path)))
                     if isinstance(policy, NetworkPolicy):
                         yield policy, str(entry["uid"])
         except FileNotFoundError:

@@ -7,7 +7,6 @@ assumed but that they are JSON.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from generators.documents.json import items, mapping, mappings, shown
@@ -29,11 +28,6 @@ HEAD = (
     ("STATUS", ""),
 )
 LABELS = 7
-
-
-def pretty(value: object) -> str:
-    """Indented JSON."""
-    return json.dumps(value, indent=2)
 
 
 def endpoint_table(endpoints: Sequence[Json], *, headers: bool) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from enforcer.datapath import loader
 from enforcer.datapath.compilation import compiled
 from generators.errors import RingfenceError
+from generators.process.files import write_atomically
 
 
 def main() -> int:
@@ -19,9 +20,7 @@ def main() -> int:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else loader.SHIPPED
     try:
         made = compiled(loader.wanted())
-        unfinished = target.with_name(f"{target.name}.part")
-        unfinished.write_bytes(made.to_json())
-        unfinished.replace(target)
+        write_atomically(target, made.to_json())
     except RingfenceError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

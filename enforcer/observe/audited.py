@@ -21,6 +21,7 @@ from enforcer.datapath.flows import FlowRecord
 from enforcer.observe.names import NamedEvent, Party
 from enforcer.observe.shape import PROTOCOLS
 from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, Dir
+from generators.process.files import StateFile
 from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
@@ -71,7 +72,7 @@ class Audited:
 
     def __init__(self, run_dir: Path | None = None) -> None:
         """Kept in a file below `run_dir`; without one, only here."""
-        self._path = run_dir / FILE if run_dir is not None else None
+        self._file = StateFile(run_dir / FILE, "audit") if run_dir is not None else None
         self._pairs: dict[tuple[str, str], OrderedDict[Would, Seen]] = {}
         """By tenant and tenant of the peer; what was seen longest ago first."""
         self._kept = 0
@@ -83,7 +84,6 @@ class Audited:
         self.forgotten: Counter[str] = Counter()
         """Flows that are in no line any more, by tenant; empty name: of nobody."""
         self._dirty = False
-        self._failed = ""
         self._load()
 
     def note(self, seen: NamedEvent) -> None:
@@ -110,33 +110,25 @@ class Audited:
 
     def save(self) -> None:
         """Write the file if something changed; what cannot be written is an error in the log."""
-        if self._path is None or not self._dirty:
+        if self._file is None or not self._dirty:
             return
         found = {
             "kinds": [(tuple(would), times) for would, times in self._all()],
             "forgotten": self.forgotten,
         }
-        unfinished = self._path.with_suffix(".new")
-        try:
-            unfinished.write_bytes(orjson.dumps(found))
-            unfinished.replace(self._path)
-        except OSError as error:
-            if str(error) != self._failed:
-                event(log, "audit_not_saved", logging.ERROR, error=str(error))
-            self._failed = str(error)
-            return
-        self._dirty, self._failed = False, ""
+        if self._file.write(orjson.dumps(found)):
+            self._dirty = False
 
     def _load(self) -> None:
         """What a former agent left; a file that is damaged is as good as none, and said so."""
-        if self._path is None or not self._path.exists():
+        if self._file is None or not self._file.path.exists():
             return
         try:
-            found = orjson.loads(self._path.read_bytes())
+            found = orjson.loads(self._file.path.read_bytes())
             rows = [_read(row) for row in found["kinds"]]
             forgotten = {str(name): int(count) for name, count in found["forgotten"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            event(log, "audit_not_read", logging.ERROR, file=str(self._path), error=str(error))
+            event(log, "audit_not_read", logging.ERROR, file=str(self._file.path), error=str(error))
             return
         for would, times in rows:
             self._add(would, times)

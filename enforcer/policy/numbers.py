@@ -19,6 +19,7 @@ from pathlib import Path
 import orjson
 
 from enforcer.policy.identity import Numbering, PodClass, Registry
+from generators.process.files import StateFile
 from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
@@ -54,14 +55,13 @@ class Numbers:
     """The file, below the run directory; `maps` names the maps that it is about."""
 
     def __init__(self, run_dir: Path, maps: str) -> None:
-        self._path = run_dir / FILE
+        self._file = StateFile(run_dir / FILE, "numbers")
         self._maps = maps
-        self._failed = ""
 
     def promise(self, registry: Registry) -> None:
         """Make the registry reuse the former numbers for keys that mean the same."""
         try:
-            found = orjson.loads(self._path.read_bytes())
+            found = orjson.loads(self._file.path.read_bytes())
             if found["maps"] != self._maps:
                 return
             for name, numbering in _named(registry).items():
@@ -79,15 +79,7 @@ class Numbers:
             "rules": {str(name): number for name, number in registry.rules.known.items()},
             **given,
         }
-        unfinished = self._path.with_suffix(".new")
-        try:
-            unfinished.write_bytes(orjson.dumps(document))
-            unfinished.replace(self._path)
-            self._failed = ""
-        except OSError as error:
-            if str(error) != self._failed:
-                event(log, "numbers_not_saved", logging.ERROR, error=str(error))
-            self._failed = str(error)
+        self._file.write(orjson.dumps(document))
 
 
 def _named(registry: Registry) -> Mapping[str, Numbering]:

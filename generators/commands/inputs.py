@@ -32,15 +32,6 @@ required_config_option = click.option(
     required=True,
     help="Tenant file.",
 )
-files_option = click.option(
-    "-f",
-    "--filename",
-    "files",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    help="YAML or JSON file, directory, or - for standard input; may be repeated.",
-)
 objects_option = click.option(
     "-f",
     "--filename",

@@ -49,8 +49,6 @@ class Propagation(StrEnum):
     """What happens to the objects that the deleted one owns."""
 
     BACKGROUND = "Background"
-    FOREGROUND = "Foreground"
-    ORPHAN = "Orphan"
 
 
 @dataclass(frozen=True, slots=True)

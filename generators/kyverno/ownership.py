@@ -205,11 +205,3 @@ def unmarked(document: Document) -> Document:
             metadata.pop(field, None)
     result["metadata"] = metadata
     return result
-
-
-def is_marked_by(document: Document, policy: str, rule: str) -> bool:
-    """Whether a rule made this object."""
-    given = labels_of(document)
-    return given.get(POLICY_LABEL) == policy_label(policy) and given.get(RULE_LABEL) == label_text(
-        rule
-    )

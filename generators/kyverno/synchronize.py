@@ -24,7 +24,7 @@ from enum import Enum, auto
 
 from generators.documents.json import ObjectKey, Value, equal, mapping
 from generators.kyverno.generation import WantedObject
-from generators.kyverno.model import Document, Operation
+from generators.kyverno.model import Document
 from generators.kyverno.ownership import Owner
 
 
@@ -77,11 +77,6 @@ def reaction(event: Event, making: Making, *, synchronize: bool, orphan: bool = 
             return Reaction.NOTHING if data else Reaction.RESTORE
         case Event.SOURCE_DELETED:
             return Reaction.NOTHING if data else Reaction.DELETE
-
-
-def generates_on_delete(operations: frozenset[Operation] | None) -> bool:
-    """Whether deleting the trigger generates, instead of deleting what was generated."""
-    return operations is not None and Operation.DELETE in operations
 
 
 def same(desired: Document, live: Document) -> bool:

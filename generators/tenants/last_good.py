@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from generators.errors import RingfenceError
+from generators.process.files import write_atomically
 from generators.tenants.load import parse_tenants
 from generators.tenants.model import TenantConfig
 
@@ -27,12 +27,9 @@ class LastGood:
 
     def keep(self, data: bytes) -> None:
         """Best effort: without it a restart waits for a good file."""
-        # A webhook's processes share the directory.
-        unfinished = self.directory / f"{NAME}.{os.getpid()}"
         with suppress(OSError):
             self.directory.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(data)
-            unfinished.replace(self.path)
+            write_atomically(self.path, data)
 
     def read(self) -> tuple[TenantConfig, bytes] | None:
         """The file and its bytes; None where nothing good is kept."""

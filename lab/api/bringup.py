@@ -20,10 +20,11 @@ from generators.errors import RingfenceError
 from generators.kube.client import Client, WatchScope
 from generators.kube.errors import NotFound
 from generators.kube.resources import NODES, PODS, Resource
+from generators.process.files import write_atomically
 from lab import netns
 from lab.api import enforcement, kubeconfig
 from lab.api.real import bringup as real
-from lab.created import CreatedThings, Pods, State, write_atomically
+from lab.created import CreatedThings, Pods, State
 from lab.names import POD_INTERFACES, Places
 from lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from lab.processes import Process

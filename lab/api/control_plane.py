@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from generators.process.files import write_atomically
 from lab.api import assets
 from lab.api.plane import (
     ADMINS,
@@ -26,7 +27,7 @@ from lab.api.plane import (
     client_pair,
     free_ports,
 )
-from lab.created import CreatedThings, State, write_atomically
+from lab.created import CreatedThings, State
 from lab.names import Places
 from lab.parts import (
     API_SERVER,

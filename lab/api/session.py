@@ -15,6 +15,7 @@ from generators.kube.client import Client
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, NODES, PODS
 from generators.manifests import Documents
 from generators.objects import Node
+from generators.process.files import write_atomically
 from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
 from lab import created as ledgers
@@ -24,7 +25,7 @@ from lab.api import assets, bringup, control_plane, kubeconfig, users
 from lab.api.real import bringup as real
 from lab.api.real import programs
 from lab.backing import Report, Wish
-from lab.created import BackingKind, CreatedThings, Lock, Pods, write_atomically
+from lab.created import BackingKind, CreatedThings, Lock, Pods
 from lab.names import Places, Shape, Wire
 from lab.pods import Running
 from lab.store import Store, Stored, key_of, parse

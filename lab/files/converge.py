@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from enforcer.answers import control
 from enforcer.sources.manifests import manifests_digest
+from generators.process.files import write_atomically
 from lab import netns, network
-from lab.created import CreatedThings, write_atomically
+from lab.created import CreatedThings
 from lab.files.bringup import ENFORCER, start_processes
 from lab.names import Wire
 from lab.parts import LabFailed, away

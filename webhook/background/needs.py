@@ -7,9 +7,8 @@ unaffected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from generators.documents.json import ObjectKind, items, leaves, split_api_version, text
 from generators.kube.resources import Resource
@@ -28,24 +27,10 @@ from generators.kyverno.model import (
 )
 from generators.kyverno.usage import parts
 from generators.kyverno.variables import has_variable
+from webhook.policies.kinds import Kinds
 
 RuleName = tuple[str, str]
 """Key of a policy, name of a rule."""
-
-
-class Kinds(Protocol):
-    """What discovery answers; see `generators.kube.discovery`."""
-
-    def find(self, group: str, version: str, kind: str) -> Resource | None:
-        """Exactly this kind."""
-
-    def matching(
-        self,
-        group: Callable[[str], bool],
-        version: Callable[[str], bool],
-        kind: Callable[[str], bool],
-    ) -> list[Resource]:
-        """Every kind that fits."""
 
 
 @dataclass(frozen=True, slots=True)

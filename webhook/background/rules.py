@@ -12,7 +12,6 @@ from generators.kyverno.generation import pattern_digest
 from generators.kyverno.model import CloneList, Generation, Mutation, Policy, PolicyRule
 from generators.kyverno.ownership import Mark
 from webhook.background.needs import (
-    Kinds,
     Needs,
     RuleName,
     depends_on_trigger,
@@ -21,6 +20,7 @@ from webhook.background.needs import (
 )
 from webhook.background.planning import RuleStanding
 from webhook.policies.book import Policies, notes_creator
+from webhook.policies.kinds import Kinds
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Until a controller has written it, only the usual kinds are allowed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from generators.checks import Check, bridged
 from generators.documents.json import Document, Key, meta_of, strings
@@ -21,6 +22,21 @@ from webhook.kept import ALLOWED_KINDS, STATUS_NAME
 
 _VERSIONS = {"cilium.io": "v2"}
 _WELL_KNOWN = (("apps", "Deployment"), ("apps", "StatefulSet"), ("apps", "DaemonSet"))
+
+
+class Kinds(Protocol):
+    """What discovery answers; see `generators.kube.discovery`."""
+
+    def find(self, group: str, version: str, kind: str) -> Resource | None:
+        """Exactly this kind."""
+
+    def matching(
+        self,
+        group: Callable[[str], bool],
+        version: Callable[[str], bool],
+        kind: Callable[[str], bool],
+    ) -> list[Resource]:
+        """Every kind that fits."""
 
 
 class AllowedKinds(Copies):
@@ -66,7 +82,7 @@ def spelled(group: str, version: str, kind: str) -> Resource:
 
 
 class GuessedKinds:
-    """`background.needs.Kinds` if an API server served whatever is asked for."""
+    """`Kinds` if an API server served whatever is asked for."""
 
     def find(self, group: str, version: str, kind: str) -> Resource | None:
         """Exactly this kind."""

@@ -9,9 +9,8 @@ files, and whatever lives in the exempt namespaces, is not sent either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from generators.documents.json import Document, ObjectKind
 from generators.kube.resources import Resource
@@ -25,6 +24,7 @@ from generators.kyverno.model import (
     PolicyRule,
 )
 from webhook.policies.book import Policies, admits, notes_creator, targets
+from webhook.policies.kinds import Kinds
 
 NEVER_SENT = frozenset(
     {
@@ -50,18 +50,6 @@ NEVER_SENT_GROUPS = frozenset(
 )
 CHANGING = frozenset({Operation.CREATE, Operation.UPDATE})
 _NAMESPACE = ObjectKind("", "v1", "Namespace")
-
-
-class ServedKinds(Protocol):
-    """What discovery answers; see `generators.kube.discovery`."""
-
-    def matching(
-        self,
-        group: Callable[[str], bool],
-        version: Callable[[str], bool],
-        kind: Callable[[str], bool],
-    ) -> list[Resource]:
-        """Every kind that fits."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -97,7 +85,7 @@ class PolicyWebhooks:
 NO_POLICIES = PolicyWebhooks()
 
 
-def webhooks_for(policies: Policies, kinds: ServedKinds, *, judged: bool) -> PolicyWebhooks:
+def webhooks_for(policies: Policies, kinds: Kinds, *, judged: bool) -> PolicyWebhooks:
     """What the policies in force want to see; KubeError when the API server cannot be asked."""
     found: dict[FailurePolicy, list[_Wish]] = {each: [] for each in FailurePolicy}
     problems: list[str] = []
@@ -140,9 +128,7 @@ class _Wish:
     operation: str
 
 
-def _wishes(
-    policy: Policy, rule: PolicyRule, kinds: ServedKinds, problems: list[str]
-) -> Iterator[_Wish]:
+def _wishes(policy: Policy, rule: PolicyRule, kinds: Kinds, problems: list[str]) -> Iterator[_Wish]:
     where = f"{policy.key}/{rule.name}"
     for one in rule.match.filters:
         for pattern in one.kinds:
@@ -169,7 +155,7 @@ def _beside(wish: _Wish) -> Iterator[_Wish]:
             yield replace(wish, resource=name, operation=Operation.UPDATE.value)
 
 
-def _served(pattern: KindPattern, kinds: ServedKinds) -> list[Resource]:
+def _served(pattern: KindPattern, kinds: Kinds) -> list[Resource]:
     return kinds.matching(
         lambda group: wildcards.matches(pattern.group, group),
         lambda version: wildcards.matches(pattern.version, version),

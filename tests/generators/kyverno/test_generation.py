@@ -8,7 +8,7 @@ from generators.documents.json import labels_of, mapping, object_key_of
 from generators.kyverno.engine import Generated, generate
 from generators.kyverno.limits import Limits, parse_kind
 from generators.kyverno.model import Document, Operation
-from generators.kyverno.ownership import Owner, is_marked_by, label_text, unmarked
+from generators.kyverno.ownership import Owner, label_text, policy_label, unmarked
 from generators.kyverno.requests import PolicyRequest
 from generators.kyverno.results import RuleOutcome
 from generators.kyverno.synchronize import (
@@ -16,7 +16,6 @@ from generators.kyverno.synchronize import (
     Making,
     Reaction,
     Stale,
-    generates_on_delete,
     reaction,
     same,
     stale,
@@ -68,8 +67,6 @@ def test_data_becomes_the_object_with_its_owners_marks() -> None:
     assert labels_of(document)[MANAGED_BY] == "ringfence"
     assert labels_of(document)[POLICY_LABEL] == "kyverno.policy"
     assert labels_of(document)[RULE_LABEL] == "rule"
-    assert is_marked_by(document, "policy", "rule")
-    assert not is_marked_by(document, "policy", "other")
     assert made.wanted[0].synchronize
 
 
@@ -254,7 +251,8 @@ def test_names_that_are_too_long_for_labels_are_cut_and_told_apart() -> None:
         """
     document = one(generate(policies(text), create(SHOP), environment()))
     assert all(len(value) <= 63 for value in labels_of(document).values())
-    assert is_marked_by(document, long, "r" * 63)
+    assert labels_of(document)[POLICY_LABEL] == policy_label(long)
+    assert labels_of(document)[RULE_LABEL] == "r" * 63
     assert mapping(document, "metadata", "annotations")["ringfence.io/policy"] == long
 
 
@@ -285,11 +283,6 @@ def test_the_matrix_has_every_event() -> None:
 def test_orphans_stay_when_their_policy_goes() -> None:
     kept = reaction(Event.POLICY_DELETED, Making.DATA, synchronize=True, orphan=True)
     assert kept is NOTHING
-
-
-def test_deleting_the_trigger_generates_where_the_rule_lists_delete() -> None:
-    assert generates_on_delete(frozenset({Operation.DELETE}))
-    assert not generates_on_delete(None)
 
 
 def test_defaults_and_marks_of_the_server_are_no_difference() -> None:

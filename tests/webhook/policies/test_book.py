@@ -32,6 +32,11 @@ SERVED = (NAMESPACES, PODS, NODES, CONFIG_MAPS, DEPLOYMENTS, LEASES)
 class Kinds:
     """Discovery of a small API server."""
 
+    def find(self, group: str, version: str, kind: str) -> Resource | None:
+        return next(
+            (r for r in SERVED if (r.group, r.version, r.kind) == (group, version, kind)), None
+        )
+
     def matching(
         self,
         group: Callable[[str], bool],
