@@ -27,8 +27,11 @@ def _load(path: Path) -> ModuleType:
 transcripts = _load(CHECKOUT / "tools" / "transcripts.py")
 
 
-REHEARSALS = {"back-out.md", "backup.md", "clients.md", "real-nodes.md", "troubleshooting.md"}
-"""Pages that play something through on an API server with nodes, a minute or more each."""
+REHEARSALS = {
+    *("adopting.md", "back-out.md", "backup.md", "clients.md"),
+    *("lab.md", "operations.md", "real-nodes.md", "troubleshooting.md"),
+}
+"""Pages that play something through on an API server with nodes, most of a minute or more each."""
 
 
 def _needs(page: Path) -> list[pytest.MarkDecorator]:

@@ -133,7 +133,7 @@ def test_one_on_an_uplink_is_told(node: Node, links: ExitStack) -> None:
     put(links, node, handing_on({6: index_of(node, node.wires[VICTIM].interface)}), ["up0"])
     enforce(node)
     told = eventually(lambda: status(node)["problems"], "it is told")
-    assert "not enforced for what comes from other nodes" in str(told)
+    assert "not enforced for packets from other nodes" in str(told)
     assert "tcx ingress of up0" in str(told)
     assert "bpf.hostLegacyRouting=true" in str(told)
 

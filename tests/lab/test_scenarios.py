@@ -69,8 +69,8 @@ def test_policies_mean_to_packets_what_they_mean_to_the_evaluator(lab: Lab, path
             change(lab, step)
             agree(lab.probe(), evaluated(moment.cluster))
     finally:
-        namespaces = {pod["namespace"] for pod in lab.status()["pods"]}
-        lab.ok("delete", "namespace", *sorted(namespaces))
+        there = {pod.namespace for pod in scenario.moments[-1].cluster.pods}
+        lab.ok("delete", "namespace", *sorted(there))
 
 
 @pytest.mark.parametrize("path", WALLS, ids=lambda path: path.stem)

@@ -44,7 +44,7 @@ PROBE: Document = {
 
 
 class Planes:
-    """Control planes until the block ends; those that nobody uses wait for the next test."""
+    """Control planes until the block ends; one that nobody uses is paused until the next test."""
 
     def __init__(self) -> None:
         self._idle: list[tuple[ControlPlane, Keys]] = []
@@ -59,16 +59,26 @@ class Planes:
     @contextlib.contextmanager
     def one(self) -> Iterator[ControlPlane]:
         """A control plane that has what every new one has, and nothing else."""
-        plane, first = self._idle.pop() if self._idle else _started()
+        plane, first = self._idle_one() or _started()
         again = False
         try:
             yield plane
             again = plane.whole and _made_new(plane, first)
         finally:
             if again:
+                plane.pause()
                 self._idle.append((plane, first))
             else:
                 plane.stop()
+
+    def _idle_one(self) -> tuple[ControlPlane, Keys] | None:
+        if not self._idle:
+            return None
+        plane, first = self._idle.pop()
+        plane.resume()
+        # What its programs had open to each other may have lapsed meanwhile, and is opened anew.
+        eventually(lambda: _takes_everything(plane), "the plane that waited takes writes again")
+        return plane, first
 
 
 def _started() -> tuple[ControlPlane, Keys]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.testbed import build
 from tests.testbed.fixtures import pytest_collection_finish
 from tests.testbed.plane import ControlPlane
 from tests.testbed.planes import Planes
+from tests.testbed.waiting import eventually
 
 __all__ = ["pytest_collection_finish"]
 
@@ -60,6 +62,12 @@ def everything(plane: ControlPlane) -> set[str]:
     return {line for line in listed.splitlines() if "apiserver-" not in line}
 
 
+def states(plane: ControlPlane) -> set[str]:
+    """Of its processes, as the kernel writes them."""
+    written = (Path(f"/proc/{pid}/stat").read_text() for pid in plane.pids.values())
+    return {line.rpartition(")")[2].split()[0] for line in written}
+
+
 def test_the_next_test_finds_nothing_of_the_one_before(planes: Planes) -> None:
     with planes.one() as first:
         before = everything(first)
@@ -68,6 +76,7 @@ def test_the_next_test_finds_nothing_of_the_one_before(planes: Planes) -> None:
         first.kubectl("label", "namespace", "default", "left=behind")
         first.kubectl("apply", "-f", "-", stdin=FORBIDS_NAMESPACES)
         assert everything(first) > before
+    eventually(lambda: states(first) == {"T"}, "the plane that waits is stopped")
     with planes.one() as second:
         assert second is first
         assert everything(second) == before

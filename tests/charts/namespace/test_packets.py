@@ -14,7 +14,7 @@ from tests.lab.conftest import Lab, fresh
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually, patience
 
-pytestmark = [pytest.mark.cluster, pytest.mark.bpf, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.bpf, pytest.mark.slow, pytest.mark.timeout(180)]
 
 PORT = "8080/TCP"
 CALLERS = {"friend": {"client": "test01"}, "ingress": {}, "stranger": {"client": "test02"}}
