@@ -15,6 +15,7 @@ from generators.kube.resources import (
     ACCESS_REVIEWS,
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
+    CLUSTER_NETWORK_POLICIES,
     CLUSTER_POLICIES,
     CONFIG_MAPS,
     CUSTOM_RESOURCES,
@@ -140,7 +141,11 @@ FORGET = Rights(
     )
 )
 FORGET_ISOLATION = Rights(
-    (RbacRule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),), _deleting(REMEMBERED)
+    (
+        RbacRule(NETWORK_POLICIES, ("list", "delete"), "generated policies"),
+        RbacRule(CLUSTER_NETWORK_POLICIES, ("list", "delete"), "walls"),
+    ),
+    _deleting(REMEMBERED),
 )
 """What `--isolation` needs beside."""
 AGENTS_GONE = Rights(
@@ -153,6 +158,10 @@ VERIFY = Rights(
 
 POLICY_KINDS = (RbacRule(CUSTOM_RESOURCES, ("get", "create"), "kinds ClusterPolicy and Policy"),)
 """`--install-policy-crds`."""
+WALLS = (
+    RbacRule(CLUSTER_NETWORK_POLICIES, ("list", "create", "update", "delete"), "walls of tenants"),
+)
+"""`--walls`."""
 
 
 def _status(resource: Resource) -> Resource:

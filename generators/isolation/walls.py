@@ -12,14 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL
+from generators.labels import MANAGED_BY, MANAGER, POLICY_LABEL, WALL
 from generators.manifests.writing import Document
 from generators.objects import NAME_LABEL
 from generators.tenants.model import Mode, Port, Tenant, TenantConfig
 
 T = TypeVar("T")
-WALL = "tenant-wall"
-"""Value of the policy label on what this module generates."""
 PRIORITY = 500
 """Of 0 to 1000, first to last; admins have room on both sides."""
 MOST = 25

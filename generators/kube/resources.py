@@ -90,6 +90,13 @@ SELF_REVIEWS = Resource(
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
+CLUSTER_NETWORK_POLICIES = Resource(
+    "policy.networking.k8s.io",
+    "v1alpha2",
+    "clusternetworkpolicies",
+    "ClusterNetworkPolicy",
+    namespaced=False,
+)
 CLUSTER_POLICIES = Resource(
     "kyverno.io", "v1", "clusterpolicies", "ClusterPolicy", namespaced=False
 )

@@ -59,6 +59,11 @@ _install_option = click.option(
     is_flag=True,
     help="Create the kinds ClusterPolicy and Policy if missing; never change existing ones.",
 )
+_walls_option = click.option(
+    "--walls",
+    is_flag=True,
+    help="Also keep one ClusterNetworkPolicy a tenant, for engines that enforce that kind.",
+)
 _allow_kind_option = allow_kind_option(
     "Another kind that policies may write, such as Secret or apps/v1/Deployment; with group and"
     " version, policies may also read it by path."
@@ -107,6 +112,7 @@ def controller() -> None:
 @_policies_option
 @_allow_kind_option
 @_install_option
+@_walls_option
 @listen_option("--metrics-listen", "Address of /metrics, /livez and /readyz, without TLS.")
 @namespace_option("Holds record, lease, status and certificates; no tenant may write to it.")
 @click.option(
@@ -163,6 +169,7 @@ def run(
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
     install_policy_crds: bool,
+    walls: bool,
     metrics_listen: tuple[str, int] | None,
     namespace: str,
     settle_seconds: float,
@@ -203,6 +210,7 @@ def run(
         policies,
         allowed_kinds,
         install_policy_crds,
+        walls,
         None if state_dir is None else LastGood(state_dir),
     )
     _synchronize(settings, kubeconfig, metrics_listen)
@@ -257,20 +265,24 @@ def _target(
 @_policies_option
 @_allow_kind_option
 @_install_option
+@_walls_option
 def rules(
     namespace: str,
     certificate_secret: str,
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
     install_policy_crds: bool,
+    walls: bool,
 ) -> None:
     """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
     from generators.documents.writing import to_yaml
     from webhook import rbac
     from webhook.background.rights import printed
 
-    kinds = rbac.POLICY_KINDS if install_policy_crds else ()
-    rights = rbac.controller(certificate_secret, (*printed(policies, allowed_kinds), *kinds))
+    more = [*printed(policies, allowed_kinds)]
+    more += rbac.POLICY_KINDS if install_policy_crds else ()
+    more += rbac.WALLS if walls else ()
+    rights = rbac.controller(certificate_secret, tuple(more))
     home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     documents = rbac.account(rbac.CONTROLLER, namespace, rights)
     click.echo(to_yaml([home, *documents]), nl=False)

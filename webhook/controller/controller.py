@@ -42,6 +42,7 @@ from webhook.controller.reconcile import Reconciler, ReconcilerDeps
 from webhook.controller.record import RecordWriter
 from webhook.controller.shards import kept_shards
 from webhook.controller.status import ClusterStatus, StatusPage, count
+from webhook.controller.walls import WallKeeper
 from webhook.controller.workers import NamespaceWork
 from webhook.policies.book import limits_for
 from webhook.registration.configuration import (
@@ -82,6 +83,8 @@ class ControllerSettings:
     """What policies may write beside the kinds that they always may."""
     install_policy_kinds: bool = False
     """Make ClusterPolicy and Policy where they are missing."""
+    walls: bool = False
+    """Keep the tenant wall as ClusterNetworkPolicies, too."""
     last_good: LastGood | None = None
     """Where the last good tenant file is kept for the next start."""
 
@@ -131,6 +134,7 @@ class Controller:
             ChangeListeners(self._queue.add, self._node, self._wake.set, self._admission),
         )
         self._policies = self._new_policies()
+        self._walls = self._new_walls() if settings.walls else None
         work = NamespaceWork(
             lambda: self._prepared and self._leads() and not self._handover.paused,
             lambda name: self._reconciler.reconcile(self._handover.config, name),
@@ -149,6 +153,10 @@ class Controller:
             lambda namespace: self._reconciler.bring(self._handover.config, namespace),
             self._taken,
         )
+
+    def _new_walls(self) -> WallKeeper:
+        writes = self.metrics.writes
+        return WallKeeper(self._fenced, lambda kind, action: writes.labels(kind, action).inc())
 
     def _new_policies(self) -> PolicyParts:
         settings = self._settings
@@ -242,7 +250,8 @@ class Controller:
         """Who we are and whether that is enough; waits for an API server that is away."""
         while not self._stopping.is_set():
             try:
-                rights = rbac.controller(self._settings.issued_secret, self._policies.rights)
+                more = (*self._policies.rights, *(rbac.WALLS if self._walls is not None else ()))
+                rights = rbac.controller(self._settings.issued_secret, more)
                 permissions.check(self._client, self._settings.namespace, rights)
                 permissions.home(self._client, self._settings.namespace)
                 user = permissions.username(self._client)
@@ -298,6 +307,8 @@ class Controller:
             self._everything()
         if self._prepared:
             self._ledger.follow(self._shards.versions(self._followed.kept.store.snapshot()))
+        if self._prepared and self._walls is not None:
+            self._walls.step(self._handover.config)
         if self._prepared and self._policies.step():
             self._step_due = 0.0
         now = time.monotonic()
@@ -439,6 +450,8 @@ class Controller:
         if self._starting:
             return [failed("starting", self._starting)]
         checks = [self.tenants.health, *self._followed.checks(), *self._policies.checks()]
+        if self._walls is not None and self._leads():
+            checks.append(self._walls.check())
         return [*checks, self._leader_check(), *self._admission_checks()]
 
     def _leader_check(self) -> Check:

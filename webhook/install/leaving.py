@@ -16,8 +16,14 @@ from generators.documents.json import Document, integer, key_of, mapping, mappin
 from generators.errors import Refused
 from generators.kube.client import Client, WatchScope
 from generators.kube.errors import Conflict, NotFound, Unavailable
-from generators.kube.resources import JOBS, LEASES, NETWORK_POLICIES, Resource
-from generators.labels import OURS
+from generators.kube.resources import (
+    CLUSTER_NETWORK_POLICIES,
+    JOBS,
+    LEASES,
+    NETWORK_POLICIES,
+    Resource,
+)
+from generators.labels import OURS, WALL_LABELS
 from webhook.kept import KEPT, REMEMBERED
 from webhook.rbac import REGISTERED
 from webhook.settings import FIELD_MANAGER, LEASE_NAME
@@ -72,6 +78,7 @@ def forget(client: Client, namespace: str, say: Say, *, isolation: bool, lease: 
         for document in client.list_all(NETWORK_POLICIES, WatchScope(labels=OURS)):
             key = key_of(document)
             _remove(client, NETWORK_POLICIES, key.name, key.namespace, say)
+        _remove_walls(client, say)
     if lease:
         _remove(client, LEASES, LEASE_NAME, namespace, say)
     else:
@@ -132,6 +139,16 @@ def _remove_admission(client: Client, say: Say) -> None:
     for resource, names in REGISTERED:
         for name in names:
             _remove(client, resource, name, "", say)
+
+
+def _remove_walls(client: Client, say: Say) -> None:
+    """Last: while they stand no pod of another tenant enters, whatever else is gone."""
+    try:
+        found = client.list_all(CLUSTER_NETWORK_POLICIES, WatchScope(labels=WALL_LABELS))
+    except NotFound:  # the API server does not serve the kind
+        return
+    for document in found:
+        _remove(client, CLUSTER_NETWORK_POLICIES, key_of(document).name, "", say)
 
 
 def _remove(client: Client, resource: Resource, name: str, namespace: str, say: Say) -> None:

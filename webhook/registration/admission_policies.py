@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from generators.documents.json import Document
 from generators.kube.resources import ADMISSION_POLICIES, ADMISSION_POLICY_BINDINGS
+from generators.kube.resources import CLUSTER_NETWORK_POLICIES as WALLS
 from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.tenants.assignment import MASTERS, reserved
 from generators.tenants.model import TenantConfig
@@ -25,6 +26,7 @@ from webhook.registration.configuration import (
 )
 from webhook.serving.validate import CLEANERS
 
+_WRITES = ("CREATE", "UPDATE", "DELETE")
 MOST_LINES = 500
 """With more tenants, lines are not named: the expression would grow with the file."""
 
@@ -55,7 +57,10 @@ def policies(config: TenantConfig, controller: str) -> tuple[Wanted, ...]:
     )
     generated = _policy(
         NETWORK_POLICY,
-        [rule("networking.k8s.io", ("networkpolicies",), ("CREATE", "UPDATE", "DELETE"), True)],
+        [
+            rule("networking.k8s.io", ("networkpolicies",), _WRITES, True),
+            rule(WALLS.group, (WALLS.plural,), _WRITES, version=WALLS.version),
+        ],
         {"matchLabels": {MANAGED_BY: MANAGER}},
         [("trusted", _trusted(config, controller))],
         [_generated(config)],
@@ -136,7 +141,8 @@ def _retired(config: TenantConfig, controller: str) -> list[_Validation]:
 
 def _generated(config: TenantConfig) -> _Validation:
     """Generated policies are Ringfence's."""
-    subject = "'NetworkPolicy ' + request.namespace + '/' + request.name"
+    home = "request.?namespace.orValue('')"
+    subject = f"request.kind.kind + ' ' + ({home} == '' ? '' : {home} + '/') + request.name"
     why = f" is generated from {config.file} and must not be changed or deleted"
     fix = "add a NetworkPolicy of your own beside it, or ask an admin to change the tenant file"
     stray = f": label {MANAGED_BY}={MANAGER} marks generated policies; leave that label out"

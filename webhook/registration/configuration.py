@@ -360,11 +360,12 @@ def rule(
     resources: tuple[str, ...],
     operations: tuple[str, ...] = ("CREATE", "UPDATE"),
     namespaced: bool = False,
+    version: str = "v1",
 ) -> Document:
     """Which requests are looked at."""
     return {
         "apiGroups": [group],
-        "apiVersions": ["v1"],
+        "apiVersions": [version],
         "resources": list(resources),
         "operations": list(operations),
         "scope": "Namespaced" if namespaced else "Cluster",

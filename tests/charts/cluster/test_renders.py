@@ -147,6 +147,7 @@ BEYOND = {
 def test_with_policies_it_has_the_rules_that_its_command_prints(helm4: Helm, who: str) -> None:
     options = ["--policies", "cluster", "--allow-kind", "Secret"]
     options += ["--allow-kind", "config.kio.kasten.io/v1alpha1/Policy"]
+    options += ["--walls"] if who == "controller" else []
     command: list[str | Path] = [COMMAND, who, "rules", *options]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     role = f"ClusterRole/ringfence-{who}"
