@@ -79,6 +79,8 @@ class Namespace:
     uid: str = ""
     terminating: bool = False
     origin: Origin = field(default=Origin(), compare=False)
+    created: str = field(default="", compare=False)
+    """When, as the API server writes it; empty in files."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

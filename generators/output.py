@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TypeVar
@@ -53,6 +53,16 @@ def warn(warnings: Iterable[str]) -> None:
     """Messages go to stderr, so that results stay clean."""
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length, each column as wide as its widest cell, three spaces between."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def notes(sentences: Iterable[str]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from generators.output import columns
 from lab import created, machine, names
 from lab.backing import backing_of
 from lab.created import BackingKind, CreatedThings
-from lab.show import columns
 
 _KINDS = {
     BackingKind.FILES: "files",

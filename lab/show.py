@@ -9,6 +9,7 @@ from generators.errors import Refused
 from generators.labels import MANAGED_BY
 from generators.manifests import Object
 from generators.objects import Direction, Labels, Namespace, NetworkPolicy, Node, Pod
+from generators.output import columns
 from lab.store import CLUSTER_SCOPED, Document, Store, StoreKey, parse
 
 _HEADS = {
@@ -48,16 +49,6 @@ def table(kind: str, documents: Sequence[Document]) -> str:
     if not documents:
         return f"No {kind.lower()} found.\n"
     return columns([_HEADS[kind], *(_row(parse(document)) for document in documents)])
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length, each column as wide as its widest cell, three spaces between."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = (
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _row(item: Object) -> tuple[str, ...]:

@@ -20,11 +20,12 @@ from enforcer.datapath.kernel import KernelError
 from enforcer.datapath.maps import Maps
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from generators.errors import RingfenceError
+from generators.output import columns
 from lab import netns
 from lab.backing import backing_of
 from lab.names import NodePlaces, Wire
 from lab.pods import Running
-from lab.show import NONE, columns
+from lab.show import NONE
 from lab.view import Home, View
 
 HOST_NETWORK = "it is on the node's network, where no policy reaches it"

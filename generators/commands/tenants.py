@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from generators.commands.inputs import kubeconfig_option, objects_option, one_source
-from generators.errors import InvalidConfig
-from generators.output import Output, output_option, structured, warn
+from generators.commands.inputs import (
+    config_option,
+    kubeconfig_option,
+    load_config,
+    objects_option,
+    one_source,
+)
+from generators.errors import InvalidConfig, Refused
+from generators.output import Output, columns, notes, output_option, structured, warn
 
 if TYPE_CHECKING:
     from generators.kube.config import ApiServer
+    from generators.manifests import Documents
     from generators.tenants.assignment import Assignment
+    from generators.tenants.model import Grant, TenantConfig
+    from generators.tenants.overview import TenantOverview
 
 EXIT_NO = 1
 
 
 @click.group()
 def tenants() -> None:
-    """Check the tenant file, and ask who a namespace would belong to."""
+    """Check the tenant file, list tenants, and ask who a namespace would belong to."""
 
 
 @tenants.command()
@@ -144,3 +154,155 @@ def _render(decision: Assignment, output: Output) -> str:
     labels = ", ".join(f"{key}={value}" for key, value in decision.labels.items())
     rows = {**answer, "tenant": decision.tenant or "-", "labels": labels or "-"}
     return "".join(f"{key.upper():<10} {value}\n" for key, value in rows.items())
+
+
+_FORMS = ("table", "wide", "name", "json", "yaml")
+_form_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(_FORMS),
+    default=_FORMS[0],
+    show_default=True,
+    help="Form of the answer.",
+)
+
+
+@tenants.command("list")
+@config_option
+@objects_option
+@kubeconfig_option
+@_form_option
+def list_tenants(
+    config_file: Path | None, files: tuple[str, ...], kubeconfig: ApiServer, output: str
+) -> None:
+    """List tenants with their namespaces: of a tenant file, with -f of manifests, or live."""
+    _print_overviews(_overviews(config_file, files, kubeconfig), output)
+
+
+@tenants.command("get")
+@click.argument("name", metavar="TENANT")
+@config_option
+@objects_option
+@kubeconfig_option
+@_form_option
+def get_tenant(
+    name: str,
+    config_file: Path | None,
+    files: tuple[str, ...],
+    kubeconfig: ApiServer,
+    output: str,
+) -> None:
+    """Show one tenant: namespaces, members, grants, shared components, policies, since when."""
+    from generators.tenants.schema import nearest
+
+    everyone = _overviews(config_file, files, kubeconfig)
+    found = [each for each in everyone if each.tenant.name == name]
+    if not found:
+        near = nearest(name, [each.tenant.name for each in everyone])
+        raise Refused(f'there is no tenant "{name}"; {near}')
+    if output == "table":
+        click.echo(_details(found[0]), nl=False)
+    else:
+        _print_overviews(found, output)
+
+
+def _overviews(
+    config_file: Path | None, files: tuple[str, ...], kubeconfig: ApiServer
+) -> list[TenantOverview]:
+    from generators.cluster import declared_namespaces, from_objects
+    from generators.isolation.policies import is_ours
+    from generators.live import installed, read_live, tenants_live
+    from generators.manifests import read, with_workloads
+    from generators.tenants.overview import overviews
+
+    config = load_config(config_file)
+    if config is not None and kubeconfig is None:
+        documents = with_workloads(read(files)) if files else _named_exactly(config)
+        warn(documents.warnings)
+        of = from_objects(documents, config)
+        return list(overviews(config, of.namespaces, of.tenants, of.policies))
+    if files:
+        raise click.UsageError("give the tenant file with -c FILE")
+    from generators.live import POLICY_INPUTS
+
+    documents = read_live(one_source((), kubeconfig), POLICY_INPUTS)
+    if config is None:
+        found = installed(documents)
+        notes([found.said])
+        config = found.config
+    namespaces = declared_namespaces(documents)
+    own = [policy for policy in documents.policies if is_ours(policy.labels)]
+    if config is None:
+        return []
+    return list(overviews(config, namespaces, tenants_live(documents), own))
+
+
+def _named_exactly(config: TenantConfig) -> Documents:
+    """The namespaces that the file itself names; prefixes and suffixes need manifests."""
+    from generators.manifests import Documents
+    from generators.objects import Namespace
+
+    names = (name for tenant in config.tenants.values() for name in tenant.namespaces.names)
+    return Documents(namespaces=tuple(Namespace(name) for name in sorted(names)))
+
+
+def _print_overviews(found: Iterable[TenantOverview], output: str) -> None:
+    if output == "name":
+        click.echo("".join(f"tenant/{each.tenant.name}\n" for each in found), nl=False)
+    elif output in ("json", "yaml"):
+        click.echo(structured([each.document() for each in found], Output(output)), nl=False)
+    else:
+        heads = ["TENANT", "NAMESPACES", "GRANTS", "SHARED", "SINCE"]
+        rows = [_row(each, wide=output == "wide") for each in found]
+        if output == "wide":
+            heads += ["MEMBERS", "POLICIES"]
+        click.echo(columns([heads, *rows]), nl=False)
+
+
+_MOST_NAMED = 3
+
+
+def _row(each: TenantOverview, *, wide: bool) -> list[str]:
+    names = [namespace.name for namespace in each.namespaces]
+    if not wide and len(names) > _MOST_NAMED:
+        names = [*names[:_MOST_NAMED], f"and {len(names) - _MOST_NAMED} more"]
+    cells = [each.tenant.name, ",".join(names), ",".join(_grants(each)), ",".join(each.shared)]
+    cells.append(each.since or "")
+    if wide:
+        members = [f"{kind}:{m}" for kind, many in each.members().items() for m in many]
+        cells += [",".join(members), ",".join(each.policies)]
+    return [cell or "-" for cell in cells]
+
+
+def _grants(each: TenantOverview) -> list[str]:
+    from generators.tenants.overview import ports
+
+    def with_ports(text: str, grant: Grant) -> str:
+        return f"{text}:{'+'.join(ports(grant))}" if grant.ports else text
+
+    return [
+        *(with_ports(f"from {grant.tenant}", grant) for grant in each.entered_by),
+        *(with_ports(f"to {other}", grant) for other, grant in each.enters),
+    ]
+
+
+def _details(each: TenantOverview) -> str:
+    patterns = [f"{match.value} {text}" for match, text in each.tenant.namespaces.each()]
+    members = [f"{kind} {', '.join(many)}" for kind, many in each.members().items() if many]
+    rows = {
+        "Tenant": [each.tenant.name],
+        "Claims": patterns,
+        "Namespaces": [namespace.name for namespace in each.namespaces],
+        "Members": members,
+        "Grants": _grants(each),
+        "Shared": list(each.shared),
+        "Policies": list(each.policies),
+        "Since": [each.since] if each.since else [],
+    }
+    return columns(
+        [
+            [title if i == 0 else "", value]
+            for title, many in rows.items()
+            for i, value in enumerate(many or ["-"])
+        ]
+    )

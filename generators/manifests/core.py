@@ -48,6 +48,7 @@ def parse_namespace(root: Cursor, origin: Origin) -> Namespace:
         annotations=meta.annotations,
         uid=meta.uid,
         terminating=meta.terminating or phase == "Terminating",
+        created=meta.created,
         origin=origin,
     )
 

@@ -175,3 +175,23 @@ def test_another_file_than_the_cluster_s_is_said(
     assert f"note: {file}" in told
     assert "is not the tenant file in force" in told
     assert ringfence("trace", *asked, "-c", lived_in.tenants).stderr == ""
+
+
+def test_tenants_of_the_live_cluster_are_those_of_the_record(
+    lived_in: Cluster, ringfence: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`annas` belongs by who made it, which no file says; the cluster is found as kubectl does."""
+    monkeypatch.setenv("KUBECONFIG", str(lived_in.plane.kubeconfig()))
+    done = ringfence("tenants", "list", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert "note: tenants by " in done.stderr
+    found = {tenant["tenant"]: tenant for tenant in json.loads(done.stdout)}
+    assert found["test01"]["namespaces"] == ["a-test01", "annas"]
+    assert found["test01"]["policies"] == [
+        "a-test01/allow-ingress-namespace",
+        "annas/allow-ingress-namespace",
+    ]
+    assert found["test02"]["namespaces"] == ["b-test02"]
+    assert found["test02"]["since"].startswith("20")
+    one = ringfence("tenants", "get", "test01", "-o", "json", *where(lived_in))
+    assert json.loads(one.stdout) == [found["test01"]]

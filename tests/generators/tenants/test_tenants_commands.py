@@ -148,3 +148,77 @@ def test_assign_with_bad_usage_exits_2(ringfence: Run, arguments: list[str]) -> 
     done = ringfence("tenants", "assign", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+GRANTED = """\
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+shared: [{name: ingress, namespaces: {names: [ingress]}}]
+tenants:
+- name: blue
+  namespaces: {names: [blue-db], prefixes: [blue-]}
+  members: {users: [ann], groups: [blues], serviceAccounts: [ci/deployer]}
+  allowFrom: [{tenant: red, ports: [{port: 5432}, {port: 8000, endPort: 8010}, {protocol: UDP}]}]
+- name: red
+  namespaces: {names: [red]}
+  allowTo: [{tenant: blue}]
+"""
+SPACES = "".join(
+    f"---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"
+    for name in ("blue-web", "red", "sandbox")
+)
+
+
+def test_tenants_are_listed_with_all_that_is_theirs(ringfence: Run, tmp_path: Path) -> None:
+    file = tmp_path / "tenants.yaml"
+    file.write_text(GRANTED)
+    done = ringfence("tenants", "list", "-c", file, "-f", "-", "-o", "json", stdin=SPACES)
+    assert done.returncode == 0, done.stderr
+    blue, red = json.loads(done.stdout)
+    ports = ["5432/TCP", "8000-8010/TCP", "UDP"]
+    assert blue == {
+        "tenant": "blue",
+        "namespaces": ["blue-web"],
+        "members": {
+            "users": ["ann"],
+            "groups": ["blues"],
+            "serviceAccounts": ["system:serviceaccount:ci:deployer"],
+        },
+        "grants": [{"from": "red", "ports": ports}],
+        "shared": ["ingress"],
+        "policies": ["blue-web/allow-ingress-namespace"],
+        "since": None,
+    }
+    assert red["grants"] == [{"to": "blue", "ports": ports}]
+    table = ringfence("tenants", "list", "-c", file)
+    assert table.stdout.splitlines()[1].split() == [
+        *("blue", "blue-db", "from", "red:5432/TCP+8000-8010/TCP+UDP", "ingress", "-")
+    ]
+    assert ringfence("tenants", "list", "-c", file, "-o", "name").stdout == (
+        "tenant/blue\ntenant/red\n"
+    )
+
+
+def test_one_tenant_is_shown_line_by_line(ringfence: Run, tmp_path: Path) -> None:
+    file = tmp_path / "tenants.yaml"
+    file.write_text(GRANTED)
+    done = ringfence("tenants", "get", "red", "-c", file)
+    assert done.stdout.splitlines() == [
+        "Tenant       red",
+        "Claims       name red",
+        "Namespaces   red",
+        "Members      -",
+        "Grants       to blue:5432/TCP+8000-8010/TCP+UDP",
+        "Shared       ingress",
+        "Policies     red/allow-ingress-namespace",
+        "Since        -",
+    ]
+    unknown = ringfence("tenants", "get", "rad", "-c", file)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert 'there is no tenant "rad"; did you mean "red"?' in unknown.stderr
+
+
+def test_manifests_without_a_tenant_file_have_no_tenants_to_list(ringfence: Run) -> None:
+    done = ringfence("tenants", "list", "-f", "-", stdin=SPACES)
+    assert done.returncode == 2
+    assert "give the tenant file with -c FILE" in done.stderr
