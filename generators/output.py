@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TypeVar
@@ -107,6 +107,37 @@ def waiting(what: str) -> Iterator[None]:
         done.set()
         shown.join()
         click.echo("\r\x1b[K", nl=False, err=True)
+
+
+watch_option = click.option(
+    "-w", "--watch", is_flag=True, help="After the list, print rows as they change, until Ctrl-C."
+)
+WATCH_SECONDS = 1.0
+
+
+def show(output: str, watch: bool, text: Callable[[], str]) -> None:
+    """Print a table or a document; with --watch also what changes in the table, until interrupted.
+
+    `text` asks anew each time it is called.
+    """
+    if not watch:
+        click.echo(text(), nl=False)
+        return
+    if output not in ("table", "wide", "name"):
+        raise click.UsageError("-w prints rows; leave out -o json and -o yaml")
+    for piece in changing(text, lambda: time.sleep(WATCH_SECONDS)):
+        click.echo(piece, nl=False)
+
+
+def changing(text: Callable[[], str], pause: Callable[[], None]) -> Iterator[str]:
+    """A text, and after each pause its lines that are new; only a line's words count."""
+    seen: set[tuple[str, ...]] = set()
+    while True:
+        lines = {tuple(line.split()): line for line in text().splitlines(keepends=True)}
+        if new := "".join(line for words, line in lines.items() if words not in seen):
+            yield new
+        seen = set(lines)
+        pause()
 
 
 PIPE_SCREEN = (100, 46)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from generators.output import Output, on_terminal, output_option, structured, waiting
+from generators.output import (
+    Output,
+    on_terminal,
+    output_option,
+    show,
+    structured,
+    waiting,
+    watch_option,
+)
 from lab.names import DEFAULT_LAB, Places, Shape, places, pod_key
 
 if TYPE_CHECKING:
@@ -181,24 +189,28 @@ def delete(
 @click.argument("kind")
 @click.argument("object_name", required=False, metavar="[NS/]NAME")
 @output_option
+@watch_option
 @NAME
-def get(kind: str, object_name: str | None, output: str, lab: str) -> None:
+def get(kind: str, object_name: str | None, output: str, watch: bool, lab: str) -> None:
     """Show namespaces, pods or networkpolicies, with their labels."""
     from generators.documents.writing import to_yaml
-    from lab import session, show
+    from lab import session
+    from lab import show as forms
     from lab.files.changes import kind_of
 
     found = kind_of(kind)
-    with session.looking(places(lab)) as view:
-        documents = show.select(view.store, found, object_name)
     one = object_name is not None and not object_name.endswith("/")
-    if Output(output) is Output.TABLE:
-        text = show.table(found, documents)
-    elif Output(output) is Output.JSON:
-        text = structured(show.as_list(documents, one), Output.JSON)
-    else:
-        text = to_yaml([show.as_list(documents, one)])
-    click.echo(text, nl=False)
+
+    def text() -> str:
+        with session.looking(places(lab)) as view:
+            documents = forms.select(view.store, found, object_name)
+        if Output(output) is Output.TABLE:
+            return forms.table(found, documents)
+        if Output(output) is Output.JSON:
+            return structured(forms.as_list(documents, one), Output.JSON)
+        return to_yaml([forms.as_list(documents, one)])
+
+    show(output, watch, text)
 
 
 @lab.command()

@@ -8,9 +8,16 @@ from pathlib import Path
 import click
 
 from enforcer.commands.options import ask, run_dir_option
-from enforcer.commands.printing import document_option, emit, no_headers_option, picked, table
+from enforcer.commands.printing import (
+    document_option,
+    emit,
+    no_headers_option,
+    picked,
+    rendered,
+    table,
+)
 from generators.documents.json import mappings
-from generators.output import output_option
+from generators.output import output_option, show, watch_option
 
 endpoint_argument = click.argument("name", metavar="ID|NAMESPACE/POD")
 
@@ -24,12 +31,16 @@ def endpoint() -> None:
 @run_dir_option
 @output_option
 @no_headers_option
-def endpoint_list(run_dir: Path, output: str, no_headers: bool) -> None:
+@watch_option
+def endpoint_list(run_dir: Path, output: str, no_headers: bool, watch: bool) -> None:
     """List the endpoints with their policy enforcement."""
-    from enforcer.commands import show
+    from enforcer.commands.show import endpoint_table
 
-    found = mappings(ask(run_dir, {"command": "endpoints"}).get("endpoints"))
-    emit(output, found, lambda: show.endpoint_table(found, headers=not no_headers))
+    def text() -> str:
+        found = mappings(ask(run_dir, {"command": "endpoints"}).get("endpoints"))
+        return rendered(output, found, lambda: endpoint_table(found, headers=not no_headers))
+
+    show(output, watch, text)
 
 
 @endpoint.command("get")

@@ -19,8 +19,13 @@ Json = Mapping[str, object]
 
 def emit(output: str, document: object, table: Callable[[], str]) -> None:
     """Print an answer in the form that was asked for."""
+    click.echo(rendered(output, document, table), nl=False)
+
+
+def rendered(output: str, document: object, table: Callable[[], str]) -> str:
+    """An answer in the form that was asked for."""
     form = Output(output)
-    click.echo(table() if form is Output.TABLE else structured(document, form), nl=False)
+    return table() if form is Output.TABLE else structured(document, form)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, headers: bool) -> str:

@@ -17,7 +17,16 @@ from generators.commands.inputs import (
     one_source,
 )
 from generators.errors import InvalidConfig, Refused
-from generators.output import Output, columns, notes, output_option, structured, warn
+from generators.output import (
+    Output,
+    columns,
+    notes,
+    output_option,
+    show,
+    structured,
+    warn,
+    watch_option,
+)
 
 if TYPE_CHECKING:
     from generators.kube.config import ApiServer
@@ -172,11 +181,16 @@ _form_option = click.option(
 @objects_option
 @kubeconfig_option
 @_form_option
+@watch_option
 def list_tenants(
-    config_file: Path | None, files: tuple[str, ...], kubeconfig: ApiServer, output: str
+    config_file: Path | None,
+    files: tuple[str, ...],
+    kubeconfig: ApiServer,
+    output: str,
+    watch: bool,
 ) -> None:
     """List tenants with their namespaces: of a tenant file, with -f of manifests, or live."""
-    _print_overviews(_overviews(config_file, files, kubeconfig), output)
+    show(output, watch, lambda: _overviews_text(_overviews(config_file, files, kubeconfig), output))
 
 
 @tenants.command("get")
@@ -203,7 +217,7 @@ def get_tenant(
     if output == "table":
         click.echo(_details(found[0]), nl=False)
     else:
-        _print_overviews(found, output)
+        click.echo(_overviews_text(found, output), nl=False)
 
 
 def _overviews(
@@ -246,17 +260,16 @@ def _named_exactly(config: TenantConfig) -> Documents:
     return Documents(namespaces=tuple(Namespace(name) for name in sorted(names)))
 
 
-def _print_overviews(found: Iterable[TenantOverview], output: str) -> None:
+def _overviews_text(found: Iterable[TenantOverview], output: str) -> str:
     if output == "name":
-        click.echo("".join(f"tenant/{each.tenant.name}\n" for each in found), nl=False)
-    elif output in ("json", "yaml"):
-        click.echo(structured([each.document() for each in found], Output(output)), nl=False)
-    else:
-        heads = ["TENANT", "NAMESPACES", "GRANTS", "SHARED", "SINCE"]
-        rows = [_row(each, wide=output == "wide") for each in found]
-        if output == "wide":
-            heads += ["MEMBERS", "POLICIES"]
-        click.echo(columns([heads, *rows]), nl=False)
+        return "".join(f"tenant/{each.tenant.name}\n" for each in found)
+    if output in ("json", "yaml"):
+        return structured([each.document() for each in found], Output(output))
+    heads = ["TENANT", "NAMESPACES", "GRANTS", "SHARED", "SINCE"]
+    rows = [_row(each, wide=output == "wide") for each in found]
+    if output == "wide":
+        heads += ["MEMBERS", "POLICIES"]
+    return columns([heads, *rows])
 
 
 _MOST_NAMED = 3

@@ -366,6 +366,12 @@ def test_the_cluster_is_kubectl_s_and_an_error_names_it(
     assert "(API server http://127.0.0.1:1)" in at_home.stderr
 
 
+def test_a_watch_prints_rows_and_no_documents(ringfence: Run, example: list[str]) -> None:
+    done = ringfence("tenants", "list", *example, "-w", "-o", "json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "leave out -o json" in done.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [
