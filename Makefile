@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow kernels apiservers fuzz soak bench testbed lock clean
+.PHONY: help setup demo lint test test-slow kernels apiservers fuzz soak bench oracle testbed lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -60,6 +60,10 @@ soak: ## churn and faults on a real API server and real agents for MINUTES (10);
 bench: ## speed and memory beside a baseline (ONLY=name for one)
 	@tools/setup.sh bench
 	@$(BIN)/python -m bench $(ONLY)
+
+oracle: ## Kyverno's own engine, built (minutes, 5 GB), answers the golden tables anew (ONLY=merges for one)
+	@tools/setup.sh test
+	@$(BIN)/python -m tests.generators.kyverno.reference $(ONLY)
 
 testbed: ## a real API server for trying things out; prints its kubeconfig, Ctrl-C ends it
 	@tools/setup.sh test

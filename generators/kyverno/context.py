@@ -219,7 +219,8 @@ def roots_of(request: PolicyRequest) -> dict[str, Value]:
     body: Document = {
         "operation": request.operation.value,
         "name": key.name,
-        "namespace": key.namespace,
+        # The API server says a Namespace is in itself.
+        "namespace": key.name if key.kind.kind == "Namespace" else key.namespace,
         "kind": {"group": key.kind.group, "version": key.kind.version, "kind": key.kind.kind},
         "dryRun": request.dry_run,
     }

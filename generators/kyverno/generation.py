@@ -42,7 +42,7 @@ from generators.kyverno.model import (
     Source,
     Template,
 )
-from generators.kyverno.mutation import check_metadata, element_scope, elements_of
+from generators.kyverno.mutation import check_metadata, element_scope, elements_of, textual
 from generators.kyverno.ownership import Mark, Owner, marked
 from generators.kyverno.requests import PolicyRequest
 from generators.kyverno.variables import fill
@@ -134,7 +134,7 @@ def _items(
     if downstream.list is None:
         yield f"{number}", scope
         return
-    for index, element in enumerate(elements_of(downstream.list, scope)):
+    for index, element in elements_of(downstream.list, scope):
         scope.world.surroundings.meter.spend(ELEMENT_STEPS)
         inner = element_scope(scope, element, index, 0).with_entries(downstream.setting.context)
         if not first_unmet(downstream.setting.preconditions, inner):
@@ -154,7 +154,7 @@ def _objects(
     target = fill(downstream.target, scope)
     match downstream.source:
         case Data(content):
-            body = fill(content, scope)
+            body = textual(content.value, fill(content, scope))
             if not isinstance(body, dict):
                 raise BadPatch("data must be an object")
             yield _finished(run, _addressed(run, body, target), item, None)

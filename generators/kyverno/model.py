@@ -134,7 +134,9 @@ class ConditionOperator(StrEnum):
     """How a condition compares its key with its value."""
 
     EQUALS = "Equals"
+    EQUAL = "Equal"
     NOT_EQUALS = "NotEquals"
+    NOT_EQUAL = "NotEqual"
     ANY_IN = "AnyIn"
     ALL_IN = "AllIn"
     ANY_NOT_IN = "AnyNotIn"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generators.documents.json import Value, as_text, mapping, object_key_of
+from generators.documents.json import Value, mapping, object_key_of
 from generators.documents.yaml import documents, plain
 from generators.errors import InputError
 from generators.kyverno.conditions import first_unmet
@@ -19,9 +19,10 @@ from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadExpression, BadPatch, UnresolvedVariable
 from generators.kyverno.language import expressions
 from generators.kyverno.language.functions import ELEMENT_STEPS
+from generators.kyverno.language.printing import as_text
 from generators.kyverno.model import Document, ForEachPatch, Order, Patch, Template
 from generators.kyverno.patches import anchors, jsonpatches, merging
-from generators.kyverno.variables import fill, fill_text, substitute
+from generators.kyverno.variables import bare, fill, fill_text, is_variable, substitute
 from generators.manifests import names
 
 MAX_ELEMENTS = 10_000
@@ -48,17 +49,23 @@ def _patched(
         return _strategic(patch.strategic, document, scope)
     if patch.json6902 is not None:
         return jsonpatches.apply(document, jsonpatches.parse(operations(patch.json6902, scope)))
+    return _foreach(patch, document, scope, root, depth)
+
+
+def _foreach(
+    patch: Patch, document: Document, scope: ContextScope, root: str, depth: int
+) -> Document:
+    """Every element sees the object as it was before its list, and patches what is there now."""
     skipped: list[str] = []
     worked = False
     for each in patch.foreach:
-        for inner in _elements(each, scope, document, root, depth):
+        for inner in _elements(each, _seeing(scope, document, root), depth):
             scope.world.surroundings.meter.spend(ELEMENT_STEPS)
             try:
                 why = first_unmet(each.setting.preconditions, inner)
                 if why:
                     raise Nothing(why)
-                seeing = _seeing(inner, document, root)
-                document = _patched(each.patch, document, seeing, root, depth + 1)
+                document = _patched(each.patch, document, inner, root, depth + 1)
                 worked = True
             except Nothing as nothing:
                 skipped.append(str(nothing))
@@ -68,13 +75,42 @@ def _patched(
 
 
 def _strategic(template: Template, document: Document, scope: ContextScope) -> Document:
-    patch = fill(template, scope)
+    patch = textual(template.value, fill(template, scope))
     if not isinstance(patch, dict):
         raise BadPatch("patchStrategicMerge is no object")
     try:
         return merging.merge(document, anchors.prepare(patch, document))
     except anchors.Dropped as dropped:
         raise Nothing(str(dropped)) from None
+
+
+def textual(written: Value, filled: Value) -> Value:
+    """Labels and annotations that a variable made numbers, true or false of, as texts.
+
+    `written` is the template: what its author wrote as a number stays one, for somebody to see.
+    """
+    if isinstance(written, list) and isinstance(filled, list):
+        return [textual(one, other) for one, other in zip(written, filled, strict=True)]
+    if not isinstance(written, dict) or not isinstance(filled, dict) or len(written) != len(filled):
+        return filled
+    result: dict[str, Value] = {}
+    for (key, before), (name, after) in zip(written.items(), filled.items(), strict=True):
+        if bare(key) in ("labels", "annotations") and isinstance(before, dict):
+            result[name] = _notes(before, after)
+        else:
+            result[name] = textual(before, after)
+    return result
+
+
+def _notes(written: Document, filled: Value) -> Value:
+    if not isinstance(filled, dict) or len(written) != len(filled):
+        return filled
+    return {
+        name: as_text(after)
+        if isinstance(before, str) and isinstance(after, bool | int | float)
+        else after
+        for before, (name, after) in zip(written.values(), filled.items(), strict=True)
+    }
 
 
 def _seeing(scope: ContextScope, document: Document, root: str) -> ContextScope:
@@ -86,16 +122,14 @@ def _seeing(scope: ContextScope, document: Document, root: str) -> ContextScope:
     return scope.with_values({"request": {**body, "object": document}})
 
 
-def _elements(
-    each: ForEachPatch, scope: ContextScope, document: Document, root: str, depth: int
-) -> Sequence[ContextScope]:
-    outer = _seeing(scope, document, root)
-    items = elements_of(each.list, outer)
-    numbered = list(enumerate(items))
-    if each.order is Order.DESCENDING:
+def _elements(each: ForEachPatch, scope: ContextScope, depth: int) -> Sequence[ContextScope]:
+    """Scopes of the elements; a merge goes from last to first, as it puts new ones first."""
+    numbered = elements_of(each.list, scope)
+    merges = each.patch.strategic is not None
+    if each.order is Order.DESCENDING or (each.order is None and merges):
         numbered.reverse()
     return [
-        element_scope(outer, item, index, depth).with_entries(each.setting.context)
+        element_scope(scope, item, index, depth).with_entries(each.setting.context)
         for index, item in numbered
     ]
 
@@ -112,22 +146,20 @@ def element_scope(scope: ContextScope, item: Value, index: int, depth: int) -> C
     )
 
 
-def elements_of(template: Template, scope: ContextScope) -> list[Value]:
-    """The elements of a `foreach`: an expression without braces, or a variable that is a list."""
+def elements_of(template: Template, scope: ContextScope) -> list[tuple[int, Value]]:
+    """The elements of a `foreach` with their numbers: of an expression without braces, or of a
+    variable that is a list. What is no list is one element, null is none."""
     given = template.value
     braced = isinstance(given, str) and "{{" in given
     found = fill(template, scope)
-    if isinstance(found, str) and not (braced and found.startswith(("[", "{"))):
+    if isinstance(found, str) and not braced:
         found = expressions.evaluate(found, scope, scope.world.surroundings)
-    elif isinstance(found, str):
+    elif isinstance(found, str) and found.startswith(("[", "{")):
         found = _decoded(found)
-    if isinstance(found, dict):
-        found = [{"key": key, "value": value} for key, value in found.items()]
-    if not isinstance(found, list):
-        raise BadExpression(f"the list of foreach is a {type(found).__name__}, not a list")
-    if len(found) > MAX_ELEMENTS:
+    listed = found if isinstance(found, list) else [found]
+    if len(listed) > MAX_ELEMENTS:
         raise BadExpression(f"the list of foreach has more than {MAX_ELEMENTS} elements")
-    return found
+    return [(index, item) for index, item in enumerate(listed) if item is not None]
 
 
 def _decoded(listed: str) -> Value:
@@ -142,12 +174,15 @@ def _decoded(listed: str) -> Value:
 def operations(template: Template, scope: ContextScope) -> Value:
     """The operations of patchesJson6902, which is a list, or a text that holds one.
 
-    A text that is YAML before its variables are replaced is read first, so that no value can add
-    operations of its own. In one that is not (`value: {{ x }}`), values are written as JSON.
+    A text that is one variable is what comes out of it. One that is YAML before its variables are
+    replaced is read first, so that no value can add operations of its own. In one that is not
+    (`value: {{ x }}`), values are written as JSON.
     """
     given = template.value
     if not isinstance(given, str):
         return fill(template, scope)
+    if is_variable(given):
+        return _decoded(fill_text(template, scope))
     try:
         read = list(documents(given.encode(errors="replace"), "patchesJson6902"))
         listed = plain(read[0]) if read else []

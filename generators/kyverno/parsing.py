@@ -462,9 +462,11 @@ _Make = Callable[[Template], Source]
 def _source(cursor: Cursor, notes: _Rule) -> Source | None:
     makers: dict[str, _Make] = {"data": Data, "clone": Clone, "cloneList": CloneList}
     given = [key for key in _SOURCES if cursor.child(key) is not None]
-    child = cursor.child(given[0]) if len(given) == 1 else None
-    if child is None:
-        what = f"exactly one source is needed, not {len(given)}"
+    if not given:
+        return Data(notes.template(Cursor(Field({}, cursor.line), cursor.path, cursor.report)))
+    child = cursor.child(given[0])
+    if child is None or len(given) > 1:
+        what = f"at most one source is possible, not {len(given)}"
         cursor.fail(what, "write one of data, clone, cloneList")
         return None
     if given[0] == "clone":

@@ -4,6 +4,7 @@
     "a-{{ x }}"         text; what is no text is written as JSON
     "{{ a.{{ b }} }}"   the inner one first
     "\\{{ x }}"          literally {{ x }}
+    "{{- x }}"          the same as {{ x }}, and what comes out is never read again
     "$(./../key)"       the value at that place of the same template
 
 The pattern allows one level of single braces inside. What comes out of a variable is read again for
@@ -16,16 +17,15 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Protocol
 
-from generators.documents.json import Path, Value, as_text, copy
+from generators.documents.json import Path, Value, compact, copy
 from generators.kyverno.failures import BadExpression, UnresolvedVariable
 from generators.kyverno.language.expressions import Missing
+from generators.kyverno.language.printing import as_text
 from generators.kyverno.model import MAX_TEXT, Template
 
 _VARIABLE = re.compile(r"(?<!\\)\{\{((?:\{[^{}]*\}|[^{}])*)\}\}")
-_ESCAPED = re.compile(r"\\(\{\{(?:\{[^{}]*\}|[^{}])*\}\})")
 _REFERENCE = re.compile(r"(?<!\\)\$\(([^ ]*?)\)")
 _ESCAPED_REFERENCE = re.compile(r"\\(\$\([^ ]*?\))")
 _ANCHORED = re.compile(r"[+<=X^]?\((.+)\)")
@@ -50,17 +50,14 @@ class Scope(Protocol):
         """Whether the request is a DELETE: then `request.object` means the old object."""
 
 
-class Strictness(Enum):
-    """What a variable without value is."""
-
-    ERROR = auto()
-    NULL = auto()
-    """As in preconditions."""
-
-
 def has_variable(value: str) -> bool:
     """Whether a text holds a variable."""
     return _VARIABLE.search(value) is not None
+
+
+def is_variable(value: str) -> bool:
+    """Whether a text is one variable and nothing else."""
+    return _VARIABLE.fullmatch(value.strip()) is not None
 
 
 def expressions_in(value: str) -> list[str]:
@@ -68,15 +65,15 @@ def expressions_in(value: str) -> list[str]:
     return [found.strip() for found in _VARIABLE.findall(value)]
 
 
-def substitute(value: Value, scope: Scope, strictness: Strictness = Strictness.ERROR) -> Value:
+def substitute(value: Value, scope: Scope) -> Value:
     """The template with all references and variables replaced, in keys too."""
-    return _walk(_references(value), (), _Substitution(scope, strictness))
+    return _walk(_references(value), (), _Substitution(scope))
 
 
-def fill(template: Template, scope: Scope, strictness: Strictness = Strictness.ERROR) -> Value:
+def fill(template: Template, scope: Scope) -> Value:
     """A policy's template with everything replaced; a failure names its file and line."""
     try:
-        return substitute(template.value, scope, strictness)
+        return substitute(template.value, scope)
     except UnresolvedVariable as error:
         raise error.at(str(template.place_of(error.path))) from None
 
@@ -88,13 +85,18 @@ def fill_text(template: Template, scope: Scope) -> str:
 
 def _walk(value: Value, path: Path, run: _Substitution) -> Value:
     if isinstance(value, dict):
-        return {
-            as_text(run.resolve(key, (*path, key))): _walk(item, (*path, key), run)
-            for key, item in value.items()
-        }
+        return {_key(key, path, run): _walk(item, (*path, key), run) for key, item in value.items()}
     if isinstance(value, list):
         return [_walk(item, (*path, index), run) for index, item in enumerate(value)]
     return run.resolve(value, path) if isinstance(value, str) else value
+
+
+def _key(key: str, path: Path, run: _Substitution) -> str:
+    """A key with its variables replaced; null leaves it as it is written."""
+    found = run.resolve(key, (*path, key))
+    if found is None or isinstance(found, str):
+        return key if found is None else found
+    raise UnresolvedVariable(key, path, f"a key must be text, not {compact(found):.80}")
 
 
 @dataclass(slots=True)
@@ -102,7 +104,6 @@ class _Substitution:
     """Replaces the variables of one text after the other."""
 
     scope: Scope
-    strictness: Strictness
     made: int = 0
 
     def resolve(self, template: str, path: Path) -> Value:
@@ -116,9 +117,11 @@ class _Substitution:
             if found is None:
                 break
             expression = self.released(found[1], held).strip()
+            shallow = expression.startswith("-")
+            expression = expression.removeprefix("-").strip()
             value = self.value(expression, path)
             alone = found.start() == 0 and found.end() == len(template)
-            trusted = self.scope.trusted(expression)
+            trusted = not shallow and self.scope.trusted(expression)
             if alone and not (trusted and isinstance(value, str)):
                 return value
             if trusted:
@@ -130,7 +133,7 @@ class _Substitution:
             self.count(len(template), path)
         else:
             raise UnresolvedVariable(template[:80], path, "it never comes to an end")
-        return self.released(_ESCAPED.sub(r"\1", template), held)
+        return self.released(template.replace("\\{{", "{{"), held)
 
     def released(self, template: str, held: list[Value]) -> str:
         return _HELD.sub(lambda match: as_text(held[int(match[1])]), template)
@@ -149,8 +152,6 @@ class _Substitution:
         try:
             value = self.scope.query(expression)
         except Missing as error:
-            if self.strictness is Strictness.NULL:
-                return None
             raise UnresolvedVariable(f"{{{{ {expression} }}}}", path, str(error)) from None
         self.count(len(value) if isinstance(value, str) else 0, path)
         return copy(value)
@@ -196,7 +197,7 @@ def _referred(document: Value, reference: str, path: Path) -> str:
     if isinstance(found, str) and "$(" not in found:
         return operator + found
     if operator and isinstance(found, int | float) and not isinstance(found, bool):
-        return operator + as_text(found)
+        return operator + (f"{found:f}" if abs(found) < 1e30 else as_text(found))
     shown = f"$({reference})"
     raise UnresolvedVariable(shown, path, f"there is no text at {there} of the same template")
 

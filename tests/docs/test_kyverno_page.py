@@ -9,6 +9,7 @@ from generators.kyverno import matchparsing, parsing
 from generators.kyverno.language import functions
 from generators.kyverno.model import ConditionOperator
 from generators.kyverno.offline import testing
+from tests.generators.kyverno.reference.deviations import DEVIATIONS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs" / "kyverno.md").read_text()
@@ -21,9 +22,9 @@ TESTS = "\n".join(
 
 
 def rows() -> list[tuple[str, str]]:
-    """(first cell, last cell) of each row of the tables."""
+    """(first cell, last cell) of each row of the tables of fields."""
     found = []
-    for line in PAGE.splitlines():
+    for line in PAGE.replace(section("Where it differs on purpose"), "").splitlines():
         cells = re.split(r"(?<!\\)\|", line)
         if line.startswith("| ") and cells[1].strip() not in ("field", "what"):
             found.append((cells[1], cells[-2]))
@@ -54,6 +55,13 @@ def test_every_field_that_is_read_has_a_row() -> None:
     assert set(parsing.MUTATE) <= words(section("Mutate"))
     assert set(parsing.GENERATE) <= words(section("Generate"))
     assert set(testing.IGNORED) <= words(section("Test files"))
+
+
+def test_the_deviations_from_the_reference_are_shown_with_their_reasons() -> None:
+    shown = [line for line in section("Where it differs on purpose").splitlines() if "|" in line]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in shown[2:]]
+    listed = [[one.what, one.upstream, one.reason] for one in DEVIATIONS]
+    assert [[cell.replace("\\|", "|") for cell in row] for row in cells] == listed
 
 
 def test_every_function_and_operator_is_named() -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "HELM3",
     "HUBBLE",
     "KUBERNETES",
+    "KYVERNO",
     "LIBCNI",
     "PROMTOOL",
     "BuildFailed",
@@ -69,6 +70,7 @@ HELM3 = Product(
     " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
 )
 HUBBLE = Product("hubble", "github.com/cilium/cilium/hubble", ("hubble",))
+KYVERNO = Product("kyverno", ".", ("kyverno",))
 LIBCNI = Product("libcni", ".", ("libcni",))
 # Alerts need no service discovery: without the tag it brings the clients of fifteen clouds.
 PROMTOOL = Product(

@@ -21,10 +21,12 @@ from fractions import Fraction
 
 from generators.documents.json import Value
 from generators.kyverno.failures import BadExpression
+from generators.kyverno.language.printing import json_number
 from generators.kyverno.language.quantities import (
     is_binary,
     parse_duration,
     parse_quantity,
+    scale_of,
     write_duration,
     write_quantity,
 )
@@ -124,6 +126,11 @@ def divide(left: Value, right: Value) -> Value:
         return _Operand(_Kind.NUMBER, quotient).value()
     if other.kind is not _Kind.NUMBER:
         raise _mismatch("divide", one, other)
+    if one.kind is _Kind.QUANTITY:
+        # Cut off where the more precise of the two sides ends, as they are written.
+        scale = max(scale_of(str(left)), scale_of(json_number(float(other.amount))))
+        step = Fraction(10) ** -scale
+        quotient = int(quotient / step) * step
     return _Operand(one.kind, quotient, one.binary).value()
 
 
@@ -134,8 +141,9 @@ def modulo(left: Value, right: Value) -> Value:
         raise _mismatch("modulo", one, other)
     if other.amount == 0:
         raise BadExpression("modulo(): division by zero")
-    if one.kind is _Kind.NUMBER and not one.amount.denominator == other.amount.denominator == 1:
-        raise BadExpression("modulo(): both numbers must be whole")
+    spans = one.kind is _Kind.DURATION
+    if not spans and not one.amount.denominator == other.amount.denominator == 1:
+        raise BadExpression("modulo(): both sides must be whole")
     rest = abs(one.amount) % abs(other.amount)
     return _Operand(one.kind, -rest if one.amount < 0 else rest, one.binary).value()
 

@@ -1,9 +1,10 @@
 """JMESPath with upstream's rules for what is missing, bounded in length, depth, steps and size.
 
 The only importer of `jmespath`: its parser and its standard functions are used, the evaluation is
-here, because two things differ. A field that does not exist is an error, not null, unless `||`,
-a filter or `not_null()` stands around it; and every step is counted, so that no expression, however
-hostile, runs long or builds a large value.
+here, because two things differ. A key that a map does not have is an error, not null, where nothing
+but dots, indices and the right side of `&&` lead to it; arguments, comparisons, `||`, `!`, pipes,
+filters, projections and multi-selects make null of it. And every step is counted, so that no
+expression, however hostile, runs long or builds a large value.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import jmespath.visitor  # type: ignore[import-untyped]  # has no types, as abov
 
 from generators.documents.json import Value, equal
 from generators.kyverno.failures import BadExpression, RuleFailure
-from generators.kyverno.language import functions
+from generators.kyverno.language import functions, standard
 from generators.kyverno.language.functions import Surroundings
 
 MAX_LENGTH = 10_000
@@ -163,6 +164,16 @@ class _Start:
         self.roots = roots
 
 
+_JSON = (bool, int, float, str, list, dict, type(None))
+
+
+class _Lenient:
+    """Visits for functions such as map(): what is missing reads as null there."""
+
+    def __init__(self, run: _Evaluation) -> None:
+        self.visit = run.lenient
+
+
 class _Evaluation:
     """One run of one expression, with its budget."""
 
@@ -174,7 +185,7 @@ class _Evaluation:
             "field": self.field,
             "subexpression": self.chain,
             "index_expression": self.chain,
-            "pipe": self.chain,
+            "pipe": self.pipe,
             "index": self.index,
             "slice": self.slice,
             "projection": self.projection,
@@ -201,6 +212,8 @@ class _Evaluation:
             # Only field() and the checks of `plain()` ever see it.
             start = cast("Value", _Start(roots))
         result = self.plain(self.visit(_parsed(self.expression), start))
+        if not isinstance(result, _JSON):
+            raise self.fail("& makes an expression for a function, and no value")
         self.charge(result)
         return result
 
@@ -240,13 +253,22 @@ class _Evaluation:
         name = str(node["value"])
         if isinstance(value, _Start):
             return value.roots.root(name)
-        if isinstance(value, dict) and name in value:
+        if not isinstance(value, dict):
+            return None
+        if name in value:
             return value[name]
         raise Missing(f"there is no {name!r} in {self.expression!r:.200}")
 
     def chain(self, node: _Node, value: Value) -> Value:
+        # A slice makes a projection, which takes null for what is missing.
+        sliced = any(child["type"] == "slice" for child in node["children"])
         for child in node["children"]:
-            value = self.visit(child, value)
+            value = self.lenient(child, value) if sliced else self.visit(child, value)
+        return value
+
+    def pipe(self, node: _Node, value: Value) -> Value:
+        for child in node["children"]:
+            value = self.lenient(child, value)
         return value
 
     def index(self, node: _Node, value: Value) -> Value:
@@ -280,24 +302,24 @@ class _Evaluation:
             return None
 
     def projection(self, node: _Node, value: Value) -> Value:
-        base = self.visit(node["children"][0], value)
+        base = self.lenient(node["children"][0], value)
         return self.projected(node["children"][1], base) if isinstance(base, list) else None
 
     def value_projection(self, node: _Node, value: Value) -> Value:
-        base = self.visit(node["children"][0], value)
+        base = self.lenient(node["children"][0], value)
         if not isinstance(base, dict):
             return None
         return self.projected(node["children"][1], list(base.values()))
 
     def filter_projection(self, node: _Node, value: Value) -> Value:
-        base = self.visit(node["children"][0], value)
+        base = self.lenient(node["children"][0], value)
         if not isinstance(base, list):
             return None
         wanted = [item for item in base if not _is_false(self.lenient(node["children"][2], item))]
         return self.projected(node["children"][1], wanted)
 
     def flatten(self, node: _Node, value: Value) -> Value:
-        base = self.visit(node["children"][0], value)
+        base = self.lenient(node["children"][0], value)
         if not isinstance(base, list):
             return None
         merged: list[Value] = []
@@ -308,8 +330,8 @@ class _Evaluation:
         return merged
 
     def comparator(self, node: _Node, value: Value) -> Value:
-        left = self.plain(self.visit(node["children"][0], value))
-        right = self.plain(self.visit(node["children"][1], value))
+        left = self.plain(self.lenient(node["children"][0], value))
+        right = self.plain(self.lenient(node["children"][1], value))
         self.charge(left)
         operator = str(node["value"])
         if operator in ("eq", "ne"):
@@ -317,20 +339,18 @@ class _Evaluation:
         if _is_number(left) and _is_number(right):
             a, b = cast("float", left), cast("float", right)
             return _ORDER[operator]((a > b) - (a < b))
-        if isinstance(left, str) and isinstance(right, str):
-            return _ORDER[operator]((left > right) - (left < right))
         return None
 
     def either(self, node: _Node, value: Value) -> Value:
         left = self.lenient(node["children"][0], value)
-        return self.visit(node["children"][1], value) if _is_false(left) else left
+        return self.lenient(node["children"][1], value) if _is_false(left) else left
 
     def both(self, node: _Node, value: Value) -> Value:
-        left = self.visit(node["children"][0], value)
+        left = self.lenient(node["children"][0], value)
         return left if _is_false(left) else self.visit(node["children"][1], value)
 
     def negation(self, node: _Node, value: Value) -> Value:
-        return _is_false(self.visit(node["children"][0], value))
+        return _is_false(self.lenient(node["children"][0], value))
 
     def current(self, node: _Node, value: Value) -> Value:
         return value
@@ -341,29 +361,30 @@ class _Evaluation:
     def multi_list(self, node: _Node, value: Value) -> Value:
         if value is None:
             return None
-        return [self.plain(self.visit(child, value)) for child in node["children"]]
+        return [self.plain(self.lenient(child, value)) for child in node["children"]]
 
     def multi_dict(self, node: _Node, value: Value) -> Value:
         if value is None:
             return None
         return {
-            str(pair["value"]): self.plain(self.visit(pair["children"][0], value))
+            str(pair["value"]): self.plain(self.lenient(pair["children"][0], value))
             for pair in node["children"]
         }
 
     def reference(self, node: _Node, value: Value) -> Value:
-        return cast("Value", _make_expression(node["children"][0], self))
+        return cast("Value", _make_expression(node["children"][0], _Lenient(self)))
 
     def function(self, node: _Node, value: Value) -> Value:
         name = str(node["value"])
-        visit = self.lenient if name == "not_null" else self.visit
-        arguments = [self.plain(visit(child, value)) for child in node["children"]]
+        arguments = [self.plain(self.lenient(child, value)) for child in node["children"]]
         for argument in arguments:
             self.charge(argument)
         if name in functions.FUNCTIONS:
             return functions.call(name, arguments, self.surroundings)
         if name not in STANDARD_FUNCTIONS:
             raise self.fail(unknown_function(name))
+        if name in standard.ARITY:
+            return standard.call(name, arguments)
         try:
             return cast("Value", _STANDARD.call_function(name, arguments))
         except _ERRORS as error:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,6 +124,24 @@ def _n(value: Value, name: str) -> int:
     raise BadExpression(f"{name}(): {value!r} must be a whole number")
 
 
+def _whole(value: Value) -> float:
+    """A number without its fraction."""
+    return math.trunc(value) if isinstance(value, int | float) and abs(value) < 1e15 else 0
+
+
+def _upper(text: str) -> str:
+    """Character by character: none becomes two."""
+    return "".join(c.upper() if len(c.upper()) == 1 else c for c in text)
+
+
+def _lower(text: str) -> str:
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def _folded(text: str) -> str:
+    return _lower(_upper(text))
+
+
 def _replace(text: str, old: str, new: str, count: int) -> str:
     if not old and count < 0:
         count = len(text) + 1
@@ -176,8 +195,8 @@ def _object_from_lists(arguments: Sequence[Value], _: Surroundings) -> Value:
     keys, values = arguments
     if not isinstance(keys, list) or not isinstance(values, list):
         return None
-    if not all(isinstance(key, str) for key in keys):
-        raise BadExpression("object_from_lists(): every key must be a string")
+    if any(key is None or isinstance(key, list | dict) for key in keys):
+        raise BadExpression("object_from_lists(): every key must be a plain value")
     padded = [*values, *[None] * len(keys)]
     return {_s(key): value for key, value in zip(keys, padded, strict=False)}
 
@@ -256,6 +275,8 @@ def _compare(arguments: Sequence[Value], _: Surroundings) -> Value:
 
 def _canonical(arguments: Sequence[Value], _: Surroundings) -> Value:
     path = _s(arguments[0])
+    if not path:
+        return ""
     return (
         "/" + posixpath.normpath(path).lstrip("/")
         if path.startswith("/")
@@ -300,7 +321,7 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "compare": Function((Type.STRING, Type.STRING), _compare),
     "divide": _of_values(arithmetic.divide),
-    "equal_fold": _of_two(lambda one, other: one.casefold() == other.casefold()),
+    "equal_fold": _of_two(lambda one, other: _folded(one) == _folded(other)),
     "items": Function((Type.BOTH, Type.STRING, Type.STRING), _items),
     "label_match": Function((Type.OBJECT, Type.OBJECT), _label_match),
     "lookup": Function((Type.BOTH, Type.KEY), _lookup),
@@ -367,12 +388,12 @@ FUNCTIONS: Mapping[str, Function] = {
     "time_truncate": _of_two(times.time_truncate),
     "time_utc": _of_string(times.time_utc),
     "to_boolean": Function((Type.STRING,), _to_boolean),
-    "to_lower": _of_string(str.lower),
-    "to_upper": _of_string(str.upper),
+    "to_lower": _of_string(_lower),
+    "to_upper": _of_string(_upper),
     "trim": Function((Type.STRING, Type.STRING), _trim_set),
     "trim_prefix": _of_two(str.removeprefix),
     "truncate": Function(
         (Type.STRING, Type.NUMBER),
-        lambda given, _: _s(given[0])[: max(0, _n(given[1], "truncate"))],
+        lambda given, _: _s(given[0])[: max(0, int(_whole(given[1])))],
     ),
 }

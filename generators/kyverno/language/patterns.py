@@ -22,7 +22,8 @@ from fractions import Fraction
 
 from generators.documents.json import Value
 from generators.kyverno.language import wildcards
-from generators.kyverno.language.quantities import parse_duration, parse_quantity
+from generators.kyverno.language.printing import scientific
+from generators.kyverno.language.quantities import parse_duration, parse_float, parse_quantity
 
 
 class Comparison(StrEnum):
@@ -36,7 +37,7 @@ class Comparison(StrEnum):
     LESS_OR_EQUAL = "<="
 
 
-_END = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+|[a-zA-Zµ]*(?:[0-9]+[a-z]+)*)"
+_END = r"[-|+]?[0-9]+(?:\.[0-9]+)?[A-Za-z]*"
 _RANGE = re.compile(rf"({_END})-({_END})")
 _OUTSIDE = re.compile(rf"({_END})!-({_END})")
 _LONGEST_RANGE = 100
@@ -64,12 +65,7 @@ def _fits_number(value: Value, pattern: float) -> bool:
         return False
     if isinstance(value, int | float):
         return value == pattern
-    if isinstance(value, str) and len(value) <= _LONGEST_RANGE:
-        try:
-            return (int(value) if isinstance(pattern, int) else float(value)) == pattern
-        except ValueError:
-            return False
-    return False
+    return isinstance(value, str) and parse_float(value) == pattern
 
 
 def fits_text(value: Value, pattern: str) -> bool:
@@ -83,7 +79,8 @@ def fits_text(value: Value, pattern: str) -> bool:
 
 
 def _fits_one(value: Value, pattern: str) -> bool:
-    if len(pattern) <= _LONGEST_RANGE:
+    comparison = comparison_of(pattern)
+    if comparison is Comparison.EQUAL and len(pattern) <= _LONGEST_RANGE:
         if outside := _OUTSIDE.fullmatch(pattern):
             low, high = outside.groups()
             return _compare(value, low, Comparison.LESS) or _compare(value, high, Comparison.MORE)
@@ -91,12 +88,13 @@ def _fits_one(value: Value, pattern: str) -> bool:
             low, high = inside.groups()
             above = _compare(value, low, Comparison.MORE_OR_EQUAL)
             return above and _compare(value, high, Comparison.LESS_OR_EQUAL)
-    comparison = comparison_of(pattern)
     return _compare(value, pattern[len(comparison.value) :].strip(), comparison)
 
 
 def comparison_of(pattern: str) -> Comparison:
-    """The operator that a pattern begins with."""
+    """The operator that a pattern begins with; alone it is none."""
+    if len(pattern) < 2:
+        return Comparison.EQUAL
     for candidate in (Comparison.MORE_OR_EQUAL, Comparison.LESS_OR_EQUAL):
         if pattern.startswith(candidate.value):
             return candidate
@@ -138,18 +136,18 @@ def number_text(value: Value) -> str | None:
         return "0"
     if isinstance(value, bool):
         return None
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return f"{value:f}" if abs(value) < 1e30 else None
-    return str(value) if isinstance(value, int | str) else None
+    return value if isinstance(value, str) else None
 
 
 def scalar_text(value: Value) -> str | None:
     """A scalar as the text that wildcards see; None for null, maps and lists."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value) if isinstance(value, int | float | str) else None
+    if isinstance(value, int | float):
+        return scientific(value)
+    return value if isinstance(value, str) else None
 
 
 def is_range(pattern: str) -> bool:

@@ -6,6 +6,7 @@ nobody writes by accident are refused, since they would only cost memory.
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -23,6 +24,7 @@ _DECIMAL = {
 }
 _BINARY = {unit: Fraction(1024**power) for power, unit in enumerate(("Ki", "Mi", "Gi"), 1)}
 _BINARY |= {unit: Fraction(1024**power) for power, unit in enumerate(("Ti", "Pi", "Ei"), 4)}
+_POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _QUANTITY = re.compile(
     r"([+-]?)([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})"
     r"(?:([eE])([+-]?[0-9]{1,2})|([numkMGTPE]|[KMGTPE]i)?)"
@@ -61,6 +63,19 @@ def is_binary(text: str) -> bool:
     return text.endswith("i")
 
 
+def scale_of(text: str) -> int:
+    """Decimal places of a quantity as it is written: 3 of `100m`, -3 of `1k`, 1 of `0.5`."""
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        return 0
+    places = len(found[2].partition(".")[2])
+    if found[3]:
+        return places - int(found[4])
+    if found[5] in _BINARY:
+        return 9 if places else 0
+    return places - _POWERS[found[5] or ""]
+
+
 def write_quantity(number: Fraction, binary: bool) -> str:
     """The shortest whole form, in the family of units that the operands used."""
     if number == 0:
@@ -74,6 +89,17 @@ def write_quantity(number: Fraction, binary: bool) -> str:
         return write_quantity(number, binary=False)
     nano = number / _DECIMAL["n"]
     return f"{-(-nano.numerator // nano.denominator)}n"
+
+
+_FLOAT = re.compile(r"[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,3})?")
+
+
+def parse_float(text: str) -> float | None:
+    """The number that a text is, written with digits, a fraction, an exponent; else None."""
+    if _FLOAT.fullmatch(text) is None:
+        return None
+    number = float(text)
+    return None if math.isinf(number) else number
 
 
 def parse_duration(text: str) -> int | None:

@@ -15,6 +15,7 @@ _ZERO = datetime(1, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _TOKENS = {
     "2006": "%Y",
     "January": "%B",
@@ -58,12 +59,25 @@ def parse(text: str) -> datetime:
 
 
 def write(moment: datetime) -> str:
-    """RFC 3339, `Z` for UTC."""
-    return moment.isoformat().replace("+00:00", "Z")
+    """RFC 3339 in whole seconds, `Z` for UTC."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _epoch(text: str) -> datetime:
+    if not _NUMBER.fullmatch(text):
+        raise BadExpression(f"{text!r} is no number of seconds")
+    try:
+        return datetime.fromtimestamp(int(text), UTC)
+    except (OverflowError, ValueError, OSError):
+        raise BadExpression(f"{text} seconds since 1970 are no time") from None
 
 
 def parse_layout(layout: str, text: str) -> datetime:
-    """A time in one of Go's layouts; without a zone it is UTC."""
+    """A time in one of Go's layouts, without a zone in UTC; of a number, seconds since 1970."""
+    if _NUMBER.fullmatch(layout):
+        return _epoch(text)
+    if "06" not in layout:
+        raise BadExpression(f"the layout {layout!r} has no year")
     form = _LAYOUT.sub(lambda m: _TOKENS[m[0]], layout.replace("%", "%%"))
     try:
         moment = datetime.strptime(text, form)

@@ -57,6 +57,8 @@ def _holds(actual: Version, part: str, wanted: str) -> bool:
     sign = found[1] or "="
     numbers = [found[2], found[3] or "x", found[4] or "x"]
     fixed = numbers.index("x") if "x" in numbers else 3
+    if "x" not in found.groups() and found[4] is None:
+        raise BadExpression(f"semver_compare(): {part!r} needs three numbers, or an x")
     given = tuple(int(n) for n in numbers[:fixed])
     if fixed < 3:
         prefix = actual[:fixed]

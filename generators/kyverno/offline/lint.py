@@ -38,7 +38,7 @@ from generators.kyverno.model import (
     Unsupported,
 )
 from generators.kyverno.offline.loading import Loaded
-from generators.kyverno.patches.anchors import parse_anchor
+from generators.kyverno.patches.fitting import parse_anchor
 from generators.kyverno.variables import bare, expressions_in, has_variable
 
 

@@ -4,34 +4,20 @@
     (key)     missing or unfit: the patch is dropped    elements that do not fit are skipped; for
                                                         each that fits, a copy named after it
     <(key)    missing or unfit: the rule does nothing   one element that fits is enough
-    +(key)    kept only where the object has no key     the same, for elements that are named
-    =(key) ^(key) X(key)   only inside conditions: fits if present; one element fits; absent
+    +(key)    kept only where the object has no key     the same, for each element of the object
+    =(key) ^(key) X(key)   only inside conditions: see `fitting.py`
 
-`prepare` gives the patch without anchors, or raises Dropped. Conditions leave the patch as a whole;
-maps that held nothing else leave with them.
+`prepare` gives the patch without anchors, or raises Dropped. Conditions leave the patch as a whole,
+but for `+(key)` right inside one; maps that held nothing else leave with them.
 """
 
 from __future__ import annotations
 
-import re
-from enum import StrEnum
-
-from generators.documents.json import Value, copied
-from generators.kyverno.language import patterns
+from generators.documents.json import Value
 from generators.kyverno.model import Document
+from generators.kyverno.patches.fitting import Anchor, fits, has_anchors, parse_anchor
 
-_ANCHOR = re.compile(r"([+<=X^]?)\((.+)\)", re.DOTALL)
-
-
-class Anchor(StrEnum):
-    """What stands before the parentheses of a key."""
-
-    CONDITION = ""
-    GLOBAL = "<"
-    ADD = "+"
-    IF_PRESENT = "="
-    ONE_OF = "^"
-    ABSENT = "X"
+_DECIDING = (Anchor.CONDITION, Anchor.GLOBAL, Anchor.ADD)
 
 
 class Dropped(Exception):
@@ -40,12 +26,6 @@ class Dropped(Exception):
 
 class _GlobalDropped(Dropped):
     """A global condition does not hold: no element of a list can make up for it."""
-
-
-def parse_anchor(key: str) -> tuple[Anchor | None, str]:
-    """The anchor of a key and the key without it."""
-    found = _ANCHOR.fullmatch(key)
-    return (Anchor(found[1]), found[2]) if found else (None, key)
 
 
 def prepare(patch: Document, document: Document) -> Document:
@@ -64,7 +44,7 @@ def _map(pattern: Document, resource: Value) -> Document | None:
         anchor, key = parse_anchor(written)
         if anchor is Anchor.ADD and key in held:
             continue
-        if anchor is not None and anchor is not Anchor.ADD:
+        if anchor is not None and anchor is not Anchor.ADD and not _adds(value):
             continue
         prepared = _value(value, held.get(key))
         if prepared is not None or value is None:
@@ -72,10 +52,15 @@ def _map(pattern: Document, resource: Value) -> Document | None:
     return result if result or not pattern else None
 
 
+def _adds(value: Value) -> bool:
+    """Whether a condition's map holds `+(key)`: then it is no condition but a part of the patch."""
+    return isinstance(value, dict) and any(parse_anchor(key)[0] is Anchor.ADD for key in value)
+
+
 def _value(pattern: Value, resource: Value) -> Value:
     if isinstance(pattern, dict):
         return _map(pattern, resource)
-    if isinstance(pattern, list) and any(has_anchors(item) for item in pattern):
+    if isinstance(pattern, list) and any(has_anchors(item, *_DECIDING) for item in pattern):
         return _list(pattern, resource)
     return pattern
 
@@ -84,38 +69,39 @@ def _list(pattern: list[Value], resource: Value) -> Value:
     """The list with a copy for each element that fits; None when nothing is left."""
     elements = [e for e in resource if isinstance(e, dict)] if isinstance(resource, list) else []
     result: list[Value] = []
+    copies: list[Value] = []
     for item in pattern:
-        if not isinstance(item, dict) or not has_anchors(item):
+        if not isinstance(item, dict) or not has_anchors(item, *_DECIDING):
             result.append(item)
         elif has_anchors(item, Anchor.GLOBAL):
-            _one_must_fit(item, elements)
+            _one_must_fit(item, elements, there=isinstance(resource, list))
         else:
-            result += _copies(item, elements)
-    return result or None
+            copies += _copies(item, elements)
+    return [*result, *copies] or None
 
 
-def _one_must_fit(item: Document, elements: list[Document]) -> None:
-    failure: Dropped = _GlobalDropped("the list is empty")
-    for element in elements:
+def _one_must_fit(item: Document, elements: list[Document], *, there: bool) -> None:
+    """An empty list has nothing that is unfit; a list that is not there has."""
+    failure: Dropped | None = None
+    for element in elements if there else [{}]:
         try:
             _map(item, element)
-        except Dropped as error:
+        except _GlobalDropped as error:
             failure = error
+        except Dropped:
+            continue
         else:
             return
-    raise failure
+    if failure is not None:
+        raise failure
 
 
 def _copies(item: Document, elements: list[Document]) -> list[Value]:
-    """Patches for the elements that fit; one that is named and not there is added as it is."""
-    name = item.get("name")
-    wanted = [e for e in elements if name is None or e.get("name") == name]
-    if not wanted and name is not None:
-        wanted = [{"name": name}]
+    """Patches for the elements that fit, each under the name of its element."""
     copies: list[Value] = []
-    for element in wanted:
+    for element in elements:
         try:
-            prepared = _map(copied(item), element)
+            prepared = _map(item, element)
         except _GlobalDropped:
             raise
         except Dropped:
@@ -133,61 +119,9 @@ def _check(pattern: Document, resource: Document, kind: Anchor) -> None:
             continue
         if key not in resource:
             raise failure(f"{written}: the object has no {key}")
-        if not fits(resource[key], value):
+        if not _adds(value) and not fits(resource[key], value):
             raise failure(f"{written}: {_shown(resource[key])} does not fit {_shown(value)}")
 
 
 def _shown(value: Value) -> str:
     return f"{value!r:.80}"
-
-
-def has_anchors(value: Value, wanted: Anchor | None = None) -> bool:
-    """Whether a pattern holds an anchor anywhere; of one kind, when one is given."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            anchor, _ = parse_anchor(key)
-            if anchor is not None and wanted in (None, anchor):
-                return True
-            if has_anchors(item, wanted):
-                return True
-    if isinstance(value, list):
-        return any(has_anchors(item, wanted) for item in value)
-    return False
-
-
-def fits(value: Value, pattern: Value) -> bool:
-    """Whether a value fits a pattern tree, as conditions ask it."""
-    if isinstance(pattern, dict):
-        return isinstance(value, dict) and all(
-            _entry_fits(value, key, item) for key, item in pattern.items()
-        )
-    if isinstance(pattern, list):
-        return isinstance(value, list) and _list_fits(value, pattern)
-    if isinstance(value, list):
-        return all(fits(item, pattern) for item in value)
-    return patterns.fits(value, pattern)
-
-
-def _entry_fits(value: Document, written: str, pattern: Value) -> bool:
-    anchor, key = parse_anchor(written)
-    match anchor:
-        case Anchor.ADD:
-            return True
-        case Anchor.ABSENT:
-            return key not in value
-        case Anchor.IF_PRESENT:
-            return key not in value or fits(value[key], pattern)
-        case Anchor.ONE_OF:
-            found = value.get(key)
-            one = pattern[0] if isinstance(pattern, list) and pattern else pattern
-            return isinstance(found, list) and any(fits(item, one) for item in found)
-        case _:
-            return fits(value[key], pattern) if key in value else pattern is None
-
-
-def _list_fits(value: list[Value], pattern: list[Value]) -> bool:
-    if not pattern:
-        return not value
-    if isinstance(pattern[0], dict):
-        return all(fits(item, pattern[0]) for item in value)
-    return len(value) >= len(pattern) and all(map(fits, value, pattern))

@@ -22,7 +22,7 @@ from generators.kyverno.model import Document
 MAX_OPERATIONS = 10_000
 MAX_COPIED = 200_000
 """Values that all `copy` operations together may write: each could double the object."""
-_INDEX = re.compile(r"-?(0|[1-9][0-9]{0,8})", re.ASCII)
+_INDEX = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def apply(document: Document, steps: tuple[Step, ...]) -> Document:
     result = copied(document)
     copies = 0
     for number, step in enumerate(steps):
-        if not step.path or (step.op == "move" and step.path[: len(step.source)] == step.source):
+        if not step.path or _into_itself(step):
             raise BadPatch(f"operation {number}: {step.op} of this path is not possible")
         try:
             if step.op == "copy":
@@ -79,18 +79,31 @@ def apply(document: Document, steps: tuple[Step, ...]) -> Document:
     return result
 
 
+def _into_itself(step: Step) -> bool:
+    deeper = len(step.path) > len(step.source)
+    return step.op == "move" and deeper and step.path[: len(step.source)] == step.source
+
+
 def _parent(document: Document, path: tuple[str, ...], *, create: bool = False) -> Value:
     """What holds the last part of a path."""
     here: Value = document
     for part, following in pairwise(path):
         below = _below(here, part)
-        if below is None and create:
-            below = [] if following == "-" or _INDEX.fullmatch(following) else {}
+        if below is None and create and part != "-":
+            below = _padded(following) if _INDEX.fullmatch(following) or following == "-" else {}
             _insert(here, part, below)
         if below is None:
             raise BadPatch(f"there is no {part!r}")
         here = below
     return here
+
+
+def _padded(index: str) -> list[Value]:
+    """A new list whose element of this index comes next."""
+    at = 0 if index == "-" else int(index)
+    if at > MAX_OPERATIONS:
+        raise BadPatch(f"index {index} is far outside a list that is not there")
+    return [None for _ in range(at)]
 
 
 def _below(value: Value, part: str) -> Value:
@@ -134,6 +147,12 @@ def _take(document: Document, path: tuple[str, ...]) -> Value:
 
 def _remove(document: Document, step: Step) -> None:
     try:
+        holder = _parent(document, step.path)
+    except BadPatch:
+        return
+    if isinstance(holder, list) and not _INDEX.fullmatch(step.path[-1]):
+        raise BadPatch(f"{step.path[-1]!r} is no index")
+    try:
         _take(document, step.path)
     except BadPatch:
         return
@@ -150,6 +169,8 @@ def _replace(document: Document, step: Step) -> None:
 
 
 def _value_at(document: Document, path: tuple[str, ...]) -> Value:
+    if not path:
+        return document
     holder, part = _parent(document, path), path[-1]
     found = _below(holder, part)
     if found is None and not (isinstance(holder, dict) and part in holder):
@@ -159,16 +180,22 @@ def _value_at(document: Document, path: tuple[str, ...]) -> Value:
 
 def _move(document: Document, step: Step) -> None:
     value = _take(document, step.source)
-    _insert(_parent(document, step.path, create=True), step.path[-1], value)
+    _insert(_parent(document, step.path), step.path[-1], value)
 
 
 def _copy(document: Document, step: Step) -> None:
     value = copy(_value_at(document, step.source))
-    _insert(_parent(document, step.path, create=True), step.path[-1], value)
+    _insert(_parent(document, step.path), step.path[-1], value)
 
 
 def _test(document: Document, step: Step) -> None:
-    if not equal(_value_at(document, step.path), step.value):
+    try:
+        found = _value_at(document, step.path)
+    except BadPatch:
+        # What is not there is null, as long as what should hold it is there.
+        found = None
+        _parent(document, step.path)
+    if not equal(found, step.value):
         raise BadPatch(f"the value is not {step.value!r:.80}")
 
 

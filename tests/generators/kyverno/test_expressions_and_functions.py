@@ -65,11 +65,29 @@ def test_base_language(expression: str, value: Value) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["none", "labels.none", "labels.none.more", "name.first", "{a: none}"]
+    "expression", ["none", "labels.none", "labels.none.more", "name && none", "labels.none[0]"]
 )
 def test_a_field_that_does_not_exist_is_missing(expression: str) -> None:
     with pytest.raises(Missing, match="there is no"):
         run(expression)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("name.first", None),
+        ("{a: none}", {"a": None}),
+        ("[none]", [None]),
+        ("none == `null`", True),
+        ("none && name", None),
+        ("none || none", None),
+        ("none | [0]", None),
+        ("!none", True),
+        ("to_string(none)", "null"),
+    ],
+)
+def test_around_it_null_is_made_of_it(expression: str, value: Value) -> None:
+    assert run(expression) == value
 
 
 FUNCTION_ROWS: list[tuple[str, Value]] = [

@@ -154,7 +154,7 @@ def test_a_wrong_document_is_refused_with_its_line(old: str, new: str, line: int
         ("{M, mutate: {patchStrategicMerge: {a: b}, patchesJson6902: ''}}", "exactly one form"),
         (
             "{M, generate: {apiVersion: v1, kind: Secret, name: a, data: {}, clone: {name: b}}}",
-            "exactly one source",
+            "at most one source",
         ),
         ("{M, generate: {kind: Secret, name: a, data: {b: c}}}", "Required value: apiVersion"),
         ("{M, generate: {cloneList: {kinds: ['v1/*'], namespace: a}}}", "no wildcards"),

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.documents.json import Value, labels_of
-from generators.kyverno.conditions import holds
 from generators.kyverno.context import ContextScope, World, chooser, dotted
 from generators.kyverno.engine import Environment, mutate
 from generators.kyverno.failures import NotAllowed, UnresolvedVariable
 from generators.kyverno.language.functions import Surroundings
+from generators.kyverno.language.operators import holds
 from generators.kyverno.limits import GuardedLookups, Limits, allowing
 from generators.kyverno.model import ConditionOperator, Document, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.requests import Asker
 from generators.kyverno.results import RuleOutcome
-from generators.kyverno.variables import Strictness, substitute
+from generators.kyverno.variables import substitute
 from tests.generators.kyverno.policies import (
     ANY_NAMESPACE,
     NOON,
@@ -68,7 +68,7 @@ VALUES: dict[str, Value] = {
         ("x{{ evil }}", "x{{ name }}"),
         ({"{{ name }}": ["{{ number }}"]}, {"shop": [5]}),
         ({"a": "b", "c": "$(./../a)"}, {"a": "b", "c": "b"}),
-        ({"a": {"(n)": 3}, "c": "$(>./../a/n)"}, {"a": {"(n)": 3}, "c": ">3"}),
+        ({"a": {"(n)": 3}, "c": "$(>./../a/n)"}, {"a": {"(n)": 3}, "c": ">3.000000"}),
         ({"c": "\\$(a)"}, {"c": "$(a)"}),
         ({"metadata": {"labels": {"app": "{{ @ }}"}}}, {"metadata": {"labels": {"app": "x"}}}),
         (
@@ -95,10 +95,6 @@ def test_what_leads_nowhere_is_an_error_with_its_path(template: Value) -> None:
         substitute(template, scope(**VALUES))
     if isinstance(template, dict):
         assert "a" in str(caught.value)
-
-
-def test_in_preconditions_it_is_null() -> None:
-    assert substitute("{{ none }}", scope(), Strictness.NULL) is None
 
 
 def test_templates_that_never_end_are_stopped() -> None:
@@ -382,7 +378,13 @@ Op = ConditionOperator
 CONDITIONS: list[tuple[Value, ConditionOperator, Value, bool]] = [
     ("a", Op.EQUALS, "a", True),
     ("shop-test02", Op.EQUALS, "*-test02", True),
-    ("*-test02", Op.EQUALS, "shop-test02", True),
+    ("*-test02", Op.EQUALS, "shop-test02", False),
+    ("a", Op.EQUAL, "?", True),
+    ("a", Op.NOT_EQUAL, "b", True),
+    (None, Op.NOT_EQUALS, "", False),
+    ("5", Op.EQUALS, 5, False),
+    (["pods", "nodes/proxy", "*"], Op.EQUALS, "nodes/proxy", False),
+    ("*", Op.EQUALS, "nodes/proxy", False),
     ("1Gi", Op.EQUALS, "1024Mi", True),
     ("1h", Op.EQUALS, "60m", True),
     ("1h", Op.EQUALS, 3600, True),
@@ -446,7 +448,7 @@ LABEL = "metadata: {labels: {a: b}}"
 @pytest.mark.parametrize(
     ("preconditions", "passes"),
     [
-        ("{all: [{key: '{{request.object.metadata.none}}', operator: Equals, value: x}]}", False),
+        ("{all: [{key: '{{ none || `5` }}', operator: Equals, value: x}]}", False),
         ("{all: [{key: a, operator: Equals, value: a}], any: []}", True),
         (
             "{any: [{key: a, operator: Equals, value: b}, {key: a, operator: Equals, value: a}]}",

@@ -113,7 +113,7 @@ def test_a_patch_that_makes_an_invalid_namespace_is_refused_with_a_message(
     [
         "{spec: {finalizers: [a/b]}}",
         "{metadata: {finalizers: [a/b]}}",
-        "{metadata: {ownerReferences: [{kind: X}]}}",
+        "{metadata: {ownerReferences: [{kind: X, uid: x}]}}",
         "{status: {phase: Terminating}}",
     ],
 )
