@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 
 from generators.errors import MachineLacks
 from lab import machine
+from tests.testbed.sharing import FileScheduling, together
 from tests.testbed.waiting import patience
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -74,11 +75,26 @@ def stage(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In stages where one reads along; the longest files first where processes share them."""
+    """In stages where one reads along; the longest files first where processes share the work."""
     items.sort(key=stage)
     if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
+        files = {path: str(path.relative_to(CHECKOUT)) for path in {item.path for item in items}}
         seconds = durations()
-        items.sort(key=lambda item: -seconds.get(str(item.path.relative_to(CHECKOUT)), 0))
+        sums: dict[str, int] = defaultdict(int)
+        for file in files.values():
+            sums[together(file)] += seconds.get(file, 0)
+
+        def turn(item: pytest.Item) -> tuple[int, str, int]:
+            file = files[item.path]
+            return -sums[together(file)], together(file), -seconds.get(file, 0)
+
+        items.sort(key=turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileScheduling | None:
+    """A file goes to one process, and so do files that share an API server."""
+    return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @cache
