@@ -66,6 +66,9 @@ class Allotment:
         self._walls: Counter[Table] = Counter()
         self._overlaps = Overlaps()
         self._last: object = None
+        self._needs: dict[str, Counter[Table]] = {}
+        """By namespace, what its policies need, and the sum: most changes move none of it."""
+        self._sum: Counter[Table] = Counter()
 
     def look(
         self, touched: Iterable[str], local: Mapping[str, Mapping[str, None]]
@@ -81,11 +84,10 @@ class Allotment:
             self._forget(namespace)
             if namespace in local:
                 self._in_use[namespace] = self._isolating(namespace, local[namespace])
-        wants = self._wants()
-        if not self.refused and all(
-            total(wants.values(), table) <= room for table, room in self.room.items()
-        ):
+            self._add_up(namespace)
+        if not self.refused and all(self._sum[table] <= room for table, room in self.room.items()):
             return ()
+        wants = self._wants()
         if (wants, self.shares) == self._last:
             return ()
         self._measure()
@@ -135,11 +137,13 @@ class Allotment:
                 if unit not in self.refused:
                     found = by_unit[Table.POLICY], by_unit[Table.RANGES]
                     self._measured[unit] = policy, found[0][unit], found[1][unit]
+        self._add_up(*self._in_use)
 
     def forget(self) -> None:
         """Let refused policies be counted again: what they select may be less by now."""
         for unit in self.refused:
             self._measured.pop(unit, None)
+        self._add_up(*self._in_use)
 
     def usage(self, table: Table) -> Usage:
         """Who uses what of a map that policies fill; may be asked from any thread."""
@@ -182,12 +186,26 @@ class Allotment:
             for direction in policy.directions
         }
 
+    def _add_up(self, *namespaces: str) -> None:
+        """What these need has changed."""
+        for namespace in namespaces:
+            self._sum.subtract(self._needs.pop(namespace, {}))
+            if namespace in self._in_use:
+                wants = self._wants_of(namespace).values()
+                needs = Counter({table: total(wants, table) for table in BY_POLICY})
+                self._needs[namespace] = needs
+                self._sum.update(needs)
+
     def _wants(self) -> dict[Unit, Want]:
-        return {
-            unit: self._want(unit, policy, self._known.record.get(namespace, NOBODY))
-            for namespace, units in list(self._in_use.items())
-            for unit, policy in units.items()
-        }
+        found: dict[Unit, Want] = {}
+        for namespace in list(self._in_use):
+            found.update(self._wants_of(namespace))
+        return found
+
+    def _wants_of(self, namespace: str) -> dict[Unit, Want]:
+        tenant = self._known.record.get(namespace, NOBODY)
+        units = self._in_use.get(namespace, {})
+        return {unit: self._want(unit, policy, tenant) for unit, policy in units.items()}
 
     def _want(self, unit: Unit, policy: NetworkPolicy, tenant: str) -> Want:
         kept = self._least.get(unit)

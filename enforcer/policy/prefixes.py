@@ -282,6 +282,8 @@ class Tries:
         self._moved: dict[tuple[int, BlockList], None] = {}
         self._busy: set[BlockList] = set()
         """Lists that came or went with a rule."""
+        self._served: tuple[frozenset[int], tuple[str, ...]] = frozenset(), ()
+        """The tenants with endpoints here, and the pod ranges, at the last change."""
 
     def of(self, tenant: int) -> Prefixes:
         """A tenant's trie."""
@@ -345,7 +347,10 @@ class Tries:
             moved.setdefault(tenant, {})[blocks] = self._wanted(tenant, blocks)
         busy, self._busy, self._moved = self._busy, set(), {}
         needed = frozenset(tenants)
-        for tenant in dict.fromkeys((*self._tries, *needed, *moved)):
+        # Most changes move no list, and a node may have a thousand tenants.
+        served, self._served = self._served, (needed, ranges)
+        others = () if self._served == served else (*self._tries, *needed)
+        for tenant in dict.fromkeys((*others, *moved)):
             wanted = ranges if tenant in needed else ()
             trie, counts = self.of(tenant), moved.get(tenant, {})
             counts = {b: count for b, count in counts.items() if count != trie.count(b)}
@@ -354,7 +359,8 @@ class Tries:
                 yield trie, trie.change(counts, wanted, idle)
             if trie.is_empty:
                 del self._tries[tenant]
-        self._users += Counter()  # without those that nobody names any more
+        if moved:
+            self._users += Counter()  # without those that no rule names any more
 
     def _is_idle(self, tenant: int, busy: set[BlockList] | None, blocks: BlockList) -> bool:
         """Whether no rule names a list, nor did before this change; None: unknown."""

@@ -62,8 +62,9 @@ class Want:
 
     def amount(self, table: Table) -> int:
         """Entries of one map."""
-        amounts = {Table.CIDRS: len(self.prefixes), Table.POLICY: self.exact}
-        return amounts.get(table, self.ranged)
+        if table is Table.CIDRS:
+            return len(self.prefixes)
+        return self.exact if table is Table.POLICY else self.ranged
 
 
 @dataclass(frozen=True, slots=True)
