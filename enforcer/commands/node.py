@@ -31,7 +31,7 @@ def enforcer() -> None:
 @enforcer.command("run")
 @click.option("--node-name", required=True, help="Name of this node, whose pods are enforced.")
 @click.option(
-    "-c", "--config", type=click.Path(path_type=Path, dir_okay=False), help="The tenant file."
+    "-c", "--config", type=click.Path(path_type=Path), help="The tenant file, or a folder."
 )
 @click.option(
     "--manifests",

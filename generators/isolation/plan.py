@@ -75,7 +75,7 @@ def wanted_for(
         return (
             Wanted(labelled, f"{assignment.reason}; its label {config.label_key} proves nothing"),
         )
-    because = f"tenant {tenant} ({config.file}:{config.tenants[tenant].line})"
+    because = f"tenant {tenant} ({config.place(config.tenants[tenant].line)})"
     if is_on_trial(config, namespace, tenant):
         return (Wanted(labelled, f"{because}: {assignment.reason}; under audit nothing isolates"),)
     return (

@@ -63,7 +63,7 @@ def isolation_policies(
         name=POLICY_NAME,
         ingress=(own, *shared, *granted, *masked),
         labels={MANAGED_BY: MANAGER, POLICY_LABEL: ISOLATION, RULE_LABEL: POLICY_NAME},
-        origin=Origin(config.file, known.line),
+        origin=Origin(*config.located(known.line)),
     )
     return (policy,)
 

@@ -50,7 +50,7 @@ def _of_wall(tenant: str, part: str, config: TenantConfig | None) -> str:
         line = next((c.line for c in config.shared if c.name == item), line)
     elif kind == "allowFrom" and known is not None:
         line = next((g.line for g in known.allow_from if g.tenant == item), line)
-    return _text(Origin(config.file, line))
+    return _text(Origin(*config.located(line)))
 
 
 def _text(origin: Origin) -> str:

@@ -140,7 +140,7 @@ def reserved(config: TenantConfig, name: str) -> str | None:
     if name in config.protected_namespaces:
         return f'namespace "{name}" is protected (protectedNamespaces)'
     if component := config.component(name):
-        where = f"{config.file}:{component.line}"
+        where = config.place(component.line)
         return f'namespace "{name}" is that of shared component {component.name} ({where})'
     return None
 
@@ -198,12 +198,12 @@ class _Question:
     def why(self, claim: Claim) -> str:
         """`matches suffix "-x" of tenant x (tenants.yaml:14)`."""
         verb = "is name" if claim.match is NameMatch.NAME else f"matches {claim.match}"
-        where = f"{self.config.file}:{claim.line}"
+        where = self.config.place(claim.line)
         return f'{verb} "{claim.text}" of tenant {claim.tenant} ({where})'
 
     def membership(self, member: Membership) -> str:
         """`requester is a member of tenant x by group "y" (tenants.yaml:20)`."""
-        where = f"{self.config.file}:{member.line}"
+        where = self.config.place(member.line)
         by = f'{member.kind} "{member.subject}"'
         return f"requester is a member of tenant {member.tenant} by {by} ({where})"
 

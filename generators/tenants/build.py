@@ -46,6 +46,7 @@ def build_config(root: Part, file: str, digest: str) -> TenantConfig:
         unassigned=Unassigned(root.field("defaults").field("unassigned").text(Unassigned.IGNORE)),
         file=file,
         digest=digest,
+        sources=root.document.sources,
     )
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from generators.documents.yaml import Field, Open, Reader, Stop
 from generators.errors import Problem
+from generators.tenants.folder import Sources, located
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -48,6 +49,8 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     whole: bool = False
     """Read to the end; otherwise what is missing in `root` may stand in the file all the same."""
+    sources: Sources = ()
+    """Of a folder: which file each line is of."""
 
     def line(self, path: Path) -> int:
         """The line of a path, or of the nearest thing around it that is in the file."""
@@ -66,7 +69,13 @@ class Document:
 
     def problem(self, path: Path, what: str, fix: str) -> Problem:
         """A Problem at a path's line."""
-        return Problem(self.file, self.line(path), spell(path), what, fix)
+        file, line = located(self.sources, self.file, self.line(path))
+        return Problem(file, line, spell(path), what, fix)
+
+    def where(self, path: Path) -> str:
+        """Where a path stands, for messages: its line, of a folder with the file."""
+        file, line = located(self.sources, self.file, self.line(path))
+        return f"{file}:{line}" if self.sources else f"line {line}"
 
 
 # What YAML 1.1 or YAML 1.2 readers take for something else than text, after the forms that all

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from generators.tenants.folder import Sources, located
+
 API_VERSION = "ringfence.io/v1alpha1"
 KIND = "TenantConfig"
 DEFAULT_LABEL_KEY = "ringfence.io/tenant"
@@ -241,6 +243,8 @@ class TenantConfig:
     file: str = ""
     digest: str = ""
     """SHA-256 of the file's bytes in hex: status, metrics and logs tell which file is in force."""
+    sources: Sources = field(default=(), compare=False)
+    """Of a folder: which file each line is of."""
     retired_label_keys: frozenset[str] = frozenset()
     """Keys of the tenant label in former files: namespaces no longer carry them."""
     _claims: ClaimIndex = field(init=False, repr=False, compare=False)
@@ -253,6 +257,14 @@ class TenantConfig:
         object.__setattr__(self, "_members", MemberIndex(self.tenants.values()))
         components = {name: part for part in reversed(self.shared) for name in part.namespaces}
         object.__setattr__(self, "_components", components)
+
+    def located(self, line: int) -> tuple[str, int]:
+        """The file that a line of a tenant, component or claim stands in, and its line there."""
+        return located(self.sources, self.file, line)
+
+    def place(self, line: int) -> str:
+        """The same as `FILE:LINE`."""
+        return ":".join(map(str, self.located(line)))
 
     def retiring(self, keys: frozenset[str]) -> TenantConfig:
         """The same file with further retired keys of the tenant label."""

@@ -32,6 +32,11 @@ class Part:
         """Where it stands in the file."""
         return self.document.line(self.path)
 
+    @property
+    def where(self) -> str:
+        """The same for messages."""
+        return self.document.where(self.path)
+
     def field(self, name: str) -> Part:
         """A field of a mapping."""
         found = self.value.get(name, HOLE) if isinstance(self.value, dict) else HOLE

@@ -102,7 +102,7 @@ def _repeated(parts: Iterable[Part], noun: str) -> Iterator[Problem]:
     for part in parts:
         before = first.setdefault(part.text(), part)
         if before is not part:
-            what = f'{noun} "{part.text()}" is already in line {before.line}'
+            what = f'{noun} "{part.text()}" is already in {before.where}'
             yield part.problem(what, "rename or remove one of them")
 
 
@@ -120,7 +120,7 @@ def claims_do_not_collide(facts: Facts) -> Iterator[Problem]:
         before = first.setdefault((claim.match, claim.text), claim)
         if before is claim:
             continue
-        where = f"in line {before.part.line}"
+        where = f"in {before.part.where}"
         if before.tenant == claim.tenant:
             what = f'{claim.match} "{claim.text}" of tenant {claim.tenant} is already {where}'
             yield claim.part.problem(what, "remove one of them")
@@ -161,13 +161,13 @@ def _reserved(root: Part) -> Iterator[tuple[str, str, str]]:
         yield name, what, "name the tenant's namespaces one by one"
     for part in root.field("protectedNamespaces").items():
         if part.text() not in ALWAYS_PROTECTED:
-            what = f'protected namespace "{part.text()}" (line {part.line})'
-            yield part.text(), what, f"unprotect it in line {part.line}"
+            what = f'protected namespace "{part.text()}" ({part.where})'
+            yield part.text(), what, f"unprotect it in {part.where}"
     for component in root.field("shared").items():
         shared = component.field("name").text()
         for part in component.field("namespaces").field("names").items():
-            what = f'namespace "{part.text()}" of shared component {shared} (line {part.line})'
-            yield part.text(), what, f"remove line {part.line} from shared"
+            what = f'namespace "{part.text()}" of shared component {shared} ({part.where})'
+            yield part.text(), what, f"remove {part.where} from shared"
 
 
 def label_keys_are_free(facts: Facts) -> Iterator[Problem]:
@@ -335,7 +335,7 @@ def grants_have_two_consents(facts: Facts) -> Iterator[Problem]:
             what = f"tenant {other} {side.consent} tenant {name}: one consent is no grant"
             fix = (
                 f"add `{side.theirs}: [{{tenant: {name}}}]` to tenant {other} "
-                f"(line {parts[other].part.line}), or remove this"
+                f"({parts[other].part.where}), or remove this"
             )
             yield grant.problem(what, fix)
         elif ours == "allowFrom":
@@ -345,7 +345,7 @@ def grants_have_two_consents(facts: Facts) -> Iterator[Problem]:
 def _ports_meet(grant: Part, answer: Part, other: str) -> Iterator[Problem]:
     ports = common_ports(build_ports(grant.field("ports")), build_ports(answer.field("ports")))
     if ports is None:
-        what = f"no port is in both this and allowTo of tenant {other} (line {answer.line})"
+        what = f"no port is in both this and allowTo of tenant {other} ({answer.where})"
         yield grant.problem(what, "name at least one port on both sides, or none on one side")
 
 

@@ -188,7 +188,7 @@ def _owner(config: TenantConfig, was: str | None) -> str:
     if was is None:
         return "it belongs to no tenant"
     tenant = config.tenants.get(was)
-    where = f" ({config.file}:{tenant.line})" if tenant is not None else ""
+    where = f" ({config.place(tenant.line)})" if tenant is not None else ""
     return f"it belongs to tenant {was}{where}"
 
 
@@ -208,7 +208,7 @@ def _further_labels(
     )
     if not changed:
         return Decision("the tenant stays as it was", tenant=tenant.name)
-    set_by = f"set by {config.file}:{tenant.line} for tenant {tenant.name}"
+    set_by = f"set by {config.place(tenant.line)} for tenant {tenant.name}"
     listed = ", ".join(f"{key}={tenant.labels[key]}" for key in changed)
     if trusted:
         warning = f"{listed} is {set_by} and will be set back"
