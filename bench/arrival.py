@@ -186,7 +186,7 @@ def _pod(namespace: str, name: str) -> Document:
 
 
 def runs(client: Client, namespace: str, name: str) -> bool:
-    """Whether a pod's status says that it runs."""
+    """Whether a pod's status is Running."""
     return text(mapping(client.get(PODS, name, namespace), "status"), "phase") == "Running"
 
 

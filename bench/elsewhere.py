@@ -1,7 +1,7 @@
-"""What other nodes know of a pod, and when: two hollow nodes on a real API server.
+"""When other nodes know a pod: two hollow nodes on a real API server.
 
-An address goes back and forth between pods of two tenants. They are bound to a node that nobody
-runs and their status is written here, so that the time from that write on is the agents' alone,
+An address goes back and forth between pods of two tenants. They are bound to a node without a
+kubelet and their status is written here, so that the time from that write on is the agents' alone,
 until the maps of both nodes say so. Then pods start on one node and send at once, to a pod beside
 them and to one on the other node: a sample begins with the first datagram that the pod's own kernel
 takes.
@@ -43,7 +43,7 @@ tenants:
 """
 SPACES = ("app-test01", "app-test02")
 NOWHERE = "nowhere"
-"""The node of pods that are only said to run."""
+"""The node of pods that only claim to run."""
 HOST = 250
 """Of the address that changes hands: the nodes give the low ones to their own pods."""
 POLL_SECONDS = 0.0002

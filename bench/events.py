@@ -1,4 +1,4 @@
-"""What drops cost the agent: its CPU at 10,000 drops a second, with and without somebody reading.
+"""What drops cost the agent: its CPU at 10,000 drops a second, with and without a reader.
 
 A sample is seconds of CPU in a second of the clock; the baseline is the same agent without any
 drops. Every drop makes an event, so this is the worst case.
@@ -97,7 +97,7 @@ def _cpu_while(pid: int, work: Callable[[], object]) -> Sequence[float]:
 
 
 def _settle(pid: int) -> None:
-    """Wait until the agent does nothing to speak of."""
+    """Wait until the agent is nearly idle."""
 
     def quiet() -> bool:
         before = _cpu(pid)

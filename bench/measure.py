@@ -72,7 +72,7 @@ class Comparison:
 
 
 def told_by(module: str, words: Iterable[int | str], patience: float) -> dict[str, Any]:
-    """What a module says in JSON in its last line, run as a process of its own with these words;
+    """What a module prints as JSON in its last line, run as a process of its own with these words;
     `patience` in seconds. RuntimeError with the end of what it printed when it fails.
     """
     done = subprocess.run(

@@ -2,9 +2,9 @@
 
 A UDP packet goes from pod to pod through a node of its own for each subject, wired by the lab's own
 code. Both sockets belong to this one process, so a sample is the whole way of a packet, both pods'
-network stacks included, and nobody has to be woken up; "added" is what remains without the way. The
-packet is for the policy in the middle, so half of a chain is walked. A subject that cannot run on
-this machine is named with the reason.
+network stacks included, and no process has to be woken up; "added" is what remains without the way.
+The packet is for the policy in the middle, so half of a chain is walked. A subject that cannot run
+on this machine is named with the reason.
 """
 
 from __future__ import annotations

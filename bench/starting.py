@@ -1,7 +1,7 @@
 """What a pod's start costs and what passes before its policy is in force: the real CNI plugin.
 
 A chain of Debian's `ptp` with ours behind it, beside `ptp` alone, run as a runtime runs them. Then,
-for each start mode, another pod sends datagrams to a new pod that nobody may enter: a sample is the
+for each start mode, another pod sends datagrams to a new pod that no one may enter: a sample is the
 time from the start of its processes (ADD has returned) to the last datagram that came through.
 Putting programs on a veth takes the kernel more than ten milliseconds, most of which the watcher
 spends while `ptp` still works. The pod's policy is known to the agent all the time: a slower API
@@ -30,7 +30,7 @@ POD = "t1/new"
 SENDER = "t1/friend"
 UNKNOWN = "neither plugin nor watcher"
 WINDOW_SECONDS = 0.1
-"""So long somebody sends to a pod that has started."""
+"""How long datagrams are sent to a pod that has started."""
 MODES = ("open", "tenant-default", "strict")
 
 
@@ -133,7 +133,7 @@ def _gap_of_add(node: Node, sender: Wire) -> tuple[float, int]:
 
 
 def _gap_of_unknown(node: Node, sender: Wire) -> tuple[float, int]:
-    """Nobody tells the agent of this pod, and nobody closes it: all that is sent passes."""
+    """Nothing announces this pod to the agent, and nothing closes it: all that is sent passes."""
     wire = node.sandbox()
     with flooding(sender, wire) as flood:
         begins = flood.go_on(WINDOW_SECONDS)
@@ -143,7 +143,7 @@ def _gap_of_unknown(node: Node, sender: Wire) -> tuple[float, int]:
 
 
 def _gap_of_watcher(node: Node, sender: Wire) -> tuple[float, int]:
-    """From the veth on: nothing tells the agent of this pod but the kernel."""
+    """From the veth on: only the kernel announces this pod to the agent."""
     wire = node.empty()
     with flooding(sender, wire) as flood:
         begins = time.monotonic()

@@ -161,7 +161,7 @@ def plain() -> Iterator[Node]:
 
 @contextmanager
 def _filtered() -> Iterator[Node]:
-    """The same, with rules in the node that say what Ringfence says for this tenant."""
+    """The same, with rules in the node that match Ringfence's for this tenant."""
     with plain() as node:
         rules = _ruleset(node)
         command = [*inside(node.places.node_netns), "nft", "-f", "-"]

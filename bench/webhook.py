@@ -144,7 +144,7 @@ def serving(command: Sequence[str], log: Path) -> Iterator[Server]:
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where the server listens, from the first line of its log that says so."""
+    """Where the server listens, from its log."""
 
     def said() -> str:
         if process.poll() is not None:

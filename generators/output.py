@@ -141,7 +141,7 @@ def changing(text: Callable[[], str], pause: Callable[[], None]) -> Iterator[str
 
 
 PIPE_SCREEN = (100, 46)
-"""Columns and lines that answers are made for where nobody's screen is to be asked."""
+"""Columns and lines of answers when there is no terminal to ask."""
 
 
 def screen() -> tuple[int, int]:

@@ -39,7 +39,7 @@ REVIEWED_KINDS = frozenset(_RESOURCES)
 
 
 class Operation(StrEnum):
-    """What is done to the object, as `request.operation` says it."""
+    """What is done to the object, in the words of `request.operation`."""
 
     CREATE = "CREATE"
     UPDATE = "UPDATE"
@@ -47,7 +47,7 @@ class Operation(StrEnum):
 
 
 class Denied(Refused):
-    """The webhook said no."""
+    """The webhook refused."""
 
 
 class WebhookFailed(RingfenceError):
@@ -84,7 +84,7 @@ class Change:
 
     @property
     def doing(self) -> str:
-        """What kubectl says that it was doing."""
+        """kubectl's words for what it was doing."""
         words = {Operation.CREATE: "creating", Operation.UPDATE: "patching"}
         word = words.get(self.operation, "deleting")
         return f'error when {word} "{self.source}": ' if self.source else ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Report:
-    """What happened, as kubectl says it: `lines` went well, `errors` did not."""
+    """What happened, in kubectl's words: `lines` succeeded, `errors` did not."""
 
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Backing(Protocol):
 
 
 def backing_of(state: State) -> Backing:
-    """That of a lab; what only looks imports no more than it needs."""
+    """The backing of a lab; reading commands import no more than they need."""
     if state.backing is BackingKind.FILES:
         from lab.files.backing import FileBacking
 

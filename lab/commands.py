@@ -40,7 +40,7 @@ NAME = click.option(
     "lab",
     default=DEFAULT_LAB,
     show_default=True,
-    help="Which lab; several can live side by side.",
+    help="Name of the lab; several can run side by side.",
 )
 CONFIG = click.option(
     "-c",
@@ -49,9 +49,13 @@ CONFIG = click.option(
     metavar="FILE",
     help="The tenant file. Without it, only NetworkPolicies count.",
 )
-AS_USER = click.option("--as", "user", metavar="USER", help="Who asks (default: an admin).")
+AS_USER = click.option("--as", "user", metavar="USER", help="User to act as (default: an admin).")
 AS_GROUP = click.option(
-    "--as-group", "groups", multiple=True, metavar="GROUP", help="With --as; may be repeated."
+    "--as-group",
+    "groups",
+    multiple=True,
+    metavar="GROUP",
+    help="Group of the user of --as; may be repeated.",
 )
 
 
@@ -88,7 +92,7 @@ def lab() -> None:
 @click.option(
     "--network",
     type=click.Choice([shape.value for shape in Shape]),
-    help="How pods are wired: by a next hop nobody has, an address at each veth, or a bridge  "
+    help="How pods are wired: by an unused next hop, an address at each veth, or a bridge  "
     "[default: gateway; ptp with --kubelet]",
 )
 @NAME
@@ -215,7 +219,11 @@ def get(kind: str, object_name: str | None, output: str, watch: bool, lab: str) 
 
 @lab.command()
 @click.option(
-    "--port", "ports", multiple=True, metavar="P/PROTO", help="Instead of all declared ports."
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="P/PROTO",
+    help="Ask about these instead of all declared ports.",
 )
 @click.option("--from", "source", metavar="NS/POD", help="Only from this pod.")
 @click.option("--to", "destination", metavar="NS/POD", help="Only to this pod.")
@@ -224,12 +232,12 @@ def get(kind: str, object_name: str | None, output: str, watch: bool, lab: str) 
     type=click.FloatRange(min=0.05, max=60),
     default=1.0,
     show_default=True,
-    help="Seconds without an answer that mean dropped.",
+    help="Seconds without an answer after which a packet counts as dropped.",
 )
 @click.option(
     "--expect",
     type=click.Choice(["FORWARDED", "DROPPED"]),
-    help="Exit with 1 if any connection fares otherwise, or there is none.",
+    help="Exit with 1 if any connection has another verdict, or there is none.",
 )
 @output_option
 @NAME
@@ -305,7 +313,7 @@ def load(archives: tuple[Path, ...], lab: str) -> None:
 @output_option
 @NAME
 def status(output: str, lab: str) -> None:
-    """What runs where, and what is not enforced and why."""
+    """Show processes and pods, and what is not enforced and why."""
     from lab import session
     from lab import status as state
 
@@ -343,7 +351,7 @@ def down(lab: str) -> None:
 
 @lab.command()
 @NAME
-@click.option("--keep", is_flag=True, help="Leave the lab up at the end, to look around.")
+@click.option("--keep", is_flag=True, help="Keep the lab running at the end.")
 def demo(lab: str, keep: bool) -> None:
     """Two clients of one cluster are kept apart, before your eyes; takes half a minute."""
     from lab import demo as story

@@ -1,8 +1,8 @@
 """The ledger of one lab: what it has on this machine, written down before it is made.
 
-Every command of a lab holds its lock while it changes something. Whoever gets the lock and finds a
-ledger whose phase is not UP sees the remains of a command that was killed, and cleans them up
-first. What no ledger names is not ours and is never touched.
+Every command of a lab holds its lock while it changes something. A command that gets the lock and
+finds a ledger whose phase is not UP sees the remains of a killed command and cleans them up first.
+Things that no ledger names are not ours and are never touched.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class CreatedThings:
 def load(places: Places) -> CreatedThings | None:
     """The lab's ledger, or None when there is no such lab.
 
-    What a boot of the machine ago was up is not any more: only its names may be left.
+    A lab from before the last boot is gone: only its names may be left.
     """
     path = places.run / STATE_FILE
     try:

@@ -38,7 +38,7 @@ MEMBER = ("--as", "dana", "--as-group", "team-test01")
 
 @dataclass(frozen=True, slots=True)
 class DemoStage:
-    """Where the story is told: the lab, the example's files, the terminal."""
+    """The setting of the demo: the lab, the example's files, the terminal."""
 
     places: Places
     tenants: str
@@ -207,7 +207,7 @@ def _has_socket(pid: int) -> bool:
 
 
 def _first(lines: IO[bytes], count: int) -> list[str]:
-    """The first lines that arrive; fewer when no more come for a while."""
+    """The first lines that arrive; fewer if no more come for a while."""
     found: list[str] = []
     while len(found) < count and select.select([lines], [], [], LINE_SECONDS)[0]:
         found.append(lines.readline().decode())

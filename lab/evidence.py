@@ -34,7 +34,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the programs said, in each direction; None where no event tells."""
+    """The programs' verdict in each direction; None without an event."""
 
     egress: Judgement | None = None
     ingress: Judgement | None = None
@@ -47,7 +47,7 @@ class Evidence:
 
 
 Witness = Callable[[Sequence[Connection]], Mapping[Connection, Evidence]]
-"""What is known of these connections."""
+"""The evidence about these connections."""
 
 
 def flow_witness(run_dirs: Sequence[Path]) -> Witness:
@@ -80,7 +80,7 @@ def _flows(run_dir: Path) -> list[control.Answer] | None:
 def gather(
     flows: Iterable[Mapping[str, object]], wanted: Collection[Connection]
 ) -> dict[Connection, Evidence]:
-    """The evidence in these flows about the wanted connections; a repeated packet says the same."""
+    """The evidence in these flows about the wanted connections; a repeated packet adds nothing."""
     found: dict[Connection, Evidence] = {}
     for answer in flows:
         flow, judged = answer.get("flow"), answer.get("judgement")
@@ -100,7 +100,7 @@ def gather(
 
 
 def _connection(flow: Mapping[str, object]) -> Connection | None:
-    """The connection whose opening packet a flow tells of."""
+    """The connection whose opening packet a flow is about."""
     addresses, l4 = flow.get("IP"), flow.get("l4")
     if not isinstance(addresses, dict) or not isinstance(l4, dict) or len(l4) != 1:
         return None

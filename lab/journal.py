@@ -32,7 +32,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """One pod's network: whose it is, its number among the node's addresses, its wire."""
+    """One pod's network: its pod, its number among the node's addresses, its wire."""
 
     key: str
     uid: str

@@ -144,7 +144,7 @@ def _begin(places: Places, config: Path | None, wanted: Wanted) -> CreatedThings
 
 
 def refuse_foreign(places: Places) -> None:
-    """Refused when something has our names without being in a ledger of ours."""
+    """Refused if something has our names without being in a ledger of ours."""
     foreign = [name for name in netns.names() if places.owns_netns(name)]
     if foreign:
         raise Refused(
@@ -207,7 +207,7 @@ def _remove_run_directory(places: Places) -> None:
 
 
 def forget_empty(places: Places) -> None:
-    """Remove the lock's file, and our directories where nobody needs them; we hold the lock."""
+    """Remove the lock's file, and our directories if unused; we hold the lock."""
     places.lock.unlink(missing_ok=True)
     for directory in (places.run, places.run.parent, places.run.parent.parent, places.pins.parent):
         with contextlib.suppress(OSError):

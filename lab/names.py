@@ -29,7 +29,7 @@ NODE = "lab"
 NODE_ADDRESSES = ("172.31.255.1", "fd00:10:245::1")
 """The node's own addresses, on its loopback: outside the pod ranges, so it is no pod."""
 GATEWAYS = ("169.254.1.1", "fe80::1")
-"""Next hop of every pod on a network `gateway`; nobody has the address, a permanent neighbour entry
+"""Next hop of every pod on a network `gateway`: an unused address, whose permanent neighbour entry
 leads to the host-side veth.
 """
 LOOPBACK = "127.0.0.1"
@@ -50,7 +50,7 @@ class Shape(StrEnum):
     """How pods are wired to their node, as CNIs do it."""
 
     GATEWAY = "gateway"
-    """The next hop is an address that nobody has (Calico)."""
+    """The next hop is an unused address (Calico)."""
     PTP = "ptp"
     """The next hop is an address of the host side of each veth."""
     BRIDGE = "bridge"
@@ -59,16 +59,16 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PodNetwork:
-    """The network of one node's pods; where nothing else is said, as Calico makes it."""
+    """The network of one node's pods; by default as Calico makes it."""
 
     shape: Shape = Shape.GATEWAY
     ranges: tuple[str, ...] = ()
-    """What is on the link behind a bridge: one range a family."""
+    """The range on the link behind a bridge: one per family."""
 
     @property
     def gateways(self) -> tuple[str, ...]:
-        """The next hop of pods, in each family: the first address of the node's range, or
-        nobody's.
+        """The next hop of pods, in each family: the first address of the node's range, or an unused
+        one.
         """
         if self.shape is Shape.GATEWAY:
             return GATEWAYS

@@ -32,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def exists(name: str) -> bool:
-    """Whether that name is taken, by us or by somebody else."""
+    """Whether that name is taken, by us or by others."""
     return (NETNS_ROOT / name).exists()
 
 

@@ -3,7 +3,7 @@ pyroute2.
 
 A pod's addresses are /32 and /128; the shape of its network says how it gets out:
 
-    gateway  by a next hop that nobody has: permanent neighbour entries on both sides, no ARP, no
+    gateway  by an unused next hop: permanent neighbour entries on both sides, no ARP, no
              neighbour discovery; the node routes each address to its veth
     ptp      by an address of the veth's host side, found by ARP and neighbour discovery
     bridge   the pods' ranges are on the link, behind a bridge whose address leads elsewhere
@@ -161,7 +161,7 @@ def _plug_in(fabric: str, node: str, port: str, addresses: Sequence[str]) -> Non
 
 
 def _lead_to(node: str, other: HollowNode) -> None:
-    """Where another node and its pods are; nobody has to be asked for hardware addresses."""
+    """Where another node and its pods are; hardware addresses need no lookup."""
     with _netlink(node) as netlink:
         index = _index(netlink, UPLINK)
         for cidr, address in zip(other.pod_cidrs, other.addresses, strict=True):
@@ -243,7 +243,7 @@ def _lead_in(netlink: Netlink, wire: Wire, pods: PodNetwork) -> None:
 
 
 def remove_pod(node: str, interface: str) -> None:
-    """Cut a pod off: its veth goes, on both sides, whoever may still be in its network
+    """Cut a pod off: its veth goes, on both sides, even if processes remain in its network
     namespace.
     """
     with _netlink(node) as netlink:
@@ -320,6 +320,6 @@ def _of_families(candidates: Sequence[str], addresses: Sequence[str]) -> tuple[s
 
 
 def _write_sysctls(settings: Sequence[tuple[str, str]]) -> None:
-    """/proc/sys/net shows the network namespace of whoever looks."""
+    """/proc/sys/net shows the network namespace of its reader."""
     for name, value in settings:
         Path("/proc/sys/net", name).write_text(value)

@@ -69,7 +69,7 @@ def away(ledger: CreatedThings, name: str) -> LabFailed:
 
 
 def failure(places: Places, process: Process) -> LabFailed:
-    """What a process said last, as an error."""
+    """The last output of a process, as an error."""
     log = places.log(process.name)
     tail = log.read_bytes()[-LOG_TAIL:].decode(errors="replace").strip() if log.exists() else ""
     what = "does not answer" if process.alive else "ended"

@@ -27,7 +27,7 @@ from lab.responder import TYPES, Site
 from lab.store import Store, Stored, key_of
 
 INTERFACE_ANNOTATION = "ringfence.io/interface"
-"""Tells the agent which host-side veth is the pod's."""
+"""Names the pod's host-side veth to the agent."""
 MANIFEST_FILE = "cluster.json"
 
 

@@ -1,8 +1,8 @@
 """`lab probe`: the questions of `ringfence matrix`, answered by real connections.
 
-The verdict is what the packets say. Why (reason, rule, policies) is what the kernel's own flow
-events say about exactly these packets, found by their addresses and ports; without a running agent
-nobody has read the events, and the cells say null.
+The verdict comes from the packets. Reason, rule and policies come from the kernel's own flow events
+about exactly these packets, found by their addresses and ports; without a running agent the events
+are not read, and the cells say null.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ BATCH = 800
 SELF = Judgement(Verdict.FORWARDED, Reason.SELF)
 
 UNSEEN = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
-"""Stands in a table's cell for a direction that no event tells of; tables show no such reasons."""
+"""A table's cell for a direction without an event; tables show no such reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answered question; a judgement is None where no flow event tells."""
+    """One answered question; a judgement is None without a flow event."""
 
     question: Question
     verdict: Verdict

@@ -1,10 +1,10 @@
-"""Real connections between pods: who reaches whom, asked of the kernel by sending packets.
+"""Real connections between pods: who reaches whom, found out by sending packets through the kernel.
 
 Every probe is a socket made in the source pod's network namespace: TCP connects and waits for the
-answer, UDP sends (and repeats) a datagram and waits for the echo. All probes of a batch run at
-once in one event loop; a probe that hears nothing until the time is over was dropped. Where nobody
-listens the prober answers for the destination itself, so it needs no other process. A refused
-connection (RST, ICMP port unreachable) means the packet arrived.
+answer, UDP sends (and repeats) a datagram and waits for the echo. All probes of a batch run at once
+in one event loop; a probe without an answer in time was dropped. Where nothing listens the prober
+answers for the destination itself, so it needs no other process. A refused connection (RST, ICMP
+port unreachable) means the packet arrived.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Attempt:
             self._selector.register(self._socket, events, self._ready)
 
     def repeat(self) -> None:
-        """Ask again over UDP, which nobody else repeats."""
+        """Ask again over UDP, which is not retransmitted."""
         if not self.done and self.probe.protocol == "UDP":
             try:
                 self._socket.send(QUESTION)
@@ -95,9 +95,7 @@ class _Attempt:
                 self._finish(arrived=error.errno == errno.ECONNREFUSED)
 
     def give_up(self) -> None:
-        """The time is over. A connection that stands has arrived, also when nobody says a word on
-        it.
-        """
+        """The time is over. An established connection has arrived even without data."""
         if not self.done:
             self._finish(arrived=self._asked)
 

@@ -2,10 +2,10 @@
 the pod's name.
 
 A socket belongs to the network namespace it was made in, whatever its process does later, so one
-event loop serves all pods. TCP: whoever sends a line gets `NAMESPACE/POD` (as an HTTP response
-where the line is an HTTP request, so that curl works); UDP: every datagram is answered with it.
-`lab up` runs this module as a process and tells it the pods over a UNIX socket (`announce`); the
-prober uses `Responder` for the time of a probe where nobody listens.
+event loop serves all pods. TCP: a client that sends a line gets `NAMESPACE/POD` (as an HTTP
+response where the line is an HTTP request, so that curl works); UDP: every datagram is answered
+with it. `lab up` runs this module as a process and sends it the pods over a UNIX socket
+(`announce`); the prober uses `Responder` during a probe where nothing listens.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Responder:
         self._open: dict[Site, list[socket.socket]] = {}
 
     def serve(self, sites: Iterable[Site]) -> None:
-        """Answer for exactly these pods from now on. Ports that somebody else holds are theirs."""
+        """Answer for exactly these pods from now on. Ports that other processes hold are theirs."""
         wanted = set(sites)
         for site in set(self._open) - wanted:
             for listener in self._open.pop(site):
@@ -63,7 +63,7 @@ class Responder:
             self._open[site] = list(self._listeners(site))
 
     def close(self) -> None:
-        """Answer for nobody any more."""
+        """Stop answering for all pods."""
         self.serve(())
 
     def _listeners(self, site: Site) -> Iterable[socket.socket]:

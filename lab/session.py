@@ -1,7 +1,7 @@
 """The lab's commands as functions: what `ringfence lab ...`, the demo and the tests call.
 
-Each takes the lab's lock, reads the ledger and the store, and leaves the machine as the store says.
-Nothing here prints; a Report says what happened.
+Each takes the lab's lock, reads the ledger and the store, and leaves the machine matching the
+store. Nothing here prints; a Report lists what happened.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def as_list(documents: Sequence[Document], one: bool) -> Document:
 
 
 def table(kind: str, documents: Sequence[Document]) -> str:
-    """The documents as a table; one line that says so when there are none."""
+    """The documents as a table; one line saying so if there are none."""
     if not documents:
         return f"No {kind.lower()} found.\n"
     return columns([_HEADS[kind], *(_row(parse(document)) for document in documents)])

@@ -216,7 +216,7 @@ def _loaded(places: NodePlaces) -> _Kernel | None:
 
 
 def _told(places: NodePlaces) -> Mapping[str, str]:
-    """What the agent says about pods that it does not enforce."""
+    """The agent's reasons for pods that it does not enforce."""
     try:
         answer = control.ask(places.enforcer_run, {"command": "status"})
     except RingfenceError:

@@ -40,9 +40,7 @@ class StoreKey:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as it is, and as it was last applied by a user (None: nobody did, it is
-    generated).
-    """
+    """An object as it is, and as it was last applied by a user (None: it is generated)."""
 
     document: Document
     applied: Document | None = None

@@ -1,4 +1,4 @@
-"""Loads the programs once, as an agent does at its start, and says in JSON what that took.
+"""Loads the programs once, as an agent does at its start, and prints the cost as JSON.
 
 `python -m bench.parts.load_process SHIPPED`: the bytecode that lies there, if any; nothing is kept
 in the cache, and nothing stays pinned.

@@ -57,7 +57,7 @@ def address(number: int) -> str:
 
 
 def pod(number: int, *, local: bool = False, app: str = "") -> Document:
-    """As long as pods are: most of it is what the agent throws away."""
+    """As long as real pods: the agent discards most of it."""
     labels = {"app": app or APPS[number % 4], "pod-template-hash": TEMPLATE}
     padding = [{"manager": f"m{i}", "fieldsV1": {"f:metadata": {"f:labels": {}}}} for i in range(8)]
     owner = {"kind": "ReplicaSet", "name": replica_set_of(number), "controller": True}
@@ -170,7 +170,7 @@ def interfaces(pods: int, local: int) -> None:
 
 
 def attachments(folder: Path) -> Attachments:
-    """The interfaces that are here, as CNI would have told of them."""
+    """The local interfaces, as CNI would have reported them."""
     found = Attachments(folder)
     held = frozenset(found.snapshot())
     for ifindex, name in socket.if_nameindex():
@@ -306,7 +306,7 @@ def measure(pods: int, local: int, count: int, folder: Path, pin_dir: Path) -> d
 
 
 def _one_write(maps: Maps) -> float:
-    """Seconds; of an address that nobody has, and that is gone again at once."""
+    """Seconds; of an unused address that is removed again at once."""
     start = time.perf_counter()
     maps.apply([Change(Table.ADDRESSES, "192.0.2.1", AddressEntry(1))])
     seconds = time.perf_counter() - start

@@ -1,7 +1,7 @@
 """A watch that is replayed: an API server's events out of a generator, without a network.
 
 `Replayed` is a client whose watches a bench feeds. Events are bytes as they come from a socket, so
-that decoding is part of what is measured. A resource that nobody feeds is empty and synced.
+that decoding is part of what is measured. A resource without events is empty and synced.
 """
 
 from __future__ import annotations

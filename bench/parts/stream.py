@@ -6,7 +6,7 @@ send HOST PORT SECONDS   prints the bits per second that arrived
 ask HOST PORT COUNT      prints the seconds of each request and answer
 connect HOST PORT COUNT  prints the seconds of each connection that asks once
 pulse HOST PORT          asks until no answer comes; prints when the last did
-flood HOST PORT RATE SECONDS  datagrams that nobody takes; prints how many
+flood HOST PORT RATE SECONDS  datagrams that nothing receives; prints how many
 """
 
 from __future__ import annotations

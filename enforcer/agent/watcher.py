@@ -1,4 +1,4 @@
-"""Closes new interfaces of pods as they appear, for CNIs that write their configuration anew or
+"""Closes new interfaces of pods as they appear, for CNIs that rewrite their configuration or
 bypass it: the second line behind the CNI plugin.
 
 A thread of the agent's process. The kernel announces every new interface; the watcher puts the

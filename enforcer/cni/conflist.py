@@ -1,7 +1,7 @@
 """The node's CNI configuration with our plugin at its end, and without: pure, text to text.
 
 `install.py` reads and writes the files. Everything that is not ours stays as it was written, down
-to blanks and the order of fields, because the text is cut at one place and never written anew; only
+to blanks and the order of fields, because the text is cut at one place and never rewritten; only
 a single configuration (`.conf`) has to be put into a list.
 """
 

@@ -1,6 +1,6 @@
 """Our plugin on the node: its program among the others, its entry last in the node's configuration.
 
-The agent installs it at its start and keeps it there, because CNIs write their configuration anew
+The agent installs it at its start and keeps it there, because CNIs rewrite their configuration
 when they are updated; `ringfence enforcer uninstall` takes both away. Every file is replaced by a
 rename: a runtime reads the old one or the new one. A `.conf` is not changed but set aside under a
 name that runtimes do not read, and comes back at the end.
@@ -35,7 +35,7 @@ log = logging.getLogger("ringfence.enforcer")
 ASIDE = ".before-ringfence"
 UNFINISHED = ".ringfence-new"
 FIGHT, FIGHT_SECONDS = 5, 60.0
-"""So often within so long the configuration has to lose our entry to be somebody's doing."""
+"""If our entry is lost this often within this time, another program removes it."""
 LOOK_SECONDS = 5.0
 """Look at least this often: replacing a whole directory causes no event."""
 DEFAULT_SECONDS = 10

@@ -73,7 +73,7 @@ class Allotment:
     def look(
         self, touched: Iterable[str], local: Mapping[str, Mapping[str, None]]
     ) -> tuple[str, ...]:
-        """Decide anew; `touched`: namespaces whose policies or local pods are others.
+        """Decide again; `touched`: namespaces whose policies or local pods are others.
 
         The namespaces whose policies mean something else now.
         """

@@ -2,7 +2,7 @@
 
 The compiler calls `place` for every local pod that something happened to. A pod that has an
 interface already and is not known yet (CNI was faster than the API server) gets what the start mode
-grants until it is known; and a pod that was made anew under the same name is another endpoint, even
+grants until it is known; and a pod recreated under the same name is another endpoint, even
 behind the same interface, so that nothing of the old one's connections is its own.
 """
 

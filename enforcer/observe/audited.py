@@ -82,7 +82,7 @@ class Audited:
         """Lines with an address outside the cluster, by subject and direction."""
         self._unnamed: deque[FlowRecord] = deque()
         self.forgotten: Counter[str] = Counter()
-        """Flows that are in no line any more, by tenant; empty name: of nobody."""
+        """Flows that are in no line any more, by tenant; empty name: without one."""
         self._dirty = False
         self._load()
 

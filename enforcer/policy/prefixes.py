@@ -216,7 +216,7 @@ class Prefixes:
         """Numbers for prefixes that other lists name now, or that are new.
 
         One number for those that were alike, whatever is in force, and are alike. The old one goes
-        along where nobody stays behind.
+        along if none stays behind.
         """
         leaving = Counter(self._prefixes[text].cidr for text in moving if text not in new)
         numbers: dict[tuple[object, Lists], int] = {}

@@ -3,7 +3,7 @@
 A reflector's thread says that a key changed and nothing more; `take` reads the values as they are
 then, so that any number of events about one object are one change. While the API server is away, or
 refuses, everything stays as it was; `sources` and `health` say so. A namespace's tenant is in the
-record under its UID, so a namespace that was made anew has none until it is recorded again.
+record under its UID, so a recreated namespace has none until it is recorded.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class InputState:
     events: Mapping[str, int] = field(default_factory=dict)
     """Changes taken in since the start: by `update` and `delete`."""
     relists: Mapping[str, int] = field(default_factory=dict)
-    """How often everything was read anew, by reason."""
+    """How often everything was read again, by reason."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Attempts that failed, by kind of error."""
     unreadable: Mapping[str, str] = field(default_factory=dict)

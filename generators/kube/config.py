@@ -57,7 +57,7 @@ class Source(Protocol):
         """Seconds after which credentials are loaded again even without an error."""
 
     def load(self) -> Access:
-        """Read everything anew."""
+        """Read everything again."""
 
 
 ApiServer = str | Source | None

@@ -45,7 +45,7 @@ class Discovery:
         self._read_at = 0.0
 
     def forget(self) -> None:
-        """Ask anew from now on."""
+        """Ask again from now on."""
         with self._lock:
             self._groups = None
             self._resources.clear()

@@ -302,7 +302,7 @@ class Transport:
         return Stream(access, request, self._headers(access, request))
 
     def reload(self, refused: Access) -> None:
-        """Load credentials anew because these were refused, unless another thread just has."""
+        """Reload credentials because these were refused, unless another thread just has."""
         with self._lock:
             if self._access is refused:
                 self._replace(self._source.load())

@@ -34,4 +34,4 @@ def _unmet(condition: Condition, scope: Scope) -> str:
     if holds(key, condition.operator, value):
         return ""
     shown = f"{compact(key):.100} {condition.operator} {compact(value):.100}"
-    return f"{condition.message or shown} is not so (line {condition.key.place.line})"
+    return f"{condition.message or shown} does not hold (line {condition.key.place.line})"

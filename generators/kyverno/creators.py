@@ -1,9 +1,9 @@
 """Who made a trigger: carried from its admission to the rules that run behind requests.
 
 The webhook writes the annotation while the object is created, for kinds whose background rules ask
-who made the request, and keeps everybody else from changing it; the controller reads it. On a
-trigger that was there before the webhook saw its kind, anybody may have written anything: nobody is
-known to have made it.
+who made the request, and keeps everyone else from changing it; the controller reads it. On a
+trigger older than the webhook's view of its kind, anyone may have written anything: its creator is
+unknown.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def written(requester: Asker) -> str:
     }
     text = json.dumps(told, separators=(",", ":"), sort_keys=True)
     if len(text) > MAX_LENGTH:
-        raise BadPatch(f"{requester.username} has too many groups and roles to be noted down")
+        raise BadPatch(f"{requester.username} has too many groups and roles to be recorded")
     return text
 
 
 def creator_of(document: Document, since: str) -> Asker | None:
-    """Who made an object; None when that was not noted down by us.
+    """The creator of an object; None if we did not record it.
 
-    `since`: the second since when every object of the kind is; empty = none is. The moment at which
-    an object was made is the API server's to say, and nobody can change it.
+    `since`: the second since when every object of the kind is; empty = none is. The API server sets
+    the creation time, and no one can change it.
     """
     if not since or text(document, "metadata", "creationTimestamp") <= since:
         return None

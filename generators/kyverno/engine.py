@@ -55,7 +55,7 @@ _FAILURES = (RuleFailure, RecursionError)
 
 
 def _told(failure: Exception) -> str:
-    return "it nests too deep" if isinstance(failure, RecursionError) else str(failure)
+    return "it is nested too deep" if isinstance(failure, RecursionError) else str(failure)
 
 
 Given = Callable[[Policy, PolicyRule, ObjectKey], Mapping[str, Value]]
@@ -75,7 +75,7 @@ class Environment:
     clock: Clock = wall_clock
     given: Given = nothing_given
     overdue: Callable[[], bool] = never
-    """Whether nobody waits for the results any more: rules end with an error then."""
+    """Whether no caller waits for the results any more: rules then end with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def applicability(
 ) -> RuleResult | None:
     """Why a rule does not apply: match, exclude, preconditions; None when it does.
 
-    RuleFailure when that cannot be told: never to be taken for a no.
+    RuleFailure if that is unknown: never to be taken for a no.
     """
     case = _Case(policy, rule, request, environment)
     return case.unfit(case.scope())

@@ -27,7 +27,7 @@ class UnresolvedVariable(RuleFailure):
         super().__init__(f"{variable} at {pointer(path)}: {why}")
 
     def at(self, place: str) -> UnresolvedVariable:
-        """The same, told by the place in the policy's file."""
+        """The same, by the place in the policy's file."""
         told = UnresolvedVariable(self.variable, self.path, self.why)
         told.args = (f"{place}: {self.variable} is not resolved: {self.why}",)
         return told
@@ -38,7 +38,7 @@ class BadExpression(RuleFailure):
 
 
 class BadPatch(RuleFailure):
-    """A patch that does not fit, or whose outcome no API server would take."""
+    """A patch that does not fit, or whose result no API server would accept."""
 
 
 class LookupFailed(RuleFailure):

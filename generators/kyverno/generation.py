@@ -79,7 +79,7 @@ class WantedObject:
 
     @property
     def owner(self) -> Owner:
-        """Whose it is."""
+        """The rule and trigger that own it."""
         return self.mark.owner
 
     @property
@@ -254,7 +254,7 @@ def _clone(
 def _clone_list(
     run: _Run, target: Value, fields: Value, scope: ContextScope, item: str
 ) -> Iterator[WantedObject]:
-    """Objects keep their names; those that are in the target's namespace already are left alone."""
+    """Objects keep their names; those already in the target's namespace are not touched."""
     home, goal = text(fields, "namespace"), text(target, "namespace")
     selector = expanded(selector_pattern(mapping(fields, "selector")), {})
     for spelled in items(fields, "kinds"):

@@ -1,9 +1,9 @@
 """What policies may read and write: one choke point for every lookup, and one for every write.
 
-A namespaced Policy reads and writes in its own namespace only, whatever its expressions say, and
-of its own accord only kinds that give nobody rights: it acts with more rights than its author. API
-paths are read only where the operator's list allows it. Kinds are written only when they are on the
-list; namespaces that the operator protects get nothing.
+A namespaced Policy reads and writes in its own namespace only, whatever its expressions say, and by
+default only kinds that grant no rights: it acts with more rights than its author. API paths are
+read only where the operator's list allows it. Kinds are written only when they are on the list;
+namespaces that the operator protects get nothing.
 """
 
 from __future__ import annotations
@@ -198,11 +198,11 @@ class GuardedLookups:
         return self.inner.get(self.checked(path))
 
     def checked(self, path: str) -> str:
-        """The path, when it may be read. A watch would never end: it is no query of a policy's."""
+        """The path, when it may be read. A watch would never end, so policies may not query one."""
         clean = unquote(path.split("?", 1)[0]).rstrip("/")
         odd = any(mark in clean for mark in _ODD) or ";" in path
         if odd or not clean.startswith("/") or not path.isprintable() or " " in path:
-            raise NotAllowed(f"{path!r} is no plain path of the API")
+            raise NotAllowed(f"{path!r} is not a plain path of the API")
         every = "*" in self.limits.paths
         if not every and any(clean.endswith(end) or f"{end}/" in clean for end in _NEVER):
             raise NotAllowed(f"policies never read {clean}")

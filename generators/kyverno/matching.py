@@ -1,8 +1,8 @@
 """Does a rule's `match` and `exclude` select a request? The answer is a reason, empty for yes.
 
 Inside one filter everything that is given must hold; of a list one item is enough. `exclude` is
-looked at only after `match` succeeded. Two things surprise: for kind Namespace the `namespaces`
-list is compared with the namespace's own name, and its `namespaceSelector` never matches.
+evaluated only after `match` succeeded. For kind Namespace the `namespaces` list is compared with
+the namespace's own name, and its `namespaceSelector` never matches.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _requester_mismatch(one: Filter, requester: Asker | None, *, excluding: bool
     if requester is None and not excluding and not _only_users(one):
         return ""
     if requester is None:
-        return "who made the request is not known here"
+        return "the requester is not known here"
     if one.roles and not _any_fits(one.roles, requester.roles):
         return f"the requester has none of the roles {', '.join(one.roles)}"
     if one.cluster_roles and not _any_fits(one.cluster_roles, requester.cluster_roles):
@@ -126,7 +126,7 @@ def _requester_mismatch(one: Filter, requester: Asker | None, *, excluding: bool
 
 
 def _only_users(one: Filter) -> bool:
-    """Whether nothing would be left of the filter in background work, where nobody asks."""
+    """Whether nothing would be left of the filter in background work, which has no requester."""
     return not (
         one.kinds
         or one.name

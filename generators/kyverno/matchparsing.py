@@ -37,7 +37,7 @@ def parse_match(block: Cursor, file: str, required: bool = False) -> Match:
         return _single(block, file, required)
     block.only(*(c.value for c in Combine), *(("resources",) if required else ()), *USERS)
     if len(given) > 1:
-        block.fail("any and all stand side by side", "write one of them")
+        block.fail("any and all are both given", "write one of them")
     combine = given[0]
     filters = tuple(_filter(item, file) for item in block.children(combine.value))
     return Match(combine, filters)

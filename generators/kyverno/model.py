@@ -275,7 +275,7 @@ class CloneList:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Write what the template says."""
+    """Write the content of the template."""
 
     content: Template
 

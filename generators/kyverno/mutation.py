@@ -77,7 +77,7 @@ def _foreach(
 def _strategic(template: Template, document: Document, scope: ContextScope) -> Document:
     patch = textual(template.value, fill(template, scope))
     if not isinstance(patch, dict):
-        raise BadPatch("patchStrategicMerge is no object")
+        raise BadPatch("patchStrategicMerge is not an object")
     try:
         return merging.merge(document, anchors.prepare(patch, document))
     except anchors.Dropped as dropped:
@@ -197,7 +197,7 @@ def operations(template: Template, scope: ContextScope) -> Value:
     try:
         read = list(documents(inlined.encode(errors="replace"), "patchesJson6902"))
     except InputError as error:
-        raise BadPatch(f"patchesJson6902 is no YAML: {error}") from None
+        raise BadPatch(f"patchesJson6902 is not YAML: {error}") from None
     return plain(read[0]) if read else []
 
 
@@ -212,7 +212,7 @@ def _as_text(listed: Value, scope: ContextScope) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class _Inlined:
-    """A scope whose texts can stand in YAML without changing what is around them."""
+    """A scope whose texts can be put into YAML without changing what is around them."""
 
     scope: ContextScope
 
@@ -257,7 +257,7 @@ def check_metadata(document: Document, known: Document | None = None) -> None:
                 continue
             why = names.label_key(key)
             if not isinstance(value, str):
-                why = f"{value!r:.80} is no string; quote it"
+                why = f"{value!r:.80} is not a string; quote it"
             elif field == "labels" and why is None:
                 why = names.label_value(value)
             if why is not None:

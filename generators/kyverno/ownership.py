@@ -1,10 +1,10 @@
-"""Marks on generated objects: who made them, for which trigger, by which rule and pattern.
+"""Marks on generated objects: which rule and pattern made them, and for which trigger.
 
-They tell one rule's objects from another's, so that an edited rule collects exactly what it made,
-also when it was edited while nobody looked: everything that the matrix of changes asks about an
+They separate one rule's objects from another's, so that an edited rule collects exactly what it
+made, even if edited while no controller ran: everything that the matrix of changes asks about an
 object is written on it. Label values end at 63 characters: longer ones are cut and hashed, the full
-text is in annotations. What may surprise: only objects that are kept in step say `managed-by`; one
-that was made once belongs to whoever edits it.
+text is in annotations. Only objects that are kept in step carry `managed-by`; one that was made
+once belongs to its editors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ _HASH = 10
 
 @dataclass(frozen=True, slots=True, order=True)
 class Owner:
-    """Whose object it is. `item` tells apart the patterns of a rule and a foreach's elements."""
+    """The owner of an object. `item` distinguishes the patterns of a rule and a foreach's
+    elements."""
 
     policy: str
     rule: str
@@ -78,7 +79,7 @@ def label_text(text: str) -> str:
 
 
 def policy_label(policy: str) -> str:
-    """Value of the policy label: `kyverno.` tells it from what the tenant file generates."""
+    """Value of the policy label: `kyverno.` separates it from what the tenant file generates."""
     return label_text(f"{KYVERNO}{policy.replace('/', '.')}")
 
 
@@ -128,9 +129,8 @@ def _parts(key: ObjectKey) -> tuple[str, str, str, str]:
 
 
 def mark_of(document: Document) -> Mark | None:
-    """The mark of an object; None when no policy made it, or what it says is garbled.
-
-    Who copies a generated object copies its marks as well; the copy is in another place.
+    """The mark of an object; None if no policy made it, or its marks are garbled. A copy of a
+    generated object has its marks as well, but is in another place.
     """
     if not labels_of(document).get(POLICY_LABEL, "").startswith(KYVERNO):
         return None

@@ -420,7 +420,9 @@ def _generation(cursor: Cursor, spec: Cursor, notes: _Rule) -> Generation:
     if each:
         downstreams = tuple(_downstream(item, notes, looped=True) for item in each)
         if (kind := cursor.child("kind")) is not None:
-            kind.fail("foreach stands beside a pattern", "write the pattern inside foreach only")
+            kind.fail(
+                "foreach and a pattern are both given", "write the pattern inside foreach only"
+            )
     else:
         downstreams = (_downstream(cursor, notes, looped=False),)
     return Generation(

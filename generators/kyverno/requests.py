@@ -39,7 +39,7 @@ class Asker:
 
     @property
     def account(self) -> tuple[str, str]:
-        """(namespace, name) of a ServiceAccount; empty for anybody else."""
+        """(namespace, name) of a ServiceAccount; empty for anyone else."""
         if not self.username.startswith(_ACCOUNT):
             return "", ""
         namespace, _, name = self.username[len(_ACCOUNT) :].partition(":")
@@ -103,7 +103,7 @@ def existing(document: Document) -> PolicyRequest:
 
 
 class Lookups(Protocol):
-    """Reads of the outside. Each raises LookupFailed when it cannot tell."""
+    """Reads of the outside. Each raises LookupFailed if the answer is unknown."""
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str]:
         """Labels of a namespace."""

@@ -80,7 +80,7 @@ def reaction(event: Event, making: Making, *, synchronize: bool, orphan: bool = 
 
 
 def same(desired: Document, live: Document) -> bool:
-    """Whether the live object says everything that is desired, and nothing else of substance.
+    """Whether the live object has everything that is desired, and nothing else of substance.
 
     Fields that only the API server writes do not count; nor do empty maps, lists and nulls.
     """
@@ -111,7 +111,7 @@ def tidy(value: Value) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Objects that a rule made before and does not want any more."""
+    """Objects that a rule made before and no longer wants."""
 
     key: ObjectKey
     owner: Owner

@@ -1,4 +1,4 @@
-"""What rules will ask of the outside, told before they run, so that caches are filled in time."""
+"""What rules will read from outside, known before they run, so that caches are filled in time."""
 
 from __future__ import annotations
 

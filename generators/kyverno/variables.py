@@ -1,7 +1,7 @@
 """Variables in templates: `{{ expression }}`, `$(path)`, and the escapes of both.
 
     "{{ x }}"           the value itself, with its type
-    "a-{{ x }}"         text; what is no text is written as JSON
+    "a-{{ x }}"         text; anything else is written as JSON
     "{{ a.{{ b }} }}"   the inner one first
     "\\{{ x }}"          literally {{ x }}
     "{{- x }}"          the same as {{ x }}, and what comes out is never read again
@@ -9,7 +9,7 @@
 
 The pattern allows one level of single braces inside. What comes out of a variable is read again for
 variables when a policy's author wrote it (ConfigMaps, literal values); text out of requests and the
-cluster never is: who may annotate a namespace must not be able to write expressions.
+cluster never is: users who may annotate a namespace must not be able to write expressions.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def is_variable(value: str) -> bool:
 
 
 def expressions_in(value: str) -> list[str]:
-    """All expressions of a text, as far as they can be told without values."""
+    """All expressions of a text, as far as they are known without values."""
     return [found.strip() for found in _VARIABLE.findall(value)]
 
 

@@ -1,8 +1,8 @@
-"""What can be told of a policy before it runs: rules that would act with more rights than they may.
+"""Checks of a policy before it runs: rules that would act with more rights than they may.
 
-Called by whoever takes policies into force, and by the webhook when somebody writes one. A rule
-that is refused becomes `Unsupported` with the reasons, so that it is named and never runs; the
-policy's other rules go on. What only shows when variables are filled in, the guard stops then.
+Called when policies come into force, and by the webhook when one is written. A refused rule becomes
+`Unsupported` with the reasons, so that it is named and never runs; the policy's other rules run on.
+limits.py stops what only shows once variables are filled in.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _triggers(pattern: KindPattern, kind: ObjectKind) -> bool:
 def _written(
     policy: Policy, place: Place, kind: ObjectKind, target: Value, limits: Limits
 ) -> Iterator[UnsupportedPart]:
-    """Asks the guard about what is known already; what holds variables is taken to be allowed."""
+    """Checks limits on what is known already; parts with variables count as allowed."""
     if _open(kind.kind) or _open(kind.api_version):
         return
     namespace = text(target, "namespace")

@@ -1,8 +1,8 @@
 """Expected reachability: a file that says who must and must not reach whom, and how that stands.
 
 `ringfence test` reads and runs it. An expectation about groups holds for each pair of their pods;
-it fails by the first that is otherwise, with the rule that decided. What names nobody fails, too: a
-misspelt namespace must not be a passing test.
+it fails by the first that is otherwise, with the rule that decided. An expectation without a match
+fails too: a misspelt namespace must not be a passing test.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A matrix of many pods, read at a distance: by workload, by namespace, by tenant.
 
 Pods of one group are drawn as one line; where they fare differently the grid says so, and the JSON
-counts them. What may surprise: that a pod reaches itself says nothing about its group, so it only
-counts where the group is that one pod.
+counts them. That a pod reaches itself says nothing about its group, so it only counts where the
+group is that one pod.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def control_plane() -> Path:
     """The folder with all programs of a control plane; MachineLacks where there is none."""
     folder = find()
     if folder is None:
-        raise MachineLacks("no programs of a control plane are on this machine", HOW)
+        raise MachineLacks("this machine has no programs of a control plane", HOW)
     if not (folder / CONTROLLER_MANAGER).exists():
         raise MachineLacks(f"{folder} has no {CONTROLLER_MANAGER}", HOW)
     return folder

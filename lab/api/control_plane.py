@@ -48,7 +48,7 @@ WEBHOOK = "webhook"
 SYSTEM_NAMESPACE = "ringfence-system"
 CONTROLLER_USER = f"system:serviceaccount:{SYSTEM_NAMESPACE}:ringfence-controller"
 SETTLE_SECONDS = "0.5"
-"""The lab's admission is in force as soon as its one API server knows of it."""
+"""The lab's admission is in force as soon as its one API server has it."""
 IN_FORCE = 'ringfence_controller_admission_state{state="in-force"} 1.0'
 KUBECTL_SECONDS = 60.0
 

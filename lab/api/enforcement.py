@@ -51,7 +51,7 @@ class Enforcement(Protocol):
 
     @property
     def announces(self) -> bool:
-        """Whether the pod's addresses have to be told to the API server first."""
+        """Whether the API server must get the pod's addresses first."""
 
     def in_force(self, sandbox: Sandbox) -> bool:
         """Whether the pod may be connected; false: ask again."""
@@ -105,7 +105,7 @@ class Chained:
         return True
 
     def forget(self, sandbox: Sandbox) -> None:
-        """Run them for DEL, which works whoever is away."""
+        """Run them for DEL, which works without the agent."""
         for plugin in reversed(self._plugins()):
             self._call(Command.DEL, sandbox, plugin, _own_result(sandbox))
 

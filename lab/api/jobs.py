@@ -2,10 +2,9 @@
 
 A network namespace would never complete a Job. So the hollow kubelet, and the tests' node
 (tests/testbed/node.py), hand such pods to `Jobs`: the command runs in a `container.py` with the
-pod's environment, volumes and a token of its ServiceAccount, so that RBAC is real, and what came
-of it is reported. Jobs complete, `helm --wait` and hook log policies work, `kubectl logs` answers,
-whoever on this machine asks. No container is started twice (`restartPolicy: Never`), and a pod has
-one.
+pod's environment, volumes and a token of its ServiceAccount, so that RBAC is real, and what came of
+it is reported. Jobs complete, `helm --wait` and hook log policies work, `kubectl logs` answers any
+caller on this machine. No container is started twice (`restartPolicy: Never`), and a pod has one.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ MOUNT_SECONDS = 120.0
 POLL_SECONDS = 0.1
 ENDED = ("Succeeded", "Failed")
 LOST = 137
-"""What a runtime tells of a container that somebody killed."""
+"""What a runtime reports of a killed container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Here:
     api_host: str
     api_port: int
     mount_seconds: float = MOUNT_SECONDS
-    """How long a pod waits for a ConfigMap that it mounts and that nobody has made yet."""
+    """How long a pod waits for a mounted ConfigMap that does not exist yet."""
 
 
 class Jobs:
@@ -82,7 +81,7 @@ class Jobs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End every process; their pods stay what they were last told to be."""
+        """End every process; their pods keep their last status."""
         self._stopping.set()
         self._pods.stop()
         for process in list(self._processes.values()):
@@ -93,7 +92,7 @@ class Jobs:
         self._server.server_close()
 
     def logs(self, namespace: str, name: str) -> str:
-        """What the pod's container has said."""
+        """The log of the pod's container."""
         path = self._log(namespace, name)
         return path.read_text(errors="replace") if path.exists() else ""
 

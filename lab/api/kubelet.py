@@ -1,11 +1,11 @@
-"""A hollow kubelet: runs the pods of one node as network namespaces, and says so.
+"""A hollow kubelet: runs the pods of one node as network namespaces, and reports them.
 
-`lab up --api-server` starts one a node (`python -m lab.api.kubelet`). A pod gets addresses
-and a veth with its links down; when the agent enforces it, the links go up, the responder answers
-on its ports, and its status becomes Running and Ready. Killed, it finds all of that again in its
-journal: the pods run on meanwhile, because nothing of them is this process. What may surprise: a
-pod on its node's network is a set of listening ports in the node's network namespace, and no more;
-and pods of Jobs and hooks are processes of this host, which end with the kubelet (jobs.py).
+`lab up --api-server` starts one a node (`python -m lab.api.kubelet`). A pod gets addresses and a
+veth with its links down; when the agent enforces it, the links go up, the responder answers on its
+ports, and its status becomes Running and Ready. Killed, it finds all of that again in its journal:
+the pods run on meanwhile, because nothing of them is this process. A pod on its node's network is a
+set of listening ports in the node's network namespace, and no more; and pods of Jobs and hooks are
+processes of this host, which end with the kubelet (jobs.py).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SYNC_SECONDS = 120.0
 
 @dataclass(slots=True)
 class _Announced:
-    """What the responder was last told, and which responder that was (inode of its socket)."""
+    """What the responder last got, and which responder that was (inode of its socket)."""
 
     sites: tuple[Site, ...] = ()
     socket: int = 0
@@ -92,7 +92,7 @@ class Kubelet:
         self._pods = Reflector(client, PODS, assigned, self._queue.add, scope=scope)
 
     def run(self, stop: threading.Event, ready: Path) -> None:
-        """Run the node's pods until told to stop; they run on afterwards."""
+        """Run the node's pods until stopped; they run on afterwards."""
         self._pods.start()
         if not self._pods.wait_synced(SYNC_SECONDS):
             raise RingfenceError(f"the API server lists no pods within {SYNC_SECONDS:.0f} s")
@@ -207,7 +207,7 @@ class Kubelet:
         return found
 
     def _remind(self) -> None:
-        """A responder that was started anew knows nobody."""
+        """A restarted responder knows no pods."""
         try:
             self._announce()
         except ResponderFailed as error:

@@ -2,7 +2,7 @@
 
 The lab starts the programs as processes of its own (control_plane.py), the tests as children that
 die with them (tests/testbed/plane.py); both ask here what to start. RBAC is on, identities are
-client certificates. What surprises about each program is said beside its flag.
+client certificates. Peculiarities of each program are explained beside its flag.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class Plane:
         path.write_text(json.dumps(config, indent=1))
 
     def get(self, path: str) -> int:
-        """The status of a GET as an admin; 0 while nobody answers."""
+        """The status of a GET as an admin; 0 without an answer."""
         context = ssl.create_default_context(cafile=str(self._pem("ca.crt")))
         context.load_cert_chain(self._pem(ADMIN_PEM))
         connection = http.client.HTTPSConnection(

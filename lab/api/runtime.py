@@ -1,4 +1,4 @@
-"""Pods' network on a hollow node: made, connected, taken down, as the journal says.
+"""Pods' network on a hollow node: made, connected, taken down, according to the journal.
 
 The kubelet's workers call it; every step may be repeated after a crash. A sandbox is connected
 only when the agent enforces its pod, so no pod is ever open.

@@ -2,9 +2,9 @@
 
 The kubelet runs it beside its pods. A new connection to a Service goes to one of its backends at
 random, as the EndpointSlices name them: looked up in sets and maps, so that the kernel checks a few
-rules however many Services there are. The programs on the client's veth have
-seen the ClusterIP, those on the backend's veth see the backend: both judge. What may surprise: a
-pod whose Service picks that very pod gets no answer, as nothing is masqueraded here.
+rules however many Services there are. The programs on the client's veth have seen the ClusterIP,
+those on the backend's veth see the backend: both judge. A pod whose Service picks that very pod
+gets no answer, as nothing is masqueraded here.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Kind:
 
     @property
     def joined(self) -> bool:
-        """Whether the API server is somebody else's."""
+        """Whether the API server is not ours."""
         return self.kubeconfig is not None
 
 
@@ -104,7 +104,7 @@ def up(places: Places, config: Path | None, wanted: Kind, paths: Sequence[str]) 
 
 @dataclass(frozen=True, slots=True)
 class ApiBacking:
-    """See `backing.Backing`; `joined`: the API server is somebody else's, and lives on."""
+    """See `backing.Backing`; `joined`: the API server is not ours, and lives on."""
 
     joined: bool
 
@@ -167,8 +167,8 @@ class ApiBacking:
         return report
 
     def _follow(self, ledger: CreatedThings, config: Path) -> None:
-        """Have another tenant file, or the first one, for all that follows one; whoever followed
-        the former ends, and is started again by `start_processes`.
+        """Set another tenant file, or the first one, for all processes that follow one; those end,
+        and `start_processes` starts them again.
         """
         nodes = hollow_nodes(ledger.places, ledger.state.nodes)
         cluster_side = () if self.joined else (control_plane.WEBHOOK, control_plane.CONTROLLER)
@@ -178,7 +178,7 @@ class ApiBacking:
         ledger.update(replace(ledger.state, config=str(config.resolve()), directory=directory))
 
     def _tenants(self, ledger: CreatedThings) -> TenantConfig | None:
-        """The tenant file where somebody generates from it: a controller on our API server."""
+        """The tenant file, if a controller on our API server generates from it."""
         config = ledger.state.config
         return None if self.joined or config is None else load_tenants(Path(config))
 

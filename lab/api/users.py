@@ -1,9 +1,9 @@
 """What a user does to a lab on an API server: kubectl's work, by kubectl.
 
-`lab apply` and `lab delete` go to the API server as whoever asks (impersonation), so what RBAC,
-admission and validation say is printed as they say it. What may surprise: a pod is refused until
-its namespace has a ServiceAccount, which takes a moment after the namespace was made; `apply` asks
-again instead of leaving that to the user.
+`lab apply` and `lab delete` go to the API server as the acting user (impersonation), so the answers
+of RBAC, admission and validation are printed unchanged. A pod is refused until its namespace has a
+ServiceAccount, which takes a moment after the namespace was made; `apply` asks again instead of
+leaving that to the user.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def delete(
 def settle(places: Places, config: TenantConfig | None, nodes: int) -> None:
     """Return when every pod runs, every node knows it, and the controller has nothing left to do.
 
-    A pod may be waiting for something that the lab knows nothing of, so being late is no error.
+    A pod may be waiting for something unknown to the lab, so being late is not an error.
     """
     deadline = time.monotonic() + SETTLE_SECONDS
     hollow = list(hollow_nodes(places, nodes))
@@ -117,7 +117,7 @@ def settle(places: Places, config: TenantConfig | None, nodes: int) -> None:
 
 
 def without_record(places: Places, nodes: int) -> list[str]:
-    """What the nodes' agents say where nobody has recorded whose the namespaces are."""
+    """What the nodes' agents report when no tenants are recorded."""
     found: set[str] = set()
     deadline = time.monotonic() + SETTLE_SECONDS
     for node in hollow_nodes(places, nodes):

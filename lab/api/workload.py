@@ -1,8 +1,8 @@
-"""Pods as the hollow kubelet sees them, and what it tells the API server about them. Pure.
+"""Pods as the hollow kubelet sees them, and what it reports to the API server. Pure.
 
 A pod runs as soon as its network does: there are no images to pull and no containers to start, so
 all of its containers are ready from the first moment. A network namespace would never complete a
-pod of a Job: those of our own command are executed (jobs.py), all others are nobody's.
+pod of a Job: those of our own command are executed (jobs.py), all others are ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A pod that is bound to a node; `ready` when its status says what we would say."""
+    """A pod that is bound to a node; `ready` when its status is what we would report."""
 
     pod: Pod
     containers: tuple[Container, ...]
@@ -48,7 +48,7 @@ class Assigned:
 
 
 def assigned(document: Document) -> Assigned | None:
-    """A pod from the API server; None for what is no network namespace of a hollow node."""
+    """A pod from the API server; None for one that is not a network namespace of a hollow node."""
     if owned_by_job(document) or hosted(document):
         return None
     item = parse_object(document, _ORIGIN)
@@ -81,7 +81,7 @@ def of_a_job_or_hook(document: Document) -> bool:
 
 def hosted(document: Document) -> bool:
     """Whether this host executes the pod of a Job or hook: our image's own command, and no other,
-    by anybody but root, since whoever may create pods in the lab chooses it.
+    as any user but root, since anyone who may create pods in the lab chooses it.
     """
     spec = mapping(document, "spec")
     if not of_a_job_or_hook(document) or mappings(spec, "initContainers"):

@@ -114,7 +114,7 @@ def _start_webhook(ledger: CreatedThings, config: str) -> tuple[Process, Callabl
 
 
 def _listening(log: Path, begun: int) -> str | None:
-    """The address that the webhook says it listens on, below where its log began."""
+    """The address that the webhook logs as listening, after the given place in its log."""
     with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
         file.seek(begun)
         for line in file:

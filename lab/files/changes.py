@@ -2,7 +2,7 @@
 them.
 
 Each object is admitted or refused by itself; a refusal changes nothing of that object and the
-others go on, as with kubectl. What the machine has to do about it is files/converge.py's business.
+others go on, as with kubectl. files/converge.py does what the machine needs.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def kind_of(word: str) -> str:
 
 
 def _implied(store: Store, documents: Documents) -> list[Namespace]:
-    """Namespaces that objects use and nobody declared."""
+    """Namespaces that objects use without a declaration."""
     declared = {namespace.name for namespace in (*documents.namespaces, *store.namespaces)}
     users: Sequence[Pod | NetworkPolicy] = (*documents.pods, *documents.policies)
     missing = {item.namespace: item.origin for item in reversed(users)}

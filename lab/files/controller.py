@@ -1,8 +1,8 @@
 """The controller's part in a lab: record, labels and isolation policies, from the tenant file.
 
-Pure on the store, and level-triggered: it looks at what is there, not at what happened. Whose a
-namespace is follows the rule of the real controller (generators/isolation/tenancy.py); what the
-webhook let through is in the record at once, so a label that disagrees with the record proves
+Pure on the store, and level-triggered: it looks at what is there, not at what happened. A
+namespace's tenant follows the rule of the real controller (generators/isolation/tenancy.py); what
+the webhook let through is in the record at once, so a label that disagrees with the record proves
 nothing here.
 """
 
@@ -42,7 +42,7 @@ def note_admission(
 
 
 def synchronize(config: TenantConfig, store: Store, nodes: Sequence[Node] = ()) -> tuple[str, ...]:
-    """Bring the store to what the tenant file wants; a line for each change, as kubectl says it."""
+    """Bring the store to what the tenant file wants; a line for each change, in kubectl's words."""
     namespaces = {namespace.name: namespace for namespace in store.namespaces}
     wanted: list[Wanted] = []
     record: dict[str, RecordEntry] = {}

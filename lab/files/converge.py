@@ -1,9 +1,9 @@
-"""Make this machine agree with the lab's objects: pods started and stopped, the agent told, links
-up.
+"""Make this machine agree with the lab's objects: pods started and stopped, the agent informed,
+links up.
 
-The order is what makes a lab safe: a new pod's links go up only when the agent says that what it
-was told is in force, so there is no moment in which a pod runs unenforced. A wire counts as done
-(in the ledger) only after that; what a crash left half done is removed and made again.
+The order is what makes a lab safe: a new pod's links go up only when the agent reports its input in
+force, so there is no moment in which a pod runs unenforced. A wire counts as done (in the ledger)
+only after that; what a crash left half done is removed and made again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IN_FORCE_SECONDS = 30.0
 
 
 def converge(ledger: CreatedThings, store: Store, config_digest: str | None) -> None:
-    """Start and stop pods until the machine is as the store says, and that is in force."""
+    """Start and stop pods until the machine matches the store, and that is in force."""
     places = ledger.places
     start_processes(ledger)
     pods = running(places, store)
@@ -65,7 +65,7 @@ def _stop(
     kept: Collection[str],
     config_digest: str | None,
 ) -> None:
-    """Remove what should not be there any more, and what should be there differently."""
+    """Remove what should no longer exist, or should be different."""
     places, state = ledger.places, ledger.state
     gone = [name for name in state.netns if name != places.node_netns and name not in kept]
     if not gone:

@@ -6,7 +6,7 @@ Four facts for each rule, none for each trigger, so that it stays small in a lar
                  one without generateExisting
     done         every trigger that was changed before has had what is made once, so that what
                  was deleted since stays deleted
-    pattern      the rule as it was then: an edit of one with generateExisting makes it anew
+    pattern      the rule as it was then: an edit of one with generateExisting runs it again
     former       what it was before: which copies are older than an edit, and stay as they are
 
 The first two are resourceVersions, which the API server only ever counts up. And one fact for each

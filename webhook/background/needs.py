@@ -41,7 +41,7 @@ class RuleNeeds:
     downstreams: frozenset[Resource] = frozenset()
     targets: frozenset[Resource] = frozenset()
     sources: frozenset[tuple[Resource, str]] = frozenset()
-    """With the namespace that they are in; empty where only a variable tells."""
+    """With the namespace that they are in; empty if a variable decides."""
     deletions: bool = False
     """The rule also runs when its trigger is deleted."""
     problem: str = ""

@@ -249,7 +249,7 @@ class RuleProblems:
         ]
 
     def forget(self) -> None:
-        """Everything is looked at anew."""
+        """Look at everything again."""
         with self._lock:
             self._rules.clear()
 

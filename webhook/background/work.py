@@ -320,7 +320,7 @@ class PolicyWork:
             action=wrote.done.value,
         )
         if wrote.done is Done.TAKEN_OVER and held is not None and held.uid:
-            note = f"{wrote.key} was written by somebody else and is replaced by rule {rule}"
+            note = f"{wrote.key} was written by someone else and is replaced by rule {rule}"
             self._around.recorder.tell_about(
                 subject_of(held), "ObjectTakenOver", Severity.WARNING, note
             )

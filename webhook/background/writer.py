@@ -95,7 +95,7 @@ class ObjectWriter:
         self._learned: dict[tuple[str, str], set[Difference]] = defaultdict(set)
 
     def forget(self) -> None:
-        """Policies changed: what the API server does to their objects is learned anew."""
+        """Policies changed: what the API server does to their objects is learned again."""
         with self._lock:
             self._learned.clear()
 

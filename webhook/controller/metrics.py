@@ -160,7 +160,7 @@ class _AtTheScrape(Collector):
         yield namespaces
         undecided = GaugeMetricFamily(
             "ringfence_controller_undecided_namespaces",
-            "Namespaces in quarantine until somebody decides, by the reason of their Event.",
+            "Namespaces in quarantine until an admin decides, by the reason of their Event.",
             labels=("reason",),
         )
         for finding in (Finding.AMBIGUOUS, Finding.TENANT_GONE, Finding.UNKNOWN_TENANT):

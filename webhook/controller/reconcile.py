@@ -7,7 +7,7 @@ and takes the next step; the change that it makes brings the key back. The order
                                               | Its own pods never lose each other on the way.
     it carries one (the webhook's, or a lie)  | without a record it is in quarantine, which ends
                                               | when its policies are live: label, policies, record.
-    it belongs to nobody any more             | label, record, policies
+    it belongs to no tenant any more          | label, record, policies
 
 Nothing is deleted before its replacement is there, and a terminating namespace is left alone: its
 policies must outlive its pods.
@@ -286,7 +286,7 @@ class Reconciler:
         client.update(NETWORK_POLICIES, document | {"metadata": meta}, manager=FIELD_MANAGER)
         self._written(namespace, change)
         if not ours:
-            note = f"{key.name} was written by somebody else and is replaced: {change.because}"
+            note = f"{key.name} was written by someone else and is replaced: {change.because}"
             self._warn(namespace, "PolicyTakenOver", note)
         elif editors := foreign_editors(live):
             note = f"{key.name} was changed by {', '.join(editors)}; it is restored"

@@ -66,7 +66,8 @@ class RecordWriter:
         return self._thread.is_alive()
 
     def load(self) -> None:
-        """Read all shards anew: what another leader wrote counts, what was pending here not."""
+        """Read all shards again: what another leader wrote counts, what was pending here does
+        not."""
         fresh = {name: self._kept.read(name) for name in SHARDS}
         with self._lock:
             self._pending.clear()

@@ -78,7 +78,7 @@ class TenantFileWish:
     replicas: Callable[[str], list[Replica]]
     """What each replica of the webhook reports about the file with that digest."""
     hand_over: Callable[[], AbstractContextManager[frozenset[str]]]
-    """Inside: nobody works, and what the file before decided is recorded; gives the UIDs of
+    """Inside: work is paused, and what the file before decided is recorded; gives the UIDs of
     unproven labels. Left without an error: the file is in force."""
 
 

@@ -62,7 +62,7 @@ class _Operand:
 def _operand(value: Value, function: str) -> _Operand:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
-            raise BadExpression(f"{function}(): {value} is no number to count with")
+            raise BadExpression(f"{function}(): {value} is not a finite number")
         return _Operand(_Kind.NUMBER, Fraction(value))
     if isinstance(value, str):
         quantity = parse_quantity(value)
@@ -71,7 +71,7 @@ def _operand(value: Value, function: str) -> _Operand:
         duration = parse_duration(value)
         if duration is not None:
             return _Operand(_Kind.DURATION, Fraction(duration))
-    raise BadExpression(f"{function}(): {value!r} is no number, quantity or duration")
+    raise BadExpression(f"{function}(): {value!r} is not a number, quantity or duration")
 
 
 def _pair(left: Value, right: Value, function: str) -> tuple[_Operand, _Operand]:

@@ -82,7 +82,7 @@ def _parsed(expression: str) -> _Node:
 
 
 def check(expression: str) -> list[str]:
-    """What is wrong with an expression as far as can be seen without values."""
+    """The errors of an expression that can be seen without values."""
     try:
         called = [
             node["value"]
@@ -113,7 +113,7 @@ def roots_of(expression: str) -> frozenset[str]:
 
 
 def first_fields(expression: str) -> frozenset[str]:
-    """Names that an expression asks its roots for, as far as its form tells."""
+    """Names that an expression reads from its roots, as far as its form shows."""
     found: set[str] = set()
     stack = [_parsed(expression)]
     while stack:
@@ -295,7 +295,7 @@ class _Evaluation:
         return collected
 
     def lenient(self, node: _Node, value: Value) -> Value:
-        """What is missing reads as null."""
+        """Missing values read as null."""
         try:
             return self.visit(node, value)
         except Missing:

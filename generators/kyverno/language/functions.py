@@ -1,7 +1,7 @@
 """The functions that policies may call in expressions beyond those of JMESPath itself.
 
-One table, `FUNCTIONS`: name, what each argument must be, and what it does. What is left out on
-purpose is in `LEFT_OUT`, with the reason that lint and errors give.
+One table, `FUNCTIONS`: name, what each argument must be, and what it does. Functions left out on
+purpose are in `LEFT_OUT`, with the reason that lint and errors give.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Meter:
 
     left: int = MAX_STEPS
     overdue: Callable[[], bool] = never
-    """Whether the time of whoever waits for the rule is over."""
+    """Whether the time for the rule is over."""
 
     def spend(self, steps: int) -> None:
         """BadExpression when there is nothing left."""
@@ -51,12 +51,12 @@ class Meter:
         if self.left < 0:
             raise BadExpression(f"the rule took more than {MAX_STEPS} steps")
         if self.overdue():
-            raise BadExpression("the rule took longer than whoever waits for it can wait")
+            raise BadExpression("the rule took longer than the request can wait")
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is not in the arguments: the present, `random()`'s choices, what is left to spend."""
+    """Inputs besides the arguments: the present time, `random()`'s choices, the steps left."""
 
     now: Callable[[], datetime]
     pick: Callable[[int], int]
@@ -77,9 +77,9 @@ class Type(Enum):
 
 
 LEFT_OUT = {
-    "image_normalize": "images are not handled here",
+    "image_normalize": "images are not supported",
     "is_external_url": "it would make policies look names up",
-    "x509_decode": "certificates are not handled here",
+    "x509_decode": "certificates are not supported",
 }
 
 

@@ -1,7 +1,7 @@
 """Kubernetes quantities (`100Mi`, `1500m`) and Go durations (`1h30m`), read, compared and written.
 
-Exact: quantities are fractions, durations whole nanoseconds. Bounded: exponents and lengths that
-nobody writes by accident are refused, since they would only cost memory.
+Exact: quantities are fractions, durations whole nanoseconds. Bounded: absurd exponents and lengths
+are refused, since they would only cost memory.
 """
 
 from __future__ import annotations

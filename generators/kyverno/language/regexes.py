@@ -76,7 +76,7 @@ class _Program(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Regex:
-    """A compiled pattern; `spend` is told of steps before they are taken."""
+    """A compiled pattern; `spend` is charged for steps before they are taken."""
 
     program: _Program
     weight: int
@@ -213,7 +213,7 @@ class _Choices(Random):
         return among[self._pick(len(among))]
 
     def randint(self, a: int, b: int) -> int:
-        """How often something is repeated: not very often when that has no end."""
+        """How often something is repeated: a few times if unbounded."""
         most = max(a, min(a + 10, b)) if b == _ENDLESS else b
         times = a + self._pick(most - a + 1)
         self._spend(times * self._size)

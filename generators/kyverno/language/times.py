@@ -49,13 +49,13 @@ def parse(text: str) -> datetime:
     """An RFC 3339 time."""
     found = _RFC3339.fullmatch(text)
     if found is None:
-        raise BadExpression(f"{text!r} is no RFC 3339 time")
+        raise BadExpression(f"{text!r} is not an RFC 3339 time")
     day, clock, fraction, zone = found.groups()
     shift = "+00:00" if zone in "Zz" else zone
     try:
         return datetime.fromisoformat(f"{day}T{clock}{(fraction or '')[:7]}{shift}")
     except ValueError as error:
-        raise BadExpression(f"{text!r} is no time: {error}") from None
+        raise BadExpression(f"{text!r} is not a time: {error}") from None
 
 
 def write(moment: datetime) -> str:
@@ -82,7 +82,7 @@ def parse_layout(layout: str, text: str) -> datetime:
     try:
         moment = datetime.strptime(text, form)
     except (ValueError, re.error) as error:
-        raise BadExpression(f"{text!r} has not the layout {layout!r}: {error}") from None
+        raise BadExpression(f"{text!r} does not have the layout {layout!r}: {error}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -90,7 +90,7 @@ def span(text: str) -> timedelta:
     """A duration."""
     nanoseconds = parse_duration(text)
     if nanoseconds is None:
-        raise BadExpression(f"{text!r} is no duration; write 90s, 1h30m")
+        raise BadExpression(f"{text!r} is not a duration; write 90s, 1h30m")
     try:
         return timedelta(microseconds=nanoseconds // 1000)
     except OverflowError:

@@ -46,14 +46,14 @@ def in_range(version: str, wanted: str) -> bool:
     actual = parse(version) or (0, 0, 0, _RELEASE)
     choices = [choice.split() for choice in re.sub(r"([=<>!])\s+", r"\1", wanted).split("||")]
     if not all(choices):
-        raise BadExpression(f"semver_compare(): {wanted!r} is no range")
+        raise BadExpression(f"semver_compare(): {wanted!r} is not a range")
     return any([all([_holds(actual, part, wanted) for part in choice]) for choice in choices])
 
 
 def _holds(actual: Version, part: str, wanted: str) -> bool:
     found = _PART.fullmatch(part)
     if found is None:
-        raise BadExpression(f"semver_compare(): {wanted!r} is no range")
+        raise BadExpression(f"semver_compare(): {wanted!r} is not a range")
     sign = found[1] or "="
     numbers = [found[2], found[3] or "x", found[4] or "x"]
     fixed = numbers.index("x") if "x" in numbers else 3

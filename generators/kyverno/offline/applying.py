@@ -207,9 +207,8 @@ def apply(
 
 
 def shown_results(applied: Applied) -> tuple[RuleResult, ...]:
-    """Results without those of rules that had no business with the object.
-
-    What happened to a target is told once, not for each trigger again.
+    """Results without those of rules that do not concern the object. The outcome for a target is
+    reported once, not again for each trigger.
     """
     seen: set[tuple[str, str, ObjectKey, RuleOutcome, str]] = set()
     shown = []

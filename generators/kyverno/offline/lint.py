@@ -1,4 +1,4 @@
-"""`ringfence policy lint`: what is outside the supported subset, and what can never work.
+"""`ringfence policy lint`: what is unsupported, and what can never work.
 
 refused       the document is wrong; no rule of it runs
 unsupported   the rule is not carried out here
@@ -70,7 +70,7 @@ class LintFinding:
 
 _ROOTS = frozenset({"request", "serviceAccountName", "serviceAccountNamespace", "target", "images"})
 _ELEMENTS = ("element", "elementIndex")
-_EMPTY_FIX = "write it, or the variable that was meant; templating tools render {{ }} away"
+_EMPTY_FIX = "write it, or the intended variable; templating tools render {{ }} away"
 
 
 def lint(loaded: Loaded) -> tuple[LintFinding, ...]:
@@ -281,7 +281,7 @@ def _never(policies: tuple[Policy, ...]) -> Iterator[LintFinding]:
 
 
 def _may_be(written: str, selected: str) -> bool:
-    """Whether a written value is the selected one; a variable tells nothing."""
+    """Whether a written value is the selected one; unknown for a variable."""
     return bool(written) and not has_variable(written) and overlap(written, selected)
 
 

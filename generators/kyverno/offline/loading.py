@@ -1,7 +1,7 @@
 """Files -> policies, and files -> plain objects, for the offline commands and `--policies PATH`.
 
-A policy that is wrong does not keep the others from loading: its problems are handed back beside
-them. A file that is no YAML is one of the problems.
+A broken policy does not keep the others from loading: its problems are returned beside them. A file
+that is not YAML is one of the problems.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Loaded:
     policies: tuple[Policy, ...]
     problems: tuple[Problem, ...]
     skipped: int = 0
-    """Documents that are no policies."""
+    """Documents that are not policies."""
 
 
 def is_left_to_kyverno(problem: Problem) -> bool:
-    """Whether the problem is a document of another kind, which is no mistake of its author."""
+    """Whether the problem is a document of another kind, which is not a mistake of its author."""
     return problem.fix == _LEAVE
 
 

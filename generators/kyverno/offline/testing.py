@@ -124,7 +124,7 @@ def run_files(files: Sequence[Path], selector: CaseSelector) -> TestReport:
 def _run_file(file: Path, selector: CaseSelector, warnings: list[str]) -> Iterator[Case]:
     for resource in load_resources([str(file)])[0]:
         if text(resource.document, "kind") != "Test":
-            warnings.append(f"{resource.origin}: is no Test, skipped")
+            warnings.append(f"{resource.origin}: is not a Test, skipped")
             continue
         yield from _Test(file, resource.document, warnings).run(selector)
 
@@ -138,7 +138,7 @@ class _Test:
         self.warnings = warnings
         for key in IGNORED:
             if document.get(key):
-                warnings.append(f"{file}: {key} is not supported, and not looked at")
+                warnings.append(f"{file}: {key} is not supported and ignored")
 
     def path(self, text: str) -> str:
         return str(self.file.parent / text)

@@ -1,7 +1,7 @@
 """RFC 6902 with the three leniencies that policies count on.
 
     add      creates missing parents: lists where the next part is a number or `-`, else maps
-    remove   of what is not there does nothing
+    remove   of a missing value does nothing
     index    may be negative: -1 is the last element
 
 Written by hand: the library that answers admission requests has none of the three. Removing several
@@ -57,7 +57,7 @@ def _pointer(number: int, text: Value) -> tuple[str, ...]:
     if isinstance(text, str) and (text == "" or text.startswith("/")):
         parts = text.split("/")[1:]
         return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
-    raise BadPatch(f"operation {number}: {text!r} is no path; write /metadata/labels/x")
+    raise BadPatch(f"operation {number}: {text!r} is not a path; write /metadata/labels/x")
 
 
 def apply(document: Document, steps: tuple[Step, ...]) -> Document:

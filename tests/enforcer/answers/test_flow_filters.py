@@ -207,7 +207,7 @@ def test_repeated_means_either_different_means_both_and_not_negates_the_next(
         (("--not", "--last", "3"), "--not negates the filter after it"),
         (("--not",), "--not negates the filter after it"),
         (("--first", "1", "--all"), "exclude each other"),
-        (("--since", "soon"), '"soon" is no time'),
+        (("--since", "soon"), '"soon" is not a time'),
         (("--port", "x"), "wanted a number up to 65535"),
         (("--colour", "blue"), "No such option"),
     ],

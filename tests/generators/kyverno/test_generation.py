@@ -175,7 +175,7 @@ def test_foreach_generates_for_each_element_whose_preconditions_hold() -> None:
         (("{{request.object.metadata.name}}", "{{request.object.metadata.labels.none}}"), "none"),
         (("{{request.object.metadata.name}}", "kube-system"), "kube-system is protected"),
         (("{team: a}", "{team: " + "x" * 64 + "}"), "labels.team"),
-        (("{team: a}", "{team: 1}"), "no string"),
+        (("{team: a}", "{team: 1}"), "not a string"),
         (("NetworkPolicy", "Deployment"), "--allow-kind networking.k8s.io/v1/Deployment"),
     ],
 )

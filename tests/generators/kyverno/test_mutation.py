@@ -393,11 +393,11 @@ def test_each_rule_sees_what_the_one_before_left(mode: str, labels: set[str]) ->
     [
         ("metadata: {name: other}", "makes Namespace other of Namespace shop-test02"),
         ("kind: Pod", "makes Pod"),
-        ("metadata: {labels: {a: 1}}", "no string"),
+        ("metadata: {labels: {a: 1}}", "not a string"),
         ("metadata: {labels: {a: '" + "x" * 64 + "'}}", "labels.a"),
         ("metadata: {labels: {'a b': c}}", "labels.a b"),
         ("metadata: {labels: [a]}", "labels: the patch has a list where a map is"),
-        ("metadata: {annotations: {a: {b: c}}}", "no string"),
+        ("metadata: {annotations: {a: {b: c}}}", "not a string"),
     ],
 )
 def test_a_patch_that_makes_an_invalid_object_is_an_error(patch: str, why: str) -> None:

@@ -142,7 +142,7 @@ def test_a_wrong_document_is_refused_with_its_line(old: str, new: str, line: int
     [
         (
             "{match: {any: [{resources: {kinds: [Pod]}}], all: [{resources: {kinds: [Pod]}}]}, A}",
-            "any and all stand side by side",
+            "any and all are both given",
         ),
         ("{M, context: [{name: a}], A}", "exactly one source"),
         ("{M, preconditions: {all: [{key: a, operator: Is, value: b}]}, A}", "Unsupported value"),

@@ -225,7 +225,7 @@ def test_context(context: str, value: str, expected: str) -> None:
             "a",
         ),
         ("[{name: n, apiCall: {urlPath: '/api/v1/namespaces/none'}}]", "{{ n.kind }}", "not found"),
-        ("[{name: n, apiCall: {urlPath: '/api/../etc'}}]", "{{ n }}", "no plain path"),
+        ("[{name: n, apiCall: {urlPath: '/api/../etc'}}]", "{{ n }}", "not a plain path"),
     ],
 )
 def test_a_context_that_cannot_be_read_is_an_error(context: str, value: str, why: str) -> None:

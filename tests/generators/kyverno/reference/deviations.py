@@ -267,7 +267,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "a JSON Patch whose path is empty, or does not begin with `/`",
         "replaces the object, writes a field without name, or does nothing",
         "never what was meant; an error",
-        _refused("of this path is not possible", "is no path", "there is no ''"),
+        _refused("of this path is not possible", "is not a path", "there is no ''"),
     ),
     Deviation(
         "`y` and `n` as values of a JSON Patch in YAML",
