@@ -53,6 +53,10 @@ fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 		$(BIN)/pytest --quiet --exitfirst --hypothesis-profile many $$(grep --recursive --files-with-matches 'hypothesis import' tests --include='test_*.py') || exit 1; \
 	done
 
+oracle: ## random policies of Cilium's kinds beside a program around its engine (ORACLE=PROGRAM, COUNT=300)
+	@tools/setup.sh test
+	@$(BIN)/python -m tests.oracle $(ORACLE) $(COUNT)
+
 soak: ## churn and faults on a real API server and real agents for MINUTES (10); a table at its end
 	@tools/setup.sh test
 	@$(BIN)/python -m tests.soak $(MINUTES)

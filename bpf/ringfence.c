@@ -39,6 +39,16 @@ static __always_inline int is_from_host(struct __sk_buff *skb, struct scratch *s
 	return scratch->peer.identity == IDENTITY_HOST;
 }
 
+/* The type of an ICMP message in the place of a port; an echo reply answers a request. */
+static __always_inline __be16 ask_type(const struct packet *packet, int by_remote)
+{
+	__u8 type = packet->icmp_type;
+
+	if (packet->kind == PACKET_ECHO_REPLY && !by_remote)
+		type = packet->family == 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
+	return net16(ICMP_PORT | type);
+}
+
 static __always_inline void ask(struct policy_question *question, const struct packet *packet,
 				enum direction direction, const struct course *course)
 {
@@ -48,6 +58,8 @@ static __always_inline void ask(struct policy_question *question, const struct p
 	question->port = 0;
 	if (packet->kind == PACKET_PORTS)
 		question->port = by_remote ? packet->destination_port : packet->source_port;
+	else if (packet->kind != PACKET_OTHER)
+		question->port = ask_type(packet, by_remote);
 	question->protocol = packet->protocol;
 	question->direction = course->asked;
 	question->kind = packet->kind;
@@ -134,7 +146,8 @@ static __always_inline void note_answer(struct outcome *outcome, const struct po
 	outcome->tenant = answer->tenant;
 	outcome->audit = answer->audit;
 	if (answer->audit && !verdict_is_drop(answer->reason)) {
-		outcome->rule = 0;
+		if (answer->audit != DROP_POLICY_DENY)
+			outcome->rule = 0;
 		outcome->group =
 			audit_is_the_walls(answer->audit) ? endpoint->wall : endpoint->group;
 	}

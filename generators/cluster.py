@@ -18,6 +18,7 @@ from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.manifests import Documents
 from generators.objects import (
     NAME_LABEL,
+    CiliumPolicy,
     EndpointSlice,
     Namespace,
     NetworkPolicy,
@@ -65,6 +66,7 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
     warnings: list[str] = list(documents.warnings)
     namespaces = declared_namespaces(documents)
     policies = documents.policies
+    cilium = _parts(documents)
     tenants: dict[str, str] = {}
     nodes = known_nodes(documents)
     pod_cidrs = pod_ranges(nodes)
@@ -75,7 +77,7 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
     return Cluster(
         namespaces=namespaces,
         pods=_without_lost_addresses(pods, warnings),
-        policies=tuple(sorted(policies, key=lambda p: (p.namespace, p.name))),
+        policies=tuple(sorted((*policies, *cilium), key=lambda p: (p.namespace, p.key))),
         nodes=nodes,
         services=_with_cluster_ips(documents.services),
         slices=documents.slices,
@@ -98,7 +100,9 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
     return Cluster(
         namespaces=namespaces,
         pods=_without_lost_addresses(documents.pods, warnings),
-        policies=tuple(sorted(documents.policies, key=lambda p: (p.namespace, p.name))),
+        policies=tuple(
+            sorted((*documents.policies, *_parts(documents)), key=lambda p: (p.namespace, p.key))
+        ),
         nodes=nodes,
         services=tuple(sorted(documents.services, key=lambda s: s.key)),
         slices=documents.slices,
@@ -214,9 +218,10 @@ def confirmed_namespaces(cluster: Cluster) -> Mapping[str, Namespace]:
 def declared_namespaces(documents: Documents) -> dict[str, Namespace]:
     """The namespaces that are declared or that objects use, by name in order."""
     found = {namespace.name: namespace for namespace in documents.namespaces}
-    users: tuple[Pod | NetworkPolicy | Service, ...] = (
+    users: tuple[Pod | NetworkPolicy | CiliumPolicy | Service, ...] = (
         *documents.pods,
         *documents.policies,
+        *(policy for policy in documents.cilium_policies if policy.namespace),
         *documents.services,
     )
     for item in users:
@@ -227,6 +232,11 @@ def declared_namespaces(documents: Documents) -> dict[str, Namespace]:
         name: replace(namespace, labels={**namespace.labels, NAME_LABEL: name})
         for name, namespace in sorted(found.items())
     }
+
+
+def _parts(documents: Documents) -> tuple[NetworkPolicy, ...]:
+    """What Cilium's policies say, each part by itself."""
+    return tuple(part for policy in documents.cilium_policies for part in policy.parts)
 
 
 def _isolated(

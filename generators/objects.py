@@ -20,6 +20,9 @@ NAME_LABEL = "kubernetes.io/metadata.name"
 """Set on every Namespace by the API server to the namespace's name; cannot be forged."""
 TEMPLATE_HASH = "pod-template-hash"
 _OF_CRON_JOB = re.compile(r"(.+)-\d{8,10}")
+SERVICE_ACCOUNT = "k8s:io.cilium.k8s.policy.serviceaccount"
+"""How selectors of Cilium's policies ask for a pod's service account; no label can be called so."""
+DEFAULT_SERVICE_ACCOUNT = "default"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -141,12 +144,18 @@ class Pod:
     workload: Workload | None = None
     affinity: tuple[Selector, ...] = ()
     """Selectors of namespaces in its affinity to other pods: where it may be scheduled."""
+    service_account: str = DEFAULT_SERVICE_ACCOUNT
     origin: Origin = field(default=Origin(), compare=False)
 
     @property
     def key(self) -> str:
         """`namespace/name`, as users write it."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def selectable(self) -> Labels:
+        """All that a policy's selector of pods may ask for: labels, and the service account."""
+        return {**self.labels, SERVICE_ACCOUNT: self.service_account}
 
     @property
     def terminal(self) -> bool:
@@ -182,26 +191,65 @@ class PodTemplate:
 
 @dataclass(frozen=True, slots=True)
 class IPBlock:
-    """`ipBlock`: canonical CIDR (host bits cleared) minus canonical excepts."""
+    """`ipBlock`: canonical CIDR (host bits cleared) minus canonical excepts.
+
+    `outside`: as Cilium's CIDRs, it holds no address of a pod or a node.
+    """
 
     cidr: str
     excepts: tuple[str, ...] = ()
+    outside: bool = False
+
+
+class NodePeer(StrEnum):
+    """Nodes as a peer, by Cilium's names: the pod's own one, or any other."""
+
+    HOST = "host"
+    REMOTE_NODE = "remote-node"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReference:
+    """Services that a policy names: what is behind them is its peer.
+
+    `name` None: those whose labels `selector` matches. `namespace` empty: of any namespace.
+    """
+
+    namespace: str = ""
+    name: str | None = None
+    selector: Selector = Selector()
+    addresses_only: bool = False
+    """The addresses of its endpoints, whoever has them: of the API server."""
+
+
+API_SERVER = ServiceReference("default", "kubernetes", addresses_only=True)
+"""What Cilium calls kube-apiserver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One item of `from` or `to`. None = field absent, an empty Selector = all (types.go)."""
+    """One item of `from` or `to`. None = field absent, an empty Selector = all (types.go).
+
+    Without any field it is nobody.
+    """
 
     pod_selector: Selector | None = None
     namespace_selector: Selector | None = None
     ip_block: IPBlock | None = None
+    node: NodePeer | None = None
+    service: ServiceReference | None = None
+    """Only until `references.resolved` has put what is behind it in its place."""
+
+
+NOBODY = Peer()
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyPort:
     """One item of `ports`.
 
-    `port` None = every port of the protocol, str = named port of the destination pod.
+    `port` None = every port of the protocol, str = named port of the destination pod. Of the
+    protocols ICMP and ICMPv6 it is the type of the message.
     """
 
     protocol: str = "TCP"
@@ -214,12 +262,14 @@ class BlockList:
     be thousands of blocks.
     """
 
-    __slots__ = ("blocks", "name", "prefixes")
+    __slots__ = ("blocks", "name", "outside", "prefixes")
 
     def __init__(self, blocks: Iterable[IPBlock]) -> None:
         self.blocks = tuple(sorted(set(blocks), key=_spelled))
         self.prefixes = frozenset(p for b in self.blocks for p in (b.cidr, *b.excepts))
         """All that they are cut into."""
+        self.outside = any(b.outside for b in self.blocks)
+        """Whether they hold no address of a pod or a node."""
         text = "\n".join(map(_spelled, self.blocks))
         self.name = hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -234,21 +284,28 @@ class BlockList:
 
 
 def _spelled(block: IPBlock) -> str:
-    return " ".join((block.cidr, *block.excepts))
+    return " ".join((block.cidr, *block.excepts, *(("outside",) if block.outside else ())))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Peers OR-ed, ports OR-ed, both AND-ed; an empty tuple means any (nil and [] alike)."""
+    """Peers OR-ed, ports OR-ed, both AND-ed; an empty tuple means any (nil and [] alike).
+
+    `deny`: what it matches is dropped, whatever other rules allow. `name`: `ingressDeny[0]`, where
+    its place in the policy's list does not say it.
+    """
 
     peers: tuple[Peer, ...] = ()
     ports: tuple[PolicyPort, ...] = ()
+    deny: bool = False
+    name: str = ""
 
     @cached_property
-    def blocks(self) -> BlockList | None:
-        """The blocks among its peers; None where there are none."""
+    def block_lists(self) -> tuple[BlockList, ...]:
+        """The blocks among its peers: any address, and such as are nobody's in the cluster."""
         found = [peer.ip_block for peer in self.peers if peer.ip_block is not None]
-        return BlockList(found) if found else None
+        parts = ([b for b in found if not b.outside], [b for b in found if b.outside])
+        return tuple(BlockList(part) for part in parts if part)
 
     @cached_property
     def selecting(self) -> tuple[Peer, ...]:
@@ -256,9 +313,29 @@ class Rule:
         return tuple(peer for peer in self.peers if peer.ip_block is None)
 
 
+_PREFIXES = {"CiliumNetworkPolicy": "cnp:", "CiliumClusterwideNetworkPolicy": "ccnp:"}
+
+
+class PolicyKind(StrEnum):
+    """Which object a policy was written as."""
+
+    NETWORK_POLICY = "NetworkPolicy"
+    CILIUM = "CiliumNetworkPolicy"
+    CILIUM_CLUSTERWIDE = "CiliumClusterwideNetworkPolicy"
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the object's name in keys and rules: one name may be used by all."""
+        return _PREFIXES.get(self.value, "")
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """networking.k8s.io/v1 NetworkPolicy with defaults applied (policyTypes, protocol)."""
+    """networking.k8s.io/v1 NetworkPolicy with defaults applied (policyTypes, protocol).
+
+    A CiliumNetworkPolicy is one or several of these: one for `spec`, and for each of `specs`.
+    `directions` are those that it closes; rules of others count without closing them.
+    """
 
     namespace: str
     name: str
@@ -269,16 +346,74 @@ class NetworkPolicy:
     labels: Labels = field(default_factory=dict, hash=False)
     annotations: Labels = field(default_factory=dict, hash=False)
     uid: str = ""
+    kind: PolicyKind = PolicyKind.NETWORK_POLICY
+    part: str = ""
+    """`specs[1]`, where it is not `spec`."""
+    log: str = ""
+    """What flows that its rules decide are marked with."""
+    namespace_selector: Selector | None = None
+    """Of its subjects' namespaces, within its own where it has one; None: that one."""
     origin: Origin = field(default=Origin(), compare=False)
 
     @property
+    def object_key(self) -> str:
+        """Of the object: `namespace/name`, `namespace/cnp:name` or `ccnp:name`."""
+        home = f"{self.namespace}/" if self.namespace else ""
+        return f"{home}{self.kind.prefix}{self.name}"
+
+    @property
     def key(self) -> str:
-        """`namespace/name`, as users write it."""
-        return f"{self.namespace}/{self.name}"
+        """`namespace/name`, as users write it; `#specs[1]` behind it where it is a part."""
+        return f"{self.object_key}#{self.part}" if self.part else self.object_key
 
     def rules(self, direction: Direction) -> tuple[Rule, ...]:
         """The rule list of one direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
+
+    def rule_name(self, direction: Direction, index: int) -> str:
+        """`namespace/policy#ingress[0]`, as verdicts name rules."""
+        name = self.rules(direction)[index].name or f"{direction.lower()}[{index}]"
+        return f"{self.key}{'.' if self.part else '#'}{name}"
+
+    def opening(self, direction: Direction) -> str:
+        """The rule that lets in whom deny rules spare, where nothing closes the direction."""
+        return f"{self.key}{'.' if self.part else '#'}enableDefaultDeny.{direction.lower()}"
+
+    def speaks(self, direction: Direction) -> bool:
+        """Whether it has a say on its subjects in a direction."""
+        return direction in self.directions or bool(self.rules(direction))
+
+
+def policy_of(rule: str) -> tuple[str, str]:
+    """The key of the policy that a rule's name is of, and the rule's name in it."""
+    key, _, place = rule.partition("#")
+    if place.startswith("specs["):
+        part, _, place = place.partition(".")
+        key = f"{key}#{part}"
+    return key, place
+
+
+def namespace_of(policy_key: str) -> str:
+    """The namespace in a policy's key; empty for one of the whole cluster."""
+    return policy_key.partition("#")[0].rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CiliumPolicy:
+    """A CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy, as the policies that it means."""
+
+    namespace: str
+    name: str
+    kind: PolicyKind
+    parts: tuple[NetworkPolicy, ...] = ()
+    document: Mapping[str, object] = field(default_factory=dict, hash=False, repr=False)
+    """As it was written."""
+    origin: Origin = field(default=Origin(), compare=False)
+
+    @property
+    def key(self) -> str:
+        """`namespace/cnp:name` or `ccnp:name`."""
+        return NetworkPolicy(self.namespace, self.name, kind=self.kind).object_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +469,7 @@ class Service:
     cluster_ips: tuple[str, ...] = ()
     ports: tuple[ServicePort, ...] = ()
     selector: Labels = field(default_factory=dict, hash=False)
+    labels: Labels = field(default_factory=dict, hash=False)
     origin: Origin = field(default=Origin(), compare=False)
 
     @property

@@ -14,7 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from generators.objects import Operator, Requirement, Selector
+from generators.objects import (
+    SERVICE_ACCOUNT,
+    Labels,
+    NetworkPolicy,
+    Operator,
+    Pod,
+    Requirement,
+    Selector,
+)
 
 _KEY = r"[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?"
 _VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
@@ -78,6 +86,25 @@ def holds(requirement: Requirement, labels: Mapping[str, str]) -> bool:
 def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
     """Whether the labels satisfy every requirement; an empty selector matches everything."""
     return all(holds(requirement, labels) for requirement in selector.requirements)
+
+
+def matches_pod(selector: Selector, labels: Labels, account: str) -> bool:
+    """The same for a pod, which may be asked for its service account as well."""
+    return all(
+        holds(r, labels if r.key != SERVICE_ACCOUNT else {SERVICE_ACCOUNT: account})
+        for r in selector.requirements
+    )
+
+
+def selects(policy: NetworkPolicy, pod: Pod, namespace_labels: Labels) -> bool:
+    """Whether a pod is subject to a policy; `namespace_labels` are those of the pod's namespace."""
+    if policy.namespace not in ("", pod.namespace):
+        return False
+    if policy.namespace_selector is not None and not matches(
+        policy.namespace_selector, namespace_labels
+    ):
+        return False
+    return matches_pod(policy.pod_selector, pod.labels, pod.service_account)
 
 
 def first_unmet(selector: Selector, labels: Mapping[str, str]) -> Requirement | None:

@@ -196,7 +196,7 @@ def delete(
 @watch_option
 @NAME
 def get(kind: str, object_name: str | None, output: str, watch: bool, lab: str) -> None:
-    """Show namespaces, pods or networkpolicies, with their labels."""
+    """Show namespaces, pods, networkpolicies, cnp or ccnp, with their labels."""
     from generators.documents.writing import to_yaml
     from lab import session
     from lab import show as forms

@@ -21,7 +21,7 @@ from generators.manifests import (
     pod_document,
     policy_document,
 )
-from generators.objects import Node, Pod
+from generators.objects import Node, Pod, PolicyKind
 from lab.names import NODE, NODE_ADDRESSES, Places, PodNetwork, Shape, Wire
 from lab.responder import TYPES, Site
 from lab.store import Store, Stored, key_of
@@ -71,7 +71,13 @@ def site(pod: Pod, netns: str) -> Site:
 
 def documents(store: Store) -> Documents:
     """The stored objects as the offline commands would have read them."""
-    return Documents(store.namespaces, store.pods, store.policies, store.nodes)
+    return Documents(
+        namespaces=store.namespaces,
+        pods=store.pods,
+        policies=store.policies,
+        cilium_policies=store.cilium_policies,
+        nodes=store.nodes,
+    )
 
 
 def give_addresses(store: Store) -> None:
@@ -133,7 +139,8 @@ def manifest(places: Places, store: Store, only: Collection[str] | None = None) 
             for pod in cluster.pods
             if only is None or pod.key in only
         ),
-        *(policy_document(policy) for policy in cluster.policies),
+        *(policy_document(p) for p in cluster.policies if p.kind is PolicyKind.NETWORK_POLICY),
+        *(dict(policy.document) for policy in store.cilium_policies),
         *(node_document(node) for node in nodes_of(places, store)),
         *record_documents(record),
     ]

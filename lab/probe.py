@@ -15,7 +15,7 @@ from generators.cluster import from_objects
 from generators.reachability.ends import BadQuestion
 from generators.reachability.grid import Style, grid_text, table_of
 from generators.reachability.matrix import PortProtocol, judgement_document, questions
-from generators.reachability.reference import Question
+from generators.reachability.packets import Question
 from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
 from lab import prober
 from lab.evidence import Connection, Evidence, Witness, flow_witness

@@ -8,7 +8,7 @@ from generators import selectors
 from generators.errors import Refused
 from generators.labels import MANAGED_BY
 from generators.manifests import Object
-from generators.objects import Direction, Labels, Namespace, NetworkPolicy, Node, Pod
+from generators.objects import CiliumPolicy, Direction, Labels, Namespace, NetworkPolicy, Node, Pod
 from generators.output import columns
 from lab.store import CLUSTER_SCOPED, Document, Store, StoreKey, parse
 
@@ -17,6 +17,8 @@ _HEADS = {
     "Node": ("NAME", "ADDRESSES"),
     "Pod": ("NAMESPACE", "NAME", "STATUS", "IP", "PORTS", "LABELS"),
     "NetworkPolicy": ("NAMESPACE", "NAME", "POD-SELECTOR", "TYPES", "MANAGED-BY"),
+    "CiliumNetworkPolicy": ("NAMESPACE", "NAME", "ENDPOINTS", "CLOSES"),
+    "CiliumClusterwideNetworkPolicy": ("NAME", "ENDPOINTS", "CLOSES"),
 }
 NONE = "<none>"
 
@@ -67,6 +69,11 @@ def _row(item: Object) -> tuple[str, ...]:
             ",".join(d.value for d in Direction if d in item.directions),
             item.labels.get(MANAGED_BY, NONE),
         )
+    if isinstance(item, CiliumPolicy):
+        selected = "; ".join(selectors.text(part.pod_selector) for part in item.parts)
+        closes = {d.value for part in item.parts for d in part.directions}
+        home = (item.namespace,) if item.namespace else ()
+        return (*home, item.name, selected or NONE, ",".join(sorted(closes, reverse=True)) or NONE)
     if isinstance(item, Node):
         return (item.name, ",".join(item.ips) or NONE)
     raise TypeError(f"no columns for {type(item).__name__}")

@@ -15,14 +15,23 @@ from pathlib import Path
 
 from generators.isolation.record import Basis, RecordEntry
 from generators.manifests import Object, parse_object
-from generators.objects import ConfigMap, Namespace, NetworkPolicy, Node, Origin, Pod
+from generators.objects import (
+    CiliumPolicy,
+    ConfigMap,
+    Namespace,
+    NetworkPolicy,
+    Node,
+    Origin,
+    Pod,
+    PolicyKind,
+)
 from generators.process.files import write_atomically
 
 Document = dict[str, object]
 
 STORE_FILE = "objects.json"
-KINDS = ("Namespace", "Node", "Pod", "NetworkPolicy")
-CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
+KINDS = ("Namespace", "Node", "Pod", *(kind.value for kind in PolicyKind))
+CLUSTER_SCOPED = frozenset({"Namespace", "Node", PolicyKind.CILIUM_CLUSTERWIDE.value})
 _ORIGIN = Origin("lab", 1)
 
 
@@ -74,6 +83,11 @@ class Store:
         return tuple(o for o in self.values() if isinstance(o, NetworkPolicy))
 
     @property
+    def cilium_policies(self) -> tuple[CiliumPolicy, ...]:
+        """All policies of Cilium's kinds."""
+        return tuple(o for o in self.values() if isinstance(o, CiliumPolicy))
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes that were applied, by name."""
         return tuple(o for o in self.values() if isinstance(o, Node))
@@ -81,6 +95,8 @@ class Store:
 
 def key_of(item: Object) -> StoreKey:
     """The key of a parsed object."""
+    if isinstance(item, CiliumPolicy):
+        return StoreKey(item.kind.value, item.namespace, item.name)
     kind = type(item).__name__
     if isinstance(item, Namespace | Node):
         return StoreKey(kind, "", item.name)
@@ -150,4 +166,7 @@ def merge(
 
 def resource_name(kind: str) -> str:
     """A kind as kubectl prints it before the name."""
-    return "networkpolicy.networking.k8s.io" if kind == "NetworkPolicy" else kind.lower()
+    if kind not in tuple(PolicyKind):
+        return kind.lower()
+    plain = kind == PolicyKind.NETWORK_POLICY
+    return f"{kind.lower()}.{'networking.k8s.io' if plain else 'cilium.io'}"

@@ -29,6 +29,8 @@ enum endpoint_flag {
 	EP_QUARANTINE = 16384,
 	EP_AUDIT_INGRESS = 32768,
 	EP_SHORTCUT = 65536, /* others on this node may hand its packets to pods past to_pod */
+	EP_USES_PLACES = 131072, /* its policies ask whether a peer is a node, or outside */
+	EP_USES_DENY = 262144, /* its policies have rules that deny */
 };
 
 enum address_flag {
@@ -44,11 +46,17 @@ enum identity {
 	IDENTITY_UNKNOWN = 0,
 	IDENTITY_HOST = 1,
 	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_FIRST_POD = 256,
 };
 
 #define PEER_ANY 0U
 #define PEER_TENANT (1U << 30)
 #define PEER_CIDR (2U << 30)
+#define PEER_PLACE 128U /* | identity, of who is no pod: nodes, and whoever is outside */
+#define CIDR_PLACE_SHIFT 27 /* of PEER_CIDR: identity + 1 of who is no pod; 0: whoever it is */
+
+#define RULE_DENY (1U << 31) /* what this rule matches is dropped */
+#define ICMP_PORT 256 /* | type of a message: what questions about ICMP have for a port */
 
 /* One pod of this node; the key is the ifindex of its host-side veth. Unset address: all zero. */
 struct endpoint {
@@ -102,7 +110,7 @@ _Static_assert(sizeof(struct range_key) == 16, "struct range_key");
 #define RANGE_KEY_BITS (8 * (sizeof(struct range_key) - sizeof(__u32)))
 
 struct rule_value {
-	__u32 rule; /* never 0 */
+	__u32 rule; /* never 0; with RULE_DENY where it denies */
 	__u32 flags; /* 0; an entry with another is none */
 	__u64 proof;
 };
@@ -110,7 +118,7 @@ _Static_assert(sizeof(struct rule_value) == 16, "struct rule_value");
 
 /* In a trie nothing changes under its reader: no proof. */
 struct range_value {
-	__u32 rule; /* never 0 */
+	__u32 rule; /* as in rule_value */
 };
 _Static_assert(sizeof(struct range_value) == 4, "struct range_value");
 

@@ -85,13 +85,19 @@ static __always_inline int lookup_address(struct scratch *scratch, struct addres
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
 }
 
-/* The rule of a policy entry, or 0; what its flags would mean is not known here, so it is none. */
-static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_key *key)
+/*
+ * The rule of a policy entry, or 0; what its flags would mean is not known here, so it is none.
+ * Where some rules deny a miss is asked twice: a broader entry would open.
+ */
+static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_key *key,
+					 const struct endpoint *endpoint)
 {
 	const struct rule_value *found = pol_map.lookup(key);
 	struct rule_value *copy = &scratch->rule;
 	__u64 sum;
 
+	if (!found && (endpoint->flags & EP_USES_DENY))
+		found = pol_map.lookup(key);
 	if (!found)
 		return 0;
 	lookup_copy(copy, found);

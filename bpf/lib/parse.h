@@ -35,6 +35,8 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
+#define ICMP_ECHO_REQUEST 8
+#define ICMPV6_ECHO_REQUEST 128
 #define ICMPV6_MLD_REPORT 131
 #define ICMPV6_MLD_DONE 132
 #define ICMPV6_ROUTER_SOLICITATION 133
@@ -197,7 +199,7 @@ static __always_inline int parse_is_icmp_error(const struct packet *packet)
 
 static __always_inline __u8 parse_icmp_kind(const struct packet *packet)
 {
-	__u8 request = packet->family == 4 ? 8 : 128;
+	__u8 request = packet->family == 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
 	__u8 reply = packet->family == 4 ? 0 : 129;
 
 	if (packet->icmp_type == request)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * May this conversation begin? Tenant wall first (an AND that no policy can widen), then
- * NetworkPolicy (a union of allows: any hit lets in, so the order of probes only chooses the name).
+ * May this conversation begin? Tenant wall first (an AND that no policy can widen), then policies.
+ * The first hit speaks: its entry knows of all rules for that peer and port, those that deny first.
  *
  * The question is always put in the direction of the opener: `remote` is the other end and `port`
  * the port that was called, whoever sent the packet at hand.
@@ -30,7 +30,11 @@ static __always_inline int policy_cuts(const struct endpoint *endpoint, enum dir
 
 	if (direction == DIR_INGRESS && wall == EP_WALL)
 		return 1;
-	return policy_isolated(endpoint, direction) && !policy_only_reports(endpoint, direction);
+	if (!policy_isolated(endpoint, direction))
+		return 0;
+	if ((endpoint->flags & EP_USES_DENY) && !(endpoint->flags & EP_AUDIT))
+		return 1;
+	return !policy_only_reports(endpoint, direction);
 }
 
 /* An address of a quarantined namespace keeps its identity but speaks for no tenant. */
@@ -69,6 +73,25 @@ static __always_inline void policy_find_cidr(struct policy_peer *peer,
 	peer->in_cluster = known->flags & CIDR_IN_CLUSTER;
 }
 
+/* Policies of some kinds take nodes and whoever is outside for peers of their own. */
+static __always_inline void policy_find_place(struct policy_peer *peer,
+					      const struct endpoint *endpoint)
+{
+	peer->place = 0;
+	if ((endpoint->flags & EP_USES_PLACES) && peer->identity < IDENTITY_FIRST_POD)
+		peer->place = PEER_PLACE | peer->identity;
+}
+
+/* The peer that the longest block around an address is. */
+static __always_inline __u32 policy_cidr_peer(const struct policy_peer *peer)
+{
+	if (!peer->cidr)
+		return PEER_ANY;
+	if (!peer->place)
+		return PEER_CIDR | peer->cidr;
+	return PEER_CIDR | (peer->identity + 1) << CIDR_PLACE_SHIFT | peer->cidr;
+}
+
 /* One peer at every port that may mean the question's; the rule is left in peer->rule. */
 static __always_inline void policy_probe_peer(struct scratch *scratch, __u32 group, __u32 candidate,
 					      const struct endpoint *endpoint)
@@ -92,7 +115,7 @@ static __always_inline void policy_probe_peer(struct scratch *scratch, __u32 gro
 		.port = question->port,
 	};
 
-	peer->rule = lookup_rule(scratch, &key);
+	peer->rule = lookup_rule(scratch, &key, endpoint);
 	forget();
 	if (peer->rule)
 		return;
@@ -106,21 +129,21 @@ static __always_inline void policy_probe_peer(struct scratch *scratch, __u32 gro
 		return;
 	if (question->port) {
 		key.port = 0;
-		peer->rule = lookup_rule(scratch, &key);
+		peer->rule = lookup_rule(scratch, &key, endpoint);
 	}
 	forget();
 	if (peer->rule)
 		return;
 	key.port = 0;
 	key.protocol = PROTOCOL_ANY;
-	peer->rule = lookup_rule(scratch, &key);
+	peer->rule = lookup_rule(scratch, &key, endpoint);
 }
 
 #define POLICY_WALL_PEERS 2
 
 /*
- * The rule that lets in, or 0. The order of peers and ports is written down in enforcer/policy/tables.py:
- * identity, tenant, CIDR, any. The wall knows only the first POLICY_WALL_PEERS kinds of peer.
+ * The rule that speaks, or 0. The order of peers and ports is written down in enforcer/policy/tables.py:
+ * identity, tenant, CIDR, place, any. The wall knows only the first POLICY_WALL_PEERS kinds of peer.
  */
 static __always_inline __u32 policy_probe(struct scratch *scratch, __u32 group, __u32 peers,
 					  const struct endpoint *endpoint)
@@ -130,8 +153,9 @@ static __always_inline __u32 policy_probe(struct scratch *scratch, __u32 group, 
 
 	peer->candidates[0] = peer->identity;
 	peer->candidates[1] = peer->tenant ? PEER_TENANT | peer->tenant : PEER_ANY;
-	peer->candidates[2] = peer->cidr ? PEER_CIDR | peer->cidr : PEER_ANY;
-	peer->candidates[3] = PEER_ANY;
+	peer->candidates[2] = policy_cidr_peer(peer);
+	peer->candidates[3] = peer->place;
+	peer->candidates[4] = PEER_ANY;
 	peer->probed = peers;
 	peer->rule = 0;
 #pragma clang loop unroll(disable)
@@ -186,6 +210,7 @@ static __always_inline void policy_rules(struct scratch *scratch, struct policy_
 					 const struct endpoint *endpoint)
 {
 	const struct policy_question *question = &scratch->question;
+	__u32 rule;
 
 	if (!policy_isolated(endpoint, question->direction)) {
 		answer->reason = FORWARD_NOT_ISOLATED;
@@ -198,8 +223,11 @@ static __always_inline void policy_rules(struct scratch *scratch, struct policy_
 		return;
 	}
 	answer->group = endpoint->group;
-	answer->rule = policy_probe(scratch, endpoint->group, POLICY_PEERS, endpoint);
-	if (answer->rule)
+	rule = policy_probe(scratch, endpoint->group, POLICY_PEERS, endpoint);
+	answer->rule = rule & ~RULE_DENY;
+	if (rule & RULE_DENY)
+		answer->reason = DROP_POLICY_DENY;
+	else if (rule)
 		answer->reason = FORWARD_POLICY_ALLOWED;
 	else if (question->kind == PACKET_OTHER)
 		answer->reason = DROP_UNKNOWN_L4_PROTOCOL;
@@ -224,6 +252,8 @@ static __always_inline void policy_judge_peer(struct scratch *scratch, struct po
 	forget();
 	if (!(endpoint->flags & EP_USES_CIDR))
 		peer->cidr = 0;
+	forget();
+	policy_find_place(peer, endpoint);
 	forget();
 	answer->identity = peer->identity;
 	answer->tenant = peer->tenant;
@@ -264,7 +294,7 @@ static __always_inline int policy_find_service(struct scratch *scratch,
 	struct service_key key = {};
 
 	if (!(endpoint->flags & (EP_ISOLATED_EGRESS | EP_REACH)) ||
-	    peer->identity != IDENTITY_UNKNOWN || !question->port)
+	    peer->identity != IDENTITY_UNKNOWN || question->kind != PACKET_PORTS || !question->port)
 		return 0;
 	key.address = question->remote;
 	key.port = question->port;
@@ -320,11 +350,16 @@ static __always_inline void policy_judge_service(struct scratch *scratch,
 	}
 }
 
-/* Under audit a denial by policies is only reported; the wall's was first. */
+/*
+ * Under audit a denial by policies is only reported; the wall's was first. What a rule denies is
+ * dropped all the same where only a policy on trial reports.
+ */
 static __always_inline void policy_audit(struct policy_answer *answer,
 					 const struct endpoint *endpoint, enum direction direction)
 {
 	if (!policy_only_reports(endpoint, direction) || !verdict_is_drop(answer->reason))
+		return;
+	if (answer->reason == DROP_POLICY_DENY && !(endpoint->flags & EP_AUDIT))
 		return;
 	if (!answer->audit)
 		answer->audit = answer->reason;

@@ -10,7 +10,7 @@ static __always_inline int verdict_is_drop(enum reason reason)
 
 struct policy_question {
 	struct address remote;
-	__be16 port; /* 0: none, or not known */
+	__be16 port; /* 0: none, or not known; of ICMP its type, see ICMP_PORT */
 	__u8 protocol;
 	__u8 direction; /* enum direction */
 	__u8 kind; /* enum packet_kind */
@@ -19,7 +19,7 @@ struct policy_question {
 	__u32 kept_group;
 };
 
-#define POLICY_PEERS 4
+#define POLICY_PEERS 5
 
 /* How far the judgement of a connection has come. */
 struct course {
@@ -42,6 +42,7 @@ struct policy_peer {
 	__u32 in_cluster;
 	__u32 walled; /* a wall that drops is around it */
 	__u32 service; /* of a Service that not all ports are known of */
+	__u32 place; /* PEER_PLACE of who is no pod, if policies ask for it; else 0 */
 	__u32 candidates[POLICY_PEERS];
 	__u32 probed; /* how many of them */
 	__u32 wall; /* enum reason why a wall keeps one from the other */

@@ -162,7 +162,7 @@ class Backlog:
 
 def _lists(policy: NetworkPolicy) -> Iterable[BlockList]:
     rules = (rule for direction in Direction for rule in policy.rules(direction))
-    return dict.fromkeys(rule.blocks for rule in rules if rule.blocks is not None)
+    return dict.fromkeys(blocks for rule in rules for blocks in rule.block_lists)
 
 
 def _is_long(policy: NetworkPolicy) -> bool:

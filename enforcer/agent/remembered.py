@@ -20,7 +20,15 @@ import orjson
 from enforcer.policy.changes import InputChange, NamespaceChange, PolicyChange
 from generators.errors import InputError
 from generators.manifests import parse_object, policy_document
-from generators.objects import Namespace, NetworkPolicy, Origin
+from generators.objects import (
+    SERVICE_ACCOUNT,
+    Direction,
+    Namespace,
+    NetworkPolicy,
+    Origin,
+    PolicyKind,
+    Selector,
+)
 from generators.process.files import StateFile
 from generators.process.logs import event
 
@@ -63,6 +71,20 @@ class Lately:
         return (*changes, *chain.from_iterable(again))
 
 
+def _plain(policy: NetworkPolicy) -> NetworkPolicy:
+    """As a NetworkPolicy; one of Cilium's kinds as one that lets nothing pass."""
+    if policy.kind is PolicyKind.NETWORK_POLICY:
+        return policy
+    asked = {requirement.key for requirement in policy.pod_selector.requirements}
+    return NetworkPolicy(
+        policy.namespace,
+        policy.name,
+        Selector() if SERVICE_ACCOUNT in asked else policy.pod_selector,
+        frozenset(d for d in Direction if policy.speaks(d)),
+        uid=policy.uid,
+    )
+
+
 class Remembered:
     """The file, below the run directory."""
 
@@ -98,7 +120,7 @@ class Remembered:
         self, policy: NetworkPolicy, known: tuple[NetworkPolicy, orjson.Fragment] | None
     ) -> orjson.Fragment:
         if known is None or known[0] is not policy:
-            known = policy, orjson.Fragment(orjson.dumps(policy_document(policy)))
+            known = policy, orjson.Fragment(orjson.dumps(policy_document(_plain(policy))))
         self._documents[policy.key] = known
         return known[1]
 

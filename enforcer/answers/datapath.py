@@ -20,9 +20,11 @@ from enforcer.datapath.flows import reason_of
 from enforcer.datapath.maps import Maps, Statistic
 from enforcer.observe.shape import PROTOCOLS
 from enforcer.policy.tables import (
+    ICMP_PORT,
     PEER_ANY,
     PORT_ANY,
     PROTO_ANY,
+    RULE_DENY,
     Dir,
     EndpointFlag,
     Key,
@@ -31,6 +33,7 @@ from enforcer.policy.tables import (
     Value,
     contents,
 )
+from generators.reachability.protocols import ICMP_NUMBERS
 from generators.reachability.verdicts import VERDICTS
 
 PART = 1000
@@ -118,9 +121,10 @@ def _entry(
     packets: Mapping[tuple[int, Dir], Statistic],
 ) -> Json:
     direction, peer, protocol, port, length, rule = row
+    denies, rule = bool(rule & RULE_DENY), rule & ~RULE_DENY
     counted = packets.get((rule, direction))
     return {
-        "policy": "Allow",
+        "policy": "Deny" if denies else "Allow",
         "direction": "Ingress" if direction is Dir.INGRESS else "Egress",
         "peer": peer,
         "labels": identities.peer(peer),
@@ -133,7 +137,9 @@ def _entry(
 
 
 def port_text(port: int, length: int, protocol: int) -> str:
-    """`8082/TCP`, `8000-8063/TCP`, `ANY/UDP`, `ANY`."""
+    """`8082/TCP`, `8000-8063/TCP`, `ANY/UDP`, `type 8/ICMP`, `ANY`."""
+    if length and protocol in ICMP_NUMBERS.values():
+        return f"type {port & ~ICMP_PORT}/{PROTOCOLS.get(protocol, protocol)}"
     if length and length < EXACT_PORT:
         number = f"{port}-{port + (1 << (EXACT_PORT - length)) - 1}"
     else:

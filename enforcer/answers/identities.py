@@ -6,8 +6,17 @@ from collections.abc import Iterable, Mapping
 
 from enforcer.agent.state import State
 from enforcer.answers.request import Json, NotHere
+from enforcer.observe.names import IDENTITY_WORLD
 from enforcer.observe.shape import RESERVED
-from enforcer.policy.tables import PEER_CIDR, PEER_TENANT
+from enforcer.policy.tables import (
+    FIRST_POD_IDENTITY,
+    IDENTITY_UNKNOWN,
+    PEER_CIDR,
+    PEER_PLACE,
+    PEER_TENANT,
+    cidr_of,
+    place_of,
+)
 from generators.objects import Pod
 
 ANY = "ANY"
@@ -54,13 +63,16 @@ class Identities:
             return [ANY]
         tables = self._state.tables
         if peer >= PEER_CIDR:
-            cidr = peer - PEER_CIDR
-            named = [f"cidr:{k.prefix}" for k, e in tables.cidrs.items() if e.cidr == cidr]
+            cidr, place = cidr_of(peer), place_of(peer)
+            where = f" ({_place_text(place)})" if place is not None else ""
+            named = [f"cidr:{k.prefix}{where}" for k, e in tables.cidrs.items() if e.cidr == cidr]
             more = len(named) - PREFIXES_NAMED
             return named if more <= 0 else [*named[:PREFIXES_NAMED], f"and {more} more"]
         if peer >= PEER_TENANT:
             number = peer - PEER_TENANT
             return [f"tenant:name={tables.tenants.get(number, f'unknown ({number})')}"]
+        if PEER_PLACE <= peer < FIRST_POD_IDENTITY:
+            return [f"reserved:{_place_text(peer - PEER_PLACE)}"]
         return self.labels(peer) or [f"identity {peer}, no longer in use"]
 
     def _document(self, number: int) -> Json:
@@ -90,3 +102,8 @@ def _common(pods: Iterable[Pod]) -> list[str]:
         else:
             shared = {k: v for k, v in shared.items() if pod.labels.get(k) == v}
     return [f"k8s:{key}={value}" for key, value in sorted((shared or {}).items())]
+
+
+def _place_text(identity: int) -> str:
+    """Who is no pod, by the identity of its addresses."""
+    return RESERVED[IDENTITY_WORLD if identity == IDENTITY_UNKNOWN else identity]

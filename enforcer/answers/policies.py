@@ -10,15 +10,23 @@ from enforcer.answers.request import Json, NotHere
 from enforcer.policy.identity import PeerSelector
 from enforcer.policy.tables import AddressEntry
 from generators.manifests.writing import policy_document
-from generators.objects import NAME_LABEL, Direction, NetworkPolicy, Pod
+from generators.objects import (
+    NAME_LABEL,
+    NOBODY,
+    Direction,
+    NetworkPolicy,
+    Pod,
+    PolicyKind,
+)
 from generators.reachability.origins import origin_of
-from generators.selectors import matches, text
+from generators.reachability.ruletexts import describe
+from generators.selectors import selects, text
 
 
 def policy_get(state: State, name: str) -> Json:
     """All policies, or one, with the object that each rule comes from."""
     if name and name not in state.policies:
-        raise NotHere(f"no NetworkPolicy {name}; `ringfence policy get` lists all of them")
+        raise NotHere(f"no policy {name}; `ringfence policy get` lists all of them")
     wanted = [state.policies[name]] if name else state.policies.values()
     found = [_policy(state, policy) for policy in sorted(wanted, key=lambda p: p.key)]
     walls = {} if name else state.tables.walls
@@ -30,26 +38,41 @@ def policy_get(state: State, name: str) -> Json:
 
 
 def _policy(state: State, policy: NetworkPolicy) -> Json:
-    document = policy_document(policy)
+    document = _document(policy)
     origin = origin_of(policy.key, state.policies, state.tenants, state.config)
     rules = [
         {
-            "rule": f"{policy.key}#{direction.value.lower()}[{index}]",
+            "rule": policy.rule_name(direction, index),
             "source": {
-                "kind": "NetworkPolicy",
+                "kind": policy.kind.value,
                 "namespace": policy.namespace,
                 "name": policy.name,
                 "uid": policy.uid or None,
                 "origin": origin or None,
             },
+            **({} if policy.kind is PolicyKind.NETWORK_POLICY else {"means": describe(rule)}),
         }
         for direction in Direction
-        if direction in policy.directions
-        for index in range(len(policy.rules(direction)))
+        if policy.speaks(direction)
+        for index, rule in enumerate(policy.rules(direction))
     ]
-    pods = (pod for pod in state.pods.values() if pod.namespace == policy.namespace)
-    subjects = sorted(pod.key for pod in pods if matches(policy.pod_selector, pod.labels))
+    subjects = sorted(pod.key for pod in _subjects(state, policy))
     return {**document, "rules": rules, "origin": origin or None, "endpoints": subjects}
+
+
+def _document(policy: NetworkPolicy) -> Json:
+    """The policy as a document; of Cilium's kinds its rules are told in words."""
+    if policy.kind is PolicyKind.NETWORK_POLICY:
+        return policy_document(policy)
+    meta = {"name": policy.name, **({"namespace": policy.namespace} if policy.namespace else {})}
+    return {"apiVersion": "cilium.io/v2", "kind": policy.kind.value, "metadata": meta}
+
+
+def _subjects(state: State, policy: NetworkPolicy) -> Iterator[Pod]:
+    """The endpoints that a policy is about."""
+    for pod in state.pods.values():
+        if selects(policy, pod, _namespace_labels(state, pod.namespace)):
+            yield pod
 
 
 def _wall(state: State, group: int, wall: str) -> Json:
@@ -85,11 +108,7 @@ def policy_selectors(state: State) -> Json:
     """The selectors of policies that isolate endpoints here, and whom each of them means."""
     users: Counter[PeerSelector] = Counter()
     for policy in state.policies.values():
-        here = sum(
-            1
-            for pod in state.pods.values()
-            if pod.namespace == policy.namespace and matches(policy.pod_selector, pod.labels)
-        )
+        here = sum(1 for _ in _subjects(state, policy))
         if here:
             for selector in dict.fromkeys(_selectors(policy)):
                 users[selector] += here
@@ -111,10 +130,10 @@ def policy_selectors(state: State) -> Json:
 
 
 def _selectors(policy: NetworkPolicy) -> Iterator[PeerSelector]:
-    for direction in policy.directions:
-        for rule in policy.rules(direction):
-            for peer in rule.peers:
-                if peer.ip_block is None:
+    for direction in Direction:
+        for rule in policy.rules(direction) if policy.speaks(direction) else ():
+            for peer in rule.selecting:
+                if peer.node is None and peer != NOBODY:
                     yield PeerSelector.of(peer, policy.namespace)
 
 
@@ -131,7 +150,7 @@ def _members(
         labels = _namespace_labels(state, pod.namespace)
         near = (s for s in listed if s.selects_namespace(pod.namespace, labels))
         for selector in near:
-            if selector.selects_pod(pod.labels):
+            if selector.selects_pod(pod.labels, pod.service_account):
                 found[selector].setdefault(identity, []).append(pod)
     return found
 

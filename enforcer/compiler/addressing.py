@@ -110,7 +110,8 @@ class Addressing:
         before, self._asks = self._asks, asks
         fresh = asks.words - before.words
         fewer = before.words - asks.words
-        if fewer or asks.anyone != before.anyone or any(isinstance(w, BlockList) for w in fresh):
+        others = (asks.anyone, asks.nodes) != (before.anyone, before.nodes)
+        if fewer or others or any(isinstance(w, BlockList) for w in fresh):
             self._calls.touch_all()
         for identity in self._population.meant_by(fresh):
             for address in identity.addresses:
@@ -134,7 +135,7 @@ class Addressing:
     def _is_named(self, address: str) -> bool:
         """Whether an egress rule means who is at an address, or it is this node, which is open."""
         node = self.nodes.get(address)
-        if node is not None and node.identity == IDENTITY_HOST:
+        if node is not None and (node.identity == IDENTITY_HOST or self._asks.nodes):
             return True
         identity = self._population.identity(address)
         words: Iterable[PeerTerm] = (

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from enforcer.compiler.placement import Known
-from enforcer.policy.rulebook import GroupNames, Rulebook
-from enforcer.policy.tables import Dir, Table
+from enforcer.policy.rulebook import WHOLE_CLUSTER, GroupNames, Rulebook
+from enforcer.policy.tables import RULE_DENY, Dir, Table
 from enforcer.writes.budgets import (
     BY_POLICY,
     NOBODY,
@@ -30,11 +30,13 @@ from enforcer.writes.budgets import (
     total,
 )
 from enforcer.writes.pending import PendingTables
-from generators.objects import Direction, NetworkPolicy
-from generators.selectors import matches
+from generators.objects import Direction, NetworkPolicy, namespace_of, policy_of
 from generators.tenants.model import TenantConfig
 
-SIDES: Mapping[str, Direction] = {d.value.lower(): d for d in Direction}
+SIDES: Mapping[str, Direction] = {
+    f"{d.value.lower()}{kind}": d for d in Direction for kind in ("", "Deny")
+} | {f"enableDefaultDeny.{d.value.lower()}": d for d in Direction}
+"""By the name of a policy's rule, up to its index."""
 
 
 class Allotment:
@@ -107,7 +109,8 @@ class Allotment:
     def would_admit(self, policy: NetworkPolicy) -> bool:
         """Whether a policy would find room by its text, beside all that is in use."""
         tenant = self._known.record.get(policy.namespace, NOBODY)
-        more = {(policy.key, d): at_least(policy, d, tenant) for d in policy.directions}
+        heard = [d for d in Direction if policy.speaks(d)]
+        more = {(policy.key, d): at_least(policy, d, tenant) for d in heard}
         wants = {**self._wants(), **more}
         self._overlaps.follow(wants)  # a policy at a time, before it matters
         if all(total(wants.values(), table) <= room for table, room in self.room.items()):
@@ -129,7 +132,7 @@ class Allotment:
         exact = Counter(rule for bucket in buckets for rule in bucket.policy.values())
         ranged = Counter(rule for bucket in buckets for rule in bucket.ranges.values())
         names = self._names
-        of = {rule: _unit_of(names.get(rule, "")) for rule in (*exact, *ranged)}
+        of = {rule: _unit_of(names.get(rule & ~RULE_DENY, "")) for rule in (*exact, *ranged)}
         by_unit = {Table.POLICY: _summed(exact, of), Table.RANGES: _summed(ranged, of)}
         self._walls = Counter({table: found.pop(None, 0) for table, found in by_unit.items()})
         for units in self._in_use.values():
@@ -167,7 +170,7 @@ class Allotment:
         """The tenant of a group of policies; None for walls."""
         for direction in Dir:
             for policy in self._isolating_names.get((group, direction), ()):
-                return self._known.record.get(policy.partition("/")[0], NOBODY)
+                return self._known.record.get(namespace_of(policy), NOBODY)
         return None
 
     def _forget(self, namespace: str) -> None:
@@ -178,12 +181,14 @@ class Allotment:
                     del known[unit]
 
     def _isolating(self, namespace: str, pods: Iterable[str]) -> Mapping[Unit, NetworkPolicy]:
-        own = [self._known.pods[key] for key in pods]
+        home = self._known.homes.get(namespace)
+        labels = home.labels if home is not None else {}
         return {
             (policy.key, direction): policy
-            for policy in self._rulebook.policies.get(namespace, {}).values()
-            if any(matches(policy.pod_selector, pod.labels) for pod in own)
-            for direction in policy.directions
+            for key in pods
+            for policy in self._rulebook.selecting(self._known.pods[key], labels)
+            for direction in Direction
+            if policy.speaks(direction)
         }
 
     def _add_up(self, *namespaces: str) -> None:
@@ -203,9 +208,11 @@ class Allotment:
         return found
 
     def _wants_of(self, namespace: str) -> dict[Unit, Want]:
-        tenant = self._known.record.get(namespace, NOBODY)
-        units = self._in_use.get(namespace, {})
-        return {unit: self._want(unit, policy, tenant) for unit, policy in units.items()}
+        owner = self._known.record.get
+        return {
+            unit: self._want(unit, policy, owner(policy.namespace, NOBODY))
+            for unit, policy in self._in_use.get(namespace, {}).items()
+        }
 
     def _want(self, unit: Unit, policy: NetworkPolicy, tenant: str) -> Want:
         kept = self._least.get(unit)
@@ -227,12 +234,13 @@ class Allotment:
         keys = dict.fromkeys(key for key, _ in moved)
         for key in keys:
             self._rulebook.close(key, frozenset(d for k, d in refused if k == key))
-        return tuple(dict.fromkeys(key.partition("/")[0] for key in keys))
+        homes = dict.fromkeys(map(namespace_of, keys))
+        return tuple(self._in_use) if WHOLE_CLUSTER in homes else tuple(homes)
 
 
 def _unit_of(rule: str) -> Unit | None:
     """The policy of rule `namespace/policy#ingress[0]`; None for one of a wall."""
-    policy, _, place = rule.rpartition("#")
+    policy, place = policy_of(rule)
     side = SIDES.get(place.partition("[")[0])
     return (policy, side) if side is not None else None
 

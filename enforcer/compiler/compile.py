@@ -11,14 +11,15 @@ alone: policies by `Allotment`, addresses, endpoints and Services by `Rooms`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from enforcer.compiler.addressing import Addressing
 from enforcer.compiler.allotment import Allotment
+from enforcer.compiler.batch import Batch
 from enforcer.compiler.entries import GroupEntries
 from enforcer.compiler.homes import Moved, Tenancy
 from enforcer.compiler.placement import Known, Placement
+from enforcer.compiler.references import References
 from enforcer.compiler.trials import Trials
 from enforcer.compiler.views import ExactEntries, InForce, Live, Nested, RangeEntries
 from enforcer.policy.changes import (
@@ -44,16 +45,16 @@ from enforcer.policy.identity import Registry
 from enforcer.policy.modes import StartMode
 from enforcer.policy.peers import Population
 from enforcer.policy.prefixes import Tries
-from enforcer.policy.rulebook import GroupNames, Groups, Rulebook, RuleNames
+from enforcer.policy.rulebook import WHOLE_CLUSTER, GroupNames, Groups, Rulebook, RuleNames
 from enforcer.policy.services import Calls, Serving
-from enforcer.policy.tables import CAPACITY, Change, Table, Tables
+from enforcer.policy.tables import CAPACITY, RULE_DENY, Change, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition
 from enforcer.writes.budgets import Usage
 from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Rooms
 from generators.cluster import Cluster
-from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod
-from generators.selectors import matches
+from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod, namespace_of
+from generators.selectors import selects
 
 T = TypeVar("T")
 RULES_KEPT = 8192
@@ -96,6 +97,7 @@ class Compiler:
         self._all_nodes: tuple[Node, ...] = ()
         self._pod_cidrs: tuple[str, ...] = ()
         self._rulebook = Rulebook()
+        self._references = References()
         self._groups = Groups(self.registry.groups)
         self._population = Population(self.registry.identities)
         self._tenancy = Tenancy(self.known, self._population)
@@ -143,10 +145,13 @@ class Compiler:
 
     def apply(self, changes: Iterable[InputChange]) -> None:
         """Take changes in; all of them count as one."""
-        batch = _Batch(calm=not self.pending)
+        batch = Batch(calm=not self.pending)
         # Namespaces first: whether one terminates decides what becomes of its policies.
         for change in sorted(changes, key=lambda c: isinstance(c, PolicyChange)):
             self._take(change, batch)
+        for policy in self._references.settle(self._calls.services(), self._slices.values()):
+            self._rulebook.put(policy)
+            self._look_at_subjects(policy.namespace, batch)
         moved = self._tenancy.settle()
         self._follow(moved, batch)
         self._look_at(self._trials.follow(moved.touched), batch)
@@ -156,7 +161,7 @@ class Compiler:
         self.rooms.resize(self.allotment.shares, len(self._addressing.nodes))
         self._bring(batch)
         while closed := self.allotment.tighten():
-            more = _Batch()
+            more = Batch()
             self._look_at(closed, more)
             self._bring(more)
         self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
@@ -166,7 +171,7 @@ class Compiler:
         self.allotment.forget()
         self.apply(())
 
-    def _bring(self, batch: _Batch) -> None:
+    def _bring(self, batch: Batch) -> None:
         """Have the tables say what the inputs do, as far as the batch concerns them."""
         for key in batch.local:
             self._placement.place(key, anew=key in batch.anew)
@@ -337,7 +342,9 @@ class Compiler:
         here, and finds room.
         """
         own = (self.known.pods[key] for key in self._by_namespace.get(policy.namespace, ()))
-        return any(matches(policy.pod_selector, pod.labels) for pod in own) and (
+        home = self.known.homes.get(policy.namespace)
+        labels = home.labels if home is not None else {}
+        return any(selects(policy, pod, labels) for pod in own) and (
             self.allotment.would_admit(policy)
         )
 
@@ -348,19 +355,22 @@ class Compiler:
 
     # Inputs
 
-    def _take(self, change: InputChange, batch: _Batch) -> None:
+    def _take(self, change: InputChange, batch: Batch) -> None:
         """Note one change, and what has to be looked at because of it."""
         match change:
             case PodChange(key, pod):
                 self._take_pod(key, pod, batch)
             case PolicyChange(key, None):
-                namespace = self.known.namespaces.get(_namespace_of(key))
-                hold = namespace is None or namespace.terminating
-                self._rulebook.remove(key, hold=hold)
-                batch.look_at(self._by_namespace.get(_namespace_of(key), ()))
+                home = namespace_of(key)
+                namespace = self.known.namespaces.get(home)
+                gone = namespace is None or namespace.terminating
+                self._references.remove(key)
+                self._rulebook.remove(key, hold=gone and home != WHOLE_CLUSTER)
+                self._look_at_subjects(home, batch)
             case PolicyChange(_, policy) if policy is not None:
-                self._rulebook.put(policy)
-                batch.look_at(self._by_namespace.get(policy.namespace, ()))
+                if not self._references.put(policy):
+                    self._rulebook.put(policy)
+                self._look_at_subjects(policy.namespace, batch)
             case BlocksChange():
                 batch.blocks.append(change)
             case NamespaceChange(name, namespace):
@@ -368,9 +378,11 @@ class Compiler:
                 batch.look_at(self._by_namespace.get(name, ()))
             case ServiceChange(key, service):
                 self._calls.put_service(key, service)
+                self._references.touch()
             case SliceChange(key, found):
                 self._calls.put_slice(key, found, self._slices.get(key))
                 _put(self._slices, key, found)
+                self._references.touch()
             case RecordChange(name, tenant):
                 self._tenancy.put_tenant(name, tenant)
             case ConfigChange(config):
@@ -396,7 +408,7 @@ class Compiler:
             case OrderChange(pods):
                 batch.order = pods
 
-    def _take_pod(self, key: str, pod: Pod | None, batch: _Batch) -> None:
+    def _take_pod(self, key: str, pod: Pod | None, batch: Batch) -> None:
         old = self.known.pods.get(key)
         batch.pods.setdefault(key, old)
         _put(self.known.pods, key, pod)
@@ -414,11 +426,15 @@ class Compiler:
     def _pods_of(self, namespace: str) -> Iterable[Pod]:
         return (self.known.pods[key] for key in self._everybody.get(namespace, ()))
 
-    def _look_at(self, namespaces: Iterable[str], batch: _Batch) -> None:
+    def _look_at_subjects(self, namespace: str, batch: Batch) -> None:
+        """The local pods that a policy of a namespace, or of the whole cluster, may be about."""
+        self._look_at(self._by_namespace if namespace == WHOLE_CLUSTER else (namespace,), batch)
+
+    def _look_at(self, namespaces: Iterable[str], batch: Batch) -> None:
         for name in namespaces:
             batch.look_at(self._by_namespace.get(name, ()))
 
-    def _follow(self, moved: Moved, batch: _Batch) -> None:
+    def _follow(self, moved: Moved, batch: Batch) -> None:
         """Look at whom the tenancy of namespaces concerns."""
         self._look_at(moved.homes, batch)
         for name in moved.homes:
@@ -428,7 +444,7 @@ class Compiler:
             batch.look_at(self.known.interfaces)
             self._addressing.touch_all()
 
-    def _release(self, batch: _Batch) -> None:
+    def _release(self, batch: Batch) -> None:
         """Policies that were kept for pods which are gone now."""
         for name in self._rulebook.holding():
             namespace = self.known.namespaces.get(name)
@@ -437,7 +453,7 @@ class Compiler:
                 self._rulebook.release(name)
                 batch.look_at(self._by_namespace.get(name, ()))
 
-    def _move_pods(self, batch: _Batch) -> None:
+    def _move_pods(self, batch: Batch) -> None:
         for key, old in batch.pods.items():
             new = self.known.pods.get(key)
             if _as_peer(old) == _as_peer(new):
@@ -456,30 +472,11 @@ class Compiler:
         known = self.registry.rules.known
         if len(known) <= self._rules_worth_a_look:
             return
-        used = {r for b in self.ledger.buckets.now.values() for r in b.policy.values()}
-        used |= {r for b in self.ledger.buckets.now.values() for r in b.ranges.values()}
+        buckets = self.ledger.buckets.now.values()
+        used = {r & ~RULE_DENY for b in buckets for r in (*b.policy.values(), *b.ranges.values())}
         for name in [name for name, number in known.items() if number not in used]:
             self.registry.rules.forget(name)
         self._rules_worth_a_look = 2 * len(known) + RULES_KEPT
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What has to be looked at because of some changes."""
-
-    local: dict[str, None] = field(default_factory=dict)
-    anew: dict[str, None] = field(default_factory=dict)
-    """Those of them that are another pod of the same name."""
-    pods: dict[str, Pod | None] = field(default_factory=dict)
-    """Pods that changed, as they were before."""
-    order: tuple[str, ...] | None = None
-    blocks: list[BlocksChange] = field(default_factory=list)
-    calm: bool = False
-    """Everything that was wanted before is in force."""
-
-    def look_at(self, pods: Iterable[str]) -> None:
-        """These local pods may be judged by other groups."""
-        self.local.update(dict.fromkeys(pods))
 
 
 def _namespace_of(key: str) -> str:
@@ -506,4 +503,4 @@ def _as_peer(pod: Pod | None) -> object:
     """All that others can tell of a pod."""
     if pod is None or pod.host_network or pod.terminal:
         return None
-    return pod.labels, pod.ips, pod.ports, pod.created
+    return pod.labels, pod.ips, pod.ports, pod.created, pod.service_account

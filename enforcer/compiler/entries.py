@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from enforcer.policy.blocks import Net
-from enforcer.policy.groups import EMPTY
+from enforcer.policy.blocks import Lists, Net
+from enforcer.policy.groups import CIDR_PLACES, EMPTY
 from enforcer.policy.peers import Population, Settled
 from enforcer.policy.prefixes import Prefixes, Tries
 from enforcer.policy.rulebook import Group, Groups, Turnover
-from enforcer.policy.tables import PEER_CIDR, CidrKey
+from enforcer.policy.tables import CidrKey, cidr_peer
 from enforcer.writes.pending import PendingTables
 
 
@@ -59,12 +59,11 @@ class GroupEntries:
                 if self._has_room(group):
                     put(group.number, identity.number, group.definition.for_pods(identity.pods))
         for trie, cidr, net in tuple(self._cut(pod_cidrs, calm=calm)):
-            peer = PEER_CIDR | cidr
-            had = (self._groups.by_number[n] for n in self._ledger.groups_of.get(peer, ()))
+            had = (self._groups.by_number[n] for n, _ in self._having(cidr))
             for group in dict.fromkeys((*had, *self._groups.using(trie.holding(net)))):
                 mine = group.definition.tenant == trie.tenant and group not in fresh
                 if mine and self._has_room(group):
-                    put(group.number, peer, group.definition.for_lists(trie.lists(cidr)))
+                    self._put_lists(group, cidr, trie.lists(cidr))
         for group in fresh:
             self._fill(group)
 
@@ -77,8 +76,8 @@ class GroupEntries:
             for prefix in trimmed.removed:
                 self._ledger.put_cidr(CidrKey(trie.tenant, prefix), None)
             for cidr in trimmed.emptied:
-                for number in tuple(self._ledger.groups_of.get(PEER_CIDR | cidr, ())):
-                    self._ledger.put_bucket(number, PEER_CIDR | cidr, EMPTY)
+                for number, peer in self._having(cidr):
+                    self._ledger.put_bucket(number, peer, EMPTY)
             for prefix in trie.all() if trimmed.reflagged else trimmed.put:
                 self._ledger.put_cidr(CidrKey(trie.tenant, prefix), trie.entry(prefix))
             for cidr, net in trimmed.named.items():
@@ -97,7 +96,18 @@ class GroupEntries:
         for cidr, lists in trie.named_by(definition.lists):
             if not self._has_room(group):
                 return
-            put(group.number, PEER_CIDR | cidr, definition.for_lists(lists))
+            self._put_lists(group, cidr, lists)
+
+    def _having(self, cidr: int) -> tuple[tuple[int, int], ...]:
+        """The groups that have entries for a block, with the peer that it is to them."""
+        peers = [cidr_peer(cidr, place) for place in CIDR_PLACES]
+        return tuple((n, peer) for peer in peers for n in self._ledger.groups_of.get(peer, ()))
+
+    def _put_lists(self, group: Group, cidr: int, lists: Lists) -> None:
+        """The entries of a group for a block that these lists hold."""
+        for place in group.definition.places:
+            entries = group.definition.for_lists(lists, place)
+            self._ledger.put_bucket(group.number, cidr_peer(cidr, place), entries)
 
     def _has_room(self, group: Group) -> bool:
         """Whether a group can be filled on; else it is one to come back to."""

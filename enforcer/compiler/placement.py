@@ -133,7 +133,7 @@ class Placement:
         for group in (policy, wall, reach):
             flags |= group.definition.needs if group is not None else NONE
         flags |= self._kept(pod)
-        if self._rulebook.only_reports(pod):
+        if self._rulebook.only_reports(pod, home.labels):
             flags |= EndpointFlag.AUDIT_INGRESS
         if ifindex in known.grace:
             flags |= EndpointFlag.GRACE
@@ -195,7 +195,7 @@ class Placement:
         flags = NONE
         namespace = self._known.namespaces.get(pod.namespace)
         everything = namespace is not None and _wants_to_keep(namespace.annotations)
-        isolation = self._rulebook.isolation(pod)
+        isolation = self._rulebook.isolation(pod, self._known.homes[pod.namespace].labels)
         for direction, flag in KEPT.items():
             users = [p for p in isolation.of(direction) if not is_ours(p.labels)]
             if everything or (users and all(_wants_to_keep(p.annotations) for p in users)):
@@ -203,12 +203,13 @@ class Placement:
         return flags
 
     def _policy_of(self, pod: Pod) -> Group | None:
-        isolation = self._rulebook.isolation(pod)
+        home = self._known.homes[pod.namespace]
+        isolation = self._rulebook.isolation(pod, home.labels)
         if not (isolation.ingress or isolation.egress):
             self._groups.leave(pod.key, POLICY)
             return None
         known = self._known
-        tenant = known.tenants.ids.get(known.homes[pod.namespace].tenant, 0)
+        tenant = known.tenants.ids.get(home.tenant, 0)
         key = tenant, self._rulebook.meaning(isolation, pod)
         number = self._registry.rules.of
         return self._groups.enter(

@@ -13,12 +13,13 @@ from enforcer.compiler.compile import compile_tables
 from enforcer.datapath.maps import UNLIMITED
 from enforcer.policy.changes import is_local
 from enforcer.policy.interpret import Packet, judge
-from enforcer.policy.tables import Dir, Tables, sizes
+from enforcer.policy.tables import ICMP_PORT, Dir, Tables, sizes
 from enforcer.writes.capacity import refuse_overflow
 from generators.cluster import Cluster
-from generators.reachability import reference
-from generators.reachability.protocols import number
-from generators.reachability.reference import Evaluator, Question, cell_of, worst
+from generators.reachability.packets import Packet as Opening
+from generators.reachability.packets import Question
+from generators.reachability.protocols import ECHO_REQUEST, ICMP, number
+from generators.reachability.reference import Evaluator, cell_of, worst
 from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
 
 NOT_ON_POD_NETWORK = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
@@ -107,7 +108,7 @@ def asked_of(names: Evaluator, question: Question) -> Iterable[Asked]:
 def _asked(
     names: Evaluator,
     questions: Sequence[Question],
-    packets: Sequence[Sequence[reference.Packet]],
+    packets: Sequence[Sequence[Opening]],
 ) -> Iterable[Asked]:
     """The source's side is asked about what leaves it, a Service's address where one is called."""
     for index, question in enumerate(questions):
@@ -129,19 +130,21 @@ def _asked(
                 )
 
 
-def _arriving(names: Evaluator, question: Question, found: reference.Packet) -> Packet:
+def _arriving(names: Evaluator, question: Question, found: Opening) -> Packet:
     arrived = names.arriving(found)
     # A node's address means the node itself here, unless the packet was masqueraded on the way.
     return replace(_packet(Dir.INGRESS, question, arrived), from_socket=arrived is found)
 
 
-def _packet(direction: Dir, question: Question, found: reference.Packet) -> Packet:
+def _packet(direction: Dir, question: Question, found: Opening) -> Packet:
     ingress = direction is Dir.INGRESS
     own, peer = found.source.address, found.destination.address
+    ping = question.protocol == ICMP
+    port = ICMP_PORT | ECHO_REQUEST[question.family] if ping else found.port
     return Packet(
         direction,
         peer if ingress else own,
         own if ingress else peer,
         number(question.protocol, question.family),
-        found.port,
+        port,
     )

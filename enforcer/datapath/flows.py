@@ -55,6 +55,7 @@ class DropReason(IntEnum):
     ENCAP_PROHIBITED = 170
     UNKNOWN_SENDER = 172
     FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175
+    POLICY_DENY = 181
     DROP_RATE_LIMITED = 198
     DROP_EP_NOT_READY = 203
     TENANT_WALL = 240
@@ -75,6 +76,7 @@ POLICY_REASONS = frozenset(
     reason.name
     for reason in (
         DropReason.POLICY_DENIED,
+        DropReason.POLICY_DENY,
         DropReason.TENANT_WALL,
         DropReason.UNKNOWN_SENDER,
         DropReason.UNKNOWN_L4_PROTOCOL,

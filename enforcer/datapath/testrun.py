@@ -34,8 +34,8 @@ from enforcer.policy.tables import (
 from enforcer.writes.plan import replacing
 from generators.cluster import Cluster
 from generators.errors import RingfenceError
+from generators.reachability.packets import Question
 from generators.reachability.protocols import TUNNEL_PORTS
-from generators.reachability.reference import Question
 from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
 
 LOOPBACK = 1
@@ -135,7 +135,8 @@ def _judgement(record: FlowRecord, tables: Tables, entry: EndpointEntry) -> Judg
     policies = tables.isolating.get((entry.group, record.direction), ())
     if record.reason in WALL:
         return Judgement(record.verdict, reason, tables.walls[entry.wall], policies)
-    rule = tables.rules[record.rule] if reason is Reason.POLICY_ALLOWED else None
+    named = reason in (Reason.POLICY_ALLOWED, Reason.POLICY_DENY)
+    rule = tables.rules[record.rule] if named else None
     return Judgement(record.verdict, reason, rule, policies)
 
 

@@ -23,7 +23,7 @@ from enforcer.policy.tables import (
     EndpointEntry,
     Tables,
 )
-from generators.objects import Direction, NetworkPolicy, Pod, Workload
+from generators.objects import Direction, NetworkPolicy, Pod, Workload, policy_of
 from generators.reachability.origins import origin_of
 from generators.reachability.verdicts import Verdict
 
@@ -65,6 +65,8 @@ class Speaker:
 
     name: str
     origin: str = ""
+    log: str = ""
+    """The text that the policy wants its flows to carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,8 @@ class Directory:
             if record.direction is Dir.EGRESS:
                 return self._wall_of(record.destination), policies
             return self._wall(record.group, endpoint), policies
-        if record.verdict is Verdict.FORWARDED and record.rule:
+        named = record.verdict is Verdict.FORWARDED or record.reason is DropReason.POLICY_DENY
+        if named and record.rule:
             return self._state.tables.rules.get(record.rule), policies
         return None, policies
 
@@ -250,7 +253,9 @@ class Directory:
         if name not in self._speakers:
             state = self._state
             origin = origin_of(name, state.policies, state.tenants, state.config)
-            self._speakers[name] = Speaker(name, origin)
+            policy = state.policies.get(policy_of(name)[0])
+            log = policy.log if policy is not None else ""
+            self._speakers[name] = Speaker(name, origin, log)
         return self._speakers[name]
 
     def _match(self, record: FlowRecord, rule: str | None) -> Match:
@@ -260,17 +265,21 @@ class Directory:
             return Match.L3_ONLY
         if record.reason is ForwardReason.NOT_ISOLATED:
             return Match.ALL
-        policy = self._state.policies.get(rule.partition("#")[0]) if rule else None
+        policy = self._state.policies.get(policy_of(rule)[0]) if rule else None
         return rule_match(policy, rule) if policy is not None and rule else Match.NONE
 
 
 def rule_match(policy: NetworkPolicy, rule: str) -> Match:
     """How the rule `...#ingress[2]` of a policy names those that it lets in."""
-    side, _, index = rule.partition("#")[2].rstrip("]").partition("[")
-    rules = policy.rules(Direction.INGRESS if side == "ingress" else Direction.EGRESS)
-    if not index.isdecimal() or int(index) >= len(rules):
+    named = (
+        found
+        for direction in Direction
+        for index, found in enumerate(policy.rules(direction))
+        if policy.rule_name(direction, index) == rule
+    )
+    found = next(named, None)
+    if found is None:
         return Match.NONE
-    found = rules[int(index)]
     numbered = any(port.port is not None for port in found.ports)
     if found.peers:
         if numbered:

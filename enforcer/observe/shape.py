@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord
 from enforcer.observe.names import IDENTITY_WORLD, NamedEvent, Party, Speaker
 from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE
+from generators.objects import PolicyKind
 from generators.reachability.verdicts import Verdict
 
 Flow = dict[str, object]
@@ -192,17 +193,22 @@ def _speakers(seen: NamedEvent) -> Flow:
     side = seen.record.direction.name.lower()
     did = "allowed" if seen.record.verdict is Verdict.FORWARDED else "denied"
     references = [_reference(speaker, seen.revision) for speaker in seen.speakers]
-    return {f"{side}_{did}_by": references} if references else {}
+    found: Flow = {f"{side}_{did}_by": references} if references else {}
+    texts = sorted({speaker.log for speaker in seen.speakers if speaker.log})
+    return found | ({"policy_log": texts} if texts else {})
 
 
 def _reference(speaker: Speaker, revision: int) -> Flow:
     """`namespace/policy`, `namespace/policy#ingress[0]` or `tenant/NAME#...` as a reference."""
     owner, _, rule = speaker.name.partition("#")
-    namespace, _, policy = owner.partition("/")
-    kind = {"tenant": "Tenant", "quarantine": "Namespace"}.get(namespace, "NetworkPolicy")
-    reference: Flow = {"name": policy, "kind": kind}
-    if kind == "NetworkPolicy":
-        reference["namespace"] = namespace
+    namespace, _, policy = owner.rpartition("/")
+    kinds = {"tenant": "Tenant", "quarantine": "Namespace"}
+    if namespace in kinds:
+        reference: Flow = {"name": policy, "kind": kinds[namespace]}
+    else:
+        kind = next(k for k in reversed(PolicyKind) if policy.startswith(k.prefix))
+        reference = {"name": policy.removeprefix(kind.prefix), "kind": kind.value}
+        reference |= {"namespace": namespace} if namespace else {}
     labels = [f"{RULE_LABEL}{speaker.name}"] if rule else []
     labels += [f"{SOURCE_LABEL}{speaker.origin}"] if speaker.origin else []
     if labels:

@@ -3,26 +3,43 @@
 The compiler asks a group's definition for the entries of one peer at a time, so that a new peer
 costs only its own entries. A peer gets entries of its own only where some rule names it; then these
 hold all rules that match it, also those for any peer, so that the first hit is the first rule in
-policy order.
+policy order. Rules that deny come before all others, so that each slot of a peer denies where any
+of them matches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from enforcer.policy.identity import PeerSelector, PeerTerm, PodClass, PortName, named_port
 from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
-from enforcer.policy.tables import PEER_ANY, PROTO_ANY, Dir, EndpointFlag, PolicyKey, RangeKey
+from enforcer.policy.tables import (
+    ICMP_PORT,
+    IDENTITY_HOST,
+    IDENTITY_REMOTE_NODE,
+    IDENTITY_UNKNOWN,
+    PEER_ANY,
+    PROTO_ANY,
+    RULE_DENY,
+    Dir,
+    EndpointFlag,
+    PolicyKey,
+    RangeKey,
+    place_peer,
+)
 from generators.objects import (
+    NOBODY,
     BlockList,
     ContainerPort,
     Direction,
     NetworkPolicy,
+    NodePeer,
     PolicyPort,
     Rule,
 )
+from generators.reachability.protocols import ICMP_NUMBERS, ICMP_PROTOCOLS
 
 DIRECTIONS: Mapping[Direction, Dir] = {
     Direction.INGRESS: Dir.INGRESS,
@@ -33,6 +50,18 @@ ISOLATED: Mapping[Direction, EndpointFlag] = {
     Direction.EGRESS: EndpointFlag.ISOLATED_EGRESS,
 }
 
+ICMP_TYPES: Mapping[str, int] = {name: ICMP_NUMBERS[of] for of, name in ICMP_PROTOCOLS.items()}
+"""IANA numbers of the protocols whose types rules may name."""
+
+PLACES: Mapping[NodePeer, int] = {
+    NodePeer.HOST: IDENTITY_HOST,
+    NodePeer.REMOTE_NODE: IDENTITY_REMOTE_NODE,
+}
+"""Nodes as peers, by the identity of their addresses."""
+
+CIDR_PLACES: tuple[int | None, ...] = (None, IDENTITY_UNKNOWN, *PLACES.values())
+"""As what a group may look at a block's addresses: whoever has them, outside, or nodes."""
+
 Number = Callable[[str], int]
 """Rule name -> rule id."""
 
@@ -40,6 +69,7 @@ ExactSlot = tuple[int, int, Dir]
 """(port, protocol, direction)"""
 RangeSlot = tuple[int, Dir, int, int]
 """(protocol, direction, port, length)"""
+Slot = TypeVar("Slot", ExactSlot, RangeSlot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +87,8 @@ class Bucket:
         return Bucket({**other.policy, **self.policy}, {**other.ranges, **self.ranges})
 
     def opens_all_of(self, other: Bucket) -> bool:
-        """Whether every slot of the other is here too."""
-        return other.policy.keys() <= self.policy.keys() and (
-            other.ranges.keys() <= self.ranges.keys()
-        )
+        """Whether every slot of the other is open here too, and nothing is denied but here."""
+        return _opens(self.policy, other.policy) and _opens(self.ranges, other.ranges)
 
     def policy_entries(self, group: int, peer: int) -> Iterable[tuple[PolicyKey, int]]:
         """As keys of the map."""
@@ -73,6 +101,13 @@ class Bucket:
             yield RangeKey(group, peer, protocol, direction, port, length), rule
 
 
+def _opens(mine: Mapping[Slot, int], others: Mapping[Slot, int]) -> bool:
+    denied = {slot for slot, rule in mine.items() if rule & RULE_DENY}
+    denied_there = {slot for slot, rule in others.items() if rule & RULE_DENY}
+    opened = others.keys() - denied_there
+    return opened <= mine.keys() - denied and denied <= denied_there
+
+
 EMPTY = Bucket()
 
 
@@ -82,10 +117,13 @@ class Asks:
 
     words: frozenset[PeerTerm] = frozenset()
     anyone: frozenset[Span] = frozenset()
+    nodes: bool = False
+    """Other nodes."""
 
     def __or__(self, other: Asks) -> Asks:
         """Whom either names."""
-        return Asks(self.words | other.words, self.anyone | other.anyone)
+        nodes = self.nodes or other.nodes
+        return Asks(self.words | other.words, self.anyone | other.anyone, nodes)
 
     def at(self, protocol: int, port: int) -> bool:
         """Whether every peer may be called at a port."""
@@ -140,7 +178,11 @@ class Definition(Protocol):
     def lists(self) -> frozenset[BlockList]:
         """The lists of blocks among the words."""
 
-    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
+    @property
+    def places(self) -> tuple[int | None, ...]:
+        """Who of the addresses that lists hold is a peer of its own; None: all of them are one."""
+
+    def for_lists(self, lists: frozenset[BlockList], place: int | None) -> Bucket:
         """Entries of the addresses that some of these lists hold, and no other list in use."""
 
 
@@ -165,6 +207,11 @@ class Isolation:
     ingress: tuple[NetworkPolicy, ...] = ()
     egress: tuple[NetworkPolicy, ...] = ()
 
+    @classmethod
+    def by(cls, policies: Sequence[NetworkPolicy]) -> Isolation:
+        """Those of the policies that have anything to say, in each direction."""
+        return cls(*(_speaking(policies, direction) for direction in Direction))
+
     def of(self, direction: Direction) -> tuple[NetworkPolicy, ...]:
         """Those of one direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -180,9 +227,12 @@ class Isolation:
         )
 
 
-def rule_name(policy: NetworkPolicy, direction: Direction, index: int) -> str:
-    """`namespace/policy#ingress[0]`."""
-    return f"{policy.key}#{direction.value.lower()}[{index}]"
+def _speaking(policies: Sequence[NetworkPolicy], direction: Direction) -> tuple[NetworkPolicy, ...]:
+    """Where nothing isolates, only what denies matters."""
+    found = tuple(policy for policy in policies if policy.speaks(direction))
+    closes = any(direction in policy.directions for policy in found)
+    denies = any(rule.deny for policy in found for rule in policy.rules(direction))
+    return found if closes or denies else ()
 
 
 class PolicyGroup:
@@ -202,7 +252,10 @@ class PolicyGroup:
         self.tenant = tenant
         self.lasting = (
             tenant,
-            *(tuple((p.key, _lasting(p.rules(d))) for p in isolation.of(d)) for d in Direction),
+            *(
+                tuple((p.key, d in p.directions, _lasting(p.rules(d))) for p in isolation.of(d))
+                for d in Direction
+            ),
             isolation.port_numbers(ports),
         )
         self._sides = tuple(
@@ -216,7 +269,8 @@ class PolicyGroup:
         for side in self._sides:
             if side.dir is Dir.EGRESS:
                 spans = frozenset(span for _, span in side.anyone)
-                self.asks = Asks(frozenset(side.by_word), spans)
+                nodes = IDENTITY_REMOTE_NODE in side.by_place
+                self.asks = Asks(frozenset(side.by_word), spans, nodes)
         self.isolating: Mapping[Dir, tuple[str, ...]] = {
             side.dir: side.policies for side in self._sides
         }
@@ -224,11 +278,18 @@ class PolicyGroup:
         for side in self._sides:
             needs |= side.needs
         self.needs = needs
+        self.places: tuple[int | None, ...] = (None,)
+        if EndpointFlag.USES_PLACES in needs:
+            self.places = (IDENTITY_UNKNOWN, *PLACES.values())
 
     def fixed(self) -> Mapping[int, Bucket]:
-        """What any peer may do."""
-        anyone = _joined(bucket(side.anyone, side.rules, side.dir) for side in self._sides)
-        return {PEER_ANY: anyone} if anyone else {}
+        """What anybody may do, and nodes."""
+        found = {PEER_ANY: _joined(bucket(s.anyone, s.rules, s.dir) for s in self._sides)}
+        for place in PLACES.values():
+            found[place_peer(place)] = _joined(
+                bucket(side.open_to_place(place), side.rules, side.dir) for side in self._sides
+            )
+        return {peer: entries for peer, entries in found.items() if entries}
 
     def for_pods(self, pods: PodClass) -> Bucket:
         """For a class of pods; empty where no rule means these pods in particular."""
@@ -236,10 +297,10 @@ class PolicyGroup:
             bucket(side.open_to_pods(pods), side.rules, side.dir) for side in self._sides
         )
 
-    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
+    def for_lists(self, lists: frozenset[BlockList], place: int | None) -> Bucket:
         """For addresses that these lists hold; empty where no rule here names any of them."""
         return _joined(
-            bucket(side.open_to_lists(lists), side.rules, side.dir) for side in self._sides
+            bucket(side.open_to_lists(lists, place), side.rules, side.dir) for side in self._sides
         )
 
 
@@ -254,17 +315,33 @@ class _Side:
         number: Number,
     ) -> None:
         self.dir = DIRECTIONS[direction]
-        self.policies = tuple(policy.key for policy in policies)
+        self.policies = tuple(p.key for p in policies if direction in p.directions)
         self.rules: list[int] = []
         self.by_word: dict[PeerTerm, list[int]] = {}
         self.anyone: list[Ranked] = []
         self.needs = ISOLATED[direction]
+        self.by_place: dict[int, list[int]] = {}
         self._spans: list[list[Span]] = []
-        self._names: list[frozenset[PortName]] = []
+        self._names: list[tuple[PolicyPort, ...]] = []
         self._to_anyone: list[int] = []
-        for policy in policies:
-            for index, rule in enumerate(policy.rules(direction)):
-                self._add(number(rule_name(policy, direction, index)), policy, rule, ports)
+        found = [
+            (policy, index, rule)
+            for policy in policies
+            for index, rule in enumerate(policy.rules(direction))
+        ]
+        denying = [place for place in found if place[2].deny]
+        for policy, index, rule in denying:
+            self._add(number(policy.rule_name(direction, index)) | RULE_DENY, policy, rule, ports)
+        if denying:
+            self.needs |= EndpointFlag.USES_DENY
+        if not self.policies:
+            # Nothing closes the direction: what is not denied passes.
+            opening = denying[0][0]
+            self._add(number(opening.opening(direction)), opening, Rule(), ports)
+            return
+        for policy, index, rule in found:
+            if not rule.deny:
+                self._add(number(policy.rule_name(direction, index)), policy, rule, ports)
 
     def _add(
         self, number: int, policy: NetworkPolicy, rule: Rule, ports: Sequence[ContainerPort]
@@ -272,23 +349,32 @@ class _Side:
         rank = len(self.rules)
         self.rules.append(number)
         spans = list(_numeric(rule, self.dir, ports))
-        names = _port_names(rule) if self.dir is Dir.EGRESS else frozenset()
+        names = tuple(p for p in rule.ports if isinstance(p.port, str))
+        names = names if self.dir is Dir.EGRESS else ()
         self._spans.append(spans)
         self._names.append(names)
-        if any(span.first != span.last and not span.whole for span in spans):
+        ranged = any(span.first != span.last and not span.whole for span in spans)
+        if ranged:
             self.needs |= EndpointFlag.USES_RANGE
-        words: set[PeerTerm] = {PeerSelector.of(peer, policy.namespace) for peer in rule.selecting}
-        if rule.blocks is not None:
-            words.add(rule.blocks)
+        words: set[PeerTerm] = set(rule.block_lists)
+        if rule.block_lists:
             self.needs |= EndpointFlag.USES_CIDR
+        if any(blocks.outside for blocks in rule.block_lists):
+            self.needs |= EndpointFlag.USES_PLACES
+        for peer in rule.selecting:
+            if peer.node is not None:
+                self.by_place.setdefault(PLACES[peer.node], []).append(rank)
+                self.needs |= EndpointFlag.USES_PLACES
+            elif peer != NOBODY:
+                words.add(PeerSelector.of(peer, policy.namespace))
         if not rule.peers:
             self._to_anyone.append(rank)
             self.anyone += [(rank, span) for span in spans]
         for word in words:
             self.by_word.setdefault(word, []).append(rank)
-        for name in names:
+        for port in names:
             # Pods that declare the name are a class of their own, whatever selects them.
-            self.by_word.setdefault(name, [])
+            self.by_word.setdefault(PortName(str(port.port), port.protocol), [])
 
     def open_to_pods(self, pods: PodClass) -> Sequence[Ranked]:
         selected = {rank for word in pods.selectors for rank in self.by_word.get(word, ())}
@@ -303,25 +389,36 @@ class _Side:
                 found += [(rank, span) for span in named]
         return found if particular else []
 
-    def open_to_lists(self, lists: frozenset[BlockList]) -> Sequence[Ranked]:
-        inside = [rank for word in lists for rank in self.by_word.get(word, ())]
-        if not inside:
-            return []
-        return [
-            (rank, span)
-            for rank in sorted({*inside, *self._to_anyone})
-            for span in self._spans[rank]
+    def open_to_lists(self, lists: frozenset[BlockList], place: int | None) -> Sequence[Ranked]:
+        is_node = place is not None and place != IDENTITY_UNKNOWN
+        inside = [
+            rank
+            for word in lists
+            if not (is_node and word.outside)
+            for rank in self.by_word.get(word, ())
         ]
+        there = self.by_place.get(place, ()) if place is not None else ()
+        return self._for_all((*inside, *there)) if inside else []
+
+    def open_to_place(self, place: int) -> Sequence[Ranked]:
+        there = self.by_place.get(place, ())
+        return self._for_all(there) if there else []
+
+    def _for_all(self, ranks: Iterable[int]) -> Sequence[Ranked]:
+        """What these rules open to peers that are no pods, with those for everybody."""
+        found = sorted({*ranks, *self._to_anyone})
+        return [(rank, span) for rank in found for span in self._spans[rank]]
 
     def _named_by_peer(self, rank: int, pods: PodClass) -> Iterable[Span]:
         for name, protocol, number in pods.ports:
-            if PortName(name, protocol) in self._names[rank]:
-                yield Span(PROTOCOLS[protocol], number, number)
+            for port in self._names[rank]:
+                if (port.port, port.protocol) == (name, protocol):
+                    yield Span(PROTOCOLS[protocol], number, number)
 
 
 def _lasting(rules: Iterable[Rule]) -> object:
     """What rules say, with a name for each list of blocks."""
-    return tuple((rule.selecting, rule.blocks, rule.ports) for rule in rules)
+    return tuple((r.selecting, r.block_lists, r.ports, r.deny, r.name) for r in rules)
 
 
 def _joined(buckets: Iterable[Bucket]) -> Bucket:
@@ -329,10 +426,6 @@ def _joined(buckets: Iterable[Bucket]) -> Bucket:
     for one in buckets:
         joined = one | joined if joined else one
     return joined
-
-
-def _port_names(rule: Rule) -> frozenset[PortName]:
-    return frozenset(PortName(p.port, p.protocol) for p in rule.ports if isinstance(p.port, str))
 
 
 def _numeric(rule: Rule, direction: Dir, ports: Sequence[ContainerPort]) -> Iterable[Span]:
@@ -345,10 +438,13 @@ def _numeric(rule: Rule, direction: Dir, ports: Sequence[ContainerPort]) -> Iter
         elif direction is Dir.INGRESS:
             resolved = named_port(ports, port.port, port.protocol)
             if resolved is not None:
-                yield Span(PROTOCOLS[port.protocol], resolved, resolved)
+                last = max(resolved, port.end_port or resolved)
+                yield Span(PROTOCOLS[port.protocol], resolved, last)
 
 
 def _span(port: PolicyPort) -> Span:
     if not isinstance(port.port, int):
         return every_port(port.protocol)
+    if port.protocol in ICMP_TYPES:
+        return Span(ICMP_TYPES[port.protocol], ICMP_PORT | port.port, ICMP_PORT | port.port)
     return Span(PROTOCOLS[port.protocol], port.port, port.end_port or port.port)

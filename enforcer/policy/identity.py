@@ -12,9 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enforcer.policy.tables import FIRST_POD_IDENTITY, PEER_CIDR, PEER_TENANT, Tables
+from enforcer.policy.tables import (
+    FIRST_POD_IDENTITY,
+    PEER_CIDR,
+    PEER_TENANT,
+    RULE_DENY,
+    Tables,
+    cidr_of,
+)
 from generators.objects import BlockList, ContainerPort, Labels, Peer, Selector
-from generators.selectors import matches
+from generators.selectors import matches, matches_pod
 
 TENANT_IDS = (1 << 30) - 1
 """Tenant ids are 1..TENANT_IDS: they share a 32-bit peer with PEER_TENANT."""
@@ -40,9 +47,11 @@ class PeerSelector:
             return namespace == self.namespace and self.pods is not None
         return matches(self.namespaces, labels)
 
-    def selects_pod(self, labels: Labels) -> bool:
-        """Whether a pod with these labels, in a namespace that can be meant, is meant."""
-        return self.pods is None or matches(self.pods, labels)
+    def selects_pod(self, labels: Labels, account: str) -> bool:
+        """Whether a pod with these labels and this service account, in a namespace that can be
+        meant, is meant.
+        """
+        return self.pods is None or matches_pod(self.pods, labels, account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +190,8 @@ class Registry:
         identities = [a.identity for a in kernel.addresses.values()]
         identities += [peer for _, peer in policy if peer < PEER_TENANT]
         cidrs = [c.cidr for c in kernel.cidrs.values()]
-        cidrs += [peer - PEER_CIDR for _, peer in policy if peer >= PEER_CIDR]
-        rules = [*kernel.policy.values(), *kernel.ranges.values()]
+        cidrs += [cidr_of(peer) for _, peer in policy if peer >= PEER_CIDR]
+        rules = [r & ~RULE_DENY for r in (*kernel.policy.values(), *kernel.ranges.values())]
         return cls(
             identities=Numbering(max([FIRST_POD_IDENTITY - 1, *identities]) + 1),
             groups=Numbering(max([0, *groups]) + 1),

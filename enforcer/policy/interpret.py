@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from enforcer.policy.tables import (
+    FIRST_POD_IDENTITY,
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
     IDENTITY_UNKNOWN,
     PEER_ANY,
-    PEER_CIDR,
     PEER_TENANT,
     PORT_ANY,
     PROTO_ANY,
+    RULE_DENY,
     AddressEntry,
     AddressFlag,
     CidrFlag,
@@ -27,6 +28,8 @@ from enforcer.policy.tables import (
     PolicyKey,
     RangeKey,
     Tables,
+    cidr_peer,
+    place_peer,
 )
 from generators.addresses import Family, contains, parse_network
 from generators.reachability.protocols import ICMP_NUMBERS, PORT_PROTOCOLS, WITH_PORTS, encapsulates
@@ -140,11 +143,18 @@ def _policy(
     peers = [] if peer.identity == IDENTITY_UNKNOWN else [peer.identity]
     if peer.tenant:
         peers.append(PEER_TENANT | peer.tenant)
+    is_pod = peer.identity >= FIRST_POD_IDENTITY
+    place = None if is_pod or EndpointFlag.USES_PLACES not in endpoint.flags else peer.identity
     if EndpointFlag.USES_CIDR in endpoint.flags:
         cidr = _longest(tables, endpoint.tenant, packet.peer)[0]
-        peers += [PEER_CIDR | cidr] if cidr else []
+        peers += [cidr_peer(cidr, place)] if cidr else []
+    peers += [place_peer(place)] if place is not None else []
     rule = _probe(tables, endpoint.group, [*peers, PEER_ANY], packet)
-    isolating = tables.isolating[endpoint.group, packet.direction]
+    isolating = tables.isolating.get((endpoint.group, packet.direction), ())
+    if rule is not None and rule & RULE_DENY:
+        audits = EndpointFlag.AUDIT in endpoint.flags
+        verdict = Verdict.AUDIT if audits else Verdict.DROPPED
+        return Judgement(verdict, Reason.POLICY_DENY, tables.rules.get(rule ^ RULE_DENY), isolating)
     if rule is None:
         icmp = PROTO_ICMPV6 if ":" in packet.own else PROTO_ICMP
         known = packet.protocol in (icmp, *WITH_PORTS.values())

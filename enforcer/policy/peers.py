@@ -28,7 +28,7 @@ from enforcer.policy.numbers import name_of_class
 from enforcer.policy.walls import NamespaceFacts
 from generators.objects import BlockList, ContainerPort, IPBlock, Labels, Operator, Pod
 
-KindKey = tuple[str, tuple[tuple[str, str], ...], tuple[ContainerPort, ...]]
+KindKey = tuple[str, tuple[tuple[str, str], ...], tuple[ContainerPort, ...], str]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,10 +57,11 @@ class AddressSet:
 
 @dataclass(slots=True, eq=False)
 class PodShape:
-    """Pods of one namespace with equal labels and named ports."""
+    """Pods of one namespace with equal labels, named ports and service account."""
 
     key: KindKey
     labels: Labels
+    account: str
     selectors: frozenset[PeerSelector]
     cells: dict[Lists, AddressSet] = field(default_factory=dict)
 
@@ -158,7 +159,7 @@ class Population:
                 place.selectors[selector] = None
                 self._selectors[selector][home.name] = None
         for kind in place.kinds.values():
-            kind.selectors = _selecting(place.selectors, kind.labels)
+            kind.selectors = _selecting(place.selectors, kind.labels, kind.account)
             self._dirty.update(dict.fromkeys(kind.cells.values()))
 
     def drop_home(self, name: str) -> None:
@@ -200,7 +201,7 @@ class Population:
         for blocks, count in counts.items():
             if part := self._blocks.reach(blocks, count):
                 found.append(blocks)
-                moved += part
+                moved += () if blocks.outside else part
         if moved:
             self._replace_within(moved)
         return found
@@ -328,7 +329,7 @@ class Population:
                 del self._by_word[word]
 
     def _class_of(self, cell: AddressSet) -> PodClass:
-        namespace, _, ports = cell.kind.key
+        namespace, _, ports, _ = cell.kind.key
         home = self._places[namespace].home
         named = (
             (name.name, name.protocol, named_port(ports, name.name, name.protocol))
@@ -353,7 +354,14 @@ class Population:
             net = self._nets[address] = Net.of(address)
             if self._net_index is not None:
                 self._net_index.add(net, address)
-        self._put(address, kind, self._blocks.holding(net))
+        self._put(address, kind, self._holding_pods(net))
+
+    def _holding_pods(self, net: Net) -> Lists:
+        """The lists with a block that holds a pod's address, and do mean pods."""
+        found = self._blocks.holding(net)
+        if not any(blocks.outside for blocks in found):
+            return found
+        return frozenset(blocks for blocks in found if not blocks.outside)
 
     def _put(self, address: str, kind: PodShape, lists: Lists) -> None:
         cell = kind.cells.get(lists)
@@ -383,12 +391,13 @@ class Population:
 
     def _kind(self, pod: Pod) -> PodShape:
         ports = tuple(port for port in pod.ports if port.name)
-        key = (pod.namespace, tuple(sorted(pod.labels.items())), ports)
+        account = pod.service_account
+        key = (pod.namespace, tuple(sorted(pod.labels.items())), ports, account)
         place = self._places[pod.namespace]
         kind = place.kinds.get(key)
         if kind is None:
             kind = place.kinds[key] = PodShape(
-                key, pod.labels, _selecting(place.selectors, pod.labels)
+                key, pod.labels, account, _selecting(place.selectors, pod.labels, account)
             )
         return kind
 
@@ -410,7 +419,7 @@ class Population:
             found[name] = None
             place.selectors[selector] = None
             for kind in place.kinds.values():
-                if selector.selects_pod(kind.labels):
+                if selector.selects_pod(kind.labels, kind.account):
                     kind.selectors |= {selector}
                     self._dirty.update(dict.fromkeys(kind.cells.values()))
 
@@ -451,7 +460,7 @@ class Population:
                 index.add(net, address)
         within = (address for block in blocks for address in index.inside(Net.of(block.cidr)))
         for address in dict.fromkeys(within):
-            holding = self._blocks.holding(self._nets[address])
+            holding = self._holding_pods(self._nets[address])
             self._put(address, self._cells[address].kind, holding)
 
     def _claim(self, pod: Pod) -> tuple[str, int]:
@@ -465,5 +474,7 @@ def _addresses(pod: Pod) -> Iterable[str]:
     return () if pod.host_network or pod.terminal else dict.fromkeys(pod.ips)
 
 
-def _selecting(selectors: Mapping[PeerSelector, None], labels: Labels) -> frozenset[PeerSelector]:
-    return frozenset(selector for selector in selectors if selector.selects_pod(labels))
+def _selecting(
+    selectors: Mapping[PeerSelector, None], labels: Labels, account: str
+) -> frozenset[PeerSelector]:
+    return frozenset(s for s in selectors if s.selects_pod(labels, account))

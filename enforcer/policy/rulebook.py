@@ -16,23 +16,35 @@ from enforcer.policy.identity import Numbering, PeerTerm
 from enforcer.policy.numbers import name_of
 from enforcer.policy.tables import Dir
 from generators.isolation.policies import is_ours
-from generators.objects import Direction, NetworkPolicy, Pod
-from generators.selectors import matches
+from generators.objects import Direction, Labels, NetworkPolicy, Pod, Rule, namespace_of
+from generators.selectors import selects
 
 REMEMBERED = 512
 """Groups that are gone and still have their names."""
 NOWHERE: frozenset[Direction] = frozenset()
+WHOLE_CLUSTER = ""
+"""Where policies of the whole cluster are filed."""
 
 
 def closed(policy: NetworkPolicy, directions: frozenset[Direction]) -> NetworkPolicy:
-    """The policy as it is enforced where it finds no room: it isolates and allows nothing."""
+    """The policy as it is enforced where it finds no room: it isolates and allows nothing.
+
+    One that denies somebody denies everybody.
+    """
     if not directions:
         return policy
+    ingress, egress = Direction.INGRESS in directions, Direction.EGRESS in directions
     return replace(
         policy,
-        ingress=() if Direction.INGRESS in directions else policy.ingress,
-        egress=() if Direction.EGRESS in directions else policy.egress,
+        directions=policy.directions | directions,
+        ingress=_nothing(policy.ingress) if ingress else policy.ingress,
+        egress=_nothing(policy.egress) if egress else policy.egress,
     )
+
+
+def _nothing(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    denying = [rule for rule in rules if rule.deny]
+    return (Rule(deny=True, name=denying[0].name),) if denying else ()
 
 
 class Rulebook:
@@ -96,7 +108,7 @@ class Rulebook:
 
     def remove(self, key: str, *, hold: bool) -> None:
         """A policy is gone; `hold`: it is to be kept until `release`."""
-        namespace = key.partition("/")[0]
+        namespace = namespace_of(key)
         trial = self.trials.get(namespace)
         if self._replaced.pop(key, None) is not None or key not in self.policies.get(namespace, {}):
             return
@@ -117,7 +129,7 @@ class Rulebook:
 
     def written(self, key: str) -> NetworkPolicy | None:
         """A policy as it is written."""
-        return self.policies.get(key.partition("/")[0], {}).get(key)
+        return self.policies.get(namespace_of(key), {}).get(key)
 
     def close(self, key: str, directions: frozenset[Direction]) -> None:
         """Have a policy isolate in these directions and allow nothing there; none: as written."""
@@ -134,28 +146,31 @@ class Rulebook:
         for key in self._held.pop(namespace, {}):
             self._drop(namespace, key)
 
-    def isolation(self, pod: Pod) -> Isolation:
-        """The policies that select a pod, in name order."""
-        near = self.policies.get(pod.namespace, {})
-        own = sorted(
-            (
-                closed(p, self._closed.get(p.key, NOWHERE))
-                for p in near.values()
-                if matches(p.pod_selector, pod.labels)
-            ),
-            key=lambda p: p.key,
-        )
-        ingress = tuple(p for p in own if Direction.INGRESS in p.directions)
-        egress = tuple(p for p in own if Direction.EGRESS in p.directions)
-        if pod.namespace in self.trials and pod.namespace not in self._beside:
-            # Beside others it could only add to what they allow.
-            ingress = tuple(p for p in ingress if not self._is_trial(p)) or ingress
-        return Isolation(ingress, egress)
+    def selecting(self, pod: Pod, labels: Labels) -> Iterator[NetworkPolicy]:
+        """The policies that select a pod whose namespace has these labels, as they are written.
 
-    def only_reports(self, pod: Pod) -> bool:
-        """Whether only a policy on trial isolates a pod's ingress."""
-        found = self.isolation(pod).ingress
-        return bool(found) and all(map(self._is_trial, found))
+        In name order, those of the whole cluster last.
+        """
+        for namespace in (pod.namespace, WHOLE_CLUSTER):
+            near = self.policies.get(namespace, {})
+            yield from (near[key] for key in sorted(near) if selects(near[key], pod, labels))
+
+    def isolation(self, pod: Pod, labels: Labels) -> Isolation:
+        """The policies that have a say on a pod, in that order."""
+        own = [closed(p, self._closed.get(p.key, NOWHERE)) for p in self.selecting(pod, labels)]
+        found = Isolation.by(own)
+        if pod.namespace not in self.trials or pod.namespace in self._beside:
+            return found
+        # Beside others that isolate it could only add to what they allow.
+        others = tuple(p for p in found.ingress if not self._is_trial(p))
+        isolated = any(Direction.INGRESS in p.directions for p in others)
+        return Isolation(others, found.egress) if isolated else found
+
+    def only_reports(self, pod: Pod, labels: Labels) -> bool:
+        """Whether nothing but a policy on trial isolates what comes in to a pod."""
+        found = self.isolation(pod, labels).ingress
+        isolating = [p for p in found if Direction.INGRESS in p.directions]
+        return bool(isolating) and all(map(self._is_trial, isolating))
 
     def _is_trial(self, policy: NetworkPolicy) -> bool:
         trial = self.trials.get(policy.namespace)

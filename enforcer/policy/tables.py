@@ -3,13 +3,14 @@
 compiler/compile.py makes them, datapath/maps.py packs them. Byte layouts are in bpf/lib/maps.h and
 mirrored in datapath/maps.py; here are only meanings.
 
-Probe order of a group, the same in the kernel and in interpret.py; the first hit allows and names
-the rule. For each peer of
-    identity, PEER_TENANT | tenant, PEER_CIDR | cidr (if USES_CIDR), PEER_ANY
+Probe order of a group, the same in the kernel and in interpret.py; the first hit speaks: it allows,
+or with RULE_DENY denies, and names the rule. For each peer of
+    identity, PEER_TENANT | tenant, cidr_peer (if USES_CIDR), place_peer (if USES_PLACES), PEER_ANY
 the ports
     (port, proto), range of the proto (if USES_RANGE), (PORT_ANY, proto), (PORT_ANY, PROTO_ANY).
 compiler/compile.py folds broader entries into narrower ones, so that this order meets the rule that
-the evaluator names: the first in policy order. Groups of the wall hold identities and tenants only.
+the evaluator names: the first in policy order, rules that deny before all others. Groups of the
+wall hold identities and tenants only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,16 @@ PEER_TENANT = 1 << 30
 PEER_CIDR = 2 << 30
 """`PEER_CIDR | cidr id`: every address whose longest matching prefix has this id."""
 
+PEER_PLACE = 128
+CIDR_PLACE_SHIFT = 27
+CIDRS = 1 << CIDR_PLACE_SHIFT
+"""Cidr ids are below: they share a peer with PEER_CIDR and a place."""
+
+RULE_DENY = 1 << 31
+"""Of the number of a rule in an entry: what it matches is dropped."""
+ICMP_PORT = 256
+"""`ICMP_PORT | type` stands in the place of a port for a message of ICMP."""
+
 IDENTITY_UNKNOWN = 0
 IDENTITY_HOST = 1
 """An address of this node: its own processes (a local socket proves it) or masked traffic."""
@@ -39,6 +50,27 @@ SERVICE_BACKENDS = 16
 
 PORT_ANY = 0
 PROTO_ANY = 0
+
+
+def place_peer(identity: int) -> int:
+    """Whoever is no pod, by identity: the node, another one, or who is outside."""
+    return PEER_PLACE | identity
+
+
+def cidr_peer(cidr: int, place: int | None = None) -> int:
+    """A block; `place`: as far as its addresses have this identity and are no pods."""
+    return PEER_CIDR | (0 if place is None else (place + 1) << CIDR_PLACE_SHIFT) | cidr
+
+
+def cidr_of(peer: int) -> int:
+    """The cidr id in a peer that is a block."""
+    return peer & (CIDRS - 1)
+
+
+def place_of(peer: int) -> int | None:
+    """The identity of those that a block's peer is about; None: whoever it is."""
+    place = (peer & ~PEER_CIDR) >> CIDR_PLACE_SHIFT
+    return place - 1 if place else None
 
 
 class Dir(IntEnum):
@@ -68,6 +100,8 @@ class EndpointFlag(IntFlag):
     AUDIT_INGRESS = 32768  # the same, of what comes in only
     ENCAPSULATES = 4096  # may send encapsulated packets towards nodes
     SHORTCUT = 65536  # what it sends to a pod of this node may reach it past `to_pod`
+    USES_PLACES = 131072  # the policy group has entries for nodes, or for who is outside
+    USES_DENY = 262144  # the policy group has rules that deny
 
 
 class AddressFlag(IntFlag):
@@ -171,9 +205,9 @@ class Tables:
     addresses: Mapping[str, AddressEntry] = field(default_factory=dict)
     """By canonical address."""
     policy: Mapping[PolicyKey, int] = field(default_factory=dict)
-    """Entry -> rule id."""
+    """Entry -> rule id, with RULE_DENY where the rule denies."""
     ranges: Mapping[RangeKey, int] = field(default_factory=dict)
-    """Port prefix -> rule id."""
+    """Port prefix -> the same."""
     cidrs: Mapping[CidrKey, CidrEntry] = field(default_factory=dict)
     """By trie and prefix."""
     services: Mapping[ServiceKey, tuple[Backend, ...]] = field(default_factory=dict)

@@ -108,6 +108,7 @@ class WallGroup:
         self.tenant = 0  # it has no blocks
         self.asks = Asks()
         self.lists: frozenset[BlockList] = frozenset()
+        self.places: tuple[int | None, ...] = ()
         self._home = home
         self._components = config.shared
         self._grants: tuple[Grant, ...] = ()
@@ -174,7 +175,7 @@ class WallGroup:
             found += self._tenants(pods.tenant)
         return self._bucket(found)
 
-    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
+    def for_lists(self, lists: frozenset[BlockList], place: int | None) -> Bucket:
         """The wall does not look at addresses."""
         return EMPTY
 
@@ -217,6 +218,7 @@ class ReachGroup:
     tenant = 0
     asks = Asks()
     lists: frozenset[BlockList] = frozenset()
+    places: tuple[int | None, ...] = ()
     wall = ""
 
     def __init__(
@@ -278,7 +280,7 @@ class ReachGroup:
         same = self._home.quarantined and pods.quarantine == self._home.name
         return self._bucket([EVERYTHING]) if same else EMPTY
 
-    def for_lists(self, lists: frozenset[BlockList]) -> Bucket:
+    def for_lists(self, lists: frozenset[BlockList], place: int | None) -> Bucket:
         """Walls do not look at addresses."""
         return EMPTY
 

@@ -31,6 +31,7 @@ from generators.documents.json import (
 from generators.errors import InputError
 from generators.manifests import names, parse_object, pods
 from generators.objects import (
+    DEFAULT_SERVICE_ACCOUNT,
     ConfigMap,
     ContainerPort,
     Direction,
@@ -145,6 +146,7 @@ class PodReader:
             uid=text(meta, "uid") if node == self._node else "",
             created=self._shared.one(text(meta, "creationTimestamp")),
             workload=self._workload(meta, labels),
+            service_account=sys.intern(text(spec, "serviceAccountName")) or DEFAULT_SERVICE_ACCOUNT,
             origin=API,
         )
         if wrong:
@@ -266,7 +268,7 @@ class ManifestReader:
             labels=self._shared.labels(dict(found.labels)),
         )
         for rule in (*found.ingress, *found.egress):
-            rule.blocks  # noqa: B018  # made here, so that the loop need not wait for it
+            rule.block_lists  # noqa: B018  # made here, so that the loop need not wait for it
         return found
 
     def service(self, document: Document) -> Service | None:

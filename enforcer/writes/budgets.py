@@ -108,7 +108,7 @@ class Usage:
 
 def prefixes_of(policy: NetworkPolicy, direction: Direction) -> frozenset[str]:
     """All prefixes that the blocks of one direction are cut into."""
-    found = [rule.blocks.prefixes for rule in policy.rules(direction) if rule.blocks is not None]
+    found = [b.prefixes for rule in policy.rules(direction) for b in rule.block_lists]
     return found[0] if len(found) == 1 else frozenset().union(*found)
 
 

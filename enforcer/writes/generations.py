@@ -84,7 +84,7 @@ def _rejudged(
         groups_was.setdefault(peer, {})[group] = None
     found: dict[int, None] = {}
     for old, new in pairs:
-        for peer in _peers(old):
+        for peer in dict.fromkeys((*_peers(old), *_peers(new))):
             for number in (*ledger.groups_of.get(peer, ()), *groups_was.get(peer, ())):
                 using = groups.by_number.get(number)
                 if using is not None and _loses(ledger, number, old, new):

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from enforcer.policy.blocks import Net
-from enforcer.policy.groups import EMPTY, Bucket
+from enforcer.policy.groups import CIDR_PLACES, EMPTY, Bucket
 from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
-    PEER_CIDR,
     PEER_TENANT,
     PORT_ANY,
     PROTO_ANY,
+    RULE_DENY,
     SERVICE_BACKENDS,
     AddressEntry,
     AddressFlag,
@@ -36,7 +36,9 @@ from enforcer.policy.tables import (
     CidrKey,
     Dir,
     EndpointEntry,
+    EndpointFlag,
     Table,
+    cidr_peer,
 )
 from enforcer.writes.pending import PendingTables, Place
 from generators.reachability.services import Backend, ServiceKey
@@ -51,6 +53,12 @@ ENTERS_BY_ANY_PORT = Bucket({(PORT_ANY, PROTO_ANY, Dir.INGRESS): 1})
 """An address outside the pod ranges that had no owner: the wall does not look at it.
 
 A wall only asks whether there is a rule, so any number will do but 0, which reads as none.
+"""
+
+
+CLOSED = Bucket({(PORT_ANY, PROTO_ANY, direction): RULE_DENY for direction in Dir})
+"""An address that nobody had, or has any more, to groups that tell pods from who is outside: it is
+both for that moment, and enters by no rule.
 """
 
 
@@ -278,6 +286,8 @@ class _Bridges:
         if entry is None:
             if group in self._walls and not inside:
                 self.made[group, number] = ENTERS_BY_ANY_PORT
+            elif group in self._telling:
+                self.made[group, number] = CLOSED
             return
         found = self._bucket(group, entry.identity, old_side=old_side)
         if entry.tenant:
@@ -288,12 +298,13 @@ class _Bridges:
     def _as(self, group: int, block: CidrEntry, outer: CidrEntry | None, *, old_side: bool) -> None:
         if outer is None:
             return
-        peer, model = PEER_CIDR | block.cidr, PEER_CIDR | outer.cidr
-        if self._bucket(group, peer, old_side=True) or self._bucket(group, peer, old_side=False):
+        peers = {place: cidr_peer(block.cidr, place) for place in CIDR_PLACES}
+        if any(self._bucket(group, p, old_side=s) for p in peers.values() for s in (True, False)):
             return  # a group that stays knows this block by itself
-        found = self._bucket(group, model, old_side=old_side)
-        if found:
-            self.made[group, peer] = found
+        for place, peer in peers.items():
+            found = self._bucket(group, cidr_peer(outer.cidr, place), old_side=old_side)
+            if found:
+                self.made[group, peer] = found
 
     def _bucket(self, group: int, peer: int, *, old_side: bool) -> Bucket:
         buckets, place = self.ledger.buckets, (group, peer)
@@ -311,6 +322,13 @@ class _Bridges:
     @property
     def _wanted(self) -> set[int]:
         return {g for e in self.ledger.endpoints.now.values() for g in e.groups} - {0}
+
+    @property
+    def _telling(self) -> set[int]:
+        """Policy groups to which pods and whoever is outside are not alike."""
+        entries = [old for old, _ in self.switches.values()]
+        entries += self.ledger.endpoints.now.values()
+        return {e.group for e in entries if EndpointFlag.USES_PLACES in e.flags} - {0}
 
     @property
     def _walls(self) -> set[int]:

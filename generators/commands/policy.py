@@ -254,12 +254,12 @@ def _case_text(case: Case, detailed: bool) -> str:
 @output_option
 @click.pass_context
 def lint(context: click.Context, policies: tuple[str, ...], output: str) -> None:
-    """Report what is outside the supported subset and what can never match; nothing if all is
-    well."""
+    """Say what of Kyverno's and Cilium's policies is not supported, and what never matches."""
     from generators.kyverno.offline.lint import lint as find
     from generators.kyverno.offline.loading import load_policies
+    from generators.manifests import refused_cilium
 
-    findings = find(load_policies(policies))
+    findings = find(load_policies(policies), refused_cilium(policies))
     if Output(output) is Output.TABLE:
         click.echo("".join(f"{finding}\n" for finding in findings), nl=False)
     else:

@@ -10,6 +10,7 @@ from generators.manifests.reading import (
     parse_object,
     read,
     read_bytes,
+    refused_cilium,
     with_workloads,
 )
 from generators.manifests.writing import (
@@ -31,6 +32,7 @@ __all__ = [
     "policy_document",
     "read",
     "read_bytes",
+    "refused_cilium",
     "selector_document",
     "with_workloads",
 ]

@@ -14,6 +14,7 @@ from generators.manifests.fields import Cursor
 from generators.manifests.metadata import parse_labels, parse_metadata
 from generators.manifests.policies import parse_protocol, parse_selector
 from generators.objects import (
+    DEFAULT_SERVICE_ACCOUNT,
     NAME_LABEL,
     ConfigMap,
     ContainerPort,
@@ -81,7 +82,15 @@ def parse_pod(root: Cursor, origin: Origin) -> Pod:
         created=meta.created,
         workload=_workload(root, meta.labels),
         affinity=tuple(_affinity(spec)) if spec is not None else (),
+        service_account=_account(spec),
         origin=origin,
+    )
+
+
+def _account(spec: Cursor | None) -> str:
+    """The service account that the API server fills in where none is named."""
+    return (spec.string("serviceAccountName") if spec is not None else "") or (
+        DEFAULT_SERVICE_ACCOUNT
     )
 
 
@@ -108,6 +117,7 @@ def parse_workload(root: Cursor, origin: Origin) -> PodTemplate:
         host_network=host_network.boolean() if host_network is not None else False,
         workload=workload,
         affinity=tuple(_affinity(spec)) if spec is not None else (),
+        service_account=_account(spec),
         origin=origin,
     )
     return PodTemplate(workload, pod, _workload(root, meta.labels))

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from generators.documents.yaml import Field, documents, from_plain
 from generators.errors import InputError, Problem
-from generators.manifests import core, policies, services
+from generators.manifests import cilium, core, policies, services
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
 from generators.manifests.kinds import unknown_to_the_server
 from generators.objects import (
+    CiliumPolicy,
     ConfigMap,
     EndpointSlice,
     Namespace,
@@ -28,14 +29,27 @@ from generators.objects import (
     Origin,
     Pod,
     PodTemplate,
+    PolicyKind,
     Service,
 )
 
-Object = Namespace | Pod | PodTemplate | NetworkPolicy | Node | ConfigMap | Service | EndpointSlice
+Object = (
+    Namespace
+    | Pod
+    | PodTemplate
+    | NetworkPolicy
+    | CiliumPolicy
+    | Node
+    | ConfigMap
+    | Service
+    | EndpointSlice
+)
 
 OWN_VERSION = "ringfence.io/v1alpha1"
 _KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml")
 _NETWORKING = "networking.k8s.io/v1"
+_CILIUM = "cilium.io/v2"
+_CILIUM_KINDS = (PolicyKind.CILIUM.value, PolicyKind.CILIUM_CLUSTERWIDE.value)
 _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
     ("v1", "Namespace"): core.parse_namespace,
     ("v1", "Pod"): core.parse_pod,
@@ -44,6 +58,7 @@ _PARSERS: Mapping[tuple[str, str], Callable[[Cursor, Origin], Object]] = {
     ("v1", "Service"): services.parse_service,
     ("discovery.k8s.io/v1", "EndpointSlice"): services.parse_slice,
     (_NETWORKING, "NetworkPolicy"): policies.parse_policy,
+    **{(_CILIUM, kind): cilium.parse_cilium for kind in _CILIUM_KINDS},
     ("v1", "ReplicationController"): core.parse_workload,
     **{
         ("apps/v1", kind): core.parse_workload
@@ -66,6 +81,7 @@ class Documents:
     namespaces: tuple[Namespace, ...] = ()
     pods: tuple[Pod, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
+    cilium_policies: tuple[CiliumPolicy, ...] = ()
     nodes: tuple[Node, ...] = ()
     config_maps: tuple[ConfigMap, ...] = ()
     services: tuple[Service, ...] = ()
@@ -90,7 +106,8 @@ class _Collection:
     def add(self, item: Object) -> None:
         """Take an object, unless it was given before."""
         namespace = "" if isinstance(item, _CLUSTER_SCOPED) else item.namespace
-        key = (type(item).__name__, namespace, item.name)
+        kind = item.kind.value if isinstance(item, CiliumPolicy) else type(item).__name__
+        key = (kind, namespace, item.name)
         first = self.places.setdefault(key, item.origin)
         if first is not item.origin:
             subject = f"{key[0]} {namespace}/{item.name}" if namespace else f"{key[0]} {item.name}"
@@ -116,6 +133,7 @@ class _Collection:
             namespaces=tuple(o for o in self.objects if isinstance(o, Namespace)),
             pods=tuple(o for o in self.objects if isinstance(o, Pod)),
             policies=tuple(o for o in self.objects if isinstance(o, NetworkPolicy)),
+            cilium_policies=tuple(o for o in self.objects if isinstance(o, CiliumPolicy)),
             nodes=tuple(o for o in self.objects if isinstance(o, Node)),
             config_maps=tuple(o for o in self.objects if isinstance(o, ConfigMap)),
             services=tuple(o for o in self.objects if isinstance(o, Service)),
@@ -181,14 +199,26 @@ def read_bytes(data: bytes, file: str) -> Documents:
     return collection.documents()
 
 
+def refused_cilium(paths: Iterable[str]) -> tuple[Problem, ...]:
+    """What is wrong with policies of Cilium's kinds in files; other objects are not looked at."""
+    found: list[Problem] = []
+    for path in paths:
+        for file, data in Files([]).contents(path):
+            try:
+                read_bytes(data, file)
+            except InputError as error:
+                found += (p for p in error.problems if p.path.startswith(_CILIUM_KINDS))
+    return tuple(found)
+
+
 def merge(parts: Iterable[Documents]) -> Documents:
     """What several files hold together; InputError where an object is given twice."""
     collection = _Collection()
     warnings: list[str] = []
     for part in parts:
         kinds: tuple[Iterable[Object], ...] = (
-            *(part.namespaces, part.pods, part.policies, part.nodes),
-            *(part.config_maps, part.services, part.slices, part.templates),
+            *(part.namespaces, part.pods, part.policies, part.cilium_policies),
+            *(part.nodes, part.config_maps, part.services, part.slices, part.templates),
         )
         for item in chain.from_iterable(kinds):
             collection.add(item)

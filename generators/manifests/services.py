@@ -33,7 +33,7 @@ def parse_service(root: Cursor, origin: Origin) -> Service:
     meta = parse_metadata(root, names.dns_label)
     spec = root.child("spec")
     if spec is None:
-        return Service(meta.namespace, meta.name, origin=origin)
+        return Service(meta.namespace, meta.name, labels=meta.labels, origin=origin)
     written = _written_addresses(spec)
     kind = _kind(spec, written)
     addresses = written if kind is ServiceKind.CLUSTER_IP else []
@@ -45,6 +45,7 @@ def parse_service(root: Cursor, origin: Origin) -> Service:
         cluster_ips=tuple(dict.fromkeys(ip for ip in found if ip is not None)),
         ports=tuple(port for item in spec.children("ports") if (port := _port(item)) is not None),
         selector=parse_labels(spec.child("selector")),
+        labels=meta.labels,
         origin=origin,
     )
 

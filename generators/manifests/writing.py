@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from generators.objects import (
+    DEFAULT_SERVICE_ACCOUNT,
     Direction,
     IPBlock,
     Namespace,
@@ -64,6 +65,8 @@ def pod_document(pod: Pod) -> Document:
         spec["nodeName"] = pod.node
     if pod.host_network:
         spec["hostNetwork"] = True
+    if pod.service_account != DEFAULT_SERVICE_ACCOUNT:
+        spec["serviceAccountName"] = pod.service_account
     status: Document = {"phase": pod.phase}
     if pod.host_ips:
         status["hostIP"] = pod.host_ips[0]

@@ -14,8 +14,8 @@ from generators.addresses import Family
 from generators.reachability.grid import Table, verdict_of
 from generators.reachability.levels import Distance, Groups
 from generators.reachability.matrix import cell_document
+from generators.reachability.packets import Question
 from generators.reachability.protocols import port_text
-from generators.reachability.reference import Question
 from generators.reachability.verdicts import Cell, Verdict, decided_by
 
 

@@ -18,10 +18,13 @@ from generators.addresses import Family, family, parse_address, parse_network
 from generators.cluster import Cluster
 from generators.objects import Labels, NetworkPolicy, Peer, Pod, PolicyPort, Selector
 from generators.reachability.grid import Table
+from generators.reachability.matching import named_port
 from generators.reachability.matrix import PortProtocol, Questions
+from generators.reachability.packets import Question
 from generators.reachability.protocols import TUNNEL_PORTS
-from generators.reachability.reference import Evaluator, Question, named_port
+from generators.reachability.reference import Evaluator
 from generators.reachability.verdicts import Cell
+from generators.references import resolved
 from generators.selectors import matches
 
 
@@ -38,9 +41,10 @@ class Classes:
     """Which pods of one cluster are alike; asked by name and address family."""
 
     def __init__(self, cluster: Cluster) -> None:
-        peers = [peer for policy in cluster.policies for peer in _peers(policy)]
-        subjects = [policy.pod_selector for policy in cluster.policies]
-        named = [port for policy in cluster.policies for port in _named_ports(policy)]
+        policies = [resolved(p, cluster.services, cluster.slices) for p in cluster.policies]
+        peers = [peer for policy in policies for peer in _peers(policy)]
+        subjects = [policy.pod_selector for policy in policies]
+        named = [port for policy in policies for port in _named_ports(policy)]
         self._pods = {pod.key: pod for pod in cluster.pods}
         self._selectors = tuple(dict.fromkeys([*subjects, *_pod_selectors(peers)]))
         self._named = tuple(dict.fromkeys(named))
@@ -66,7 +70,7 @@ class Classes:
     def _member(self, pod: Pod, of: Family) -> Member:
         alike = (
             pod.namespace,
-            self._selected(pod.labels),
+            self._selected(pod.selectable),
             tuple(named_port(pod, wanted) for wanted in self._named),
             tuple(self._blocks.holding(ip) for ip in pod.ips if family(ip) is of),
         )

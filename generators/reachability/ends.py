@@ -13,7 +13,7 @@ from generators.addresses import Family, family, parse_address
 from generators.cluster import Cluster, address_owners
 from generators.errors import RingfenceError
 from generators.objects import Pod, Workload
-from generators.reachability.reference import EXTERNAL_PREFIX
+from generators.reachability.packets import EXTERNAL_PREFIX
 from generators.reachability.services import SERVICE_PREFIX
 from generators.selectors import BadSelector, matches, parse
 

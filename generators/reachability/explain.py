@@ -11,23 +11,13 @@ from dataclasses import dataclass
 
 from generators.documents.writing import to_yaml
 from generators.manifests import Document
-from generators.objects import NAME_LABEL, Direction, NetworkPolicy, Peer, Pod, PolicyPort, Rule
+from generators.objects import NAME_LABEL, Direction, Pod, PolicyKind
+from generators.reachability.matching import rule_matches
+from generators.reachability.packets import EXTERNAL_PREFIX, Packet, Party, Question, Route
 from generators.reachability.protocols import WITH_PORTS, port_text
-from generators.reachability.reference import (
-    EXTERNAL_PREFIX,
-    Entry,
-    Evaluator,
-    Packet,
-    Party,
-    Question,
-    Route,
-    block_holds,
-    named_port,
-    port_matches,
-    rule_name,
-)
+from generators.reachability.reference import Entry, Evaluator
+from generators.reachability.ruletexts import describe, why_not
 from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
-from generators.selectors import first_unmet, requirement_text, text
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import Mode
 
@@ -217,98 +207,18 @@ def _rules(
     if subject is None or judgement.reason in NOT_ASKED:
         return ()
     notes = []
-    for policy in evaluator.isolating(direction, subject):
+    spaces = evaluator.namespaces
+    for policy in evaluator.speaking(direction, subject):
         rules = policy.rules(direction)
         if not rules:
             why = f"it has no {direction.lower()} rules: it isolates and allows nothing"
             notes.append(RuleNote(policy.key, False, why, str(policy.origin)))
         for index, rule in enumerate(rules):
-            matched = evaluator.rule_matches(direction, policy, rule, packet)
-            why = (
-                _describe(rule) if matched else _why_not(evaluator, direction, policy, rule, packet)
-            )
-            name = rule_name(policy, direction, index)
+            matched = rule_matches(spaces, direction, policy, rule, packet)
+            why = describe(rule) if matched else why_not(spaces, direction, policy, rule, packet)
+            name = policy.rule_name(direction, index)
             notes.append(RuleNote(name, matched, why, str(policy.origin)))
     return tuple(notes)
-
-
-def _describe(rule: Rule) -> str:
-    peers = " or ".join(_peer_text(item) for item in rule.peers) or "anybody"
-    ports = " or ".join(policy_port_text(item) for item in rule.ports) or "any port"
-    return f"{peers}; {ports}"
-
-
-def _why_not(
-    evaluator: Evaluator, direction: Direction, policy: NetworkPolicy, rule: Rule, packet: Packet
-) -> str:
-    peer = packet.peer(direction)
-    reasons = []
-    fitting: list[Peer | None] = [
-        item for item in rule.peers if evaluator.peer_matches(item, policy.namespace, peer)
-    ]
-    if rule.peers and not fitting:
-        reasons += [_peer_miss(evaluator, item, policy, peer) for item in rule.peers]
-    for item in rule.ports:
-        if not any(port_matches(direction, item, fit, packet) for fit in fitting or [None]):
-            reasons.append(_port_miss(item, packet))
-    return "; ".join(dict.fromkeys(reasons))
-
-
-def _peer_text(item: Peer) -> str:
-    if item.ip_block is not None:
-        holes = f" except {', '.join(item.ip_block.excepts)}" if item.ip_block.excepts else ""
-        return f"{item.ip_block.cidr}{holes}"
-    pods = f"pods {text(item.pod_selector)}" if item.pod_selector is not None else "pods"
-    if item.namespace_selector is None:
-        return f"{pods} of this namespace"
-    return f"{pods} in namespaces {text(item.namespace_selector)}"
-
-
-def _peer_miss(evaluator: Evaluator, item: Peer, policy: NetworkPolicy, peer: Party) -> str:
-    """Which part of a peer does not fit."""
-    wanted = _peer_text(item)
-    if item.ip_block is not None:
-        inside = block_holds(item.ip_block, peer.address)
-        return f"{peer.address} is {'' if inside else 'not '}in {wanted}"
-    if peer.pod is None:
-        return f"{peer.name} is not a pod that selectors can match ({wanted})"
-    if item.namespace_selector is None and peer.pod.namespace != policy.namespace:
-        return f"{peer.name} is not in namespace {policy.namespace} ({wanted})"
-    if item.namespace_selector is not None:
-        labels = evaluator.namespaces[peer.pod.namespace].labels
-        unmet = first_unmet(item.namespace_selector, labels)
-        if unmet is not None:
-            has = f"{unmet.key}={labels[unmet.key]}" if unmet.key in labels else f"no {unmet.key}"
-            return f"namespace {peer.pod.namespace} has {has}, wanted {requirement_text(unmet)}"
-    unmet = first_unmet(item.pod_selector, peer.pod.labels) if item.pod_selector else None
-    if unmet is None:
-        return f"{peer.name} does not fit {wanted}"
-    labels = peer.pod.labels
-    has = f"{unmet.key}={labels[unmet.key]}" if unmet.key in labels else f"no {unmet.key}"
-    return f"pod {peer.name} has {has}, wanted {requirement_text(unmet)}"
-
-
-def policy_port_text(item: PolicyPort) -> str:
-    """One item of `ports`, in a few words."""
-    if item.port is None:
-        return f"any {item.protocol} port"
-    if isinstance(item.port, str):
-        return f'port "{item.port}"/{item.protocol}'
-    last = f"-{item.end_port}" if item.end_port not in (None, item.port) else ""
-    return f"port {item.port}{last}/{item.protocol}"
-
-
-def _port_miss(item: PolicyPort, packet: Packet) -> str:
-    asked = _port(packet)
-    if not isinstance(item.port, str):
-        return f"{asked} is not {policy_port_text(item)}"
-    owner = packet.destination.pod
-    number = named_port(owner, item) if owner is not None else None
-    if owner is None or number is None:
-        return f"{packet.destination.name} has no {policy_port_text(item)}"
-    if number == packet.port:
-        return f"{policy_port_text(item)} means nothing towards an ipBlock"
-    return f"{policy_port_text(item)} is {number} on {packet.destination.name}"
 
 
 # What to add
@@ -325,16 +235,24 @@ def _to_allow(
             f"{leaving.source.pod.namespace} to `encapsulation: {{namespaces: {{names: []}}}}` "
             "of the tenant file"
         )
+    elif cell.egress.reason is Reason.POLICY_DENY:
+        hints.append(_deny_hint(cell.egress))
     elif cell.egress.verdict is not Verdict.FORWARDED and leaving.source.pod is not None:
         hints.append(_policy_hint(evaluator, Direction.EGRESS, leaving.source.pod, leaving))
     subject = arrived.destination.pod
     if cell.ingress.verdict is Verdict.FORWARDED or subject is None:
         return tuple(hints)
-    if cell.ingress.reason in (Reason.POLICY_DENIED, Reason.UNKNOWN_L4_PROTOCOL):
+    if cell.ingress.reason is Reason.POLICY_DENY:
+        hints.append(_deny_hint(cell.ingress))
+    elif cell.ingress.reason in (Reason.POLICY_DENIED, Reason.UNKNOWN_L4_PROTOCOL):
         hints.append(_policy_hint(evaluator, Direction.INGRESS, subject, arrived))
     else:
         hints.append(_wall_hint(evaluator, arrived, subject, cell.ingress.reason))
     return tuple(hints)
+
+
+def _deny_hint(judgement: Judgement) -> str:
+    return f"nothing to add: no rule that allows is stronger than {judgement.rule}; narrow that one"
 
 
 def _policy_hint(evaluator: Evaluator, direction: Direction, subject: Pod, packet: Packet) -> str:
@@ -353,10 +271,13 @@ def _policy_hint(evaluator: Evaluator, direction: Direction, subject: Pod, packe
     if packet.protocol in WITH_PORTS:
         wanted["ports"] = [{"protocol": packet.protocol, "port": packet.port}]
     rule = to_yaml([{direction.lower(): [wanted]}])
-    isolating = ", ".join(policy.key for policy in evaluator.isolating(direction, subject))
+    plain = PolicyKind.NETWORK_POLICY
+    isolating = (p.key for p in evaluator.isolating(direction, subject) if p.kind is plain)
+    named = ", ".join(isolating)
+    where = f"to {named} or to another NetworkPolicy" if named else "to a NetworkPolicy"
     return (
-        f"to allow {direction.lower()}, add to {isolating} or to another NetworkPolicy of "
-        f"namespace {subject.namespace} that selects {subject.name}:\n{rule.rstrip()}"
+        f"to allow {direction.lower()}, add {where} of namespace {subject.namespace} that "
+        f"selects {subject.name}:\n{rule.rstrip()}"
     )
 
 

@@ -24,8 +24,8 @@ from generators.reachability.ends import (
     named_ends,
     one_end,
 )
+from generators.reachability.packets import Question
 from generators.reachability.protocols import NO_PORT, port_text, portless
-from generators.reachability.reference import Question
 from generators.reachability.services import SERVICE_PREFIX, selects, target_number
 from generators.reachability.verdicts import Cell, Judgement
 

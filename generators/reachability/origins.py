@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from generators.isolation.policies import is_ours
-from generators.objects import NetworkPolicy, Origin
+from generators.objects import NetworkPolicy, Origin, policy_of
 from generators.tenants.model import TenantConfig
 
 _PART = re.compile(r"(\w+)(?:\[(.*)\])?$")
@@ -26,7 +26,7 @@ def origin_of(
 
     `name` is a rule or a policy as in verdicts.Judgement; `tenants`: namespace -> tenant.
     """
-    owner, _, part = name.partition("#")
+    owner, part = policy_of(name)
     space, _, item = owner.partition("/")
     if space in ("tenant", "quarantine"):
         return _of_wall(item if space == "tenant" else "", part, config)

@@ -16,6 +16,10 @@ WITH_PORTS: Mapping[str, int] = {"TCP": 6, "UDP": 17, "SCTP": 132}
 PORT_PROTOCOLS: Mapping[int, str] = {number: name for name, number in WITH_PORTS.items()}
 ICMP = "ICMP"
 ICMP_NUMBERS: Mapping[Family, int] = {Family.IPV4: 1, Family.IPV6: 58}
+ICMP_PROTOCOLS: Mapping[Family, str] = {Family.IPV4: "ICMP", Family.IPV6: "ICMPv6"}
+"""By these names rules about types of messages call them."""
+ECHO_REQUEST: Mapping[Family, int] = {Family.IPV4: 8, Family.IPV6: 128}
+"""The type of a ping, which is what a question about ICMP asks about."""
 NO_PORT = 0
 """The port of a question about a protocol without ports."""
 

@@ -8,8 +8,12 @@ written to be compared with the meaning of NetworkPolicy line by line, not to be
     2. a pod and itself                                                SELF
     3. the pod and its own node, from a local socket or towards it     HOST
     4. ingress: the tenant wall keeps the source out                   TENANT_WALL, UNKNOWN_SENDER
-    5. no policy isolates the subject in this direction                NOT_ISOLATED
-    6. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
+    5. a rule that denies matches, whatever others allow               POLICY_DENY
+    6. no policy isolates the subject in this direction                NOT_ISOLATED
+    7. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
+
+Only Cilium's policies deny, and only theirs may have rules without isolating (enableDefaultDeny).
+Where these alone speak and deny something, what they spare passes by a rule of that name.
 
 A packet to a Service is judged by its backends, because it reaches one of them: each direction is
 that of the backend that fares worst in it, because any of them may be chosen.
@@ -35,7 +39,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from generators.addresses import Family, contains, family
+from generators.addresses import Family, family
 from generators.cluster import (
     Cluster,
     address_owners,
@@ -45,72 +49,24 @@ from generators.cluster import (
     on_trial,
     quarantined,
 )
-from generators.objects import (
-    Direction,
-    IPBlock,
-    NetworkPolicy,
-    Peer,
-    Pod,
-    PolicyPort,
-    Rule,
-    Service,
+from generators.objects import Direction, NetworkPolicy, Pod, Service
+from generators.reachability.matching import rule_matches
+from generators.reachability.packets import (
+    EXTERNAL_PREFIX,
+    Packet,
+    Party,
+    Question,
+    Route,
+    is_hairpin,
+    is_own,
+    is_own_node,
 )
 from generators.reachability.protocols import encapsulates, is_unknown
 from generators.reachability.services import SERVICE_PREFIX, Backend, ServiceKey, service_map
 from generators.reachability.verdicts import WORST_FIRST, Cell, Judgement, Reason, Verdict
-from generators.selectors import matches
+from generators.references import resolved
+from generators.selectors import selects
 from generators.tenants.model import Mode, Port, Tenant
-
-EXTERNAL_PREFIX = "ip/"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Question:
-    """One cell of the matrix before it is answered; the ends are `ns/pod` or `ip/ADDR`."""
-
-    source: str
-    destination: str
-    protocol: str
-    port: int
-    family: Family
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """One end of a connection as a decision sees it.
-
-    `pod` is set for pods on the pod network only; `node` is the name of the node whose address it
-    is, for the node's own processes and for pods on its network. `interface_of` names the nodes
-    that have the address on an interface: to their pods it is the node, to others unknown.
-    """
-
-    name: str
-    address: str
-    pod: Pod | None = None
-    node: str | None = None
-    interface_of: frozenset[str] = frozenset()
-
-
-class Route(Enum):
-    """How a packet got to the destination that it is judged by."""
-
-    DIRECT = "direct"
-    SERVICE = "by a Service"
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """The opening packet of a connection; by a Service: to one of its backends."""
-
-    source: Party
-    destination: Party
-    protocol: str
-    port: int
-    route: Route = Route.DIRECT
-
-    def peer(self, direction: Direction) -> Party:
-        """The other end, seen from the pod that a policy of this direction isolates."""
-        return self.source if direction is Direction.INGRESS else self.destination
 
 
 class Entry(Enum):
@@ -150,8 +106,9 @@ class Evaluator:
         tried = {policy.key: policy for policy in self.trials.values()}
         given = {policy.key: policy for policy in cluster.policies} | tried
         self.policies: dict[str, list[NetworkPolicy]] = {}
-        for policy in sorted(given.values(), key=lambda p: p.name):
-            self.policies.setdefault(policy.namespace, []).append(policy)
+        for policy in sorted(given.values(), key=lambda p: p.key):
+            meant = resolved(policy, cluster.services, cluster.slices)
+            self.policies.setdefault(policy.namespace, []).append(meant)
         self.pods = {pod.key: pod for pod in cluster.pods}
         self.services = service_map(cluster.services, cluster.slices, cluster.pods)
         self.virtual = {ip: service for service in cluster.services for ip in service.cluster_ips}
@@ -202,7 +159,7 @@ class Evaluator:
         destination = packet.destination
         if destination.pod is not None or destination.node is not None:
             return ()
-        if packet.source.pod is not None and _own_node(packet.source.pod, destination):
+        if packet.source.pod is not None and is_own_node(packet.source.pod, destination):
             return ()
         key = ServiceKey(destination.address, packet.port, packet.protocol)
         return self.services.get(key, ())
@@ -263,20 +220,20 @@ class Evaluator:
         subject = packet.source.pod
         if subject is None:
             return _NOT_ISOLATED
-        if _same(packet):
+        if is_own(packet):
             return _SELF
         if self._is_prohibited(subject, packet):
             return Judgement(Verdict.DROPPED, Reason.ENCAP_PROHIBITED)
         if packet.route is Route.SERVICE and not self.isolating(Direction.EGRESS, subject):
             # Nobody has to look behind the Service.
             return _NOT_ISOLATED
-        if _own_node(subject, packet.destination):
+        if is_own_node(subject, packet.destination):
             return _HOST
         return self._meant(subject, self._by_policies(Direction.EGRESS, subject, packet))
 
     def _is_prohibited(self, subject: Pod, packet: Packet) -> bool:
         """Whether the packet carries others to a node, in whatever mode."""
-        is_node = packet.destination.node is not None or _own_node(subject, packet.destination)
+        is_node = packet.destination.node is not None or is_own_node(subject, packet.destination)
         if not is_node or packet.route is Route.SERVICE:
             return False
         config = self.cluster.config
@@ -288,9 +245,9 @@ class Evaluator:
         subject = packet.destination.pod
         if subject is None:
             return _NOT_ISOLATED
-        if _same(packet):
+        if is_own(packet):
             return _SELF
-        if not is_hairpin(packet) and _own_node(subject, packet.source):
+        if not is_hairpin(packet) and is_own_node(subject, packet.source):
             return _HOST
         packet = self.arriving(packet)
         judged = self._by_policies(Direction.INGRESS, subject, packet)
@@ -376,40 +333,52 @@ class Evaluator:
             return pod.namespace == subject.namespace
         return self.cluster.tenants.get(pod.namespace) == tenant.name
 
-    # NetworkPolicies
+    # Policies
 
-    def isolating(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
-        """The policies that isolate a pod in a direction, by name.
+    def speaking(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
+        """The policies that have a say on a pod in a direction, by name.
 
         One on trial does not count beside others: it could only add to what they allow.
         """
-        found = tuple(
-            policy
-            for policy in self.policies.get(subject.namespace, ())
-            if direction in policy.directions and matches(policy.pod_selector, subject.labels)
-        )
+        labels = self.namespaces[subject.namespace].labels
+        near = (*self.policies.get(subject.namespace, ()), *self.policies.get("", ()))
+        found = tuple(p for p in near if p.speaks(direction) and selects(p, subject, labels))
         if direction is Direction.EGRESS or subject.namespace in self.audited:
             return found
         trial = self.trials.get(subject.namespace)
-        return tuple(policy for policy in found if policy is not trial) or found
+        others = tuple(policy for policy in found if policy is not trial)
+        return others if any(direction in policy.directions for policy in others) else found
+
+    def isolating(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
+        """Those of them that isolate the pod."""
+        return tuple(p for p in self.speaking(direction, subject) if direction in p.directions)
 
     def matching_rules(
-        self, direction: Direction, policies: Iterable[NetworkPolicy], packet: Packet
+        self,
+        direction: Direction,
+        policies: Iterable[NetworkPolicy],
+        packet: Packet,
+        *,
+        deny: bool = False,
     ) -> tuple[str, ...]:
-        """Names of all rules that allow it, by policy and index; any of them is a true answer."""
+        """Names of all rules that allow it, or deny it, in policy order; any is a true answer."""
         return tuple(
-            rule_name(policy, direction, index)
+            policy.rule_name(direction, index)
             for policy in policies
             for index, rule in enumerate(policy.rules(direction))
-            if self.rule_matches(direction, policy, rule, packet)
+            if rule.deny is deny and rule_matches(self.namespaces, direction, policy, rule, packet)
         )
 
     def _by_policies(self, direction: Direction, subject: Pod, packet: Packet) -> Judgement:
-        policies = self.isolating(direction, subject)
-        if not policies:
-            return _NOT_ISOLATED
+        speaking = self.speaking(direction, subject)
+        policies = tuple(policy for policy in speaking if direction in policy.directions)
         names = tuple(policy.key for policy in policies)
-        rules = self.matching_rules(direction, policies, packet)
+        denying = self.matching_rules(direction, speaking, packet, deny=True)
+        if denying:
+            return Judgement(Verdict.DROPPED, Reason.POLICY_DENY, denying[0], names)
+        if not policies:
+            return _spared(direction, speaking)
+        rules = self.matching_rules(direction, speaking, packet)
         if rules:
             return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, rules[0], names)
         reason = Reason.POLICY_DENIED
@@ -418,68 +387,14 @@ class Evaluator:
         tried = policies == (self.trials.get(subject.namespace),)
         return Judgement(Verdict.AUDIT if tried else Verdict.DROPPED, reason, None, names)
 
-    def rule_matches(
-        self, direction: Direction, policy: NetworkPolicy, rule: Rule, packet: Packet
-    ) -> bool:
-        """Peers are OR-ed, ports are OR-ed, both are AND-ed; an empty list means any.
 
-        They are tried in pairs, because a named port in an egress rule means something only
-        together with a peer that is a pod: towards an ipBlock it matches nothing.
-        """
-        peer = packet.peer(direction)
-        peers: tuple[Peer | None, ...] = rule.peers or (None,)
-        ports: tuple[PolicyPort | None, ...] = rule.ports or (None,)
-        return any(
-            (item is None or self.peer_matches(item, policy.namespace, peer))
-            and (wanted is None or port_matches(direction, wanted, item, packet))
-            for item in peers
-            for wanted in ports
-        )
-
-    def peer_matches(self, item: Peer, namespace: str, peer: Party) -> bool:
-        """Whether one item of `from` or `to`, in a policy of `namespace`, means the peer."""
-        if item.ip_block is not None:
-            return block_holds(item.ip_block, peer.address)
-        if peer.pod is None:
-            return False
-        if item.namespace_selector is None:
-            if item.pod_selector is None or peer.pod.namespace != namespace:
-                return False
-        elif not matches(item.namespace_selector, self.namespaces[peer.pod.namespace].labels):
-            return False
-        return item.pod_selector is None or matches(item.pod_selector, peer.pod.labels)
-
-
-def rule_name(policy: NetworkPolicy, direction: Direction, index: int) -> str:
-    """`namespace/policy#ingress[0]`, as verdicts name rules."""
-    return f"{policy.key}#{direction.lower()}[{index}]"
-
-
-def block_holds(block: IPBlock, address: str) -> bool:
-    """Whether an address is in the block and in none of its excepts."""
-    return contains(block.cidr, address) and not any(contains(e, address) for e in block.excepts)
-
-
-def port_matches(
-    direction: Direction, wanted: PolicyPort, item: Peer | None, packet: Packet
-) -> bool:
-    """Whether one item of `ports` means the port; `item` is the peer it stands with, None = any."""
-    if wanted.protocol != packet.protocol:
-        return False
-    if wanted.port is None:
-        return True
-    if isinstance(wanted.port, int):
-        return wanted.port <= packet.port <= (wanted.end_port or wanted.port)
-    if direction is Direction.EGRESS and item is not None and item.ip_block is not None:
-        return False
-    owner = packet.destination.pod
-    return owner is not None and named_port(owner, wanted) == packet.port
-
-
-def named_port(pod: Pod, wanted: PolicyPort) -> int | None:
-    """The number behind a port's name and protocol on a pod; the first container's wins."""
-    found = (p.port for p in pod.ports if p.name == wanted.port and p.protocol == wanted.protocol)
-    return next(found, None)
+def _spared(direction: Direction, policies: Iterable[NetworkPolicy]) -> Judgement:
+    """What no rule denies, where nothing isolates; `policies` have a say all the same."""
+    denying = (p for p in policies if any(rule.deny for rule in p.rules(direction)))
+    first = next(denying, None)
+    if first is None:
+        return _NOT_ISOLATED
+    return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, first.opening(direction))
 
 
 def _wall_port(ports: tuple[Port, ...], packet: Packet) -> bool:
@@ -507,19 +422,3 @@ def cell_of(question: Question, egress: Judgement, ingress: Judgement) -> Cell:
         egress,
         ingress,
     )
-
-
-def is_hairpin(packet: Packet) -> bool:
-    """A pod that calls itself by a Service: it leaves the pod and comes back masqueraded."""
-    return packet.route is Route.SERVICE and packet.source.address == packet.destination.address
-
-
-def _same(packet: Packet) -> bool:
-    """A pod that calls its own address never leaves it, unless a Service leads it back."""
-    return packet.route is Route.DIRECT and packet.source.address == packet.destination.address
-
-
-def _own_node(pod: Pod, other: Party) -> bool:
-    """Whether the other end is the pod's own node; a pod that is on no node yet has none."""
-    is_its = other.node == pod.node or pod.node in other.interface_of
-    return other.pod is None and pod.node != "" and is_its

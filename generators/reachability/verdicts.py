@@ -32,7 +32,8 @@ class Reason(StrEnum):
     HOST = "HOST"  # the pod's own node, from a local socket; or a pod towards its own node
     NOT_ISOLATED = "NOT_ISOLATED"
     POLICY_ALLOWED = "POLICY_ALLOWED"
-    POLICY_DENIED = "POLICY_DENIED"
+    POLICY_DENIED = "POLICY_DENIED"  # no rule allows it
+    POLICY_DENY = "POLICY_DENY"  # a rule denies it
     TENANT_WALL = "TENANT_WALL"
     ENCAP_PROHIBITED = "ENCAP_PROHIBITED"  # a pod's encapsulated packet towards a node
     UNKNOWN_L4_PROTOCOL = "UNKNOWN_L4_PROTOCOL"  # POLICY_DENIED of a protocol that has no rules
@@ -43,7 +44,8 @@ class Reason(StrEnum):
 class Judgement:
     """One direction's verdict.
 
-    `rule` is `namespace/policy#direction[index]` (direction `ingress` or `egress`) or a rule of the
+    `rule` is `namespace/policy#direction[index]` (direction `ingress` or `egress`; of Cilium's
+    policies also `ingressDeny` or `egressDeny`, see `NetworkPolicy.rule_name`) or a rule of the
     wall: `tenant/NAME#own`, `tenant/NAME#shared[COMPONENT]`, `tenant/NAME#allowFrom[TENANT]`,
     `tenant/NAME#wall` for what none of them lets in. `policies` are the NetworkPolicies that
     isolate the pod, sorted.

@@ -19,7 +19,7 @@ from generators.manifests import (
     pod_document,
     policy_document,
 )
-from generators.objects import NAME_LABEL, Namespace, NetworkPolicy, Node, Pod
+from generators.objects import NAME_LABEL, CiliumPolicy, Namespace, NetworkPolicy, Node, Pod
 from generators.tenants.model import TenantConfig
 from lab.admission import (
     REVIEWED_KINDS,
@@ -39,6 +39,11 @@ KINDS = {
     **dict.fromkeys(("namespace", "namespaces", "ns"), "Namespace"),
     **dict.fromkeys(("pod", "pods", "po"), "Pod"),
     **dict.fromkeys(("networkpolicy", "networkpolicies", "netpol"), "NetworkPolicy"),
+    **dict.fromkeys(("ciliumnetworkpolicy", "ciliumnetworkpolicies", "cnp"), "CiliumNetworkPolicy"),
+    **dict.fromkeys(
+        ("ciliumclusterwidenetworkpolicy", "ciliumclusterwidenetworkpolicies", "ccnp"),
+        "CiliumClusterwideNetworkPolicy",
+    ),
     **dict.fromkeys(("node", "nodes", "no"), "Node"),
 }
 """What users call the kinds."""
@@ -63,6 +68,7 @@ def apply(store: Store, documents: Documents, gate: Gate) -> Report:
         *documents.nodes,
         *documents.pods,
         *documents.policies,
+        *documents.cilium_policies,
     ]
     for item in items:
         _apply_one(store, item, gate, report)
@@ -110,6 +116,7 @@ def delete(
 def keys_of(documents: Documents) -> dict[StoreKey, str]:
     """The keys of all objects in the documents, with the file that each was read from."""
     items: tuple[Object, ...] = (
+        *documents.cilium_policies,
         *documents.policies,
         *documents.pods,
         *documents.nodes,
@@ -133,7 +140,7 @@ def kind_of(word: str) -> str:
     """The kind that a user means."""
     found = KINDS.get(word.lower())
     if found is None:
-        known = "namespaces, pods, networkpolicies, nodes"
+        known = "namespaces, pods, networkpolicies, cnp, ccnp, nodes"
         raise _usage(word, "the lab has no objects of this kind", f"use one of {known}")
     return found
 
@@ -141,7 +148,11 @@ def kind_of(word: str) -> str:
 def _implied(store: Store, documents: Documents) -> list[Namespace]:
     """Namespaces that objects use without a declaration."""
     declared = {namespace.name for namespace in (*documents.namespaces, *store.namespaces)}
-    users: Sequence[Pod | NetworkPolicy] = (*documents.pods, *documents.policies)
+    users: Sequence[Pod | NetworkPolicy | CiliumPolicy] = (
+        *documents.pods,
+        *documents.policies,
+        *(policy for policy in documents.cilium_policies if policy.namespace),
+    )
     missing = {item.namespace: item.origin for item in reversed(users)}
     return [
         Namespace(name, {NAME_LABEL: name}, origin=missing[name])
@@ -211,9 +222,19 @@ def _document(item: Object) -> Document:
         return pod_document(item)
     if isinstance(item, NetworkPolicy):
         return policy_document(item)
+    if isinstance(item, CiliumPolicy):
+        return _cilium_document(item)
     if isinstance(item, Node):
         return node_document(item)
     raise TypeError(f"the lab does not store {type(item).__name__}")
+
+
+def _cilium_document(item: CiliumPolicy) -> Document:
+    """As it was written, with the namespace that it is in."""
+    meta = item.document.get("metadata")
+    given = meta if isinstance(meta, dict) else {}
+    home = {"namespace": item.namespace} if item.namespace else {}
+    return {**item.document, "metadata": {**given, **home}}
 
 
 def _with_uid(document: Document) -> Document:
@@ -235,6 +256,8 @@ def _plural(key: StoreKey) -> str:
     return {
         "Namespace": "namespaces",
         "NetworkPolicy": "networkpolicies.networking.k8s.io",
+        "CiliumNetworkPolicy": "ciliumnetworkpolicies.cilium.io",
+        "CiliumClusterwideNetworkPolicy": "ciliumclusterwidenetworkpolicies.cilium.io",
     }.get(key.kind, f"{key.kind.lower()}s")
 
 

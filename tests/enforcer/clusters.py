@@ -14,25 +14,34 @@ from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.objects import (
+    API_SERVER,
     NAME_LABEL,
+    NOBODY,
+    SERVICE_ACCOUNT,
     ContainerPort,
     Direction,
+    EndpointSlice,
     IPBlock,
     Namespace,
     NetworkPolicy,
     Node,
+    NodePeer,
     Operator,
     Peer,
     Pod,
+    PolicyKind,
     PolicyPort,
     Requirement,
     Rule,
     Selector,
     Service,
     ServicePort,
+    ServiceReference,
+    SliceEndpoint,
 )
+from generators.reachability.packets import EXTERNAL_PREFIX, Question, is_hairpin
 from generators.reachability.protocols import NO_PORT
-from generators.reachability.reference import EXTERNAL_PREFIX, Evaluator, Question, is_hairpin
+from generators.reachability.reference import Evaluator
 from generators.reachability.services import SERVICE_PREFIX
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, Tenant, TenantConfig
 
@@ -124,7 +133,7 @@ directions = st.sampled_from(
     )
 )
 rule_lists = st.lists(rules, max_size=3).map(tuple)
-policies = st.builds(
+network_policies = st.builds(
     NetworkPolicy,
     namespace=st.sampled_from(NAMESPACES),
     name=st.sampled_from(("p1", "p2", "p3")),
@@ -133,6 +142,96 @@ policies = st.builds(
     ingress=rule_lists,
     egress=rule_lists,
 )
+cilium_requirements = st.one_of(
+    requirements,
+    st.builds(
+        Requirement,
+        key=st.just(SERVICE_ACCOUNT),
+        operator=st.sampled_from((Operator.IN, Operator.NOT_IN)),
+        values=st.just(("robot",)),
+    ),
+)
+cilium_selectors = st.builds(Selector, st.lists(cilium_requirements, max_size=2).map(tuple))
+homes = st.builds(
+    Requirement,
+    key=st.just(NAME_LABEL),
+    operator=st.sampled_from((Operator.IN, Operator.NOT_IN)),
+    values=st.sampled_from((("n1",), ("n2", "n3"))),
+).map(lambda requirement: Selector((requirement,)))
+OUTSIDE = tuple(replace(block, outside=True) for block in BLOCKS)
+cilium_peers = st.one_of(
+    st.builds(Peer, cilium_selectors, st.none() | homes | selectors),
+    st.builds(Peer, ip_block=st.sampled_from(OUTSIDE)),
+    st.builds(Peer, node=st.sampled_from(NodePeer)),
+    st.builds(
+        Peer,
+        service=st.sampled_from(
+            (
+                API_SERVER,
+                ServiceReference("n1", "s1"),
+                ServiceReference(selector=Selector((Requirement("app", Operator.EXISTS),))),
+            )
+        ),
+    ),
+    st.just(NOBODY),
+)
+
+
+@st.composite
+def _named_ranges(draw: st.DrawFn) -> PolicyPort:
+    return PolicyPort(draw(protocols), draw(port_names), draw(st.sampled_from((80, 8080))))
+
+
+cilium_ports = st.one_of(
+    policy_ports,
+    _named_ranges(),
+    st.builds(PolicyPort, st.sampled_from(("ICMP", "ICMPv6")), st.sampled_from((0, 8, 128))),
+)
+
+
+@st.composite
+def cilium_rules(draw: st.DrawFn, direction: Direction, *, deny: bool) -> tuple[Rule, ...]:
+    """A list of rules of one direction, with their names."""
+    found = draw(
+        st.lists(
+            st.tuples(st.lists(cilium_peers, max_size=2), st.lists(cilium_ports, max_size=2)),
+            max_size=2,
+        )
+    )
+    name = f"{direction.lower()}{'Deny' if deny else ''}"
+    return tuple(
+        Rule(tuple(peers), tuple(ports), deny, f"{name}[{index}]")
+        for index, (peers, ports) in enumerate(found)
+    )
+
+
+@st.composite
+def cilium_policies(draw: st.DrawFn) -> NetworkPolicy:
+    """A part of a CiliumNetworkPolicy, or of one of the whole cluster."""
+    kind = draw(st.sampled_from((PolicyKind.CILIUM, PolicyKind.CILIUM_CLUSTERWIDE)))
+    rules = {
+        direction: tuple(
+            rule for deny in (False, True) for rule in draw(cilium_rules(direction, deny=deny))
+        )
+        for direction in Direction
+    }
+    clusterwide = kind is PolicyKind.CILIUM_CLUSTERWIDE
+    return NetworkPolicy(
+        namespace="" if clusterwide else draw(st.sampled_from(NAMESPACES)),
+        name=draw(st.sampled_from(("p1", "p2"))),
+        kind=kind,
+        part=draw(st.sampled_from(("", "specs[0]"))),
+        pod_selector=draw(st.just(Selector()) | cilium_selectors),
+        namespace_selector=draw(st.none() | homes | selectors),
+        directions=frozenset(
+            d for d in Direction if rules[d] and draw(st.sampled_from((True, True, False)))
+        ),
+        ingress=rules[Direction.INGRESS],
+        egress=rules[Direction.EGRESS],
+    )
+
+
+policies = network_policies | cilium_policies()
 pods = st.builds(
     Pod,
     namespace=st.sampled_from(NAMESPACES),
@@ -148,6 +247,7 @@ pods = st.builds(
     node=st.sampled_from(NODES),
     host_network=st.sampled_from((False, False, False, True)),
     phase=st.sampled_from(("Running", "Running", "Running", "Succeeded")),
+    service_account=st.sampled_from(("default", "robot")),
     created=st.sampled_from(("", "2026-01-01T00:00:00Z")),
 )
 services = st.builds(
@@ -167,6 +267,16 @@ services = st.builds(
         unique_by=lambda p: (p.port, p.protocol),
     ).map(tuple),
     selector=label_sets,
+    labels=label_sets,
+)
+slices = st.builds(
+    EndpointSlice,
+    namespace=st.just("default"),
+    name=st.just("kubernetes"),
+    service=st.just("kubernetes"),
+    endpoints=st.sampled_from((("10.9.0.2", "192.0.2.1"), ("10.9.0.1",), ("fd09::2",))).map(
+        lambda found: (SliceEndpoint(found),)
+    ),
 )
 wall_ports = st.lists(
     st.one_of(
@@ -236,6 +346,7 @@ def clusters(draw: st.DrawFn) -> Cluster:
                 st.lists(services, max_size=2, unique_by=(lambda s: s.key, lambda s: s.cluster_ips))
             )
         ),
+        slices=tuple(draw(st.lists(slices, max_size=1))),
         config=config,
         tenants=tenants if config else {},
         pod_cidrs=POD_CIDRS,

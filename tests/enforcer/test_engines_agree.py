@@ -14,10 +14,11 @@ from enforcer.policy.interpret import Packet, judge
 from enforcer.policy.tables import Dir
 from generators.addresses import family
 from generators.cluster import Cluster
-from generators.reachability import reference
+from generators.reachability import packets, reference
 from generators.reachability.classes import evaluate
+from generators.reachability.packets import Route
 from generators.reachability.protocols import WITH_PORTS
-from generators.reachability.reference import Evaluator, Route
+from generators.reachability.reference import Evaluator
 from generators.reachability.verdicts import Reason
 from tests.enforcer.clusters import PORTS, clusters, questions
 
@@ -32,7 +33,7 @@ def test_compiled_entries_answer_every_question_as_the_evaluator_does(cluster: C
         assert found == wanted
 
 
-def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[reference.Packet]]]:
+def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[packets.Packet]]]:
     """Every pod's call to every Service: as its node's programs see it, and at each backend."""
     names = Evaluator(cluster)
     for key in names.services:
@@ -42,7 +43,7 @@ def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[reference.Pa
                 caller = names.at_address(pod.key, address)
                 if caller.pod is not pod or family(address) is not family(key.address):
                     continue
-                question = reference.Packet(caller, called, key.protocol, key.port)
+                question = packets.Packet(caller, called, key.protocol, key.port)
                 found = [
                     replace(
                         question,

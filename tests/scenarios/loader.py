@@ -34,7 +34,8 @@ from generators.cluster import Cluster, from_objects, from_record
 from generators.manifests import Documents, read, read_bytes
 from generators.reachability.ends import ends, external, one_end
 from generators.reachability.matrix import PortProtocol, single_question
-from generators.reachability.reference import Evaluator, Question, is_hairpin
+from generators.reachability.packets import Question, is_hairpin
+from generators.reachability.reference import Evaluator
 from generators.tenants.load import load_tenants
 from generators.tenants.model import TenantConfig
 

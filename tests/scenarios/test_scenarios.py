@@ -14,7 +14,7 @@ from enforcer.datapath import testrun
 from generators.cluster import Cluster
 from generators.reachability import matrix
 from generators.reachability.matrix import answer
-from generators.reachability.reference import Question
+from generators.reachability.packets import Question
 from generators.reachability.verdicts import Cell, Verdict
 from tests.scenarios import loader
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from generators.documents.json import Value, leaves, mapping, text
 from generators.documents.yaml import documents, plain
-from generators.errors import InputError
+from generators.errors import InputError, Problem
 from generators.kyverno.failures import BadExpression
 from generators.kyverno.language import expressions
 from generators.kyverno.language.wildcards import overlap
@@ -73,11 +73,11 @@ _ELEMENTS = ("element", "elementIndex")
 _EMPTY_FIX = "write it, or the intended variable; templating tools render {{ }} away"
 
 
-def lint(loaded: Loaded) -> tuple[LintFinding, ...]:
-    """All findings, in file order."""
+def lint(loaded: Loaded, others: Iterable[Problem] = ()) -> tuple[LintFinding, ...]:
+    """All findings, in file order; `others` are problems of policies of other kinds."""
     found = [
         LintFinding(Place(p.file, p.line, p.path), Sort.REFUSED, "", "", p.what, p.fix)
-        for p in loaded.problems
+        for p in (*loaded.problems, *others)
     ]
     for policy in loaded.policies:
         for rule in policy.rules:

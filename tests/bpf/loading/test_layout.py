@@ -15,12 +15,17 @@ from enforcer.datapath import flows, layout, loader
 from enforcer.datapath.connections import TIMEOUTS, ConnectionFlag
 from enforcer.policy.tables import (
     CAPACITY,
+    CIDR_PLACE_SHIFT,
+    FIRST_POD_IDENTITY,
+    ICMP_PORT,
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
     IDENTITY_UNKNOWN,
     PEER_ANY,
     PEER_CIDR,
+    PEER_PLACE,
     PEER_TENANT,
+    RULE_DENY,
     SERVICE_BACKENDS,
     AddressFlag,
     CidrFlag,
@@ -149,12 +154,19 @@ def test_directions_identities_and_peers_are_numbered_alike() -> None:
         "IDENTITY_UNKNOWN": IDENTITY_UNKNOWN,
         "IDENTITY_HOST": IDENTITY_HOST,
         "IDENTITY_REMOTE_NODE": IDENTITY_REMOTE_NODE,
+        "IDENTITY_FIRST_POD": FIRST_POD_IDENTITY,
     }
     text = (loader.source_dir() / "lib" / "layout.h").read_text()
     assert f"#define SERVICE_BACKENDS {SERVICE_BACKENDS}\n" in text
-    peers = dict(re.findall(r"#define (PEER_\w+) \(?(\d+)U(?: << 30\))?", text))
-    assert {n: int(v) << 30 for n, v in peers.items()} == {
+    numbers = re.findall(r"#define (\w+) \(?(\d+)U?(?: << (\d+)\))?", text)
+    defined = {name: int(value) << int(shift or 0) for name, value, shift in numbers}
+    wanted = {
         "PEER_ANY": PEER_ANY,
         "PEER_TENANT": PEER_TENANT,
         "PEER_CIDR": PEER_CIDR,
+        "PEER_PLACE": PEER_PLACE,
+        "CIDR_PLACE_SHIFT": CIDR_PLACE_SHIFT,
+        "RULE_DENY": RULE_DENY,
+        "ICMP_PORT": ICMP_PORT,
     }
+    assert {name: defined[name] for name in wanted} == wanted

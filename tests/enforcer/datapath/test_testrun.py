@@ -14,7 +14,7 @@ from enforcer.policy.tables import CAPACITY, MapOverflow, Table
 from generators.addresses import Family
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod, PolicyPort, Rule
-from generators.reachability.reference import Question
+from generators.reachability.packets import Question
 from generators.reachability.verdicts import Cell
 from tests.testbed.waiting import ended
 

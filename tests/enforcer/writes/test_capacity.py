@@ -50,7 +50,7 @@ from generators.objects import (
     ServicePort,
 )
 from generators.reachability.classes import evaluate
-from generators.reachability.reference import Question
+from generators.reachability.packets import Question
 from generators.reachability.verdicts import Verdict
 from generators.selectors import labels_selector
 from generators.tenants.model import Tenant, TenantConfig

@@ -10,7 +10,8 @@ from hypothesis import given
 from generators.cluster import Cluster
 from generators.reachability.explain import Trace, trace
 from generators.reachability.matrix import PortProtocol, single_question
-from generators.reachability.reference import Evaluator, Question
+from generators.reachability.packets import Question
+from generators.reachability.reference import Evaluator
 from generators.reachability.verdicts import Reason, Verdict
 from tests.enforcer import clusters
 from tests.generators.builders import TENANTS, cluster, documents, namespace, node, pod, policy
