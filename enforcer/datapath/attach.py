@@ -33,6 +33,8 @@ ETH_P_ALL = 0x0003
 FILTER_PRIORITY = 1
 FILTER_HANDLE = 0x5246
 LINKS = "links"
+VERSIONS, UNFINISHED = "v[0-9]*-*", "loading-*"
+"""What else the loader makes in a pin directory; other folders there are somebody else's."""
 CLOSED = bytes.fromhex("b700000002000000 9500000000000000")
 """A program that returns TC_ACT_SHOT."""
 
@@ -447,15 +449,17 @@ def uninstall(pin_dir: Path) -> None:
     for path in sorted(pins.iterdir()) if pins.is_dir() else ():
         if not path.is_dir():
             _remove_link(path)
-    if pin_dir.exists():
-        shutil.rmtree(pin_dir)
+    for own in (pins, *pin_dir.glob(VERSIONS), *pin_dir.glob(UNFINISHED)):
+        if own.exists():
+            shutil.rmtree(own)
+    with suppress(OSError):  # a lab's pins may lie below it, too
+        pin_dir.rmdir()
 
 
 def _others(pin_path: Path) -> list[Path]:
     """The pins of other versions."""
     with _of_pins(pin_path):
-        found = [p for p in pin_path.parent.iterdir() if p != pin_path and p.name != LINKS]
-    return sorted(path for path in found if path.is_dir())
+        return sorted(path for path in pin_path.parent.glob(VERSIONS) if path != pin_path)
 
 
 def catch_up(pin_path: Path) -> None:

@@ -305,6 +305,21 @@ def test_uninstall_of_one_directory_leaves_the_other(
     assert enforced(cluster, client, server, events)
 
 
+def test_what_others_keep_below_the_pin_directory_is_left_alone(fresh_pins: Path) -> None:
+    """A lab's pins lie below those that an agent has by default."""
+    others = fresh_pins.parent / "lab-other"
+    others.mkdir()
+    kernel_before = sorted(fresh_pins.iterdir())
+    attach.retire(fresh_pins)
+    assert others.is_dir()
+    assert sorted(fresh_pins.iterdir()) == kernel_before
+    attach.uninstall(fresh_pins.parent)
+    assert list(fresh_pins.parent.iterdir()) == [others]
+    others.rmdir()
+    attach.uninstall(fresh_pins.parent)
+    assert not fresh_pins.parent.exists()
+
+
 def test_uninstall_without_pins_is_no_error(fresh_pins: Path) -> None:
     attach.uninstall(fresh_pins.parent / "never-made")
 
