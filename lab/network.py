@@ -121,7 +121,8 @@ def connect_nodes(fabric: str, nodes: Sequence[HollowNode], shape: Shape = Shape
 def join_fabric(fabric: str, addresses: Sequence[str], nodes: Sequence[HollowNode]) -> None:
     """Make the switch a host, at these addresses with their prefix lengths, that nodes and their
     pods reach and that reaches them: an API server's place. The nodes are to be ones whose pods
-    somebody else wires.
+    somebody else wires. It is their way to all else, too: to an address of a Service
+    the kernel wants one even of a process of the node.
     """
     for node in nodes:
         with netns.inside(node.places.netns):
@@ -134,6 +135,12 @@ def join_fabric(fabric: str, addresses: Sequence[str], nodes: Sequence[HollowNod
         for node in nodes:
             for cidr, address in zip(node.pod_cidrs, node.addresses, strict=True):
                 netlink.route("replace", dst=cidr, gateway=address, oif=index)
+    for node in nodes:
+        with _netlink(node.places.netns) as netlink:
+            index = _index(netlink, UPLINK)
+            for own, everything in zip(addresses, ("0.0.0.0/0", "::/0"), strict=True):
+                gateway = own.partition("/")[0]
+                netlink.route("replace", dst=everything, gateway=gateway, oif=index)
 
 
 def _prepare_fabric(fabric: str) -> None:
