@@ -6,7 +6,7 @@ process that compiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,12 +24,11 @@ def run(scale: Scale) -> Iterator[Comparison]:
     with TemporaryDirectory(prefix="ringfence-bench-") as folder:
         shipped, none = Path(folder, "programs.json"), Path(folder, "none")
         shipped.write_bytes(compilation.compiled(loader.wanted()).to_json())
-        memory: dict[str, tuple[float, float]] = {}
+        last: dict[str, Mapping[str, float]] = {}
 
         def loading(name: str, path: Path) -> Turn:
             def turn() -> Sequence[float]:
-                told = told_by(PART, [str(path)], PATIENCE)
-                memory[name] = (told["rss"] / 1000, told["peak"] / 1000)
+                last[name] = told = told_by(PART, [str(path)], PATIENCE)
                 return (told["seconds"],)
 
             return turn
@@ -44,7 +43,11 @@ def run(scale: Scale) -> Iterator[Comparison]:
                 name,
                 Unit.SECONDS,
                 found,
-                {"RSS": f"{memory[name][0]:.0f} MB", "peak": f"{memory[name][1]:.0f} MB"},
+                {
+                    "processor": f"{last[name]['processor']:.1f} s",
+                    "RSS": f"{last[name]['rss'] / 1000:.0f} MB",
+                    "peak": f"{last[name]['peak'] / 1000:.0f} MB",
+                },
             )
             for name, found in samples.items()
         ),
