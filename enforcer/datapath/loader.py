@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -258,6 +259,8 @@ def load(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path:
 
     LoadError when the compiler or the kernel refuses the programs.
     """
+    with suppress(ValueError, OSError):  # before 5.11 maps are locked memory of whoever makes them
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
     with ExitStack() as opened:
         try:
             objects = _objects(sizes, opened)

@@ -15,7 +15,7 @@ from tests.testbed.waiting import ended, eventually
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
 
-RIGHTS = ("bpf", "net_admin", "perfmon", "sys_resource")
+RIGHTS = ("bpf", "net_admin", "perfmon")
 """Those that the chart gives the agent."""
 
 

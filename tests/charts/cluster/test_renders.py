@@ -238,7 +238,7 @@ def test_the_agent_has_exactly_these_rights_on_its_node(helm4: Helm) -> None:
     assert context["privileged"] is False
     assert mapping(context, "capabilities") == {
         "drop": ["ALL"],
-        "add": ["BPF", "NET_ADMIN", "PERFMON", "SYS_RESOURCE"],
+        "add": ["BPF", "NET_ADMIN", "PERFMON"],
     }
     paths = {text(mapping(v, "hostPath"), "path") for v in mappings(spec, "volumes")} - {""}
     wanted = {"/sys/fs/bpf", "/run/ringfence", "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/cni"}
