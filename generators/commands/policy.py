@@ -1,4 +1,4 @@
-"""`ringfence policy apply`, `test` and `lint`: Kyverno policies without a cluster."""
+"""`ringfence policy apply`, `test`, `lint` and `convert`: Kyverno policies without a cluster."""
 
 from __future__ import annotations
 
@@ -266,6 +266,25 @@ def lint(context: click.Context, policies: tuple[str, ...], output: str) -> None
         document = {"findings": [_finding_document(finding) for finding in findings]}
         click.echo(structured(document, Output(output)), nl=False)
     if findings:
+        context.exit(EXIT_NO)
+
+
+@policy.command()
+@click.argument("policies", nargs=-1, required=True, metavar="POLICY...")
+@click.pass_context
+def convert(context: click.Context, policies: tuple[str, ...]) -> None:
+    """Print the tenant file that says what policies say which label namespaces and isolate them.
+
+    What it cannot say stands in comments at its end. It is in mode audit, which cuts nothing.
+    """
+    from generators.isolation.conversion import convert as converted
+    from generators.isolation.conversion import tenant_file
+    from generators.kyverno.offline.loading import is_left_to_kyverno, load_policies
+
+    loaded = load_policies(policies)
+    warn(str(problem) for problem in loaded.problems)
+    click.echo(tenant_file(converted(loaded.policies)), nl=False)
+    if any(not is_left_to_kyverno(problem) for problem in loaded.problems):
         context.exit(EXIT_NO)
 
 

@@ -29,7 +29,10 @@ _OTHER_KINDS = {
     "ValidatingPolicy": "validation is not carried out",
     "NamespacedValidatingPolicy": "validation is not carried out",
     "ImageValidatingPolicy": "image verification is not carried out",
+    "NamespacedImageValidatingPolicy": "image verification is not carried out",
     "DeletingPolicy": "cleanup policies are not carried out",
+    "NamespacedDeletingPolicy": "cleanup policies are not carried out",
+    "GlobalContextEntry": "global context entries are not read",
 }
 _LEAVE = "leave it to Kyverno"
 

@@ -222,7 +222,16 @@ def test_what_is_not_carried_out_is_told_and_the_other_rules_still_run(body: str
 
 
 @pytest.mark.parametrize(
-    "kind", ["CleanupPolicy", "PolicyException", "GeneratingPolicy", "ImageValidatingPolicy"]
+    "kind",
+    [
+        "CleanupPolicy",
+        "PolicyException",
+        "GeneratingPolicy",
+        "ImageValidatingPolicy",
+        "NamespacedImageValidatingPolicy",
+        "NamespacedDeletingPolicy",
+        "GlobalContextEntry",
+    ],
 )
 def test_other_kinds_of_policies_are_refused_by_name(kind: str) -> None:
     loaded = load(f"apiVersion: kyverno.io/v2\nkind: {kind}\nmetadata: {{name: x}}\n")
