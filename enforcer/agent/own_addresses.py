@@ -9,7 +9,6 @@ as its interfaces are. An address that others than the node's administrator can 
 from __future__ import annotations
 
 import errno
-import select
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -29,8 +28,6 @@ OF_SERVICES = ("kube-ipvs0", "nodelocaldns")
 """Interfaces on which kube-proxy (IPVS) and the node's DNS cache keep addresses of Services: their
 owners may write Services, and what they lead to is behind them."""
 Seen = TypeVar("Seen")
-STOP_SECONDS = 0.5
-"""How soon the thread notices that it is to end, and looks again after a failure."""
 
 
 def of_node(held: Iterable[HeldAddress], interfaces: Iterable[Link]) -> tuple[str, ...]:
@@ -124,13 +121,7 @@ class Follower(Generic[Seen]):
 
     def run(self, stop: threading.Event) -> None:
         """Follow until stopped."""
-        with self._socket:
-            while not stop.is_set():
-                readable, _, _ = select.select([self._socket], [], [], STOP_SECONDS)
-                if readable or self._part.failed:
-                    self._part.attempt(self._step)
-                if self._part.failed:
-                    stop.wait(STOP_SECONDS)
+        self._part.heed(self._socket, self._step, stop)
 
     def _step(self) -> None:
         self._drain()

@@ -7,11 +7,16 @@ is reported once, in the log and in the agent's status, and the step is retried.
 from __future__ import annotations
 
 import logging
+import select
+import socket
+import threading
 from collections.abc import Callable
 
 from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
+STOP_SECONDS = 0.5
+"""How soon a thread that waits for messages notices that it is to end."""
 
 Report = Callable[[str, str], None]
 """Called with the part that cannot work and why; empty once it can again."""
@@ -46,3 +51,15 @@ class Supervised:
         if failure:
             event(log, "part_failed", logging.ERROR, part=self._name, error=failure)
         self._report(self._name, failure)
+
+    def heed(
+        self, messages: socket.socket, step: Callable[[], object], stop: threading.Event
+    ) -> None:
+        """Do a step for each message until stopped, and again where one failed; then close."""
+        with messages:
+            while not stop.is_set():
+                readable, _, _ = select.select([messages], [], [], STOP_SECONDS)
+                if readable or self.failed:
+                    self.attempt(step)
+                if self.failed:
+                    stop.wait(STOP_SECONDS)

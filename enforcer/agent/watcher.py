@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import select
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -29,8 +28,6 @@ log = logging.getLogger("ringfence.enforcer")
 
 USUAL_NAMES = ("veth*", "cali*", "eni*", "lxc*", "azv*", "gke*")
 """What CNIs call the host side of a pod."""
-STOP_SECONDS = 0.5
-"""How soon the thread notices that it is to end."""
 
 
 class Watcher:
@@ -54,13 +51,7 @@ class Watcher:
 
     def run(self, stop: threading.Event) -> None:
         """Attach to what appears until stopped."""
-        with self._socket:
-            while not stop.is_set():
-                readable, _, _ = select.select([self._socket], [], [], STOP_SECONDS)
-                if readable or self._part.failed:
-                    self._part.attempt(self._step)
-                if self._part.failed:
-                    stop.wait(STOP_SECONDS)
+        self._part.heed(self._socket, self._step, stop)
 
     def _step(self) -> None:
         # What went wrong may have cost what was heard.

@@ -11,11 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
@@ -32,12 +30,11 @@ from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import PROTOCOLS, RESERVED
 from enforcer.policy.tables import Dir, EndpointEntry, EndpointFlag, Table
 from generators.reachability.verdicts import ACTIONS, Verdict
+from generators.serving.metrics import Labels, counter, gauge, gauges
 
 PREFIX = "ringfence"
 DROPPED, AUDITED = 1, 2
 """enum verdict of statistics: the rest went through."""
-
-Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
 class Kernel(Protocol):
@@ -345,21 +342,15 @@ def _flows(kinds: Counter[FlowKind], context: Sequence[str]) -> Iterator[Metric]
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
+    return gauge(f"{PREFIX}_{name}", text, value)
 
 
 def _gauges(name: str, text: str, labels: Sequence[str], rows: Mapping[Labels, float]) -> Metric:
-    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
-    for key in sorted(rows):
-        family.add_metric(key, rows[key])
-    return family
+    return gauges(f"{PREFIX}_{name}", text, labels, dict(sorted(rows.items())))
 
 
 def _counter(name: str, text: str, labels: Sequence[str], rows: Mapping[Labels, float]) -> Metric:
-    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
-    for key in sorted(rows):
-        family.add_metric(key, rows[key])
-    return family
+    return counter(f"{PREFIX}_{name}", text, labels, dict(sorted(rows.items())))
 
 
 def _histogram(name: str, text: str, label: str, found: Mapping[str, Histogram]) -> Metric:

@@ -99,16 +99,23 @@ def _integer(text: str) -> Scalar:
         return text
 
 
-def from_plain(value: object, line: int, depth: int = 0) -> Field:
+def from_sent(value: object, file: str, line: int) -> Field:
     """The tree of decoded JSON, with one line for all of it: what was sent has no lines."""
+    try:
+        return _from_plain(value, line)
+    except (TypeError, ValueError) as error:
+        raise _error(file, line, str(error), "correct it") from None
+
+
+def _from_plain(value: object, line: int, depth: int = 0) -> Field:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool | int | float | str):
         return Field(value, line, value if isinstance(value, str) else json.dumps(value))
     if isinstance(value, list | tuple):
-        return Field(tuple(from_plain(item, line, depth + 1) for item in value), line)
+        return Field(tuple(_from_plain(item, line, depth + 1) for item in value), line)
     if isinstance(value, Mapping):
-        return Field({str(k): from_plain(v, line, depth + 1) for k, v in value.items()}, line)
+        return Field({str(k): _from_plain(v, line, depth + 1) for k, v in value.items()}, line)
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 

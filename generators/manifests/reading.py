@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from generators.documents.yaml import Field, documents, from_plain
+from generators.documents.yaml import Field, documents, from_sent
 from generators.errors import InputError, Problem
 from generators.manifests import cilium, core, policies, services
 from generators.manifests.fields import Cursor, Report
@@ -229,13 +229,7 @@ def merge(parts: Iterable[Documents]) -> Documents:
 def parse_object(document: Mapping[str, object], origin: Origin) -> Object | None:
     """One decoded JSON object, e.g. from an API server; None when its kind is not known here."""
     collection = _Collection()
-    try:
-        root = from_plain(document, origin.line)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            [Problem(origin.file, origin.line, "", str(error), "correct it")]
-        ) from None
-    _read_object(root, origin, collection)
+    _read_object(from_sent(document, origin.file, origin.line), origin, collection)
     if collection.problems:
         raise InputError(collection.problems)
     return collection.objects[0] if collection.objects else None

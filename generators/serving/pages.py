@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from generators.checks import Check, healthy
 from generators.serving.connections import Phase, ServerLimits
 from generators.serving.http import Answer, HttpRequest, plain
+from generators.serving.metrics import counter, gauges
 from generators.serving.server import Server
 from generators.serving.service import HttpService
 from generators.serving.wsgi import handler
@@ -99,39 +99,37 @@ class ServerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
-        threads = GaugeMetricFamily(
-            "ringfence_server_threads", "Threads that answer requests.", labels=("port",)
+        known = {server.service.name: server for server in self._servers}
+        phases = {port: server.connections.phases() for port, server in known.items()}
+        yield gauges(
+            "ringfence_server_threads",
+            "Threads that answer requests.",
+            ("port",),
+            {(port,): server.service.limits.threads for port, server in known.items()},
         )
-        busy = GaugeMetricFamily(
+        yield gauges(
             "ringfence_server_threads_busy",
             "Threads that are answering a request now.",
-            labels=("port",),
+            ("port",),
+            {(port,): server.busy for port, server in known.items()},
         )
-        held = GaugeMetricFamily(
+        yield gauges(
             "ringfence_server_connections",
             "Open connections by phase (new, handshake, head, body, queued, busy, answer, idle, "
             "linger).",
-            labels=("port", "phase"),
+            ("port", "phase"),
+            {(port, phase.value): phases[port][phase] for port in known for phase in Phase},
         )
-        refused = CounterMetricFamily(
+        yield counter(
             "ringfence_server_connections_refused",
             "Connections refused or closed early, by reason (source, client, "
             "connections, large, descriptors).",
-            labels=("port", "reason"),
+            ("port", "reason"),
+            {(p, why): s.connections.refused[why] for p, s in known.items() for why in REASONS},
         )
-        late = CounterMetricFamily(
+        yield counter(
             "ringfence_server_connections_timed_out",
             "Connections closed at a deadline, by phase.",
-            labels=("port", "phase"),
+            ("port", "phase"),
+            {(p, at.value): s.connections.timed_out[at] for p, s in known.items() for at in Phase},
         )
-        for server in self._servers:
-            port = server.service.name
-            table, phases = server.connections, server.connections.phases()
-            threads.add_metric((port,), server.service.limits.threads)
-            busy.add_metric((port,), server.busy)
-            for reason in REASONS:
-                refused.add_metric((port, reason), table.refused[reason])
-            for phase in Phase:
-                held.add_metric((port, phase.value), phases[phase])
-                late.add_metric((port, phase.value), table.timed_out[phase])
-        yield from (threads, busy, held, refused, late)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from generators.kube.queue import QueueStats
+from generators.serving.metrics import gauge, gauges
 from webhook.background.needs import RuleName
 from webhook.background.writer import Done
 
@@ -64,31 +64,25 @@ class _AtTheScrape(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
         now = self._now()
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_policies_running",
             "1 while this controller carries out rules in the background.",
-            value=float(now.running),
+            float(now.running),
         )
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_policies_queue_depth",
             "Triggers that wait for a worker or a retry.",
-            value=now.queue.depth + now.queue.delayed,
+            now.queue.depth + now.queue.delayed,
         )
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_policies_queue_oldest_seconds",
             "How long the first trigger in the queue has waited.",
-            value=now.queue.oldest_seconds,
+            now.queue.oldest_seconds,
         )
-        yield GaugeMetricFamily(
-            "ringfence_policies_objects",
-            "Objects that policies have made.",
-            value=now.made,
-        )
-        problems = GaugeMetricFamily(
+        yield gauge("ringfence_policies_objects", "Objects that policies have made.", now.made)
+        yield gauges(
             "ringfence_policies_problems",
             "Triggers for which a rule failed, by rule.",
-            labels=("policy", "rule"),
+            ("policy", "rule"),
+            {(policy, rule): count for (policy, rule), count in sorted(now.problems.items())},
         )
-        for (policy, rule), count in sorted(now.problems.items()):
-            problems.add_metric((policy, rule), count)
-        yield problems

@@ -15,7 +15,6 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -28,6 +27,7 @@ from generators.kube.resources import (
     MUTATING_WEBHOOKS,
     VALIDATING_WEBHOOKS,
 )
+from generators.serving.metrics import counter, gauge, gauges
 from webhook.registration.configuration import Found
 from webhook.registration.guard import GuardState
 from webhook.reload import TenantFile
@@ -119,123 +119,114 @@ class _AtTheScrape(Collector):
         """Called by the registry at each scrape."""
         moment = self._moment()
         yield from tenant_file_metrics(self._tenants)
-        yield GaugeMetricFamily(
-            "ringfence_controller_leader",
-            "1 in the controller that leads.",
-            value=float(moment.leading),
+        yield gauge(
+            "ringfence_controller_leader", "1 in the controller that leads.", float(moment.leading)
         )
         yield from _caches(moment.reflectors)
         yield from _queue(moment.queue)
-        state = GaugeMetricFamily(
+        yield gauges(
             "ringfence_controller_admission_state",
             "1 for the current state of admission: in-force, changing, settling, broken or off.",
-            labels=("state",),
+            ("state",),
+            {(each.value,): float(each is moment.guard) for each in GuardState},
         )
-        for each in GuardState:
-            state.add_metric((each.value,), float(each is moment.guard))
-        yield state
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_controller_unproven_labels",
             "Namespaces whose tenant label is older than admission and not settled yet.",
-            value=moment.unproven,
+            moment.unproven,
         )
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_controller_webhooks_behind",
             "Replicas of the webhook that have not read the newest tenant file.",
-            value=moment.behind,
+            moment.behind,
         )
         if moment.webhook is not None:
-            yield GaugeMetricFamily(
+            yield gauge(
                 "ringfence_controller_webhook_answers",
                 "1 while the API server can call the webhook, as the leader's dry run shows.",
-                value=float(not moment.webhook),
+                float(not moment.webhook),
             )
-        namespaces = GaugeMetricFamily(
+        yield gauges(
             "ringfence_controller_namespaces",
             "Namespaces in the record, by tenant.",
-            labels=("tenant",),
+            ("tenant",),
+            {(tenant,): count for tenant, count in sorted(moment.recorded.items())},
         )
-        for tenant, count in sorted(moment.recorded.items()):
-            namespaces.add_metric((tenant,), count)
-        yield namespaces
-        undecided = GaugeMetricFamily(
+        yield gauges(
             "ringfence_controller_undecided_namespaces",
             "Namespaces in quarantine until an admin decides, by the reason of their Event.",
-            labels=("reason",),
+            ("reason",),
+            {
+                (finding.value,): moment.undecided.get(finding, 0)
+                for finding in (Finding.AMBIGUOUS, Finding.TENANT_GONE, Finding.UNKNOWN_TENANT)
+            },
         )
-        for finding in (Finding.AMBIGUOUS, Finding.TENANT_GONE, Finding.UNKNOWN_TENANT):
-            undecided.add_metric((finding.value,), moment.undecided.get(finding, 0))
-        yield undecided
         yield from _certificates(moment)
 
 
 def _caches(reflectors: Iterable[ReflectorStats]) -> Iterable[Metric]:
-    synced = GaugeMetricFamily(
+    known, one = tuple(reflectors), ("resource",)
+    yield gauges(
         "ringfence_controller_synced",
         "1 once the copy of a resource is complete.",
-        None,
-        ["resource"],
+        one,
+        {(stats.resource,): float(stats.synced) for stats in known},
     )
-    objects = GaugeMetricFamily(
-        "ringfence_controller_objects", "Objects in the copy of a resource.", None, ["resource"]
+    yield gauges(
+        "ringfence_controller_objects",
+        "Objects in the copy of a resource.",
+        one,
+        {(stats.resource,): stats.objects for stats in known},
     )
-    age = GaugeMetricFamily(
+    yield gauges(
         "ringfence_controller_last_event_age_seconds",
         "Seconds since the API server last sent anything about a resource, bookmarks included.",
-        None,
-        ["resource"],
+        one,
+        {(stats.resource,): stats.last_event_age for stats in known},
     )
-    relists = CounterMetricFamily(
+    yield counter(
         "ringfence_controller_relists",
         "Full lists of a resource, by reason.",
-        None,
-        ["resource", "reason"],
+        ("resource", "reason"),
+        {(s.resource, reason): n for s in known for reason, n in sorted(s.relists.items())},
     )
-    errors = CounterMetricFamily(
+    yield counter(
         "ringfence_controller_watch_errors",
         "Watches that failed, by error.",
-        None,
-        ["resource", "error"],
+        ("resource", "error"),
+        {(s.resource, error): n for s in known for error, n in sorted(s.watch_errors.items())},
     )
-    for stats in reflectors:
-        synced.add_metric([stats.resource], float(stats.synced))
-        objects.add_metric([stats.resource], stats.objects)
-        age.add_metric([stats.resource], stats.last_event_age)
-        for reason, count in sorted(stats.relists.items()):
-            relists.add_metric([stats.resource, reason], count)
-        for error, count in sorted(stats.watch_errors.items()):
-            errors.add_metric([stats.resource, error], count)
-    return synced, objects, age, relists, errors
 
 
 def _queue(queue: QueueStats) -> Iterable[Metric]:
-    yield GaugeMetricFamily(
+    yield gauge(
         "ringfence_controller_queue_depth",
         "Namespaces that wait for a worker or a retry.",
-        value=queue.depth + queue.delayed,
+        queue.depth + queue.delayed,
     )
-    yield GaugeMetricFamily(
+    yield gauge(
         "ringfence_controller_queue_oldest_seconds",
         "How long the first namespace in the queue has waited.",
-        value=queue.oldest_seconds,
+        queue.oldest_seconds,
     )
-    yield CounterMetricFamily(
+    yield counter(
         "ringfence_controller_queue_retries",
         "Namespaces that were retried after a failure.",
-        value=queue.retries,
+        (),
+        {(): queue.retries},
     )
 
 
 def _certificates(moment: Moment) -> Iterable[Metric]:
     if moment.certificate_expiry is not None:
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_controller_certificate_expiry_timestamp_seconds",
             "When the webhook's certificate in the Secret expires (Unix time).",
-            value=moment.certificate_expiry,
+            moment.certificate_expiry,
         )
     if moment.authority_expiry is not None:
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_controller_authority_expiry_timestamp_seconds",
             "When the newest CA of the webhook's certificates expires (Unix time).",
-            value=moment.authority_expiry,
+            moment.authority_expiry,
         )

@@ -5,13 +5,14 @@ docs/metrics.md lists each of these; a test compares the two.
 
 from __future__ import annotations
 
+from collections import Counter as Counted
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from generators.serving.metrics import gauge, gauges
 from webhook.policies.book import Policies, PolicyBook, PolicySource
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0)
@@ -54,32 +55,31 @@ class PoliciesInForce(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
         policies = self._served() or Policies()
-        count = GaugeMetricFamily(
-            "ringfence_policies", "Policies in force, by source.", labels=("source",)
+        held = Counted(each.source for each in policies.held)
+        yield gauges(
+            "ringfence_policies",
+            "Policies in force, by source.",
+            ("source",),
+            {(source.value,): held[source] for source in PolicySource},
         )
-        for source in PolicySource:
-            found = sum(1 for each in policies.held if each.source is source)
-            count.add_metric((source.value,), found)
-        yield count
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_policies_refused",
             "Policies and rules that are not carried out as written.",
-            value=len(policies.refused),
+            len(policies.refused),
         )
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_policies_standing_back",
             "1 while the cluster's policies are left to a Kyverno that executes them.",
-            value=1 if policies.standing_back else 0,
+            1 if policies.standing_back else 0,
         )
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_policies_last_reload_successful",
             "1 when all policy files on disk are in force, 0 when any part was refused.",
-            value=0 if self._book.files.in_force.problems else 1,
+            0 if self._book.files.in_force.problems else 1,
         )
-        info = GaugeMetricFamily(
+        yield gauges(
             "ringfence_policies_info",
             "Always 1; the label is the digest of the policies in force.",
-            labels=("digest",),
+            ("digest",),
+            {(policies.digest,): 1},
         )
-        info.add_metric((policies.digest,), 1)
-        yield info

@@ -16,10 +16,10 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from generators.serving.metrics import gauge, gauges
 from webhook.reload import ServingCertificate, TenantFile
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -59,34 +59,33 @@ class FilesInForce(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
         yield from tenant_file_metrics(self._tenants)
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_webhook_certificate_expiry_timestamp_seconds",
             "When the certificate that is served expires (Unix time).",
-            value=self._certificate.not_after.timestamp(),
+            self._certificate.not_after.timestamp(),
         )
-        yield GaugeMetricFamily(
+        yield gauge(
             "ringfence_webhook_certificate_last_reload_successful",
             "1 when the certificate on disk is served, 0 when it was refused.",
-            value=0 if self._certificate.problem else 1,
+            0 if self._certificate.problem else 1,
         )
 
 
 def tenant_file_metrics(tenants: TenantFile) -> Iterable[Metric]:
     """The tenant file in force; webhook and controller say it under the same names."""
-    yield GaugeMetricFamily(
+    yield gauge(
         "ringfence_config_last_reload_successful",
         "1 when the tenant file on disk is in force, 0 when it was refused.",
-        value=0 if tenants.problem else 1,
+        0 if tenants.problem else 1,
     )
-    yield GaugeMetricFamily(
+    yield gauge(
         "ringfence_config_last_reload_success_timestamp_seconds",
         "When the tenant file in force was loaded (Unix time).",
-        value=tenants.loaded_at,
+        tenants.loaded_at,
     )
-    info = GaugeMetricFamily(
+    yield gauges(
         "ringfence_config_info",
         "Always 1; the label is the SHA-256 of the tenant file in force.",
-        labels=("digest",),
+        ("digest",),
+        {(tenants.config.digest,): 1},
     )
-    info.add_metric((tenants.config.digest,), 1)
-    yield info

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from generators.documents.json import object_key_of, text
-from generators.documents.yaml import Field, documents, from_plain, plain
+from generators.documents.yaml import Field, documents, from_sent, plain
 from generators.errors import InputError, Problem
 from generators.kyverno.model import Document, Policy
 from generators.kyverno.parsing import API_VERSIONS, KINDS, parse_policy
@@ -99,12 +99,7 @@ def policy_from(document: Mapping[str, object], origin: Origin) -> Policy:
     """A policy as the API server sends it; InputError when it is wrong."""
     policies: list[Policy] = []
     problems: list[Problem] = []
-    try:
-        root = from_plain(document, origin.line)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            [Problem(origin.file, origin.line, "", str(error), "correct it")]
-        ) from None
+    root = from_sent(document, origin.file, origin.line)
     if not _read_policy(root, origin.file, policies, problems):
         problems.append(Problem(origin.file, origin.line, "", "is not a policy", "leave it out"))
     if problems:
