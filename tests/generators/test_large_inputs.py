@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +92,31 @@ def test_a_large_policy_can_be_explained(ringfence: Run) -> None:
     told = json.loads(done.stdout)
     assert len(told["stages"]["ingress"]) == RULES
     assert len(told["toAllow"]) == 1
+
+
+def test_a_thousand_workloads_are_answered_on_one_screen(ringfence: Run, tmp_path: Path) -> None:
+    """Each has labels and a port of its own, a tenth a policy of its own."""
+    tenants = [f"- {{name: t{n}, namespaces: {{suffixes: ['-t{n}']}}}}" for n in range(10)]
+    head = "apiVersion: ringfence.io/v1alpha1\nkind: TenantConfig\ntenants:\n"
+    (tmp_path / "tenants.yaml").write_text(head + "\n".join(tenants))
+    parts = []
+    for n in range(1000):
+        home = f"a{n % 4}-t{n % 10}"
+        template = (
+            f"{{metadata: {{labels: {{app: w{n}}}}}, spec: {{containers: [{{name: c, image: i, "
+            f"ports: [{{containerPort: {8000 + n}}}]}}]}}}}"
+        )
+        parts.append(
+            f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: w{n}, namespace: {home}}}\n"
+            f"spec: {{template: {template}}}"
+        )
+        if n % 10 == 0:
+            chosen = f"podSelector: {{matchLabels: {{app: w{n}}}}}"
+            parts.append(
+                policy(f"{home}/p{n}", f"{chosen}, ingress: [{{ports: [{{port: 8000}}]}}]")
+            )
+    asked = ("matrix", "-c", tmp_path / "tenants.yaml", "-f", "-", "--port", "8000", "--port", "9")
+    done = ringfence(*asked, stdin="\n---\n".join(parts))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) < 70
+    assert "by tenant, as 1000 pods are too many" in done.stderr
