@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow kernels apiservers fuzz soak bench oracle testbed lock clean
+.PHONY: help setup demo lint test test-slow kernels apiservers fuzz soak bench oracle oracle-cilium testbed lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -53,7 +53,7 @@ fuzz: setup ## property tests and random frames on new examples for SECONDS (60)
 		$(BIN)/pytest --quiet --exitfirst --hypothesis-profile many $$(grep --recursive --files-with-matches 'hypothesis import' tests --include='test_*.py') || exit 1; \
 	done
 
-oracle: ## random policies of Cilium's kinds beside a program around its engine (ORACLE=PROGRAM, COUNT=300)
+oracle-cilium: ## random policies of Cilium's kinds beside a program around its engine (ORACLE=PROGRAM, COUNT=300)
 	@tools/setup.sh test
 	@$(BIN)/python -m tests.oracle $(ORACLE) $(COUNT)
 

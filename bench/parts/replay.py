@@ -9,13 +9,16 @@ from __future__ import annotations
 import queue
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 
 import orjson
 
 from generators.documents.json import Document, mapping, text
 from generators.kube.client import Client, Watch, WatchScope
+from generators.kube.errors import ApiStatus, NotFound
 from generators.kube.reflector import END_MARK
 from generators.kube.resources import Resource
+from generators.kube.transport import Bounds
 
 MARK = (
     b'{"type":"BOOKMARK","object":{"metadata":{"annotations":{"%s":"true"}}}}' % END_MARK.encode()
@@ -38,6 +41,12 @@ class Replayed(Client):
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def read(
+        self, path: str, query: Mapping[str, str] | None = None, *, bounds: Bounds | None = None
+    ) -> Document:
+        """No kinds beside the known ones are served."""
+        raise NotFound(f"GET {path}", ApiStatus(HTTPStatus.NOT_FOUND))
 
     def watch(self, resource: Resource, scope: WatchScope, query: Mapping[str, str]) -> Watch:
         """The first state once, then what `send` brings."""

@@ -31,6 +31,7 @@ from enforcer.sources.record import Record, nobody_is_kept_apart
 from enforcer.sources.shards import SHARDS, Entries
 from enforcer.sources.supply import Health, InputState, SeenDigests, Taken
 from enforcer.sources.tenants import AgentTenants
+from enforcer.sources.unread import UnreadKinds
 from generators.cluster import pod_ranges
 from generators.documents.json import Document, Key
 from generators.kube.client import EVERYTHING, Client, WatchScope
@@ -119,6 +120,7 @@ class ApiSupply:
         self._client = client
         self._timing = timing
         self._tenants = tenants
+        self._unread = UnreadKinds(client)
         self._lock = threading.Lock()
         self._since: float | None = None
         self._wake: Callable[[], None] = lambda: None
@@ -162,9 +164,11 @@ class ApiSupply:
         self._wake = wake
         for kind in self._kinds:
             kind.reflector.start()
+        self._unread.start()
 
     def stop(self) -> None:
         """End the reflectors."""
+        self._unread.stop()
         for kind in self._kinds:
             kind.reflector.stop()
         self._client.close()
@@ -186,6 +190,8 @@ class ApiSupply:
     def health(self) -> Health:
         """See `Supply`."""
         found = {"config": self._tenants.error} if self._tenants.error else {}
+        if self._unread.said:
+            found["cilium.io"] = self._unread.said
         for kind in self._kinds:
             stats = kind.reflector.stats()
             name = stats.resource

@@ -1,1 +1,1 @@
-"""Cilium's own policy engine beside ours: `make oracle`."""
+"""Cilium's own policy engine beside ours: `make oracle-cilium`."""

@@ -52,7 +52,9 @@ def main(arguments: list[str]) -> int:
     write = "--write" in arguments
     given_arguments = [item for item in arguments if item != "--write"]
     if not given_arguments:
-        sys.stderr.write("give the program that asks Cilium's engine: make oracle ORACLE=PATH\n")
+        sys.stderr.write(
+            "give the program that asks Cilium's engine: make oracle-cilium ORACLE=PATH\n"
+        )
         return 2
     count = int(given_arguments[1]) if len(given_arguments) > 1 else DEFAULT_COUNT
     start = 0 if write else secrets.randbits(32)
