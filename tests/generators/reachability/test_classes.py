@@ -12,7 +12,7 @@ from generators.reachability.grid import grid_text, table_of
 from generators.reachability.matrix import PortProtocol, questions
 from generators.reachability.reference import Evaluator
 from tests.enforcer import clusters
-from tests.generators.builders import cluster, namespace, pod, policy
+from tests.generators.builders import TENANTS, cluster, namespace, pod, policy
 
 PORTS = [PortProtocol(80, "TCP"), PortProtocol(8080, "TCP"), PortProtocol(0, "ICMP")]
 
@@ -44,3 +44,33 @@ def test_replicas_are_one_class_and_what_a_policy_tells_apart_is_two() -> None:
     classes = Answers(of).classes
     members = {key: classes.of(f"x/{key}", Family.IPV4) for key in "abc"}
     assert members["a"] == members["c"] != members["b"]
+
+
+def test_ports_and_families_that_a_rule_tells_apart_are_asked_about_by_themselves() -> None:
+    """Both blocks are everything: by length and first address they are one, by version two."""
+    rules = (
+        "{from: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 80}, {port: 90, endPort: 92}]}, "
+        "{from: [{ipBlock: {cidr: '::/0'}}], ports: [{port: 81}, {port: web}]}"
+    )
+    named = "containers: [{ports: [{name: web, containerPort: 95}]}]"
+    of = cluster(
+        pod("x/a", "10.0.0.1 fd00::1", named),
+        pod("x/b", "10.0.0.2 fd00::2", named),
+        policy("x/p", f"podSelector: {{}}, ingress: [{rules}]"),
+    )
+    asked = questions(of, [PortProtocol(port, "TCP") for port in (79, 80, 81, 82, *range(89, 97))])
+    evaluator = Evaluator(of)
+    assert list(evaluate(of, asked)) == [evaluator.cell(question) for question in asked]
+
+
+def test_ports_that_only_the_tenant_file_tells_apart_are_asked_about_by_themselves() -> None:
+    """Under audit there is no policy that names them, too."""
+    ported = TENANTS.replace(
+        "namespaces: {names: [ingress]}", "namespaces: {names: [ingress]}\n    ports: [{port: 80}]"
+    ).replace("labelKey: client", "labelKey: client\nmode: audit")
+    of = cluster(pod("ingress/i"), pod("a-blue/a"), pod("b-red/b"), tenants=ported)
+    asked = questions(of, [PortProtocol(port, "TCP") for port in (79, 80, 81)])
+    evaluator = Evaluator(of)
+    found = list(evaluate(of, asked))
+    assert found == [evaluator.cell(question) for question in asked]
+    assert len({cell.verdict for cell in found if cell.source == "ingress/i"}) == 2
