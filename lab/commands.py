@@ -329,11 +329,11 @@ def status(output: str, lab: str) -> None:
 @output_option
 def list_labs(output: str) -> None:
     """List the labs of this machine."""
-    from lab import labs
+    from lab import status as state
 
-    found = labs.listed()
+    found = state.listed()
     if Output(output) is Output.TABLE:
-        click.echo(labs.table(found), nl=False)
+        click.echo(state.list_table(found), nl=False)
     else:
         click.echo(structured(found, Output(output)), nl=False)
 

@@ -1,4 +1,4 @@
-"""`lab status`: processes, pods, and what is not enforced and why.
+"""`lab status`: processes, pods, and what is not enforced and why; `lab ls`: all labs of a machine.
 
 Whether a pod is enforced is read from the kernel, not from the agent: programs on its veth, and
 policy state behind them. So it is true also after every process was killed. The agent, where it
@@ -7,7 +7,7 @@ runs, knows more about the reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,22 @@ from enforcer.datapath.maps import Maps
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
 from generators.errors import RingfenceError
 from generators.output import columns
-from lab import netns
+from lab import created, machine, names, netns
 from lab.backing import backing_of
+from lab.created import BackingKind, CreatedThings
 from lab.names import NodePlaces, Wire
 from lab.pods import Running
 from lab.show import NONE
 from lab.view import Home, View
 
+_KINDS = {
+    BackingKind.FILES: "files",
+    BackingKind.OWN_API: "api-server",
+    BackingKind.JOINED_API: "kubeconfig",
+}
+_HEAD = ("NAME", "STATUS", "OBJECTS", "NODES", "PROCESSES", "KUBECONFIG")
+
+Lab = Mapping[str, object]
 HOST_NETWORK = "it is on the node's network, where no policy reaches it"
 
 
@@ -226,3 +235,43 @@ def _told(places: NodePlaces) -> Mapping[str, str]:
         f"{item['namespace']}/{item['pod']}": str(item["reason"])
         for item in (listed if isinstance(listed, list) else ())
     }
+
+
+def listed() -> list[Lab]:
+    """Every lab that left a ledger, by name; also one whose processes have died."""
+    machine.check_root()
+    root = names.RUN_ROOT
+    found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return [lab for name in found if (lab := _lab_called(name)) is not None]
+
+
+def _lab_called(name: str) -> Lab | None:
+    try:
+        ledger = created.load(names.places(name))
+    except created.BrokenLedger:
+        unknown = {key.lower(): None for key in _HEAD}
+        return {**unknown, "name": name, "status": "of another version"}
+    return None if ledger is None else _lab(ledger)
+
+
+def _lab(ledger: CreatedThings) -> Lab:
+    state = ledger.state
+    alive = sum(process.alive for process in state.processes)
+    kubeconfig = backing_of(state).kubeconfig(ledger)
+    return {
+        "name": state.name,
+        "status": state.phase.value if alive else "stopped",
+        "objects": _KINDS[state.backing],
+        "nodes": max(state.nodes, 1),
+        "processes": alive,
+        "kubeconfig": None if kubeconfig is None else str(kubeconfig),
+    }
+
+
+def list_table(labs: Iterable[Lab]) -> str:
+    """The same for people."""
+    rows = [
+        ["-" if (value := lab[key.lower()]) is None else str(value) for key in _HEAD]
+        for lab in labs
+    ]
+    return columns([list(_HEAD), *rows]) if rows else "no labs; `ringfence lab up` starts one\n"

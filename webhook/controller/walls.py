@@ -1,7 +1,8 @@
 """Keeps the tenant wall in the API server as ClusterNetworkPolicies, for engines that enforce them.
 
-Only with `--walls`, only by the leader, and only where the API server serves the kind. What is
-written is isolation/walls.py; the ValidatingAdmissionPolicy of generated policies protects it.
+Only with `--walls`, only by the leader, and only where the API server serves the kind. They come
+from generators/isolation/walls.py; the ValidatingAdmissionPolicy of generated policies protects
+them.
 """
 
 from __future__ import annotations

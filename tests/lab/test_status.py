@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import labs, machine, names
+from lab import machine, names, status
 from lab.created import BackingKind, CreatedThings, Phase, State
 from lab.names import Places
 from lab.processes import boot_id
@@ -25,7 +25,7 @@ def begun(name: str, backing: BackingKind, nodes: int = 0) -> None:
 
 
 def test_a_machine_without_labs_says_how_to_get_one() -> None:
-    assert labs.table(labs.listed()) == "no labs; `ringfence lab up` starts one\n"
+    assert status.list_table(status.listed()) == "no labs; `ringfence lab up` starts one\n"
 
 
 def test_labs_are_listed_by_name_with_what_keeps_their_objects(run_root: Path) -> None:
@@ -33,11 +33,18 @@ def test_labs_are_listed_by_name_with_what_keeps_their_objects(run_root: Path) -
     begun("first", BackingKind.FILES)
     (run_root / "older").mkdir()
     (run_root / "older" / "ledger.json").write_text("{}")
-    found = labs.listed()
+    found = status.listed()
     assert [(lab["name"], lab["objects"], lab["nodes"]) for lab in found] == [
         ("first", "files", 1),
         ("second", "api-server", 2),
     ]
     assert {lab["status"] for lab in found} == {"stopped"}, "none of their processes runs"
     assert found[1]["kubeconfig"] == str(run_root / "second" / "kubeconfig")
-    assert labs.table(found).splitlines()[1].split() == ["first", "stopped", "files", "1", "0", "-"]
+    assert status.list_table(found).splitlines()[1].split() == [
+        "first",
+        "stopped",
+        "files",
+        "1",
+        "0",
+        "-",
+    ]
