@@ -30,6 +30,7 @@ SHARED = {
         "tests/controller/test_threats.py",
         "tests/controller/test_tools.py",
     ),
+    "real": ("tests/lab/api/real/",),
 }
 """Fixture of a session -> files and folders of those that use it."""
 

@@ -9,7 +9,11 @@ import pytest
 from tests.conftest import CHECKOUT
 from tests.testbed.sharing import SHARED, together
 
-USES = {"api": r"^def .*\bapi: ControlPlane", "guarded_cluster": r"\bguarded_cluster: "}
+USES = {
+    "api": r"^def .*\bapi: ControlPlane",
+    "guarded_cluster": r"\bguarded_cluster: ",
+    "real": r"\breal: RealLab",
+}
 FILES = {str(path.relative_to(CHECKOUT)): path for path in CHECKOUT.glob("tests/**/test_*.py")}
 
 

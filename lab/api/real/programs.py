@@ -6,6 +6,7 @@ In a checkout `lab up --kubelet` builds them itself, with the testbed's own comm
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from lab.api import assets
 
 HOW = "`python -m tests.testbed node` in a checkout makes them once (Go, Debian's archive)"
 NEEDED = ("nsenter", "setpriv", "pivot_root", "nft", "iptables", "ip6tables")
+WATCHERS = 24
+"""Instances of inotify that a control plane and a node take."""
 CONTROLLERS = ("memory", "cpu", "cpuset", "pids")
 
 
@@ -29,6 +32,7 @@ def check() -> None:
                 f"real nodes need {program}", "install util-linux, nftables and iptables"
             )
     _check_cgroups()
+    _check_inotify()
     if not _all_there() and assets.SOURCES.is_dir():
         checkout = assets.SOURCES.parents[2]
         done = subprocess.run(
@@ -82,4 +86,18 @@ def _check_cgroups() -> None:
         raise MachineLacks(
             f"real nodes need cgroups to write to, with {', '.join(sorted(missing) or ['rw'])}",
             "mount them, or start a lab with hollow nodes: `ringfence lab up --api-server`",
+        )
+
+
+def _check_inotify() -> None:
+    """Without one containerd starts, and offers nothing to kubelets."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    taken = [libc.inotify_init1(os.O_CLOEXEC) for _ in range(WATCHERS)]
+    for descriptor in taken:
+        if descriptor >= 0:
+            os.close(descriptor)
+    if -1 in taken:
+        raise MachineLacks(
+            "no instances of inotify are left for a real node's programs",
+            "end what else takes them, or raise fs.inotify.max_user_instances with sysctl",
         )

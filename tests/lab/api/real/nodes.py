@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
-from lab.names import places
+from lab.api.real import programs
+from lab.names import NETNS_ROOT, places
+from lab.topology import hollow_node
 from tests.conftest import Run
 from tests.lab.api.hollow import ApiLab
 from tests.lab.conftest import Done
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 TENANTS = """
 apiVersion: ringfence.io/v1alpha1
@@ -50,6 +53,20 @@ class RealLab(ApiLab):
     def asks(self, pod: str, target: str, *flags: str) -> str:
         """What the responder in a pod gets from `address:port`; empty where nothing comes."""
         return self.exec(pod, "/responder", "connect", *flags, target).stdout
+
+    def outside(self, target: str, *flags: str) -> str:
+        """What somebody outside of the cluster gets, who reaches the nodes."""
+        where = f"--net={NETNS_ROOT / self.places.fabric_netns}"
+        command = ["nsenter", where, str(programs.responder()), "connect", *flags, target]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=patience(60), check=False
+        )
+        return done.stdout
+
+    @property
+    def node(self) -> str:
+        """The IPv4 address of the first node."""
+        return hollow_node(self.places, 1).addresses[0]
 
     def ip(self, pod: str) -> str:
         """The IPv4 address of a pod."""

@@ -6,10 +6,14 @@ import (
 	"bufio"
 	"flag"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"time"
 )
+
+const getSeconds = 5 * time.Second
 
 // connect asks again and again, each time by a new connection, and ends with 1 unless every
 // question was answered.
@@ -68,6 +72,19 @@ func ask(network, address string, wait time.Duration) (string, error) {
 		return "", err
 	}
 	return bufio.NewReader(connection).ReadString('\n')
+}
+
+func get(arguments []string) {
+	if len(arguments) != 2 {
+		usage()
+	}
+	client := http.Client{Timeout: getSeconds}
+	answer, err := client.Get("http://" + arguments[0] + arguments[1])
+	if err != nil {
+		failed(err)
+	}
+	defer answer.Body.Close()
+	io.Copy(os.Stdout, answer.Body)
 }
 
 // shout sends datagrams from one socket, numbered from 1, whatever happens to them.

@@ -5,6 +5,7 @@
 //	responder pause                    wait to be ended; reap what is left behind
 //	responder serve [-linger D] PORT[/udp]...   answer on these ports with the pod's name
 //	responder connect [flags] HOST:PORT         ask, and print the answers
+//	responder get HOST:PORT PATH       print what an HTTP server says
 //	responder true                     succeed, for probes that run a command
 //
 // On a TCP port whoever sends a line gets one, an HTTP request gets a response, and the health
@@ -30,6 +31,8 @@ func main() {
 		serve(arguments)
 	case "connect":
 		connect(arguments)
+	case "get":
+		get(arguments)
 	case "true":
 	default:
 		usage()
@@ -37,7 +40,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "responder: pause | serve [-linger D] PORT[/udp]... | connect [flags] HOST:PORT | true")
+	fmt.Fprintln(os.Stderr, "responder: pause | serve [-linger D] PORT[/udp]... | connect [flags] HOST:PORT | get HOST:PORT PATH | true")
 	os.Exit(2)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,9 @@ const (
 	// Exists while the pod wants to be found not ready.
 	unready = "/tmp/unready"
 )
+
+// How many datagrams came, whatever port.
+var datagrams atomic.Int64
 
 func serve(arguments []string) {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
@@ -50,6 +54,7 @@ func serveUDP(name, port string) {
 			if err != nil {
 				failed(err)
 			}
+			datagrams.Add(1)
 			socket.WriteTo([]byte(greeting(name, from)), from)
 		}
 	}()
@@ -112,6 +117,10 @@ func answers(name string) http.Handler {
 			w.Header().Set("Trailer", "Grpc-Status")
 			io.WriteString(w, grpcServing)
 			w.Header().Set("Grpc-Status", "0")
+			return
+		}
+		if r.URL.Path == "/datagrams" {
+			fmt.Fprintln(w, datagrams.Load())
 			return
 		}
 		if _, err := os.Stat(unready); err == nil && r.URL.Path == "/ready" {
