@@ -132,6 +132,8 @@ def matrix(
 
     if exit_code and former_file is None:
         raise click.UsageError("--exit-code needs --instead-of FILE to compare with")
+    if by and former_file is not None and Output(output) is not Output.TABLE:
+        raise click.UsageError("--instead-of with -o json or yaml is about pods; leave out --by")
     live = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, live)
     wanted = [matrices.PortProtocol.parse(text) for text in ports]
