@@ -6,15 +6,17 @@ as sets (`mergekeys.py`). There what the patch lists comes first, and the rest k
 
 from __future__ import annotations
 
-from generators.documents.json import Value, copy, equal, text
+from generators.documents.json import Value, copy, text
 from generators.kyverno.failures import BadPatch
-from generators.kyverno.language.printing import sprint
+from generators.kyverno.language.printing import as_json, sprint
 from generators.kyverno.model import Document
 from generators.kyverno.patches.mergekeys import Fields, Listing, fields_of, fields_of_kind
 
 _DIRECTIVE = "$patch"
 _NOTHING = Listing()
 _Identity = tuple[str, ...]
+MAX_COMPARED = 1_000_000
+"""Pairs of elements that two keys tell apart; far beyond the ports of anything."""
 
 
 def merge(document: Document, patch: Document) -> Document:
@@ -85,11 +87,8 @@ def _list_directive(patch: list[Value]) -> str:
 
 
 def _united(first: list[Value], more: list[Value]) -> list[Value]:
-    result: list[Value] = []
-    for item in (*first, *more):
-        if not any(equal(item, there) for there in result):
-            result.append(copy(item))
-    return result
+    """Each text once, in the order in which they come first."""
+    return [*{as_json(item): item for item in (*first, *more)}.values()]
 
 
 def _used(keys: tuple[str, ...], items: tuple[Value, ...]) -> tuple[str, ...]:
@@ -101,27 +100,30 @@ def _used(keys: tuple[str, ...], items: tuple[Value, ...]) -> tuple[str, ...]:
 def _merged(
     patch: list[Value], base: list[Value], keys: tuple[str, ...], listing: Listing, name: str
 ) -> list[Value]:
-    result: list[tuple[_Identity, Value]] = [(_identity(item, keys), item) for item in base]
-    first: list[_Identity] = []
+    if len(keys) > 1 and len(patch) * len(base) > MAX_COMPARED:
+        raise BadPatch(f"{name}: lists of {len(base)} and {len(patch)} elements are too long")
+    held: dict[_Identity, Value] = {_identity(item, keys): item for item in base}
+    unnamed = [item for item in base if not any(_identity(item, keys))]
+    first: dict[_Identity, Value] = {}
     for item in patch:
         identity = _identity(item, keys)
         if not any(identity):
             raise BadPatch(f"{name}: an element of this list needs {' or '.join(keys)}")
-        at = next((n for n, (there, _) in enumerate(result) if _same(there, identity)), None)
-        identity = identity if at is None else _joined(result[at][0], identity)
-        if _is_deletion(item):
-            if at is not None:
-                del result[at]
-            continue
-        merged = _values(result[at][1] if at is not None else None, item, listing, name)
-        if at is None:
-            result.append((identity, merged))
-        else:
-            result[at] = (identity, merged)
-        if identity not in first:
-            first.append(identity)
-    ahead = [item for wanted in first for identity, item in result if identity == wanted]
-    return ahead + [item for identity, item in result if identity not in first]
+        there = _there(identity, held, first)
+        before = first.pop(there, held.pop(there, None)) if there is not None else None
+        if not _is_deletion(item):
+            identity = identity if there is None else _joined(there, identity)
+            first[identity] = _values(before, item, listing, name)
+    return [*first.values(), *(v for k, v in held.items() if any(k)), *unnamed]
+
+
+def _there(identity: _Identity, *held: dict[_Identity, Value]) -> _Identity | None:
+    """Under which identity an element is held already."""
+    if any(identity in one for one in held):
+        return identity
+    if len(identity) == 1:
+        return None
+    return next((key for one in held for key in one if _same(key, identity)), None)
 
 
 def _identity(item: Value, keys: tuple[str, ...]) -> _Identity:

@@ -58,3 +58,18 @@ def test_what_would_destroy_data_is_an_error(patch: Document, why: str) -> None:
     document: Document = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}
     with pytest.raises(BadPatch, match=why):
         merging.merge({**document, "spec": {"ports": [{"port": 80}]}}, patch)
+
+
+def test_long_lists_merge_in_the_time_that_reading_them_takes() -> None:
+    names = [f"n{number}" for number in range(20_000)]
+    secrets: list[Value] = [{"name": name} for name in names]
+    texts: list[Value] = [*names]
+    base: Document = {"apiVersion": "v1", "kind": "ServiceAccount", "secrets": secrets}
+    patch: Document = {"secrets": [*reversed(secrets)], "metadata": {"finalizers": texts}}
+    merged = merging.merge({**base, "metadata": {"finalizers": texts}}, patch)
+    assert merged["secrets"] == [*reversed(secrets)]
+    assert merged["metadata"] == {"finalizers": texts}
+    ports: list[Value] = [{"port": number, "protocol": "TCP"} for number in range(2_000)]
+    service: Document = {"apiVersion": "v1", "kind": "Service", "spec": {"ports": ports}}
+    with pytest.raises(BadPatch, match="too long"):
+        merging.merge(service, {"spec": {"ports": ports}})
