@@ -84,6 +84,8 @@ class Bucket:
 
     def __or__(self, other: Bucket) -> Bucket:
         """Entries of both; this one's rule where both have a slot."""
+        if not self or not other:
+            return self or other
         return Bucket({**other.policy, **self.policy}, {**other.ranges, **self.ranges})
 
     def opens_all_of(self, other: Bucket) -> bool:
@@ -102,6 +104,8 @@ class Bucket:
 
 
 def _opens(mine: Mapping[Slot, int], others: Mapping[Slot, int]) -> bool:
+    if not mine and not others:
+        return True
     denied = {slot for slot, rule in mine.items() if rule & RULE_DENY}
     denied_there = {slot for slot, rule in others.items() if rule & RULE_DENY}
     opened = others.keys() - denied_there
