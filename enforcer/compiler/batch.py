@@ -1,12 +1,15 @@
-"""What has to be looked at because of some changes."""
+"""What has to be looked at because of some changes, and where it is noted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from enforcer.policy.changes import BlocksChange
 from generators.objects import Pod
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -26,3 +29,23 @@ class Batch:
     def look_at(self, pods: Iterable[str]) -> None:
         """These local pods may be judged by other groups."""
         self.local.update(dict.fromkeys(pods))
+
+
+def put(values: dict[str, T], key: str, value: T | None) -> None:
+    """A value is this now; None: it is gone."""
+    if value is None:
+        values.pop(key, None)
+    else:
+        values[key] = value
+
+
+def keep_listed(
+    index: dict[str, dict[str, None]], namespace: str, key: str, *, listed: bool
+) -> None:
+    """Whether a key is listed under its namespace; one without any key is not in the index."""
+    if listed:
+        index.setdefault(namespace, {})[key] = None
+    elif namespace in index:
+        index[namespace].pop(key, None)
+        if not index[namespace]:
+            del index[namespace]

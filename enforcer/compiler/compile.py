@@ -11,11 +11,10 @@ alone: policies by `Allotment`, addresses, endpoints and Services by `Rooms`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 from enforcer.compiler.addressing import Addressing
 from enforcer.compiler.allotment import Allotment
-from enforcer.compiler.batch import Batch
+from enforcer.compiler.batch import Batch, keep_listed, put
 from enforcer.compiler.entries import GroupEntries
 from enforcer.compiler.homes import Moved, Tenancy
 from enforcer.compiler.placement import Known, Placement
@@ -56,7 +55,6 @@ from generators.cluster import Cluster
 from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod, namespace_of
 from generators.selectors import selects
 
-T = TypeVar("T")
 RULES_KEPT = 8192
 """So many rules keep their numbers, whether they are in use or not."""
 
@@ -381,7 +379,7 @@ class Compiler:
                 self._references.touch()
             case SliceChange(key, found):
                 self._calls.put_slice(key, found, self._slices.get(key))
-                _put(self._slices, key, found)
+                put(self._slices, key, found)
                 self._references.touch()
             case RecordChange(name, tenant):
                 self._tenancy.put_tenant(name, tenant)
@@ -396,11 +394,11 @@ class Compiler:
                     self._rejudge_all = self._rejudge_all or bool(self.known.pods)
                     self._pod_cidrs = pod_cidrs
             case InterfaceChange(key, ifindex, mac):
-                _put(self.known.interfaces, key, ifindex)
-                _put(self.known.macs, key, mac or None)
+                put(self.known.interfaces, key, ifindex)
+                put(self.known.macs, key, mac or None)
                 batch.local[key] = None
             case ArrivalChange(key, attachment):
-                _put(self.known.arrivals, key, attachment)
+                put(self.known.arrivals, key, attachment)
                 batch.local[key] = None
             case ShortcutChange(present):
                 self.known.shortcut = present
@@ -411,11 +409,11 @@ class Compiler:
     def _take_pod(self, key: str, pod: Pod | None, batch: Batch) -> None:
         old = self.known.pods.get(key)
         batch.pods.setdefault(key, old)
-        _put(self.known.pods, key, pod)
+        put(self.known.pods, key, pod)
         namespace = _namespace_of(key)
-        _list(self._everybody, namespace, key, listed=pod is not None)
+        keep_listed(self._everybody, namespace, key, listed=pod is not None)
         here = pod is not None and is_local(pod, self.known.node)
-        _list(self._by_namespace, namespace, key, listed=here)
+        keep_listed(self._by_namespace, namespace, key, listed=here)
         self._calls.touch_namespace(namespace)
         self._tenancy.meet(namespace)
         if any(p is not None and is_local(p, self.known.node) for p in (old, pod)):
@@ -481,22 +479,6 @@ class Compiler:
 
 def _namespace_of(key: str) -> str:
     return key.partition("/")[0]
-
-
-def _put(values: dict[str, T], key: str, value: T | None) -> None:
-    if value is None:
-        values.pop(key, None)
-    else:
-        values[key] = value
-
-
-def _list(index: dict[str, dict[str, None]], namespace: str, key: str, *, listed: bool) -> None:
-    if listed:
-        index.setdefault(namespace, {})[key] = None
-    elif namespace in index:
-        index[namespace].pop(key, None)
-        if not index[namespace]:
-            del index[namespace]
 
 
 def _as_peer(pod: Pod | None) -> object:

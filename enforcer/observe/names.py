@@ -25,13 +25,12 @@ from enforcer.policy.tables import (
 )
 from generators.objects import Direction, NetworkPolicy, Pod, Workload, policy_of
 from generators.reachability.origins import origin_of
+from generators.reachability.protocols import PORT_PROTOCOLS
 from generators.reachability.verdicts import Verdict
 
 IDENTITY_WORLD = 2
 REMEMBERED = 4096
 """Addresses that a directory has looked up."""
-PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
-"""Of Services."""
 
 
 class Match(IntEnum):
@@ -133,7 +132,7 @@ class Directory:
 
     def _service(self, record: FlowRecord, address: str, port: int, *, calls: bool) -> str:
         """The Service of an end, the first by name; whoever calls speaks from any port."""
-        protocol = PROTOCOLS.get(record.protocol)
+        protocol = PORT_PROTOCOLS.get(record.protocol)
         if protocol is None or not address:
             return ""
         known = self._serving.get(address)

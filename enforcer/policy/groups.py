@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from enforcer.policy.identity import PeerSelector, PeerTerm, PodClass, PortName, named_port
-from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port, slots
+from enforcer.policy.ports import EVERYTHING, Ranked, Span, every_port, slots
 from enforcer.policy.tables import (
     ICMP_PORT,
     IDENTITY_HOST,
@@ -39,7 +39,7 @@ from generators.objects import (
     PolicyPort,
     Rule,
 )
-from generators.reachability.protocols import ICMP_NUMBERS, ICMP_PROTOCOLS
+from generators.reachability.protocols import ICMP_NUMBERS, ICMP_PROTOCOLS, WITH_PORTS
 
 DIRECTIONS: Mapping[Direction, Dir] = {
     Direction.INGRESS: Dir.INGRESS,
@@ -417,7 +417,7 @@ class _Side:
         for name, protocol, number in pods.ports:
             for port in self._names[rank]:
                 if (port.port, port.protocol) == (name, protocol):
-                    yield Span(PROTOCOLS[protocol], number, number)
+                    yield Span(WITH_PORTS[protocol], number, number)
 
 
 def _lasting(rules: Iterable[Rule]) -> object:
@@ -443,7 +443,7 @@ def _numeric(rule: Rule, direction: Dir, ports: Sequence[ContainerPort]) -> Iter
             resolved = named_port(ports, port.port, port.protocol)
             if resolved is not None:
                 last = max(resolved, port.end_port or resolved)
-                yield Span(PROTOCOLS[port.protocol], resolved, last)
+                yield Span(WITH_PORTS[port.protocol], resolved, last)
 
 
 def _span(port: PolicyPort) -> Span:
@@ -451,4 +451,4 @@ def _span(port: PolicyPort) -> Span:
         return every_port(port.protocol)
     if port.protocol in ICMP_TYPES:
         return Span(ICMP_TYPES[port.protocol], ICMP_PORT | port.port, ICMP_PORT | port.port)
-    return Span(PROTOCOLS[port.protocol], port.port, port.end_port or port.port)
+    return Span(WITH_PORTS[port.protocol], port.port, port.end_port or port.port)

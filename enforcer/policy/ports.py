@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from enforcer.policy.tables import PORT_ANY, PROTO_ANY
+from generators.reachability.protocols import WITH_PORTS
 
 PORTS = 1 << 16
-PROTOCOLS: Mapping[str, int] = {"TCP": 6, "UDP": 17, "SCTP": 132}
-"""IANA numbers of the protocols that NetworkPolicy knows."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,7 +35,7 @@ class Span:
 
 def every_port(protocol: str) -> Span:
     """All of one protocol."""
-    return Span(PROTOCOLS[protocol], 0, PORTS - 1)
+    return Span(WITH_PORTS[protocol], 0, PORTS - 1)
 
 
 EVERYTHING = Span(PROTO_ANY, 0, PORTS - 1)

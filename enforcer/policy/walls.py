@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from enforcer.policy.groups import EMPTY, Asks, Bucket, Number, bucket
 from enforcer.policy.identity import PeerTerm, PodClass, Quarantine, Shared
-from enforcer.policy.ports import EVERYTHING, PROTOCOLS, Ranked, Span, every_port
+from enforcer.policy.ports import EVERYTHING, Ranked, Span, every_port
 from enforcer.policy.tables import (
     IDENTITY_HOST,
     IDENTITY_REMOTE_NODE,
@@ -23,6 +23,7 @@ from enforcer.policy.tables import (
 )
 from generators.cluster import Cluster, audited, confirmed_namespaces, quarantined
 from generators.objects import NAME_LABEL, BlockList, Labels, Namespace
+from generators.reachability.protocols import WITH_PORTS
 from generators.tenants.model import Grant, Mode, Port, SharedComponent, TenantConfig
 
 NODES = (IDENTITY_HOST, IDENTITY_REMOTE_NODE)
@@ -295,4 +296,4 @@ def _spans(side: SharedComponent | Grant) -> list[Span]:
 def _span(port: Port) -> Span:
     if port.port is None:
         return every_port(port.protocol)
-    return Span(PROTOCOLS[port.protocol], port.port, port.end_port or port.port)
+    return Span(WITH_PORTS[port.protocol], port.port, port.end_port or port.port)

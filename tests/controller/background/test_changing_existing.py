@@ -153,7 +153,7 @@ def test_a_patch_that_never_comes_to_rest_is_stopped(
     patchStrategicMerge: {{data: {{value: "{{{{target.data.value}}}}x"}}}}
 """,
     )
-    eventually(lambda: "is changed each time the rule runs" in controller.get("/readyz")[1], "told")
+    eventually(lambda: "changes each time the rule runs" in controller.get("/readyz")[1], "told")
     value = strings(on.find(CONFIG_MAPS, mine, "target") or {}, "data")["value"]
     assert len(value) < 10
     on.drop(mine)
