@@ -25,6 +25,7 @@ from enforcer.policy.tables import (
     PORT_ANY,
     PROTO_ANY,
     RULE_DENY,
+    RULE_NUMBER,
     Dir,
     EndpointFlag,
     Key,
@@ -121,7 +122,7 @@ def _entry(
     packets: Mapping[tuple[int, Dir], Statistic],
 ) -> Json:
     direction, peer, protocol, port, length, rule = row
-    denies, rule = bool(rule & RULE_DENY), rule & ~RULE_DENY
+    denies, rule = bool(rule & RULE_DENY), rule & RULE_NUMBER
     counted = packets.get((rule, direction))
     return {
         "policy": "Deny" if denies else "Allow",

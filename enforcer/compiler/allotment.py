@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from enforcer.compiler.placement import Known
 from enforcer.policy.rulebook import WHOLE_CLUSTER, GroupNames, Rulebook
-from enforcer.policy.tables import RULE_DENY, Dir, Table
+from enforcer.policy.tables import RULE_NUMBER, Dir, Table
 from enforcer.writes.budgets import (
     BY_POLICY,
     NOBODY,
@@ -132,7 +132,7 @@ class Allotment:
         exact = Counter(rule for bucket in buckets for rule in bucket.policy.values())
         ranged = Counter(rule for bucket in buckets for rule in bucket.ranges.values())
         names = self._names
-        of = {rule: _unit_of(names.get(rule & ~RULE_DENY, "")) for rule in (*exact, *ranged)}
+        of = {rule: _unit_of(names.get(rule & RULE_NUMBER, "")) for rule in (*exact, *ranged)}
         by_unit = {Table.POLICY: _summed(exact, of), Table.RANGES: _summed(ranged, of)}
         self._walls = Counter({table: found.pop(None, 0) for table, found in by_unit.items()})
         for units in self._in_use.values():

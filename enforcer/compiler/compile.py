@@ -46,7 +46,7 @@ from enforcer.policy.peers import Population
 from enforcer.policy.prefixes import Tries
 from enforcer.policy.rulebook import WHOLE_CLUSTER, GroupNames, Groups, Rulebook, RuleNames
 from enforcer.policy.services import Calls, Serving
-from enforcer.policy.tables import CAPACITY, RULE_DENY, Change, Table, Tables
+from enforcer.policy.tables import CAPACITY, RULE_NUMBER, Change, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition
 from enforcer.writes.budgets import Usage
 from enforcer.writes.pending import PendingTables
@@ -471,7 +471,7 @@ class Compiler:
         if len(known) <= self._rules_worth_a_look:
             return
         buckets = self.ledger.buckets.now.values()
-        used = {r & ~RULE_DENY for b in buckets for r in (*b.policy.values(), *b.ranges.values())}
+        used = {r & RULE_NUMBER for b in buckets for r in (*b.policy.values(), *b.ranges.values())}
         for name in [name for name, number in known.items() if number not in used]:
             self.registry.rules.forget(name)
         self._rules_worth_a_look = 2 * len(known) + RULES_KEPT

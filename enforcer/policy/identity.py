@@ -16,7 +16,7 @@ from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
     PEER_TENANT,
-    RULE_DENY,
+    RULE_NUMBER,
     Tables,
     cidr_of,
 )
@@ -191,7 +191,7 @@ class Registry:
         identities += [peer for _, peer in policy if peer < PEER_TENANT]
         cidrs = [c.cidr for c in kernel.cidrs.values()]
         cidrs += [cidr_of(peer) for _, peer in policy if peer >= PEER_CIDR]
-        rules = [r & ~RULE_DENY for r in (*kernel.policy.values(), *kernel.ranges.values())]
+        rules = [r & RULE_NUMBER for r in (*kernel.policy.values(), *kernel.ranges.values())]
         return cls(
             identities=Numbering(max([FIRST_POD_IDENTITY - 1, *identities]) + 1),
             groups=Numbering(max([0, *groups]) + 1),

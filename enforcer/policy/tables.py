@@ -36,6 +36,8 @@ CIDRS = 1 << CIDR_PLACE_SHIFT
 
 RULE_DENY = 1 << 31
 """Of the number of a rule in an entry: what it matches is dropped."""
+RULE_NUMBER = RULE_DENY - 1
+"""What of an entry's rule is its number; the rest are flags."""
 ICMP_PORT = 256
 """`ICMP_PORT | type` stands in the place of a port for a message of ICMP."""
 
