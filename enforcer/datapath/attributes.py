@@ -55,7 +55,7 @@ class Element(ctypes.Structure):
     )
 
 
-class Batch(ctypes.Structure):
+class MapBatch(ctypes.Structure):
     """Many elements of a map."""
 
     _fields_ = (

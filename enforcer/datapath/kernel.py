@@ -377,7 +377,7 @@ def map_update_batch(fd: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
         return
     keys = ctypes.create_string_buffer(b"".join(k for k, _ in entries))
     values = ctypes.create_string_buffer(b"".join(v for _, v in entries))
-    batch = attributes.Batch(
+    batch = attributes.MapBatch(
         keys=_address(keys), values=_address(values), count=len(entries), map_fd=fd
     )
     _bpf(Command.MAP_UPDATE_BATCH, batch, f"of {len(entries)} elements")
@@ -389,7 +389,7 @@ def map_delete_batch(fd: int, keys: Sequence[bytes]) -> None:
     while position < len(keys):
         rest = keys[position:]
         buffer = ctypes.create_string_buffer(b"".join(rest))
-        batch = attributes.Batch(keys=_address(buffer), count=len(rest), map_fd=fd)
+        batch = attributes.MapBatch(keys=_address(buffer), count=len(rest), map_fd=fd)
         try:
             _bpf(Command.MAP_DELETE_BATCH, batch, f"of {len(rest)} elements")
         except KernelError as error:
@@ -417,7 +417,7 @@ def map_scan(
     while True:
         keys = ctypes.create_string_buffer(step * info.key_size)
         values = ctypes.create_string_buffer(step * size)
-        batch = attributes.Batch(
+        batch = attributes.MapBatch(
             in_batch=0 if first else _address(cursor),
             out_batch=_address(cursor),
             keys=_address(keys),
