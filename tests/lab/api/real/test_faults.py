@@ -22,6 +22,7 @@ from lab.parts import ringfence as command_line
 from lab.topology import hollow_node
 from tests.conftest import Run
 from tests.lab.api.real.nodes import RealLab, real_lab, serving
+from tests.lab.api.real.test_services import DEPLOYMENT
 from tests.testbed.waiting import eventually, patience
 
 pytestmark = [
@@ -99,6 +100,23 @@ def test_a_node_that_was_restarted_has_its_pods_and_walls_again(broken: RealLab)
     for pod in (trio.web, trio.own, trio.other):
         broken.ready(pod)
     trio.check()
+
+
+def test_pods_of_a_drained_node_start_behind_their_walls_when_it_is_back(broken: RealLab) -> None:
+    red, blue = broken.spaces("red", "blue")
+    own, other = f"{red}/own", f"{blue}/other"
+    broken.make(DEPLOYMENT.format(space=red) + serving(own) + serving(other), own, other)
+    node, rollout = f"{broken.places.name}-1", ("rollout", "status", "deployment/web", "-n", red)
+    broken.kubectl(*rollout)
+    broken.kubectl("drain", node, "--pod-selector=app=web", "--timeout=50s")
+    pods = ("get", "pods", "-n", red, "-l", "app=web", "-o", "jsonpath={.items[*].status.podIP}")
+    eventually(lambda: broken.kubectl(*pods) == "", "no pod is left", 40)
+    assert broken.kubectl("get", "pods", "-n", red, "-l", "app=web", "-o", "name")
+    broken.kubectl("uncordon", node)
+    broken.kubectl(*rollout)
+    for address in broken.kubectl(*pods).split():
+        assert broken.asks(own, f"{address}:80").startswith("web-")
+        assert broken.asks(other, f"{address}:80") == ""
 
 
 def test_a_configuration_that_another_cni_writes_anew_is_joined_again(broken: RealLab) -> None:
