@@ -82,7 +82,8 @@ def test_the_next_test_finds_nothing_of_the_one_before(planes: Planes) -> None:
         assert everything(second) == before
         assert "left" not in second.kubectl("get", "namespace", "default", "-o", "yaml")
         second.kubectl("create", "namespace", "left")
-        second.kubectl("wait", "-n", "left", "--for=create", "serviceaccount/default")
+        asked = ("get", "serviceaccount", "default", "-n", "left")
+        eventually(lambda: second.try_kubectl(*asked).returncode == 0, "its controllers work")
 
 
 def test_two_at_a_time_have_one_each_and_what_would_not_be_new_is_not_used_again(

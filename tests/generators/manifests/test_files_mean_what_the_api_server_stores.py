@@ -157,6 +157,10 @@ def test_our_reader_refuses_it_in_the_servers_words(name: str) -> None:
     assert str(caught.value).startswith("in.yaml:")
 
 
+NO_YAML_AFTER_JSON = "invalid character '-' in numeric literal"
+"""What the kubectl of 1.30 says; that of 1.36 reads on."""
+
+
 @pytest.fixture
 def stored(api: ControlPlane, tmp_path: Path) -> Callable[[str | bytes], str]:
     """What the server would store of a file, as JSON; raises with what kubectl says."""
@@ -166,6 +170,8 @@ def stored(api: ControlPlane, tmp_path: Path) -> Callable[[str | bytes], str]:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         done = api.try_kubectl("create", "--dry-run=server", "-o", "json", "-f", str(file))
         if done.returncode:
+            if NO_YAML_AFTER_JSON in done.stderr:
+                pytest.skip("kubectl of this release reads no YAML after JSON")
             raise AssertionError(done.stderr)
         return done.stdout
 
