@@ -8,7 +8,6 @@ Labels and annotations are plain mappings that are never mutated.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,8 +17,6 @@ Labels = Mapping[str, str]
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 """Set on every Namespace by the API server to the namespace's name; cannot be forged."""
-TEMPLATE_HASH = "pod-template-hash"
-_OF_CRON_JOB = re.compile(r"(.+)-\d{8,10}")
 SERVICE_ACCOUNT = "k8s:io.cilium.k8s.policy.serviceaccount"
 """How selectors of Cilium's policies ask for a pod's service account; no label can be called so."""
 DEFAULT_SERVICE_ACCOUNT = "default"
@@ -101,23 +98,6 @@ class Workload:
 
     kind: str
     name: str
-
-
-def workload_of(kind: str, name: str, labels: Labels) -> Workload | None:
-    """The workload behind a pod's controller; `labels` are the pod's. A static pod has none.
-
-    A ReplicaSet that carries the hash of its template is told as its Deployment and a Job that
-    carries a time as its CronJob, by their names alone, as Hubble does.
-    """
-    if not kind or not name or kind == "Node":
-        return None
-    if kind == "ReplicaSet" and (given := labels.get(TEMPLATE_HASH)):
-        deployment = name.removesuffix(f"-{given}")
-        if deployment and deployment != name:
-            return Workload("Deployment", deployment)
-    if kind == "Job" and (timed := _OF_CRON_JOB.fullmatch(name)):
-        return Workload("CronJob", timed[1])
-    return Workload(kind, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,6 @@ from generators.objects import (
     Pod,
     Service,
     Workload,
-    workload_of,
 )
 
 API = Origin("api-server")
@@ -158,7 +157,7 @@ class PodReader:
     def _workload(self, meta: Mapping[str, object], labels: Labels) -> Workload | None:
         """Pods of one workload share it."""
         owner = pods.controller_among(mappings(meta, "ownerReferences"), _controls)
-        found = workload_of(sys.intern(text(owner, "kind")), text(owner, "name"), labels)
+        found = pods.workload_of(sys.intern(text(owner, "kind")), text(owner, "name"), labels)
         return self._shared.one(found) if found is not None else None
 
     def _annotations(self, meta: Mapping[str, object]) -> Labels:

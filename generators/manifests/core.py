@@ -26,7 +26,6 @@ from generators.objects import (
     PodTemplate,
     Selector,
     Workload,
-    workload_of,
 )
 
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
@@ -145,7 +144,7 @@ def _workload(root: Cursor, labels: Labels) -> Workload | None:
     owner = pods.controller_among(owners, _controls)
     if owner is None:
         return None
-    return workload_of(owner.string("kind"), owner.string("name"), labels)
+    return pods.workload_of(owner.string("kind"), owner.string("name"), labels)
 
 
 def _controls(owner: Cursor) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from generators.objects import Workload, workload_of
+from generators.manifests.pods import workload_of
+from generators.objects import Workload
 
 
 @pytest.mark.parametrize(
