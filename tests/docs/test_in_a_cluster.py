@@ -64,6 +64,7 @@ def test_the_section_works_as_it_stands(kubectl: Path, tmp_path: Path) -> None:
             check=False,
         )
     assert re.search(r"^app-test01 +Active +\S+ +test01$", done.stdout, re.MULTILINE), done
+    assert re.search(r"^allow-ingress-namespace ", done.stdout, re.MULTILINE), done
     refusals = re.findall(r"^Error from server \(Forbidden\): .*$", done.stderr, re.MULTILINE)
     assert len(refusals) == 2, done.stderr
     assert "changing label client from test01 to test02 is refused" in refusals[0]
