@@ -21,7 +21,7 @@ from generators.reachability.grid import Table
 from generators.reachability.matching import named_port
 from generators.reachability.matrix import PortProtocol, Questions
 from generators.reachability.packets import Question
-from generators.reachability.protocols import TUNNEL_PORTS
+from generators.reachability.protocols import ICMP, TUNNEL_PORTS
 from generators.reachability.reference import Evaluator
 from generators.reachability.verdicts import Cell
 from generators.references import resolved
@@ -123,7 +123,8 @@ def _port_bounds(cluster: Cluster, named: Iterable[PolicyPort]) -> tuple[int, ..
                     spans.append((port.port, port.end_port or port.port))
     for wanted in named:
         numbers = (named_port(pod, wanted) for pod in cluster.pods)
-        spans += [(number, number) for number in numbers if number is not None]
+        last = wanted.end_port or 0
+        spans += [(n, end) for n in numbers if n is not None for end in (n, max(n, last))]
     if cluster.config is not None:
         tenants = cluster.config.tenants.values()
         lists = [part.ports for part in cluster.config.shared]
@@ -175,7 +176,9 @@ class Answers:
             return (question.source, destination.place, *what)
         itself = question.source == question.destination
         port = self.classes.port(question.port)
-        return (source.alike, destination.alike, itself, question.protocol, port)
+        # Rules about types of ICMP are of one family.
+        of = question.family if question.protocol == ICMP else None
+        return (source.alike, destination.alike, itself, question.protocol, port, of)
 
 
 def evaluate(cluster: Cluster, questions: Iterable[Question]) -> Iterator[Cell]:
