@@ -59,24 +59,28 @@ apt_install() {
 
 # Debian's packages; what fails is a line on stdout.
 install_packages() {
-	local log
+	local log at_once=()
 	[ $# -gt 0 ] || return 0
 	say "installing Debian packages: $*"
+	# dpkg has the disk confirm every file; for the thousands of small ones here, which nothing but a
+	# compiler reads, that takes longer than all else. They are confirmed together at the end.
+	case $* in linux-headers-*) at_once=(-o DPkg::Options::=--force-unsafe-io) ;; esac
 	log=$(mktemp)
 	# Lists of packages may be absent or old; they are fetched only when the install without them fails.
-	if ! apt_install "$@" >"$log" 2>&1; then
+	if ! apt_install "${at_once[@]}" "$@" >"$log" 2>&1; then
 		say "fetching Debian's package lists first"
-		if ! { apt-get update -qq && apt_install "$@"; } >"$log" 2>&1; then
+		if ! { apt-get update -qq && apt_install "${at_once[@]}" "$@"; } >"$log" 2>&1; then
 			tail -n 20 "$log" >&2
 			echo "Debian packages (apt-get failed, see above; check the network and /etc/apt/sources.list, then run this again): $*"
 		fi
 	fi
+	[ ${#at_once[@]} -eq 0 ] || sync --file-system /usr
 	rm -f "$log"
 }
 
 # Python first; the rest comes while pip fetches what is not Debian's. `finish_packages` waits for it.
 begin_packages() {
-	local missing package first=() rest=()
+	local missing package first=() rest=() headers=()
 	mapfile -t missing < <(missing_packages)
 	[ ${#missing[@]} -gt 0 ] || return 0
 	if ! as_root; then
@@ -84,11 +88,15 @@ begin_packages() {
 		return 0
 	fi
 	for package in "${missing[@]}"; do
-		case $package in python3 | python3-venv) first+=("$package") ;; *) rest+=("$package") ;; esac
+		case $package in
+		python3 | python3-venv) first+=("$package") ;;
+		linux-headers-*) headers+=("$package") ;;
+		*) rest+=("$package") ;;
+		esac
 	done
 	failures=$(mktemp)
 	install_packages "${first[@]}" >"$failures"
-	install_packages "${rest[@]}" >>"$failures" &
+	{ install_packages "${rest[@]}" && install_packages "${headers[@]}"; } >>"$failures" &
 }
 
 finish_packages() {
