@@ -12,7 +12,7 @@ import pytest
 from enforcer.cni import conflist, install
 from enforcer.cni.install import FIGHT, Places
 from tests.cni.node import CONFLIST
-from tests.testbed.waiting import eventually
+from tests.testbed.waiting import eventually, patience
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -64,7 +64,8 @@ def start(places: Places, told: Told) -> Iterator[Start]:
     stop.set()
     keeper.wake()
     if thread.ident is not None:
-        thread.join()
+        thread.join(patience(10))
+        assert not thread.is_alive()
 
 
 def joined(path: Path) -> bool:

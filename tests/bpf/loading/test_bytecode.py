@@ -18,6 +18,7 @@ from enforcer.datapath import attach, compilation, kernel, loader
 from enforcer.datapath.bytecode import FILES_KEPT, Bytecode, Program, Reference, keep, kept
 from enforcer.datapath.compilation import Wanted
 from enforcer.datapath.kernel import MapShape, ProgramInfo
+from tests.testbed.waiting import patience
 
 SMALL = Bytecode(
     "a source",
@@ -46,10 +47,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     made: list[Path] = []
 
     def one() -> Path:
-        made.append(loader.BPF_FS / f"ringfence-test-{token_hex(3)}")
-        loader.ensure_bpffs(made[-1])
-        made[-1].mkdir()
-        return loader.load(made[-1])
+        directory = loader.BPF_FS / f"ringfence-test-{token_hex(3)}"
+        made.append(directory)
+        loader.ensure_bpffs(directory)
+        directory.mkdir()
+        return loader.load(directory)
 
     yield one
     for directory in made:
@@ -75,9 +77,9 @@ def test_of_loads_at_once_one_compiles_and_the_others_take_what_it_made(
     load: Callable[[], Path], compilations: list[Wanted]
 ) -> None:
     with ThreadPoolExecutor() as at_once:
-        one, other = (at_once.submit(load) for _ in range(2))
-        first = seen(one.result())
-        assert seen(other.result()) == first
+        loads = at_once.map(lambda _: seen(load()), range(2), timeout=patience(120))
+        first, other = loads
+        assert other == first
     assert seen(load()) == first
     assert len(compilations) == 1
     # What the kernel refuses is compiled again, and kept anew.
