@@ -76,9 +76,8 @@ def test_walls_come_with_the_kind_stay_as_wanted_and_go_last(
 
     folder = build.module("clusternetworkpolicy", "sigs.k8s.io/network-policy-api")
     made.plane.kubectl("apply", "-f", str(folder / CRD))
-    made.plane.kubectl(
-        "wait", "--for=condition=Established", "--timeout=60s", "-f", str(folder / CRD)
-    )
+    established = ("--for=condition=Established", f"--timeout={patience(60):.0f}s")
+    made.plane.kubectl("wait", *established, "-f", str(folder / CRD))
     eventually(as_wanted(made), "walls are written")
     assert sorted(live(made.admin)) == ["ringfence-wall-test01", "ringfence-wall-test02"]
     eventually(lambda: "[+]walls: 2" in controller.get("/readyz")[1], "they are counted")

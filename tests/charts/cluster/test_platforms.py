@@ -144,5 +144,6 @@ def test_the_page_has_a_row_for_every_platform_with_its_directories() -> None:
         for line in (CHECKOUT / "docs/platforms.md").read_text().splitlines()
         if line.startswith("| `")
     ]
+    rows = [row for row in rows if row[0].strip("`") in DIRECTORIES]
     written = {row[0].strip("`"): (row[1].strip("`"), row[2].strip("`")) for row in rows}
     assert {key: written.get(key) for key in DIRECTORIES} == DIRECTORIES

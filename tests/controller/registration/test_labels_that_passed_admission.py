@@ -248,7 +248,7 @@ def test_a_webhook_that_has_another_file_than_the_controller_refuses(fresh: Clus
     fresh.stop_webhooks()
     fresh.webhook(tenants=fresh.folder / "newer.yaml")
     bob = fresh.as_user("bob", "team-test02")
-    with pytest.raises(ServerFailed, match="this webhook has read"):
+    with pytest.raises(ServerFailed, match="this webhook has only read"):
         fresh.make("bobs", bob)
     eventually(lambda: "have not read the tenant file" in controller.get("/readyz")[1], "told")
     fresh.tenants.write_text(newer)

@@ -22,6 +22,7 @@ from tests.generators.builders import ask, cluster, config, namespace, pod
 from tests.generators.isolation.test_policies import FULL
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
+from tests.testbed.waiting import patience
 
 CRD = "config/crd/standard/policy.networking.k8s.io_clusternetworkpolicies.yaml"
 EXPECTED = """apiVersion: policy.networking.k8s.io/v1alpha2
@@ -277,10 +278,14 @@ def test_the_api_server_takes_every_wall(api: ControlPlane, tmp_path: Path) -> N
     """By the definition that network-policy-api publishes."""
     folder = build.module("clusternetworkpolicy", "sigs.k8s.io/network-policy-api")
     api.kubectl("apply", "-f", str(folder / CRD))
-    api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(folder / CRD))
-    for number, text in enumerate((FULL, many())):
-        file = tmp_path / f"{number}.yaml"
-        found = walls(config(text))
-        file.write_text(to_yaml(found))
-        told = api.kubectl("apply", "--server-side", "--validate=strict", "-f", str(file))
-        assert told.count("serverside-applied") == len(found)
+    try:
+        established = ("--for=condition=Established", f"--timeout={patience(60):.0f}s")
+        api.kubectl("wait", *established, "-f", str(folder / CRD))
+        for number, text in enumerate((FULL, many())):
+            file = tmp_path / f"{number}.yaml"
+            found = walls(config(text))
+            file.write_text(to_yaml(found))
+            told = api.kubectl("apply", "--server-side", "--validate=strict", "-f", str(file))
+            assert told.count("serverside-applied") == len(found)
+    finally:
+        api.kubectl("delete", "-f", str(folder / CRD))
