@@ -155,7 +155,7 @@ def test_a_link_that_leads_nowhere_from_here_is_told(places: install.Places) -> 
         ('{"plugins": [', "not JSON"),
         ("[]", "neither a list"),
         ('{"plugins": 3}', "neither a list"),
-        ('{"name": "n", "plugins": []}', "no plugin that ours could come after"),
+        ('{"name": "n", "plugins": []}', "no plugin for ringfence-cni to follow"),
         (conflist.add(LISTS["aws"], OTHER_AGENT, "x"), "another ringfence agent"),
     ],
 )

@@ -131,7 +131,7 @@ def test_ringfence_stands_back_for_a_kyverno_that_executes_and_goes_on_when_it_l
         assert "[!]ClusterPolicies are not executed: Kyverno executes them" in told[1]
         assert running.controller.metrics()["ringfence_policies_standing_back"] == 1
         eventually(
-            lambda: "left alone: Kyverno" in running.cluster.status()["policies"], "status says so"
+            lambda: "not executed: Kyverno executes them" in running.cluster.status()["policies"], "status says so"
         )
         eventually(lambda: "PoliciesLeftToKyverno" in running.cluster.reasons(SYSTEM), "Event")
         # Its successor keeps its webhooks, and executes no policies of this kind any more.

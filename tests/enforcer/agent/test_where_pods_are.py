@@ -64,7 +64,7 @@ def test_an_api_servers_pod_cannot_name_an_interface() -> None:
 def test_an_annotation_cannot_name_the_node_s_own_interface() -> None:
     found = known()
     assert follow(found, pod("p", "eth0")) == []
-    assert "no veth into another network namespace" in found.missing["n/p"]
+    assert "not a veth into another network namespace" in found.missing["n/p"]
     assert follow(found, pod("p", "v1")) == [InterfaceChange("n/p", 11)]
 
 

@@ -259,7 +259,7 @@ def test_a_kernel_that_does_not_do_what_is_wanted_is_told_loudly(tampered: Answe
 def test_trace_live_takes_no_inputs_of_its_own(answering: Answering) -> None:
     done = answering.ask("trace", "t2/b", "t1/a", "80/TCP", "--live", "-f", "x.yaml")
     assert done.returncode == 2
-    assert "asks the agent, which has its own inputs" in done.stderr
+    assert "--live uses the agent's own inputs" in done.stderr
 
 
 def test_the_audit_report_puts_would_be_drops_together(answering: Answering) -> None:

@@ -75,7 +75,7 @@ def test_a_full_table_is_listed_in_parts_and_the_agent_stays_small(
         done = ringfence(*listing)
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == MOST_CONNECTIONS
-        assert "more are there: say --limit" in done.stderr
+        assert "more exist: raise --limit" in done.stderr
     more = ringfence(*listing, "--limit", str(MOST_CONNECTIONS * 4), "-o", "json")
     assert more.returncode == 0, more.stderr
     assert more.stdout.count('"peerTenant"') == MOST_CONNECTIONS * 4

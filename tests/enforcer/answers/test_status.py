@@ -19,12 +19,12 @@ def state(**changes: object) -> State:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"revision": 0}, "nothing is in force yet"),
+        ({"revision": 0}, "has put nothing in force yet"),
         ({"sources": {"pods": InputState("pods")}}, "pods: not read completely yet"),
         ({"sources": {"pods": InputState("pods", synced=True)}}, "pods: no connection"),
         (
             {"sources": {"pods": InputState("pods", synced=True, connected=True, forbidden=True)}},
-            "refuses to tell",
+            "refuses access",
         ),
         (
             {

@@ -285,7 +285,7 @@ def test_lint_names_the_pair_that_can_never_work(ringfence: Run) -> None:
         ("settings.data.zone", "setings.data.zone", "no context entry is called 'setings'"),
         ("settings.data.zone", "to_uper(settings.data.zone)", "to_uper(): there is no such"),
         ("settings.data.zone", "settings..zone", "settings..zone"),
-        ("settings.data.zone", "x509_decode(settings.data.zone)", "certificates are not handled"),
+        ("settings.data.zone", "x509_decode(settings.data.zone)", "certificates are not supported"),
         ("mutate:", "mutat:", "did you mean 'mutate'?"),
     ],
 )
