@@ -6,6 +6,7 @@ and what finds no room in its map is left out, for its owner alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
 from operator import or_
@@ -30,6 +31,12 @@ from enforcer.writes.rooms import Rooms
 from generators.objects import BlockList, Node
 from generators.reachability.protocols import WITH_PORTS
 from generators.reachability.services import Backend, ServiceKey
+
+FIRST_BLOCKS = {4: 24, 6: 64}
+"""Length of the blocks around addresses without a place, by IP version."""
+WIDER = 8
+MOST_BLOCKS = 4
+"""Of a version: with more of them they become wider, as the map of prefixes may be full as well."""
 
 
 class Addressing:
@@ -57,6 +64,7 @@ class Addressing:
         """Addresses whose interfaces are known."""
         self._touched: dict[str, None] = {}
         self._asks = Asks()
+        self._strangers = Strangers()
         self._waiting: dict[str, dict[ServiceKey, None]] = {}
         """Address of a Service -> its ports that are asked for and found no place."""
 
@@ -103,7 +111,13 @@ class Addressing:
         changed.update(dict.fromkeys(places.changed()))
         for address in changed:
             self._ledger.addresses.put(address, self._entry(address))
+            waits = address in self._population.owners and address not in self.nodes
+            self._strangers.put(address, waits=waits and not places.holds(address))
         return changed
+
+    def strangers(self, pod_cidrs: Iterable[str]) -> tuple[str, ...]:
+        """Blocks around the pods' addresses that have no place and lie in no pod range."""
+        return self._strangers.around(pod_cidrs)
 
     def _ask(self, asks: Asks) -> None:
         """Isolated pods here may call these: look again at the Services that this concerns."""
@@ -201,6 +215,46 @@ class Addressing:
             flags |= AddressFlag.AUDIT
         place = self._placed.get(owner.key, 0) if self._known.shortcut else 0
         return _entry_of(identity.number, tenant, flags, place)
+
+
+class Strangers:
+    """Addresses of pods that the map has no place for.
+
+    Within the pod ranges who is not known is kept out. Where a CNI gives pods other addresses, they
+    would pass for the outside of the cluster, which is not the wall's business: so the blocks
+    around them are pod ranges, too, few of them and rather too wide than too narrow.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Net] = {}
+        self._blocks: Counter[Net] = Counter()
+
+    def put(self, address: str, *, waits: bool) -> None:
+        """It has no place, or needs none any more."""
+        before = self._waiting.pop(address, None)
+        if before is not None:
+            self._blocks[before] -= 1
+            if not self._blocks[before]:
+                del self._blocks[before]
+        if waits:
+            net = Net.of(address)
+            self._waiting[address] = block = net.shortened(FIRST_BLOCKS[net.version])
+            self._blocks[block] += 1
+
+    def around(self, pod_cidrs: Iterable[str]) -> tuple[str, ...]:
+        """The blocks outside of these ranges, sorted, four of a family at most."""
+        if not self._blocks:
+            return ()
+        ranges = tuple(map(Net.of, pod_cidrs))
+        beyond = {b for b in self._blocks if not any(b.inside(r) for r in ranges)}
+        found: list[str] = []
+        for version, first in FIRST_BLOCKS.items():
+            length, blocks = first, {block for block in beyond if block.version == version}
+            while len(blocks) > MOST_BLOCKS:
+                length -= WIDER
+                blocks = {block.shortened(length) for block in blocks}
+            found += (block.text for block in blocks)
+        return tuple(sorted(found))
 
 
 @lru_cache(maxsize=16_384)

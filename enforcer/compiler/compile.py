@@ -94,6 +94,8 @@ class Compiler:
         """All pods by namespace."""
         self._all_nodes: tuple[Node, ...] = ()
         self._pod_cidrs: tuple[str, ...] = ()
+        self._strangers: tuple[str, ...] = ()
+        """Further pod ranges: around pods whose addresses found no place."""
         self._rulebook = Rulebook()
         self._references = References()
         self._groups = Groups(self.registry.groups)
@@ -158,16 +160,25 @@ class Compiler:
         self._look_at(self.allotment.look(touched, self._by_namespace), batch)
         self.rooms.resize(self.allotment.shares, len(self._addressing.nodes))
         self._bring(batch)
-        while closed := self.allotment.tighten():
-            more = Batch()
-            self._look_at(closed, more)
-            self._bring(more)
+        self._tighten()
+        strangers = self._addressing.strangers(self._pod_cidrs)
+        if strangers != self._strangers:
+            self._rejudge_all = self._rejudge_all or bool(self.known.pods)
+            self._strangers = strangers
+            self._bring(Batch())
+            self._tighten()
         self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
 
     def reconsider(self) -> None:
         """See whether refused policies would find room by now: takes as long as compiling them."""
         self.allotment.forget()
         self.apply(())
+
+    def _tighten(self) -> None:
+        while closed := self.allotment.tighten():
+            more = Batch()
+            self._look_at(closed, more)
+            self._bring(more)
 
     def _bring(self, batch: Batch) -> None:
         """Have the tables say what the inputs do, as far as the batch concerns them."""
@@ -186,7 +197,8 @@ class Compiler:
         self._move_pods(batch)
         words = frozenset((*turnover.new_words, *turnover.old_words, *lists))
         settled = self._population.settle(words)
-        self._filling.follow(turnover, settled, self._pod_cidrs, calm=batch.calm)
+        ranges = (*self._pod_cidrs, *self._strangers)
+        self._filling.follow(turnover, settled, ranges, calm=batch.calm)
         self._addressing.write(settled, turnover)
 
     # What is to be written

@@ -129,7 +129,9 @@ def test_a_plan_says_what_another_key_means_for_each_namespace(
     monkeypatch.setenv("KUBECONFIG", str(lived_in.plane.kubeconfig()))
     done = ringfence("plan", "-c", file)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("labelKey client becomes proof: for some seconds nobody can")
+    assert done.stdout.startswith(
+        "labelKey client becomes proof: for some seconds namespaces can neither"
+    )
     assert "labels that change: client, proof" in done.stdout
     assert "until all namespaces of test01 carry proof" in done.stdout
     told = ringfence("plan", "-c", file, "-o", "json")

@@ -184,7 +184,9 @@ def neighbour(**fields: object) -> neighbours.Neighbour:
         pytest.param({}, False, "", id="one that only looks"),
         pytest.param({"ifindex": POD}, False, "", id="the same on a pod's"),
         pytest.param({"ifindex": POD, "passes": True}, True, "", id="held"),
-        pytest.param({"passes": True}, True, "not enforced for packets from other nodes", id="an uplink"),
+        pytest.param(
+            {"passes": True}, True, "not enforced for packets from other nodes", id="an uplink"
+        ),
         pytest.param(
             {"ifindex": POD, "before": True, "hook": "netkit"},
             False,

@@ -104,7 +104,7 @@ def test_make_help_names_every_target(furnished: Path) -> None:
     ).stdout
     assert {line.split()[0] for line in listed.splitlines()} == {
         "help", "setup", "demo", "lint", "test", "test-slow", "kernels", "apiservers",
-        "fuzz", "soak", "bench", "testbed", "lock", "clean",
+        "fuzz", "soak", "bench", "oracle", "oracle-cilium", "testbed", "lock", "clean",
     }  # fmt: skip
 
 

@@ -103,11 +103,11 @@ def test_an_interface_has_one_pod_and_the_attachment_decides_which() -> None:
     list(found.follow([PodChange("n/q", other)]))
     list(found.follow([PodChange("n/p", pod(interface="v1"))]))
     assert found.interfaces == {"n/q": 11}
-    assert "already that of n/q" in found.missing["n/p"]
+    assert "already belongs to n/q" in found.missing["n/p"]
 
     changes = list(found.attach([attachment("c1", 11)]))
     assert changes == [InterfaceChange("n/q", None), InterfaceChange("n/p", 11)]
-    assert "of n/p now" in found.missing["n/q"]
+    assert "now belongs to n/p" in found.missing["n/q"]
 
 
 def test_interfaces_that_come_and_go_are_noticed_at_the_next_look() -> None:

@@ -75,7 +75,7 @@ def test_who_is_found_by_its_addresses_takes_its_interface_from_who_named_it() -
         InterfaceChange("n/thief", None),
         InterfaceChange("n/owner", 11),
     ]
-    assert "of n/owner now" in found.missing["n/thief"]
+    assert "now belongs to n/owner" in found.missing["n/thief"]
     assert follow(found, pod("thief", "v1")) == []
     assert found.interfaces == {"n/owner": 11}
 
@@ -85,7 +85,7 @@ def test_who_is_attached_takes_its_interface_from_who_named_it() -> None:
     follow(found, pod("thief", "v1"), pod("owner"))
     list(found.attach([Attachment("c", "n", "owner", "owner", 11, ("10.0.0.1",))]))
     assert found.interfaces == {"n/owner": 11}
-    assert "of n/owner now" in found.missing["n/thief"]
+    assert "now belongs to n/owner" in found.missing["n/thief"]
 
 
 def test_two_pods_of_one_address_do_not_evict_each_other() -> None:

@@ -225,7 +225,7 @@ def test_a_broken_line_is_named_with_its_place(ringfence: Run, recorded: Path) -
         file.write("not json\n")
     done = ringfence("observe", "--input-file", str(recorded))
     assert done.returncode == 2
-    assert f"{recorded}:6: no JSON" in done.stderr
+    assert f"{recorded}:6: not JSON" in done.stderr
 
 
 def test_a_table_has_a_head_that_can_be_left_out(ringfence: Run, recorded: Path) -> None:

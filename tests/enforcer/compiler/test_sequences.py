@@ -24,11 +24,15 @@ from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
     PEER_TENANT,
+    RULE_DENY,
+    RULE_NUMBER,
     Change,
     Dir,
     EndpointEntry,
     Table,
     Tables,
+    cidr_of,
+    place_of,
 )
 from generators.cluster import Cluster
 from generators.objects import (
@@ -257,7 +261,7 @@ def meaning(tables: Tables) -> object:
     peers: dict[int, object] = {}
     blocks: dict[int, list[str]] = {}
     for block, named in tables.cidrs.items():
-        blocks.setdefault(PEER_CIDR | named.cidr, []).append(block.prefix)
+        blocks.setdefault(named.cidr, []).append(block.prefix)
     for address, entry in sorted(tables.addresses.items()):
         if entry.identity >= FIRST_POD_IDENTITY:
             known = peers.setdefault(entry.identity, frozenset())
@@ -265,19 +269,22 @@ def meaning(tables: Tables) -> object:
             peers[entry.identity] = known | {address}
     contents: dict[int, set[object]] = {}
 
+    def says(rule: int) -> object:
+        return bool(rule & RULE_DENY), tables.rules.get(rule & RULE_NUMBER)
+
     def means(peer: int) -> Iterable[object]:
         if peer >= PEER_CIDR:
-            return blocks[peer]
+            return [(place_of(peer), prefix) for prefix in blocks[cidr_of(peer)]]
         return [peers[peer] if FIRST_POD_IDENTITY <= peer < PEER_TENANT else peer]
 
     for key, rule in tables.policy.items():
         for peer in means(key.peer):
-            entry_of = (peer, key.port, key.protocol, key.direction, tables.rules.get(rule))
+            entry_of = (peer, key.port, key.protocol, key.direction, says(rule))
             contents.setdefault(key.group, set()).add(entry_of)
     for item, rule in tables.ranges.items():
         for peer in means(item.peer):
             ports = (item.port, item.length, item.protocol, item.direction)
-            contents.setdefault(item.group, set()).add((peer, *ports, tables.rules.get(rule)))
+            contents.setdefault(item.group, set()).add((peer, *ports, says(rule)))
 
     def group(number: int) -> object:
         isolating = [(d, tables.isolating.get((number, d))) for d in Dir]

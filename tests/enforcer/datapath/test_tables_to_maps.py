@@ -140,7 +140,7 @@ def test_second_address_of_a_family_is_refused() -> None:
 
 
 def test_ipv4_in_disguise_is_refused() -> None:
-    with pytest.raises(ValueError, match="disguise"):
+    with pytest.raises(ValueError, match="IPv4-mapped"):
         layout.pack_address("::ffff:10.0.0.1")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -221,6 +222,9 @@ def test_upgrade_that_does_not_load(
         rewrite(directory / "bpf/ringfence.c", (to_pod, to_pod + spoiled))
     else:
         (directory / "bcc.py").write_text("raise ImportError('there is no bcc here')\n")
+        # Not a source that was compiled before, whose bytecode is kept.
+        with (directory / "bpf/ringfence.c").open("a") as source:
+            source.write(f"/* {token_hex(8)} */\n")
     with Traffic(node).started() as traffic:
         assert stop(agent) == 0
         failed = start_version(node, directory)
