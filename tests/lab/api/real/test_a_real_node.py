@@ -20,7 +20,12 @@ from tests.conftest import COMMAND, Run
 from tests.lab.api.real.nodes import RealLab, real_lab, serving
 from tests.testbed.waiting import ended, ending, eventually, holds_for, patience
 
-pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+]
 
 
 @pytest.fixture
@@ -120,7 +125,6 @@ def test_a_probe_that_is_refused_is_still_one_that_fails(real: RealLab) -> None:
     assert {c["type"]: c["status"] for c in conditions}["Ready"] == "False"
 
 
-@pytest.mark.slow
 def test_a_lab_whose_every_process_was_killed_leaves_nothing(lab: RealLab, tenants: Path) -> None:
     done = lab.up("--kubelet", "--nodes", "2", "--network", "bridge", "-c", tenants)
     assert done.returncode == 0, done.stderr
@@ -132,7 +136,6 @@ def test_a_lab_whose_every_process_was_killed_leaves_nothing(lab: RealLab, tenan
     assert _traces(lab) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("after", ["kube-apiserver", "node-", "kubelet-"])
 def test_an_up_that_was_killed_on_the_way_leaves_nothing(
     lab: RealLab, tenants: Path, after: str
