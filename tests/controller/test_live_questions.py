@@ -130,7 +130,7 @@ def test_a_plan_says_what_another_key_means_for_each_namespace(
     done = ringfence("plan", "-c", file)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
-        "labelKey client becomes proof: for some seconds namespaces can neither"
+        "labelKey client becomes proof: for some seconds namespaces can be neither"
     )
     assert "labels that change: client, proof" in done.stdout
     assert "until all namespaces of test01 carry proof" in done.stdout
