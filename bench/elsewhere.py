@@ -30,7 +30,7 @@ from generators.kube.client import Client, PatchKind
 from generators.kube.resources import NAMESPACES, PODS
 from lab import machine, netns
 from lab.names import Places
-from lab.topology import HollowNode, hollow_nodes
+from lab.topology import LabNode, lab_nodes
 from tests.testbed.waiting import eventually
 
 TENANTS = """\
@@ -58,7 +58,7 @@ class Lab:
 
     client: Client
     places: Places
-    nodes: Sequence[HollowNode]
+    nodes: Sequence[LabNode]
 
 
 def run(scale: Scale) -> Iterator[Comparison]:
@@ -81,7 +81,7 @@ def _lab() -> Iterator[Lab]:
         client = stack.enter_context(Client.connect(kubeconfig))
         for name in SPACES:
             client.create(NAMESPACES, {"metadata": {"name": name}}, manager=OWNER)
-        yield Lab(client, places, tuple(hollow_nodes(places, 2)))
+        yield Lab(client, places, tuple(lab_nodes(places, 2)))
 
 
 # --- an address and its owners --------------------------------------------------------------------
@@ -138,7 +138,7 @@ def _when(holds: Callable[[], bool]) -> float:
 
 
 @contextmanager
-def _address_map(node: HollowNode) -> Iterator[kernel.Handle]:
+def _address_map(node: LabNode) -> Iterator[kernel.Handle]:
     (pins,) = node.places.pins.glob("v*")
     with kernel.open_pin(pins / "addr_map") as handle:
         yield handle

@@ -25,7 +25,7 @@ from lab.parts import (
     LabFailed,
 )
 from lab.pods import pod_network
-from lab.topology import hollow_nodes, server_interfaces
+from lab.topology import lab_nodes, server_interfaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +107,14 @@ def bringing_up(places: Places, config: Path | None, wanted: Wanted) -> Iterator
 def _begin(places: Places, config: Path | None, wanted: Wanted) -> CreatedThings:
     """A ledger, with the network namespaces of the nodes."""
     refuse_foreign(places)
-    hollow = tuple(hollow_nodes(places, wanted.nodes))
+    nodes = tuple(lab_nodes(places, wanted.nodes))
     places.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = State(
         name=places.name,
         phase=Phase.STARTING,
         boot=processes.boot_id(),
-        netns=(places.fabric_netns, *(node.places.netns for node in hollow))
-        if hollow
+        netns=(places.fabric_netns, *(node.places.netns for node in nodes))
+        if nodes
         else (places.node_netns,),
         pins=str(places.pins),
         config=None if config is None else str(config.resolve()),
@@ -133,10 +133,10 @@ def _begin(places: Places, config: Path | None, wanted: Wanted) -> CreatedThings
         netns.create(name)
     if wanted.pods is Pods.CONTAINERS:
         # CNI plugins make the rest.
-        network.connect_nodes(places.fabric_netns, hollow)
-        network.join_fabric(places.fabric_netns, server_interfaces(places), hollow)
-    elif hollow:
-        network.connect_nodes(places.fabric_netns, hollow, wanted.shape)
+        network.connect_nodes(places.fabric_netns, nodes)
+        network.join_fabric(places.fabric_netns, server_interfaces(places), nodes)
+    elif nodes:
+        network.connect_nodes(places.fabric_netns, nodes, wanted.shape)
     else:
         network.prepare_node(places.node_netns, pods=pod_network(wanted.shape))
         places.manifests.mkdir(exist_ok=True)

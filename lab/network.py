@@ -23,7 +23,7 @@ from typing import Protocol, cast
 from generators.addresses import contains
 from lab import netns
 from lab.names import NETNS_ROOT, NODE_ADDRESSES, PodNetwork, Shape, Wire, mac
-from lab.topology import HollowNode
+from lab.topology import LabNode
 
 POD_INTERFACE = "eth0"
 UPLINK = "uplink"
@@ -106,7 +106,7 @@ def _make_bridge(netlink: Netlink, pods: PodNetwork) -> None:
     netlink.link("set", index=index, state="up")
 
 
-def connect_nodes(fabric: str, nodes: Sequence[HollowNode], shape: Shape = Shape.GATEWAY) -> None:
+def connect_nodes(fabric: str, nodes: Sequence[LabNode], shape: Shape = Shape.GATEWAY) -> None:
     """Make fresh network namespaces nodes on one switch, each with a way to the others' pods."""
     _prepare_fabric(fabric)
     for node in nodes:
@@ -118,7 +118,7 @@ def connect_nodes(fabric: str, nodes: Sequence[HollowNode], shape: Shape = Shape
                 _lead_to(node.places.netns, other)
 
 
-def join_fabric(fabric: str, addresses: Sequence[str], nodes: Sequence[HollowNode]) -> None:
+def join_fabric(fabric: str, addresses: Sequence[str], nodes: Sequence[LabNode]) -> None:
     """Make the switch a host, at these addresses with their prefix lengths, that nodes and their
     pods reach and that reaches them: an API server's place. The nodes are to be ones whose pods
     somebody else wires. It is their way to all else, too: to an address of a Service
@@ -167,7 +167,7 @@ def _plug_in(fabric: str, node: str, port: str, addresses: Sequence[str]) -> Non
         netlink.link("set", index=index, state="up")
 
 
-def _lead_to(node: str, other: HollowNode) -> None:
+def _lead_to(node: str, other: LabNode) -> None:
     """Where another node and its pods are; hardware addresses need no lookup."""
     with _netlink(node) as netlink:
         index = _index(netlink, UPLINK)

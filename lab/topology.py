@@ -1,4 +1,4 @@
-"""Hollow nodes by number: their names, addresses and pod ranges. Pure.
+"""Nodes of a lab, hollow and real, by number: their names, addresses and pod ranges. Pure.
 
 All of it follows from the lab's name and the node's number, so that every process of a lab, and
 the next command after a crash, comes to the same answer. Labs on one API server differ in their
@@ -24,7 +24,7 @@ PREFIX_IPV6 = 64
 
 
 @dataclass(frozen=True, slots=True)
-class HollowNode:
+class LabNode:
     """One node: `addresses` are its own, `pod_cidrs` what its pods get theirs from."""
 
     name: str
@@ -58,15 +58,15 @@ class HollowNode:
 
 def server_interfaces(places: Places) -> tuple[str, str]:
     """The addresses of an API server among the nodes, with their prefix lengths."""
-    return hollow_node(places, SERVER_NUMBER).interfaces
+    return lab_node(places, SERVER_NUMBER).interfaces
 
 
-def hollow_node(places: Places, number: int) -> HollowNode:
+def lab_node(places: Places, number: int) -> LabNode:
     """The node of that number, counted from 1."""
     byte = hashlib.sha256(places.name.encode()).digest()[0]
     pods = FIRST_SECOND_BYTE + byte % FIRST_SECOND_BYTE
     name = f"{places.name}-{number}"
-    return HollowNode(
+    return LabNode(
         name,
         number,
         places.node(name),
@@ -75,14 +75,14 @@ def hollow_node(places: Places, number: int) -> HollowNode:
     )
 
 
-def hollow_nodes(places: Places, count: int) -> Iterator[HollowNode]:
+def lab_nodes(places: Places, count: int) -> Iterator[LabNode]:
     """All nodes of a lab of that size."""
-    return (hollow_node(places, number) for number in range(1, count + 1))
+    return (lab_node(places, number) for number in range(1, count + 1))
 
 
-def node_named(places: Places, name: str) -> HollowNode:
+def node_named(places: Places, name: str) -> LabNode:
     """The node of that name; ValueError when no node of this lab is called so."""
     prefix, _, number = name.rpartition("-")
     if prefix != places.name or not number.isdecimal():
         raise ValueError(f"{name} is no node of lab {places.name}")
-    return hollow_node(places, int(number))
+    return lab_node(places, int(number))

@@ -28,7 +28,7 @@ from lab.created import CreatedThings, Pods, State
 from lab.names import POD_INTERFACES, Places
 from lab.parts import agent_answers, alive, as_given, module, ringfence, start, wait
 from lab.processes import Process
-from lab.topology import HollowNode, hollow_nodes
+from lab.topology import LabNode, lab_nodes
 
 UPLINK = "uplink"
 
@@ -47,7 +47,7 @@ def start_processes(ledger: CreatedThings) -> None:
         real.start_processes(ledger)
         return
     waits: Waits = []
-    for node in hollow_nodes(ledger.places, ledger.state.nodes):
+    for node in lab_nodes(ledger.places, ledger.state.nodes):
         waits += _start_node(ledger, node)
     for process, ready in waits:
         wait(ledger.places, process, ready)
@@ -57,7 +57,7 @@ def leave(ledger: CreatedThings) -> None:
     """Take the nodes and their pods out of an API server that lives on, if it still answers."""
     if not ledger.places.kubeconfig.exists():
         return
-    names = [node.name for node in hollow_nodes(ledger.places, ledger.state.nodes)]
+    names = [node.name for node in lab_nodes(ledger.places, ledger.state.nodes)]
     kubeconfig_file = str(ledger.places.kubeconfig)
     with (
         contextlib.suppress(RingfenceError),
@@ -79,7 +79,7 @@ def _names(state: State, places: Places) -> Iterator[str]:
     if state.pods is Pods.CONTAINERS:
         yield from real.expected(state, places)
         return
-    for node in hollow_nodes(places, state.nodes):
+    for node in lab_nodes(places, state.nodes):
         yield from (node.places.enforcer, node.places.responder, node.places.kubelet)
 
 
@@ -91,7 +91,7 @@ def _start_uplink(ledger: CreatedThings) -> None:
     target = kubeconfig.target(places.kubeconfig)
     ready = places.run / "uplink.ready"
     ready.unlink(missing_ok=True)
-    nodes = [node.places.netns for node in hollow_nodes(places, ledger.state.nodes)]
+    nodes = [node.places.netns for node in lab_nodes(places, ledger.state.nodes)]
     port = str(target.port)
     real_nodes = ledger.state.pods is Pods.CONTAINERS
     server = ("--server", places.fabric_netns) if real_nodes else ()
@@ -99,7 +99,7 @@ def _start_uplink(ledger: CreatedThings) -> None:
     wait(places, start(ledger, UPLINK, command), ready.exists)
 
 
-def _start_node(ledger: CreatedThings, node: HollowNode) -> Waits:
+def _start_node(ledger: CreatedThings, node: LabNode) -> Waits:
     """The three processes of a node; the agent is the only one that lives in it."""
     here = node.places
     waits: Waits = []
@@ -120,7 +120,7 @@ def _start_node(ledger: CreatedThings, node: HollowNode) -> Waits:
     return waits
 
 
-def _enforcer_command(ledger: CreatedThings, node: HollowNode) -> tuple[str, ...]:
+def _enforcer_command(ledger: CreatedThings, node: LabNode) -> tuple[str, ...]:
     config = ledger.state.config
     file = () if config is None else ("-c", as_given(ledger.state, config))
     folders = (
@@ -141,7 +141,7 @@ def _enforcer_command(ledger: CreatedThings, node: HollowNode) -> tuple[str, ...
     )
 
 
-def _kubelet_command(ledger: CreatedThings, node: HollowNode, ready: Path) -> tuple[str, ...]:
+def _kubelet_command(ledger: CreatedThings, node: LabNode, ready: Path) -> tuple[str, ...]:
     """The first node's kubelet is the scheduler, too."""
     binds = ("--bind", str(ledger.state.nodes)) if node.number == 1 else ()
     return module(

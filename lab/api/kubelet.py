@@ -47,7 +47,7 @@ from lab.journal import Journal, Sandbox, Stage
 from lab.names import Places, Shape, places
 from lab.pods import site
 from lab.responder import ResponderFailed, Site, announce
-from lab.topology import HollowNode, hollow_nodes, node_named
+from lab.topology import LabNode, lab_nodes, node_named
 
 log = logging.getLogger("ringfence.lab.kubelet")
 
@@ -76,7 +76,7 @@ class Kubelet:
         self,
         client: Client,
         lab: Places,
-        node: HollowNode,
+        node: LabNode,
         enforcement: Enforcement,
         shape: Shape,
     ) -> None:
@@ -214,7 +214,7 @@ class Kubelet:
             event(log, "responder_away", logging.WARNING, error=str(error))
 
 
-def register(client: Client, lab: Places, node: HollowNode, logs_port: int) -> None:
+def register(client: Client, lab: Places, node: LabNode, logs_port: int) -> None:
     """Have the API server know the node, ready."""
     document = node_document(node, lab.name)
     try:
@@ -258,7 +258,7 @@ def main() -> None:
             Client.connect(asked.kubeconfig, user_agent="ringfence-lab-kubelet")
         )
         if asked.bind:
-            nodes = {n.name: _labels(n, lab) for n in hollow_nodes(lab, asked.bind)}
+            nodes = {n.name: _labels(n, lab) for n in lab_nodes(lab, asked.bind)}
             binder = Binder(client, nodes)
             threading.Thread(target=binder.run, daemon=True).start()
             stack.callback(binder.stop)
@@ -273,7 +273,7 @@ def main() -> None:
         Kubelet(client, lab, node, plan, asked.network).run(stop, asked.ready)
 
 
-def _labels(node: HollowNode, lab: Places) -> dict[str, str]:
+def _labels(node: LabNode, lab: Places) -> dict[str, str]:
     return labels_of(node_document(node, lab.name))
 
 

@@ -12,7 +12,7 @@ from lab import journal, netns, network
 from lab.api.enforcement import Enforcement
 from lab.journal import Journal, Sandbox, Stage
 from lab.names import Places, Shape
-from lab.topology import HollowNode
+from lab.topology import LabNode
 
 
 class StillElsewhere(RingfenceError):
@@ -27,7 +27,7 @@ class Runtime:
     def __init__(
         self,
         places: Places,
-        node: HollowNode,
+        node: LabNode,
         held: Journal,
         enforcement: Enforcement,
         shape: Shape,

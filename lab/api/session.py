@@ -29,7 +29,7 @@ from lab.created import BackingKind, CreatedThings, Lock, Pods
 from lab.names import Places, Shape, Wire
 from lab.pods import Running
 from lab.store import Store, Stored, key_of, parse
-from lab.topology import MOST_NODES, hollow_nodes, server_interfaces
+from lab.topology import MOST_NODES, lab_nodes, server_interfaces
 from lab.view import Home, View
 
 HOLLOW_NODES, REAL_NODES = 2, 1
@@ -139,7 +139,7 @@ class ApiBacking:
         store = _objects(places.kubeconfig)
         homes = tuple(
             Home(Node(node.name, node.addresses, node.pod_cidrs), node.places)
-            for node in hollow_nodes(places, ledger.state.nodes)
+            for node in lab_nodes(places, ledger.state.nodes)
         )
         pods = tuple(_running(ledger, store, homes))
         return View(ledger, store, pods, homes, shared=True)
@@ -170,7 +170,7 @@ class ApiBacking:
         """Set another tenant file, or the first one, for all processes that follow one; those end,
         and `start_processes` starts them again.
         """
-        nodes = hollow_nodes(ledger.places, ledger.state.nodes)
+        nodes = lab_nodes(ledger.places, ledger.state.nodes)
         cluster_side = () if self.joined else (control_plane.WEBHOOK, control_plane.CONTROLLER)
         for name in (*cluster_side, *(node.places.enforcer for node in nodes)):
             parts.stop(ledger, name)

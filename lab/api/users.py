@@ -34,7 +34,7 @@ from lab.api import assets
 from lab.api.workload import Assigned, assigned
 from lab.backing import Report
 from lab.names import NodePlaces, Places
-from lab.topology import HollowNode, hollow_nodes
+from lab.topology import LabNode, lab_nodes
 from webhook.kept import STATUS_NAME
 
 RACE = "error looking up service account"
@@ -104,13 +104,13 @@ def settle(places: Places, config: TenantConfig | None, nodes: int) -> None:
     A pod may be waiting for something unknown to the lab, so being late is not an error.
     """
     deadline = time.monotonic() + SETTLE_SECONDS
-    hollow = list(hollow_nodes(places, nodes))
-    names = {"", *(node.name for node in hollow)}
+    there = list(lab_nodes(places, nodes))
+    names = {"", *(node.name for node in there)}
     with Client.connect(str(places.kubeconfig), user_agent="ringfence-lab") as client:
         while time.monotonic() < deadline:
-            if _in_force(client, config, hollow) and _generated(places, config):
+            if _in_force(client, config, there) and _generated(places, config):
                 pods = [item for item in _pods(client) if item.pod.node in names]
-                known = all(_knows(node.places, pods) for node in hollow)
+                known = all(_knows(node.places, pods) for node in there)
                 if known and all(item.ready for item in pods):
                     return
             time.sleep(POLL_SECONDS)
@@ -120,7 +120,7 @@ def without_record(places: Places, nodes: int) -> list[str]:
     """What the nodes' agents report when no tenants are recorded."""
     found: set[str] = set()
     deadline = time.monotonic() + SETTLE_SECONDS
-    for node in hollow_nodes(places, nodes):
+    for node in lab_nodes(places, nodes):
         status = control.ask(node.places.enforcer_run, {"command": "status"})
         while not status.get("ready") and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -131,7 +131,7 @@ def without_record(places: Places, nodes: int) -> list[str]:
     return sorted(found)
 
 
-def _in_force(client: Client, config: TenantConfig | None, nodes: Sequence[HollowNode]) -> bool:
+def _in_force(client: Client, config: TenantConfig | None, nodes: Sequence[LabNode]) -> bool:
     """Whether the controller has brought every namespace to this tenant file, and every node's
     agent has read it.
     """

@@ -13,7 +13,7 @@ from generators.documents.json import Document, mapping, mappings, text
 from generators.manifests import parse_object
 from generators.objects import Origin, Pod
 from lab.api.volumes import Pod as Executed
-from lab.topology import HollowNode
+from lab.topology import LabNode
 
 CAPACITY = {"cpu": "8", "memory": "16Gi", "pods": "250", "ephemeral-storage": "100Gi"}
 LAB_LABEL = "ringfence.io/lab"
@@ -95,14 +95,12 @@ def hosted(document: Document) -> bool:
     return image == OUR_COMMAND and pod.command[0] == OUR_COMMAND and someone
 
 
-def addressed_patch(pod: Pod, node: HollowNode, addresses: tuple[str, ...]) -> Document:
+def addressed_patch(pod: Pod, node: LabNode, addresses: tuple[str, ...]) -> Document:
     """The status of a pod that has addresses and waits for its policy."""
     return _status(pod, {"phase": "Pending", **_ips(node, addresses)})
 
 
-def running_patch(
-    item: Assigned, node: HollowNode, addresses: tuple[str, ...], now: str
-) -> Document:
+def running_patch(item: Assigned, node: LabNode, addresses: tuple[str, ...], now: str) -> Document:
     """The status of a pod that runs."""
     started = item.started or now
     kinds = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
@@ -127,7 +125,7 @@ def sorted_containers(item: Assigned) -> list[Container]:
     return sorted(item.containers, key=lambda container: container.name)
 
 
-def node_document(node: HollowNode, lab: str) -> Document:
+def node_document(node: LabNode, lab: str) -> Document:
     """The Node that the kubelet registers."""
     return {
         "apiVersion": "v1",
@@ -145,7 +143,7 @@ def node_document(node: HollowNode, lab: str) -> Document:
     }
 
 
-def node_status(node: HollowNode, logs_port: int, now: str) -> Document:
+def node_status(node: LabNode, logs_port: int, now: str) -> Document:
     """The status of a node that is ready; the API server asks for logs on this host's loopback."""
     addresses = [{"type": "InternalIP", "address": ip} for ip in node.addresses]
     ready = {
@@ -173,7 +171,7 @@ def _status(pod: Pod, status: Document) -> Document:
     return {"metadata": {"uid": pod.uid}, "status": status}
 
 
-def _ips(node: HollowNode, addresses: tuple[str, ...]) -> Document:
+def _ips(node: LabNode, addresses: tuple[str, ...]) -> Document:
     return {
         "hostIP": node.addresses[0],
         "hostIPs": [{"ip": ip} for ip in node.addresses],

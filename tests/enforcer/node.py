@@ -24,6 +24,14 @@ NODE_NAME = "here"
 PORT = 8080
 IN_FORCE_SECONDS = 60
 SILENCE_SECONDS = 0.4
+STRICT_TENANTS = """
+apiVersion: ringfence.io/v1alpha1
+kind: TenantConfig
+mode: strict
+tenants:
+  - {name: t1, namespaces: {names: [t1]}}
+  - {name: t2, namespaces: {names: [t2]}}
+"""
 Document = Mapping[str, object]
 
 

@@ -13,16 +13,8 @@ import pytest
 
 from enforcer.answers import control
 from generators.isolation.record import RecordEntry, record_documents
-from tests.enforcer.node import Document, Node
+from tests.enforcer.node import STRICT_TENANTS, Document, Node
 
-TENANTS = """
-apiVersion: ringfence.io/v1alpha1
-kind: TenantConfig
-mode: strict
-tenants:
-  - {name: t1, namespaces: {names: [t1]}}
-  - {name: t2, namespaces: {names: [t2]}}
-"""
 FRIEND, OTHER, VICTIM = "t1/friend", "t1/other", "t2/victim"
 FIRST = 5
 """Addresses of pods end with it and what follows; nothing of the link's own does."""
@@ -76,7 +68,7 @@ def three_pods(directory: Path) -> Iterator[Node]:
     made = Node(directory)
     try:
         made.build((FRIEND, OTHER, VICTIM), first=FIRST)
-        (directory / "tenants.yaml").write_text(TENANTS)
+        (directory / "tenants.yaml").write_text(STRICT_TENANTS)
         yield made
     finally:
         made.remove()

@@ -30,7 +30,7 @@ from lab.network import interface_of
 from lab.parts import LabFailed, agent_answers, alive, as_given, module, ringfence, start, wait
 from lab.pods import Running
 from lab.processes import Process
-from lab.topology import hollow_nodes
+from lab.topology import lab_nodes
 
 Waits = list[tuple[Process, Callable[[], bool]]]
 
@@ -42,7 +42,7 @@ CTR_SECONDS = 120
 
 def parts_of(places: Places, count: int) -> Iterator[Parts]:
     """All real nodes of a lab."""
-    return (Parts(places, node) for node in hollow_nodes(places, count))
+    return (Parts(places, node) for node in lab_nodes(places, count))
 
 
 def expected(state: State, places: Places) -> Iterator[str]:

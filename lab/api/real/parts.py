@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.names import Places
-from lab.topology import HollowNode
+from lab.topology import LabNode
 
 SCHEDULER = "kube-scheduler"
 CNI_CONF, CNI_BIN, CNI_STATE = "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/cni"
@@ -18,7 +18,7 @@ class Parts:
     """One real node."""
 
     lab: Places
-    node: HollowNode
+    node: LabNode
 
     @property
     def view(self) -> str:

@@ -19,7 +19,8 @@ from tests.conftest import Run, lacking
 from tests.images import archive, dockerfile
 from tests.images.debian import Lacking
 from tests.images.following import CHECKOUT, follow
-from tests.lab.api.real.nodes import RealLab, real_lab, serving
+from tests.lab.api.hollow import fresh_lab
+from tests.lab.api.real.nodes import RealLab, serving
 from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -72,7 +73,7 @@ def node(ringfence: Run, images: list[Path]) -> Iterator[RealLab]:
         programs.check()
     except MachineLacks as lack:
         pytest.skip(f"testbed: {lack}")
-    with real_lab(ringfence) as lab:
+    with fresh_lab(RealLab, ringfence) as lab:
         done = lab.up("--kubelet", "--bare")
         assert done.returncode == 0, done.stderr
         for image in images:

@@ -17,19 +17,11 @@ import pytest
 
 from generators.isolation.record import RecordEntry, record_documents
 from lab import netns
-from tests.enforcer.node import PORT, SILENCE_SECONDS, Document, Node, stop
+from tests.enforcer.node import PORT, SILENCE_SECONDS, STRICT_TENANTS, Document, Node, stop
 from tests.testbed.waiting import patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
 
-TENANTS = """
-apiVersion: ringfence.io/v1alpha1
-kind: TenantConfig
-mode: strict
-tenants:
-  - {name: t1, namespaces: {names: [t1]}}
-  - {name: t2, namespaces: {names: [t2]}}
-"""
 VICTIM, OTHER_END = "t1/victim", "t1/friend"
 KINDS = {"UDP": socket.SOCK_DGRAM, "TCP": socket.SOCK_STREAM}
 
@@ -39,7 +31,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     made = Node(tmp_path)
     try:
         made.build((VICTIM, OTHER_END))
-        (made.directory / "tenants.yaml").write_text(TENANTS)
+        (made.directory / "tenants.yaml").write_text(STRICT_TENANTS)
         yield made
     finally:
         made.remove()

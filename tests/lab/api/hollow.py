@@ -16,11 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
+from typing import TypeVar
 
+import pytest
+
+from generators.errors import MachineLacks
 from lab import journal
 from lab.api import users
 from lab.names import places
-from tests.conftest import Run
+from tests.conftest import Run, lacking
 from tests.lab.conftest import Done, Lab
 from tests.testbed.plane import ControlPlane
 from tests.testbed.waiting import eventually, patience
@@ -85,10 +89,23 @@ class ApiLab(Lab):
         return {key: box for path in paths for key, box in journal.read(path).items()}
 
 
+OneLab = TypeVar("OneLab", bound=ApiLab)
+
+
+def skip_without(programs: Callable[[], object]) -> None:
+    """Skip where this machine cannot have labs, or not the programs that `programs` asks for."""
+    if lacking():
+        pytest.skip(lacking())
+    try:
+        programs()
+    except MachineLacks as lack:
+        pytest.skip(f"testbed: {lack}")
+
+
 @contextmanager
-def fresh_lab(run: Run) -> Iterator[ApiLab]:
+def fresh_lab(kind: type[OneLab], run: Run) -> Iterator[OneLab]:
     """A lab that is not up yet, taken down at the end."""
-    lab = ApiLab(places(f"t-{token_hex(4)}"), run)
+    lab = kind(places(f"t-{token_hex(4)}"), run)
     try:
         yield lab
     finally:
@@ -100,7 +117,7 @@ def joined(
     run: Run, plane: ControlPlane, *, nodes: int = 1, tenants: Path | None = None
 ) -> Iterator[ApiLab]:
     """Hollow nodes on a plane that runs already."""
-    with fresh_lab(run) as lab:
+    with fresh_lab(ApiLab, run) as lab:
         file: Sequence[str | Path] = () if tenants is None else ("-c", tenants)
         done = lab.up("--kubeconfig", plane.kubeconfig(), "--nodes", str(nodes), *file)
         assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ from tests.testbed.waiting import eventually, kill
 
 @pytest.fixture
 def lab(ringfence: Run) -> Iterator[ApiLab]:
-    with fresh_lab(ringfence) as made:
+    with fresh_lab(ApiLab, ringfence) as made:
         yield made
 
 
@@ -87,7 +87,7 @@ def test_a_tenant_file_without_a_record_is_told_to_keep_nobody_apart(
         "  - name: one\n    namespaces: {names: [default]}\n"
         '  - name: two\n    namespaces: {suffixes: ["-two-of-nobody"]}\n'
     )
-    with fresh_lab(ringfence) as lab:
+    with fresh_lab(ApiLab, ringfence) as lab:
         done = lab.up("--kubeconfig", api.kubeconfig(), "--nodes", "1", "-c", file)
         assert done.returncode == 0, done.stderr
         said = "no record of tenants: tenants are not isolated; by their names, 1 of 2 tenants"

@@ -86,7 +86,7 @@ def addresses(lab: ApiLab, key: str) -> set[str]:
 @pytest.fixture(scope="module")
 def flooded(programs: None, ringfence: Run) -> Iterator[ApiLab]:
     """A victim and a flooder on the second node, whose map of prefixes is full."""
-    with fresh_lab(ringfence) as lab:
+    with fresh_lab(ApiLab, ringfence) as lab:
         done = lab.up("--api-server", "--nodes", "2", "-c", TENANTS)
         assert done.returncode == 0, done.stderr
         first, second = nodes_of(lab)

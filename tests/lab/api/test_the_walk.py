@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lab.names import NETNS_ROOT
-from lab.topology import hollow_nodes
+from lab.topology import lab_nodes
 from tests.conftest import COMMAND, Run
 from tests.lab.api.conversations import Conversation, echoing, settled, unanswered
 from tests.lab.api.hollow import ApiLab, fresh_lab
@@ -148,7 +148,7 @@ class Walk:
     def uninstall(self) -> None:
         """As docs/operations.md and docs/install.md say: nodes, admission, what is kept."""
         kubeconfig = ("--kubeconfig", str(self.lab.places.kubeconfig))
-        for node in hollow_nodes(self.lab.places, 2):
+        for node in lab_nodes(self.lab.places, 2):
             here = node.places
             self._end(here.enforcer)
             inside = ("nsenter", f"--net={NETNS_ROOT / here.netns}", str(COMMAND))
@@ -174,7 +174,7 @@ class Walk:
 
 @pytest.fixture
 def walk(programs: None, ringfence: Run, tmp_path: Path) -> Iterator[Walk]:
-    with fresh_lab(ringfence) as lab:
+    with fresh_lab(ApiLab, ringfence) as lab:
         done = lab.up("--api-server", "--nodes", "2")
         assert done.returncode == 0, done.stderr
         lab.make(_cluster(), *PODS, PROMETHEUS)

@@ -1,4 +1,4 @@
-"""What hollow nodes are made of, as values: names, addresses, journals, kubeconfigs, bindings."""
+"""What nodes of a lab are made of, as values: names, addresses, journals, kubeconfigs, bindings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lab.api.services import apply, ruleset
 from lab.api.workload import assigned, hosted
 from lab.journal import FIRST_HOST, LAST_HOST, Journal, NoAddress, Sandbox, Stage
 from lab.names import places
-from lab.topology import hollow_nodes, node_named
+from lab.topology import lab_nodes, node_named
 
 LAB = places("values")
 
 
 def test_nodes_of_a_lab_differ_in_name_address_and_range() -> None:
-    nodes = list(hollow_nodes(LAB, 3))
+    nodes = list(lab_nodes(LAB, 3))
     assert [node.name for node in nodes] == ["values-1", "values-2", "values-3"]
     for values in (
         {node.addresses for node in nodes},
@@ -37,7 +37,7 @@ def test_nodes_of_a_lab_differ_in_name_address_and_range() -> None:
 
 
 def test_a_pod_s_addresses_are_in_its_node_s_range() -> None:
-    (node,) = hollow_nodes(LAB, 1)
+    (node,) = lab_nodes(LAB, 1)
     v4, v6 = node.pod_addresses(17)
     assert v4 == node.pod_cidrs[0].replace("0/24", "17")
     assert v6 == node.pod_cidrs[1].replace("/64", "11")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from generators.errors import MachineLacks
 from lab.api.real import programs as needed
-from tests.conftest import Run, lacking
-from tests.lab.api.real.nodes import TENANTS, RealLab, real_lab
+from tests.conftest import Run
+from tests.lab.api.hollow import fresh_lab, skip_without
+from tests.lab.api.real.nodes import TENANTS, RealLab
 
 
 @pytest.fixture(scope="session")
@@ -24,18 +24,13 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def programs() -> None:
     """Skips where this machine cannot have a real node."""
-    if lacking():
-        pytest.skip(lacking())
-    try:
-        needed.check()
-    except MachineLacks as lack:
-        pytest.skip(f"testbed: {lack}")
+    skip_without(needed.check)
 
 
 @pytest.fixture(scope="session")
 def real(programs: None, ringfence: Run, tenants: Path) -> Iterator[RealLab]:
     """One real node under the tenant file, made as a user would."""
-    with real_lab(ringfence) as lab:
+    with fresh_lab(RealLab, ringfence) as lab:
         done = lab.up("--kubelet", "-c", tenants)
         assert done.returncode == 0, done.stderr
         yield lab

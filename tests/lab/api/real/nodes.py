@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
 from lab.api.real import programs
-from lab.names import NETNS_ROOT, places
-from lab.topology import hollow_node
-from tests.conftest import Run
+from lab.names import NETNS_ROOT
+from lab.topology import lab_node
 from tests.lab.api.hollow import ApiLab
 from tests.lab.conftest import Done
 from tests.testbed.waiting import eventually, patience
@@ -66,7 +64,7 @@ class RealLab(ApiLab):
     @property
     def node(self) -> str:
         """The IPv4 address of the first node."""
-        return hollow_node(self.places, 1).addresses[0]
+        return lab_node(self.places, 1).addresses[0]
 
     def ip(self, pod: str) -> str:
         """The IPv4 address of a pod."""
@@ -91,16 +89,6 @@ class RealLab(ApiLab):
     def phase(self, pod: str, wanted: str) -> None:
         """Wait until a pod is in a phase."""
         eventually(lambda: self.pod(pod)["status"].get("phase") == wanted, f"{pod} {wanted}", 60)
-
-
-@contextmanager
-def real_lab(run: Run) -> Iterator[RealLab]:
-    """A lab that is not up yet, taken down at the end."""
-    lab = RealLab(places(f"t-{token_hex(4)}"), run)
-    try:
-        yield lab
-    finally:
-        lab("down")
 
 
 def serving(

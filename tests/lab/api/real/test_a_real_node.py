@@ -17,7 +17,8 @@ import pytest
 from lab.api import users
 from lab.api.real import cgroups
 from tests.conftest import COMMAND, Run
-from tests.lab.api.real.nodes import RealLab, real_lab, serving
+from tests.lab.api.hollow import fresh_lab
+from tests.lab.api.real.nodes import RealLab, serving
 from tests.testbed.waiting import ended, ending, eventually, holds_for, patience
 
 pytestmark = [
@@ -30,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture
 def lab(programs: None, ringfence: Run) -> Iterator[RealLab]:
-    with real_lab(ringfence) as made:
+    with fresh_lab(RealLab, ringfence) as made:
         yield made
 
 

@@ -19,9 +19,10 @@ from lab.api.real.bringup import CONFLIST
 from lab.api.real.parts import CNI_BIN, CNI_CONF, Parts
 from lab.names import NETNS_ROOT, Shape
 from lab.parts import ringfence as command_line
-from lab.topology import hollow_node
+from lab.topology import lab_node
 from tests.conftest import Run
-from tests.lab.api.real.nodes import RealLab, real_lab, serving
+from tests.lab.api.hollow import fresh_lab
+from tests.lab.api.real.nodes import RealLab, serving
 from tests.lab.api.real.test_services import DEPLOYMENT
 from tests.testbed.waiting import eventually, patience
 
@@ -36,7 +37,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def broken(programs: None, ringfence: Run, tenants: Path) -> Iterator[RealLab]:
     """A lab of these tests' own, for they harm it."""
-    with real_lab(ringfence) as lab:
+    with fresh_lab(RealLab, ringfence) as lab:
         done = lab.up("--kubelet", "-c", tenants)
         assert done.returncode == 0, done.stderr
         yield lab
@@ -65,7 +66,7 @@ class Trio:
 
 
 def _node(lab: RealLab) -> Parts:
-    return Parts(lab.places, hollow_node(lab.places, 1))
+    return Parts(lab.places, lab_node(lab.places, 1))
 
 
 @pytest.mark.parametrize("program", ["containerd", "kubelet", "kube-proxy", "enforcer"])

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from lab.api.real.parts import Parts
-from lab.topology import hollow_node
+from lab.topology import lab_node
 from tests.lab.api.real.nodes import RealLab, serving
 from tests.testbed.waiting import eventually, holds_for
 
@@ -106,7 +106,7 @@ def _take_again(real: RealLab, pod: str) -> str:
     the end of its range.
     """
     address = real.ip(pod)
-    state = Parts(real.places, hollow_node(real.places, 1)).cni_state / "networks/ringfence-lab"
+    state = Parts(real.places, lab_node(real.places, 1)).cni_state / "networks/ringfence-lab"
     eventually(lambda: not (state / address).exists(), f"{address} is free", 60)
     before, _, last = address.rpartition(".")
     (state / "last_reserved_ip.0").write_text(f"{before}.{int(last) - 1}")
