@@ -16,7 +16,7 @@ from generators.errors import MachineLacks, RingfenceError
 
 PLUGIN = "ringfence-cni"
 FOLDER = Path(__file__).resolve().parent
-SOURCES = (FOLDER / "ringfence-cni.c", FOLDER / "scan.h")
+SOURCES = (FOLDER / "ringfence-cni.c", FOLDER / "ask.h", FOLDER / "scan.h")
 BUILT = FOLDER / PLUGIN
 WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Werror")
 FLAGS = (*WARNINGS, "-O2", "-static", "-s")

@@ -11,17 +11,13 @@
  * runtime starts it for each pod: it reads, asks, prints and ends.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "ask.h"
 #include "scan.h"
 
 #define INPUT_LIMIT (1 << 20)
@@ -31,8 +27,6 @@
 #define NEWEST "1.1.0"
 #define DEFAULT_TIMEOUT 10
 #define LONGEST_TIMEOUT 300
-#define ANSWER_GRACE 5 /* seconds that an agent has beyond the time that it was given to wait */
-#define RETRY_MS 50
 #define LEAVING ".leaving" /* behind the program's own path, see is_leaving() */
 
 /* Error codes of the CNI specification. */
@@ -49,16 +43,12 @@ enum code {
 static const char *const SUPPORTED[] = { "0.1.0", "0.2.0", "0.3.0", "0.3.1",
 					 "0.4.0", "1.0.0", "1.1.0" };
 #define OLDEST SUPPORTED[0] /* also what configurations without a version mean */
-static const char *const PASSED_ON[] = { "CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS",
-					 "CNI_IFNAME", "CNI_ARGS" };
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static struct {
 	char input[INPUT_LIMIT];
 	size_t length;
 	char answer[ANSWER_LIMIT];
-	size_t answered;
-	char socket[108]; /* as much as an address has room for */
+	char socket[ASK_PATH];
 	char namespaces[4096];
 	int timeout;
 } plugin;
@@ -102,13 +92,6 @@ static void __attribute__((noreturn, format(printf, 3, 4))) fail(enum code code,
 	printf("\"}\n");
 	fflush(stdout);
 	_exit(1);
-}
-
-static const char *variable(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value ? value : "";
 }
 
 static void read_input(void)
@@ -185,125 +168,6 @@ static void read_settings(void)
 		fail(BAD_CONFIG, "timeoutSeconds of ringfence-cni is not usable",
 		     "%.*s; write a number from 1 to %d", (int)timeout.length, timeout.at,
 		     LONGEST_TIMEOUT);
-}
-
-static long long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-static int send_all(int connection, const char *text, size_t length)
-{
-	while (length) {
-		ssize_t sent = send(connection, text, length, MSG_NOSIGNAL);
-
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0)
-			return 0;
-		text += sent;
-		length -= sent;
-	}
-	return 1;
-}
-
-/* The first byte, with the descriptor of the pod's network namespace where there is one. */
-static int send_greeting(int connection)
-{
-	const char *path = variable("CNI_NETNS");
-	int netns = *path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	struct iovec greeting = { .iov_base = "1", .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &greeting, .msg_iovlen = 1 };
-	ssize_t sent;
-
-	if (netns >= 0) {
-		message.msg_control = control.room;
-		message.msg_controllen = sizeof(control.room);
-		control.header.cmsg_level = SOL_SOCKET;
-		control.header.cmsg_type = SCM_RIGHTS;
-		control.header.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.header), &netns, sizeof(int));
-	}
-	sent = sendmsg(connection, &message, MSG_NOSIGNAL);
-	if (netns >= 0)
-		close(netns);
-	return sent == 1;
-}
-
-static int send_request(int connection)
-{
-	if (!send_greeting(connection))
-		return 0;
-	for (size_t i = 0; i < COUNT(PASSED_ON); i++) {
-		const char *value = variable(PASSED_ON[i]);
-
-		if (!send_all(connection, PASSED_ON[i], strlen(PASSED_ON[i])) ||
-		    !send_all(connection, "=", 1) || !send_all(connection, value, strlen(value)) ||
-		    !send_all(connection, "\n", 1))
-			return 0;
-	}
-	return send_all(connection, "\n", 1) && send_all(connection, plugin.input, plugin.length) &&
-	       !shutdown(connection, SHUT_WR);
-}
-
-/* Everything up to the end of the connection; 0 if it does not come before the deadline. */
-static int read_answer(int connection, long long deadline)
-{
-	plugin.answered = 0;
-	while (plugin.answered < ANSWER_LIMIT - 1) {
-		struct pollfd waiting = { .fd = connection, .events = POLLIN };
-		long long left = deadline - now_ms();
-		ssize_t got;
-
-		if (left <= 0 || poll(&waiting, 1, (int)left) <= 0)
-			return 0;
-		got = read(connection, plugin.answer + plugin.answered,
-			   ANSWER_LIMIT - 1 - plugin.answered);
-		if (got < 0 && errno != EINTR)
-			return 0;
-		if (got == 0)
-			break;
-		plugin.answered += got > 0 ? got : 0;
-	}
-	plugin.answer[plugin.answered] = 0;
-	return plugin.answered > 0;
-}
-
-static int ask_once(long long deadline)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int answered;
-
-	memcpy(address.sun_path, plugin.socket, strlen(plugin.socket) + 1);
-	if (connection < 0)
-		return 0;
-	answered = !connect(connection, (struct sockaddr *)&address, sizeof(address)) &&
-		   send_request(connection) && read_answer(connection, deadline);
-	close(connection);
-	return answered;
-}
-
-/* 1 if an agent answered; one that goes away in the middle is asked again. */
-static int ask(int patience)
-{
-	long long start = now_ms(), last = start + (patience + ANSWER_GRACE) * 1000LL;
-	struct timespec pause = { .tv_nsec = RETRY_MS * 1000000L };
-
-	do {
-		if (ask_once(last))
-			return 1;
-		if (patience)
-			nanosleep(&pause, NULL);
-	} while (now_ms() - start < patience * 1000LL);
-	return 0;
 }
 
 static struct span previous_result(void)
@@ -451,6 +315,19 @@ static int is_urgent(const char *command)
 	return !strcmp(command, "ADD") || !strcmp(command, "CHECK");
 }
 
+static int is_answered(const char *command)
+{
+	struct request request = {
+		.socket = plugin.socket,
+		.text = plugin.input,
+		.length = plugin.length,
+		.answer = plugin.answer,
+		.room = ANSWER_LIMIT,
+	};
+
+	return ask(&request, is_urgent(command) ? plugin.timeout : 0);
+}
+
 static int without_agent(const char *command)
 {
 	if (is_cleanup) /* the agent notices that the interface is gone */
@@ -495,7 +372,7 @@ int main(void)
 	read_settings();
 	if (!strcmp(command, "ADD"))
 		previous_result(); /* or there is nothing to wait for */
-	if (ask(is_urgent(command) ? plugin.timeout : 0))
+	if (is_answered(command))
 		return repeat_answer();
 	return without_agent(command);
 }
