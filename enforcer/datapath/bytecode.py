@@ -134,8 +134,8 @@ def load(bytecode: Bytecode, sizes: Mapping[str, int], keep_open: ExitStack) -> 
     return found
 
 
-def kept(path: Path) -> Bytecode | None:
-    """What was kept in that file; None when there is none that can be trusted and read."""
+def kept(path: Path, source: str) -> Bytecode | None:
+    """What was made of that source, from that file; None when there is none that can be trusted."""
     try:
         for place in (path, path.parent):
             about = place.lstat()
@@ -143,6 +143,9 @@ def kept(path: Path) -> Bytecode | None:
                 log.warning("bytecode_not_trusted path=%s", place)
                 return None
         found = Bytecode.from_json(path.read_bytes())
+        if found.source != hash_of(source):
+            log.warning("bytecode_of_other_sources path=%s", path)
+            return None
         with suppress(OSError):  # that of an image cannot be written
             os.utime(path)
         return found

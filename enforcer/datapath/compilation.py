@@ -15,7 +15,8 @@ import platform
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol, cast
@@ -83,8 +84,8 @@ def compiled(wanted: Wanted) -> Bytecode:
     CompileError with what clang said, MachineLacks without bcc, headers or gcc.
     """
     check_compiler()
-    with TemporaryDirectory(prefix="ringfence-compile-") as folder:
-        environment = {**os.environ, "LD_PRELOAD": str(_recorder(Path(folder)))}
+    with _recorder() as library:
+        environment = {**os.environ, "LD_PRELOAD": f"/proc/self/fd/{library}"}
         isolated = ["-I"] if sys.flags.isolated else []
         try:
             done = subprocess.run(
@@ -93,6 +94,7 @@ def compiled(wanted: Wanted) -> Bytecode:
                 capture_output=True,
                 text=True,
                 env=environment,
+                pass_fds=(library,),
                 timeout=COMPILE_TIMEOUT,
                 check=False,
             )
@@ -109,17 +111,23 @@ def compiled(wanted: Wanted) -> Bytecode:
     return Bytecode.from_json(done.stdout.encode())
 
 
-def _recorder(folder: Path) -> Path:
-    """recorder.c as a library."""
-    library = folder / "recorder.so"
-    command = ["gcc", *RECORDER_FLAGS, "-o", str(library), str(RECORDER)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise MachineLacks("there is no gcc", "apt-get install gcc libc6-dev") from None
-    if done.returncode != 0:
-        raise CompileError(f"{RECORDER} does not compile:\n{done.stderr.strip()}")
-    return library
+@contextmanager
+def _recorder() -> Iterator[int]:
+    """recorder.c as a library in memory: from a temporary folder it may not be run everywhere."""
+    with TemporaryDirectory(prefix="ringfence-compile-") as folder:
+        library = Path(folder, "recorder.so")
+        command = ["gcc", *RECORDER_FLAGS, "-o", str(library), str(RECORDER)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise MachineLacks("there is no gcc", "apt-get install gcc libc6-dev") from None
+        if done.returncode != 0:
+            raise CompileError(f"{RECORDER} does not compile:\n{done.stderr.strip()}")
+        content = library.read_bytes()
+    with os.fdopen(os.memfd_create("recorder.so"), "wb") as memory:
+        memory.write(content)
+        memory.flush()
+        yield memory.fileno()
 
 
 def _bcc() -> _Bcc:

@@ -26,7 +26,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from enforcer.datapath import bytecode, compilation, kernel, upgrade
-from enforcer.datapath.bytecode import Bytecode
 from enforcer.datapath.compilation import Wanted
 from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import MachineLacks, RingfenceError
@@ -183,7 +182,7 @@ def check_root() -> None:
 def check_machine() -> None:
     """Raise MachineLacks for the first thing that is missing here to load programs."""
     check_root()
-    if _shipped(expand_source(source_dir())) is None:
+    if bytecode.kept(SHIPPED, expand_source(source_dir())) is None:
         compilation.check_compiler()
 
 
@@ -208,14 +207,6 @@ def wanted() -> Wanted:
     return Wanted(expand_source(source_dir()), PROGRAMS, MAPS)
 
 
-def _shipped(source: str) -> Bytecode | None:
-    found = bytecode.kept(SHIPPED)
-    if found is None or found.source == bytecode.hash_of(source):
-        return found
-    log.warning("bytecode_of_other_sources path=%s sources=%s", SHIPPED, source_dir())
-    return None
-
-
 def _cache_file(source: str) -> Path:
     """What the compiler makes of a source depends on the compiler and on the kernel's headers."""
     try:
@@ -230,18 +221,18 @@ def _objects(sizes: Mapping[Table, int], opened: ExitStack) -> Mapping[str, int]
     """Descriptors of all programs and maps, by name."""
     asked = wanted()
     named = {table.value: size for table, size in sizes.items()}
-    shipped = _shipped(asked.source)
+    shipped = bytecode.kept(SHIPPED, asked.source)
     if shipped is not None:
         return bytecode.load(shipped, named, opened)
     cache = _cache_file(asked.source)
     with ExitStack() as alone:
-        kept = bytecode.kept(cache)
+        kept = bytecode.kept(cache, asked.source)
         if kept is None:
             # One compiler at a time: who waited for it takes what it kept.
             with suppress(OSError):  # where nothing can be kept there is nothing to wait for
                 cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 alone.enter_context(_locked(cache.parent))
-            kept = bytecode.kept(cache)
+            kept = bytecode.kept(cache, asked.source)
         if kept is not None:
             try:
                 return bytecode.load(kept, named, opened)

@@ -15,13 +15,22 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from enforcer.datapath import attach, compilation, kernel, loader
-from enforcer.datapath.bytecode import FILES_KEPT, Bytecode, Program, Reference, keep, kept
+from enforcer.datapath.bytecode import (
+    FILES_KEPT,
+    Bytecode,
+    Program,
+    Reference,
+    hash_of,
+    keep,
+    kept,
+)
 from enforcer.datapath.compilation import Wanted
 from enforcer.datapath.kernel import MapShape, ProgramInfo
 from tests.testbed.waiting import patience
 
+SOURCE = "a source"
 SMALL = Bytecode(
-    "a source",
+    hash_of(SOURCE),
     {"a_map": MapShape(1, 4, 8, 16, 0), "b_map": MapShape(9, 16, 8, 1024, 1)},
     {"to_pod": Program(bytes(range(32)), (Reference(0, "a_map"), Reference(16, "b_map")))},
 )
@@ -113,6 +122,13 @@ def build_as_nobody(folder: Path) -> Path:
 
 
 @pytest.mark.bpf
+def test_it_is_made_where_no_program_of_a_temporary_folder_may_run(tmp_path: Path) -> None:
+    mounted = f'mount -t tmpfs -o noexec tmpfs {tmp_path} && TMPDIR={tmp_path} exec "$@"'
+    build = [sys.executable, "-m", "enforcer.datapath.build", str(tmp_path / "programs.json")]
+    subprocess.run(["unshare", "--mount", "sh", "-c", mounted, "sh", *build], check=True)
+
+
+@pytest.mark.bpf
 def test_what_is_shipped_is_made_without_rights_and_loads_where_there_is_no_compiler(
     load: Callable[[], Path],
     built: Path,
@@ -171,9 +187,9 @@ def ship(built: Path) -> None:
 
 def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "one.json"
-    assert kept(path) is None
+    assert kept(path, SOURCE) is None
     keep(SMALL, path)
-    assert kept(path) == SMALL
+    assert kept(path, SOURCE) == SMALL
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -183,7 +199,12 @@ def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "one.json"
     path.write_bytes(text)
-    assert kept(path) is None
+    assert kept(path, SOURCE) is None
+
+
+def test_what_was_made_of_another_source_is_not_loaded(tmp_path: Path) -> None:
+    keep(SMALL, tmp_path / "one.json")
+    assert kept(tmp_path / "one.json", f"{SOURCE}, changed") is None
 
 
 @pytest.mark.parametrize("place", ["file", "folder"])
@@ -191,13 +212,13 @@ def test_what_others_may_write_is_not_loaded(tmp_path: Path, place: str) -> None
     path = tmp_path / "cache" / "one.json"
     keep(SMALL, path)
     (path if place == "file" else path.parent).chmod(0o770)
-    assert kept(path) is None
+    assert kept(path, SOURCE) is None
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     keep(SMALL, tmp_path / "elsewhere" / "one.json")
     (tmp_path / "one.json").symlink_to(tmp_path / "elsewhere" / "one.json")
-    assert kept(tmp_path / "one.json") is None
+    assert kept(tmp_path / "one.json", SOURCE) is None
 
 
 def test_where_nothing_can_be_kept_nothing_is_said_and_nothing_fails(tmp_path: Path) -> None:
@@ -211,7 +232,7 @@ def test_those_used_last_are_kept(tmp_path: Path) -> None:
     for age, path in enumerate(paths):
         keep(SMALL, path)
         os.utime(path, (age, age))
-    assert kept(paths[0]) == SMALL
+    assert kept(paths[0], SOURCE) == SMALL
     keep(SMALL, tmp_path / "new.json")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"new.json", *(path.name for path in paths)} - {"01.json"}
