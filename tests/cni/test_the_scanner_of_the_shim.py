@@ -37,7 +37,7 @@ JSON = st.recursive(
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("scan") / "harness"
     source = Path(__file__).with_name("scan_harness.c")
-    command = ["gcc", *build.WARNINGS, *FLAGS, f"-I{build.FOLDER}", "-o", str(target), str(source)]
+    command = ["gcc", "-std=gnu11", *FLAGS, f"-I{build.FOLDER}", "-o", str(target), str(source)]
     try:
         built = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
