@@ -40,7 +40,10 @@ enum address_flag {
 	ADDR_SERVICE = 8,
 };
 
-enum cidr_flag { CIDR_IN_CLUSTER = 1 };
+enum cidr_flag {
+	CIDR_IN_CLUSTER = 1,
+	CIDR_CROWDED = 2, /* pods in it found no place: nobody unknown may enter from there */
+};
 
 enum identity {
 	IDENTITY_UNKNOWN = 0,

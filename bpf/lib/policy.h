@@ -70,7 +70,7 @@ static __always_inline void policy_find_cidr(struct policy_peer *peer,
 	if (!known)
 		return;
 	peer->cidr = known->cidr;
-	peer->in_cluster = known->flags & CIDR_IN_CLUSTER;
+	peer->around = known->flags;
 }
 
 /* Policies of some kinds take nodes and whoever is outside for peers of their own. */
@@ -187,11 +187,12 @@ static __always_inline enum reason policy_wall(struct scratch *scratch,
 					       const struct endpoint *endpoint, int ingress)
 {
 	const struct policy_peer *peer = &scratch->peer;
+	__u32 closed = ingress ? CIDR_IN_CLUSTER | CIDR_CROWDED : CIDR_IN_CLUSTER;
 
 	if (!(endpoint->flags & (ingress ? EP_WALL : EP_REACH)))
 		return FORWARD_NONE;
 	if (peer->identity == IDENTITY_UNKNOWN)
-		return peer->in_cluster ? DROP_UNKNOWN_SENDER : FORWARD_NONE;
+		return peer->around & closed ? DROP_UNKNOWN_SENDER : FORWARD_NONE;
 	if (ingress && policy_is_node(peer) && (endpoint->flags & EP_ALLOW_MASKED))
 		return FORWARD_NONE;
 	if (!ingress && !peer->walled)

@@ -131,7 +131,7 @@ static __always_inline int track_may_complain(const struct endpoint *endpoint,
 	if (peer->identity != IDENTITY_UNKNOWN)
 		return 0;
 	policy_find_cidr(peer, endpoint, &packet->source);
-	return !peer->in_cluster;
+	return !peer->around;
 }
 
 /*

@@ -39,7 +39,7 @@ struct policy_peer {
 	__u32 identity;
 	__u32 tenant;
 	__u32 cidr;
-	__u32 in_cluster;
+	__u32 around; /* enum cidr_flag of the block that holds it */
 	__u32 walled; /* a wall that drops is around it */
 	__u32 service; /* of a Service that not all ports are known of */
 	__u32 place; /* PEER_PLACE of who is no pod, if policies ask for it; else 0 */

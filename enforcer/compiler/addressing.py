@@ -32,11 +32,10 @@ from generators.objects import BlockList, Node
 from generators.reachability.protocols import WITH_PORTS
 from generators.reachability.services import Backend, ServiceKey
 
-FIRST_BLOCKS = {4: 24, 6: 64}
-"""Length of the blocks around addresses without a place, by IP version."""
-WIDER = 8
-MOST_BLOCKS = 4
-"""Of a version: with more of them they become wider, as the map of prefixes may be full as well."""
+NARROW, WIDER = {4: 24, 6: 64}, 8
+"""Bits of a block around addresses without a place, by IP version, and by how many it grows."""
+MOST_BLOCKS = 128
+"""Of an IP version: every tenant here has them in its map of prefixes."""
 
 
 class Addressing:
@@ -115,8 +114,8 @@ class Addressing:
             self._strangers.put(address, waits=waits and not places.holds(address))
         return changed
 
-    def strangers(self, pod_cidrs: Iterable[str]) -> tuple[str, ...]:
-        """Blocks around the pods' addresses that have no place and lie in no pod range."""
+    def crowded(self, pod_cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        """Blocks around pods' addresses that have no place and lie in no pod range."""
         return self._strangers.around(pod_cidrs)
 
     def _ask(self, asks: Asks) -> None:
@@ -218,42 +217,64 @@ class Addressing:
 
 
 class Strangers:
-    """Addresses of pods that the map has no place for.
+    """Addresses of pods that the map has no place for, and the blocks around them.
 
     Within the pod ranges who is not known is kept out. Where a CNI gives pods other addresses, they
-    would pass for the outside of the cluster, which is not the wall's business: so the blocks
-    around them are pod ranges, too, few of them and rather too wide than too narrow.
+    would pass for the outside of the cluster, which is not the wall's business: so whoever sends
+    from these blocks is kept out as well. A few addresses are blocks of their own, which concern
+    nobody else; more of them become wider blocks, rather too wide than too narrow.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str, Net] = {}
         self._blocks: Counter[Net] = Counter()
+        """With NARROW bits: looked at where there are many addresses."""
+        self._answer: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        """Pod ranges, and what was found for them since the last change."""
 
     def put(self, address: str, *, waits: bool) -> None:
         """It has no place, or needs none any more."""
-        before = self._waiting.pop(address, None)
-        if before is not None:
-            self._blocks[before] -= 1
-            if not self._blocks[before]:
-                del self._blocks[before]
+        if waits is (address in self._waiting):
+            return
+        self._answer = None
+        net = self._waiting[address] if not waits else Net.of(address)
+        block = net.shortened(NARROW[net.version])
         if waits:
-            net = Net.of(address)
-            self._waiting[address] = block = net.shortened(FIRST_BLOCKS[net.version])
+            self._waiting[address] = net
             self._blocks[block] += 1
+            return
+        del self._waiting[address]
+        self._blocks[block] -= 1
+        if not self._blocks[block]:
+            del self._blocks[block]
 
-    def around(self, pod_cidrs: Iterable[str]) -> tuple[str, ...]:
-        """The blocks outside of these ranges, sorted, four of a family at most."""
-        if not self._blocks:
+    def around(self, pod_cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        """The blocks outside of the pod ranges, sorted; MOST_BLOCKS of an IP version at most."""
+        if not self._waiting:
             return ()
-        ranges = tuple(map(Net.of, pod_cidrs))
-        beyond = {b for b in self._blocks if not any(b.inside(r) for r in ranges)}
+        if self._answer is None or self._answer[0] != pod_cidrs:
+            self._answer = pod_cidrs, self._found(frozenset(map(Net.of, pod_cidrs)))
+        return self._answer[1]
+
+    def _found(self, ranges: frozenset[Net]) -> tuple[str, ...]:
+        lengths = {(net.version, net.length) for net in ranges}
+
+        def is_beyond(net: Net) -> bool:
+            return not any(
+                net.shortened(length) in ranges
+                for version, length in lengths
+                if version == net.version and length <= net.length
+            )
+
+        few = len(self._waiting) <= MOST_BLOCKS
+        beyond = set(filter(is_beyond, self._waiting.values() if few else self._blocks))
         found: list[str] = []
-        for version, first in FIRST_BLOCKS.items():
-            length, blocks = first, {block for block in beyond if block.version == version}
+        for version, narrow in NARROW.items():
+            length, blocks = narrow, {net for net in beyond if net.version == version}
             while len(blocks) > MOST_BLOCKS:
                 length -= WIDER
-                blocks = {block.shortened(length) for block in blocks}
-            found += (block.text for block in blocks)
+                blocks = {net.shortened(length) for net in blocks}
+            found += (net.text for net in blocks)
         return tuple(sorted(found))
 
 

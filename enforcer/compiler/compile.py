@@ -46,7 +46,7 @@ from enforcer.policy.peers import Population
 from enforcer.policy.prefixes import Tries
 from enforcer.policy.rulebook import WHOLE_CLUSTER, GroupNames, Groups, Rulebook, RuleNames
 from enforcer.policy.services import Calls, Serving
-from enforcer.policy.tables import CAPACITY, RULE_NUMBER, Change, Table, Tables
+from enforcer.policy.tables import CAPACITY, RULE_NUMBER, Change, CidrFlag, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition
 from enforcer.writes.budgets import Usage
 from enforcer.writes.pending import PendingTables
@@ -94,8 +94,7 @@ class Compiler:
         """All pods by namespace."""
         self._all_nodes: tuple[Node, ...] = ()
         self._pod_cidrs: tuple[str, ...] = ()
-        self._strangers: tuple[str, ...] = ()
-        """Further pod ranges: around pods whose addresses found no place."""
+        self._crowded: tuple[str, ...] = ()
         self._rulebook = Rulebook()
         self._references = References()
         self._groups = Groups(self.registry.groups)
@@ -161,10 +160,10 @@ class Compiler:
         self.rooms.resize(self.allotment.shares, len(self._addressing.nodes))
         self._bring(batch)
         self._tighten()
-        strangers = self._addressing.strangers(self._pod_cidrs)
-        if strangers != self._strangers:
+        crowded = self._addressing.crowded(self._pod_cidrs)
+        if crowded != self._crowded:
             self._rejudge_all = self._rejudge_all or bool(self.known.pods)
-            self._strangers = strangers
+            self._crowded = crowded
             self._bring(Batch())
             self._tighten()
         self._tenancy.forget(dict.fromkeys((*moved.touched, *map(_namespace_of, batch.pods))))
@@ -197,7 +196,8 @@ class Compiler:
         self._move_pods(batch)
         words = frozenset((*turnover.new_words, *turnover.old_words, *lists))
         settled = self._population.settle(words)
-        ranges = (*self._pod_cidrs, *self._strangers)
+        ranges = dict.fromkeys(self._crowded, CidrFlag.CROWDED)
+        ranges.update(dict.fromkeys(self._pod_cidrs, CidrFlag.IN_CLUSTER))
         self._filling.follow(turnover, settled, ranges, calm=batch.calm)
         self._addressing.write(settled, turnover)
 

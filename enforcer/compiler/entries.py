@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from enforcer.policy.blocks import Lists, Net
 from enforcer.policy.groups import CIDR_PLACES, EMPTY
 from enforcer.policy.peers import Population, Settled
-from enforcer.policy.prefixes import Prefixes, Tries
+from enforcer.policy.prefixes import Prefixes, Ranges, Tries
 from enforcer.policy.rulebook import Group, Groups, Turnover
 from enforcer.policy.tables import CidrKey, cidr_peer
 from enforcer.writes.pending import PendingTables
@@ -37,9 +37,7 @@ class GroupEntries:
         self._ceiling = ceiling
         self._unfilled: dict[Group, None] = {}
 
-    def follow(
-        self, turnover: Turnover, settled: Settled, pod_cidrs: tuple[str, ...], *, calm: bool
-    ) -> None:
+    def follow(self, turnover: Turnover, settled: Settled, ranges: Ranges, *, calm: bool) -> None:
         """The entries of groups, for peers and groups that came or went.
 
         `calm`: everything that was wanted before is in force.
@@ -58,7 +56,7 @@ class GroupEntries:
             for group in self._groups.using(identity.pods.words):
                 if self._has_room(group):
                     put(group.number, identity.number, group.definition.for_pods(identity.pods))
-        for trie, cidr, net in tuple(self._cut(pod_cidrs, calm=calm)):
+        for trie, cidr, net in tuple(self._cut(ranges, calm=calm)):
             had = (self._groups.by_number[n] for n, _ in self._having(cidr))
             for group in dict.fromkeys((*had, *self._groups.using(trie.holding(net)))):
                 mine = group.definition.tenant == trie.tenant and group not in fresh
@@ -67,18 +65,16 @@ class GroupEntries:
         for group in fresh:
             self._fill(group)
 
-    def _cut(
-        self, pod_cidrs: tuple[str, ...], *, calm: bool
-    ) -> Iterable[tuple[Prefixes, int, Net]]:
+    def _cut(self, ranges: Ranges, *, calm: bool) -> Iterable[tuple[Prefixes, int, Net]]:
         """Bring all tries up to date; the numbers that mean something else in them."""
         tenants = {entry.tenant for entry in self._ledger.endpoints.now.values()}
-        for trie, trimmed in self._tries.change(tenants, pod_cidrs, calm=calm):
+        for trie, trimmed in self._tries.change(tenants, ranges, calm=calm):
             for prefix in trimmed.removed:
                 self._ledger.put_cidr(CidrKey(trie.tenant, prefix), None)
             for cidr in trimmed.emptied:
                 for number, peer in self._having(cidr):
                     self._ledger.put_bucket(number, peer, EMPTY)
-            for prefix in trie.all() if trimmed.reflagged else trimmed.put:
+            for prefix in trimmed.put:
                 self._ledger.put_cidr(CidrKey(trie.tenant, prefix), trie.entry(prefix))
             for cidr, net in trimmed.named.items():
                 yield trie, cidr, net

@@ -125,7 +125,7 @@ def _wall(
         return None
     if peer.identity == IDENTITY_UNKNOWN:
         flags = _longest(tables, endpoint.tenant, packet.peer)[1]
-        return Reason.UNKNOWN_SENDER if CidrFlag.IN_CLUSTER in flags else None
+        return Reason.UNKNOWN_SENDER if flags else None
     masked = peer.identity in NODES
     if masked and EndpointFlag.ALLOW_MASKED in endpoint.flags:
         return None

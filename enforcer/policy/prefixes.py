@@ -23,6 +23,8 @@ from enforcer.policy.tables import CidrEntry, CidrFlag, CidrKey
 from generators.objects import BlockList, IPBlock
 
 Holding = Callable[[Net], Lists]
+Ranges = Mapping[str, CidrFlag]
+"""Blocks in which who is not known is no outsider, and what that means."""
 Counts = Mapping[BlockList, int]
 """How many of a list's blocks are there, the first of them."""
 Idle = Callable[[BlockList], bool]
@@ -51,14 +53,12 @@ class Trimmed:
     """What a change of blocks did to the prefixes of a trie."""
 
     put: Mapping[str, None] = field(default_factory=dict)
-    """Prefixes that are new, or have another number."""
+    """Prefixes that are new, or have another number or other flags."""
     removed: Iterable[str] = ()
     named: Mapping[int, Net] = field(default_factory=dict)
     """Numbers that are new, or that other lists name; with a prefix of each."""
     emptied: Iterable[int] = ()
     """Numbers out of use."""
-    reflagged: bool = False
-    """The pod ranges are others."""
 
 
 class Prefixes:
@@ -75,18 +75,20 @@ class Prefixes:
         self._lengths: dict[int, Counter[int]] = {4: Counter(), 6: Counter()}
         self._grown: dict[tuple[int, Lists], int] = {}
         """Number around, and who names a prefix in it -> the number that such prefixes got."""
-        self._ranges: tuple[Net, ...] = ()
-        self._range_texts: tuple[str, ...] = ()
+        self.ranges: Ranges = {}
+        self._flags: dict[Net, CidrFlag] = {}
+        """The same."""
 
-    def change(self, counts: Counts, ranges: tuple[str, ...], idle: Idle) -> Trimmed:
-        """So many blocks of these lists are there now, and the pod ranges are these.
+    def change(self, counts: Counts, ranges: Ranges, idle: Idle) -> Trimmed:
+        """So many blocks of these lists are there now, and the ranges are these.
 
         `idle`: whether no rule in force names a list, nor any that comes into force with this. Ask
         after `holding` knows them.
         """
         more, less, moved = self._count(counts)
-        more += _without(ranges, self._range_texts)
-        less += _without(self._range_texts, ranges)
+        before, self.ranges = self.ranges, ranges
+        more += _without(ranges, before)
+        less += _without(before, ranges)
         new = {
             text: self._around(Net.of(text))
             for text in dict.fromkeys(more)
@@ -94,8 +96,7 @@ class Prefixes:
         }
         for text in more:
             self._use(text)
-        reflagged = ranges != self._range_texts
-        self._range_texts, self._ranges = ranges, tuple(map(Net.of, ranges))
+        self._flags = {Net.of(text): flag for text, flag in ranges.items()}
         gone = [text for text in less if self._leave(text)]
         inside = (text for block in moved for text in self._index.inside(Net.of(block.cidr)))
         moving: dict[str, Lists] = {}
@@ -105,12 +106,15 @@ class Prefixes:
             if text in new or lists != prefix.lists:
                 moving[text] = lists
         put, named = self._number(moving, new, idle)
+        reflagged = (t for t in (*before, *ranges) if before.get(t) != ranges.get(t))
+        for range_text in dict.fromkeys(reflagged):
+            put.update(dict.fromkeys(self._index.inside(Net.of(range_text))))
         emptied = tuple(number for number, found in self._classes.items() if not found.count)
         for number in emptied:
             del self._classes[number]
         if emptied or named:
             self._forget_former()
-        return Trimmed(put, [t for t in gone if t not in new], named, emptied, reflagged)
+        return Trimmed(put, [t for t in gone if t not in new], named, emptied)
 
     def _forget_former(self) -> None:
         """Drop the former names of numbers, which would keep every list alive."""
@@ -136,14 +140,9 @@ class Prefixes:
         return more, less, moved
 
     @property
-    def ranges(self) -> tuple[str, ...]:
-        """The pod ranges, as they are in it."""
-        return self._range_texts
-
-    @property
     def is_empty(self) -> bool:
         """Whether nothing is in use."""
-        return not self._prefixes and not self._range_texts
+        return not self._prefixes and not self.ranges
 
     def named_by(self, lists: Lists) -> Iterable[tuple[int, Lists]]:
         """The numbers that some of these lists name, with all that do."""
@@ -163,12 +162,11 @@ class Prefixes:
     def entry(self, text: str) -> CidrEntry:
         """A prefix as the map holds it."""
         prefix = self._prefixes[text]
-        inside = any(prefix.net.inside(net) for net in self._ranges)
-        return CidrEntry(prefix.cidr, CidrFlag.IN_CLUSTER if inside else CidrFlag(0))
-
-    def all(self) -> Iterable[str]:
-        """All of them."""
-        return self._prefixes
+        net, flags = prefix.net, CidrFlag(0)
+        for length in {r.length for r in self._flags if r.version == net.version}:
+            if length <= net.length:
+                flags |= self._flags.get(net.shortened(length), CidrFlag(0))
+        return CidrEntry(prefix.cidr, flags)
 
     def holding(self, net: Net) -> Lists:
         """The lists of this trie with a block that holds another one."""
@@ -282,8 +280,8 @@ class Tries:
         self._moved: dict[tuple[int, BlockList], None] = {}
         self._busy: set[BlockList] = set()
         """Lists that came or went with a rule."""
-        self._served: tuple[frozenset[int], tuple[str, ...]] = frozenset(), ()
-        """The tenants with endpoints here, and the pod ranges, at the last change."""
+        self._served: tuple[frozenset[int], Ranges] = frozenset(), {}
+        """The tenants with endpoints here, and the ranges, at the last change."""
 
     def of(self, tenant: int) -> Prefixes:
         """A tenant's trie."""
@@ -336,9 +334,9 @@ class Tries:
         return found
 
     def change(
-        self, tenants: Iterable[int], ranges: tuple[str, ...], *, calm: bool
+        self, tenants: Iterable[int], ranges: Ranges, *, calm: bool
     ) -> Iterable[tuple[Prefixes, Trimmed]]:
-        """What `follow` found; `tenants`: those with endpoints here, who need the pod ranges.
+        """What `follow` found; `tenants`: those with endpoints here, who need the ranges.
 
         `calm`: everything that was wanted before is in force.
         """
@@ -351,7 +349,7 @@ class Tries:
         served, self._served = self._served, (needed, ranges)
         others = () if self._served == served else (*self._tries, *needed)
         for tenant in dict.fromkeys((*others, *moved)):
-            wanted = ranges if tenant in needed else ()
+            wanted = ranges if tenant in needed else {}
             trie, counts = self.of(tenant), moved.get(tenant, {})
             counts = {b: count for b, count in counts.items() if count != trie.count(b)}
             if counts or wanted != trie.ranges:

@@ -121,6 +121,7 @@ class CidrFlag(IntFlag):
     """What else is known of a block."""
 
     IN_CLUSTER = 1  # inside the pod ranges: without an identity it is an unknown sender
+    CROWDED = 2  # pods in it found no place: the same for who sends, not for who is called
 
 
 @dataclass(frozen=True, slots=True)

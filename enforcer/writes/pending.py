@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from enforcer.policy.groups import EMPTY, Bucket, ExactSlot, RangeSlot
-from enforcer.policy.tables import AddressEntry, CidrEntry, CidrFlag, CidrKey, EndpointEntry, Tables
+from enforcer.policy.tables import AddressEntry, CidrEntry, CidrKey, EndpointEntry, Tables
 from generators.reachability.services import Backend, ServiceKey
 
 K = TypeVar("K", bound=Hashable)
@@ -85,22 +85,22 @@ class PendingTables:
     """How many prefixes should have each number."""
     cidr_lengths: Counter[int] = field(default_factory=Counter)
     """How long the prefixes are that there should be."""
-    in_cluster: dict[CidrKey, None] = field(default_factory=dict)
-    """Those inside the pod ranges."""
+    flagged: dict[CidrKey, None] = field(default_factory=dict)
+    """Those in which unknown senders are kept out."""
 
     def put_cidr(self, key: CidrKey, entry: CidrEntry | None) -> None:
         """Want this prefix; None removes."""
         old = self.cidrs.now.get(key)
         self.cidrs.put(key, entry)
-        self.in_cluster.pop(key, None)
+        self.flagged.pop(key, None)
         for found, step in ((old, -1), (entry, 1)):
             if found is not None:
                 self.cidr_uses[found.cidr] += step
                 self.cidr_lengths[key.length] += step
         if old is not None and not self.cidr_uses[old.cidr]:
             del self.cidr_uses[old.cidr]
-        if entry is not None and CidrFlag.IN_CLUSTER in entry.flags:
-            self.in_cluster[key] = None
+        if entry is not None and entry.flags:
+            self.flagged[key] = None
 
     @classmethod
     def of(cls, tables: Tables) -> PendingTables:

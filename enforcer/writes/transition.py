@@ -32,7 +32,6 @@ from enforcer.policy.tables import (
     AddressFlag,
     Change,
     CidrEntry,
-    CidrFlag,
     CidrKey,
     Dir,
     EndpointEntry,
@@ -245,7 +244,7 @@ class _Bridges:
         """Who moves, under identities of their own."""
         numbers: dict[tuple[object, ...], int] = {}
         found: dict[str, AddressEntry] = {}
-        ranges = self._pod_ranges()
+        ranges = self._closed_ranges()
         for address, (old, new) in moves.items():
             inside = any(Net.of(address).inside(net) for net in ranges)
             key = (old and (old.identity, old.tenant), new and (new.identity, new.tenant), inside)
@@ -258,15 +257,13 @@ class _Bridges:
             found[address] = AddressEntry(numbers[key], 0, kept)
         return found
 
-    def _pod_ranges(self) -> Iterable[Net]:
-        """The widest prefixes inside the pod ranges, as they are in force or wanted."""
+    def _closed_ranges(self) -> Iterable[Net]:
+        """The widest prefixes that keep unknown senders out, as they are in force or wanted."""
         before = (
-            key
-            for key, entry in self.ledger.cidrs.was.items()
-            if entry is not None and CidrFlag.IN_CLUSTER in entry.flags
+            key for key, entry in self.ledger.cidrs.was.items() if entry is not None and entry.flags
         )
         found: list[Net] = []
-        for net in sorted(Net.of(key.prefix) for key in (*self.ledger.in_cluster, *before)):
+        for net in sorted(Net.of(key.prefix) for key in (*self.ledger.flagged, *before)):
             if not any(net.inside(wider) for wider in found):
                 found.append(net)
         return found

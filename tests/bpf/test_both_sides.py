@@ -104,6 +104,19 @@ def test_a_wall_that_only_reports_keeps_no_answer_back(veth: Veth, family: int) 
     assert veth.to_pod(ip(family, OTHER, POD) / udp(port=40000, client_port=53)).passed
 
 
+@pytest.mark.parametrize("flag", [CidrFlag.CROWDED, CidrFlag.IN_CLUSTER])
+def test_who_is_called_where_pods_found_no_place_answers(
+    veth: Veth, family: int, flag: CidrFlag
+) -> None:
+    """It may be somebody outside of the cluster; in the pod ranges it is a pod."""
+    nobody = {4: "10.9.0.99", 6: "fd09::99"}
+    around = {prefix: CidrEntry(entry.cidr, flag) for prefix, entry in CLUSTER.items()}
+    veth.configure(REACHING | ISOLATED, OWN_TENANT, cidrs=around)
+    assert veth.from_pod(ip(family, POD, nobody) / udp()).passed
+    answer = veth.to_pod(ip(family, nobody, POD) / udp(port=40000, client_port=53))
+    assert answer.passed is (flag is CidrFlag.CROWDED)
+
+
 def test_outside_the_cluster_everybody_answers(veth: Veth, family: int) -> None:
     veth.configure(REACHING | ISOLATED, OWN_TENANT, cidrs=CLUSTER)
     assert veth.from_pod(ip(family, POD, WORLD) / udp()).passed

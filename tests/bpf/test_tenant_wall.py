@@ -104,6 +104,13 @@ def test_pod_that_no_cache_knows_is_kept_out(veth: Veth, family: int) -> None:
     assert veth.to_pod(ip(family, STRANGER, POD) / tcp()).reason is DropReason.UNKNOWN_SENDER
 
 
+def test_who_sends_from_where_pods_found_no_place_is_kept_out(veth: Veth, family: int) -> None:
+    crowded = {prefix: CidrEntry(e.cidr, CidrFlag.CROWDED) for prefix, e in POD_RANGES.items()}
+    veth.configure(WALLED, OWN_TENANT, cidrs=crowded)
+    assert veth.to_pod(ip(family, STRANGER, POD) / tcp()).reason is DropReason.UNKNOWN_SENDER
+    assert veth.to_pod(ip(family, PEER, POD) / tcp()).passed
+
+
 @pytest.mark.parametrize("quarantined", [True, False], ids=["quarantined", "confirmed"])
 def test_quarantine_counts_as_no_tenant(veth: Veth, family: int, quarantined: bool) -> None:
     flag = AddressFlag.QUARANTINE if quarantined else AddressFlag(0)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
-from enforcer.compiler.addressing import FIRST_BLOCKS, MOST_BLOCKS, Strangers
+from enforcer.compiler.addressing import MOST_BLOCKS, Strangers
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.blocks import Net
 from enforcer.policy.changes import NodesChange, PodChange
 from enforcer.policy.interpret import Packet, judge
-from enforcer.policy.tables import Dir, Table
+from enforcer.policy.tables import CidrFlag, Dir, Table
 from generators.objects import Pod
 from generators.reachability.verdicts import Verdict
 from tests.enforcer.writes.test_capacity import SMALL, inputs, pod
@@ -21,37 +20,46 @@ from tests.enforcer.writes.test_capacity import SMALL, inputs, pod
 RANGES = ("10.0.0.0/16", "fd00::/48")
 
 
-def blocks(*addresses: str, ranges: Iterable[str] = RANGES) -> tuple[str, ...]:
+def waiting(*addresses: str) -> Strangers:
     found = Strangers()
     for address in addresses:
         found.put(address, waits=True)
-    return found.around(ranges)
+    return found
 
 
-def test_only_what_waits_outside_of_the_ranges_is_surrounded() -> None:
+def blocks(*addresses: str) -> tuple[str, ...]:
+    return waiting(*addresses).around(RANGES)
+
+
+def test_only_what_waits_outside_of_the_ranges_is_meant() -> None:
     assert blocks() == ()
     assert blocks("10.0.7.1", "fd00::7") == ()
-    assert blocks("192.168.3.4", "fd01:2:3:4::5") == ("192.168.3.0/24", "fd01:2:3:4::/64")
-    found = Strangers()
-    found.put("192.168.3.4", waits=True)
-    found.put("192.168.3.5", waits=True)
+    assert blocks("192.168.3.4", "fd01::5", "10.0.7.1") == ("192.168.3.4/32", "fd01::5/128")
+    found = waiting("192.168.3.4", "192.168.3.5", "192.168.3.5")
     found.put("192.168.3.4", waits=False)
-    assert found.around(RANGES) == ("192.168.3.0/24",)
+    assert found.around(RANGES) == ("192.168.3.5/32",)
+    assert found.around((*RANGES, "192.168.0.0/16")) == ()
     found.put("192.168.3.5", waits=False)
     found.put("192.168.3.5", waits=False)
     assert found.around(RANGES) == ()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_there_are_few_blocks_and_each_address_is_in_one(seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311  the same each time
-    addresses = [".".join(str(chance.randrange(1, 255)) for _ in range(4)) for _ in range(300)]
-    addresses += [f"{chance.randrange(0x2000, 0xFFFF):x}::{n}" for n in range(1, 300)]
+@pytest.mark.parametrize("count", [MOST_BLOCKS // 2, MOST_BLOCKS, 1_000, 20_000])
+def test_there_are_few_blocks_and_each_address_is_in_one(count: int) -> None:
+    chance = random.Random(count)  # noqa: S311  the same each time
+    numbers = [[chance.randrange(1, 255) for _ in range(4)] for _ in range(count // 2)]
+    addresses = [".".join(map(str, four)) for four in numbers]
+    addresses += [f"{chance.randrange(0x2000, 0xFC00):x}::{n:x}" for n in range(1, count // 2)]
     beyond = [a for a in addresses if not any(Net.of(a).inside(Net.of(r)) for r in RANGES)]
-    found = [Net.of(text) for text in blocks(*addresses)]
-    assert all(any(Net.of(address).inside(net) for net in found) for address in beyond)
-    for version in FIRST_BLOCKS:
+    found = {Net.of(text) for text in blocks(*addresses)}
+    for address in beyond:
+        net = Net.of(address)
+        around = (net.shortened(n) for n in {f.length for f in found if f.length <= net.length})
+        assert not found.isdisjoint(around), address
+    for version in (4, 6):
         assert len([net for net in found if net.version == version]) <= MOST_BLOCKS
+    if count <= MOST_BLOCKS:
+        assert {net.text.partition("/")[0] for net in found} == set(beyond)
 
 
 def beyond(of: Pod, number: int) -> Pod:
@@ -76,11 +84,11 @@ def test_a_tenant_s_pods_without_a_place_do_not_enter_another_tenant() -> None:
     known = compiler.tables().addresses
     assert len([p for p in flood if p.ips[0] not in known]) >= 3
     assert [p.ips[0] for p in flood if enters(compiler, p.ips[0], ifindex)] == []
-    # Whoever is outside of the blocks around them is outside of the cluster as ever.
-    assert enters(compiler, "203.0.113.7", ifindex)
-    # With room for all, the blocks are outside again.
+    # That concerns nobody else: neighbours of theirs are outside of the cluster as ever.
+    assert all(enters(compiler, f"172.20.{n}.10", ifindex) for n in range(9))
+    # With room for all it is over.
     compiler.apply([PodChange(p.key, None) for p in flood[2:]])
-    assert enters(compiler, "172.20.8.77", ifindex)
+    assert enters(compiler, flood[8].ips[0], ifindex)
     assert not enters(compiler, flood[0].ips[0], ifindex)
 
 
@@ -90,7 +98,8 @@ def test_ranges_that_nodes_name_later_take_the_place_of_the_blocks() -> None:
     compiler = Compiler("here", limits=small)
     given = inputs(pods=(pod("app", "victim", 90), *flood))
     compiler.become(given)
-    wide = {key.prefix for key in compiler.tables().cidrs}
-    assert any(prefix.startswith("172.") for prefix in wide)
+    found = compiler.tables().cidrs
+    assert {e.flags for k, e in found.items() if k.prefix.startswith("172.")} == {CidrFlag.CROWDED}
     compiler.apply([NodesChange(given.cluster.nodes, ("172.20.0.0/16",))])
-    assert {key.prefix for key in compiler.tables().cidrs} == {"172.20.0.0/16"}
+    ((key, entry),) = compiler.tables().cidrs.items()
+    assert (key.prefix, entry.flags) == ("172.20.0.0/16", CidrFlag.IN_CLUSTER)
