@@ -224,7 +224,7 @@ class Evaluator:
             return _SELF
         if self._is_prohibited(subject, packet):
             return Judgement(Verdict.DROPPED, Reason.ENCAP_PROHIBITED)
-        if packet.route is Route.SERVICE and not self.isolating(Direction.EGRESS, subject):
+        if packet.route is Route.SERVICE and not self._is_cut(Direction.EGRESS, subject):
             # Nobody has to look behind the Service.
             return _NOT_ISOLATED
         if is_own_node(subject, packet.destination):
@@ -352,6 +352,13 @@ class Evaluator:
     def isolating(self, direction: Direction, subject: Pod) -> tuple[NetworkPolicy, ...]:
         """Those of them that isolate the pod."""
         return tuple(p for p in self.speaking(direction, subject) if direction in p.directions)
+
+    def _is_cut(self, direction: Direction, subject: Pod) -> bool:
+        """Whether a policy isolates the pod or denies something."""
+        return any(
+            direction in policy.directions or any(rule.deny for rule in policy.rules(direction))
+            for policy in self.speaking(direction, subject)
+        )
 
     def matching_rules(
         self,
