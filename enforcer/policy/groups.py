@@ -334,6 +334,11 @@ class _Side:
             for index, rule in enumerate(policy.rules(direction))
         ]
         denying = [place for place in found if place[2].deny]
+        for place, (_, _, rule) in enumerate(denying):
+            if not rule.peers and not rule.ports:
+                # Nobody gets past it, so what stands behind takes no entries.
+                found = denying = denying[: place + 1]
+                break
         for policy, index, rule in denying:
             self._add(number(policy.rule_name(direction, index)) | RULE_DENY, policy, rule, ports)
         if denying:

@@ -3,7 +3,8 @@
 `squeezed` needs no more room than the larger of both sides: whatever is switched is closed for that
 moment. `urgent` writes never wait for anything else. Neither has bridges. An address that is
 written early has a number that old groups do not know, or still mean alike, so it can enter less
-than before and never more.
+than before and never more. Where groups deny, not to be known may be more: endpoints whose group
+lacks an entry that denies are closed until it is there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from enforcer.policy.groups import Bucket
-from enforcer.policy.tables import CAPACITY, Change, EndpointFlag, Table
+from enforcer.policy.tables import (
+    CAPACITY,
+    RULE_DENY,
+    Change,
+    EndpointEntry,
+    EndpointFlag,
+    Table,
+)
 from enforcer.writes.capacity import peaks, refuse_overflow
 from enforcer.writes.pending import PendingTables, Place
 from enforcer.writes.transition import closing, opening, switched
@@ -59,8 +67,13 @@ def urgent(ledger: PendingTables) -> tuple[Change, ...]:
 
     What is there already is changed before anything is added, so that a full map stops none of it.
     """
-    addresses = ledger.addresses.changed()
+    addresses, doubted = ledger.addresses.changed(), _doubted(ledger)
     return (
+        *(
+            Change(Table.ENDPOINTS, i, replace(entry, flags=entry.flags & ~EndpointFlag.READY))
+            for i, entry in _in_force(ledger)
+            if entry.group in doubted
+        ),
         *_gone(ledger),
         *(
             Change(Table.ADDRESSES, address, new)
@@ -72,8 +85,38 @@ def urgent(ledger: PendingTables) -> tuple[Change, ...]:
             Change(Table.ENDPOINTS, i, replace(old, generation=new.generation))
             for i, (old, new) in ledger.endpoints.changed().items()
             if old is not None and new is not None and old.endpoint == new.endpoint
+            if old.group not in doubted
         ),
     )
+
+
+def _doubted(ledger: PendingTables) -> frozenset[int]:
+    """Groups without an entry that denies a peer, or that denied what its address was before."""
+    found = {
+        group
+        for (group, _), (old, new) in ledger.buckets.changed().items()
+        if not _denied(new) <= _denied(old)
+    }
+    denying = {e.group for _, e in _in_force(ledger) if EndpointFlag.USES_DENY in e.flags}
+    of = ledger.buckets.in_force
+    for old, new in ledger.addresses.changed().values():
+        if denying and old is not None and new is not None and old.identity != new.identity:
+            before = {group: _denied(of((group, old.identity))) for group in denying}
+            now = {group: _denied(of((group, new.identity))) for group in denying}
+            found |= {group for group in denying if not before[group] <= now[group]}
+    return frozenset(found)
+
+
+def _denied(bucket: Bucket | None) -> frozenset[object]:
+    slots = (*bucket.policy.items(), *bucket.ranges.items()) if bucket is not None else ()
+    return frozenset(slot for slot, rule in slots if rule & RULE_DENY)
+
+
+def _in_force(ledger: PendingTables) -> Iterable[tuple[int, EndpointEntry]]:
+    for ifindex in dict.fromkeys((*ledger.endpoints.now, *ledger.endpoints.was)):
+        entry = ledger.endpoints.in_force(ifindex)
+        if entry is not None:
+            yield ifindex, entry
 
 
 def _gone(ledger: PendingTables) -> Iterable[Change]:
