@@ -32,6 +32,7 @@ import yaml
 from generators.addresses import Family
 from generators.cluster import Cluster, from_objects, from_record
 from generators.manifests import Documents, read, read_bytes
+from generators.objects import CiliumPolicy
 from generators.reachability.ends import ends, external, one_end
 from generators.reachability.matrix import PortProtocol, single_question
 from generators.reachability.packets import Question, is_hairpin
@@ -42,7 +43,7 @@ from generators.tenants.model import TenantConfig
 HERE = Path(__file__).parent
 KIND = "Scenario"
 _BUT = "everyone but "
-_CLUSTER_SCOPED = ("Namespace", "Node")
+_CLUSTER_SCOPED = ("Namespace", "Node", "CiliumClusterwideNetworkPolicy")
 
 # Functional syntax: `from` is a keyword.
 Reach = TypedDict(
@@ -219,5 +220,7 @@ def changed(documents: Documents, step: Step) -> Documents:
 
 def _name(item: object) -> str:
     kind, name = type(item).__name__, getattr(item, "name", "")
+    if isinstance(item, CiliumPolicy):
+        kind = item.kind.value
     home = "" if kind in _CLUSTER_SCOPED else f"{getattr(item, 'namespace', '')}/"
     return f"{kind} {home}{name}"
