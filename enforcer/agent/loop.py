@@ -406,6 +406,7 @@ class Agent:
             seen_manifests=health.seen.manifests,
             seen_config=health.seen.config,
             errors=errors,
+            notices=health.notices,
             mode=config.mode if config is not None else None,
             config=config,
             walls_turned=self._compiler.walls_turned,

@@ -48,6 +48,8 @@ class State:
     seen_config: str | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     """What was refused of the inputs last looked at, by source; the last good stays in force."""
+    notices: tuple[str, ...] = ()
+    """What is not as people may expect, though every input is in force."""
     tables: Tables = field(default_factory=Tables)
     """What is in force."""
     pods: Mapping[int, Pod] = field(default_factory=dict)

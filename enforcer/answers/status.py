@@ -66,6 +66,7 @@ def problems(state: State) -> list[str]:
     """All that is not as it should be; nothing when all is well."""
     return [
         *unready(state),
+        *state.notices,
         *(f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())),
         *(why for _, why in sorted(state.excess.items())),
         *state.neighbours.problems(state.attached),
@@ -75,8 +76,8 @@ def problems(state: State) -> list[str]:
 def unready(state: State) -> list[str]:
     """Why the agent does not call itself ready.
 
-    Neither a pod that cannot be enforced nor a tenant that wants too much is one of the reasons: it
-    would hold up the agents of all nodes.
+    Neither a pod that cannot be enforced, nor a tenant that wants too much, nor a kind of policies
+    that nobody enforces is one of the reasons: it would hold up the agents of all nodes.
     """
     found = [] if state.ready else ["this agent has put nothing in force yet"]
     for name, source in sorted(state.sources.items()):

@@ -190,8 +190,6 @@ class ApiSupply:
     def health(self) -> Health:
         """See `Supply`."""
         found = {"config": self._tenants.error} if self._tenants.error else {}
-        if self._unread.said:
-            found["cilium.io"] = self._unread.said
         for kind in self._kinds:
             stats = kind.reflector.stats()
             name = stats.resource
@@ -207,7 +205,8 @@ class ApiSupply:
             found["record"] = "; ".join(f"{name}: {why}" for name, why in bad)
         elif missing := self._no_record():
             found["record"] = missing
-        return Health(SeenDigests(config=self._tenants.digest), found)
+        notices = (self._unread.said,) if self._unread.said else ()
+        return Health(SeenDigests(config=self._tenants.digest), found, notices)
 
     def _no_record(self) -> str:
         """The problem when no controller has ever recorded a namespace."""

@@ -65,6 +65,8 @@ class Health:
     seen: SeenDigests = SeenDigests()
     errors: Mapping[str, str] = field(default_factory=dict)
     """What was refused of its inputs, by kind; the last good ones stay."""
+    notices: tuple[str, ...] = ()
+    """What people have to know, though all that it reads is in force."""
 
 
 class Supply(Protocol):

@@ -69,6 +69,12 @@ def test_a_pod_that_is_not_enforced_is_a_problem_but_leaves_the_agent_ready() ->
     assert problems(lacking) == ["a/b is not enforced: no interface"]
 
 
+def test_policies_that_are_not_read_are_a_problem_but_leave_the_agent_ready() -> None:
+    told = state(notices=("nothing on this node enforces them",))
+    assert unready(told) == []
+    assert problems(told) == ["nothing on this node enforces them"]
+
+
 def test_all_is_well() -> None:
     assert problems(state()) == []
 
