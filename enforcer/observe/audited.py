@@ -78,8 +78,8 @@ class Audited:
         self._kept = 0
         self._ports: Counter[Would] = Counter()
         """Lines of each, its port left out."""
-        self._outside: Counter[tuple[str, str]] = Counter()
-        """Lines with an address outside the cluster, by subject and direction."""
+        self._outside: dict[tuple[str, str], Counter[str]] = {}
+        """Addresses outside the cluster and their lines, by subject and direction."""
         self._unnamed: deque[FlowRecord] = deque()
         self.forgotten: Counter[str] = Counter()
         """Flows that are in no line any more, by tenant; empty name: without one."""
@@ -108,16 +108,18 @@ class Audited:
         """Everything that is remembered, sorted."""
         return sorted((would, replace(times)) for would, times in self._all())
 
-    def save(self) -> None:
-        """Write the file if something changed; what cannot be written is an error in the log."""
+    def unsaved(self) -> bytes | None:
+        """What the file should hold; None where it does."""
         if self._file is None or not self._dirty:
-            return
-        found = {
-            "kinds": [(tuple(would), times) for would, times in self._all()],
-            "forgotten": self.forgotten,
-        }
-        if self._file.write(orjson.dumps(found)):
-            self._dirty = False
+            return None
+        self._dirty = False
+        kinds = [(tuple(would), times) for would, times in self._all()]
+        return orjson.dumps({"kinds": kinds, "forgotten": self.forgotten})
+
+    def save(self, data: bytes | None) -> None:
+        """Write what was `unsaved`; a file that cannot be written is an error in the log."""
+        if data is not None and self._file is not None and not self._file.write(data):
+            self._dirty = True
 
     def _load(self) -> None:
         """What a former agent left; a file that is damaged is as good as none, and said so."""
@@ -143,7 +145,8 @@ class Audited:
         """The line that counts it: its own, or that of all the others of its kind."""
         if would in self._pairs.get(_pair(would), ()):
             return would
-        if _is_outside(would.peer) and self._outside[would.subject, would.direction] >= OUTSIDE:
+        known = self._outside.get((would.subject, would.direction), ())
+        if _is_outside(would.peer) and would.peer not in known and len(known) >= OUTSIDE:
             would = would._replace(peer=OTHER_ADDRESSES)
         if self._ports[would._replace(port=OTHER_PORTS)] >= PORTS:
             would = would._replace(port=OTHER_PORTS)
@@ -167,7 +170,13 @@ class Audited:
     def _account(self, would: Would, lines: int) -> None:
         self._ports[would._replace(port=OTHER_PORTS)] += lines
         if _is_outside(would.peer):
-            self._outside[would.subject, would.direction] += lines
+            place = would.subject, would.direction
+            known = self._outside.setdefault(place, Counter())
+            known[would.peer] += lines
+            if not known[would.peer]:
+                del known[would.peer]
+            if not known:
+                del self._outside[place]
 
     def _forget(self) -> None:
         pair = max(self._pairs, key=lambda pair: len(self._pairs[pair]))
@@ -177,8 +186,9 @@ class Audited:
             self._kept -= 1
             self._account(would, -1)
             self.forgotten[would.subject_tenant] += times.flows
+        if not lines:
+            del self._pairs[pair]
         self._ports += Counter()
-        self._outside += Counter()
 
 
 def _pair(would: Would) -> tuple[str, str]:

@@ -176,8 +176,14 @@ class Feed:
                 self.forget_kinds()
             if time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
-                self._audited.save()
-        self._audited.save()
+                self._save_audited()
+        self._save_audited()
+
+    def _save_audited(self) -> None:
+        """Readers put names to late flows meanwhile, and wait for no disk."""
+        with self._more:
+            data = self._audited.unsaved()
+        self._audited.save(data)
 
     def audited(self) -> tuple[list[tuple[Would, Seen]], Counter[str]]:
         """What would have been dropped, and how many such flows are in no line, by tenant."""

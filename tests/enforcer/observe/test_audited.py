@@ -82,6 +82,10 @@ def test_addresses_outside_become_one_line_after_the_first_ones() -> None:
     lines = shown(found)
     assert len(lines) == OUTSIDE + 1
     assert (lines[-1][1], lines[-1][3]) == (OTHER_ADDRESSES, 1000 - OUTSIDE)
+    # One address with many ports is one address.
+    few = [knock(world, 80 + n, source="192.0.2.1") for n in range(PORTS)]
+    more = noted(*few, *(knock(world, source=f"192.0.3.{n}") for n in range(OUTSIDE - 1)))
+    assert OTHER_ADDRESSES not in {line[1] for line in shown(more)}
     node = noted(knock(Party(identity=IDENTITY_HOST)), into=found)
     assert "host" in {line[1] for line in shown(node)}
 
@@ -115,6 +119,8 @@ def test_room_is_found_again_for_ports_and_addresses(monkeypatch: pytest.MonkeyP
     assert len(kinds) == found._kept <= 100
     ports = Counter(would._replace(port=0) for would in kinds)
     assert found._ports == ports
+    outside = [w for w in kinds if not w.peer_tenant and w.peer != OTHER_ADDRESSES]
+    assert {a for known in found._outside.values() for a in known} == {w.peer for w in outside}
 
 
 def test_a_flow_is_named_as_soon_as_its_pod_is_known() -> None:
@@ -128,7 +134,7 @@ def test_a_flow_is_named_as_soon_as_its_pod_is_known() -> None:
 
 def test_a_new_agent_goes_on_with_what_the_former_one_knew(tmp_path: Path) -> None:
     before = noted(knock(time=5), *(knock(port=n) for n in range(1, 99)), into=Audited(tmp_path))
-    before.save()
+    before.save(before.unsaved())
     after = Audited(tmp_path)
     assert after.kinds() == before.kinds()
     noted(knock(time=9), knock(port=70_000 - 9), into=after)
@@ -151,8 +157,8 @@ def test_a_damaged_file_is_said_and_left(
 
 def test_a_disk_that_is_full_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = noted(knock(), into=Audited(tmp_path / "missing"))
-    found.save()
-    found.save()
+    found.save(found.unsaved())
+    found.save(found.unsaved())
     assert caplog.text.count("audit_not_saved") == 1
 
 
@@ -203,6 +209,7 @@ def test_grants_are_both_halves_and_the_tenant_file_takes_them() -> None:
 
 def test_a_kind_is_written_as_it_is_read(tmp_path: Path) -> None:
     found = noted(knock(), into=Audited(tmp_path))
-    found.save()
+    found.save(found.unsaved())
+    assert found.unsaved() is None
     (row,) = json.loads((tmp_path / FILE).read_text())["kinds"]
     assert len(row[0]) == len(Would._fields)
