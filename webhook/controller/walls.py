@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from generators.checks import Check, bridged, good
 from generators.documents.json import Document, key_of, labels_of, mapping
@@ -56,13 +56,12 @@ class WallKeeper:
         return bridged("walls", self._problem) if self._problem else good("walls", str(self._kept))
 
     def _bring(self, wanted: dict[str, Document]) -> None:
-        """A wall that has become longer or shorter always ends with its last rule, which denies:
-        later parts are written first, and what is not wanted any more goes at the end."""
         found = self._client.list_all(WALLS, WatchScope(labels=WALL_LABELS))
         live = {key_of(document).name: document for document in found}
-        for name in sorted(wanted, reverse=True):
-            self._write(wanted[name], live.get(name))
-        for name in sorted(live.keys() - wanted.keys()):
+        for name, wall in steps(wanted, live):
+            if wall is not None:
+                self._write(wall, live.get(name))
+                continue
             try:
                 self._client.delete(WALLS, name)
             except NotFound:
@@ -91,3 +90,17 @@ class WallKeeper:
             self._due = 0.0
             return
         self._written(WALLS.kind, "Update")
+
+
+def steps(
+    wanted: Mapping[str, Document], live: Iterable[str]
+) -> Iterator[tuple[str, Document | None]]:
+    """What to write, and None for what to delete, in an order in which no wall is ever without its
+    last rule, which denies: later parts first, and what is not wanted any more at the end.
+
+    `wanted` has the parts of a wall in their order.
+    """
+    for name in reversed(tuple(wanted)):
+        yield name, wanted[name]
+    for name in sorted(set(live) - wanted.keys()):
+        yield name, None
