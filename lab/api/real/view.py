@@ -1,11 +1,11 @@
 """A real node's view of this machine: the same files, except where a node writes.
 
 `python -m lab.api.real.view ROOT READY FROM:TO...` is a process of the lab for as long as its node
-lives. It has a mount and a pid namespace of its own: /etc, /var and /opt are copies that remember
-what is written to them, /run is empty, FROM is seen as TO, all else is the machine's. So two nodes
-both have their /var/lib/kubelet and /etc/cni/net.d, as on machines of their own, and nothing of it
-is on this one. When the process ends, by whatever signal, all processes of the node end with it
-and all its mounts are gone: the kernel sees to both.
+lives. It has a mount and a pid namespace of its own: /etc, /var, /opt and the kernel's settings
+that a kubelet makes are copies that remember what is written to them, /run is empty, FROM is seen
+as TO, all else is the machine's. So two nodes both have their /var/lib/kubelet and /etc/cni/net.d,
+as on machines of their own, and nothing of it is on this one. When the process ends, by whatever
+signal, all processes of the node end with it and all its mounts are gone: the kernel sees to both.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ COPIED = ("etc", "opt", "var")
 LAYERS = ".layers"
 SHARED_SYS = ("cgroup", "bpf")
 """Below /sys/fs: cgroups are the kubelet's, pins the agent's."""
+SETTINGS = (
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
+"""Below /proc/sys: every kubelet makes them at its start, for the whole machine."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,6 +96,11 @@ def _fill(root: Path, name: str) -> None:
     target, machine = root / name, Path("/", name)
     if name == "proc":
         _mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        for setting in (s for s in SETTINGS if (machine / "sys" / s).exists()):
+            copy = root / LAYERS / "sys" / setting
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text((machine / "sys" / setting).read_text())
+            _mount(str(copy), target / "sys" / setting, "", MS_BIND)
     elif name == "run":
         _mount("run", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     elif name == "sys":
