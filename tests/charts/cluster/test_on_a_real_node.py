@@ -11,15 +11,14 @@ from secrets import token_hex
 
 import pytest
 
-from generators.errors import MachineLacks
 from lab.api.real import programs
 from tests.charts.cluster.rendered import CHART, SYSTEM
 from tests.charts.helm import Helm, said
-from tests.conftest import Run, lacking
+from tests.conftest import Run
 from tests.images import archive, dockerfile
 from tests.images.debian import Lacking
 from tests.images.following import CHECKOUT, follow
-from tests.lab.api.hollow import fresh_lab
+from tests.lab.api.hollow import fresh_lab, skip_without
 from tests.lab.api.real.nodes import RealLab, serving
 from tests.testbed.waiting import eventually, patience
 
@@ -67,12 +66,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def node(ringfence: Run, images: list[Path]) -> Iterator[RealLab]:
     """A node without Ringfence, which has the images."""
-    if lacking():
-        pytest.skip(lacking())
-    try:
-        programs.check()
-    except MachineLacks as lack:
-        pytest.skip(f"testbed: {lack}")
+    skip_without(programs.check)
     with fresh_lab(RealLab, ringfence) as lab:
         done = lab.up("--kubelet", "--bare")
         assert done.returncode == 0, done.stderr

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from generators.errors import MachineLacks
 from lab.api.real import programs as needed
-from tests.conftest import Run
+from tests.conftest import Run, lacking
 from tests.lab.api.hollow import fresh_lab, skip_without
 from tests.lab.api.real.nodes import TENANTS, RealLab
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build before the first test: minutes of compiling must not count as a test's time."""
+    needing = any(map(_needs_a_node, session.items))
+    if session.config.option.collectonly or not needing or lacking():
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    # What is wrong is told by the tests that need it.
+    with capture.global_and_fixture_disabled(), suppress(MachineLacks):
+        needed.check()
+
+
+def _needs_a_node(item: pytest.Item) -> bool:
+    return item.path.parent == HERE and "programs" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
