@@ -59,7 +59,12 @@ class FolderWatch:
         self._thread = None
 
     def _add_all(self) -> None:
-        below = [p for folder in self._deep for p in folder.rglob("*") if p.is_dir()]
+        below = (
+            Path(place, name)
+            for folder in self._deep
+            for place, names, _ in os.walk(folder)
+            for name in names
+        )
         self._unwatched = tuple(
             folder
             for folder in (*self._deep, *self._flat, *below)
@@ -91,9 +96,9 @@ def _glance(folders: Iterable[Path]) -> frozenset[tuple[object, ...]]:
 
 def _entries(folder: Path) -> Iterator[tuple[object, ...]]:
     try:
-        paths = list(folder.iterdir())
-        for path in paths:
-            found = path.lstat()
-            yield str(path), found.st_ino, found.st_size, found.st_mtime_ns
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                yield entry.path, found.st_ino, found.st_size, found.st_mtime_ns
     except OSError:
         yield str(folder), "unreadable"
