@@ -281,7 +281,9 @@ def metrics_of(expressions: str) -> set[str]:
 
 
 def test_dashboards_show_every_metric_that_an_alert_asks() -> None:
-    boards = [json.loads(p.read_text()) for p in (CHECKOUT / "dashboards").glob("*.json")]
+    boards = [
+        json.loads(p.read_text()) for p in (CHECKOUT / "charts/ringfence/dashboards").glob("*.json")
+    ]
     shown = [t["expr"] for board in boards for panel in board["panels"] for t in panel["targets"]]
     asked = metrics_of(" ".join(text(rule, "expr") for rule in RULES))
     assert len(asked) > 20

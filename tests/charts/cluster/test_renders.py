@@ -68,7 +68,7 @@ def test_the_render_is_the_one_on_file_and_the_same_twice(helm: Helm, case: str)
 
 def test_dashboards_are_the_files_of_the_repository(helm4: Helm) -> None:
     found = documents(render(helm4, "everything"))
-    for path in sorted((CHECKOUT / "dashboards").glob("*.json")):
+    for path in sorted((CHECKOUT / "charts/ringfence/dashboards").glob("*.json")):
         data = mapping(find(found, f"ConfigMap/ringfence-dashboard-{path.stem}"), "data")
         assert json.loads(text(data, path.name)) == json.loads(path.read_text())
 

@@ -76,7 +76,7 @@ def unknown(query: str, known: dict[str, tuple[str, tuple[str, ...]]]) -> set[st
 def test_dashboards_ask_for_metrics_and_labels_that_exist(checkout: Path) -> None:
     page = (checkout / "docs/metrics.md").read_text()
     known = documented(page)  # compared with all three processes by tests of the page
-    boards = sorted((checkout / "dashboards").glob("*.json"))
+    boards = sorted((checkout / "charts/ringfence/dashboards").glob("*.json"))
     assert [board.name for board in boards] == ["agent.json", "control.json"]
     for board in boards:
         asked = list(queries(json.loads(board.read_text())))
