@@ -24,12 +24,15 @@ Sources = tuple[tuple[int, str], ...]
 def folder_bytes(folder: Path, most: int) -> bytes:
     """All tenant files of a folder, by name; up to a byte more than `most` of each.
 
-    Hidden ones are left out: a mounted ConfigMap keeps its older contents there.
+    Hidden ones are left out: a mounted ConfigMap keeps its older contents there. A link that leads
+    nowhere is not: its tenants would be gone without a word.
     """
     names = sorted(
         path.name
         for path in folder.iterdir()
-        if path.suffix in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix in SUFFIXES
+        and not path.name.startswith(".")
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
     )
     if not names:
         what, fix = (

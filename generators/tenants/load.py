@@ -44,7 +44,8 @@ def tenant_bytes(path: Path) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         what = f"the tenant file cannot be read: {reason}"
         fix = "name a file that exists and that you may read"
-        raise InputError([Problem(str(path), 1, "", what, fix)]) from error
+        name = getattr(error, "filename", None) or path
+        raise InputError([Problem(str(name), 1, "", what, fix)]) from error
 
 
 def _document(data: bytes, file: str) -> Document:

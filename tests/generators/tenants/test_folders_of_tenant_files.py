@@ -108,6 +108,12 @@ def test_hidden_files_are_left_out(folder: Path) -> None:
     assert list(load_tenants(folder).tenants) == ["blue", "red"]
 
 
+def test_a_link_that_leads_nowhere_is_no_file_less(folder: Path) -> None:
+    (folder / "green.yaml").symlink_to(folder / "gone")
+    with pytest.raises(InputError, match=r"/green\.yaml:1: the tenant file cannot be read"):
+        load_tenants(folder)
+
+
 def test_a_folder_is_followed_kept_and_packed_as_a_file_is(folder: Path, tmp_path: Path) -> None:
     kept = LastGood(tmp_path / "state")
     watched = WatchedTenants(folder, kept)
