@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -197,6 +197,9 @@ class Kubeconfig:
         configuration = Configuration()
         try:
             context = self.context or self._current_context()
+            if self.context and self.context not in (known := self._contexts()):
+                there = ", ".join(known) or "none"
+                raise self._unreadable(f'no context "{self.context}"; there are: {there}')
             load(self.path, context=context, client_configuration=configuration)
         except (ConfigException, yaml.YAMLError, OSError, TypeError, ValueError) as error:
             raise self._unreadable(str(error)) from error
@@ -207,13 +210,21 @@ class Kubeconfig:
 
     def _current_context(self) -> str | None:
         """Of several files that of the first that has one, as kubectl takes it."""
+        named = (document.get("current-context") for document in self._documents())
+        return next((str(name) for name in named if name), None)
+
+    def _contexts(self) -> list[str]:
+        listed = (document.get("contexts") for document in self._documents())
+        entries = [entry for found in listed if isinstance(found, list) for entry in found]
+        return [str(entry.get("name")) for entry in entries if isinstance(entry, dict)]
+
+    def _documents(self) -> Iterator[dict[str, object]]:
         import yaml
 
         for path in self._paths():
             document = yaml.safe_load(path.read_text()) if path.exists() else None
-            if isinstance(document, dict) and document.get("current-context"):
-                return str(document["current-context"])
-        return None
+            if isinstance(document, dict):
+                yield document
 
     def _unreadable(self, why: str) -> InputError:
         what = f"not a usable kubeconfig: {why}"

@@ -81,7 +81,7 @@ def test_the_context_that_is_asked_for_and_else_the_first_current_one(tmp_path: 
     assert Kubeconfig(files).load().host == "b.example"
     assert Kubeconfig(files, "c").load().host == "c.example"
     assert Kubeconfig(files, "d").load().host == "d.example"
-    with pytest.raises(InputError, match="nowhere"):
+    with pytest.raises(InputError, match='no context "nowhere"; there are: a, b, c, d;'):
         Kubeconfig(files, "nowhere").load()
 
 
