@@ -70,7 +70,8 @@ def assumed_of(cluster: Cluster, ends: Iterable[str], strict: bool) -> tuple[str
 def one_source(files: tuple[str, ...], kubeconfig: ApiServer) -> Source | None:
     """The live cluster that is meant, None for files; neither and both are refused."""
     if files and kubeconfig is not None:
-        raise click.UsageError("give the objects with -f PATH, or a live cluster with --kubeconfig")
+        what = "-f PATH is about files, --kubeconfig and --context about a live cluster"
+        raise click.UsageError(f"{what}; give one of them")
     if files:
         return None
     from generators.kube.config import find

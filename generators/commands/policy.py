@@ -284,6 +284,10 @@ def convert(context: click.Context, policies: tuple[str, ...]) -> None:
     loaded = load_policies(policies)
     warn(str(problem) for problem in loaded.problems)
     click.echo(tenant_file(converted(loaded.policies)), nl=False)
+    if not loaded.policies and not loaded.problems:
+        files = ", ".join(policies)
+        warn([f"no ClusterPolicy or Policy in {files}; name the files that hold some"])
+        context.exit(EXIT_NO)
     if any(not is_left_to_kyverno(problem) for problem in loaded.problems):
         context.exit(EXIT_NO)
 

@@ -14,7 +14,7 @@ from generators.commands.inputs import (
     objects_option,
     one_source,
 )
-from generators.output import Output, output_option, progress, structured
+from generators.output import Output, output_option, progress, structured, warn
 
 if TYPE_CHECKING:
     from generators.kube.config import ApiServer
@@ -42,7 +42,7 @@ def test(
     FILE is a file of expectations (kind ReachabilityTest), or a folder with some. Prints a line for
     each failure, with the rule that decided.
     """
-    from generators.reachability.expectations import read_expectations, run
+    from generators.reachability.expectations import KIND, read_expectations, run
 
     live = one_source(files, kubeconfig)
     wanted = read_expectations(expectations)
@@ -58,5 +58,8 @@ def test(
         summary = {"passed": len(results) - failed, "failed": failed}
         tests = [result.document() for result in results]
         click.echo(structured({"tests": tests, "summary": summary}, Output(output)), nl=False)
+    if not results:
+        shape = f"kind: {KIND}, tests: [{{from: ..., to: ..., expect: DROPPED}}]"
+        warn([f"no test in {', '.join(expectations)}; write {shape}"])
     if failed or not results:
         context.exit(EXIT_NO)

@@ -39,7 +39,7 @@ class Place:
     path: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path}"
+        return f"{self.file}:{self.line}: {self.path}".removesuffix(": ")
 
 
 @dataclass(frozen=True, slots=True)

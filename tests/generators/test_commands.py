@@ -187,6 +187,7 @@ def test_an_expectation_that_fails_exits_with_1(
         (["matrix", "-f", "{folder}/ok.yaml", "--engine", "x"], 'engine "x" is not installed'),
         (["matrix", "-f", "{folder}/ok.yaml", "-c", "{folder}/none"], "none"),
         (["matrix"], "give the objects with -f PATH"),
+        (["matrix", "-f", "{folder}/ok.yaml", "--context", "x"], "give one of them"),
         (["matrix", "--instead-of", "x", "--by", "pod", "-o", "json"], "leave out --by"),
         (["matrix", "-f", "x", "--exit-code"], "--exit-code needs --instead-of"),
         (["trace", "x/p", "x/q", "80", "-f", "{folder}/ok.yaml"], "there is no pod x/q"),

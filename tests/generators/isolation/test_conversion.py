@@ -101,3 +101,7 @@ def test_the_command_prints_the_file_and_warns_of_what_it_cannot_read(
     assert done.returncode == 1
     assert f"{bad}:" in done.stderr
     assert "tenants: []" in done.stdout
+    bad.write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n")
+    done = ringfence("policy", "convert", bad)
+    assert done.returncode == 1
+    assert f"no ClusterPolicy or Policy in {bad}; name the files" in done.stderr

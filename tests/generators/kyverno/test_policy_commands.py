@@ -279,6 +279,12 @@ def test_lint_names_the_pair_that_can_never_work(ringfence: Run) -> None:
     assert "add-client-label writes: contract=test02" in findings[0]["what"]
 
 
+def test_lint_of_a_file_that_is_not_there_names_it(ringfence: Run) -> None:
+    done = ringfence("policy", "lint", "none.yaml")
+    assert done.returncode == 1
+    assert done.stdout.startswith("none.yaml:1: cannot be read")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

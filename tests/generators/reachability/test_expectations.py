@@ -120,3 +120,4 @@ def test_a_file_of_another_kind_and_an_empty_folder_are_no_passing_test(
     assert "write apiVersion: ringfence.io/v1alpha1, kind: ReachabilityTest" in other.stderr
     nothing = ringfence("test", tmp_path, *example)
     assert (nothing.returncode, nothing.stdout) == (1, "0 passed, 0 failed\n")
+    assert f"no test in {tmp_path}; write kind: ReachabilityTest" in nothing.stderr
