@@ -166,7 +166,8 @@ def _bpf(command: Command, request: ctypes.Structure, what: str) -> int:
     if error == errno.EPERM:
         raise MachineLacks(
             "this kernel refuses bpf() even to root here",
-            "give this container CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN",
+            "give this container CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; where the kernel counts "
+            "maps as locked memory (before 5.11) CAP_SYS_RESOURCE too (enforcer.lockedMemory)",
         )
     if error == errno.ENOSYS:
         raise MachineLacks(
