@@ -113,7 +113,7 @@ def test_a_matrix_shows_who_would_lose_and_gain_whom(lived_in: Cluster, ringfenc
 def test_files_and_a_live_cluster_at_once_are_refused(ringfence: Run, command: str) -> None:
     done = ringfence(command, "-c", "t.yaml", "-f", "x.yaml", "--kubeconfig", "y")
     assert done.returncode == 2
-    assert "-f PATH, or a live cluster with --kubeconfig" in done.stderr
+    assert "-f PATH is about files, --kubeconfig and --context about a live cluster" in done.stderr
 
 
 def recorded(cluster: Cluster, namespace: str) -> bool:
