@@ -23,7 +23,7 @@ from enforcer.datapath import kernel, loader
 from enforcer.datapath.flows import FlowReader
 from enforcer.datapath.maps import Maps
 from enforcer.datapath.testrun import CONTINUE, LOOPBACK, frame
-from enforcer.policy.interpret import Packet
+from enforcer.policy.interpret import EndpointPacket
 from enforcer.policy.tables import Dir, Tables
 from enforcer.writes.plan import replacing
 from generators.cluster import Cluster
@@ -55,7 +55,7 @@ class Node:
 
     def opening(self) -> bytes:
         """The client's SYN."""
-        return frame(Packet(Dir.INGRESS, SERVER_ADDRESS, CLIENT_ADDRESS, 6, self.port))
+        return frame(EndpointPacket(Dir.INGRESS, SERVER_ADDRESS, CLIENT_ADDRESS, 6, self.port))
 
 
 def run(scale: Scale) -> Iterator[Comparison]:
@@ -101,7 +101,9 @@ def _established(node: Node, runs: int) -> Turn:
 
 def _answered(node: Node, runs: int) -> Turn:
     _open(node)
-    segment = bytearray(frame(Packet(Dir.EGRESS, SERVER_ADDRESS, CLIENT_ADDRESS, 6, node.port)))
+    segment = bytearray(
+        frame(EndpointPacket(Dir.EGRESS, SERVER_ADDRESS, CLIENT_ADDRESS, 6, node.port))
+    )
     ports = segment[CLIENT_PORT], segment[SERVER_PORT]
     segment[SERVER_PORT], segment[CLIENT_PORT] = ports
     segment[TCP_FLAGS] = ACK

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.collector import Collector
 from enforcer.agent.delays import Bootstrap
-from enforcer.agent.loop import Agent, Parts
+from enforcer.agent.loop import Agent, AgentParts
 from enforcer.agent.neighbourhood import Neighbourhood
 from enforcer.agent.own_addresses import addresses, tunnels
 from enforcer.agent.settings import AgentSettings, exclusive
@@ -23,7 +23,7 @@ from enforcer.agent.watcher import Watcher
 from enforcer.answers import scrape
 from enforcer.answers.control import control_server
 from enforcer.answers.counts import Counts, TenantsOf
-from enforcer.answers.journal import Journal
+from enforcer.answers.journal import EndpointLog
 from enforcer.answers.metrics import Observed
 from enforcer.answers.service import AgentService, Sources
 from enforcer.cni.running import running as answering_cni
@@ -88,7 +88,7 @@ def _enforce(
         attachments = Attachments(settings.run_dir)
         agent = Agent(
             settings,
-            Parts(
+            AgentParts(
                 supply,
                 maps,
                 pins,
@@ -103,7 +103,7 @@ def _enforce(
             agent.wake()
 
         signals.on_end(end)
-        journal = Journal(board, bootstrap)
+        journal = EndpointLog(board, bootstrap)
         sources = Sources(settings, board, feed, maps, counts, journal)
         server = control_server(settings.run_dir, AgentService(sources).respond)
         if scraped_at is not None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from http import HTTPStatus
 from typing import ClassVar
 
 import orjson
 
+from generators.kyverno.model import Operation
 from generators.tenants.assignment import Requester
 from webhook.bounds import MOST_ELEMENTS, elements
 
@@ -52,15 +53,6 @@ class WrongMediaType(BadReview):
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     reason = "UnsupportedMediaType"
-
-
-class Operation(StrEnum):
-    """What the request does to the object."""
-
-    CREATE = "CREATE"
-    UPDATE = "UPDATE"
-    DELETE = "DELETE"
-    CONNECT = "CONNECT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +175,7 @@ TENANT_FILE = "tenant-file"
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class FileDigests:
     """Digests of the tenant file that decided (empty: none could) and of the newest one here."""
 
     decided: str
@@ -311,7 +303,7 @@ def _flag(holder: JSONObject, key: str) -> bool:
     return value
 
 
-def respond(uid: str, decision: Decision, files: Files | None = None) -> bytes:
+def respond(uid: str, decision: Decision, files: FileDigests | None = None) -> bytes:
     """The AdmissionReview that answers request `uid`, as the API server's dispatcher wants it."""
     response: dict[str, object] = {"uid": uid, "allowed": decision.allowed}
     if decision.denial is not None:

@@ -27,14 +27,14 @@ import orjson
 from bench.parts.replay import Replayed
 from enforcer.agent.attachments import Attachments
 from enforcer.agent.collector import Collector
-from enforcer.agent.loop import Agent, Parts
+from enforcer.agent.loop import Agent, AgentParts
 from enforcer.agent.settings import AgentSettings, exclusive
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.answers.counts import Counts
 from enforcer.datapath import attach, loader
 from enforcer.datapath.maps import Maps
 from enforcer.policy.changes import Attachment
-from enforcer.policy.tables import AddressEntry, Change, Table
+from enforcer.policy.tables import AddressEntry, MapWrite, Table
 from enforcer.sources.api import ApiSupply
 from enforcer.sources.tenants import AgentTenants
 from generators.documents.json import Document
@@ -183,7 +183,7 @@ def attachments(folder: Path) -> Attachments:
     return found
 
 
-def _has_come_to(revision: int, state: State) -> bool:
+def _has_come_to(revision: int, state: NodeState) -> bool:
     return state.revision >= revision
 
 
@@ -270,7 +270,7 @@ def running(
             supply = ApiSupply(replay, NODE, AgentTenants(None), "ringfence-system")
             collector = Collector(maps.collect, counts.forget, told.tally, told.delays)
             agent = Agent(
-                settings, Parts(supply, maps, pins, board, attachments(folder), collector)
+                settings, AgentParts(supply, maps, pins, board, attachments(folder), collector)
             )
             thread = threading.Thread(target=agent.run, args=(stop,))
             thread.start()
@@ -308,9 +308,9 @@ def measure(pods: int, local: int, count: int, folder: Path, pin_dir: Path) -> d
 def _one_write(maps: Maps) -> float:
     """Seconds; of an unused address that is removed again at once."""
     start = time.perf_counter()
-    maps.apply([Change(Table.ADDRESSES, "192.0.2.1", AddressEntry(1))])
+    maps.apply([MapWrite(Table.ADDRESSES, "192.0.2.1", AddressEntry(1))])
     seconds = time.perf_counter() - start
-    maps.apply([Change(Table.ADDRESSES, "192.0.2.1", None)])
+    maps.apply([MapWrite(Table.ADDRESSES, "192.0.2.1", None)])
     return seconds
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from generators.process.logs import event
 
 log = logging.getLogger("ringfence.enforcer")
 
 
-def report(before: State, after: State) -> None:
+def report(before: NodeState, after: NodeState) -> None:
     """What is newly closed for lack of room, and what no longer is."""
     for refusal in after.refused:
         if refusal not in before.refused:

@@ -30,7 +30,7 @@ from enforcer.agent.own_addresses import OwnNode
 from enforcer.agent.remembered import Lately, Remembered
 from enforcer.agent.residents import Residents, links
 from enforcer.agent.settings import AgentSettings
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.agent.unclaimed import Unclaimed
 from enforcer.agent.writer import MapAccess, TableWriter
 from enforcer.compiler.compile import Compiler
@@ -73,7 +73,7 @@ ROUTINE = (PodChange, ServiceChange, SliceChange)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AgentParts:
     """What an agent works with."""
 
     supply: Supply
@@ -87,7 +87,7 @@ class Parts:
 class Agent:
     """One node's enforcement; `run` in one thread, `wake` from any."""
 
-    def __init__(self, settings: AgentSettings, parts: Parts) -> None:
+    def __init__(self, settings: AgentSettings, parts: AgentParts) -> None:
         self._settings = settings
         self._parts = parts
         self._woken = threading.Event()
@@ -134,7 +134,7 @@ class Agent:
         self._batches = self._writes = 0  # since the last line that told of them
         self._told_until = 0.0
 
-    def _first_state(self) -> State:
+    def _first_state(self) -> NodeState:
         """With views of all that changes."""
         compiler, before = self._compiler, self._parts.board.state
         return replace(

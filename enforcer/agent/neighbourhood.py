@@ -14,7 +14,7 @@ from pathlib import Path
 
 from enforcer.agent.supervise import Report, Supervised
 from enforcer.datapath import attach
-from enforcer.datapath.attach import Mode
+from enforcer.datapath.attach import AttachMode
 from enforcer.datapath.neighbours import Findings, Lookout
 from generators.errors import RingfenceError
 from generators.process.logs import event
@@ -74,7 +74,7 @@ class Neighbourhood:
         moved = False
         behind = {n.ifindex: n for n in found.neighbours if n.before}
         for ifindex, neighbour in behind.items():
-            if held[ifindex] != Mode.TCX:
+            if held[ifindex] != AttachMode.TCX:
                 continue
             try:
                 if attach.lead(self._pins, ifindex):

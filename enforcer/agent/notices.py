@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.writes.budgets import Refusal
 from generators.documents.json import Key
 from generators.errors import RingfenceError
@@ -44,7 +44,7 @@ class Notices:
             self.tell(self._board.state, time.monotonic())
             stop.wait(LOOK_SECONDS)
 
-    def tell(self, state: State, now: float) -> None:
+    def tell(self, state: NodeState, now: float) -> None:
         """Report what is newly refused; `now` in seconds of a monotonic clock."""
         if now >= self._period + PERIOD_SECONDS:
             self._period = now

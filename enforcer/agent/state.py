@@ -18,7 +18,7 @@ from enforcer.datapath.neighbours import Findings
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import Tables
 from enforcer.sources.supply import InputState
-from enforcer.writes.budgets import Refusal, Usage
+from enforcer.writes.budgets import Refusal, RoomUsage
 from generators.cluster import Cluster
 from generators.objects import Namespace, NetworkPolicy, Pod
 from generators.tenants.model import Mode, TenantConfig
@@ -38,7 +38,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class NodeState:
     """The node as of the last step."""
 
     revision: int = 0
@@ -93,7 +93,7 @@ class State:
     """Programs of others on the interfaces of this node."""
     refused: tuple[Refusal, ...] = ()
     """Policies that are not enforced as written."""
-    usage: Mapping[str, Usage] = field(default_factory=dict)
+    usage: Mapping[str, RoomUsage] = field(default_factory=dict)
     """Who uses what of each map; as of now."""
     serving: Callable[[str], tuple[Serving, ...]] = field(default=lambda _: (), compare=False)
     """The Services that an address belongs to, as theirs or as a backend's; always as of now."""
@@ -109,20 +109,20 @@ class Board:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._state = State()
+        self._state = NodeState()
 
     @property
-    def state(self) -> State:
+    def state(self) -> NodeState:
         """The last published state."""
         return self._state
 
-    def publish(self, state: State) -> None:
+    def publish(self, state: NodeState) -> None:
         """Replace the state and wake who waits."""
         with self._changed:
             self._state = state
             self._changed.notify_all()
 
-    def wait(self, condition: Callable[[State], bool], seconds: float) -> State | None:
+    def wait(self, condition: Callable[[NodeState], bool], seconds: float) -> NodeState | None:
         """The first state that satisfies the condition; None when none does in time."""
         deadline = time.monotonic() + seconds
         with self._changed:

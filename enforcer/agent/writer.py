@@ -15,7 +15,7 @@ from enforcer.agent.delays import Tally, WorkKind
 from enforcer.agent.state import Audit
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.groups import EMPTY
-from enforcer.policy.tables import SERVICE_BACKENDS, Change, MapOverflow, Table, Tables
+from enforcer.policy.tables import SERVICE_BACKENDS, MapOverflow, MapWrite, Table, Tables
 from enforcer.writes.pending import PendingTables
 from generators.errors import RingfenceError
 from generators.reachability.services import ServiceKey
@@ -26,7 +26,7 @@ class MapAccess:
     """The two things that are done to the maps."""
 
     read: Callable[[], Tables]
-    apply: Callable[[Iterable[Change]], None]
+    apply: Callable[[Iterable[MapWrite]], None]
 
 
 class TableWriter:
@@ -88,8 +88,10 @@ class TableWriter:
         """
         kernel = self._kernel.read()
         used = {number for e in kernel.endpoints.values() for number in e.groups}
-        idle = [Change(Table.POLICY, key, None) for key in kernel.policy if key.group not in used]
-        idle += [Change(Table.RANGES, key, None) for key in kernel.ranges if key.group not in used]
+        idle = [MapWrite(Table.POLICY, key, None) for key in kernel.policy if key.group not in used]
+        idle += [
+            MapWrite(Table.RANGES, key, None) for key in kernel.ranges if key.group not in used
+        ]
         if not idle:
             return kernel
         self._kernel.apply(idle)
@@ -124,7 +126,7 @@ class TableWriter:
             at=time.monotonic(),
         )
 
-    def _count(self, writes: Iterable[Change], outcome: str) -> None:
+    def _count(self, writes: Iterable[MapWrite], outcome: str) -> None:
         done: Counter[tuple[Table, str]] = Counter()
         for write in writes:
             done[write.table, "delete" if write.value is None else "update"] += 1

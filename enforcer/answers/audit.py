@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.request import Json
 from enforcer.datapath.flows import reason_of
 from enforcer.datapath.maps import Statistic
@@ -22,7 +22,7 @@ AUDITED = 2
 
 
 def report(
-    state: State,
+    state: NodeState,
     node: str,
     kinds: Iterable[tuple[Would, Seen]],
     forgotten: Mapping[str, int],
@@ -56,7 +56,7 @@ def report(
     return {"flows": flows, "totals": totals, "forgotten": dict(forgotten), "lost": lost}
 
 
-def _totals(state: State, directory: Directory, counted: Iterable[Statistic]) -> list[Json]:
+def _totals(state: NodeState, directory: Directory, counted: Iterable[Statistic]) -> list[Json]:
     pods = {
         entry.endpoint: pod.key
         for ifindex, entry in state.tables.endpoints.items()

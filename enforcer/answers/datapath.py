@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.counts import Totals
 from enforcer.answers.endpoints import ISOLATED
 from enforcer.answers.identities import Identities
 from enforcer.answers.request import Json, endpoint_of
-from enforcer.datapath.connections import Connection, ConnectionFlag
+from enforcer.datapath.connections import ConnectionFlag, TrackedConnection
 from enforcer.datapath.flows import reason_of
 from enforcer.datapath.maps import Maps, Statistic
 from enforcer.observe.shape import PROTOCOLS
@@ -52,7 +52,7 @@ CONNECTION_STATES = (
 )
 
 
-def named(kernel: Tables, state: State) -> Tables:
+def named(kernel: Tables, state: NodeState) -> Tables:
     """The kernel's entries with the agent's names behind their numbers."""
     known = state.tables
     return replace(
@@ -64,7 +64,7 @@ def named(kernel: Tables, state: State) -> Tables:
     )
 
 
-def policy_entries(maps: Maps, state: State, name: str) -> list[Json]:
+def policy_entries(maps: Maps, state: NodeState, name: str) -> list[Json]:
     """The entries of one endpoint, or of all without a name; the wall first, as in the programs."""
     kernel, identities, counted = maps.read(), Identities(state), maps.statistics()
     chosen = [endpoint_of(state, name)[0]] if name else sorted(kernel.endpoints)
@@ -118,7 +118,7 @@ def _rows(kernel: Tables, group: int) -> list[Row]:
 def _entry(
     row: Row,
     identities: Identities,
-    state: State,
+    state: NodeState,
     packets: Mapping[tuple[int, Dir], Statistic],
 ) -> Json:
     direction, peer, protocol, port, length, rule = row
@@ -150,7 +150,7 @@ def port_text(port: int, length: int, protocol: int) -> str:
     return f"{number}/{PROTOCOLS.get(protocol, protocol)}"
 
 
-def connections(maps: Maps, state: State, name: str, limit: int) -> Iterator[Json]:
+def connections(maps: Maps, state: NodeState, name: str, limit: int) -> Iterator[Json]:
     """Tracked connections, of one endpoint or of all, in parts of an answer each.
 
     No more than `limit`; the last part says how many there are beside those.
@@ -168,7 +168,7 @@ def connections(maps: Maps, state: State, name: str, limit: int) -> Iterator[Jso
     yield {"entries": [], "more": sum(1 for _ in wanted)}
 
 
-def _connection(found: Connection, state: State, pods: Mapping[int, str]) -> Json:
+def _connection(found: TrackedConnection, state: NodeState, pods: Mapping[int, str]) -> Json:
     ingress = found.opener is Dir.INGRESS
     ends = ((found.local, found.local_port), (found.remote, found.remote_port))
     source, destination = reversed(ends) if ingress else ends
@@ -193,7 +193,7 @@ def _connection(found: Connection, state: State, pods: Mapping[int, str]) -> Jso
     }
 
 
-def addresses(maps: Maps, state: State) -> list[Json]:
+def addresses(maps: Maps, state: NodeState) -> list[Json]:
     """Address -> identity."""
     kernel = maps.read()
     found: list[Json] = []
@@ -212,7 +212,7 @@ def addresses(maps: Maps, state: State) -> list[Json]:
     return found
 
 
-def endpoints(maps: Maps, state: State) -> list[Json]:
+def endpoints(maps: Maps, state: NodeState) -> list[Json]:
     """The endpoints as the programs see them."""
     found: list[Json] = []
     for ifindex, entry in sorted(maps.read().endpoints.items()):
@@ -248,7 +248,7 @@ def metrics(totals: Totals) -> list[Json]:
     ]
 
 
-def drift(maps: Maps, state: Callable[[], State]) -> list[Json]:
+def drift(maps: Maps, state: Callable[[], NodeState]) -> list[Json]:
     """Where the kernel differs from what the agent wants; read again when that moved meanwhile."""
     while True:
         before = state()

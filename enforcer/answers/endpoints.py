@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.request import Json, endpoint_of
 from enforcer.datapath.flows import reason_of
 from enforcer.datapath.maps import Statistic
@@ -20,7 +20,7 @@ ISOLATED: Mapping[Dir, EndpointFlag] = {
 }
 
 
-def endpoint_list(state: State) -> list[Json]:
+def endpoint_list(state: NodeState) -> list[Json]:
     """The endpoints in force, by id."""
     found = [
         _endpoint(state, ifindex, entry, pod)
@@ -30,7 +30,7 @@ def endpoint_list(state: State) -> list[Json]:
     return sorted(found, key=lambda e: str(e["id"]).zfill(10))
 
 
-def not_enforced(state: State) -> list[Json]:
+def not_enforced(state: NodeState) -> list[Json]:
     """The local pods that are not enforced, and why."""
     found: list[Json] = []
     for key, reason in sorted(state.unenforced.items()):
@@ -39,7 +39,7 @@ def not_enforced(state: State) -> list[Json]:
     return found
 
 
-def adopting(state: State, adoption: Mapping[int, float]) -> list[Json]:
+def adopting(state: NodeState, adoption: Mapping[int, float]) -> list[Json]:
     """The pods from before the first agent whose segments from the middle of a TCP connection may
     be answers, by name, and for how many seconds more.
     """
@@ -51,7 +51,7 @@ def adopting(state: State, adoption: Mapping[int, float]) -> list[Json]:
 
 
 def endpoint_get(
-    state: State,
+    state: NodeState,
     name: str,
     node: str,
     counted: Iterable[Statistic],
@@ -79,7 +79,7 @@ def endpoint_get(
     }
 
 
-def endpoint_health(state: State, name: str) -> Json:
+def endpoint_health(state: NodeState, name: str) -> Json:
     """Whether everything about an endpoint is as it should be, part by part."""
     if name in state.unenforced:
         parts = {"datapath": state.unenforced[name], "attached": "unknown", "policy": "unknown"}
@@ -101,7 +101,7 @@ def endpoint_health(state: State, name: str) -> Json:
     }
 
 
-def _revisions(state: State) -> Mapping[str, int]:
+def _revisions(state: NodeState) -> Mapping[str, int]:
     """Wanted and in force; they differ while the maps cannot take a change."""
     return {
         "desired": state.revision + ("datapath" in state.errors),
@@ -113,7 +113,7 @@ def _speakers(directory: Directory, names: Iterable[str]) -> list[Json]:
     return [{"name": s.name, "source": s.origin or None} for s in map(directory.speaker, names)]
 
 
-def _counter(state: State, directory: Directory, item: Statistic) -> Json:
+def _counter(state: NodeState, directory: Directory, item: Statistic) -> Json:
     names = directory.isolating(item.group, item.direction) if item.group else ()
     return {
         "direction": item.direction.name,
@@ -126,7 +126,7 @@ def _counter(state: State, directory: Directory, item: Statistic) -> Json:
     }
 
 
-def _endpoint(state: State, ifindex: int, entry: EndpointEntry, pod: Pod) -> Json:
+def _endpoint(state: NodeState, ifindex: int, entry: EndpointEntry, pod: Pod) -> Json:
     address = next(iter((*entry.ip4, *entry.ip6)), "")
     labels = [f"k8s:{key}={value}" for key, value in sorted(pod.labels.items())]
     return {

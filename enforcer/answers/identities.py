@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.request import Json, NotHere
 from enforcer.observe.names import IDENTITY_WORLD
 from enforcer.observe.shape import RESERVED
@@ -27,7 +27,7 @@ PREFIXES_NAMED = 8
 class Identities:
     """The identities in use, as of one state."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: NodeState) -> None:
         self._state = state
         self._pods: dict[int, dict[str, Pod]] = {}
         for address, entry in list(state.tables.addresses.items()):

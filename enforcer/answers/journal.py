@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from enforcer.agent.delays import Bootstrap
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.answers.request import Json
 from enforcer.observe.shape import timestamp
 from enforcer.policy.tables import EndpointEntry, EndpointFlag
@@ -32,7 +32,7 @@ class _Known:
     trouble: str
 
 
-class Journal:
+class EndpointLog:
     """Watches the board from a thread of its own."""
 
     def __init__(self, board: Board, bootstrap: Bootstrap) -> None:
@@ -43,7 +43,7 @@ class Journal:
 
     def run(self, stop: threading.Event) -> None:
         """Note changes until stopped."""
-        last: State | None = None
+        last: NodeState | None = None
         while not stop.is_set():
             state = self._board.wait(_other_than(last), WAIT_SECONDS)
             if state is not None:
@@ -52,7 +52,7 @@ class Journal:
                     self._bootstrap.reached("inputs")
                 last = state
 
-    def note(self, state: State) -> None:
+    def note(self, state: NodeState) -> None:
         """Compare a state with what is known."""
         now = _known(state)
         for pod in sorted(now.keys() | self._known.keys()):
@@ -74,11 +74,11 @@ class Journal:
         return [line for key, line in list(self._lines) if key == pod]
 
 
-def _other_than(last: State | None) -> Callable[[State], bool]:
+def _other_than(last: NodeState | None) -> Callable[[NodeState], bool]:
     return lambda now: now is not last
 
 
-def _known(state: State) -> dict[str, _Known]:
+def _known(state: NodeState) -> dict[str, _Known]:
     found = {
         pod.key: _Known(
             state.tables.endpoints.get(ifindex),

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.request import Json
-from enforcer.observe.feed import REMEMBERED, Feed, Line
+from enforcer.observe.feed import REMEMBERED, Feed, FeedLine
 from generators.reachability.verdicts import Verdict
 
 CONNECTED, UNKNOWN = "connected", "unknown"
 NANOSECONDS = 1_000_000_000
 
 
-def nodes(own: str, state: State, feed: Feed) -> list[Json]:
+def nodes(own: str, state: NodeState, feed: Feed) -> list[Json]:
     """The nodes of the cluster, by name, with the addresses that others know; flows of this one."""
     observed = {
         "state": CONNECTED,
@@ -37,7 +37,7 @@ def nodes(own: str, state: State, feed: Feed) -> list[Json]:
     ]
 
 
-def namespaces(lines: Iterable[Line]) -> list[Json]:
+def namespaces(lines: Iterable[FeedLine]) -> list[Json]:
     """The namespaces of the flows that are remembered, by name; how many flows, how many drops."""
     tenants: dict[str, str] = {}
     flows: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from prometheus_client.core import (
 )
 
 from enforcer.agent.delays import BOUNDS, Bootstrap, Histogram
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.answers.counts import Counts
 from enforcer.answers.endpoints import ISOLATED
 from enforcer.answers.status import entries
@@ -95,7 +95,7 @@ class AgentCollector:
             {(scope, "success"): seconds for scope, seconds in scopes.items()},
         )
 
-    def _maps(self, state: State) -> Iterator[Metric]:
+    def _maps(self, state: NodeState) -> Iterator[Metric]:
         held = {table: entries(state.tables, table) for table in Table}
         capacity = self._of.maps.capacity()
         yield from _rooms(state)
@@ -150,7 +150,7 @@ class AgentCollector:
         )
 
 
-def _endpoints(state: State) -> Iterator[Metric]:
+def _endpoints(state: NodeState) -> Iterator[Metric]:
     listed = list(state.tables.endpoints.values())
     yield _gauge("endpoint", "Endpoints under enforcement.", len(listed))
     waiting = len(state.unenforced)
@@ -196,7 +196,7 @@ def _enforcement(entry: EndpointEntry) -> str:
     return f"audit-{name}" if audit and name != "none" else name
 
 
-def _rooms(state: State) -> Iterator[Metric]:
+def _rooms(state: NodeState) -> Iterator[Metric]:
     """Budgets, and what found no room."""
     usages = dict(state.usage.items())
     labels = ("map_name", "tenant")
@@ -217,7 +217,7 @@ def _rooms(state: State) -> Iterator[Metric]:
     )
 
 
-def _policies(state: State) -> Iterator[Metric]:
+def _policies(state: NodeState) -> Iterator[Metric]:
     yield _gauge("policy", "NetworkPolicies of the cluster.", len(state.policies))
     yield _gauge("policy_max_revision", "Inputs that came into force.", state.revision)
     source = state.sources.get("networkpolicies") or state.sources.get("manifests")
@@ -253,7 +253,7 @@ def _policies(state: State) -> Iterator[Metric]:
     )
 
 
-def _inputs(state: State) -> Iterator[Metric]:
+def _inputs(state: NodeState) -> Iterator[Metric]:
     for name, source, good in (
         ("config_last_reload_successful", "config", "1 if the tenant file is good."),
         ("record_last_read_successful", "record", "1 if there is a whole record of tenants."),
@@ -283,7 +283,7 @@ def _inputs(state: State) -> Iterator[Metric]:
     yield _gauge("controllers_failing", "Sources that currently deliver no changes.", failing)
 
 
-def _work(state: State) -> Iterator[Metric]:
+def _work(state: NodeState) -> Iterator[Metric]:
     regenerated: Counter[tuple[str, ...]] = Counter()
     operations: Counter[tuple[str, ...]] = Counter()
     refused: Counter[tuple[str, ...]] = Counter()

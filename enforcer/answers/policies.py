@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.answers.request import Json, NotHere
 from enforcer.policy.identity import PeerSelector
 from enforcer.policy.tables import AddressEntry
@@ -23,7 +23,7 @@ from generators.reachability.ruletexts import describe
 from generators.selectors import selects, text
 
 
-def policy_get(state: State, name: str) -> Json:
+def policy_get(state: NodeState, name: str) -> Json:
     """All policies, or one, with the object that each rule comes from."""
     if name and name not in state.policies:
         raise NotHere(f"no policy {name}; `ringfence policy get` lists all of them")
@@ -37,7 +37,7 @@ def policy_get(state: State, name: str) -> Json:
     }
 
 
-def _policy(state: State, policy: NetworkPolicy) -> Json:
+def _policy(state: NodeState, policy: NetworkPolicy) -> Json:
     document = _document(policy)
     origin = origin_of(policy.key, state.policies, state.tenants, state.config)
     rules = [
@@ -68,14 +68,14 @@ def _document(policy: NetworkPolicy) -> Json:
     return {"apiVersion": "cilium.io/v2", "kind": policy.kind.value, "metadata": meta}
 
 
-def _subjects(state: State, policy: NetworkPolicy) -> Iterator[Pod]:
+def _subjects(state: NodeState, policy: NetworkPolicy) -> Iterator[Pod]:
     """The endpoints that a policy is about."""
     for pod in state.pods.values():
         if selects(policy, pod, _namespace_labels(state, pod.namespace)):
             yield pod
 
 
-def _wall(state: State, group: int, wall: str) -> Json:
+def _wall(state: NodeState, group: int, wall: str) -> Json:
     users = [i for i, entry in state.tables.endpoints.items() if entry.wall == group]
     return {
         "rule": wall,
@@ -88,7 +88,7 @@ def _wall(state: State, group: int, wall: str) -> Json:
 def policy_wait(board: Board, revision: int, seconds: float) -> Json:
     """Answers when every local endpoint has a revision, or with those that lag behind."""
 
-    def realized(state: State) -> bool:
+    def realized(state: NodeState) -> bool:
         waiting = state.unenforced or "datapath" in state.errors
         return state.revision >= revision and not waiting
 
@@ -104,7 +104,7 @@ def policy_wait(board: Board, revision: int, seconds: float) -> Json:
     return {"revision": state.revision, "realized": False, "laggards": laggards}
 
 
-def policy_selectors(state: State) -> Json:
+def policy_selectors(state: NodeState) -> Json:
     """The selectors of policies that isolate endpoints here, and whom each of them means."""
     users: Counter[PeerSelector] = Counter()
     for policy in state.policies.values():
@@ -138,7 +138,7 @@ def _selectors(policy: NetworkPolicy) -> Iterator[PeerSelector]:
 
 
 def _members(
-    state: State, selectors: Iterable[PeerSelector]
+    state: NodeState, selectors: Iterable[PeerSelector]
 ) -> Mapping[PeerSelector, Mapping[int, list[Pod]]]:
     """Selector -> identity -> pods; labels of a tenant count as the record has them."""
     listed = list(selectors)
@@ -155,7 +155,7 @@ def _members(
     return found
 
 
-def _namespace_labels(state: State, name: str) -> Mapping[str, str]:
+def _namespace_labels(state: NodeState, name: str) -> Mapping[str, str]:
     """Labels that agree with the record."""
     namespace = state.namespaces.get(name)
     labels = {NAME_LABEL: name, **(namespace.labels if namespace is not None else {})}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.control import Request
 from enforcer.policy.tables import EndpointEntry
 from generators.errors import RingfenceError
@@ -23,7 +23,7 @@ def seconds(request: Request, longest: float) -> float:
     return min(float(value), longest) if isinstance(value, int | float) else 0.0
 
 
-def endpoint_of(state: State, name: str) -> tuple[int, EndpointEntry, Pod]:
+def endpoint_of(state: NodeState, name: str) -> tuple[int, EndpointEntry, Pod]:
     """Interface, entry and pod behind an id or `namespace/pod`; NotHere without."""
     for ifindex, entry in state.tables.endpoints.items():
         pod = state.pods.get(ifindex)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from enforcer.agent.settings import AgentSettings
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.answers import audit, datapath, endpoints, listing, policies, status
 from enforcer.answers.control import MOST_CONNECTIONS, Line, Request
 from enforcer.answers.counts import Counts
 from enforcer.answers.identities import Identities
-from enforcer.answers.journal import Journal
+from enforcer.answers.journal import EndpointLog
 from enforcer.answers.request import endpoint_of, seconds
 from enforcer.answers.tracing import live_trace
 from enforcer.datapath.maps import Maps
@@ -37,7 +37,7 @@ class Sources:
     feed: Feed
     maps: Maps
     counts: Counts
-    journal: Journal
+    journal: EndpointLog
 
 
 class AgentService:
@@ -72,7 +72,7 @@ class AgentService:
         }
 
     @property
-    def _state(self) -> State:
+    def _state(self) -> NodeState:
         return self._of.board.state
 
     def respond(self, request: Request) -> Iterable[Line]:
@@ -159,7 +159,7 @@ class AgentService:
         manifests, config = request.get("manifests"), request.get("config")
         patience = seconds(request, MAX_WAIT)
 
-        def settled(state: State) -> bool:
+        def settled(state: NodeState) -> bool:
             return (
                 state.seen_manifests == manifests
                 and config in (None, state.seen_config)

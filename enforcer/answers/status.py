@@ -11,20 +11,20 @@ import time
 from collections.abc import Iterable, Mapping
 
 from enforcer.agent.settings import AgentSettings
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.endpoints import adopting, not_enforced
 from enforcer.answers.request import Json
 from enforcer.datapath.maps import Maps
 from enforcer.observe.feed import Feed
 from enforcer.policy.tables import Table, Tables
 from enforcer.sources.supply import InputState
-from enforcer.writes.budgets import Usage
+from enforcer.writes.budgets import RoomUsage
 
 FILES = ("config", "manifests")
 """Kinds of sources that are files: a bad one is not taken, and what was read before stays."""
 
 
-def status(settings: AgentSettings, state: State, feed: Feed, maps: Maps) -> Json:
+def status(settings: AgentSettings, state: NodeState, feed: Feed, maps: Maps) -> Json:
     """All of it."""
     lost, capacity = maps.lost(), maps.capacity()
     return {
@@ -62,7 +62,7 @@ def status(settings: AgentSettings, state: State, feed: Feed, maps: Maps) -> Jso
     }
 
 
-def problems(state: State) -> list[str]:
+def problems(state: NodeState) -> list[str]:
     """All that is not as it should be; nothing when all is well."""
     return [
         *unready(state),
@@ -73,7 +73,7 @@ def problems(state: State) -> list[str]:
     ]
 
 
-def unready(state: State) -> list[str]:
+def unready(state: NodeState) -> list[str]:
     """Why the agent does not call itself ready.
 
     Neither a pod that cannot be enforced, nor a tenant that wants too much, nor a kind of policies
@@ -111,7 +111,7 @@ def entries(tables: Tables, table: Table) -> int:
     return held[table]
 
 
-def _usage(usage: Usage | None) -> Json:
+def _usage(usage: RoomUsage | None) -> Json:
     """Used and budget by tenant, as far as the map is shared among them."""
     if usage is None:
         return {}

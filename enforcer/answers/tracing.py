@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.answers.control import Request
 from enforcer.answers.datapath import named
 from enforcer.answers.request import Json, NotHere
 from enforcer.datapath.engine import asked_of
 from enforcer.datapath.maps import Maps
-from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import Tables
 from generators.commands.trace import document, lines
 from generators.documents.json import shown
@@ -31,7 +31,7 @@ class DirectionTrace:
 
     pod: str
     ifindex: int
-    packet: Packet
+    packet: EndpointPacket
     wanted: Judgement
     held: Judgement | None
     """None if the maps hold numbers that the agent has no name for."""
@@ -45,7 +45,7 @@ class DirectionTrace:
         )
 
 
-def live_trace(request: Request, state: State, maps: Maps, node: str) -> Json:
+def live_trace(request: Request, state: NodeState, maps: Maps, node: str) -> Json:
     """The trace of the agent's own inputs, and what the kernel would do at each end here."""
     cluster = state.cluster()
     if cluster is None:
@@ -81,7 +81,7 @@ def live_trace(request: Request, state: State, maps: Maps, node: str) -> Json:
     }
 
 
-def _held(kernel: Tables, ifindex: int, packet: Packet) -> Judgement | None:
+def _held(kernel: Tables, ifindex: int, packet: EndpointPacket) -> Judgement | None:
     try:
         return judge(kernel, ifindex, packet)
     except KeyError:  # a number that the agent has not given: drift

@@ -32,7 +32,7 @@ class BadConflist(RingfenceError):
     exit_code = 1
 
 
-class Shape(Enum):
+class ConfigForm(Enum):
     """What a configuration file holds."""
 
     LIST = auto()
@@ -76,7 +76,7 @@ def list_name(name: str) -> str:
 
 def add(text: str, entry: PluginEntry, where: str) -> str:
     """The list with our entry last; the same text where it is there already, as wanted."""
-    if _shape(text, where) is Shape.SINGLE:
+    if _shape(text, where) is ConfigForm.SINGLE:
         text = _as_list(text)
     plugins = _plugins(text, where)
     ours = [_fields(text, span) for span in plugins]
@@ -100,7 +100,7 @@ def add(text: str, entry: PluginEntry, where: str) -> str:
 
 def remove(text: str, socket: str, where: str) -> str:
     """The list without our entry, the agent's of that socket; the same text if it is not there."""
-    if _shape(text, where) is Shape.SINGLE:
+    if _shape(text, where) is ConfigForm.SINGLE:
         return text
     plugins = _plugins(text, where)
     for number in reversed(range(len(plugins))):
@@ -135,15 +135,15 @@ def is_list_of(text: str, single: str) -> bool:
     return bool(held["plugins"] == [alone])
 
 
-def _shape(text: str, where: str) -> Shape:
+def _shape(text: str, where: str) -> ConfigForm:
     try:
         held: object = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadConflist(f"{where}: this is not JSON ({error})") from error
     if isinstance(held, dict) and isinstance(held.get("plugins"), list):
-        return Shape.LIST
+        return ConfigForm.LIST
     if isinstance(held, dict) and isinstance(held.get("type"), str):
-        return Shape.SINGLE
+        return ConfigForm.SINGLE
     raise BadConflist(f"{where}: neither a list of CNI plugins nor a plugin")
 
 

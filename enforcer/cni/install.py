@@ -42,7 +42,7 @@ DEFAULT_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class PluginPlaces:
     """Where the plugin of one agent lives; the runtime sees the same paths."""
 
     conf_dir: Path
@@ -111,7 +111,7 @@ class Unwritable(RingfenceError):
     exit_code = 1
 
 
-def install_program(places: Places) -> None:
+def install_program(places: PluginPlaces) -> None:
     """Have our program in the node's plugin directory, of this very version."""
     built = build.find()
     try:
@@ -128,7 +128,7 @@ def install_program(places: Places) -> None:
     event(log, "cni_program_installed", path=str(places.program))
 
 
-def join(places: Places, entry: PluginEntry) -> Path | None:
+def join(places: PluginPlaces, entry: PluginEntry) -> Path | None:
     """Have our entry last in the configuration that runtimes use; the file that was changed.
 
     The plugin is tried out first: where it cannot be run, the file stays as it is. NoConfiguration
@@ -156,7 +156,7 @@ def join(places: Places, entry: PluginEntry) -> Path | None:
     return target
 
 
-def leave(places: Places) -> None:
+def leave(places: PluginPlaces) -> None:
     """Take our entry out of every configuration, bring back what was set aside, and remove the
     program, unless another agent's entry still names it or a sandbox was made with it: that one may
     be deleted with its former configuration. What is left answers success, and is removed with the
@@ -180,7 +180,7 @@ def leave(places: Places) -> None:
         _leave_program(places, [a.container for a in Attachments(places.run_dir).snapshot()])
 
 
-def _leave_program(places: Places, sandboxes: Sequence[str]) -> None:
+def _leave_program(places: PluginPlaces, sandboxes: Sequence[str]) -> None:
     shutil.rmtree(places.leaving, ignore_errors=True)
     if not sandboxes:
         places.program.unlink(missing_ok=True)
@@ -251,7 +251,9 @@ class PluginKeeper:
     Failures go to `report` and are retried.
     """
 
-    def __init__(self, places: Places, report: Report, seconds: int = DEFAULT_SECONDS) -> None:
+    def __init__(
+        self, places: PluginPlaces, report: Report, seconds: int = DEFAULT_SECONDS
+    ) -> None:
         self._places = places
         self._entry = places.entry(seconds)
         self._part = Supervised("cni", "new pods start without the CNI plugin", report)

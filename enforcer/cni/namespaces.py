@@ -20,7 +20,7 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.agent.supervise import Report, Supervised
 from generators.tenants.model import Mode
 
@@ -101,7 +101,7 @@ class Strictness:
         """What it should say when nothing was ever known here."""
         return render(Start.of(self._configured), {})
 
-    def _others(self, state: State) -> Start:
+    def _others(self, state: NodeState) -> Start:
         """For unknown namespaces; a file that was never good permits nothing."""
         if state.config is None:
             return Start.of(self._configured)
@@ -134,7 +134,7 @@ class NamespaceKeeper:
 
     def run(self, stop: threading.Event) -> None:
         """Keep the file until stopped."""
-        seen: State | None = None
+        seen: NodeState | None = None
         pause = SETTLE_SECONDS
         while not stop.wait(pause):
             if self._board.state is not seen or self._part.failed:

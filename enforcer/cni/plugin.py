@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.agent.attachments import Attachments
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.cni.call import Call, CallRefused, CniCommand, Code, SandboxPod, nothing, previous
 from enforcer.datapath import attach, links
 from enforcer.datapath.kernel import KernelError
@@ -157,7 +157,7 @@ class NotYet(RingfenceError):
 
     exit_code = 1
 
-    def __init__(self, attachment: Attachment, state: State, seconds: float) -> None:
+    def __init__(self, attachment: Attachment, state: NodeState, seconds: float) -> None:
         reason = state.unenforced.get(attachment.key)
         if reason is None:
             heard = any(pod.key == attachment.key for pod in state.pods.values())
@@ -176,7 +176,7 @@ class NoInterface(RingfenceError):
     exit_code = 1
 
 
-def in_force(state: State, attachment: Attachment) -> bool:
+def in_force(state: NodeState, attachment: Attachment) -> bool:
     """Whether the policy of just this pod holds on just this interface."""
     pod = state.pods.get(attachment.ifindex)
     if pod is None or state.in_force.get(attachment.key) != attachment.ifindex:
@@ -185,7 +185,7 @@ def in_force(state: State, attachment: Attachment) -> bool:
     return same and _holds(state, attachment)
 
 
-def is_guarded(state: State, attachment: Attachment) -> bool:
+def is_guarded(state: NodeState, attachment: Attachment) -> bool:
     """Whether the policy holds, or what the start mode grants until the pod is known."""
     if in_force(state, attachment):
         return True
@@ -193,12 +193,12 @@ def is_guarded(state: State, attachment: Attachment) -> bool:
     return not known and _holds(state, attachment)
 
 
-def is_taken_up(state: State, attachment: Attachment) -> bool:
+def is_taken_up(state: NodeState, attachment: Attachment) -> bool:
     """Whether the pod may use its own addresses, or nothing because its namespace is not known."""
     return is_guarded(state, attachment) or attachment.namespace not in state.namespaces
 
 
-ENOUGH: Mapping[StartMode, Callable[[State, Attachment], bool]] = {
+ENOUGH: Mapping[StartMode, Callable[[NodeState, Attachment], bool]] = {
     StartMode.STRICT: in_force,
     StartMode.TENANT_DEFAULT: is_guarded,
     StartMode.OPEN: is_taken_up,
@@ -206,7 +206,7 @@ ENOUGH: Mapping[StartMode, Callable[[State, Attachment], bool]] = {
 """What holds when ADD has returned."""
 
 
-def _holds(state: State, attachment: Attachment) -> bool:
+def _holds(state: NodeState, attachment: Attachment) -> bool:
     """Whether the kernel has an endpoint with these addresses there."""
     entry = state.tables.endpoints.get(attachment.ifindex)
     return entry is not None and {*attachment.ips} <= {*entry.ip4, *entry.ip6}

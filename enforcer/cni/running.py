@@ -30,13 +30,15 @@ class HalfPlaces(RingfenceError):
         super().__init__("--cni-conf-dir and --cni-bin-dir go together; give both, or neither")
 
 
-def places(conf_dir: Path | None, bin_dir: Path | None, run_dir: Path) -> install.Places | None:
+def places(
+    conf_dir: Path | None, bin_dir: Path | None, run_dir: Path
+) -> install.PluginPlaces | None:
     """The plugin's places on the node; None without directories. One alone is an error."""
     if conf_dir is None and bin_dir is None:
         return None
     if conf_dir is None or bin_dir is None:
         raise HalfPlaces
-    return install.Places(conf_dir.absolute(), bin_dir.absolute(), run_dir.absolute())
+    return install.PluginPlaces(conf_dir.absolute(), bin_dir.absolute(), run_dir.absolute())
 
 
 @contextmanager

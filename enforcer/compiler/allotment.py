@@ -21,9 +21,9 @@ from enforcer.writes.budgets import (
     NOBODY,
     Overlaps,
     Refusal,
+    RoomUsage,
     Shares,
     Unit,
-    Usage,
     Want,
     at_least,
     refuse,
@@ -148,7 +148,7 @@ class Allotment:
             self._measured.pop(unit, None)
         self._add_up(*self._in_use)
 
-    def usage(self, table: Table) -> Usage:
+    def usage(self, table: Table) -> RoomUsage:
         """Who uses what of a map that policies fill; may be asked from any thread."""
         used: Counter[str] = Counter()
         if table is Table.CIDRS:
@@ -164,7 +164,7 @@ class Allotment:
                     used[owner] += len(bucket.policy if table is Table.POLICY else bucket.ranges)
         room = self.room[table]
         budget = {tenant: self.shares.budget(tenant, room) for tenant in used}
-        return Usage(room, {tenant: n for tenant, n in used.items() if n}, budget)
+        return RoomUsage(room, {tenant: n for tenant, n in used.items() if n}, budget)
 
     def _owner_of(self, group: int) -> str | None:
         """The tenant of a group of policies; None for walls."""

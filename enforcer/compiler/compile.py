@@ -46,9 +46,9 @@ from enforcer.policy.peers import Population
 from enforcer.policy.prefixes import Tries
 from enforcer.policy.rulebook import WHOLE_CLUSTER, GroupNames, Groups, Rulebook, RuleNames
 from enforcer.policy.services import Calls, Serving
-from enforcer.policy.tables import CAPACITY, RULE_NUMBER, Change, CidrFlag, Table, Tables
+from enforcer.policy.tables import CAPACITY, RULE_NUMBER, CidrFlag, MapWrite, Table, Tables
 from enforcer.writes import capacity, generations, tight, transition
-from enforcer.writes.budgets import Usage
+from enforcer.writes.budgets import RoomUsage
 from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Rooms
 from generators.cluster import Cluster
@@ -203,7 +203,7 @@ class Compiler:
 
     # What is to be written
 
-    def plan(self) -> tuple[Change, ...]:
+    def plan(self) -> tuple[MapWrite, ...]:
         """The writes that bring all of it into force, in order; MapOverflow if there is no room."""
         ledger, groups, placed = self.ledger, self._groups, self._placement.placed
         for number in transition.conflicts(ledger):
@@ -221,7 +221,7 @@ class Compiler:
             return self.plan()
         return tight.fitting(ledger, self._limits)
 
-    def urgent(self) -> tuple[Change, ...]:
+    def urgent(self) -> tuple[MapWrite, ...]:
         """Writes that never wait for the rest: removals, and owners of addresses."""
         return tight.urgent(self.ledger)
 
@@ -293,7 +293,7 @@ class Compiler:
         """The Services of an address; always as of now."""
         return self._calls.serving(address)
 
-    def usage(self, table: Table) -> Usage:
+    def usage(self, table: Table) -> RoomUsage:
         """Who uses what of a map; as of now, from any thread."""
         rooms = (Table.ADDRESSES, Table.ENDPOINTS, Table.SERVICES)
         return self.rooms[table].usage() if table in rooms else self.allotment.usage(table)

@@ -42,7 +42,7 @@ _alone = threading.Lock()
 """The agent's loop and its CNI calls may mean the same interface."""
 
 
-class Mode(StrEnum):
+class AttachMode(StrEnum):
     """How programs hang on an interface."""
 
     TCX = "tcx"
@@ -143,7 +143,7 @@ def _filter_name(pin_path: Path, hook: _Hook) -> str:
     return f"ringfence {pin_path}/{hook.program}"
 
 
-def attach(pin_path: Path, interface: str | int, mode: Mode | None = None) -> Mode:
+def attach(pin_path: Path, interface: str | int, mode: AttachMode | None = None) -> AttachMode:
     """Put the programs below `pin_path` on both hooks of an interface, or replace older ones.
 
     Without `mode`: tcx, and clsact where the kernel has no tcx. What was attached in the other way
@@ -171,20 +171,20 @@ def check_pins(pin_path: Path) -> None:
         raise PinsGone(pin_path)
 
 
-def _attach(pin_path: Path, ifindex: int, mode: Mode | None) -> Mode:
-    if mode is not Mode.CLSACT:
+def _attach(pin_path: Path, ifindex: int, mode: AttachMode | None) -> AttachMode:
+    if mode is not AttachMode.CLSACT:
         try:
             _attach_links(pin_path, ifindex)
         except kernel.KernelError as error:
-            if mode is Mode.TCX or error.errno != errno.EINVAL:
+            if mode is AttachMode.TCX or error.errno != errno.EINVAL:
                 raise AttachError(f"tcx on ifindex {ifindex}: {error}") from error
         else:
             if _filters_mark(pin_path.parent, ifindex).exists():  # netlink takes milliseconds
                 _remove_filters(pin_path.parent, ifindex)
-            return Mode.TCX
+            return AttachMode.TCX
     _attach_filters(pin_path, ifindex)
     _remove_links(pin_path.parent, ifindex)
-    return Mode.CLSACT
+    return AttachMode.CLSACT
 
 
 def _attach_links(pin_path: Path, ifindex: int) -> None:
@@ -352,15 +352,15 @@ def program_ids(pin_path: Path) -> frozenset[int]:
     return frozenset(_program_id(pin) for pin in pins if pin.exists())
 
 
-def attached(pin_path: Path, interface: str | int) -> Mode | None:
+def attached(pin_path: Path, interface: str | int) -> AttachMode | None:
     """How the programs below `pin_path` hang on an interface; None if one of the two does not."""
     ifindex = _ifindex(interface)
     wanted: Mapping[str, int] = {h.program: _program_id(pin_path / h.program) for h in HOOKS}
     if all(wanted[h.program] in kernel.hook_programs(ifindex, h.tcx) for h in HOOKS):
-        return Mode.TCX
+        return AttachMode.TCX
     names = {f.name for f in _filters(ifindex)}
     if all(_filter_name(pin_path, h) in names for h in HOOKS):
-        return Mode.CLSACT
+        return AttachMode.CLSACT
     return None
 
 

@@ -56,7 +56,7 @@ class _Bcc(Protocol):
     def __call__(self, *, text: bytes) -> _Module: ...
 
 
-class Wanted(NamedTuple):
+class CompileRequest(NamedTuple):
     """What is asked of the short-lived process."""
 
     source: str
@@ -78,7 +78,7 @@ def check_compiler() -> None:
         )
 
 
-def compiled(wanted: Wanted) -> Bytecode:
+def compiled(wanted: CompileRequest) -> Bytecode:
     """Programs and maps of a source as bytecode.
 
     CompileError with what clang said, MachineLacks without bcc, headers or gcc.
@@ -148,7 +148,7 @@ def _recorded(descriptor: int) -> tuple[str, MapShape]:
     return name.rstrip(b"\0").decode(), MapShape(kind, key, value, entries, flags)
 
 
-def _compile(wanted: Wanted) -> Bytecode:
+def _compile(wanted: CompileRequest) -> Bytecode:
     bcc = _bcc()
     try:
         module = bcc(text=wanted.source.encode())
@@ -161,9 +161,9 @@ def _compile(wanted: Wanted) -> Bytecode:
 
 
 def main() -> int:
-    """A `Wanted` on stdin, bytecode on stdout; errors to stderr, with exit code."""
+    """A `CompileRequest` on stdin, bytecode on stdout; errors to stderr, with exit code."""
     try:
-        sys.stdout.buffer.write(_compile(Wanted(*json.load(sys.stdin))).to_json())
+        sys.stdout.buffer.write(_compile(CompileRequest(*json.load(sys.stdin))).to_json())
     except RingfenceError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

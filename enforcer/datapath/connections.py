@@ -47,7 +47,7 @@ BOTH_FINS = ConnectionFlag.FIN_OPENER | ConnectionFlag.FIN_REPLY
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Connection:
+class TrackedConnection:
     """One tracked connection of an endpoint; `idle` in seconds."""
 
     endpoint: int
@@ -88,11 +88,11 @@ def timeout(protocol: int, flags: ConnectionFlag, idle_tcp: int) -> int:
     return TIMEOUTS["TCP_SYN"]
 
 
-def unpack(key: bytes, value: bytes, now: int, idle_tcp: int = IDLE_TCP) -> Connection:
+def unpack(key: bytes, value: bytes, now: int, idle_tcp: int = IDLE_TCP) -> TrackedConnection:
     """The connection of an entry; `now` is the monotonic clock in nanoseconds."""
     k = layout.ConnectionKey.from_buffer_copy(key)
     v = layout.ConnectionValue.from_buffer_copy(value)
-    return Connection(
+    return TrackedConnection(
         endpoint=k.endpoint,
         protocol=k.protocol,
         local=layout.unpack_address(bytes(k.local)),
@@ -110,7 +110,7 @@ def unpack(key: bytes, value: bytes, now: int, idle_tcp: int = IDLE_TCP) -> Conn
 
 
 def has_ended(key: bytes, value: bytes, now: int, idle_tcp: int = IDLE_TCP) -> bool:
-    """`Connection.ended`, without unpacking what it does not need."""
+    """`TrackedConnection.ended`, without unpacking what it does not need."""
     protocol = layout.ConnectionKey.from_buffer_copy(key).protocol
     v = layout.ConnectionValue.from_buffer_copy(value)
     allowed = timeout(protocol, ConnectionFlag(v.flags), idle_tcp) * NANOSECONDS

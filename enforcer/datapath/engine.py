@@ -12,19 +12,18 @@ from dataclasses import dataclass, replace
 from enforcer.compiler.compile import compile_tables
 from enforcer.datapath.maps import UNLIMITED
 from enforcer.policy.changes import is_local
-from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import ICMP_PORT, Dir, Tables, sizes
 from enforcer.writes.capacity import refuse_overflow
 from generators.cluster import Cluster
-from generators.reachability.packets import Packet as Opening
-from generators.reachability.packets import Question
+from generators.reachability.packets import Packet, Question
 from generators.reachability.protocols import ECHO_REQUEST, ICMP, number
 from generators.reachability.reference import Evaluator, cell_of, worst
 from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
 
 NOT_ON_POD_NETWORK = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
 
-Judge = Callable[[Tables, int, Packet], Judgement]
+Judge = Callable[[Tables, int, EndpointPacket], Judgement]
 """Tables of a node, the interface that is asked, the packet."""
 
 
@@ -63,13 +62,13 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PacketSide:
     """One direction of one packet, at the pod whose side it is."""
 
     node: str
     pod: str
     place: Place
-    packet: Packet
+    packet: EndpointPacket
 
 
 def answer(
@@ -100,7 +99,7 @@ def answer(
     )
 
 
-def asked_of(names: Evaluator, question: Question) -> Iterable[Asked]:
+def asked_of(names: Evaluator, question: Question) -> Iterable[PacketSide]:
     """What each end of one question is asked."""
     return _asked(names, (question,), (names.packets(question),))
 
@@ -108,13 +107,13 @@ def asked_of(names: Evaluator, question: Question) -> Iterable[Asked]:
 def _asked(
     names: Evaluator,
     questions: Sequence[Question],
-    packets: Sequence[Sequence[Opening]],
-) -> Iterable[Asked]:
+    packets: Sequence[Sequence[Packet]],
+) -> Iterable[PacketSide]:
     """The source's side is asked about what leaves it, a Service's address where one is called."""
     for index, question in enumerate(questions):
         leaving = names.leaving(question)
         if leaving.source.pod is not None:
-            yield Asked(
+            yield PacketSide(
                 leaving.source.pod.node,
                 leaving.source.pod.key,
                 (index, 0),
@@ -122,7 +121,7 @@ def _asked(
             )
         for place, found in enumerate(packets[index]):
             if found.destination.pod is not None:
-                yield Asked(
+                yield PacketSide(
                     found.destination.pod.node,
                     found.destination.pod.key,
                     (index, place),
@@ -130,18 +129,18 @@ def _asked(
                 )
 
 
-def _arriving(names: Evaluator, question: Question, found: Opening) -> Packet:
+def _arriving(names: Evaluator, question: Question, found: Packet) -> EndpointPacket:
     arrived = names.arriving(found)
     # A node's address means the node itself here, unless the packet was masqueraded on the way.
     return replace(_packet(Dir.INGRESS, question, arrived), from_socket=arrived is found)
 
 
-def _packet(direction: Dir, question: Question, found: Opening) -> Packet:
+def _packet(direction: Dir, question: Question, found: Packet) -> EndpointPacket:
     ingress = direction is Dir.INGRESS
     own, peer = found.source.address, found.destination.address
     ping = question.protocol == ICMP
     port = ICMP_PORT | ECHO_REQUEST[question.family] if ping else found.port
-    return Packet(
+    return EndpointPacket(
         direction,
         peer if ingress else own,
         own if ingress else peer,

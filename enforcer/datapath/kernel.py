@@ -30,7 +30,7 @@ LICENSE = b"Dual BSD/GPL"
 """As declared in bpf/ringfence.c."""
 
 
-class Command(IntEnum):
+class BpfCommand(IntEnum):
     """Commands of bpf() that are used here."""
 
     MAP_CREATE = 0
@@ -153,7 +153,7 @@ class TestRun:
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command: Command, request: ctypes.Structure, what: str) -> int:
+def _bpf(command: BpfCommand, request: ctypes.Structure, what: str) -> int:
     number = BPF_SYSCALL.get(platform.machine())
     if number is None:
         raise MachineLacks(f"no bpf() known for {platform.machine()}", "use x86_64 or aarch64")
@@ -208,18 +208,18 @@ class Handle:
 def pin(fd: int, path: Path) -> None:
     """Pin an object below the bpf filesystem; an existing path is an error."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    _bpf(Command.OBJ_PIN, attributes.Object(pathname=_address(name), bpf_fd=fd), str(path))
+    _bpf(BpfCommand.OBJ_PIN, attributes.Object(pathname=_address(name), bpf_fd=fd), str(path))
 
 
 def open_pin(path: Path) -> Handle:
     """Open a pinned object."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    return Handle(_bpf(Command.OBJ_GET, attributes.Object(pathname=_address(name)), str(path)))
+    return Handle(_bpf(BpfCommand.OBJ_GET, attributes.Object(pathname=_address(name)), str(path)))
 
 
 def _info(fd: int, info: ctypes.Structure, what: str) -> None:
     request = attributes.Info(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
-    _bpf(Command.OBJ_INFO, request, what)
+    _bpf(BpfCommand.OBJ_INFO, request, what)
 
 
 def map_info(fd: int) -> MapInfo:
@@ -238,7 +238,9 @@ def map_shape(fd: int) -> MapShape:
 
 def map_create(name: str, shape: MapShape) -> Handle:
     """A new, empty map."""
-    return Handle(_bpf(Command.MAP_CREATE, attributes.MapCreate(*shape, name=name.encode()), name))
+    return Handle(
+        _bpf(BpfCommand.MAP_CREATE, attributes.MapCreate(*shape, name=name.encode()), name)
+    )
 
 
 def program_load(name: str, code: bytes) -> Handle:
@@ -256,12 +258,12 @@ def program_load(name: str, code: bytes) -> Handle:
         name=name.encode(),
     )
     try:
-        return Handle(_bpf(Command.PROG_LOAD, request, name))
+        return Handle(_bpf(BpfCommand.PROG_LOAD, request, name))
     except KernelError as error:
         said = ctypes.create_string_buffer(VERIFIER_LOG)
         request.log_level, request.log_size, request.log_buffer = 1, len(said), _address(said)
         with suppress(KernelError):
-            return Handle(_bpf(Command.PROG_LOAD, request, name))
+            return Handle(_bpf(BpfCommand.PROG_LOAD, request, name))
         end = said.value.decode(errors="replace").strip()[-VERIFIER_SAYS:]
         raise KernelError(f"{error.operation}: {end or 'no word of it'}", error.errno) from None
 
@@ -282,12 +284,12 @@ def program_info(fd: int) -> ProgramInfo:
 
 def program_of(number: int) -> Handle:
     """The program with an id, whoever loaded it. KernelError with ENOENT: it is gone."""
-    return Handle(_bpf(Command.PROG_BY_ID, attributes.ById(number), f"program {number}"))
+    return Handle(_bpf(BpfCommand.PROG_BY_ID, attributes.ById(number), f"program {number}"))
 
 
 def map_of(number: int) -> Handle:
     """The map with an id, whoever made it. KernelError with ENOENT: it is gone."""
-    return Handle(_bpf(Command.MAP_BY_ID, attributes.ById(number), f"map {number}"))
+    return Handle(_bpf(BpfCommand.MAP_BY_ID, attributes.ById(number), f"map {number}"))
 
 
 def program_code(fd: int) -> bytes:
@@ -323,7 +325,7 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     value = ctypes.create_string_buffer(value_size)
     try:
         _bpf(
-            Command.MAP_LOOKUP,
+            BpfCommand.MAP_LOOKUP,
             attributes.Element(map_fd=fd, key=_address(key_buffer), value=_address(value)),
             "",
         )
@@ -341,14 +343,14 @@ def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     element = attributes.Element(
         map_fd=fd, key=_address(key_buffer), value=_address(value_buffer), flags=flags
     )
-    _bpf(Command.MAP_UPDATE, element, "")
+    _bpf(BpfCommand.MAP_UPDATE, element, "")
 
 
 def map_delete(fd: int, key: bytes) -> bool:
     """Delete one element; False if it was not there."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     try:
-        _bpf(Command.MAP_DELETE, attributes.Element(map_fd=fd, key=_address(key_buffer)), "")
+        _bpf(BpfCommand.MAP_DELETE, attributes.Element(map_fd=fd, key=_address(key_buffer)), "")
     except KernelError as error:
         if error.errno == errno.ENOENT:
             return False
@@ -363,7 +365,7 @@ def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
         following = ctypes.create_string_buffer(key_size)
         element = attributes.Element(map_fd=fd, key=_address(current), value=_address(following))
         try:
-            _bpf(Command.MAP_NEXT_KEY, element, "")
+            _bpf(BpfCommand.MAP_NEXT_KEY, element, "")
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return
@@ -381,7 +383,7 @@ def map_update_batch(fd: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
     batch = attributes.MapBatch(
         keys=_address(keys), values=_address(values), count=len(entries), map_fd=fd
     )
-    _bpf(Command.MAP_UPDATE_BATCH, batch, f"of {len(entries)} elements")
+    _bpf(BpfCommand.MAP_UPDATE_BATCH, batch, f"of {len(entries)} elements")
 
 
 def map_delete_batch(fd: int, keys: Sequence[bytes]) -> None:
@@ -392,7 +394,7 @@ def map_delete_batch(fd: int, keys: Sequence[bytes]) -> None:
         buffer = ctypes.create_string_buffer(b"".join(rest))
         batch = attributes.MapBatch(keys=_address(buffer), count=len(rest), map_fd=fd)
         try:
-            _bpf(Command.MAP_DELETE_BATCH, batch, f"of {len(rest)} elements")
+            _bpf(BpfCommand.MAP_DELETE_BATCH, batch, f"of {len(rest)} elements")
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -428,7 +430,7 @@ def map_scan(
         )
         done = False
         try:
-            _bpf(Command.MAP_LOOKUP_BATCH, batch, "")
+            _bpf(BpfCommand.MAP_LOOKUP_BATCH, batch, "")
         except KernelError as error:
             if error.errno == errno.ENOSPC and step < info.max_entries:
                 step = min(step * 4, info.max_entries)
@@ -458,7 +460,7 @@ def test_run(fd: int, frame: bytes, context: SkbContext, repeat: int = 1) -> Tes
         ctx_size_in=ctypes.sizeof(context),
         ctx_in=ctypes.addressof(context),
     )
-    _bpf(Command.PROG_TEST_RUN, request, f"on {len(frame)} bytes")
+    _bpf(BpfCommand.PROG_TEST_RUN, request, f"on {len(frame)} bytes")
     return TestRun(ctypes.c_int32(request.retval).value, request.duration)
 
 
@@ -467,17 +469,17 @@ def link_create(program_fd: int, ifindex: int, hook: Hook) -> Handle:
     request = attributes.LinkCreate(
         prog_fd=program_fd, target_ifindex=ifindex, attach_type=int(hook), flags=BPF_F_BEFORE
     )
-    return Handle(_bpf(Command.LINK_CREATE, request, f"{hook.name} on ifindex {ifindex}"))
+    return Handle(_bpf(BpfCommand.LINK_CREATE, request, f"{hook.name} on ifindex {ifindex}"))
 
 
 def link_update(link_fd: int, program_fd: int) -> None:
     """Replace the program of a link atomically. ENOLINK: the interface is gone."""
-    _bpf(Command.LINK_UPDATE, attributes.LinkUpdate(link_fd=link_fd, new_prog_fd=program_fd), "")
+    _bpf(BpfCommand.LINK_UPDATE, attributes.LinkUpdate(link_fd=link_fd, new_prog_fd=program_fd), "")
 
 
 def link_detach(link_fd: int) -> None:
     """Detach a link from its interface now, even if others hold it."""
-    _bpf(Command.LINK_DETACH, attributes.LinkDetach(link_fd=link_fd), "")
+    _bpf(BpfCommand.LINK_DETACH, attributes.LinkDetach(link_fd=link_fd), "")
 
 
 def hook_programs(ifindex: int, hook: Hook | Netkit) -> tuple[int, ...]:
@@ -490,7 +492,7 @@ def hook_programs(ifindex: int, hook: Hook | Netkit) -> tuple[int, ...]:
         count=MAX_PROGRAMS_PER_HOOK,
     )
     try:
-        _bpf(Command.PROG_QUERY, request, f"{hook.name} of ifindex {ifindex}")
+        _bpf(BpfCommand.PROG_QUERY, request, f"{hook.name} of ifindex {ifindex}")
     except KernelError as error:
         # Nothing there, no such hooks in this kernel, or not this kind of interface, or none.
         if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, errno.ENODEV):

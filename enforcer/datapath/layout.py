@@ -71,7 +71,7 @@ class AddressValue(ctypes.Structure):
     )
 
 
-class Policy(ctypes.Structure):
+class PolicyKeyBytes(ctypes.Structure):
     """struct policy_key."""
 
     _fields_ = (
@@ -96,7 +96,7 @@ class Range(ctypes.Structure):
     )
 
 
-class Rule(ctypes.Structure):
+class RuleValue(ctypes.Structure):
     """struct rule_value."""
 
     _fields_ = (
@@ -128,7 +128,7 @@ class CidrValue(ctypes.Structure):
     _fields_ = (("cidr", ctypes.c_uint32), ("flags", ctypes.c_uint32))
 
 
-class Service(ctypes.Structure):
+class ServiceKeyBytes(ctypes.Structure):
     """struct service_key."""
 
     _fields_ = (
@@ -365,7 +365,7 @@ def unpack_address_entry(value: bytes) -> AddressEntry:
 def pack_policy(key: PolicyKey) -> bytes:
     """The key of a policy entry."""
     return bytes(
-        Policy(
+        PolicyKeyBytes(
             group=key.group,
             peer=key.peer,
             port=key.port,
@@ -377,7 +377,7 @@ def pack_policy(key: PolicyKey) -> bytes:
 
 def unpack_policy(key: bytes) -> PolicyKey:
     """The policy key of some bytes."""
-    raw = Policy.from_buffer_copy(key)
+    raw = PolicyKeyBytes.from_buffer_copy(key)
     return PolicyKey(raw.group, raw.peer, raw.port, raw.protocol, Dir(raw.direction))
 
 
@@ -404,7 +404,7 @@ def unpack_range(key: bytes) -> RangeKey:
 
 def pack_rule(key: bytes, rule: int) -> bytes:
     """The value of a policy entry."""
-    return _proven(key, Rule(rule=_checked(rule)))
+    return _proven(key, RuleValue(rule=_checked(rule)))
 
 
 def pack_range_rule(rule: int) -> bytes:
@@ -420,7 +420,7 @@ def _checked(rule: int) -> int:
 
 def unpack_rule(value: bytes) -> int:
     """The rule id of a policy entry; 0 where flags make it none."""
-    raw = Rule.from_buffer_copy(value)
+    raw = RuleValue.from_buffer_copy(value)
     return 0 if raw.flags else int(raw.rule)
 
 
@@ -432,7 +432,7 @@ def unpack_range_rule(value: bytes) -> int:
 def pack_service(key: ServiceKey) -> bytes:
     """The key of a virtual address and port."""
     return bytes(
-        Service(
+        ServiceKeyBytes(
             address=Address(*pack_address(key.address)),
             port=key.port,
             protocol=WITH_PORTS[key.protocol],
@@ -442,7 +442,7 @@ def pack_service(key: ServiceKey) -> bytes:
 
 def unpack_service(key: bytes) -> ServiceKey:
     """The virtual address and port of some bytes."""
-    raw = Service.from_buffer_copy(key)
+    raw = ServiceKeyBytes.from_buffer_copy(key)
     return ServiceKey(unpack_address(bytes(raw.address)), raw.port, PORT_PROTOCOLS[raw.protocol])
 
 

@@ -26,7 +26,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from enforcer.datapath import bytecode, compilation, kernel, upgrade
-from enforcer.datapath.compilation import Wanted
+from enforcer.datapath.compilation import CompileRequest
 from enforcer.policy.tables import CAPACITY, Table
 from generators.errors import MachineLacks, RingfenceError
 
@@ -202,9 +202,9 @@ def ensure_loaded(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path:
     return loaded
 
 
-def wanted() -> Wanted:
+def wanted() -> CompileRequest:
     """What the compiler is to make of the present source."""
-    return Wanted(expand_source(source_dir()), PROGRAMS, MAPS)
+    return CompileRequest(expand_source(source_dir()), PROGRAMS, MAPS)
 
 
 def _cache_file(source: str) -> Path:

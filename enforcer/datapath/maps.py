@@ -16,18 +16,24 @@ from itertools import groupby
 from pathlib import Path
 
 from enforcer.datapath import kernel, layout
-from enforcer.datapath.connections import IDLE_TCP, NANOSECONDS, Connection, has_ended, unpack
+from enforcer.datapath.connections import (
+    IDLE_TCP,
+    NANOSECONDS,
+    TrackedConnection,
+    has_ended,
+    unpack,
+)
 from enforcer.datapath.proof import slot
 from enforcer.policy.tables import (
     CAPACITY,
     AddressEntry,
-    Change,
     CidrEntry,
     CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
     Key,
+    MapWrite,
     PolicyKey,
     RangeKey,
     Table,
@@ -222,9 +228,9 @@ class Maps:
             },
         )
 
-    def apply(self, changes: Iterable[Change]) -> None:
+    def apply(self, changes: Iterable[MapWrite]) -> None:
         """Write changes in the given order, neighbours of one map and kind as one batch."""
-        by_kind: Callable[[Change], tuple[Table, bool]] = lambda c: (c.table, c.value is None)  # noqa: E731
+        by_kind: Callable[[MapWrite], tuple[Table, bool]] = lambda c: (c.table, c.value is None)  # noqa: E731
         for (table, deletes), group in groupby(changes, key=by_kind):
             descriptor = self._handles[table].fd
             batch = tuple(group)
@@ -241,7 +247,7 @@ class Maps:
             if table is Table.ADDRESSES:
                 self._end_tenures(batch)
 
-    def _end_tenures(self, changes: Iterable[Change]) -> None:
+    def _end_tenures(self, changes: Iterable[MapWrite]) -> None:
         """Have every connection with these addresses judged again, whoever owns them now."""
         now = time.monotonic_ns().to_bytes(8, "little")
         packed = (_pack_key(change.key) for change in changes)
@@ -249,7 +255,7 @@ class Maps:
         entries = [(layout.pack_interface(number), now) for number in sorted(slots)]
         kernel.map_update_batch(self._handles["tenure_map"].fd, entries)
 
-    def _write_endpoint(self, change: Change) -> None:
+    def _write_endpoint(self, change: MapWrite) -> None:
         """Grace begins once: rewriting an endpoint does not prolong it."""
         if not isinstance(change.value, EndpointEntry):
             raise TypeError(f"{change.table} holds endpoints, not {change.value!r}")
@@ -323,11 +329,11 @@ class Maps:
         """
         kernel.map_update(self._handles["quota_map"].fd, bytes(4), quota.to_bytes(8, "little"))
 
-    def connections(self) -> tuple[Connection, ...]:
+    def connections(self) -> tuple[TrackedConnection, ...]:
         """Every tracked connection, sorted; ended ones stay until they are pushed out or expire."""
         return tuple(sorted(read() for read in self.tracked()))
 
-    def tracked(self, endpoint: int | None = None) -> Iterator[Callable[[], Connection]]:
+    def tracked(self, endpoint: int | None = None) -> Iterator[Callable[[], TrackedConnection]]:
         """The same of one endpoint or all, unordered, each decoded by the caller if wanted.
 
         There may be many: a few of them are in memory at a time, and counting them reads none.

@@ -22,12 +22,12 @@ from enforcer.datapath import kernel, loader
 from enforcer.datapath.engine import Judge, answer
 from enforcer.datapath.flows import DropReason, FlowReader, FlowRecord
 from enforcer.datapath.maps import Maps
-from enforcer.policy.interpret import Packet
+from enforcer.policy.interpret import EndpointPacket
 from enforcer.policy.tables import (
     IDENTITY_HOST,
-    Change,
     Dir,
     EndpointEntry,
+    MapWrite,
     Table,
     Tables,
 )
@@ -101,7 +101,7 @@ class _Kernel:
         self._asked: Tables | None = None
         self._endpoints = count(1)
 
-    def __call__(self, tables: Tables, ifindex: int, packet: Packet) -> Judgement:
+    def __call__(self, tables: Tables, ifindex: int, packet: EndpointPacket) -> Judgement:
         """The programs' judgement at one interface."""
         if tables is not self._asked:
             without = replace(tables, endpoints={})
@@ -109,7 +109,7 @@ class _Kernel:
             self._asked, self._written = tables, without
         # An endpoint id of its own for each packet: none is taken for a reply to another.
         entry = replace(tables.endpoints[ifindex], endpoint=next(self._endpoints))
-        self._maps.apply([Change(Table.ENDPOINTS, LOOPBACK, entry)])
+        self._maps.apply([MapWrite(Table.ENDPOINTS, LOOPBACK, entry)])
         self._reader.read()
         program = self._programs[packet.direction]
         # A test run has a socket; what came in by an interface has none that counts.
@@ -140,7 +140,7 @@ def _judgement(record: FlowRecord, tables: Tables, entry: EndpointEntry) -> Judg
     return Judgement(record.verdict, reason, rule, policies)
 
 
-def frame(packet: Packet) -> bytes:
+def frame(packet: EndpointPacket) -> bytes:
     """The opening packet of a connection as an Ethernet frame; checksums do not matter."""
     ends = (packet.peer, packet.own)
     source, destination = ends if packet.direction is Dir.INGRESS else reversed(ends)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from enforcer.datapath.flows import FlowRecord
-from enforcer.observe.names import NamedEvent, Party
+from enforcer.observe.names import NamedEvent, NamedParty
 from enforcer.observe.shape import PROTOCOLS
 from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, Dir
 from generators.process.files import StateFile
@@ -216,7 +216,7 @@ def _would(seen: NamedEvent) -> Would:
     )
 
 
-def _name(party: Party, address: str) -> str:
+def _name(party: NamedParty, address: str) -> str:
     if party.workload is not None:
         return f"{party.namespace}/{party.workload.kind.lower()}/{party.workload.name}"
     if party.pod:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
-from enforcer.observe.names import Party
+from enforcer.observe.names import NamedParty
 from generators.objects import Pod, Workload
 
 KEPT_SECONDS = 60.0
@@ -41,7 +41,7 @@ class Contexts:
         self._clock = clock
         self._gone: dict[Values, float] = {}
 
-    def of(self, party: Party) -> Values:
+    def of(self, party: NamedParty) -> Values:
         """What an event of a local end is counted under."""
         return self._values(party.namespace, party.pod, party.workload)
 

@@ -20,7 +20,7 @@ from enforcer.agent.state import Board
 from enforcer.datapath.flows import FlowReader, FlowRecord
 from enforcer.observe.audited import Audited, Seen, Would
 from enforcer.observe.contexts import Contexts, Values
-from enforcer.observe.names import Directory, Match, NamedEvent
+from enforcer.observe.names import Directory, MatchType, NamedEvent
 from enforcer.observe.shape import lost_events, to_flow
 from enforcer.policy.tables import Dir, Tables
 from generators.reachability.verdicts import Verdict
@@ -53,7 +53,7 @@ class FlowKind:
     reason: str
     direction: Dir
     protocol: int
-    match: Match
+    match: MatchType
     tenant: str
     context: Values = ()
 
@@ -67,7 +67,7 @@ class Loss:
     time: int
 
 
-class Line:
+class FeedLine:
     """One line; encoded once, for its first reader."""
 
     __slots__ = ("_data", "_node", "_what", "number")
@@ -119,7 +119,7 @@ class Feed:
         self._lost = lost
         self._told_lost = lost()
         self._more = threading.Condition()
-        self._lines: dict[tuple[str, bool], deque[Line]] = {}
+        self._lines: dict[tuple[str, bool], deque[FeedLine]] = {}
         """By sender, and whether they passed; losses have none. Oldest first."""
         self._kept = 0
         self._count = 0
@@ -191,12 +191,12 @@ class Feed:
             self._audited.name_late(Directory(self._board.state, self._node).see)
             return self._audited.kinds(), self._audited.forgotten.copy()
 
-    def last(self, count: int) -> list[Line]:
+    def last(self, count: int) -> list[FeedLine]:
         """The last flows, oldest first."""
         with self._more:
             return self._newest(count)
 
-    def follow(self, count: int) -> Iterator[Line | None]:
+    def follow(self, count: int) -> Iterator[FeedLine | None]:
         """The last flows, then each new one; None now and then, so that a reader that left shows.
 
         A reader that is too slow is told how many flows it missed.
@@ -214,7 +214,7 @@ class Feed:
                 self._missed += missed
                 seen = self._count
             if missed:
-                yield Line(0, Loss(READER_LOSS, missed, time.time_ns()), self._node)
+                yield FeedLine(0, Loss(READER_LOSS, missed, time.time_ns()), self._node)
             yield from lines
             if not lines:
                 yield None
@@ -248,7 +248,7 @@ class Feed:
         whose = ("", False)
         if isinstance(what, NamedEvent):
             whose = (what.record.source, what.record.verdict is Verdict.FORWARDED)
-        self._lines.setdefault(whose, deque()).append(Line(self._count, what, self._node))
+        self._lines.setdefault(whose, deque()).append(FeedLine(self._count, what, self._node))
         self._kept += 1
         if self._kept > REMEMBERED:
             self._forget()
@@ -262,12 +262,12 @@ class Feed:
         if not lines:
             del self._lines[whose]
 
-    def _newest(self, count: int) -> list[Line]:
+    def _newest(self, count: int) -> list[FeedLine]:
         return self._since(0)[-count:] if count > 0 else []
 
-    def _since(self, number: int) -> list[Line]:
+    def _since(self, number: int) -> list[FeedLine]:
         """The lines that are kept of those after a number, oldest first."""
-        found: list[Line] = []
+        found: list[FeedLine] = []
         for lines in self._lines.values():
             found += takewhile(lambda line: line.number > number, reversed(lines))
         return sorted(found, key=lambda line: line.number)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from enforcer.datapath.flows import DropReason
-from enforcer.observe.names import Match
+from enforcer.observe.names import MatchType
 from enforcer.observe.shape import (
     EVENT_DROP,
     EVENT_POLICY_VERDICT,
@@ -34,14 +34,14 @@ class End(StrEnum):
     DESTINATION = "destination"
 
 
-class Event(StrEnum):
+class EventKind(StrEnum):
     """Kinds of events that we make."""
 
     DROP = "drop"
     POLICY_VERDICT = "policy-verdict"
 
 
-EVENTS = {EVENT_DROP: Event.DROP, EVENT_POLICY_VERDICT: Event.POLICY_VERDICT}
+EVENTS = {EVENT_DROP: EventKind.DROP, EVENT_POLICY_VERDICT: EventKind.POLICY_VERDICT}
 _BY_TENANT = frozenset({"Tenant", "Namespace"})
 
 
@@ -51,7 +51,7 @@ def number(value: Json, *path: str) -> int:
     return int(found) if found.lstrip("-").isdecimal() else 0
 
 
-def event(line: Json) -> Event | None:
+def event(line: Json) -> EventKind | None:
     """What kind of event a flow is."""
     return EVENTS.get(number(line, "flow", "event_type", "type"))
 
@@ -150,10 +150,10 @@ def reason(line: Json) -> str:
     return DropReason.TENANT_WALL.name if kinds & _BY_TENANT else name
 
 
-def match(line: Json) -> Match:
+def match(line: Json) -> MatchType:
     """How the rule that let in fits."""
     found = number(line, "flow", "policy_match_type")
-    return Match(found) if found <= max(Match) else Match.NONE
+    return MatchType(found) if found <= max(MatchType) else MatchType.NONE
 
 
 def rule(line: Json) -> str:

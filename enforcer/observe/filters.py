@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_network
 
 from enforcer.datapath.flows import DropReason
 from enforcer.observe import fields
-from enforcer.observe.fields import End, Event, Json
+from enforcer.observe.fields import End, EventKind, Json
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import POLICY_DENY, RESERVED, TCP_FLAGS
 from generators.documents.json import shown
@@ -25,7 +25,7 @@ from generators.reachability.verdicts import Verdict
 Predicate = Callable[[Json], bool]
 EndTest = Callable[[Json, End], bool]
 
-TYPES = (*(event.value for event in Event), "trace")
+TYPES = (*(event.value for event in EventKind), "trace")
 """`trace` is a word of the field: we make no such events, so it matches none."""
 PROTOCOLS = ("tcp", "udp", "sctp", "icmp", "icmpv4", "icmpv6")
 MAX_PORT = 65535
@@ -211,14 +211,16 @@ def _type(value: str) -> Predicate:
         raise ValueError(f"wanted one of {', '.join(TYPES)}, perhaps with :SUB")
     if not colon:
         return lambda line: fields.event(line) == name
-    if name == Event.DROP:
+    if name == EventKind.DROP:
         drop = _drop_reason(sub)
-        return lambda line: fields.event(line) is Event.DROP and drop(line)
+        return lambda line: fields.event(line) is EventKind.DROP and drop(line)
     known = {shown.lower(): match for match, shown in MATCHES.items()}
-    if name != Event.POLICY_VERDICT or sub.lower() not in known:
+    if name != EventKind.POLICY_VERDICT or sub.lower() not in known:
         raise ValueError(f"wanted policy-verdict:MATCH with one of {', '.join(known)}")
     matched = known[sub.lower()]
-    return lambda line: fields.event(line) is Event.POLICY_VERDICT and fields.match(line) is matched
+    return lambda line: (
+        fields.event(line) is EventKind.POLICY_VERDICT and fields.match(line) is matched
+    )
 
 
 def _drop_reason(value: str) -> Predicate:
@@ -230,7 +232,7 @@ def _drop_reason(value: str) -> Predicate:
 
     def test(line: Json) -> bool:
         reason = fields.reason(line)
-        return fields.event(line) is Event.DROP and value_or_name in (reason, known.get(reason))
+        return fields.event(line) is EventKind.DROP and value_or_name in (reason, known.get(reason))
 
     value_or_name = name if name in known else value
     return test

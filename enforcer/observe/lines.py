@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from enforcer.observe import fields
-from enforcer.observe.fields import End, Event, Json
-from enforcer.observe.names import Match
+from enforcer.observe.fields import End, EventKind, Json
+from enforcer.observe.names import MatchType
 from generators.documents.json import shown
 
 SHOWN = {"FORWARDED": "ALLOWED", "DROPPED": "DENIED", "AUDIT": "AUDITED"}
 """Verdicts on policy-verdict events."""
 MATCHES = {
-    Match.NONE: "none",
-    Match.L3_ONLY: "L3-Only",
-    Match.L3_L4: "L3-L4",
-    Match.L4_ONLY: "L4-Only",
-    Match.ALL: "all",
-    Match.L3_PROTO: "L3-Proto",
-    Match.PROTO_ONLY: "Proto-Only",
+    MatchType.NONE: "none",
+    MatchType.L3_ONLY: "L3-Only",
+    MatchType.L3_L4: "L3-L4",
+    MatchType.L4_ONLY: "L4-Only",
+    MatchType.ALL: "all",
+    MatchType.L3_PROTO: "L3-Proto",
+    MatchType.PROTO_ONLY: "Proto-Only",
 }
 HEADS = ("TIMESTAMP", "SOURCE", "DESTINATION", "TYPE", "VERDICT", "SUMMARY")
 SEPARATOR = "------------"
@@ -68,7 +68,7 @@ def monitor(line: Json, style: LineStyle = LineStyle()) -> str:
     endpoint = shown(line, "flow", fields.local(line), "ID") or "0"
     path = f"{_socket(line, End.SOURCE)} -> {_socket(line, End.DESTINATION)} {_protocol(line)}"
     ended = decider(line) if style.policies else ""
-    if fields.event(line) is Event.DROP:
+    if fields.event(line) is EventKind.DROP:
         ends = "->".join(_identity(line, end, style) for end in End)
         return (
             f"xx drop ({words(fields.reason(line))}) flow 0x{hashed} {'to' if inward else 'from'} "
@@ -121,7 +121,7 @@ def block(line: Json, style: LineStyle) -> str:
 
 def kind(line: Json) -> str:
     """The TYPE column."""
-    if fields.event(line) is Event.DROP:
+    if fields.event(line) is EventKind.DROP:
         return words(fields.reason(line))
     direction = shown(line, "flow", "traffic_direction")
     return f"policy-verdict:{MATCHES[fields.match(line)]} {direction}"
@@ -130,7 +130,7 @@ def kind(line: Json) -> str:
 def verdict(line: Json) -> str:
     """The VERDICT column."""
     found = shown(line, "flow", "verdict")
-    return SHOWN.get(found, found) if fields.event(line) is Event.POLICY_VERDICT else found
+    return SHOWN.get(found, found) if fields.event(line) is EventKind.POLICY_VERDICT else found
 
 
 def words(name: str) -> str:

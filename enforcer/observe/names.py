@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import (
@@ -33,7 +33,7 @@ REMEMBERED = 4096
 """Addresses that a directory has looked up."""
 
 
-class Match(IntEnum):
+class MatchType(IntEnum):
     """How a rule fits, as Cilium numbers it."""
 
     NONE = 0
@@ -46,7 +46,7 @@ class Match(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
+class NamedParty:
     """One end of a flow by its names; empty fields are left out of the flow."""
 
     endpoint: int = 0
@@ -73,12 +73,12 @@ class NamedEvent:
     """An event with names; `rule` and `policies` as in verdicts.Judgement."""
 
     record: FlowRecord
-    source: Party
-    destination: Party
+    source: NamedParty
+    destination: NamedParty
     rule: str | None = None
     policies: tuple[str, ...] = ()
     speakers: tuple[Speaker, ...] = ()
-    match: Match = Match.NONE
+    match: MatchType = MatchType.NONE
     revision: int = 0
     source_service: str = ""
     """`namespace/name`; empty where the end is none's."""
@@ -87,7 +87,7 @@ class NamedEvent:
     """Name of the interface that it was seen at; empty when that is gone already."""
 
     @property
-    def local(self) -> Party:
+    def local(self) -> NamedParty:
         """The end that is a pod of this node."""
         inward = self.record.direction is Dir.INGRESS
         return self.destination if inward else self.source
@@ -96,7 +96,7 @@ class NamedEvent:
 class Directory:
     """Names behind numbers and addresses, as of one state and the tables shortly before it."""
 
-    def __init__(self, state: State, node: str, past: tuple[Tables, ...] = ()) -> None:
+    def __init__(self, state: NodeState, node: str, past: tuple[Tables, ...] = ()) -> None:
         self._state = state
         self._node = node
         self._tables = (state.tables, *past)
@@ -105,7 +105,7 @@ class Directory:
             for entry in state.tables.endpoints.values()
             for address in (*entry.ip4, *entry.ip6)
         }
-        self._parties: dict[str, Party | None] = {}
+        self._parties: dict[str, NamedParty | None] = {}
         self._speakers: dict[str, Speaker] = {}
         self._serving: dict[str, tuple[Serving, ...]] = {}
         self._interfaces: dict[int, str] = {}
@@ -153,7 +153,7 @@ class Directory:
                 self._interfaces[ifindex] = ""
         return self._interfaces[ifindex]
 
-    def party(self, address: str) -> Party | None:
+    def party(self, address: str) -> NamedParty | None:
         """The pod or node that has an address now."""
         if address not in self._parties:
             if len(self._parties) >= REMEMBERED:  # a flood of forged addresses
@@ -161,7 +161,7 @@ class Directory:
             self._parties[address] = self._look_up(address)
         return self._parties[address]
 
-    def _look_up(self, address: str) -> Party | None:
+    def _look_up(self, address: str) -> NamedParty | None:
         state = self._state
         pod = state.owners.get(address)
         if pod is None:
@@ -169,13 +169,13 @@ class Directory:
             if node is None:
                 return None
             own = node == self._node
-            return Party(identity=IDENTITY_HOST if own else IDENTITY_REMOTE_NODE)
+            return NamedParty(identity=IDENTITY_HOST if own else IDENTITY_REMOTE_NODE)
         endpoint = self._endpoints.get(address)
         entry = state.tables.addresses.get(address, AddressEntry(0))
         return self._pod(pod, endpoint.endpoint if endpoint is not None else 0, entry.identity)
 
-    def _pod(self, pod: Pod, endpoint: int, identity: int) -> Party:
-        return Party(
+    def _pod(self, pod: Pod, endpoint: int, identity: int) -> NamedParty:
+        return NamedParty(
             endpoint=endpoint,
             identity=identity,
             namespace=pod.namespace,
@@ -185,7 +185,7 @@ class Directory:
             workload=pod.workload,
         )
 
-    def _near(self, record: FlowRecord) -> Party:
+    def _near(self, record: FlowRecord) -> NamedParty:
         """The pod behind the interface, whatever address the packet claims for it."""
         address = record.destination if record.direction is Dir.INGRESS else record.source
         known = self.party(address) if address else None
@@ -193,15 +193,15 @@ class Directory:
             return known
         pod = self._state.pods.get(record.ifindex)
         if pod is None:
-            return known or Party(endpoint=record.endpoint)
+            return known or NamedParty(endpoint=record.endpoint)
         own = next(iter(pod.ips), "")
         entry = self._state.tables.addresses.get(own, AddressEntry(0))
         return self._pod(pod, record.endpoint, entry.identity)
 
-    def _far(self, record: FlowRecord) -> Party:
+    def _far(self, record: FlowRecord) -> NamedParty:
         address = record.source if record.direction is Dir.INGRESS else record.destination
         known = self.party(address) if address else None
-        return known or Party(identity=record.identity or IDENTITY_WORLD)
+        return known or NamedParty(identity=record.identity or IDENTITY_WORLD)
 
     # Who decided
 
@@ -257,18 +257,18 @@ class Directory:
             self._speakers[name] = Speaker(name, origin, log)
         return self._speakers[name]
 
-    def _match(self, record: FlowRecord, rule: str | None) -> Match:
+    def _match(self, record: FlowRecord, rule: str | None) -> MatchType:
         if record.verdict is not Verdict.FORWARDED:
-            return Match.NONE
+            return MatchType.NONE
         if record.reason is ForwardReason.HOST:
-            return Match.L3_ONLY
+            return MatchType.L3_ONLY
         if record.reason is ForwardReason.NOT_ISOLATED:
-            return Match.ALL
+            return MatchType.ALL
         policy = self._state.policies.get(policy_of(rule)[0]) if rule else None
-        return rule_match(policy, rule) if policy is not None and rule else Match.NONE
+        return rule_match(policy, rule) if policy is not None and rule else MatchType.NONE
 
 
-def rule_match(policy: NetworkPolicy, rule: str) -> Match:
+def rule_match(policy: NetworkPolicy, rule: str) -> MatchType:
     """How the rule `...#ingress[2]` of a policy names those that it lets in."""
     named = (
         found
@@ -278,12 +278,12 @@ def rule_match(policy: NetworkPolicy, rule: str) -> Match:
     )
     found = next(named, None)
     if found is None:
-        return Match.NONE
+        return MatchType.NONE
     numbered = any(port.port is not None for port in found.ports)
     if found.peers:
         if numbered:
-            return Match.L3_L4
-        return Match.L3_PROTO if found.ports else Match.L3_ONLY
+            return MatchType.L3_L4
+        return MatchType.L3_PROTO if found.ports else MatchType.L3_ONLY
     if numbered:
-        return Match.L4_ONLY
-    return Match.PROTO_ONLY if found.ports else Match.ALL
+        return MatchType.L4_ONLY
+    return MatchType.PROTO_ONLY if found.ports else MatchType.ALL

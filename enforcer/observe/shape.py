@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord
-from enforcer.observe.names import IDENTITY_WORLD, NamedEvent, Party, Speaker
+from enforcer.observe.names import IDENTITY_WORLD, NamedEvent, NamedParty, Speaker
 from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE
 from generators.objects import PolicyKind
 from generators.reachability.verdicts import Verdict
@@ -122,7 +122,7 @@ def _judgement(seen: NamedEvent) -> Flow:
     }
 
 
-def _party(party: Party) -> Flow:
+def _party(party: NamedParty) -> Flow:
     labels = list(party.labels)
     if party.tenant:
         labels.append(f"{TENANT_LABEL}{party.tenant}")

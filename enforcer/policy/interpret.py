@@ -47,7 +47,7 @@ ISOLATED: Mapping[Dir, EndpointFlag] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Packet:
+class EndpointPacket:
     """The first packet of a connection as one endpoint's programs see it."""
 
     direction: Dir
@@ -59,7 +59,7 @@ class Packet:
     """It comes from a local socket of the node: the proof that a node address is no mask."""
 
 
-def judge(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
+def judge(tables: Tables, ifindex: int, packet: EndpointPacket) -> Judgement:
     """The verdict of the programs at one interface."""
     endpoint = tables.endpoints[ifindex]
     if packet.peer == packet.own:
@@ -79,7 +79,7 @@ def judge(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
 
 
 def _backends(
-    tables: Tables, endpoint: EndpointEntry, packet: Packet
+    tables: Tables, endpoint: EndpointEntry, packet: EndpointPacket
 ) -> tuple[Backend, ...] | None:
     """What stands behind the Service that the packet calls; None where it calls none."""
     if packet.direction is Dir.INGRESS or EndpointFlag.ISOLATED_EGRESS not in endpoint.flags:
@@ -92,7 +92,7 @@ def _backends(
     return tables.services.get(key, () if closed else None)
 
 
-def _judge(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> Judgement:
+def _judge(tables: Tables, endpoint: EndpointEntry, packet: EndpointPacket) -> Judgement:
     peer = tables.addresses.get(packet.peer, NOBODY)
     if peer.identity == IDENTITY_HOST and (packet.direction is Dir.EGRESS or packet.from_socket):
         return Judgement(Verdict.FORWARDED, Reason.HOST)
@@ -108,7 +108,7 @@ def _judge(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> Judgement
     return Judgement(Verdict.AUDIT, refused, rule, policy.policies)
 
 
-def _is_prohibited(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> bool:
+def _is_prohibited(tables: Tables, endpoint: EndpointEntry, packet: EndpointPacket) -> bool:
     """Whether the packet carries others to a node."""
     if packet.direction is Dir.INGRESS or EndpointFlag.ENCAPSULATES in endpoint.flags:
         return False
@@ -118,7 +118,7 @@ def _is_prohibited(tables: Tables, endpoint: EndpointEntry, packet: Packet) -> b
 
 
 def _wall(
-    tables: Tables, endpoint: EndpointEntry, peer: AddressEntry, packet: Packet
+    tables: Tables, endpoint: EndpointEntry, peer: AddressEntry, packet: EndpointPacket
 ) -> Reason | None:
     """Why the wall keeps the peer out; None where it does not."""
     if packet.direction is Dir.EGRESS or EndpointFlag.WALL not in endpoint.flags:
@@ -136,7 +136,7 @@ def _wall(
 
 
 def _policy(
-    tables: Tables, endpoint: EndpointEntry, peer: AddressEntry, packet: Packet
+    tables: Tables, endpoint: EndpointEntry, peer: AddressEntry, packet: EndpointPacket
 ) -> Judgement:
     if ISOLATED[packet.direction] not in endpoint.flags:
         return Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
@@ -174,7 +174,7 @@ def _denied(
     return Judgement(verdict, reason, None, policies)
 
 
-def _probe(tables: Tables, group: int, peers: Iterable[int], packet: Packet) -> int | None:
+def _probe(tables: Tables, group: int, peers: Iterable[int], packet: EndpointPacket) -> int | None:
     """The rule id of the first hit, in the order that tables.py fixes."""
     direction, protocol = packet.direction, packet.protocol
     for peer in peers:

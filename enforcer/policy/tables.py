@@ -256,7 +256,7 @@ Value = int | EndpointEntry | AddressEntry | CidrEntry | tuple[Backend, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MapWrite:
     """One write to a map; `value` None deletes the key."""
 
     table: Table

@@ -1,7 +1,7 @@
 """Where the agent reads the record: ConfigMaps of the controller's namespace.
 
-The API supply knows `Shards` only; a second place to keep the record is a second class here, beside
-the one of `webhook/controller/shards.py` that writes it.
+The API supply knows `WatchedShards` only; a second place to keep the record is a second class here,
+beside the one of `webhook/controller/shards.py` that writes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Entries = Mapping[str, str]
 """A shard: UID -> `entry_text`."""
 
 
-class Shards(Protocol):
+class WatchedShards(Protocol):
     """Which objects are followed, and what they say."""
 
     @property
@@ -37,7 +37,7 @@ class Shards(Protocol):
         """Reads one; None, with its problem, for one that makes no sense."""
 
 
-class ConfigMapShards:
+class WatchedConfigMaps:
     """One ConfigMap a shard."""
 
     resource = CONFIG_MAPS
@@ -61,5 +61,5 @@ class ConfigMapShards:
         return entries
 
 
-SHARDS: Shards = ConfigMapShards()
+SHARDS: WatchedShards = WatchedConfigMaps()
 """Where the record is kept today."""

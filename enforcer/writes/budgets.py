@@ -94,7 +94,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class RoomUsage:
     """Who uses how much of one map, and what is kept for each."""
 
     room: int

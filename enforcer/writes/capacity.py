@@ -12,11 +12,11 @@ from enforcer.policy.groups import EMPTY
 from enforcer.policy.tables import (
     CAPACITY,
     AddressEntry,
-    Change,
     CidrEntry,
     CidrKey,
     EndpointEntry,
     MapOverflow,
+    MapWrite,
     PolicyKey,
     RangeKey,
     Table,
@@ -25,7 +25,7 @@ from enforcer.writes.pending import PendingTables
 from generators.reachability.services import ServiceKey
 
 
-def peaks(ledger: PendingTables, writes: Iterable[Change]) -> Mapping[Table, int]:
+def peaks(ledger: PendingTables, writes: Iterable[MapWrite]) -> Mapping[Table, int]:
     """The most entries that each map will hold on the way."""
     held = _in_force(ledger)
     most = dict(held)
@@ -40,7 +40,7 @@ def peaks(ledger: PendingTables, writes: Iterable[Change]) -> Mapping[Table, int
 
 
 def overflows(
-    ledger: PendingTables, writes: Iterable[Change], capacity: Mapping[Table, int] = CAPACITY
+    ledger: PendingTables, writes: Iterable[MapWrite], capacity: Mapping[Table, int] = CAPACITY
 ) -> bool:
     """Whether some map would overflow."""
     return any(needed > capacity[table] for table, needed in peaks(ledger, writes).items())
@@ -69,7 +69,7 @@ def _in_force(ledger: PendingTables) -> dict[Table, int]:
     }
 
 
-def _holds(ledger: PendingTables, write: Change) -> bool:
+def _holds(ledger: PendingTables, write: MapWrite) -> bool:
     """Whether the kernel has an entry with this key."""
     key = write.key
     if isinstance(key, PolicyKey):

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from enforcer.policy.identity import Numbering, Registry
-from enforcer.policy.tables import CAPACITY, Change, Table, Tables
+from enforcer.policy.tables import CAPACITY, MapWrite, Table, Tables
 from enforcer.writes import capacity, tight, transition
 from enforcer.writes.pending import PendingTables
 
 
 def replacing(
     current: Tables, desired: Tables, limits: Mapping[Table, int] = CAPACITY
-) -> tuple[Change, ...]:
+) -> tuple[MapWrite, ...]:
     """The writes that turn `current` into `desired`; MapOverflow if no order finds room."""
     ledger = PendingTables.of(desired)
     ledger.resync(current)

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from enforcer.policy.tables import Table
-from enforcer.writes.budgets import Shares, Usage
+from enforcer.writes.budgets import RoomUsage, Shares
 from generators.reachability.services import ServiceKey
 
 K = TypeVar("K", bound=Hashable)
@@ -66,11 +66,11 @@ class Room(Generic[K]):
         """How many have no place, by owner."""
         return {owner: len(keys) for owner, keys in list(self._waiting.items())}
 
-    def usage(self) -> Usage:
+    def usage(self) -> RoomUsage:
         """Who uses what; may be asked from any thread."""
         used, waiting = self.used(), self.waiting()
         owners = dict.fromkeys((*used, *waiting))
-        return Usage(self.limit, used, {o: self.budget(o) for o in owners}, waiting)
+        return RoomUsage(self.limit, used, {o: self.budget(o) for o in owners}, waiting)
 
     def budget(self, owner: str) -> int:
         """Places that are kept for an owner."""

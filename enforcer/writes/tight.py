@@ -16,9 +16,9 @@ from enforcer.policy.groups import Bucket
 from enforcer.policy.tables import (
     CAPACITY,
     RULE_DENY,
-    Change,
     EndpointEntry,
     EndpointFlag,
+    MapWrite,
     Table,
 )
 from enforcer.writes.capacity import peaks, refuse_overflow
@@ -28,7 +28,7 @@ from enforcer.writes.transition import closing, opening, switched
 Changed = Mapping[Place, tuple[Bucket | None, Bucket | None]]
 
 
-def squeezed(ledger: PendingTables) -> tuple[Change, ...]:
+def squeezed(ledger: PendingTables) -> tuple[MapWrite, ...]:
     """All that is wanted: removals first, and endpoints closed until their new groups are there."""
     switches = switched(ledger)
     services, buckets = ledger.services.changed(), ledger.buckets.changed()
@@ -39,30 +39,38 @@ def squeezed(ledger: PendingTables) -> tuple[Change, ...]:
     stay = {place: pair for place, pair in buckets.items() if place[0] in used}
     return (
         *(
-            Change(Table.ENDPOINTS, i, replace(old, flags=old.flags & ~EndpointFlag.READY))
+            MapWrite(Table.ENDPOINTS, i, replace(old, flags=old.flags & ~EndpointFlag.READY))
             for i, (old, _) in switches.items()
         ),
         *_gone(ledger),
         *closing(left, {}),
-        *(Change(Table.SERVICES, k, None) for k, (_, new) in services.items() if new is None),
-        *(Change(Table.CIDRS, p, None) for p, (_, new) in cidrs.items() if new is None),
+        *(MapWrite(Table.SERVICES, k, None) for k, (_, new) in services.items() if new is None),
+        *(MapWrite(Table.CIDRS, p, None) for p, (_, new) in cidrs.items() if new is None),
         *opening(buckets, {}),
-        *(Change(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
-        *(Change(Table.ADDRESSES, a, new) for a, (_, new) in addresses.items() if new is not None),
-        *(Change(Table.SERVICES, k, new) for k, (_, new) in services.items() if new is not None),
-        *(Change(Table.ENDPOINTS, i, new) for i, (_, new) in endpoints.items() if new is not None),
+        *(MapWrite(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
+        *(
+            MapWrite(Table.ADDRESSES, a, new)
+            for a, (_, new) in addresses.items()
+            if new is not None
+        ),
+        *(MapWrite(Table.SERVICES, k, new) for k, (_, new) in services.items() if new is not None),
+        *(
+            MapWrite(Table.ENDPOINTS, i, new)
+            for i, (_, new) in endpoints.items()
+            if new is not None
+        ),
         *closing(stay, {}),
     )
 
 
-def fitting(ledger: PendingTables, limits: Mapping[Table, int] = CAPACITY) -> tuple[Change, ...]:
+def fitting(ledger: PendingTables, limits: Mapping[Table, int] = CAPACITY) -> tuple[MapWrite, ...]:
     """The same; MapOverflow where even that finds no room."""
     writes = squeezed(ledger)
     refuse_overflow(peaks(ledger, writes), limits)
     return writes
 
 
-def urgent(ledger: PendingTables) -> tuple[Change, ...]:
+def urgent(ledger: PendingTables) -> tuple[MapWrite, ...]:
     """Removals, changed owners, and connections to be judged again.
 
     What is there already is changed before anything is added, so that a full map stops none of it.
@@ -70,19 +78,19 @@ def urgent(ledger: PendingTables) -> tuple[Change, ...]:
     addresses, doubted = ledger.addresses.changed(), _doubted(ledger)
     return (
         *(
-            Change(Table.ENDPOINTS, i, replace(entry, flags=entry.flags & ~EndpointFlag.READY))
+            MapWrite(Table.ENDPOINTS, i, replace(entry, flags=entry.flags & ~EndpointFlag.READY))
             for i, entry in _in_force(ledger)
             if entry.group in doubted
         ),
         *_gone(ledger),
         *(
-            Change(Table.ADDRESSES, address, new)
+            MapWrite(Table.ADDRESSES, address, new)
             for known in (True, False)
             for address, (old, new) in addresses.items()
             if new is not None and (old is not None) is known
         ),
         *(
-            Change(Table.ENDPOINTS, i, replace(old, generation=new.generation))
+            MapWrite(Table.ENDPOINTS, i, replace(old, generation=new.generation))
             for i, (old, new) in ledger.endpoints.changed().items()
             if old is not None and new is not None and old.endpoint == new.endpoint
             if old.group not in doubted
@@ -119,10 +127,10 @@ def _in_force(ledger: PendingTables) -> Iterable[tuple[int, EndpointEntry]]:
             yield ifindex, entry
 
 
-def _gone(ledger: PendingTables) -> Iterable[Change]:
+def _gone(ledger: PendingTables) -> Iterable[MapWrite]:
     for ifindex, (_, entry) in ledger.endpoints.changed().items():
         if entry is None:
-            yield Change(Table.ENDPOINTS, ifindex, None)
+            yield MapWrite(Table.ENDPOINTS, ifindex, None)
     for address, (_, known) in ledger.addresses.changed().items():
         if known is None:
-            yield Change(Table.ADDRESSES, address, None)
+            yield MapWrite(Table.ADDRESSES, address, None)

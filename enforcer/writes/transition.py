@@ -30,12 +30,12 @@ from enforcer.policy.tables import (
     SERVICE_BACKENDS,
     AddressEntry,
     AddressFlag,
-    Change,
     CidrEntry,
     CidrKey,
     Dir,
     EndpointEntry,
     EndpointFlag,
+    MapWrite,
     Table,
     cidr_peer,
 )
@@ -105,7 +105,7 @@ def conflicts(ledger: PendingTables) -> list[int]:
     return sorted((left & entered) - {0})
 
 
-def writes(ledger: PendingTables, fresh: Fresh, fresh_block: Fresh) -> tuple[Change, ...]:
+def writes(ledger: PendingTables, fresh: Fresh, fresh_block: Fresh) -> tuple[MapWrite, ...]:
     """All of them, in order; `fresh_block`: a number that no block ever had."""
     switches, moves = switched(ledger), moved(ledger)
     bridges = _Bridges(ledger, switches)
@@ -120,40 +120,40 @@ def writes(ledger: PendingTables, fresh: Fresh, fresh_block: Fresh) -> tuple[Cha
     endpoints = ledger.endpoints.changed()
     return (
         *opening(buckets, bridges.made),
-        *(Change(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
-        *(Change(Table.CIDRS, p, entry) for p, entry in leaving.items()),
-        *(Change(Table.ADDRESSES, a, entry) for a, entry in meanwhile.items()),
+        *(MapWrite(Table.CIDRS, p, new) for p, (_, new) in cidrs.items() if new is not None),
+        *(MapWrite(Table.CIDRS, p, entry) for p, entry in leaving.items()),
+        *(MapWrite(Table.ADDRESSES, a, entry) for a, entry in meanwhile.items()),
         *_put({} if meanwhile else {a: p for a, p in addresses.items() if p[0] is None}),
         *_joined(services),
-        *(Change(Table.ENDPOINTS, i, new) for i, (_, new) in switches.items()),
+        *(MapWrite(Table.ENDPOINTS, i, new) for i, (_, new) in switches.items()),
         *_put(addresses if meanwhile else {a: p for a, p in addresses.items() if p[0]}),
-        *(Change(Table.SERVICES, k, new) for k, (_, new) in services.items() if new is not None),
+        *(MapWrite(Table.SERVICES, k, new) for k, (_, new) in services.items() if new is not None),
         *(
-            Change(Table.ADDRESSES, a, None)
+            MapWrite(Table.ADDRESSES, a, None)
             for a, (old, new) in addresses.items()
             if new is None and (old is not None or a in meanwhile)
         ),
         *(
-            Change(Table.ENDPOINTS, i, new)
+            MapWrite(Table.ENDPOINTS, i, new)
             for i, (_, new) in endpoints.items()
             if new is not None and i not in switches
         ),
-        *(Change(Table.ENDPOINTS, i, None) for i, (_, new) in endpoints.items() if new is None),
-        *(Change(Table.SERVICES, k, None) for k, (_, new) in services.items() if new is None),
-        *(Change(Table.CIDRS, p, None) for p, (_, new) in cidrs.items() if new is None),
+        *(MapWrite(Table.ENDPOINTS, i, None) for i, (_, new) in endpoints.items() if new is None),
+        *(MapWrite(Table.SERVICES, k, None) for k, (_, new) in services.items() if new is None),
+        *(MapWrite(Table.CIDRS, p, None) for p, (_, new) in cidrs.items() if new is None),
         *closing(buckets, bridges.made),
     )
 
 
-def _put(addresses: Mapping[str, Move]) -> Iterable[Change]:
+def _put(addresses: Mapping[str, Move]) -> Iterable[MapWrite]:
     for address, (_, new) in addresses.items():
         if new is not None:
-            yield Change(Table.ADDRESSES, address, new)
+            yield MapWrite(Table.ADDRESSES, address, new)
 
 
 def _joined(
     services: Mapping[ServiceKey, tuple[tuple[Backend, ...] | None, tuple[Backend, ...] | None]],
-) -> Iterable[Change]:
+) -> Iterable[MapWrite]:
     """Services with the backends of both sides: all of them have to be allowed.
 
     Closed where they do not fit, and where one of the two is.
@@ -163,39 +163,39 @@ def _joined(
             joined = tuple(dict.fromkeys((*old, *new))) if old and new else ()
             joined = joined if len(joined) <= SERVICE_BACKENDS else ()
             if joined not in (old, new):
-                yield Change(Table.SERVICES, key, joined)
+                yield MapWrite(Table.SERVICES, key, joined)
 
 
 def opening(
     buckets: Mapping[Place, tuple[Bucket | None, Bucket | None]], bridges: Mapping[Place, Bucket]
-) -> Iterable[Change]:
+) -> Iterable[MapWrite]:
     """Entries of policies to add; ranges after exact ports."""
     wanted = [(place, old or EMPTY, new or EMPTY) for place, (old, new) in buckets.items()]
     wanted += [(place, EMPTY, bucket) for place, bucket in bridges.items()]
     for (group, peer), old, new in wanted:
         for key, rule in new.policy_entries(group, peer):
             if old.policy.get((key.port, key.protocol, key.direction)) != rule:
-                yield Change(Table.POLICY, key, rule)
+                yield MapWrite(Table.POLICY, key, rule)
     for (group, peer), old, new in wanted:
         for item, rule in new.range_entries(group, peer):
             if old.ranges.get((item.protocol, item.direction, item.port, item.length)) != rule:
-                yield Change(Table.RANGES, item, rule)
+                yield MapWrite(Table.RANGES, item, rule)
 
 
 def closing(
     buckets: Mapping[Place, tuple[Bucket | None, Bucket | None]], bridges: Mapping[Place, Bucket]
-) -> Iterable[Change]:
+) -> Iterable[MapWrite]:
     """Entries of policies to remove; ranges first."""
     gone = [(place, old or EMPTY, new or EMPTY) for place, (old, new) in buckets.items()]
     gone += [(place, bucket, EMPTY) for place, bucket in bridges.items()]
     for (group, peer), old, new in gone:
         for item, _ in old.range_entries(group, peer):
             if (item.protocol, item.direction, item.port, item.length) not in new.ranges:
-                yield Change(Table.RANGES, item, None)
+                yield MapWrite(Table.RANGES, item, None)
     for (group, peer), old, new in gone:
         for key, _ in old.policy_entries(group, peer):
             if (key.port, key.protocol, key.direction) not in new.policy:
-                yield Change(Table.POLICY, key, None)
+                yield MapWrite(Table.POLICY, key, None)
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from generators.cluster import Cluster
     from generators.kube.config import ApiServer
     from generators.reachability.changes import Line, VerdictChange
-    from generators.reachability.grid import Table
+    from generators.reachability.grid import VerdictTable
     from generators.reachability.levels import Distance
     from generators.reachability.matrix import Questions
     from generators.reachability.verdicts import Cell
@@ -176,7 +176,7 @@ class _Ask:
         return groups_of(self.cluster, {**self.asked.sources, **self.asked.destinations}, level)
 
 
-def _table(ask: _Ask, cluster: Cluster) -> Table:
+def _table(ask: _Ask, cluster: Cluster) -> VerdictTable:
     """All answers of one engine as a grid draws them."""
     from generators.reachability.matrix import EVALUATE, answer
 

@@ -28,7 +28,7 @@ from generators.kyverno.model import Document
 from generators.kyverno.ownership import Owner
 
 
-class Event(Enum):
+class SyncEvent(Enum):
     """What happened."""
 
     DOWNSTREAM_DELETED = auto()
@@ -57,25 +57,27 @@ class Reaction(Enum):
     DELETE = auto()
 
 
-def reaction(event: Event, making: Making, *, synchronize: bool, orphan: bool = False) -> Reaction:
+def reaction(
+    event: SyncEvent, making: Making, *, synchronize: bool, orphan: bool = False
+) -> Reaction:
     """One cell of the matrix."""
     if not synchronize:
         return Reaction.NOTHING
     data = making is Making.DATA
     match event:
-        case Event.DOWNSTREAM_DELETED:
+        case SyncEvent.DOWNSTREAM_DELETED:
             return Reaction.RECREATE
-        case Event.DOWNSTREAM_EDITED:
+        case SyncEvent.DOWNSTREAM_EDITED:
             return Reaction.RESTORE
-        case Event.TRIGGER_DELETED | Event.TRIGGER_NO_LONGER_APPLIES:
+        case SyncEvent.TRIGGER_DELETED | SyncEvent.TRIGGER_NO_LONGER_APPLIES:
             return Reaction.DELETE
-        case Event.POLICY_DELETED:
+        case SyncEvent.POLICY_DELETED:
             return Reaction.DELETE if data and not orphan else Reaction.NOTHING
-        case Event.POLICY_CHANGED:
+        case SyncEvent.POLICY_CHANGED:
             return Reaction.RESTORE if data else Reaction.NOTHING
-        case Event.SOURCE_CHANGED:
+        case SyncEvent.SOURCE_CHANGED:
             return Reaction.NOTHING if data else Reaction.RESTORE
-        case Event.SOURCE_DELETED:
+        case SyncEvent.SOURCE_DELETED:
             return Reaction.NOTHING if data else Reaction.DELETE
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from generators.addresses import Family
-from generators.reachability.grid import Table, verdict_of
+from generators.reachability.grid import VerdictTable, verdict_of
 from generators.reachability.levels import Distance, Groups
 from generators.reachability.matrix import cell_document
 from generators.reachability.packets import Question
@@ -52,7 +52,7 @@ class Line:
     count: int
 
 
-def changes(before: Table, after: Table) -> Iterator[VerdictChange]:
+def changes(before: VerdictTable, after: VerdictTable) -> Iterator[VerdictChange]:
     """Where two tables of the same questions differ."""
     for asked, families in after.grids.items():
         for family, grid in families.items():

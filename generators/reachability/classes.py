@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from generators.addresses import Family, family, parse_address, parse_network
 from generators.cluster import Cluster
 from generators.objects import Labels, NetworkPolicy, Peer, Pod, PolicyPort, Selector
-from generators.reachability.grid import Table
+from generators.reachability.grid import VerdictTable
 from generators.reachability.matching import named_port
 from generators.reachability.matrix import PortProtocol, Questions
 from generators.reachability.packets import Question
@@ -206,10 +206,10 @@ def table(
     cluster: Cluster,
     asked: Questions,
     progress: Callable[[Iterable[str], int], Iterator[str]] = lambda names, _: iter(names),
-) -> Table:
+) -> VerdictTable:
     """All answers as a grid draws them, without a cell for each pair of pods."""
     answers = Answers(cluster)
-    found = Table(tuple(asked.destinations))
+    found = VerdictTable(tuple(asked.destinations))
     what = [(wanted, of) for wanted in asked.ports for of in Family]
     rounds = [(wanted, of, _Columns(answers, asked, wanted, of)) for wanted, of in what]
     for source in progress(asked.sources, len(asked.sources)):

@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Table:
+class VerdictTable:
     """Verdicts by port, family, source and destination, and what decided how often."""
 
     destinations: tuple[str, ...]
@@ -81,22 +81,22 @@ class Table:
         self._counted.update(keys)
         self._cells.update((key, cell) for key, cell in shared.items() if cell is not None)
 
-    def under(self, destinations: Iterable[str]) -> Table:
+    def under(self, destinations: Iterable[str]) -> VerdictTable:
         """An empty table with other columns, and the same answers counted."""
-        return Table(tuple(destinations), _counted=self._counted, _cells=self._cells)
+        return VerdictTable(tuple(destinations), _counted=self._counted, _cells=self._cells)
 
     def counts(self) -> Iterator[tuple[Cell, int]]:
         """How often each answer was given."""
         return ((cell, self._counted[key]) for key, cell in self._cells.items())
 
 
-def table_of(cells: Iterable[Cell]) -> Table:
+def table_of(cells: Iterable[Cell]) -> VerdictTable:
     """The table of single answers."""
     by_row: dict[tuple[tuple[int, str], str, str], dict[str, Cell]] = {}
     for cell in cells:
         row = by_row.setdefault(((cell.port, cell.protocol), cell.family, cell.source), {})
         row[cell.destination] = cell
-    found = Table(tuple(sorted({name for row in by_row.values() for name in row})))
+    found = VerdictTable(tuple(sorted({name for row in by_row.values() for name in row})))
     for (asked, family, source), row in sorted(by_row.items()):
         found.draw(asked, family, source, [row.get(name) for name in found.destinations])
     return found
@@ -127,7 +127,7 @@ def _name_width(width: int) -> int:
 
 
 def grid_text(
-    table: Table, style: Style = Style.PLAIN, encoding: str = "utf-8", width: int = WIDTH
+    table: VerdictTable, style: Style = Style.PLAIN, encoding: str = "utf-8", width: int = WIDTH
 ) -> Iterator[str]:
     """The grids with a legend, piece by piece; the empty matrix says so.
 
@@ -183,7 +183,7 @@ class _Pen:
         return click.style(sign, fg=mark.colour) if self.style is Style.COLOUR else sign
 
 
-def _grids(table: Table) -> Iterator[tuple[str, Grid]]:
+def _grids(table: VerdictTable) -> Iterator[tuple[str, Grid]]:
     """(title, grid) of every port; equal grids of families, and then of ports, are one."""
     by_port = []
     for (port, protocol), families in sorted(table.grids.items()):
@@ -245,7 +245,7 @@ def _short(name: str, width: int) -> str:
     return name if len(name) <= width else f"{name[: width - 3]}..."
 
 
-def _legend(table: Table, pen: _Pen) -> Iterator[str]:
+def _legend(table: VerdictTable, pen: _Pen) -> Iterator[str]:
     """How many cells each verdict has, and what decided where not everything passed."""
     verdicts: Counter[Verdict] = Counter()
     causes: Counter[str] = Counter()

@@ -16,7 +16,7 @@ from operator import itemgetter
 
 from generators.cluster import Cluster
 from generators.reachability.ends import owner_key, workload_key
-from generators.reachability.grid import MIXED, Table
+from generators.reachability.grid import MIXED, VerdictTable
 from generators.reachability.matrix import Questions
 from generators.reachability.verdicts import WORST_FIRST, Cell, Verdict
 
@@ -64,7 +64,7 @@ def fitting(cluster: Cluster, asked: Questions, columns: int, rows: int) -> Dist
     return farthest
 
 
-def folded(table: Table, groups: Groups) -> Table:
+def folded(table: VerdictTable, groups: Groups) -> VerdictTable:
     """The same answers with a line and a column a group."""
     if all(name == group for name, group in groups.items()):
         return table

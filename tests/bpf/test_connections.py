@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from enforcer.datapath import kernel, layout
-from enforcer.datapath.connections import Connection, ConnectionFlag
+from enforcer.datapath.connections import ConnectionFlag, TrackedConnection
 from enforcer.datapath.flows import DropReason, EventFlag, ForwardReason
 from enforcer.policy.tables import Dir, EndpointFlag, PolicyKey
 from tests.bpf.veth import (
@@ -52,7 +52,7 @@ def age(veth: Veth, seconds: float) -> None:
             kernel.map_update(handle.fd, key, bytes(entry))
 
 
-def own_connections(veth: Veth) -> list[Connection]:
+def own_connections(veth: Veth) -> list[TrackedConnection]:
     return [c for c in veth.maps.connections() if c.endpoint == veth.endpoint]
 
 

@@ -82,7 +82,7 @@ def test_an_entry_with_a_flag_lets_nobody_in_and_reads_as_no_rule(veth: Veth, pi
     assert veth.to_pod(ip(4, PEER, POD) / tcp()).passed
     ((key, rule),) = inward((80, 6)).items()
     packed = layout.pack_policy(key)
-    flagged = proven(packed, bytes(layout.Rule(rule=rule, flags=1)))
+    flagged = proven(packed, bytes(layout.RuleValue(rule=rule, flags=1)))
     with kernel.open_pin(pins / Table.POLICY.value) as entries:
         kernel.map_update(entries.fd, packed, flagged)
     assert veth.maps.read().policy == {key: 0}

@@ -21,7 +21,7 @@ from scapy.packet import Packet as Layers
 from scapy.packet import Raw
 
 from enforcer.datapath.flows import DropReason, FlowRecord, ForwardReason
-from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import CidrEntry, Dir, EndpointFlag, PolicyKey, RangeKey, Tables
 from generators.reachability.protocols import PORT_PROTOCOLS
 from generators.reachability.services import Backend, ServiceKey
@@ -226,7 +226,7 @@ def expected(tables: Tables, record: FlowRecord) -> Verdict:
     own, peer = ends if record.direction is Dir.INGRESS else ends[::-1]
     with_ports = record.protocol in PORT_PROTOCOLS
     called = record.destination_port if with_ports else 0
-    asked = Packet(record.direction, own, peer, record.protocol, called, from_socket=True)
+    asked = EndpointPacket(record.direction, own, peer, record.protocol, called, from_socket=True)
     return judge(tables, LOOPBACK, asked).verdict
 
 

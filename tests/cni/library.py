@@ -59,7 +59,7 @@ class Library:
     """libcni on the node's directories."""
 
     program: Path
-    places: install.Places
+    places: install.PluginPlaces
     cache: Path
     stood_in: set[str] = field(default_factory=set)
     """Plugins whose programs are there."""

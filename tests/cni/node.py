@@ -48,8 +48,8 @@ class Node(Host):
     wires: list[Wire] = field(default_factory=list)
 
     @property
-    def places(self) -> install.Places:
-        return install.Places(self.directory / "net.d", self.directory / "bin", self.run_dir)
+    def places(self) -> install.PluginPlaces:
+        return install.PluginPlaces(self.directory / "net.d", self.directory / "bin", self.run_dir)
 
     @property
     def records(self) -> Path:

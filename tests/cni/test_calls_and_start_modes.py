@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.cni import namespaces
 from enforcer.cni.call import Call, CallRefused, CniCommand, SandboxPod, parse
 from enforcer.cni.namespaces import Start, Strictness
@@ -123,7 +123,9 @@ def published(board: Board, given: TenantConfig, spaces: Sequence[Namespace]) ->
     cluster = Cluster(namespaces=found, config=given, tenants={"shop": "t1"}, pod_cidrs=())
     compiler.become(Inputs(cluster, {}))
     turned = compiler.walls_turned
-    board.publish(State(revision=1, config=given, walled=compiler.walled(), walls_turned=turned))
+    board.publish(
+        NodeState(revision=1, config=given, walled=compiler.walled(), walls_turned=turned)
+    )
 
 
 @pytest.mark.parametrize(

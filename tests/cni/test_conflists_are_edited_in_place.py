@@ -85,7 +85,7 @@ def test_a_single_configuration_without_a_version_gets_none() -> None:
     ],
 )
 def test_a_version_that_the_plugin_does_not_speak_keeps_it_out(
-    places: install.Places, versions: str, told: str
+    places: install.PluginPlaces, versions: str, told: str
 ) -> None:
     path = places.conf_dir / "10-new.conflist"
     path.write_text(text := "{" + versions + ', "name": "n", "plugins": [{"type": "x"}]}')
@@ -109,7 +109,7 @@ def test_a_version_that_the_plugin_does_not_speak_keeps_it_out(
     ids=["missing", "broken", "another program", "cannot be part of a chain"],
 )
 def test_a_plugin_that_cannot_be_run_here_is_not_joined(
-    places: install.Places, program: str | None, told: str
+    places: install.PluginPlaces, program: str | None, told: str
 ) -> None:
     path = places.conf_dir / "10-x.conflist"
     path.write_text(text := LISTS["one line"])
@@ -124,7 +124,7 @@ def test_a_plugin_that_cannot_be_run_here_is_not_joined(
 
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("name", ["10-calico.conflist", "05-cilium.conf"])
-def test_a_link_stays_a_link(places: install.Places, tmp_path: Path, name: str) -> None:
+def test_a_link_stays_a_link(places: install.PluginPlaces, tmp_path: Path, name: str) -> None:
     written = tmp_path / "elsewhere" / "written-by-another"
     written.parent.mkdir()
     text = LISTS["calico"] if name.endswith("list") else SINGLE
@@ -142,7 +142,7 @@ def test_a_link_stays_a_link(places: install.Places, tmp_path: Path, name: str) 
     assert [p.name for p in written.parent.iterdir()] == [written.name]
 
 
-def test_a_link_that_leads_nowhere_from_here_is_told(places: install.Places) -> None:
+def test_a_link_that_leads_nowhere_from_here_is_told(places: install.PluginPlaces) -> None:
     (places.conf_dir / "10-calico.conflist").symlink_to("/nowhere/10-calico.conflist")
     with pytest.raises(install.Unwritable, match=r"No such file.*/10-calico.conflist"):
         install.join(places, places.entry())
@@ -197,14 +197,14 @@ def test_runtimes_use_the_first_configuration_by_name(names: list[str], chosen: 
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> install.Places:
-    found = install.Places(tmp_path / "net.d", tmp_path / "bin", tmp_path / "run")
+def places(tmp_path: Path) -> install.PluginPlaces:
+    found = install.PluginPlaces(tmp_path / "net.d", tmp_path / "bin", tmp_path / "run")
     found.conf_dir.mkdir()
     return found
 
 
 @pytest.mark.usefixtures("plugin")
-def test_installed_and_left_leaves_the_node_as_it_was(places: install.Places) -> None:
+def test_installed_and_left_leaves_the_node_as_it_was(places: install.PluginPlaces) -> None:
     path = places.conf_dir / "10-calico.conflist"
     path.write_text(LISTS["calico"])
     path.chmod(0o600)
@@ -222,7 +222,7 @@ def test_installed_and_left_leaves_the_node_as_it_was(places: install.Places) ->
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_single_configuration_is_set_aside_and_comes_back(places: install.Places) -> None:
+def test_a_single_configuration_is_set_aside_and_comes_back(places: install.PluginPlaces) -> None:
     install.install_program(places)
     path = places.conf_dir / "05-cilium.conf"
     path.write_text(SINGLE)
@@ -236,7 +236,7 @@ def test_a_single_configuration_is_set_aside_and_comes_back(places: install.Plac
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_single_configuration_written_again_is_joined_again(places: install.Places) -> None:
+def test_a_single_configuration_written_again_is_joined_again(places: install.PluginPlaces) -> None:
     install.install_program(places)
     path = places.conf_dir / "05-cilium.conf"
     newer = SINGLE.replace("false", "true")
@@ -250,7 +250,7 @@ def test_a_single_configuration_written_again_is_joined_again(places: install.Pl
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_list_that_grew_since_is_kept(places: install.Places) -> None:
+def test_a_list_that_grew_since_is_kept(places: install.PluginPlaces) -> None:
     install.install_program(places)
     (places.conf_dir / "05-cilium.conf").write_text(SINGLE)
     install.join(places, places.entry())
@@ -264,7 +264,7 @@ def test_a_list_that_grew_since_is_kept(places: install.Places) -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_the_program_stays_while_another_agent_needs_it(places: install.Places) -> None:
+def test_the_program_stays_while_another_agent_needs_it(places: install.PluginPlaces) -> None:
     install.install_program(places)
     (places.conf_dir / "10-a.conflist").write_text(
         conflist.add(LISTS["aws"], OTHER_AGENT, "10-a.conflist")
@@ -274,7 +274,7 @@ def test_the_program_stays_while_another_agent_needs_it(places: install.Places) 
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_program_of_another_version_is_replaced(places: install.Places) -> None:
+def test_a_program_of_another_version_is_replaced(places: install.PluginPlaces) -> None:
     places.bin_dir.mkdir()
     places.program.write_bytes(b"older")
     install.install_program(places)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.cni import conflist, install
-from enforcer.cni.install import FIGHT, Places
+from enforcer.cni.install import FIGHT, PluginPlaces
 from tests.cni.node import CONFLIST
 from tests.testbed.waiting import eventually, patience
 
@@ -35,8 +35,8 @@ class Told:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    found = Places(tmp_path / "net.d", tmp_path / "bin", tmp_path / "run")
+def places(tmp_path: Path) -> PluginPlaces:
+    found = PluginPlaces(tmp_path / "net.d", tmp_path / "bin", tmp_path / "run")
     found.conf_dir.mkdir()
     return found
 
@@ -50,7 +50,7 @@ Start = Callable[[], None]
 
 
 @pytest.fixture
-def start(places: Places, told: Told) -> Iterator[Start]:
+def start(places: PluginPlaces, told: Told) -> Iterator[Start]:
     """Begins to keep; ended with the test."""
     stop = threading.Event()
     keeper = install.PluginKeeper(places, told)
@@ -73,7 +73,7 @@ def joined(path: Path) -> bool:
 
 
 def test_a_node_without_a_configuration_is_told_until_it_has_one(
-    places: Places, told: Told, start: Start, caplog: pytest.LogCaptureFixture
+    places: PluginPlaces, told: Told, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     start()
     assert f"no CNI configuration in {places.conf_dir}" in told.last
@@ -89,7 +89,7 @@ def test_a_node_without_a_configuration_is_told_until_it_has_one(
 
 
 def test_of_two_configurations_the_one_that_runtimes_use_is_joined_and_both_are_left(
-    places: Places, told: Told, start: Start
+    places: PluginPlaces, told: Told, start: Start
 ) -> None:
     first, second = (places.conf_dir / f"{n}-net.conflist" for n in ("05", "10"))
     second.write_text(CONFLIST)
@@ -107,7 +107,7 @@ def test_of_two_configurations_the_one_that_runtimes_use_is_joined_and_both_are_
 
 
 def test_a_node_that_has_only_a_single_configuration(
-    places: Places, told: Told, start: Start
+    places: PluginPlaces, told: Told, start: Start
 ) -> None:
     single = places.conf_dir / "10-net.conf"
     single.write_text(SINGLE)
@@ -126,7 +126,7 @@ def test_a_node_that_has_only_a_single_configuration(
 
 
 def test_an_owner_that_writes_its_configuration_anew_each_time_is_told_with_what_to_set(
-    places: Places, told: Told, start: Start
+    places: PluginPlaces, told: Told, start: Start
 ) -> None:
     file = places.conf_dir / "05-cilium.conflist"
     file.write_text(CONFLIST)
@@ -142,7 +142,7 @@ def test_an_owner_that_writes_its_configuration_anew_each_time_is_told_with_what
 
 
 def test_a_fight_that_is_over_is_forgotten(
-    places: Places, told: Told, start: Start, monkeypatch: pytest.MonkeyPatch
+    places: PluginPlaces, told: Told, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "FIGHT_SECONDS", 1.0)
     monkeypatch.setattr(install, "LOOK_SECONDS", 0.1)

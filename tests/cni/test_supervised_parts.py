@@ -11,11 +11,11 @@ from secrets import token_hex
 
 import pytest
 
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.agent.supervise import Supervised
 from enforcer.agent.watcher import Watcher
 from enforcer.cni import install, namespaces
-from enforcer.cni.install import Places
+from enforcer.cni.install import PluginPlaces
 from enforcer.cni.namespaces import Strictness
 from lab import netns
 from tests.cni.node import CONFLIST
@@ -79,9 +79,9 @@ def test_the_file_of_namespaces_is_kept_after_whatever_went_wrong(tmp_path: Path
     keeper.start()
     assert namespaces.parse(path.read_text())["*"] is namespaces.Start.STRICT
     with threaded(keeper.run):
-        board.publish(State(revision=1, walled=Changing()))
+        board.publish(NodeState(revision=1, walled=Changing()))
         eventually(lambda: "dictionary changed size" in told.last)
-        board.publish(State(revision=2, walled={"free": False}))
+        board.publish(NodeState(revision=2, walled={"free": False}))
         eventually(lambda: "free" in namespaces.parse(path.read_text()))
         eventually(lambda: told.last == "")
 
@@ -101,7 +101,7 @@ def test_a_file_that_could_not_be_written_is_written_when_it_can(tmp_path: Path)
 
 @pytest.mark.usefixtures("plugin")
 def test_a_configuration_that_breaks_the_parser_does_not_end_the_keeper(tmp_path: Path) -> None:
-    places = Places(tmp_path / "net.d", tmp_path / "bin", tmp_path / "run")
+    places = PluginPlaces(tmp_path / "net.d", tmp_path / "bin", tmp_path / "run")
     places.conf_dir.mkdir()
     file, told = places.conf_dir / "10-net.conflist", Told()
     file.write_text("[" * 200_000)

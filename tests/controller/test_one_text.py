@@ -11,12 +11,13 @@ from generators.documents.json import Document, mapping, strings
 from generators.kube.client import Client, PatchKind
 from generators.kube.errors import Forbidden
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES
+from generators.kyverno.model import Operation
 from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.tenants.assignment import Requester
 from generators.tenants.load import load_tenants
 from tests.controller.cluster import POLICY, Cluster
 from tests.testbed.waiting import eventually
-from webhook.review import Operation, RequestedResource, Review
+from webhook.review import RequestedResource, Review
 from webhook.serving import validate
 
 pytestmark = pytest.mark.cluster

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 
 from enforcer.datapath import testrun
 from enforcer.datapath.engine import Judge, answer, compile_nodes, maps
-from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import Dir
 from generators.addresses import family
 from generators.cluster import Cluster
@@ -33,7 +33,7 @@ def test_compiled_entries_answer_every_question_as_the_evaluator_does(cluster: C
         assert found == wanted
 
 
-def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[packets.Packet]]]:
+def calls(cluster: Cluster) -> Iterator[tuple[str, EndpointPacket, Sequence[packets.Packet]]]:
     """Every pod's call to every Service: as its node's programs see it, and at each backend."""
     names = Evaluator(cluster)
     for key in names.services:
@@ -54,7 +54,7 @@ def calls(cluster: Cluster) -> Iterator[tuple[str, Packet, Sequence[packets.Pack
                     for backend in names.backends(question)
                 ]
                 number = WITH_PORTS[key.protocol]
-                seen = Packet(Dir.EGRESS, address, key.address, number, key.port)
+                seen = EndpointPacket(Dir.EGRESS, address, key.address, number, key.port)
                 yield pod.key, seen, found or [question]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from enforcer.answers import control
 from enforcer.datapath import attach, kernel, neighbours
-from enforcer.datapath.attach import CLOSED, Mode
+from enforcer.datapath.attach import CLOSED, AttachMode
 from enforcer.datapath.kernel import Hook
 from lab import netns
 from tests.enforcer.node import Document, Node, deny_ingress
@@ -159,7 +159,7 @@ def neighbours_of(node: Node) -> neighbours.Findings:
                     with kernel.program_of(number) as program:
                         if kernel.program_info(program.fd).name in ("to_pod", "from_pod"):
                             ours.add(number)
-        return neighbours.Lookout().look(ours, dict.fromkeys(indices, Mode.TCX.value))
+        return neighbours.Lookout().look(ours, dict.fromkeys(indices, AttachMode.TCX.value))
 
 
 POD = 5
@@ -211,11 +211,13 @@ def test_where_there_is_no_tcx_one_before_ours_is_told(node: Node, links: ExitSt
     (pins,) = (path.parent for path in node.pin_dir.glob("*/from_pod"))
     with netns.inside(node.name):
         ifindex = socket.if_nametoindex(wire.interface)
-        attach.attach(pins, ifindex, Mode.CLSACT)
+        attach.attach(pins, ifindex, AttachMode.CLSACT)
         foreign = links.enter_context(kernel.program_load("first", PASS))
         for priority in (1, 9):
             put_filter(ifindex, foreign.fd, priority)
-        seen = neighbours.Lookout().look(attach.program_ids(pins), {ifindex: Mode.CLSACT.value})
+        seen = neighbours.Lookout().look(
+            attach.program_ids(pins), {ifindex: AttachMode.CLSACT.value}
+        )
     on_ours = [n.before for n in seen.neighbours if n.hook == "clsact ingress"]
     assert on_ours == [order_of(wire.interface, node.name) == "first", False]
 

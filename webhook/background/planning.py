@@ -15,7 +15,7 @@ from generators.documents.json import ObjectKey
 from generators.kyverno.generation import WantedObject, pattern_digest
 from generators.kyverno.model import Generation
 from generators.kyverno.ownership import Mark, Owner, marked
-from generators.kyverno.synchronize import Event, Making, Reaction, reaction
+from generators.kyverno.synchronize import Making, Reaction, SyncEvent, reaction
 from webhook.background.index import GeneratedEntry, object_key
 from webhook.background.needs import RuleName
 from webhook.background.stored import GeneratedObject
@@ -151,7 +151,7 @@ def _stale(situation: Situation, verdicts: Mapping[RuleName, RuleVerdict], mark:
         case RuleStanding.HELD:
             return ""
         case RuleStanding.GONE:
-            event = Event.POLICY_DELETED
+            event = SyncEvent.POLICY_DELETED
             done = reaction(event, making, synchronize=mark.synchronize, orphan=mark.orphan)
             return "its policy or rule is gone" if done is Reaction.DELETE else ""
         case RuleStanding.IN_FORCE:
@@ -159,7 +159,7 @@ def _stale(situation: Situation, verdicts: Mapping[RuleName, RuleVerdict], mark:
     verdict = verdicts.get(name)
     if situation.trigger_gone:
         kept = verdict is not None and on_deletion(verdict.rule)
-        found = None if kept else (Event.TRIGGER_DELETED, "its trigger is gone")
+        found = None if kept else (SyncEvent.TRIGGER_DELETED, "its trigger is gone")
     else:
         found = _change(situation, verdict, mark)
     if found is None:
@@ -173,16 +173,16 @@ def _stale(situation: Situation, verdicts: Mapping[RuleName, RuleVerdict], mark:
 
 def _change(
     situation: Situation, verdict: RuleVerdict | None, mark: Mark
-) -> tuple[Event, str] | None:
+) -> tuple[SyncEvent, str] | None:
     """What happened, seen from an object that its living trigger's rule does not want."""
     if mark.source is not None and situation.source_gone(mark.source):
-        return Event.SOURCE_DELETED, f"its source {mark.source} is gone"
+        return SyncEvent.SOURCE_DELETED, f"its source {mark.source} is gone"
     if verdict is None or verdict.applies is Applies.NO:
         why = verdict.message if verdict is not None else "an earlier rule applies"
-        return Event.TRIGGER_NO_LONGER_APPLIES, f"the rule no longer applies: {why}"
+        return SyncEvent.TRIGGER_NO_LONGER_APPLIES, f"the rule no longer applies: {why}"
     if verdict.applies is Applies.UNKNOWN or not isinstance(verdict.rule.action, Generation):
         return None
     if mark.source is not None and mark.pattern != pattern_digest(verdict.rule.action):
         # The rule was edited, which leaves copies as they are.
         return None
-    return Event.TRIGGER_NO_LONGER_APPLIES, "the rule does not generate it any more"
+    return SyncEvent.TRIGGER_NO_LONGER_APPLIES, "the rule does not generate it any more"

@@ -49,7 +49,7 @@ from webhook.registration.configuration import (
     SERVICE_ACCOUNT,
     Found,
     Registrar,
-    Wanted,
+    WantedRegistration,
     WebhookTarget,
     exempt_person,
 )
@@ -392,7 +392,7 @@ class Controller:
     def _record_written(self) -> None:
         self.metrics.writes.labels("ConfigMap", "Update").inc()
 
-    def _reasserted(self, want: Wanted, found: Found) -> None:
+    def _reasserted(self, want: WantedRegistration, found: Found) -> None:
         self.metrics.reasserted.labels(want.resource.kind, found).inc()
         event(LOG, "admission_asserted", kind=want.resource.kind, object=want.name, was=found)
 

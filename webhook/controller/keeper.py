@@ -25,7 +25,7 @@ from webhook.policies.webhooks import NO_POLICIES
 from webhook.registration import configuration
 from webhook.registration.admission_policies import policies
 from webhook.registration.certificates import write_files
-from webhook.registration.configuration import Registrar, Wanted, WebhookTarget
+from webhook.registration.configuration import Registrar, WantedRegistration, WebhookTarget
 from webhook.registration.epoch import Epoch
 from webhook.registration.guard import AdmissionGuard, TenantFileWish
 from webhook.registration.issued import NotIssued, Overlap, read_issued
@@ -86,7 +86,7 @@ class AdmissionKeeper:
         self._filed = b""
         self._overlap = Overlap()
         self.kept: ServedCertificate | None = None
-        self.validating: Wanted | None = None
+        self.validating: WantedRegistration | None = None
 
     def step(self, tenants: TenantFile, handover: Handover) -> float:
         """Bring everything to what it should be; seconds until the next step is due."""
@@ -147,7 +147,7 @@ class AdmissionKeeper:
 
     def _wanted(
         self, kept: ServedCertificate, file: str = "", closed: bool = False
-    ) -> tuple[Wanted, Wanted]:
+    ) -> tuple[WantedRegistration, WantedRegistration]:
         where = self._where
         return configuration.webhooks(
             where.target,
@@ -167,7 +167,7 @@ class AdmissionKeeper:
         self._for_policies, self._known = found, True
         return True
 
-    def _as_live(self, mutating: Wanted) -> Wanted:
+    def _as_live(self, mutating: WantedRegistration) -> WantedRegistration:
         """While policies are not known yet, those of the last leader stay registered."""
         live = configuration.fetch(self._client, mutating)
         kept = [] if live is None else mappings(live, "webhooks")

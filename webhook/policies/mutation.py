@@ -115,7 +115,7 @@ def decide(bench: AdmissionDeps, review: Review, failure: FailurePolicy) -> Deci
     ours = MANAGER in (labels_of(before).get(MANAGED_BY), labels_of(old).get(MANAGED_BY))
     if ours and not noting:
         return Decision("policies may not change objects that Ringfence generates")
-    operation = Operation(review.operation.value)
+    operation = review.operation
     sub = review.resource.subresource
     policies = () if ours else bench.policies.admitting(key.kind, operation, sub, failure)
     until = bench.clock() + REQUEST_SECONDS
@@ -182,7 +182,7 @@ def _request(
         info if isinstance(info, dict) else {},
     )
     return PolicyRequest(
-        Operation(review.operation.value),
+        review.operation,
         document,
         old,
         asker,

@@ -18,7 +18,7 @@ from generators.tenants.model import TenantConfig
 from webhook.registration.configuration import (
     LABEL_POLICY,
     NETWORK_POLICY,
-    Wanted,
+    WantedRegistration,
     cel,
     named,
     rule,
@@ -46,7 +46,7 @@ class _Validation:
         }
 
 
-def policies(config: TenantConfig, controller: str) -> tuple[Wanted, ...]:
+def policies(config: TenantConfig, controller: str) -> tuple[WantedRegistration, ...]:
     """The policies, each before its binding."""
     label = _policy(
         LABEL_POLICY,
@@ -171,7 +171,7 @@ def _policy(
     selector: Document,
     variables: Iterable[tuple[str, str]],
     validations: Iterable[_Validation],
-) -> Wanted:
+) -> WantedRegistration:
     spec: Document = {
         "failurePolicy": "Fail",
         "matchConstraints": {
@@ -183,10 +183,12 @@ def _policy(
         "variables": [{"name": key, "expression": value} for key, value in variables],
         "validations": [each.document() for each in validations],
     }
-    return Wanted(ADMISSION_POLICIES, named(ADMISSION_POLICIES, name) | {"spec": spec}, "spec")
+    return WantedRegistration(
+        ADMISSION_POLICIES, named(ADMISSION_POLICIES, name) | {"spec": spec}, "spec"
+    )
 
 
-def _binding(name: str) -> Wanted:
+def _binding(name: str) -> WantedRegistration:
     document = named(ADMISSION_POLICY_BINDINGS, name)
     document["spec"] = {"policyName": name, "validationActions": ["Deny"]}
-    return Wanted(ADMISSION_POLICY_BINDINGS, document, "spec")
+    return WantedRegistration(ADMISSION_POLICY_BINDINGS, document, "spec")

@@ -75,7 +75,7 @@ class WebhookTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedRegistration:
     """One object to register; `part` is the field that is ours and compared whole."""
 
     resource: Resource
@@ -118,7 +118,7 @@ def webhooks(
     for_policies: PolicyWebhooks = NO_POLICIES,
     file: str = "",
     closed: bool = False,
-) -> tuple[Wanted, Wanted]:
+) -> tuple[WantedRegistration, WantedRegistration]:
     """The validating and the mutating configuration; labels come before Kyverno policies.
 
     `file`: digest of the only tenant file that may decide, by part of the path; a webhook that has
@@ -143,12 +143,12 @@ def webhooks(
         if for_policies.sent(failure)
     ]
     return (
-        Wanted(
+        WantedRegistration(
             VALIDATING_WEBHOOKS,
             named(VALIDATING_WEBHOOKS, NAME) | {"webhooks": validating},
             "webhooks",
         ),
-        Wanted(
+        WantedRegistration(
             MUTATING_WEBHOOKS,
             named(MUTATING_WEBHOOKS, NAME) | {"webhooks": [mutating, *changing]},
             "webhooks",
@@ -259,7 +259,7 @@ def _sent(configuration: Document) -> Iterator[_Sent]:
 # --- putting it there ---------------------------------------------------------------------------
 
 
-def differs(want: Wanted, live: Document) -> bool:
+def differs(want: WantedRegistration, live: Document) -> bool:
     """Whether our part was edited."""
     return (
         live.get(want.part) != want.document[want.part]
@@ -267,7 +267,7 @@ def differs(want: Wanted, live: Document) -> bool:
     )
 
 
-def fetch(client: Client, want: Wanted) -> Document | None:
+def fetch(client: Client, want: WantedRegistration) -> Document | None:
     """The live object."""
     try:
         return client.get(want.resource, want.name)
@@ -275,7 +275,7 @@ def fetch(client: Client, want: Wanted) -> Document | None:
         return None
 
 
-def put(client: Client, want: Wanted, live: Document | None) -> Document:
+def put(client: Client, want: WantedRegistration, live: Document | None) -> Document:
     """Create it, or replace exactly the object that was looked at."""
     if live is None:
         return client.create(want.resource, want.document, manager=FIELD_MANAGER)
@@ -297,13 +297,15 @@ class Found(StrEnum):
 class Registrar:
     """Restores objects to what they should be; reports what others edited or deleted."""
 
-    def __init__(self, client: Client, reasserted: Callable[[Wanted, Found], None]) -> None:
+    def __init__(
+        self, client: Client, reasserted: Callable[[WantedRegistration, Found], None]
+    ) -> None:
         self._client = client
         self._reasserted = reasserted
-        self._ours: dict[tuple[str, str], Wanted] = {}
+        self._ours: dict[tuple[str, str], WantedRegistration] = {}
         """What this process last wrote, or found as wanted: our own edits are not reported."""
 
-    def needs(self, want: Wanted) -> tuple[Document | None, bool]:
+    def needs(self, want: WantedRegistration) -> tuple[Document | None, bool]:
         """The live object, and whether it has to be written."""
         live = fetch(self._client, want)
         if live is None or differs(want, live):
@@ -311,7 +313,7 @@ class Registrar:
         self._ours[want.resource.plural, want.name] = want
         return live, False
 
-    def write(self, want: Wanted, live: Document | None) -> Document:
+    def write(self, want: WantedRegistration, live: Document | None) -> Document:
         """Write it; returns how it was found, unless only our own wish changed."""
         written = put(self._client, want, live)
         key = (want.resource.plural, want.name)
@@ -322,7 +324,7 @@ class Registrar:
             self._reasserted(want, Found.MISSING if live is None else Found.EDITED)
         return written
 
-    def assert_all(self, wanted: Iterable[Wanted]) -> None:
+    def assert_all(self, wanted: Iterable[WantedRegistration]) -> None:
         """Look at each, and write those that differ."""
         for want in wanted:
             live, differing = self.needs(want)

@@ -33,7 +33,7 @@ from generators.tenants.model import TenantConfig
 from generators.tenants.packed import GUARD_NAME, packed
 from webhook.kept import KeptObject
 from webhook.registration import configuration
-from webhook.registration.configuration import Registrar, Wanted
+from webhook.registration.configuration import Registrar, WantedRegistration
 from webhook.registration.epoch import Epoch, digest, former_keys, generation_of
 from webhook.registration.probing import LABEL_PASSED, refusal
 from webhook.registration.replicas import Replica
@@ -73,7 +73,7 @@ class TenantFileWish:
 
     config: TenantConfig
     data: bytes
-    register: Callable[[str, bool], Wanted]
+    register: Callable[[str, bool], WantedRegistration]
     """The validating configuration for a file's digest; True: closed."""
     replicas: Callable[[str], list[Replica]]
     """What each replica of the webhook reports about the file with that digest."""
@@ -112,7 +112,7 @@ class AdmissionGuard:
 
     # --- for workers ----------------------------------------------------------------------------
 
-    def proven(self, want: Wanted | None, namespace: Namespace, file: str) -> bool:
+    def proven(self, want: WantedRegistration | None, namespace: Namespace, file: str) -> bool:
         """Whether the label of a namespace, as it was seen, passed the webhook by tenant file
         `file`; AnotherFile while another one is in force.
 
@@ -156,7 +156,7 @@ class AdmissionGuard:
 
     # --- for the one that steps -----------------------------------------------------------------
 
-    def resume(self, want: Wanted | None) -> Epoch | None:
+    def resume(self, want: WantedRegistration | None) -> Epoch | None:
         """Leading begins: take up the epoch that is written down, if it has not been broken."""
         self._candidate = None
         self._set(None)
@@ -207,7 +207,7 @@ class AdmissionGuard:
         event(LOG, "admission_gap", logging.ERROR, uid=epoch.uid)
         self.state = GuardState.BROKEN
 
-    def _assert(self, want: Wanted, file: str) -> Document:
+    def _assert(self, want: WantedRegistration, file: str) -> Document:
         """Have the configuration as wanted; our own edit is announced before it is made."""
         live, differing = self._registrar.needs(want)
         if differing:
@@ -217,7 +217,7 @@ class AdmissionGuard:
         self.registered = file
         return live or {}
 
-    def _announce(self, want: Wanted) -> None:
+    def _announce(self, want: WantedRegistration) -> None:
         """Write down what our own edit will look like: a crash must not look like theirs."""
         with self._lock:
             if self._epoch is None:

@@ -26,7 +26,7 @@ from webhook.policies.desk import NotServedYet, PolicyDesk
 from webhook.review import (
     BadReview,
     Decision,
-    Files,
+    FileDigests,
     Review,
     WrongMediaType,
     parse_review,
@@ -135,7 +135,7 @@ class ReviewView:
         except NotServedYet:
             code = HTTPStatus.SERVICE_UNAVAILABLE
             return status_response(code, "ServiceUnavailable", "policies are not read yet")
-        files = Files("" if config is None else config.digest, newest.digest)
+        files = FileDigests("" if config is None else config.digest, newest.digest)
         body = respond(review.uid, decision, files)
         self._tell(review, decision, files.decided, start)
         return Response(body, mimetype=JSON)

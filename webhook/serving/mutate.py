@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from generators.isolation.tenancy import left_behind
+from generators.kyverno.model import Operation
 from generators.labels import MODE_ANNOTATION, label_patch
 from generators.tenants.assignment import assign, is_admin, reserved
 from generators.tenants.model import TenantConfig
@@ -21,7 +22,6 @@ from webhook.review import (
     Denial,
     JSONObject,
     Malformed,
-    Operation,
     Review,
     annotations_of,
     labels_of,

@@ -33,7 +33,7 @@ from generators.serving import pages
 from generators.serving.connections import ServerLimits
 from generators.serving.http import Answer, HttpRequest, plain
 from generators.serving.pages import ServerMetrics
-from generators.serving.server import Server as Serving
+from generators.serving.server import Server
 from generators.serving.service import HttpService
 from generators.serving.wsgi import handler
 from generators.tenants.watched import Changed
@@ -72,7 +72,7 @@ class ServingSockets:
 def serve(state: WebhookState, ports: ServingSockets) -> None:
     """Serve until SIGTERM or SIGINT; ends with SystemExit, as gunicorn does."""
     memory.share_arenas()
-    Server(state, ports).run()
+    AdmissionServer(state, ports).run()
 
 
 def _address(bound: socket.socket) -> str:
@@ -80,7 +80,7 @@ def _address(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def say_listening(server: Server) -> None:
+def say_listening(server: AdmissionServer) -> None:
     """Where it listens; printed once signals are handled."""
     ports = server.ports
     event(
@@ -94,7 +94,7 @@ def say_listening(server: Server) -> None:
     )
 
 
-class Server(BaseApplication):
+class AdmissionServer(BaseApplication):
     """gunicorn's application: our settings, no configuration file, no environment."""
 
     def __init__(self, state: WebhookState, ports: ServingSockets) -> None:
@@ -136,7 +136,7 @@ class Server(BaseApplication):
         if self.state.policies is not None:
             self.state.policies.start()
 
-    def serve_pages(self) -> list[Serving]:
+    def serve_pages(self) -> list[Server]:
         """Answer on the plain ports, on sockets of the master: a respawned worker finds them
         bound."""
 
@@ -165,7 +165,7 @@ def report(changed: Changed) -> None:
 class Master(Arbiter):
     """gunicorn's arbiter with a drain before the stop."""
 
-    app: Server
+    app: AdmissionServer
 
     def handle_term(self) -> None:
         """First SIGTERM: not ready, but serving. When the time is over, or at the second: stop."""
@@ -200,12 +200,12 @@ class AdmissionWorker(Worker):
     deadlines for handshakes and heads (docs/benchmarks.md has the measurements).
     """
 
-    app: Server
+    app: AdmissionServer
 
     def run(self) -> None:
         """Serve until stopped; then finish what has begun."""
         state = self.app.state
-        admission = Serving(admission_service(state), cast("BaseSocket", self.sockets[0]).sock)
+        admission = Server(admission_service(state), cast("BaseSocket", self.sockets[0]).sock)
         servers = [admission, *self.app.serve_pages()]
         state.metrics.registry.register(ServerMetrics(servers))
         admission.run(self._beat, self.cfg.graceful_timeout)

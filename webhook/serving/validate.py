@@ -8,6 +8,7 @@ it would block the repair of the namespace.
 
 from __future__ import annotations
 
+from generators.kyverno.model import Operation
 from generators.labels import AUDIT_MODE, MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.tenants.assignment import (
     Requester,
@@ -21,7 +22,6 @@ from webhook.review import (
     Decision,
     Denial,
     Malformed,
-    Operation,
     Review,
     annotations_of,
     labels_of,

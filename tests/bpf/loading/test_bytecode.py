@@ -24,7 +24,7 @@ from enforcer.datapath.bytecode import (
     keep,
     kept,
 )
-from enforcer.datapath.compilation import Wanted
+from enforcer.datapath.compilation import CompileRequest
 from enforcer.datapath.kernel import MapShape, ProgramInfo
 from tests.testbed.waiting import patience
 
@@ -68,12 +68,12 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 @pytest.fixture
-def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[CompileRequest]:
     """What the compiler is asked for while a test runs."""
-    asked: list[Wanted] = []
+    asked: list[CompileRequest] = []
     real = compilation.compiled
 
-    def counted(wanted: Wanted) -> Bytecode:
+    def counted(wanted: CompileRequest) -> Bytecode:
         asked.append(wanted)
         return real(wanted)
 
@@ -83,7 +83,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
 
 @pytest.mark.bpf
 def test_of_loads_at_once_one_compiles_and_the_others_take_what_it_made(
-    load: Callable[[], Path], compilations: list[Wanted]
+    load: Callable[[], Path], compilations: list[CompileRequest]
 ) -> None:
     with ThreadPoolExecutor() as at_once:
         loads = at_once.map(lambda _: seen(load()), range(2), timeout=patience(120))
@@ -132,7 +132,7 @@ def test_it_is_made_where_no_program_of_a_temporary_folder_may_run(tmp_path: Pat
 def test_what_is_shipped_is_made_without_rights_and_loads_where_there_is_no_compiler(
     load: Callable[[], Path],
     built: Path,
-    compilations: list[Wanted],
+    compilations: list[CompileRequest],
     monkeypatch: pytest.MonkeyPatch,
     pins: Path,
 ) -> None:
@@ -150,7 +150,7 @@ def test_what_is_shipped_for_other_sources_is_compiled_with_a_message(
     load: Callable[[], Path],
     built: Path,
     spoiled: str,
-    compilations: list[Wanted],
+    compilations: list[CompileRequest],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ship(built)

@@ -18,7 +18,7 @@ from tests.controller.cluster import CONTROLLER, SYSTEM, TENANTS, Cluster
 from tests.testbed.waiting import eventually
 from webhook.registration.configuration import (
     Registrar,
-    Wanted,
+    WantedRegistration,
     WebhookTarget,
     webhooks,
 )
@@ -39,7 +39,7 @@ NEXT = TENANTS.replace("labelKey: client", "labelKey: proof").encode()
 CONFIG = parse_tenants(FILE, "tenants.yaml")
 
 
-def wanted(cluster: Cluster, file: str = CONFIG.digest, closed: bool = False) -> Wanted:
+def wanted(cluster: Cluster, file: str = CONFIG.digest, closed: bool = False) -> WantedRegistration:
     """A webhook that nobody answers: it fails closed, and that is what counts."""
     target = WebhookTarget(url="https://127.0.0.1:1")
     ca = cluster.plane.ca

@@ -22,7 +22,7 @@ from bench.parts.node_process import (
 )
 from bench.parts.replay import Replayed
 from enforcer.datapath import attach
-from enforcer.policy.tables import AddressEntry, Change, Table
+from enforcer.policy.tables import AddressEntry, MapWrite, Table
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from lab import netns
 from tests.testbed.waiting import eventually
@@ -84,10 +84,10 @@ def test_what_somebody_else_wrote_into_the_maps_is_set_right_and_counted(
         entry = next(iter(wanted.policy))
         agent.maps.apply(
             [
-                Change(Table.ADDRESSES, first, None),
-                Change(Table.ADDRESSES, second, AddressEntry(4242)),
-                Change(Table.ADDRESSES, "192.0.2.1", AddressEntry(4243)),
-                Change(Table.POLICY, entry, None),
+                MapWrite(Table.ADDRESSES, first, None),
+                MapWrite(Table.ADDRESSES, second, AddressEntry(4242)),
+                MapWrite(Table.ADDRESSES, "192.0.2.1", AddressEntry(4243)),
+                MapWrite(Table.POLICY, entry, None),
             ]
         )
         found = agent.board.wait(lambda state: state.audit.corrections >= 4, 20)

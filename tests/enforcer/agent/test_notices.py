@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from enforcer.agent.notices import MOST, PERIOD_SECONDS, REASON, Notices
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.policy.tables import Table
 from enforcer.writes.budgets import Refusal
 from generators.documents.json import Document
@@ -49,7 +49,7 @@ def server() -> Server:
 def test_a_policy_without_room_is_told_once_while_it_is_so(server: Server) -> None:
     notices = Notices(Board(), server, "node-1")
     for _ in range(2):
-        notices.tell(State(refused=(REFUSED,)), 0.0)
+        notices.tell(NodeState(refused=(REFUSED,)), 0.0)
     (told,) = server.created
     assert (told["reason"], told["type"]) == (REASON, "Warning")
     assert told["regarding"] == {
@@ -65,7 +65,7 @@ def test_a_policy_without_room_is_told_once_while_it_is_so(server: Server) -> No
 
 def test_a_policy_that_is_gone_is_not_told_of() -> None:
     server = Server({})
-    Notices(Board(), server, "node-1").tell(State(refused=(REFUSED,)), 0.0)
+    Notices(Board(), server, "node-1").tell(NodeState(refused=(REFUSED,)), 0.0)
     assert server.created == []
 
 
@@ -77,5 +77,5 @@ def test_a_namespace_with_thousands_of_them_has_a_few_told_in_a_minute() -> None
         names = [f"p{now}-{number}" for number in range(5 * MOST)]
         server.known.update({name: {"metadata": {"uid": name}} for name in names})
         many = tuple(replace(REFUSED, policy=f"t1/{name}") for name in names)
-        notices.tell(State(refused=(*many, REFUSED)), now)
+        notices.tell(NodeState(refused=(*many, REFUSED)), now)
         assert len(server.created) == told

@@ -8,7 +8,7 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 
 from enforcer.agent.delays import Bootstrap, WorkKind
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.answers.counts import Counts
 from enforcer.answers.metrics import AgentCollector, Observed
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason
@@ -16,7 +16,7 @@ from enforcer.datapath.maps import Collected, Lost, Statistic
 from enforcer.observe.feed import Feed
 from enforcer.policy.tables import CAPACITY, Dir, EndpointEntry, EndpointFlag, Table, Tables
 from enforcer.sources.supply import InputState
-from enforcer.writes.budgets import Refusal, Usage
+from enforcer.writes.budgets import Refusal, RoomUsage
 from generators.objects import Direction, Pod
 from generators.reachability.verdicts import Verdict
 
@@ -76,7 +76,7 @@ RECORD = FlowRecord(
 REFUSAL = Refusal("blue-dev/big", Direction.INGRESS, "blue", Table.CIDRS, 11, 12, 5, 10)
 
 
-def state() -> State:
+def state() -> NodeState:
     pod = Pod("blue-dev", "api", ips=("10.0.0.1",))
     flags = EndpointFlag.READY | EndpointFlag.WALL
     source = InputState(
@@ -87,7 +87,7 @@ def state() -> State:
         events={"update": 3},
         failures={"Forbidden": 1},
     )
-    found = State(
+    found = NodeState(
         revision=2,
         tables=Tables(endpoints={7: EndpointEntry(1, 0, 0, 0, 1, flags, ("10.0.0.1",))}),
         pods={7: pod},
@@ -96,7 +96,7 @@ def state() -> State:
         sources={"networkpolicies": source},
         refused=(REFUSAL,),
         excess={"blue-dev/big Ingress": str(REFUSAL)},
-        usage={"cidr_map": Usage(10, {"blue": 9}, {"blue": 5}, {"blue": 1})},
+        usage={"cidr_map": RoomUsage(10, {"blue": 9}, {"blue": 5}, {"blue": 1})},
     )
     for name in ("k8s", "write", "gc"):
         found.delays.observe(name, 0.003)

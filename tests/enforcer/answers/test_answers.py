@@ -14,7 +14,7 @@ import yaml
 
 from enforcer.answers import control
 from enforcer.datapath.maps import Maps
-from enforcer.policy.tables import Change, Table
+from enforcer.policy.tables import MapWrite, Table
 from tests.enforcer.answers.conftest import (
     GREEN_LINE,
     RED_LINE,
@@ -239,11 +239,11 @@ def tampered(answering: Answering) -> Iterator[Answering]:
     with Maps.open(pins) as maps:
         entries = {key: rule for key, rule in maps.read().policy.items() if key.port == PORT}
         assert entries
-        maps.apply(Change(Table.POLICY, key, None) for key in entries)
+        maps.apply(MapWrite(Table.POLICY, key, None) for key in entries)
         try:
             yield answering
         finally:
-            maps.apply(Change(Table.POLICY, key, rule) for key, rule in entries.items())
+            maps.apply(MapWrite(Table.POLICY, key, rule) for key, rule in entries.items())
 
 
 def test_a_kernel_that_does_not_do_what_is_wanted_is_told_loudly(tampered: Answering) -> None:

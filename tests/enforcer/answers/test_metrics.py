@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from enforcer.agent.delays import Bootstrap
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.answers.counts import Counts
 from enforcer.answers.metrics import AgentCollector, Observed
 from enforcer.answers.scrape import readiness
@@ -166,7 +166,7 @@ def test_series_of_a_pod_end_a_minute_after_it_and_not_when_it_comes_back_before
     feed = Feed(board, "node1", contexts=Contexts([Context.POD], clock))
     feed.add((RECORD,))
 
-    def look(at: float, state: State) -> bool:
+    def look(at: float, state: NodeState) -> bool:
         clock.now = at
         board.publish(state)
         feed.forget_kinds()
@@ -186,7 +186,7 @@ def test_without_a_context_nothing_that_was_counted_is_forgotten() -> None:
     board.publish(state())
     feed = Feed(board, "node1")
     feed.add((RECORD,))
-    board.publish(State())
+    board.publish(NodeState())
     feed.forget_kinds()
     assert sum(feed.kinds().values()) == 1
 
@@ -205,7 +205,7 @@ def test_flows_of_one_sender_push_out_none_of_another() -> None:
     assert [line.number for line in feed.last(2)] == [feed.count - 1, feed.count]
 
 
-def owned(state: State) -> State:
+def owned(state: NodeState) -> NodeState:
     """The same with a pod that a Deployment runs."""
     pod = replace(state.pods[7], workload=Workload("Deployment", "api"))
     return replace(state, pods={7: pod}, owners={"10.0.0.1": pod})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.agent.state import Audit, State
+from enforcer.agent.state import Audit, NodeState
 from enforcer.answers.status import problems, unready
 from enforcer.commands.show import healthy, status_text
 from enforcer.sources.supply import InputState
@@ -12,8 +12,8 @@ from enforcer.sources.supply import InputState
 GOOD = InputState("pods", synced=True, connected=True)
 
 
-def state(**changes: object) -> State:
-    return State(revision=1, **{"sources": {"pods": GOOD}, **changes})  # type: ignore[arg-type]
+def state(**changes: object) -> NodeState:
+    return NodeState(revision=1, **{"sources": {"pods": GOOD}, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def state(**changes: object) -> State:
     ],
 )
 def test_each_reason_is_told(changes: dict[str, object], reason: str) -> None:
-    found = unready(state() if not changes else State(**{"revision": 1, **changes}))  # type: ignore[arg-type]
+    found = unready(state() if not changes else NodeState(**{"revision": 1, **changes}))  # type: ignore[arg-type]
     assert [line for line in found if reason in line] == found != []
 
 

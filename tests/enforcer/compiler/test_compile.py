@@ -24,11 +24,11 @@ from enforcer.policy.tables import (
     PEER_TENANT,
     SERVICE_BACKENDS,
     AddressFlag,
-    Change,
     CidrFlag,
     CidrKey,
     Dir,
     EndpointFlag,
+    MapWrite,
     Table,
     Tables,
 )
@@ -193,7 +193,7 @@ class TestChanging:
         more = replace(API, name="api-2", ips=("10.0.0.7",))
         compiler.apply([PodChange(more.key, more)])
         entry = before.addresses["10.0.0.2"]
-        assert compiler.plan() == (Change(Table.ADDRESSES, "10.0.0.7", entry),)
+        assert compiler.plan() == (MapWrite(Table.ADDRESSES, "10.0.0.7", entry),)
         assert compiler.tables() == replace(
             before, addresses={**before.addresses, "10.0.0.7": entry}
         )
@@ -207,7 +207,7 @@ class TestChanging:
         near = replace(near, labels=API.labels)
         compiler.apply([PodChange(near.key, near)])
         entry = compiler.tables().addresses["10.0.0.2"]
-        assert compiler.plan() == (Change(Table.ADDRESSES, "10.0.0.7", entry),)
+        assert compiler.plan() == (MapWrite(Table.ADDRESSES, "10.0.0.7", entry),)
 
     def test_a_changed_policy_is_a_new_group_and_generation_for_its_pods_only(self) -> None:
         compiler = in_force(cluster(to_web()))
@@ -228,7 +228,7 @@ class TestChanging:
     def test_connections_of_who_let_a_lost_address_in_are_judged_again(self) -> None:
         compiler = in_force(cluster(to_web(Rule((FROM_API,)))))
         compiler.apply([PodChange(OTHER.key, None)])
-        assert compiler.plan() == (Change(Table.ADDRESSES, "10.0.0.3", None),)
+        assert compiler.plan() == (MapWrite(Table.ADDRESSES, "10.0.0.3", None),)
         compiler.commit()
         before = compiler.tables().endpoints[5].generation
         compiler.apply([PodChange(API.key, None), InterfaceChange(API.key, None)])

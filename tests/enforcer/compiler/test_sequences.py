@@ -21,17 +21,17 @@ from enforcer.compiler.compile import Compiler, compile_tables
 from enforcer.datapath.engine import answer
 from enforcer.policy.changes import Inputs, is_local
 from enforcer.policy.identity import Registry
-from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
     PEER_TENANT,
     RULE_DENY,
     RULE_NUMBER,
-    Change,
     Dir,
     EndpointEntry,
     EndpointFlag,
+    MapWrite,
     Table,
     Tables,
     cidr_of,
@@ -241,7 +241,7 @@ class World:
         return replace(now, cluster=replace(now.cluster, policies=(*now.cluster.policies, *kept)))
 
 
-def written(tables: Tables, change: Change) -> Tables:
+def written(tables: Tables, change: MapWrite) -> Tables:
     """The maps after one write."""
     name = {
         Table.POLICY: "policy",
@@ -308,20 +308,20 @@ def meaning(tables: Tables) -> object:
     )
 
 
-def packets(endpoint: EndpointEntry, peers: Iterable[str]) -> Iterator[Packet]:
+def packets(endpoint: EndpointEntry, peers: Iterable[str]) -> Iterator[EndpointPacket]:
     for own in (*endpoint.ip4, *endpoint.ip6):
         for peer in peers:
             if (":" in peer) == (":" in own) and peer != own:
                 for direction in Dir:
                     for protocol, port in ((6, 80), (17, 81)):
-                        yield Packet(direction, own, peer, protocol, port)
+                        yield EndpointPacket(direction, own, peer, protocol, port)
 
 
-def is_open(tables: Tables, ifindex: int, packet: Packet) -> bool:
+def is_open(tables: Tables, ifindex: int, packet: EndpointPacket) -> bool:
     return judge(tables, ifindex, packet).verdict is not Verdict.DROPPED
 
 
-def settled_flows(before: Tables, after: Tables) -> list[tuple[int, Packet, bool]]:
+def settled_flows(before: Tables, after: Tables) -> list[tuple[int, EndpointPacket, bool]]:
     """What endpoints that are there before and after answer both times: (packet, open)."""
     called = {key.address for key in (*before.services, *after.services)}
     peers = sorted({*before.addresses, *after.addresses, *called, *EXTERNALS})
@@ -429,7 +429,7 @@ def test_every_history_means_what_a_fresh_compilation_means(
 def _agrees_with_the_evaluator(inputs: Inputs, maps: Tables) -> None:
     own = {a: i for i, e in maps.endpoints.items() for a in (*e.ip4, *e.ip6)}
 
-    def ours(tables: Tables, ifindex: int, packet: Packet) -> Judgement:
+    def ours(tables: Tables, ifindex: int, packet: EndpointPacket) -> Judgement:
         local = own.get(packet.own)
         owner = maps.addresses.get(packet.own)
         if local is None or owner is None or is_shadowed(inputs, packet.own, local):

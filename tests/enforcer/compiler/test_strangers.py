@@ -11,7 +11,7 @@ from enforcer.compiler.addressing import MOST_BLOCKS, Strangers
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.blocks import Net
 from enforcer.policy.changes import NodesChange, PodChange
-from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import CidrFlag, Dir, Table
 from generators.objects import Pod
 from generators.reachability.verdicts import Verdict
@@ -70,7 +70,7 @@ def beyond(of: Pod, number: int) -> Pod:
 def enters(compiler: Compiler, address: str, ifindex: int) -> bool:
     tables = compiler.tables()
     own = tables.endpoints[ifindex].ip4[0]
-    packet = Packet(Dir.INGRESS, own, address, 6, 80)
+    packet = EndpointPacket(Dir.INGRESS, own, address, 6, 80)
     return judge(tables, ifindex, packet).verdict is Verdict.FORWARDED
 
 

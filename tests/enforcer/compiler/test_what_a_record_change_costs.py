@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.agent.state import Board, State
+from enforcer.agent.state import Board, NodeState
 from enforcer.cni.namespaces import Strictness, parse
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.changes import (
@@ -99,7 +99,7 @@ class Followed:
         self.revision += 1
         compiler = self.compiler
         self.board.publish(
-            State(
+            NodeState(
                 revision=self.revision,
                 config=CONFIG,
                 walled=compiler.walled(),

@@ -75,7 +75,7 @@ class Cluster:
     tag: str = field(default_factory=lambda: token_hex(3))
     pods: list[Pod] = field(default_factory=list)
     generation: int = 1
-    mode: attach.Mode | None = None
+    mode: attach.AttachMode | None = None
 
     @property
     def node(self) -> str:
@@ -132,7 +132,7 @@ class Cluster:
                 "src", NODE[family],
             )  # fmt: skip
 
-    def attach(self, pod: Pod) -> attach.Mode:
+    def attach(self, pod: Pod) -> attach.AttachMode:
         """Put the programs on the pod's veth, as the agent does: in the node's namespace."""
         with inside(self.node):
             return attach.attach(self.pins, pod.interface, self.mode)

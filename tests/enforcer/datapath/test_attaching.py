@@ -17,7 +17,7 @@ from secrets import token_hex
 import pytest
 
 from enforcer.datapath import attach, kernel, loader
-from enforcer.datapath.attach import Mode
+from enforcer.datapath.attach import AttachMode
 from enforcer.datapath.flows import DropReason, FlowReader
 from enforcer.datapath.maps import Maps
 from enforcer.datapath.programs import Programs
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.bpf
 ISOLATED = EndpointFlag.ISOLATED_INGRESS
 EVERYTHING = ("u32", "match", "u32", "0", "0", "flowid", "1:1")
 """A filter of somebody else that passes every packet."""
-MODES = [pytest.param(Mode.TCX, id="tcx"), pytest.param(Mode.CLSACT, id="clsact")]
+MODES = [pytest.param(AttachMode.TCX, id="tcx"), pytest.param(AttachMode.CLSACT, id="clsact")]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def qdiscs(cluster: Cluster, pod: Pod) -> list[str]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_both_ways_enforce_alike(
-    cluster: Cluster, client: Pod, mode: Mode, events: FlowReader
+    cluster: Cluster, client: Pod, mode: AttachMode, events: FlowReader
 ) -> None:
     server = cluster.pod()
     cluster.mode = mode
@@ -111,23 +111,23 @@ def test_both_ways_enforce_alike(
 
 @pytest.mark.parametrize("first", MODES)
 def test_changing_the_way_leaves_one_of_them(
-    cluster: Cluster, server: Pod, client: Pod, first: Mode, events: FlowReader
+    cluster: Cluster, server: Pod, client: Pod, first: AttachMode, events: FlowReader
 ) -> None:
-    second = Mode.CLSACT if first is Mode.TCX else Mode.TCX
+    second = AttachMode.CLSACT if first is AttachMode.TCX else AttachMode.TCX
     opened(cluster, client, server)
     for mode in (first, second):
         cluster.mode = mode
         cluster.attach(server)
     with inside(cluster.node):
         tcx = [kernel.hook_programs(server.ifindex, hook) for hook in kernel.Hook]
-    counts = {Mode.TCX: sum(map(len, tcx)), Mode.CLSACT: len(filters(cluster, server))}
+    counts = {AttachMode.TCX: sum(map(len, tcx)), AttachMode.CLSACT: len(filters(cluster, server))}
     assert counts == {second: 2, first: 0}
     assert enforced(cluster, client, server, events)
 
 
 def test_without_choice_it_is_tcx_where_the_kernel_has_it(cluster: Cluster) -> None:
     pod = cluster.pod()
-    assert cluster.attach(pod) is Mode.TCX
+    assert cluster.attach(pod) is AttachMode.TCX
 
 
 def test_clsact_steps_in_where_the_kernel_has_no_tcx(
@@ -141,12 +141,12 @@ def test_clsact_steps_in_where_the_kernel_has_no_tcx(
         raise kernel.KernelError("link create", errno.EINVAL)
 
     monkeypatch.setattr(kernel, "link_create", unknown)
-    assert cluster.attach(pod) is Mode.CLSACT
+    assert cluster.attach(pod) is AttachMode.CLSACT
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_detaching_opens_and_leaves_nothing(
-    cluster: Cluster, client: Pod, server: Pod, mode: Mode
+    cluster: Cluster, client: Pod, server: Pod, mode: AttachMode
 ) -> None:
     cluster.mode = mode
     before = qdiscs(cluster, server)
@@ -176,14 +176,14 @@ def take_qdisc_off(cluster: Cluster, pod: Pod) -> None:
 @pytest.mark.parametrize(
     ("mode", "take_off"),
     [
-        pytest.param(Mode.TCX, take_links_off, id="tcx"),
-        pytest.param(Mode.CLSACT, take_qdisc_off, id="clsact"),
+        pytest.param(AttachMode.TCX, take_links_off, id="tcx"),
+        pytest.param(AttachMode.CLSACT, take_qdisc_off, id="clsact"),
     ],
 )
 def test_programs_that_another_tool_took_off_are_put_back(
     cluster: Cluster,
     client: Pod,
-    mode: Mode,
+    mode: AttachMode,
     take_off: Callable[[Cluster, Pod], None],
     monkeypatch: pytest.MonkeyPatch,
     events: FlowReader,
@@ -205,7 +205,7 @@ def test_programs_that_another_tool_took_off_are_put_back(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_filters_of_others_stay(
-    cluster: Cluster, client: Pod, server: Pod, mode: Mode, events: FlowReader
+    cluster: Cluster, client: Pod, server: Pod, mode: AttachMode, events: FlowReader
 ) -> None:
     node_tc = ("tc", "-n", cluster.node)
     command(*node_tc, "qdisc", "add", "dev", server.interface, "clsact")
@@ -228,7 +228,7 @@ def test_filter_of_others_in_our_place_is_named_and_kept(cluster: Cluster, serve
     foreign = ("protocol", "all", "prio", "1", *EVERYTHING)
     command(*node_tc, "filter", "add", "dev", server.interface, "egress", *foreign)
     before = filters(cluster, server)
-    cluster.mode = Mode.CLSACT
+    cluster.mode = AttachMode.CLSACT
     with pytest.raises(attach.AttachError, match="u32"):
         cluster.attach(server)
     assert filters(cluster, server) == before
@@ -245,16 +245,16 @@ def test_pin_of_an_interface_that_is_gone_does_not_hinder_its_number(cluster: Cl
     command("ip", "-n", cluster.node, "link", "delete", pod.interface)
     again = ("link", "add", pod.interface, "index", str(pod.ifindex), "type", "veth")
     command("ip", "-n", cluster.node, *again, "peer", "name", "rft-peer")
-    assert cluster.attach(pod) is Mode.TCX
+    assert cluster.attach(pod) is AttachMode.TCX
     with inside(cluster.node):
-        assert attach.attached(cluster.pins, pod.interface) is Mode.TCX
+        assert attach.attached(cluster.pins, pod.interface) is AttachMode.TCX
 
 
 ATTACH_AND_WAIT = """
 import sys
 from pathlib import Path
 from enforcer.datapath import attach
-attach.attach(Path(sys.argv[1]), int(sys.argv[2]), attach.Mode(sys.argv[3]))
+attach.attach(Path(sys.argv[1]), int(sys.argv[2]), attach.AttachMode(sys.argv[3]))
 print("attached", flush=True)
 sys.stdin.read()
 """
@@ -262,7 +262,7 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("mode", MODES)
 def test_enforcement_outlives_the_process_that_attached(
-    cluster: Cluster, client: Pod, mode: Mode, events: FlowReader
+    cluster: Cluster, client: Pod, mode: AttachMode, events: FlowReader
 ) -> None:
     server = cluster.pod()
     opened(cluster, client, server)
@@ -278,7 +278,7 @@ def test_enforcement_outlives_the_process_that_attached(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_uninstall_leaves_nothing(
-    cluster: Cluster, server: Pod, fresh_pins: Path, mode: Mode
+    cluster: Cluster, server: Pod, fresh_pins: Path, mode: AttachMode
 ) -> None:
     with inside(cluster.node):
         attach.detach(cluster.pins, server.interface)
@@ -298,10 +298,10 @@ def test_uninstall_of_one_directory_leaves_the_other(
     other = loader.ensure_loaded(loader.BPF_FS / f"ringfence-test-{token_hex(3)}")
     with inside(cluster.node):
         try:
-            attach.attach(other, server.interface, Mode.TCX)
+            attach.attach(other, server.interface, AttachMode.TCX)
         finally:
             attach.uninstall(other.parent)
-        assert attach.attached(cluster.pins, server.interface) is Mode.TCX
+        assert attach.attached(cluster.pins, server.interface) is AttachMode.TCX
     assert enforced(cluster, client, server, events)
 
 

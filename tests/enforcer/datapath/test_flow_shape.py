@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from enforcer.agent.state import State
+from enforcer.agent.state import NodeState
 from enforcer.datapath import layout
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason, decode
-from enforcer.observe.names import Directory, Match
+from enforcer.observe.names import Directory, MatchType
 from enforcer.observe.shape import HUBBLE_NAMES, Flow, published, to_flow
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import AddressEntry, Dir, EndpointEntry, EndpointFlag, Tables
@@ -65,7 +65,7 @@ ALLOW = NetworkPolicy(
     ingress=(Rule(peers=(Peer(pod_selector=Selector()),), ports=(PolicyPort("TCP", 8082),)),),
     origin=Origin("policies.yaml", 7),
 )
-STATE = State(
+STATE = NodeState(
     revision=3,
     tables=Tables(
         endpoints={
@@ -194,7 +194,7 @@ def test_rule_that_allowed_is_named() -> None:
             "revision": 3,
         }
     ]
-    assert flow["policy_match_type"] == Match.L3_L4
+    assert flow["policy_match_type"] == MatchType.L3_L4
     assert "drop_reason_desc" not in flow
 
 

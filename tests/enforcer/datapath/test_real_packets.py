@@ -259,5 +259,5 @@ def test_program_is_found_by_its_id(cluster: Cluster, server: Pod) -> None:
     with inside(cluster.node):
         mode = attach.attached(cluster.pins, server.interface)
         hooks = [kernel.hook_programs(server.ifindex, hook) for hook in kernel.Hook]
-    assert mode is attach.Mode.TCX
+    assert mode is attach.AttachMode.TCX
     assert [len(programs) for programs in hooks] == [1, 1]

@@ -14,7 +14,6 @@ from enforcer.policy.tables import (
     CAPACITY,
     SERVICE_BACKENDS,
     AddressEntry,
-    Change,
     CidrEntry,
     CidrFlag,
     CidrKey,
@@ -23,6 +22,7 @@ from enforcer.policy.tables import (
     EndpointFlag,
     Key,
     MapOverflow,
+    MapWrite,
     PolicyKey,
     RangeKey,
     Table,
@@ -72,7 +72,7 @@ NEW = Tables(
 
 def test_what_a_new_group_needs_is_there_before_the_flip_and_the_old_goes_after() -> None:
     steps = replacing(OLD, NEW)
-    flip = steps.index(Change(Table.ENDPOINTS, 3, NEW.endpoints[3]))
+    flip = steps.index(MapWrite(Table.ENDPOINTS, 3, NEW.endpoints[3]))
     before = [(Table.POLICY, policy(2)), (Table.RANGES, ranged(2)), (Table.CIDRS, BLOCK)]
     after = [(Table.POLICY, policy(1)), (Table.RANGES, ranged(1)), (Table.SERVICES, SHOP)]
     after += [(Table.ADDRESSES, "10.0.0.2"), (Table.ENDPOINTS, 4)]
@@ -94,7 +94,7 @@ def test_one_pod_elsewhere_is_one_write() -> None:
         cidrs=NEW.cidrs,
         services=NEW.services,
     )
-    assert replacing(NEW, more) == (Change(Table.ADDRESSES, "10.0.0.9", AddressEntry(256)),)
+    assert replacing(NEW, more) == (MapWrite(Table.ADDRESSES, "10.0.0.9", AddressEntry(256)),)
 
 
 @pytest.mark.parametrize("table", list(Table))
@@ -111,7 +111,7 @@ def test_where_old_and_new_do_not_fit_together_the_old_goes_first() -> None:
     room_for_one = {**CAPACITY, Table.POLICY: 1}
     old, new = (replace(tables, endpoints={}) for tables in (OLD, NEW))
     steps = [c for c in replacing(old, new, room_for_one) if c.table is Table.POLICY]
-    assert steps == [Change(Table.POLICY, policy(1), None), Change(Table.POLICY, policy(2), 13)]
+    assert steps == [MapWrite(Table.POLICY, policy(1), None), MapWrite(Table.POLICY, policy(2), 13)]
     with pytest.raises(MapOverflow):
         replacing(old, new, {**CAPACITY, Table.POLICY: 0})
 
@@ -242,7 +242,7 @@ def test_without_endpoints_they_need_no_more_room_than_the_larger(old: Tables, n
     assert held == contents(new)
 
 
-def _put(held: dict[Key, Value], write: Change) -> None:
+def _put(held: dict[Key, Value], write: MapWrite) -> None:
     if write.value is None:
         del held[write.key]
     else:

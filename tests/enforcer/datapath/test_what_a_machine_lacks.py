@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from enforcer.datapath import attach, compilation, kernel, loader
-from enforcer.datapath.compilation import Wanted
+from enforcer.datapath.compilation import CompileRequest
 from generators.errors import MachineLacks
 
 NOBODY = 65534
@@ -61,7 +61,7 @@ def test_bcc_of_another_project_is_recognised(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "bcc", ModuleType("bcc"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(Wanted("", (), ()))))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(CompileRequest("", (), ()))))
     assert compilation.main() == 3
     assert "unrelated package" in capsys.readouterr().err
 
@@ -70,7 +70,7 @@ def test_missing_gcc_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(compilation, "check_compiler", lambda: None)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MachineLacks, match="no gcc; apt-get install gcc libc6-dev"):
-        compilation.compiled(Wanted("", (), ()))
+        compilation.compiled(CompileRequest("", (), ()))
 
 
 @pytest.mark.usefixtures("nothing_shipped")

@@ -17,22 +17,26 @@ from enforcer.commands.audit import granting
 from enforcer.observe import audited
 from enforcer.observe.audited import FILE, OTHER_ADDRESSES, OUTSIDE, PORTS, Audited, Seen, Would
 from enforcer.observe.feed import Feed
-from enforcer.observe.names import NamedEvent, Party, Speaker
+from enforcer.observe.names import NamedEvent, NamedParty, Speaker
 from enforcer.policy.tables import IDENTITY_HOST
 from generators.objects import Workload
 from generators.reachability.verdicts import Verdict
 from generators.tenants.load import parse_tenants
 from tests.enforcer.answers.observed import RECORD, state
 
-API = Party(1, 300, "blue-dev", "api-7f", "blue", workload=Workload("Deployment", "api"))
-RED = Party(2, 301, "red-dev", "web", "red")
+API = NamedParty(1, 300, "blue-dev", "api-7f", "blue", workload=Workload("Deployment", "api"))
+RED = NamedParty(2, 301, "red-dev", "web", "red")
 HEAD = {"apiVersion": "ringfence.io/v1alpha1", "kind": "TenantConfig", "labelKey": "client"}
 WALL = (Speaker("tenant/blue#wall", "tenants.yaml:4"),)
 AUDITED = replace(RECORD, verdict=Verdict.AUDIT)
 
 
 def knock(
-    peer: Party = RED, port: int = 80, time: int = 1, source: str = "10.0.0.9", local: Party = API
+    peer: NamedParty = RED,
+    port: int = 80,
+    time: int = 1,
+    source: str = "10.0.0.9",
+    local: NamedParty = API,
 ) -> NamedEvent:
     record = replace(AUDITED, destination_port=port, time=time, source=source)
     return NamedEvent(record, peer, local, speakers=WALL)
@@ -77,7 +81,7 @@ def test_a_peer_is_not_hidden_by_one_that_knocks_everywhere() -> None:
 
 
 def test_addresses_outside_become_one_line_after_the_first_ones() -> None:
-    world = Party(identity=2)
+    world = NamedParty(identity=2)
     found = noted(*(knock(world, source=f"192.0.{n // 256}.{n % 256}") for n in range(1000)))
     lines = shown(found)
     assert len(lines) == OUTSIDE + 1
@@ -86,13 +90,13 @@ def test_addresses_outside_become_one_line_after_the_first_ones() -> None:
     few = [knock(world, 80 + n, source="192.0.2.1") for n in range(PORTS)]
     more = noted(*few, *(knock(world, source=f"192.0.3.{n}") for n in range(OUTSIDE - 1)))
     assert OTHER_ADDRESSES not in {line[1] for line in shown(more)}
-    node = noted(knock(Party(identity=IDENTITY_HOST)), into=found)
+    node = noted(knock(NamedParty(identity=IDENTITY_HOST)), into=found)
     assert "host" in {line[1] for line in shown(node)}
 
 
 def test_the_tenants_with_the_most_lines_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audited, "ROOM", 200)
-    green = Party(3, 302, "green-dev", "web", "green")
+    green = NamedParty(3, 302, "green-dev", "web", "green")
     few = [knock(replace(RED, pod=f"r{n}"), time=1) for n in range(20)]
     many = [knock(replace(green, pod=f"g{n}"), time=2 + n) for n in range(5_000)]
     found = noted(*few, *many)
@@ -109,7 +113,7 @@ def test_room_is_found_again_for_ports_and_addresses(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(audited, "FORGOTTEN", 7)
     chance = random.Random(5)  # noqa: S311  the same each time
     found = Audited()
-    peers = [RED, Party(identity=2), replace(RED, tenant="green", namespace="g")]
+    peers = [RED, NamedParty(identity=2), replace(RED, tenant="green", namespace="g")]
     for time in range(3_000):
         source = f"192.0.2.{chance.randrange(120)}"
         peer = replace(chance.choice(peers))
@@ -124,11 +128,11 @@ def test_room_is_found_again_for_ports_and_addresses(monkeypatch: pytest.MonkeyP
 
 
 def test_a_flow_is_named_as_soon_as_its_pod_is_known() -> None:
-    found = noted(knock(local=Party(1)))
+    found = noted(knock(local=NamedParty(1)))
     assert shown(found) == []
     found.name_late(lambda record: replace(knock(), record=record))
     assert shown(found) == [("blue-dev/deployment/api", "red-dev/web", 80, 1)]
-    lost = noted(*(knock(local=Party(1)) for _ in range(audited.UNNAMED + 3)))
+    lost = noted(*(knock(local=NamedParty(1)) for _ in range(audited.UNNAMED + 3)))
     assert lost.forgotten == {"": 3}
 
 

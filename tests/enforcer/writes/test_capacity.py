@@ -18,14 +18,14 @@ from enforcer.policy.changes import (
     RecordChange,
     ServiceChange,
 )
-from enforcer.policy.interpret import Packet, judge
+from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import (
     CAPACITY,
     AddressFlag,
-    Change,
     Dir,
     EndpointFlag,
     MapOverflow,
+    MapWrite,
     PolicyKey,
     Table,
     sizes,
@@ -115,7 +115,7 @@ def started(
     return compiler
 
 
-def written(compiler: Compiler) -> tuple[Change, ...]:
+def written(compiler: Compiler) -> tuple[MapWrite, ...]:
     writes = compiler.plan()
     for table, most in peaks(compiler.ledger, writes).items():
         assert most <= SMALL[table], table
@@ -372,7 +372,7 @@ def test_a_block_around_a_service_lets_no_call_out_to_who_stands_behind_it(
     (ifindex,) = (i for i, e in tables.endpoints.items() if e.ip4 == WEB.ips)
     with testrun.loaded() if engine == "kernel" else nullcontext(judge) as asked:
         for address, verdict in ((VIP, Verdict.DROPPED), (BESIDE, Verdict.FORWARDED)):
-            call = Packet(Dir.EGRESS, WEB.ips[0], address, 6, 80)
+            call = EndpointPacket(Dir.EGRESS, WEB.ips[0], address, 6, 80)
             assert asked(tables, ifindex, call).verdict is verdict
 
 

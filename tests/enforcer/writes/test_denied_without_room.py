@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.changes import PodChange
-from enforcer.policy.interpret import Packet, judge
-from enforcer.policy.tables import Change, Dir, Tables
+from enforcer.policy.interpret import EndpointPacket, judge
+from enforcer.policy.tables import Dir, MapWrite, Tables
 from generators.cluster import Cluster
 from generators.objects import IPBlock, NetworkPolicy, Peer, Pod, PolicyKind, Rule, Selector
 from generators.reachability.verdicts import Reason
@@ -32,7 +32,7 @@ from tests.enforcer.writes.test_overflow import passes
 OPEN = Rule(name="ingress[0]")
 LATE = {"app": "guest", "tier": "new"}
 GUEST = pod("app", "guest", 3, "there")
-TO_WEB = Packet(Dir.INGRESS, WEB.ips[0], GUEST.ips[0], 6, 80)
+TO_WEB = EndpointPacket(Dir.INGRESS, WEB.ips[0], GUEST.ips[0], 6, 80)
 
 
 def denying(*peers: Peer) -> NetworkPolicy:
@@ -62,7 +62,7 @@ def test_a_policy_that_denies_and_finds_no_room_takes_one_entry_whomever_others_
     assert judge(tables, 5, replace(TO_WEB, peer="198.51.100.1")).reason is Reason.POLICY_DENY
 
 
-def after(tables: Tables, writes: Iterable[Change], desired: Tables) -> Tables:
+def after(tables: Tables, writes: Iterable[MapWrite], desired: Tables) -> Tables:
     for change in writes:
         tables = named(written(tables, change), desired)
     return tables
@@ -89,7 +89,7 @@ def test_who_is_denied_does_not_enter_while_the_entry_that_says_so_finds_no_room
     compiler.plan()
     moment = after(before, compiler.urgent(), compiler.tables())
     assert not passes(moment, 5, entering)
-    assert passes(moment, 6, Packet(Dir.INGRESS, PEER.ips[0], "198.51.100.1", 6, 80))
+    assert passes(moment, 6, EndpointPacket(Dir.INGRESS, PEER.ips[0], "198.51.100.1", 6, 80))
 
 
 @pytest.mark.timeout(600)

@@ -12,10 +12,10 @@ from generators.kyverno.ownership import Owner, label_text, policy_label, unmark
 from generators.kyverno.requests import PolicyRequest
 from generators.kyverno.results import RuleOutcome
 from generators.kyverno.synchronize import (
-    Event,
     Making,
     Reaction,
     Stale,
+    SyncEvent,
     reaction,
     same,
     stale,
@@ -257,31 +257,33 @@ def test_names_that_are_too_long_for_labels_are_cut_and_told_apart() -> None:
 
 
 NOTHING, AGAIN, BACK, GONE = Reaction.NOTHING, Reaction.RECREATE, Reaction.RESTORE, Reaction.DELETE
-MATRIX: list[tuple[Event, Reaction, Reaction, Reaction, Reaction]] = [
-    (Event.DOWNSTREAM_DELETED, AGAIN, NOTHING, AGAIN, NOTHING),
-    (Event.DOWNSTREAM_EDITED, BACK, NOTHING, BACK, NOTHING),
-    (Event.TRIGGER_DELETED, GONE, NOTHING, GONE, NOTHING),
-    (Event.TRIGGER_NO_LONGER_APPLIES, GONE, NOTHING, GONE, NOTHING),
-    (Event.POLICY_DELETED, GONE, NOTHING, NOTHING, NOTHING),
-    (Event.POLICY_CHANGED, BACK, NOTHING, NOTHING, NOTHING),
-    (Event.SOURCE_CHANGED, NOTHING, NOTHING, BACK, NOTHING),
-    (Event.SOURCE_DELETED, NOTHING, NOTHING, GONE, NOTHING),
+MATRIX: list[tuple[SyncEvent, Reaction, Reaction, Reaction, Reaction]] = [
+    (SyncEvent.DOWNSTREAM_DELETED, AGAIN, NOTHING, AGAIN, NOTHING),
+    (SyncEvent.DOWNSTREAM_EDITED, BACK, NOTHING, BACK, NOTHING),
+    (SyncEvent.TRIGGER_DELETED, GONE, NOTHING, GONE, NOTHING),
+    (SyncEvent.TRIGGER_NO_LONGER_APPLIES, GONE, NOTHING, GONE, NOTHING),
+    (SyncEvent.POLICY_DELETED, GONE, NOTHING, NOTHING, NOTHING),
+    (SyncEvent.POLICY_CHANGED, BACK, NOTHING, NOTHING, NOTHING),
+    (SyncEvent.SOURCE_CHANGED, NOTHING, NOTHING, BACK, NOTHING),
+    (SyncEvent.SOURCE_DELETED, NOTHING, NOTHING, GONE, NOTHING),
 ]
 
 
 @pytest.mark.parametrize("row", MATRIX, ids=[row[0].name for row in MATRIX])
-def test_the_matrix_of_changes(row: tuple[Event, Reaction, Reaction, Reaction, Reaction]) -> None:
+def test_the_matrix_of_changes(
+    row: tuple[SyncEvent, Reaction, Reaction, Reaction, Reaction],
+) -> None:
     event, *expected = row
     cells = [(m, s) for m in (Making.DATA, Making.CLONE) for s in (True, False)]
     assert [reaction(event, m, synchronize=s) for m, s in cells] == expected
 
 
 def test_the_matrix_has_every_event() -> None:
-    assert [row[0] for row in MATRIX] == list(Event)
+    assert [row[0] for row in MATRIX] == list(SyncEvent)
 
 
 def test_orphans_stay_when_their_policy_goes() -> None:
-    kept = reaction(Event.POLICY_DELETED, Making.DATA, synchronize=True, orphan=True)
+    kept = reaction(SyncEvent.POLICY_DELETED, Making.DATA, synchronize=True, orphan=True)
     assert kept is NOTHING
 
 
