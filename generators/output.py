@@ -1,4 +1,4 @@
-"""`-o table|json|yaml`: the forms of every answer, the same bytes on every run.
+"""`-o table|json|yaml|jsonpath=...`: the forms of every answer, the same bytes on every run.
 
 Imports what is heavy only when something is printed.
 """
@@ -12,35 +12,95 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from generators.documents.jsonpath import Template
 
 T = TypeVar("T")
 
 
-class Output(StrEnum):
-    """Forms of an answer."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+TABLE = "table"
+_TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file")
+"""Forms with a template behind `=`, as kubectl has them."""
 
 
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice([form.value for form in Output]),
-    default=Output.TABLE.value,
-    show_default=True,
-    help="Form of the answer.",
-)
+class Form(click.ParamType["str", "str"]):
+    """One of some words, or a jsonpath with its template, which is read at once."""
+
+    name = "form"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What `--help` shows."""
+        return f"[{'|'.join(self.words)}|jsonpath=TEMPLATE]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The form as it was given; bad usage if there is no such form, or a bad template."""
+        from generators.documents.jsonpath import JsonPathError
+
+        if value in self.words:
+            return value
+        form, _, template = value.partition("=")
+        if form not in _TEMPLATES:
+            known = ", ".join([*self.words, *(f"{each}=..." for each in _TEMPLATES)])
+            wrong = f'unable to match a printer for "{value}", allowed formats are: {known}'
+            self.fail(wrong, param, ctx)
+        if not template:
+            self.fail("template format specified but no template given", param, ctx)
+        try:
+            _template(value)
+        except (JsonPathError, OSError, ValueError) as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The words, and how a jsonpath begins."""
+        found = [*self.words, *(f"{each}=" for each in _TEMPLATES)]
+        return [CompletionItem(each) for each in found if each.startswith(incomplete)]
 
 
-def structured(document: object, output: Output) -> str:
-    """A document of plain values as JSON or YAML text."""
-    if output is Output.JSON:
+Command = Callable[..., None]
+
+
+def form_option(*words: str) -> Callable[[Command], Command]:
+    """`-o` of a command that has other forms than most; the first is the default."""
+    return click.option(
+        "-o",
+        "--output",
+        type=Form(*words),
+        default=words[0],
+        show_default=True,
+        help="Form of the answer.",
+    )
+
+
+output_option = form_option(TABLE, "json", "yaml")
+
+
+def _template(output: str) -> Template:
+    from generators.documents.jsonpath import parse
+
+    form, _, text = output.partition("=")
+    return parse(Path(text).read_text() if form == "jsonpath-file" else text)
+
+
+def structured(document: object, output: str) -> str:
+    """A document of plain values in a form for programs: JSON, YAML, or by a jsonpath."""
+    if output.startswith("jsonpath"):
+        template = _template(output)
+        if output.startswith("jsonpath-as-json="):
+            return structured(template.values(document), "json")
+        return template.render(document)
+    if output == "json":
         import orjson
 
         return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
@@ -123,8 +183,8 @@ def show(output: str, watch: bool, text: Callable[[], str]) -> None:
     if not watch:
         click.echo(text(), nl=False)
         return
-    if output not in ("table", "wide", "name"):
-        raise click.UsageError("-w prints rows; leave out -o json and -o yaml")
+    if output not in (TABLE, "wide", "name"):
+        raise click.UsageError("-w prints rows; leave out -o, or give table, wide or name")
     for piece in changing(text, lambda: time.sleep(WATCH_SECONDS)):
         click.echo(piece, nl=False)
 

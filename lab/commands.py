@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from generators.output import (
-    Output,
+    TABLE,
+    form_option,
     on_terminal,
     output_option,
     show,
@@ -192,12 +193,11 @@ def delete(
 @lab.command()
 @click.argument("kind")
 @click.argument("object_name", required=False, metavar="[NS/]NAME")
-@output_option
+@form_option(TABLE, "name", "json", "yaml")
 @watch_option
 @NAME
 def get(kind: str, object_name: str | None, output: str, watch: bool, lab: str) -> None:
     """Show namespaces, pods, networkpolicies, cnp or ccnp, with their labels."""
-    from generators.documents.writing import to_yaml
     from lab import session
     from lab import show as forms
     from lab.files.changes import kind_of
@@ -208,11 +208,11 @@ def get(kind: str, object_name: str | None, output: str, watch: bool, lab: str) 
     def text() -> str:
         with session.looking(places(lab)) as view:
             documents = forms.select(view.store, found, object_name)
-        if Output(output) is Output.TABLE:
+        if output == TABLE:
             return forms.table(found, documents)
-        if Output(output) is Output.JSON:
-            return structured(forms.as_list(documents, one), Output.JSON)
-        return to_yaml([forms.as_list(documents, one)])
+        if output == "name":
+            return forms.names(documents)
+        return structured(forms.as_list(documents, one), output)
 
     show(output, watch, text)
 
@@ -260,11 +260,11 @@ def probe(
         click.echo(
             f"warning: {skipped} questions over neither TCP nor UDP are not probed", err=True
         )
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         style = Style.COLOUR if on_terminal() else Style.PLAIN
         click.echo(probe.table(findings, style, sys.stdout.encoding), nl=False)
     else:
-        click.echo(structured(probe.document(findings), Output(output)), nl=False)
+        click.echo(structured(probe.document(findings), output), nl=False)
     if expect is not None and {finding.verdict.value for finding in findings} != {expect}:
         raise click.exceptions.Exit(1)
 
@@ -319,10 +319,10 @@ def status(output: str, lab: str) -> None:
 
     with session.looking(places(lab)) as view:
         document = state.document(view)
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         click.echo(state.table(document), nl=False)
     else:
-        click.echo(structured(document, Output(output)), nl=False)
+        click.echo(structured(document, output), nl=False)
 
 
 @lab.command("ls")
@@ -332,10 +332,10 @@ def list_labs(output: str) -> None:
     from lab import status as state
 
     found = state.listed()
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         click.echo(state.list_table(found), nl=False)
     else:
-        click.echo(structured(found, Output(output)), nl=False)
+        click.echo(structured(found, output), nl=False)
 
 
 @lab.command()

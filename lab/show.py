@@ -46,6 +46,16 @@ def as_list(documents: Sequence[Document], one: bool) -> Document:
     return {"apiVersion": "v1", "kind": "List", "items": list(documents)}
 
 
+def names(documents: Sequence[Document]) -> str:
+    """The documents as `kind.group/name`, a line each; as kubectl has it, without a namespace."""
+    return "".join(f"{_kind(document)}/{parse(document).name}\n" for document in documents)
+
+
+def _kind(document: Document) -> str:
+    group, slash, _ = str(document["apiVersion"]).partition("/")
+    return str(document["kind"]).lower() + (f".{group}" if slash else "")
+
+
 def table(kind: str, documents: Sequence[Document]) -> str:
     """The documents as a table; one line saying so if there are none."""
     if not documents:

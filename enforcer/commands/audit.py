@@ -11,7 +11,7 @@ import click
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import emit, no_headers_option, picked, table
 from generators.documents.json import integer, mapping, mappings, text
-from generators.output import Output, output_option, structured
+from generators.output import TABLE, output_option, structured
 
 Json = Mapping[str, object]
 GRANTABLE = ("TCP", "UDP", "SCTP")
@@ -36,7 +36,7 @@ def report(run_dir: Path, grants: bool, output: str, no_headers: bool) -> None:
     found = ask(run_dir, {"command": "audit"})
     flows, totals = mappings(found.get("flows")), mappings(found.get("totals"))
     if grants:
-        form = Output.YAML if output == Output.TABLE.value else Output(output)
+        form = "yaml" if output == TABLE else output
         click.echo(structured(granting(flows), form), nl=False)
         return
 

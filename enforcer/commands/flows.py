@@ -14,7 +14,7 @@ from enforcer.commands.flow_options import FilteredCommand, taken
 from enforcer.commands.options import UsageError, run_dir_option
 from generators.documents.json import shown
 from generators.errors import InputError, Problem
-from generators.output import Output, structured, warn
+from generators.output import structured, warn
 
 if TYPE_CHECKING:
     from enforcer.observe.fields import Json
@@ -239,7 +239,7 @@ def _json(line: Json) -> str:
 def _yaml(line: Json) -> str:
     from enforcer.observe.shape import published
 
-    return structured(published(line), Output.YAML).rstrip("\n")
+    return structured(published(line), "yaml").rstrip("\n")
 
 
 def _related(line: Json, endpoints: Sequence[str]) -> bool:

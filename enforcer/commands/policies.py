@@ -12,7 +12,7 @@ import click
 from enforcer.commands.options import ask, run_dir_option
 from enforcer.commands.printing import emit, no_headers_option, picked, table
 from generators.documents.json import items, mappings
-from generators.output import Output, output_option, structured
+from generators.output import form_option, output_option, structured
 
 EXIT_NO = 1
 DEFAULT_TIMEOUT = 60.0
@@ -26,7 +26,7 @@ def policy() -> None:
 @policy.command("get")
 @click.argument("name", metavar="[NAMESPACE/NAME]", default="")
 @run_dir_option
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@form_option("text", "json", "yaml")
 def policy_get(name: str, run_dir: Path, output: str) -> None:
     """Print the policies as JSON, with the object each rule comes from; last the revision."""
     found = ask(run_dir, {"command": "policies", "policy": name})
@@ -35,7 +35,7 @@ def policy_get(name: str, run_dir: Path, output: str) -> None:
         return
     revision = found.pop("revision")
     listed = [*items(found, "policies"), *items(found, "tenantWalls")]
-    click.echo(structured(listed, Output.JSON), nl=False)
+    click.echo(structured(listed, "json"), nl=False)
     click.echo(f"Revision: {revision}")
 
 

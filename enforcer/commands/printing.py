@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import click
 
-from generators.output import Output, structured
+from generators.output import TABLE, form_option, structured
 
 no_headers_option = click.option("--no-headers", is_flag=True, help="Omit the table's header.")
-document_option = click.option(
-    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True
-)
+document_option = form_option("json", "yaml")
 """Of answers that are too deep for a table."""
 
 Json = Mapping[str, object]
@@ -24,8 +22,7 @@ def emit(output: str, document: object, table: Callable[[], str]) -> None:
 
 def rendered(output: str, document: object, table: Callable[[], str]) -> str:
     """An answer in the form that was asked for."""
-    form = Output(output)
-    return table() if form is Output.TABLE else structured(document, form)
+    return table() if output == TABLE else structured(document, output)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, headers: bool) -> str:

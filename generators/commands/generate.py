@@ -16,7 +16,7 @@ from generators.commands.inputs import (
     one_source,
     required_config_option,
 )
-from generators.output import Output, notes, output_option, structured, warn
+from generators.output import TABLE, notes, output_option, structured, warn
 
 EXIT_CHANGES = 1
 POLICIES, WALLS = "NetworkPolicy", "ClusterNetworkPolicy"
@@ -137,7 +137,7 @@ def plan(
     former_file: Path | None,
     observed_file: TextIO | None,
     exit_code: bool,
-    output: Output,
+    output: str,
 ) -> None:
     """Print what would be created, updated, deleted or kept, who wants it, and what that means.
 
@@ -159,13 +159,13 @@ def plan(
     effects = {} if former is None else _effects(former, config, found)
     if live is not None or observed_file is not None:
         said = (*said, *_compared(config, found, observed_file))
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         click.echo("".join(f"{sentence}\n" for sentence in said), nl=False)
         click.echo(_plan_text(changes, effects), nl=False)
     else:
         notes(said)
         documents = [_document(change, effects) for change in changes]
-        click.echo(structured(documents, Output(output)), nl=False)
+        click.echo(structured(documents, output), nl=False)
     if exit_code and any(change.action is not Action.KEEP for change in changes):
         context.exit(EXIT_CHANGES)
 

@@ -21,7 +21,7 @@ from generators.commands.inputs import (
     strict_option,
 )
 from generators.output import (
-    Output,
+    TABLE,
     notes,
     on_terminal,
     output_option,
@@ -132,7 +132,7 @@ def matrix(
 
     if exit_code and former_file is None:
         raise click.UsageError("--exit-code needs --instead-of FILE to compare with")
-    if by and former_file is not None and Output(output) is not Output.TABLE:
+    if by and former_file is not None and output != TABLE:
         raise click.UsageError("--instead-of with -o json or yaml is about pods; leave out --by")
     live = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, live)
@@ -141,12 +141,12 @@ def matrix(
     if not asked:
         warn(["no cells: no pair of pods with addresses, or no port is declared (give --port)"])
     assumed = assumed_of(cluster, (*asked.sources, *asked.destinations), strict)
-    ask = _Ask(engine, cluster, asked, by, Output(output), assumed)
+    ask = _Ask(engine, cluster, asked, by, output, assumed)
     if former_file is not None:
         former = load_cluster(former_file, files, live)
         if _compare(ask, former) and exit_code:
             context.exit(EXIT_NO)
-    elif ask.output is Output.TABLE:
+    elif ask.output == TABLE:
         _print_grid(ask)
     else:
         _print_cells(ask)
@@ -162,7 +162,7 @@ class _Ask:
     cluster: Cluster
     asked: Questions
     by: str | None
-    output: Output
+    output: str
     assumed: tuple[str, ...]
 
     def cells(self) -> Iterable[Cell]:
@@ -225,7 +225,7 @@ def _print_cells(ask: _Ask) -> None:
             for each in found
         ]
         _print_documents(ask, documents)
-    elif ask.output is Output.JSON:
+    elif ask.output == "json":
         cells = progress(ask.cells(), len(ask.asked))
         pieces = matrices.matrix_text(ask.engine, ask.assumed, cells)
         while text := "".join(islice(pieces, _PIECES)):
@@ -246,7 +246,7 @@ def _compare(ask: _Ask, former: Cluster) -> bool:
 
     found = tuple(changes.changes(_table(ask, former), _table(ask, ask.cluster)))
     cells = tuple(answer(ask.engine, ask.cluster, [change.question for change in found]))
-    if ask.output is Output.TABLE:
+    if ask.output == TABLE:
         for line in changes.text(_lines(ask, found, cells), len(ask.asked)):
             click.echo(line)
     else:

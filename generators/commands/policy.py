@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from generators.output import Output, output_option, structured, warn
+from generators.output import TABLE, output_option, structured, warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,11 +74,11 @@ def apply(
         applying.load_requester(userinfo) if userinfo else None,
     )
     declared = [object_key_of(r.document) for r in (*found, *others) if _declares_name(r.document)]
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         click.echo(_apply_text(loaded, len(found), applied, declared), nl=False)
     else:
         document = _apply_document(loaded, applied, declared)
-        click.echo(structured(document, Output(output)), nl=False)
+        click.echo(structured(document, output), nl=False)
     outcomes = {result.outcome for result in applied.results}
     if loaded.problems or outcomes & {"fail", "error"}:
         context.exit(EXIT_NO)
@@ -201,13 +201,13 @@ def test(
     cases = [case for case in report.cases if not (fail_only and case.ok)]
     passed = sum(case.ok for case in report.cases)
     failed = len(report.cases) - passed
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         text = "".join(_case_text(case, detailed_results) for case in cases)
         click.echo(f"{text}\n{passed} passed, {failed} failed")
     else:
         tests = [_case_document(case) for case in cases]
         document = {"tests": tests, "summary": {"passed": passed, "failed": failed}}
-        click.echo(structured(document, Output(output)), nl=False)
+        click.echo(structured(document, output), nl=False)
     if require_tests and not report.cases:
         warn([f"there are no tests called {file_name}"])
         context.exit(EXIT_NO)
@@ -260,11 +260,11 @@ def lint(context: click.Context, policies: tuple[str, ...], output: str) -> None
     from generators.manifests import refused_cilium
 
     findings = find(load_policies(policies), refused_cilium(policies))
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         click.echo("".join(f"{finding}\n" for finding in findings), nl=False)
     else:
         document = {"findings": [_finding_document(finding) for finding in findings]}
-        click.echo(structured(document, Output(output)), nl=False)
+        click.echo(structured(document, output), nl=False)
     if findings:
         context.exit(EXIT_NO)
 

@@ -18,8 +18,9 @@ from generators.commands.inputs import (
 )
 from generators.errors import InvalidConfig, Refused
 from generators.output import (
-    Output,
+    TABLE,
     columns,
+    form_option,
     notes,
     output_option,
     show,
@@ -145,12 +146,12 @@ def assign(
     from generators.tenants.load import load_tenants
 
     decision = decide(load_tenants(file), name, labels, Requester(user, frozenset(groups)))
-    click.echo(_render(decision, Output(output)), nl=False)
+    click.echo(_render(decision, output), nl=False)
     if not decision.allowed:
         context.exit(EXIT_NO)
 
 
-def _render(decision: Assignment, output: Output) -> str:
+def _render(decision: Assignment, output: str) -> str:
     answer = {
         "namespace": decision.namespace,
         "tenant": decision.tenant,
@@ -158,22 +159,14 @@ def _render(decision: Assignment, output: Output) -> str:
         "reason": decision.reason,
         "labels": dict(decision.labels),
     }
-    if output is not Output.TABLE:
+    if output != TABLE:
         return structured(answer, output)
     labels = ", ".join(f"{key}={value}" for key, value in decision.labels.items())
     rows = {**answer, "tenant": decision.tenant or "-", "labels": labels or "-"}
     return "".join(f"{key.upper():<10} {value}\n" for key, value in rows.items())
 
 
-_FORMS = ("table", "wide", "name", "json", "yaml")
-_form_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(_FORMS),
-    default=_FORMS[0],
-    show_default=True,
-    help="Form of the answer.",
-)
+_form_option = form_option(TABLE, "wide", "name", "json", "yaml")
 
 
 @tenants.command("list")
@@ -214,7 +207,7 @@ def get_tenant(
     if not found:
         near = nearest(name, [each.tenant.name for each in everyone])
         raise Refused(f'there is no tenant "{name}"; {near}')
-    if output == "table":
+    if output == TABLE:
         click.echo(_details(found[0]), nl=False)
     else:
         click.echo(_overviews_text(found, output), nl=False)
@@ -263,8 +256,8 @@ def _named_exactly(config: TenantConfig) -> Documents:
 def _overviews_text(found: Iterable[TenantOverview], output: str) -> str:
     if output == "name":
         return "".join(f"tenant/{each.tenant.name}\n" for each in found)
-    if output in ("json", "yaml"):
-        return structured([each.document() for each in found], Output(output))
+    if output not in (TABLE, "wide"):
+        return structured([each.document() for each in found], output)
     heads = ["TENANT", "NAMESPACES", "GRANTS", "SHARED", "SINCE"]
     rows = [_row(each, wide=output == "wide") for each in found]
     if output == "wide":

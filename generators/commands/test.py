@@ -14,7 +14,7 @@ from generators.commands.inputs import (
     objects_option,
     one_source,
 )
-from generators.output import Output, output_option, progress, structured, warn
+from generators.output import TABLE, output_option, progress, structured, warn
 
 if TYPE_CHECKING:
     from generators.kube.config import ApiServer
@@ -49,7 +49,7 @@ def test(
     cluster = load_cluster(config_file, files, live)
     results = list(progress(run(cluster, wanted), len(wanted)))
     failed = sum(not result.ok for result in results)
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         for result in results:
             if not result.ok:
                 click.echo(f"FAIL {result}")
@@ -57,7 +57,7 @@ def test(
     else:
         summary = {"passed": len(results) - failed, "failed": failed}
         tests = [result.document() for result in results]
-        click.echo(structured({"tests": tests, "summary": summary}, Output(output)), nl=False)
+        click.echo(structured({"tests": tests, "summary": summary}, output), nl=False)
     if not results:
         shape = f"kind: {KIND}, tests: [{{from: ..., to: ..., expect: DROPPED}}]"
         warn([f"no test in {', '.join(expectations)}; write {shape}"])

@@ -17,7 +17,7 @@ from generators.commands.inputs import (
     one_source,
     strict_option,
 )
-from generators.output import Output, output_option, structured
+from generators.output import TABLE, output_option, structured
 
 if TYPE_CHECKING:
     from generators.kube.config import ApiServer
@@ -53,7 +53,7 @@ def trace(
     family: str | None,
     expect: str | None,
     strict: bool,
-    output: Output,
+    output: str,
 ) -> None:
     """Explain whether SRC reaches DST.
 
@@ -70,11 +70,11 @@ def trace(
     question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
     assumed = assumed_of(cluster, (question.source, question.destination), strict)
     found = explain(Evaluator(cluster), question)
-    if Output(output) is Output.TABLE:
+    if output == TABLE:
         click.echo("\n".join(lines(found)))
     else:
         answered = {**document(found), "assumptions": list(assumed)}
-        click.echo(structured(answered, Output(output)), nl=False)
+        click.echo(structured(answered, output), nl=False)
     if expect is not None and found.cell.verdict.value != expect:
         click.echo(f"expected {expect}, found {found.cell.verdict.value}", err=True)
         context.exit(EXIT_NO)

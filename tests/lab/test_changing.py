@@ -147,4 +147,5 @@ def test_ringfence_is_turned_on_in_a_cluster_that_had_none(ringfence: Run) -> No
         lab.ok("apply", "-c", TENANTS)
         assert lab.reaches("app-test02/web", "app-test01/web", "80/TCP") == {"DROPPED"}
         assert "client=test01" in lab.ok("get", "ns", "app-test01")
+        assert lab.ok("get", "ns", "app-test01", "-o", "name") == "namespace/app-test01\n"
         assert len(lab.status()["processes"]) == 3
