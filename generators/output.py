@@ -19,7 +19,7 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
-    from generators.documents.jsonpath import Template
+    from generators.documents.jsonpath import JsonPath
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def form_option(*words: str) -> Callable[[Command], Command]:
 output_option = form_option(TABLE, "json", "yaml")
 
 
-def _template(output: str) -> Template:
+def _template(output: str) -> JsonPath:
     from generators.documents.jsonpath import parse
 
     form, _, text = output.partition("=")

@@ -58,7 +58,7 @@ _Part = str | _Action | _Range
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class JsonPath:
     """A template that was read; `render` fills it in."""
 
     text: str
@@ -85,10 +85,10 @@ class Template:
             raise JsonPathError(f'error executing jsonpath "{self.text}": {error}') from None
 
 
-def parse(text: str) -> Template:
+def parse(text: str) -> JsonPath:
     """Read a template; JsonPathError with kubectl's words and what was expected."""
     try:
-        return Template(text, tuple(_parts(text)))
+        return JsonPath(text, tuple(_parts(text)))
     except JsonPathError as error:
         raise JsonPathError(f"error parsing jsonpath {text}, {error}") from None
 
