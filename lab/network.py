@@ -1,5 +1,4 @@
-"""Pods and their node as network namespaces: veths, addresses, routes. The lab's only user of
-pyroute2.
+"""Pods and their node as network namespaces: veths, addresses, routes.
 
 A pod's addresses are /32 and /128; the shape of its network says how it gets out:
 
@@ -15,11 +14,12 @@ Whatever a pod sends crosses the two programs on its veth. `add_pod` leaves the 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, cast
 
+from enforcer.datapath import iproute
+from enforcer.datapath.iproute import IPRoute
 from generators.addresses import contains
 from lab import netns
 from lab.names import NETNS_ROOT, NODE_ADDRESSES, PodNetwork, Shape, Wire, mac
@@ -52,33 +52,6 @@ NODE_SYSCTLS = (
 NEIGHBOURLY = (("ipv6/conf/default/addr_gen_mode", "0"),)
 """Without a link-local address at its end of a veth a node asks for no neighbour behind it."""
 
-Link = Mapping[str, Sequence[tuple[str, object]]]
-
-
-class Netlink(Protocol):
-    """What we use of pyroute2's IPRoute, which has no types."""
-
-    def link(self, command: str, **what: object) -> object:
-        """Add, change or delete an interface."""
-
-    def addr(self, command: str, **what: object) -> object:
-        """Add or delete an address."""
-
-    def route(self, command: str, **what: object) -> object:
-        """Add or delete a route."""
-
-    def neigh(self, command: str, **what: object) -> object:
-        """Add or delete a neighbour entry."""
-
-    def link_lookup(self, **what: object) -> Sequence[int]:
-        """Interface numbers by properties."""
-
-    def get_links(self, *indexes: int) -> Sequence[Link]:
-        """Interfaces with their attributes."""
-
-    def close(self) -> None:
-        """Close the socket."""
-
 
 def prepare_node(
     node: str, addresses: Sequence[str] = NODE_ADDRESSES, pods: PodNetwork = GATEWAY
@@ -96,7 +69,7 @@ def prepare_node(
             _make_bridge(netlink, pods)
 
 
-def _make_bridge(netlink: Netlink, pods: PodNetwork) -> None:
+def _make_bridge(netlink: IPRoute, pods: PodNetwork) -> None:
     hardware = mac(f"bridge {pods.gateways}")  # its own, or it changes with every port
     netlink.link("add", ifname=POD_BRIDGE, kind="bridge", address=hardware)
     index = _index(netlink, POD_BRIDGE)
@@ -238,7 +211,7 @@ def _lead_out(wire: Wire, pods: PodNetwork, gateways: Sequence[str]) -> None:
             )
 
 
-def _lead_in(netlink: Netlink, wire: Wire, pods: PodNetwork) -> None:
+def _lead_in(netlink: IPRoute, wire: Wire, pods: PodNetwork) -> None:
     """The node's routes to a pod; behind a bridge only to what is not in the bridge's ranges."""
     bridged = pods.shape is Shape.BRIDGE
     index = _index(netlink, POD_BRIDGE if bridged else wire.interface)
@@ -268,7 +241,7 @@ def interface_of(pod: str, node: str) -> str:
     return next(iter(there), "")
 
 
-def _of(link: Link) -> Mapping[str, object]:
+def _of(link: Mapping[str, Sequence[tuple[str, object]]]) -> Mapping[str, object]:
     return dict(link["attrs"])
 
 
@@ -279,18 +252,10 @@ def add_node_address(node: str, address: str) -> None:
 
 
 @contextmanager
-def _netlink(name: str) -> Iterator[Netlink]:
+def _netlink(name: str) -> Iterator[IPRoute]:
     """A netlink socket in the named network namespace, with this thread inside it."""
-    # Not at the top: it is a third of what `ringfence lab probe` would import, and never uses.
-    import pyroute2  # type: ignore[import-untyped]  # no type information upstream: see Netlink
-
-    with netns.inside(name):
-        make = cast("Callable[[], Netlink]", pyroute2.IPRoute)
-        netlink = make()
-        try:
-            yield netlink
-        finally:
-            netlink.close()
+    with netns.inside(name), iproute.opened() as netlink:
+        yield netlink
 
 
 @contextmanager
@@ -299,14 +264,14 @@ def _opened(name: str) -> Iterator[int]:
         yield file.fileno()
 
 
-def _index(netlink: Netlink, name: str) -> int:
+def _index(netlink: IPRoute, name: str) -> int:
     found = netlink.link_lookup(ifname=name)
     if not found:
         raise FileNotFoundError(f"interface {name} is not there")
     return found[0]
 
 
-def _neighbour(netlink: Netlink, index: int, address: str, hardware: str) -> None:
+def _neighbour(netlink: IPRoute, index: int, address: str, hardware: str) -> None:
     netlink.neigh("replace", dst=address, lladdr=hardware, ifindex=index, state="permanent")
 
 

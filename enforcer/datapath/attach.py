@@ -3,15 +3,12 @@
 The agent calls `attach` for each host-side veth, in the network namespace of the node. Replacing is
 atomic in both ways, detaching before attaching never happens, and programs of others on the
 interface stay: tcx links are our own, clsact filters have our priority, our handle and our name,
-and a qdisc is removed only if we made it and nothing uses it. Importer of pyroute2 besides the lab,
-for what it changes; it has no types, so what we use of it is written down here. What is there is
-read through links.py.
+and a qdisc is removed only if we made it and nothing uses it.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import shutil
 import socket
@@ -21,9 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, cast
 
-from enforcer.datapath import kernel, links, upgrade
+from enforcer.datapath import iproute, kernel, links, upgrade
+from enforcer.datapath.iproute import IPRoute
 from enforcer.datapath.links import TcFilter
 from generators.errors import MachineLacks, RingfenceError
 
@@ -75,32 +72,6 @@ HOOKS = (
     _Hook("to_pod", kernel.Hook.TCX_EGRESS, 0xFFFFFFF3),
     _Hook("from_pod", kernel.Hook.TCX_INGRESS, 0xFFFFFFF2),
 )
-
-
-class _Netlink(Protocol):
-    """What we use of pyroute2.IPRoute."""
-
-    def tc(self, command: str, kind: str, index: int, handle: int, **options: object) -> object: ...
-    def close(self) -> None: ...
-
-
-def _netlink_error() -> type[Exception]:
-    return cast(
-        type[Exception], importlib.import_module("pyroute2.netlink.exceptions").NetlinkError
-    )
-
-
-def _code(error: Exception) -> int:
-    return int(getattr(error, "code", 0))
-
-
-@contextmanager
-def _netlink() -> Iterator[_Netlink]:
-    socket_ = cast(_Netlink, importlib.import_module("pyroute2").IPRoute())
-    try:
-        yield socket_
-    finally:
-        socket_.close()
 
 
 def _ifindex(interface: str | int) -> int:
@@ -213,7 +184,7 @@ def _update_link(path: Path, program_fd: int, ifindex: int) -> bool:
 
 def _attach_filters(pin_path: Path, ifindex: int) -> None:
     _filters_mark(pin_path.parent, ifindex).mkdir(mode=0o700, exist_ok=True)
-    with _netlink() as netlink:
+    with iproute.opened() as netlink:
         _ensure_qdisc(netlink, pin_path.parent, ifindex)
         for hook in HOOKS:
             with kernel.open_pin(pin_path / hook.program) as program:
@@ -230,7 +201,7 @@ def _attach_filters(pin_path: Path, ifindex: int) -> None:
                         protocol=ETH_P_ALL,
                         direct_action=True,
                     )
-                except _netlink_error() as error:
+                except iproute.refusal() as error:
                     owners = ", ".join(_foreign(ifindex, hook)) or "nobody"
                     raise AttachError(
                         f"clsact filter for {hook.program} on ifindex {ifindex}: {error}; "
@@ -238,11 +209,11 @@ def _attach_filters(pin_path: Path, ifindex: int) -> None:
                     ) from error
 
 
-def _ensure_qdisc(netlink: _Netlink, pin_dir: Path, ifindex: int) -> None:
+def _ensure_qdisc(netlink: IPRoute, pin_dir: Path, ifindex: int) -> None:
     try:
         netlink.tc("add", "clsact", ifindex, CLSACT_HANDLE, parent=CLSACT_PARENT)
-    except _netlink_error() as error:
-        if _code(error) != errno.EEXIST:
+    except iproute.refusal() as error:
+        if iproute.errno_of(error) != errno.EEXIST:
             raise AttachError(f"clsact qdisc on ifindex {ifindex}: {error}") from error
         return
     _qdisc_mark(pin_dir, ifindex).mkdir(mode=0o700, exist_ok=True)
@@ -276,7 +247,7 @@ def _remove_filters(pin_dir: Path, ifindex: int) -> None:
 
 
 def _take_away(ours: Iterable[TcFilter], mark: Path, ifindex: int, *, with_qdisc: bool) -> None:
-    with _netlink() as netlink:
+    with iproute.opened() as netlink:
         for item in ours:
             netlink.tc(
                 "del-filter",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from enforcer.policy.identity import PeerSelector, PeerTerm, PodClass, PortName, named_port
+from enforcer.policy.identity import PeerSelector, PeerTerm, PodClass, PortName
 from enforcer.policy.ports import EVERYTHING, Ranked, Span, every_port, slots
 from enforcer.policy.tables import (
     ICMP_PORT,
@@ -39,7 +39,7 @@ from generators.objects import (
     PolicyPort,
     Rule,
 )
-from generators.reachability.protocols import ICMP_NUMBERS, ICMP_PROTOCOLS, WITH_PORTS
+from generators.reachability.protocols import ICMP_NUMBERS, ICMP_PROTOCOLS, WITH_PORTS, named_port
 
 DIRECTIONS: Mapping[Direction, Dir] = {
     Direction.INGRESS: Dir.INGRESS,

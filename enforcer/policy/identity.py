@@ -20,7 +20,7 @@ from enforcer.policy.tables import (
     Tables,
     cidr_of,
 )
-from generators.objects import BlockList, ContainerPort, Labels, Peer, Selector
+from generators.objects import BlockList, Labels, Peer, Selector
 from generators.selectors import matches, matches_pod
 
 TENANT_IDS = (1 << 30) - 1
@@ -115,14 +115,6 @@ class PodClass:
             self.lists - words,
             tuple(p for p in self.ports if PortName(p[0], p[1]) not in words),
         )
-
-
-def named_port(ports: Iterable[ContainerPort], name: str, protocol: str) -> int | None:
-    """The number behind a port's name; the first container that declares it wins."""
-    for port in ports:
-        if port.name == name and port.protocol == protocol:
-            return port.port
-    return None
 
 
 @dataclass(slots=True)

@@ -22,11 +22,11 @@ from enforcer.policy.identity import (
     PeerTerm,
     PodClass,
     PortName,
-    named_port,
 )
 from enforcer.policy.numbers import name_of_class
 from enforcer.policy.walls import NamespaceFacts
 from generators.objects import BlockList, ContainerPort, IPBlock, Labels, Operator, Pod
+from generators.reachability.protocols import named_port
 
 KindKey = tuple[str, tuple[tuple[str, str], ...], tuple[ContainerPort, ...], str]
 

@@ -18,10 +18,9 @@ from generators.addresses import Family, family, parse_address, parse_network
 from generators.cluster import Cluster
 from generators.objects import Labels, NetworkPolicy, Peer, Pod, PolicyPort, Selector
 from generators.reachability.grid import VerdictTable
-from generators.reachability.matching import named_port
 from generators.reachability.matrix import PortProtocol, Questions
 from generators.reachability.packets import Question
-from generators.reachability.protocols import ICMP, TUNNEL_PORTS
+from generators.reachability.protocols import ICMP, TUNNEL_PORTS, named_port
 from generators.reachability.reference import Evaluator
 from generators.reachability.verdicts import Cell
 from generators.references import resolved
@@ -71,7 +70,7 @@ class Classes:
         alike = (
             pod.namespace,
             self._selected(pod.selectable),
-            tuple(named_port(pod, wanted) for wanted in self._named),
+            tuple(named_port(pod.ports, p.port, p.protocol) for p in self._named),
             tuple(self._blocks.holding(ip) for ip in pod.ips if family(ip) is of),
         )
         if pod.host_network:
@@ -122,7 +121,7 @@ def _port_bounds(cluster: Cluster, named: Iterable[PolicyPort]) -> tuple[int, ..
                 if isinstance(port.port, int):
                     spans.append((port.port, port.end_port or port.port))
     for wanted in named:
-        numbers = (named_port(pod, wanted) for pod in cluster.pods)
+        numbers = (named_port(pod.ports, wanted.port, wanted.protocol) for pod in cluster.pods)
         last = wanted.end_port or 0
         spans += [(n, end) for n in numbers if n is not None for end in (n, max(n, last))]
     if cluster.config is not None:

@@ -17,12 +17,11 @@ from generators.objects import (
     NetworkPolicy,
     NodePeer,
     Peer,
-    Pod,
     PolicyPort,
     Rule,
 )
 from generators.reachability.packets import Packet, Party, is_own_node
-from generators.reachability.protocols import ECHO_REQUEST, ICMP, ICMP_PROTOCOLS
+from generators.reachability.protocols import ECHO_REQUEST, ICMP, ICMP_PROTOCOLS, named_port
 from generators.selectors import matches
 
 
@@ -97,15 +96,9 @@ def port_matches(
     if direction is Direction.EGRESS and item is not None and item.ip_block is not None:
         return False
     owner = packet.destination.pod
-    number = named_port(owner, wanted) if owner is not None else None
+    number = named_port(owner.ports, wanted.port, wanted.protocol) if owner is not None else None
     if number is None:
         return False
     # Towards the ports of others a name is one port, as Cilium has it.
     last = number if direction is Direction.EGRESS else max(number, wanted.end_port or 0)
     return number <= packet.port <= last
-
-
-def named_port(pod: Pod, wanted: PolicyPort) -> int | None:
-    """The number behind a port's name and protocol on a pod; the first container's wins."""
-    found = (p.port for p in pod.ports if p.name == wanted.port and p.protocol == wanted.protocol)
-    return next(found, None)

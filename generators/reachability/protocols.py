@@ -8,9 +8,13 @@ the cell's family is. `IP/47` is any other protocol by its number.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from generators.addresses import Family
+
+if TYPE_CHECKING:
+    from generators.objects import ContainerPort
 
 WITH_PORTS: Mapping[str, int] = {"TCP": 6, "UDP": 17, "SCTP": 132}
 PORT_PROTOCOLS: Mapping[int, str] = {number: name for name, number in WITH_PORTS.items()}
@@ -46,6 +50,14 @@ def portless(text: str) -> str | None:
         return ICMP
     known = value > _LAST or value in _HEADERS or value in PORT_PROTOCOLS
     return None if known else f"IP/{value}"
+
+
+def named_port(ports: Iterable[ContainerPort], name: int | str | None, protocol: str) -> int | None:
+    """The number behind a port's name; the first container that declares it wins."""
+    for port in ports:
+        if port.name == name and port.protocol == protocol:
+            return port.port
+    return None
 
 
 def number(protocol: str, of: Family) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from generators.objects import Direction, Namespace, NetworkPolicy, Peer, PolicyPort, Rule
-from generators.reachability.matching import block_holds, named_port, peer_matches, port_matches
+from generators.reachability.matching import block_holds, peer_matches, port_matches
 from generators.reachability.packets import Packet
-from generators.reachability.protocols import port_text
+from generators.reachability.protocols import named_port, port_text
 from generators.selectors import first_unmet, requirement_text, text
 
 Namespaces = Mapping[str, Namespace]
@@ -113,7 +113,7 @@ def _port_miss(item: PolicyPort, packet: Packet) -> str:
     if not isinstance(item.port, str):
         return f"{asked} is not {policy_port_text(item)}"
     owner = packet.destination.pod
-    number = named_port(owner, item) if owner is not None else None
+    number = named_port(owner.ports, item.port, item.protocol) if owner is not None else None
     if owner is None or number is None:
         return f"{packet.destination.name} has no {policy_port_text(item)}"
     if packet.port == number:

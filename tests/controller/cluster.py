@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -63,29 +63,44 @@ tenants:
     members: {groups: [team-test02, everywhere]}
     allowTo: [{tenant: test01}]
 """
-USERS = """\
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: cluster-user}
-rules:
-- {apiGroups: [""], resources: [namespaces, namespaces/status, namespaces/finalize], verbs: ["*"]}
-- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: ["*"]}
-- {apiGroups: [""], resources: [configmaps, serviceaccounts], verbs: ["*"]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: cluster-user}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-user}
-subjects:
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: team-test01}
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: team-test02}
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: everywhere}
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: platform-team}
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: robots}
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:serviceaccounts:ci}
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:serviceaccounts:ops}
-"""
+
+
+def allowing(name: str, rules: Sequence[str], groups: Sequence[str]) -> str:
+    """Manifests by which groups may do what flow-style rules say."""
+    group = "kind: Group, apiGroup: rbac.authorization.k8s.io, name"
+    return "\n".join(
+        (
+            "---",
+            "apiVersion: rbac.authorization.k8s.io/v1",
+            "kind: ClusterRole",
+            f"metadata: {{name: {name}}}",
+            "rules:",
+            *(f"- {rule}" for rule in rules),
+            "---",
+            "apiVersion: rbac.authorization.k8s.io/v1",
+            "kind: ClusterRoleBinding",
+            f"metadata: {{name: {name}}}",
+            f"roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}}}",
+            "subjects:",
+            *(f"- {{{group}: {each}}}" for each in groups),
+            "",
+        )
+    )
+
+
+USERS = allowing(
+    "cluster-user",
+    [
+        '{apiGroups: [""], resources: [namespaces, namespaces/status, namespaces/finalize],'
+        ' verbs: ["*"]}',
+        '{apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: ["*"]}',
+        '{apiGroups: [""], resources: [configmaps, serviceaccounts], verbs: ["*"]}',
+    ],
+    [
+        *("team-test01", "team-test02", "everywhere", "platform-team", "robots"),
+        *("system:serviceaccounts:ci", "system:serviceaccounts:ops"),
+    ],
+)
 """What members, admins and robots may do by RBAC: everything that admission must then judge."""
 
 CONTROLLER = f"system:serviceaccount:{SYSTEM}:ringfence-controller"

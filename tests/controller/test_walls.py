@@ -14,28 +14,18 @@ from generators.kube.errors import Forbidden
 from generators.kube.resources import CLUSTER_NETWORK_POLICIES, NETWORK_POLICIES
 from generators.tenants.load import load_tenants
 from tests.conftest import COMMAND
-from tests.controller.cluster import SYSTEM, Cluster, ControllerProcess, guarded
+from tests.controller.cluster import SYSTEM, Cluster, ControllerProcess, allowing, guarded
 from tests.controller.policies import grant
 from tests.generators.isolation.test_walls import CRD
 from tests.testbed import build
 from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-RIGHTS = """
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: walls-user}
-rules:
-- {apiGroups: [policy.networking.k8s.io], resources: [clusternetworkpolicies], verbs: ["*"]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: walls-user}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: walls-user}
-subjects:
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: team-test01}
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: platform-team}
-"""
+RIGHTS = allowing(
+    "walls-user",
+    ['{apiGroups: [policy.networking.k8s.io], resources: [clusternetworkpolicies], verbs: ["*"]}'],
+    ["team-test01", "platform-team"],
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from secrets import token_hex
 from enforcer.answers import control
 from enforcer.datapath import attach
 from enforcer.sources.manifests import manifests_digest
+from generators.isolation.record import RecordEntry, record_documents
 from lab import netns, network
 from lab.names import NETNS_ROOT, PodNetwork, Wire
 from tests.testbed.waiting import ended, eventually, kill, patience
@@ -213,6 +214,16 @@ def _pod(key: str, wire: Wire) -> Document:
         "spec": {"nodeName": NODE_NAME, "containers": [{"name": "c"}]},
         "status": {"phase": "Running", "podIPs": [{"ip": ip} for ip in wire.addresses]},
     }
+
+
+def owned_namespaces(*names: str) -> list[Document]:
+    """Namespaces with a record that each belongs to the tenant of its name."""
+    record = {f"uid-{name}": RecordEntry(name, name) for name in names}
+    spaces: list[Document] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": f"uid-{name}"}}
+        for name in names
+    ]
+    return [*spaces, *record_documents(record)]
 
 
 def deny_ingress(namespace: str) -> Document:

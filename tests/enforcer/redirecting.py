@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import struct
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from enforcer.answers import control
-from generators.isolation.record import RecordEntry, record_documents
-from tests.enforcer.node import STRICT_TENANTS, Document, Node
+from enforcer.datapath import iproute
+from tests.enforcer.node import STRICT_TENANTS, Document, Node, owned_namespaces
 
 FRIEND, OTHER, VICTIM = "t1/friend", "t1/other", "t2/victim"
 FIRST = 5
@@ -85,18 +84,13 @@ def index_of(node: Node, interface: str) -> int:
 
 
 def cluster(node: Node, *policies: Document) -> list[Document]:
-    record = {f"uid-{name}": RecordEntry(name, name) for name in ("t1", "t2")}
-    spaces: list[Document] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": f"uid-{name}"}}
-        for name in ("t1", "t2")
-    ]
     ranges: Document = {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": "here"},
         "spec": {"podCIDRs": ["10.7.0.0/16", "fd07::/64"]},
     }
-    return [*spaces, *record_documents(record), ranges, *node.pods(), *policies]
+    return [*owned_namespaces("t1", "t2"), ranges, *node.pods(), *policies]
 
 
 def enforce(node: Node, *policies: Document) -> subprocess.Popen[bytes]:
@@ -108,7 +102,7 @@ def enforce(node: Node, *policies: Document) -> subprocess.Popen[bytes]:
 
 def put_filter(ifindex: int, program: int, priority: int, handle: int = 1) -> None:
     """A filter of somebody else on what an interface receives; it needs the qdisc."""
-    with importlib.import_module("pyroute2").IPRoute() as netlink:
+    with iproute.opened() as netlink:
         netlink.tc(
             "add-filter",
             "bpf",

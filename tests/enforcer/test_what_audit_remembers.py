@@ -12,9 +12,8 @@ import pytest
 
 from enforcer.answers import control
 from enforcer.observe.feed import REMEMBERED
-from generators.isolation.record import RecordEntry, record_documents
 from lab import netns
-from tests.enforcer.node import PORT, Document, Node, stop
+from tests.enforcer.node import PORT, Document, Node, owned_namespaces, stop
 from tests.testbed.waiting import eventually, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
@@ -43,13 +42,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def documents(node: Node) -> list[Document]:
-    names = ("t1", "t2", "t3")
-    namespaces: list[Document] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": f"uid-{name}"}}
-        for name in names
-    ]
-    entries = {f"uid-{name}": RecordEntry(name, name) for name in names}
-    return [*namespaces, *record_documents(entries), *node.pods()]
+    return [*owned_namespaces("t1", "t2", "t3"), *node.pods()]
 
 
 def knock(node: Node, source: str, times: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 FENCES = {
     "bcc": ("enforcer/datapath/compilation.py",),
     "cerberus": ("generators/tenants/schema.py",),
-    "pyroute2": ("enforcer/datapath/attach.py", "lab/network.py"),
+    "pyroute2": ("enforcer/datapath/iproute.py",),
     "re2": ("generators/kyverno/language/regexes.py",),
     "rstr": ("generators/kyverno/language/regexes.py",),
 }

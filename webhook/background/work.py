@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from generators.checks import Check, bridged, failed
+from generators.checks import Check, bridged
 from generators.documents.json import Key
 from generators.errors import RingfenceError
 from generators.kube.client import Client
+from generators.kube.copies import check_of
 from generators.kube.discovery import Discovery
 from generators.kube.errors import Fenced
 from generators.kube.events import Recorder, Severity
@@ -355,7 +356,7 @@ class PolicyWork:
         if self._memory.problem:
             checks.append(bridged(self._memory.problem))
         missing = (stats for stats in self._caches.stats() if not stats.synced)
-        checks += [failed(stats.resource, "not synced") for stats in missing]
+        checks += [check for stats in missing if (check := check_of(stats)) is not None]
         return checks + self._problems.checks()
 
     def catch_errors(self) -> None:

@@ -153,90 +153,77 @@ def test_an_install_works_and_leaves_without_a_trace(helm4: Helm, site: Site) ->
     uninstall(release)
 
 
-@pytest.mark.slow
-def test_every_upgrade_rollback_and_refusal_in_the_life_of_an_install(
-    helm: Helm, site: Site, tmp_path: Path
-) -> None:
-    release = release_at(site, helm)
-    helm, plane, run, here = release.helm, site.plane, release.run, release.values
-    install(release)
-    site.follow_as_agent(tmp_path)
-
-    # --- upgrade: a bad tenant file changes nothing, a good one comes into force.
+def upgrades_to_good_files_only(release: Release) -> None:
+    """A bad tenant file changes nothing, a good one comes into force with policies, and goes."""
+    helm, site, plane = release.helm, release.site, release.site.plane
     overlap: dict[str, object] = {"name": "test03", "namespaces": {"suffixes": ["-test02"]}}
-    words = (
-        "upgrade",
-        "ringfence",
-        str(CHART),
-        *helm.values(here | {"tenantFile": tenants(overlap)}),
-    )
+    values = helm.values(release.values | {"tenantFile": tenants(overlap)})
+    words = ("upgrade", "ringfence", str(CHART), *values)
     bad = helm.attempt(*words, *WAIT, namespace=SYSTEM)
     assert bad.returncode != 0
     assert "tenants.yaml:" in said(bad)
     assert "test02" in said(bad)
-    assert "test03" not in plane.kubectl(
-        "get", "cm", "ringfence-tenants", "-n", SYSTEM, "-o", "yaml"
-    )
+    live = ("get", "cm", "ringfence-tenants", "-n", SYSTEM, "-o", "yaml")
+    assert "test03" not in plane.kubectl(*live)
     third: dict[str, object] = {"name": "test03", "namespaces": {"suffixes": ["-test03"]}}
     policies = {"cluster": True, "installCRDs": True}
-    run("upgrade", "ringfence", str(CHART), tenantFile=tenants(third), policies=policies)
+    release.run("upgrade", "ringfence", str(CHART), tenantFile=tenants(third), policies=policies)
     for component in ("controller", "webhook"):
         site.restart(component)
     site.wait_for_webhook()
-    assert "Phase:          Succeeded" in run("test", "ringfence")
-    late = f"late{helm.major.value}-test03"
+    assert "Phase:          Succeeded" in release.run("test", "ringfence")
+    executes_policies_for_a_new_tenant(release)
+
+    release.run("rollback", "ringfence", "1")
+    assert "test03" not in plane.kubectl(*live)
+
+
+def executes_policies_for_a_new_tenant(release: Release) -> None:
+    site, plane, major = release.site, release.site.plane, release.helm.major.value
+    late, later = f"late{major}-test03", f"later{major}-test03"
     plane.kubectl("create", "namespace", late)
     site.soon(lambda: site.labels(late).get("client") == "test03", "a tenant of the new file")
     site.soon(lambda: site.try_apply(QUOTA), "the kinds of policies")
-    ready = (
-        "wait",
-        "clusterpolicy",
-        "settings",
-        "--for=condition=Ready",
-        f"--timeout={patience(180):.0f}s",
-    )
-    plane.kubectl(*ready)
-    later = f"later{helm.major.value}-test03"
+    ready = ("--for=condition=Ready", f"--timeout={patience(180):.0f}s")
+    plane.kubectl("wait", "clusterpolicy", "settings", *ready)
     plane.kubectl("create", "namespace", later)
     generated = "configmap/settings"
     site.soon(lambda: generated in site.names("configmaps", "-n", later), "generated")
 
-    # --- rollback
-    run("rollback", "ringfence", "1")
-    assert "test03" not in plane.kubectl(
-        "get", "cm", "ringfence-tenants", "-n", SYSTEM, "-o", "yaml"
-    )
 
-    # --- neither upgrade nor rollback nor uninstall leaves nodes with what agents left there.
-    def refuse(*words: str) -> list[str]:
-        done = helm.attempt(*words, *WAIT, namespace=SYSTEM)
-        assert done.returncode != 0
-        assert "still runs agents" in said(done)
-        assert site.names("roles,rolebindings,serviceaccounts", *HOOKS) == []
-        return advice(done)
+def refuses(release: Release, *words: str) -> list[str]:
+    """The commands that lead on; the hook that refused leaves nothing."""
+    done = release.helm.attempt(*words, *WAIT, namespace=SYSTEM)
+    assert done.returncode != 0
+    assert "still runs agents" in said(done)
+    assert release.site.names("roles,rolebindings,serviceaccounts", *HOOKS) == []
+    return advice(done)
 
-    def follow(commands: list[str]) -> None:
-        for command in commands:
-            program, *words = command.replace("CHART", str(CHART)).split()
-            if program == "helm":
-                helm.run(*words, *WAIT, namespace=SYSTEM)
-            else:
-                plane.kubectl(*words, f"--timeout={patience(180):.0f}s")
 
-    quick = {"checkTenantFile": False}
-    without = helm.values(here | quick | {"enforcer": {"enabled": False}})
-    refuse("upgrade", "ringfence", str(CHART), *without)
-    refuse("rollback", "ringfence", "5")
-    run("rollback", "ringfence", "4")
-    follow(refuse("uninstall", "ringfence")[:1])
-    refuse("upgrade", "ringfence", str(CHART), *without)
-    told = refuse("uninstall", "ringfence")
-    assert len(site.names(ADMISSION)) == 6
-    follow(told)
+def follow(release: Release, commands: list[str]) -> None:
+    for command in commands:
+        program, *words = command.replace("CHART", str(CHART)).split()
+        if program == "helm":
+            release.helm.run(*words, *WAIT, namespace=SYSTEM)
+        else:
+            release.site.plane.kubectl(*words, f"--timeout={patience(180):.0f}s")
 
-    uninstall(release)
 
-    # --- nothing that any of them asked for was forbidden.
+def leaves_no_node_with_what_agents_left(release: Release) -> None:
+    """Neither upgrade nor rollback nor uninstall does."""
+    quick = {"checkTenantFile": False, "enforcer": {"enabled": False}}
+    upgrade = ("upgrade", "ringfence", str(CHART), *release.helm.values(release.values | quick))
+    refuses(release, *upgrade)
+    refuses(release, "rollback", "ringfence", "5")
+    release.run("rollback", "ringfence", "4")
+    follow(release, refuses(release, "uninstall", "ringfence")[:1])
+    refuses(release, *upgrade)
+    told = refuses(release, "uninstall", "ringfence")
+    assert len(release.site.names(ADMISSION)) == 6
+    follow(release, told)
+
+
+def was_forbidden_nothing(site: Site) -> None:
     asked = {account: site.requests(account) for account in ACCOUNTS}
     assert all(asked.values())
     denied = [
@@ -248,3 +235,16 @@ def test_every_upgrade_rollback_and_refusal_in_the_life_of_an_install(
         and "RBAC" in str(mapping(request, "responseStatus"))
     ]
     assert denied == []
+
+
+@pytest.mark.slow
+def test_every_upgrade_rollback_and_refusal_in_the_life_of_an_install(
+    helm: Helm, site: Site, tmp_path: Path
+) -> None:
+    release = release_at(site, helm)
+    install(release)
+    site.follow_as_agent(tmp_path)
+    upgrades_to_good_files_only(release)
+    leaves_no_node_with_what_agents_left(release)
+    uninstall(release)
+    was_forbidden_nothing(site)

@@ -7,6 +7,24 @@ from typing import cast
 
 Line = dict[str, object]
 
+WEB: Mapping[str, object] = {
+    "ID": 12,
+    "identity": 15194,
+    "namespace": "red-dev",
+    "labels": ["k8s:app=web", "k8s:tier=front", "tenant:name=red"],
+    "pod_name": "web-0",
+}
+API: Mapping[str, object] = {
+    "ID": 211,
+    "identity": 15435,
+    "namespace": "blue-dev",
+    "labels": ["k8s:app=api", "tenant:name=blue"],
+    "pod_name": "api-7c9",
+}
+SYN: Mapping[str, object] = {
+    "TCP": {"source_port": 60556, "destination_port": 8082, "flags": {"SYN": True}}
+}
+
 
 def line(
     verdict: str = "DROPPED",
@@ -35,24 +53,9 @@ def line(
         "IP": dict(
             zip(("source", "destination", "ipVersion"), (*addresses, f"IPv{family}"), strict=True)
         ),
-        "l4": l4
-        or {"TCP": {"source_port": 60556, "destination_port": 8082, "flags": {"SYN": True}}},
-        "source": source
-        if source is not None
-        else {
-            "ID": 12,
-            "identity": 15194,
-            "namespace": "red-dev",
-            "labels": ["k8s:app=web", "k8s:tier=front", "tenant:name=red"],
-            "pod_name": "web-0",
-        },
-        "destination": {
-            "ID": 211,
-            "identity": 15435,
-            "namespace": "blue-dev",
-            "labels": ["k8s:app=api", "tenant:name=blue"],
-            "pod_name": "api-7c9",
-        },
+        "l4": l4 or SYN,
+        "source": WEB if source is None else source,
+        "destination": API,
         "Type": "L3_L4",
         "node_name": "node1",
         "event_type": {"type": 1 if verdict == "DROPPED" else 5, "sub_type": 0},

@@ -15,9 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from generators.isolation.record import RecordEntry, record_documents
 from lab import netns
-from tests.enforcer.node import PORT, SILENCE_SECONDS, STRICT_TENANTS, Document, Node, stop
+from tests.enforcer.node import (
+    PORT,
+    SILENCE_SECONDS,
+    STRICT_TENANTS,
+    Document,
+    Node,
+    owned_namespaces,
+    stop,
+)
 from tests.testbed.waiting import patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(180)]
@@ -43,11 +50,6 @@ def started(node: Node) -> subprocess.Popen[bytes]:
 
 def cluster(node: Node, other_end: str) -> list[Document]:
     """Everything, with a pod of that name on another node at the other end's addresses."""
-    record = {f"uid-{name}": RecordEntry(name, name) for name in ("t1", "t2")}
-    spaces: list[Document] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": f"uid-{name}"}}
-        for name in ("t1", "t2")
-    ]
     namespace, name = other_end.split("/")
     (remote,) = node.pods([OTHER_END])
     metadata = {"namespace": namespace, "name": name, "uid": f"uid-{name}"}
@@ -58,7 +60,7 @@ def cluster(node: Node, other_end: str) -> list[Document]:
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": spec}
         for name, spec in (("here", ranges), ("there", {}))
     ]
-    return [*spaces, *record_documents(record), *nodes, *pods]
+    return [*owned_namespaces("t1", "t2"), *nodes, *pods]
 
 
 def _part(document: Document, name: str) -> Mapping[str, object]:
