@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
+from generators.http import HttpRule
+
 Labels = Mapping[str, str]
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -279,6 +281,8 @@ class Rule:
     ports: tuple[PolicyPort, ...] = ()
     deny: bool = False
     name: str = ""
+    http: tuple[HttpRule, ...] = ()
+    """What it lets pass are requests that one of these matches; without any: all packets."""
 
     @cached_property
     def block_lists(self) -> tuple[BlockList, ...]:

@@ -18,6 +18,7 @@ enum reason {
 	FORWARD_REPLY = 5, /* answers a connection that was let through */
 	FORWARD_RELATED = 6, /* ICMP error about a connection that was let through */
 	FORWARD_LINK = 7, /* ARP, neighbour discovery and other link-scope housekeeping */
+	FORWARD_REDIRECTED = 8, /* to the proxy, which judges requests */
 
 	DROP_FIRST = 130,
 	DROP_INVALID_SOURCE_MAC = 130,
@@ -34,6 +35,7 @@ enum reason {
 	DROP_ENCAP_PROHIBITED = 170,
 	DROP_UNKNOWN_SENDER = 172,
 	DROP_FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175,
+	DROP_PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL = 180, /* no proxy takes it */
 	DROP_POLICY_DENY = 181,
 	DROP_RATE_LIMITED = 198,
 	DROP_EP_NOT_READY = 203,
@@ -46,6 +48,7 @@ enum verdict {
 	VERDICT_FORWARDED = 0,
 	VERDICT_DROPPED = 1,
 	VERDICT_AUDIT = 2,
+	VERDICT_REDIRECTED = 3,
 };
 
 #endif

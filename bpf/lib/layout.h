@@ -59,6 +59,8 @@ enum identity {
 #define CIDR_PLACE_SHIFT 27 /* of PEER_CIDR: identity + 1 of who is no pod; 0: whoever it is */
 
 #define RULE_DENY (1U << 31) /* what this rule matches is dropped */
+#define RULE_REDIRECT (1U << 30) /* the number is a rule set's: the proxy judges requests */
+#define RULE_NUMBER (RULE_REDIRECT - 1)
 #define ICMP_PORT 256 /* | type of a message: what questions about ICMP have for a port */
 
 /* One pod of this node; the key is the ifindex of its host-side veth. Unset address: all zero. */
@@ -113,7 +115,7 @@ _Static_assert(sizeof(struct range_key) == 16, "struct range_key");
 #define RANGE_KEY_BITS (8 * (sizeof(struct range_key) - sizeof(__u32)))
 
 struct rule_value {
-	__u32 rule; /* never 0; with RULE_DENY where it denies */
+	__u32 rule; /* never 0; with RULE_DENY or RULE_REDIRECT where it does not just allow */
 	__u32 flags; /* 0; an entry with another is none */
 	__u64 proof;
 };

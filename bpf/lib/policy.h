@@ -225,9 +225,11 @@ static __always_inline void policy_rules(struct scratch *scratch, struct policy_
 	}
 	answer->group = endpoint->group;
 	rule = policy_probe(scratch, endpoint->group, POLICY_PEERS, endpoint);
-	answer->rule = rule & ~RULE_DENY;
+	answer->rule = rule & RULE_NUMBER;
 	if (rule & RULE_DENY)
 		answer->reason = DROP_POLICY_DENY;
+	else if ((rule & RULE_REDIRECT) && !policy_only_reports(endpoint, question->direction))
+		answer->reason = FORWARD_REDIRECTED;
 	else if (rule)
 		answer->reason = FORWARD_POLICY_ALLOWED;
 	else if (question->kind == PACKET_OTHER)
@@ -306,10 +308,19 @@ static __always_inline int policy_find_service(struct scratch *scratch,
 	return !!peer->service;
 }
 
+static __always_inline int policy_differs(const struct policy_answer *answer,
+					  const struct policy_answer *candidate)
+{
+	return answer->reason == FORWARD_REDIRECTED && candidate->reason == FORWARD_REDIRECTED &&
+	       answer->rule != candidate->rule;
+}
+
 /*
  * Which backend a call to a Service meets is decided behind our hook, so all of them must be
- * allowed: the first that is refused speaks, else the first. One without backends is closed to
- * pods whose egress is isolated. A wall around any of them keeps the connection from being held.
+ * allowed: the first that is refused speaks, else the first that is redirected, else the first. A
+ * request is judged before one is met: two rule sets are one too many. One without backends is
+ * closed to pods whose egress is isolated. A wall around any of them keeps the connection from
+ * being held.
  */
 static __always_inline void policy_judge_service(struct scratch *scratch,
 						 const struct endpoint *endpoint)
@@ -342,7 +353,14 @@ static __always_inline void policy_judge_service(struct scratch *scratch,
 		forget();
 		candidate->unheld |= scratch->answer.unheld;
 		forget();
-		if (!i || verdict_is_drop(candidate->reason))
+		if (policy_differs(&scratch->answer, candidate)) {
+			candidate->reason = DROP_POLICY_DENIED;
+			candidate->rule = 0;
+		}
+		forget();
+		if (!i || verdict_is_drop(candidate->reason) ||
+		    (candidate->reason == FORWARD_REDIRECTED &&
+		     scratch->answer.reason != FORWARD_REDIRECTED))
 			scratch->answer = *candidate;
 		forget();
 		scratch->answer.unheld = candidate->unheld;
@@ -380,6 +398,8 @@ static __always_inline void policy_judge(struct scratch *scratch, const struct e
 	forget();
 	policy_audit(&scratch->answer, endpoint, scratch->question.direction);
 	forget();
+	if (scratch->answer.reason == FORWARD_REDIRECTED)
+		scratch->answer.reason = DROP_PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL;
 }
 
 #endif

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enforcer.agent.delays import Tally, WorkKind
 from enforcer.agent.state import Audit
 from enforcer.compiler.compile import Compiler
-from enforcer.policy.groups import EMPTY
+from enforcer.policy.buckets import EMPTY
 from enforcer.policy.tables import SERVICE_BACKENDS, MapOverflow, MapWrite, Table, Tables
 from enforcer.writes.pending import PendingTables
 from generators.errors import RingfenceError

@@ -26,6 +26,7 @@ from enforcer.policy.tables import (
     PROTO_ANY,
     RULE_DENY,
     RULE_NUMBER,
+    RULE_REDIRECT,
     Dir,
     EndpointFlag,
     Key,
@@ -58,6 +59,7 @@ def named(kernel: Tables, state: NodeState) -> Tables:
     return replace(
         kernel,
         rules=known.rules,
+        rule_sets=known.rule_sets,
         isolating=known.isolating,
         walls=known.walls,
         tenants=known.tenants,
@@ -122,10 +124,11 @@ def _entry(
     packets: Mapping[tuple[int, Dir], Statistic],
 ) -> Json:
     direction, peer, protocol, port, length, rule = row
-    denies, rule = bool(rule & RULE_DENY), rule & RULE_NUMBER
+    act, rule = _act(rule), rule & RULE_NUMBER
+    http = state.tables.rule_sets.get(rule)
     counted = packets.get((rule, direction))
     return {
-        "policy": "Deny" if denies else "Allow",
+        "policy": act,
         "direction": "Ingress" if direction is Dir.INGRESS else "Egress",
         "peer": peer,
         "labels": identities.peer(peer),
@@ -134,7 +137,14 @@ def _entry(
         "packets": counted.packets if counted is not None else 0,
         "prefix": length,
         "rule": state.tables.rules.get(rule, f"unknown ({rule})") if rule else None,
+        **({"http": [name for name, _ in http.rules]} if http is not None else {}),
     }
+
+
+def _act(rule: int) -> str:
+    if rule & RULE_DENY:
+        return "Deny"
+    return "Redirect" if rule & RULE_REDIRECT else "Allow"
 
 
 def port_text(port: int, length: int, protocol: int) -> str:

@@ -22,6 +22,8 @@ from generators.documents.json import shown
 from generators.reachability.explain import trace
 from generators.reachability.matrix import PortProtocol, judgement_document, single_question
 from generators.reachability.reference import Evaluator
+from generators.reachability.requests import judge as judge_request
+from generators.reachability.requests import parse_request
 from generators.reachability.verdicts import Judgement, Verdict
 
 
@@ -60,6 +62,11 @@ def live_trace(request: Request, state: NodeState, maps: Maps, node: str) -> Jso
     )
     evaluator = Evaluator(cluster)
     found = trace(evaluator, question)
+    judged = None
+    if http := shown(request, "http"):
+        headers = [line for line in shown(request, "headers").split("\n") if line]
+        asked_for = parse_request(http, headers, shown(request, "host"), port.protocol)
+        judged = judge_request(found.cell, asked_for)
     kernel = named(maps.read(), state)
     interfaces = {pod.key: ifindex for ifindex, pod in state.pods.items()}
     checks = [
@@ -74,10 +81,10 @@ def live_trace(request: Request, state: NodeState, maps: Maps, node: str) -> Jso
         if (ifindex := interfaces.get(asked.pod)) in state.tables.endpoints and ifindex is not None
     ]
     return {
-        **document(found),
+        **document(found, judged),
         "live": [_document(check) for check in checks],
         "agrees": all(check.agrees for check in checks),
-        "text": [*lines(found), "", *_lines(checks, node)],
+        "text": [*lines(found, judged), "", *_lines(checks, node)],
     }
 
 

@@ -12,6 +12,7 @@ import click
 from enforcer.answers.control import DEFAULT_RUN_DIR
 from enforcer.commands.options import UsageError, ask, run_dir_option
 from enforcer.commands.printing import emit
+from generators.commands.trace import asked_request
 from generators.commands.trace import trace as offline
 
 EXIT_NO = 1
@@ -25,9 +26,15 @@ def _trace(context: click.Context, /, live: bool, run_dir: Path, **rest: object)
         return
     if any(rest[name] for name in _ELSEWHERE):
         raise UsageError("--live uses the agent's own inputs; leave out -f, -c, --kubeconfig")
+    from generators.reachability.matrix import PortProtocol
+
+    port = PortProtocol.parse(str(rest["port"]))
+    headers = rest["headers"] if isinstance(rest["headers"], tuple) else ()
+    asked_request(_text(rest["http"]), headers, _text(rest["host"]), port.protocol)
     request = {
         "command": "trace",
-        **{k: rest[k] for k in ("source", "destination", "port", "family")},
+        **{k: rest[k] for k in ("source", "destination", "port", "family", "http", "host")},
+        "headers": "\n".join(map(str, headers)),
     }
     found = ask(run_dir, request)
     lines = found.pop("text", [])
@@ -40,6 +47,10 @@ def _trace(context: click.Context, /, live: bool, run_dir: Path, **rest: object)
     if not found.get("agrees"):
         click.echo("the kernel does not do what the agent wants, see above", err=True)
         context.exit(EXIT_NO)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 trace = click.command("trace", help=offline.help)(

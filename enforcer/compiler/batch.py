@@ -49,3 +49,10 @@ def keep_listed(
         index[namespace].pop(key, None)
         if not index[namespace]:
             del index[namespace]
+
+
+def as_peer(pod: Pod | None) -> object:
+    """All that others can tell of a pod."""
+    if pod is None or pod.host_network or pod.terminal:
+        return None
+    return pod.labels, pod.ips, pod.ports, pod.created, pod.service_account

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from enforcer.compiler.addressing import Addressing
 from enforcer.compiler.allotment import Allotment
-from enforcer.compiler.batch import Batch, keep_listed, put
+from enforcer.compiler.batch import Batch, as_peer, keep_listed, put
 from enforcer.compiler.entries import GroupEntries
 from enforcer.compiler.homes import Moved, Tenancy
 from enforcer.compiler.placement import Known, Placement
@@ -52,6 +52,7 @@ from enforcer.writes.budgets import RoomUsage
 from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Rooms
 from generators.cluster import Cluster
+from generators.http import RuleSet
 from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod, namespace_of
 from generators.selectors import selects
 
@@ -259,7 +260,8 @@ class Compiler:
             ranges={k: r for (g, p), b in places for k, r in sorted(b.range_entries(g, p))},
             cidrs=dict(sorted(ledger.cidrs.now.items())),
             services=dict(sorted(ledger.services.now.items())),
-            rules={number: str(name) for name, number in self.registry.rules.known.items()},
+            rules=dict(RuleNames(self.registry.rules)),
+            rule_sets=self.rule_sets(),
             isolating={
                 (number, direction): policies
                 for number, group in groups
@@ -280,10 +282,15 @@ class Compiler:
             cidrs=InForce(ledger.cidrs),
             services=InForce(ledger.services),
             rules=RuleNames(self.registry.rules),
+            rule_sets=Live(self.registry.rule_sets),
             isolating=Live(self._names.isolating),
             walls=Live(self._names.walls),
             tenants=Live(self.known.tenants.names),
         )
+
+    def rule_sets(self) -> Mapping[int, RuleSet]:
+        """What judges requests, by number: all that wanted entries name, and some that did."""
+        return {n: self.registry.rule_sets[n] for n in sorted(self._groups.rule_sets())}
 
     def owners(self) -> Mapping[str, Pod]:
         """The owner of each pod address; always as of now."""
@@ -466,7 +473,7 @@ class Compiler:
     def _move_pods(self, batch: Batch) -> None:
         for key, old in batch.pods.items():
             new = self.known.pods.get(key)
-            if _as_peer(old) == _as_peer(new):
+            if as_peer(old) == as_peer(new):
                 continue
             if old is not None:
                 self._population.remove_pod(old, forever=new is None)
@@ -484,17 +491,9 @@ class Compiler:
             return
         buckets = self.ledger.buckets.now.values()
         used = {r & RULE_NUMBER for b in buckets for r in (*b.policy.values(), *b.ranges.values())}
-        for name in [name for name, number in known.items() if number not in used]:
-            self.registry.rules.forget(name)
+        self.registry.forget_rules(used)
         self._rules_worth_a_look = 2 * len(known) + RULES_KEPT
 
 
 def _namespace_of(key: str) -> str:
     return key.partition("/")[0]
-
-
-def _as_peer(pod: Pod | None) -> object:
-    """All that others can tell of a pod."""
-    if pod is None or pod.host_network or pod.terminal:
-        return None
-    return pod.labels, pod.ips, pod.ports, pod.created, pod.service_account

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from enforcer.policy.blocks import Lists, Net
-from enforcer.policy.groups import CIDR_PLACES, EMPTY
+from enforcer.policy.buckets import EMPTY
+from enforcer.policy.groups import CIDR_PLACES
 from enforcer.policy.peers import Population, Settled
 from enforcer.policy.prefixes import Prefixes, Ranges, Tries
 from enforcer.policy.rulebook import Group, Groups, Turnover

@@ -211,9 +211,9 @@ class Placement:
         known = self._known
         tenant = known.tenants.ids.get(home.tenant, 0)
         key = tenant, self._rulebook.meaning(isolation, pod)
-        number = self._registry.rules.of
+        numbers = self._registry.rules.of, self._registry.of_set
         return self._groups.enter(
-            pod.key, POLICY, key, lambda: PolicyGroup(tenant, key, isolation, pod.ports, number)
+            pod.key, POLICY, key, lambda: PolicyGroup(tenant, key, isolation, pod.ports, *numbers)
         )
 
     def _wall(self, key: str, home: NamespaceFacts) -> Group | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from typing import Generic, TypeVar
 
-from enforcer.policy.groups import EMPTY, Bucket
+from enforcer.policy.buckets import EMPTY, Bucket
 from enforcer.policy.tables import PolicyKey, RangeKey
 from enforcer.writes.pending import Layer, PendingTables
 

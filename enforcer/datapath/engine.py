@@ -18,8 +18,8 @@ from enforcer.writes.capacity import refuse_overflow
 from generators.cluster import Cluster
 from generators.reachability.packets import Packet, Question
 from generators.reachability.protocols import ECHO_REQUEST, ICMP, number
-from generators.reachability.reference import Evaluator, cell_of, worst
-from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
+from generators.reachability.reference import Evaluator, cell_of
+from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict, worst
 
 NOT_ON_POD_NETWORK = Judgement(Verdict.FORWARDED, Reason.NOT_ISOLATED)
 

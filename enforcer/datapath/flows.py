@@ -36,6 +36,7 @@ class ForwardReason(IntEnum):
     REPLY = 5
     RELATED = 6
     LINK = 7
+    REDIRECTED = 8
 
 
 class DropReason(IntEnum):
@@ -55,6 +56,7 @@ class DropReason(IntEnum):
     ENCAP_PROHIBITED = 170
     UNKNOWN_SENDER = 172
     FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175
+    PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL = 180
     POLICY_DENY = 181
     DROP_RATE_LIMITED = 198
     DROP_EP_NOT_READY = 203

@@ -129,12 +129,19 @@ class _Kernel:
 
 
 def _judgement(record: FlowRecord, tables: Tables, entry: EndpointEntry) -> Judgement:
+    http = tables.rule_sets.get(record.rule)
+    if record.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL and http:
+        # A test run has no proxy.
+        policies = tables.isolating[entry.group, record.direction]
+        return Judgement(Verdict.REDIRECTED, Reason.L7, http.rule, policies, http)
     reason = Reason[record.reason.name]
     if reason in (Reason.HOST, Reason.NOT_ISOLATED, Reason.ENCAP_PROHIBITED):
         return Judgement(record.verdict, reason)
     policies = tables.isolating.get((entry.group, record.direction), ())
     if record.reason in WALL:
         return Judgement(record.verdict, reason, tables.walls[entry.wall], policies)
+    if reason is Reason.POLICY_ALLOWED and http is not None:
+        return Judgement(record.verdict, reason, http.rule, policies)
     named = reason in (Reason.POLICY_ALLOWED, Reason.POLICY_DENY)
     rule = tables.rules[record.rule] if named else None
     return Judgement(record.verdict, reason, rule, policies)

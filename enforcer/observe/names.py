@@ -29,6 +29,11 @@ from generators.reachability.protocols import PORT_PROTOCOLS
 from generators.reachability.verdicts import Verdict
 
 IDENTITY_WORLD = 2
+BY_RULE = (
+    DropReason.POLICY_DENY,
+    DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL,
+)
+"""Drops that a rule is to be named for."""
 REMEMBERED = 4096
 """Addresses that a directory has looked up."""
 
@@ -212,7 +217,7 @@ class Directory:
             if record.direction is Dir.EGRESS:
                 return self._wall_of(record.destination), policies
             return self._wall(record.group, endpoint), policies
-        named = record.verdict is Verdict.FORWARDED or record.reason is DropReason.POLICY_DENY
+        named = record.verdict is Verdict.FORWARDED or record.reason in BY_RULE
         if named and record.rule:
             return self._state.tables.rules.get(record.rule), policies
         return None, policies

@@ -4,17 +4,18 @@ The compiler asks a group's definition for the entries of one peer at a time, so
 costs only its own entries. A peer gets entries of its own only where some rule names it; then these
 hold all rules that match it, also those for any peer, so that the first hit is the first rule in
 policy order. Rules that deny come before all others, so that each slot of a peer denies where any
-of them matches.
+of them matches. Those with HTTP rules come last, where all that match a slot speak together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol
 
+from enforcer.policy.buckets import EMPTY, Bucket, bucket
 from enforcer.policy.identity import PeerSelector, PeerTerm, PodClass, PortName
-from enforcer.policy.ports import EVERYTHING, Ranked, Span, every_port, slots
+from enforcer.policy.ports import EVERYTHING, Ranked, Span, every_port, pieces
 from enforcer.policy.tables import (
     ICMP_PORT,
     IDENTITY_HOST,
@@ -23,12 +24,12 @@ from enforcer.policy.tables import (
     PEER_ANY,
     PROTO_ANY,
     RULE_DENY,
+    RULE_REDIRECT,
     Dir,
     EndpointFlag,
-    PolicyKey,
-    RangeKey,
     place_peer,
 )
+from generators.http import HttpRule, RuleSet
 from generators.objects import (
     NOBODY,
     BlockList,
@@ -64,55 +65,8 @@ CIDR_PLACES: tuple[int | None, ...] = (None, IDENTITY_UNKNOWN, *PLACES.values())
 
 Number = Callable[[str], int]
 """Rule name -> rule id."""
-
-ExactSlot = tuple[int, int, Dir]
-"""(port, protocol, direction)"""
-RangeSlot = tuple[int, Dir, int, int]
-"""(protocol, direction, port, length)"""
-Slot = TypeVar("Slot", ExactSlot, RangeSlot)
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """All entries of one group for one peer: slot -> rule id. Immutable."""
-
-    policy: Mapping[ExactSlot, int] = field(default_factory=dict)
-    ranges: Mapping[RangeSlot, int] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.policy or self.ranges)
-
-    def __or__(self, other: Bucket) -> Bucket:
-        """Entries of both; this one's rule where both have a slot."""
-        if not self or not other:
-            return self or other
-        return Bucket({**other.policy, **self.policy}, {**other.ranges, **self.ranges})
-
-    def opens_all_of(self, other: Bucket) -> bool:
-        """Whether every slot of the other is open here too, and nothing is denied but here."""
-        return _opens(self.policy, other.policy) and _opens(self.ranges, other.ranges)
-
-    def policy_entries(self, group: int, peer: int) -> Iterable[tuple[PolicyKey, int]]:
-        """As keys of the map."""
-        for (port, protocol, direction), rule in self.policy.items():
-            yield PolicyKey(group, peer, port, protocol, direction), rule
-
-    def range_entries(self, group: int, peer: int) -> Iterable[tuple[RangeKey, int]]:
-        """As keys of the map."""
-        for (protocol, direction, port, length), rule in self.ranges.items():
-            yield RangeKey(group, peer, protocol, direction, port, length), rule
-
-
-def _opens(mine: Mapping[Slot, int], others: Mapping[Slot, int]) -> bool:
-    if not mine and not others:
-        return True
-    denied = {slot for slot, rule in mine.items() if rule & RULE_DENY}
-    denied_there = {slot for slot, rule in others.items() if rule & RULE_DENY}
-    opened = others.keys() - denied_there
-    return opened <= mine.keys() - denied and denied <= denied_there
-
-
-EMPTY = Bucket()
+NumberSet = Callable[[RuleSet], int]
+"""What judges requests -> rule id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +126,10 @@ class Definition(Protocol):
     def wall(self) -> str:
         """Of a tenant wall: the rule that a denial names."""
 
+    @property
+    def rule_sets(self) -> frozenset[int]:
+        """The numbers of what judges requests in the entries that it was asked for."""
+
     def fixed(self) -> Mapping[int, Bucket]:
         """Peers that are there whatever pods there are."""
 
@@ -188,20 +146,6 @@ class Definition(Protocol):
 
     def for_lists(self, lists: frozenset[BlockList], place: int | None) -> Bucket:
         """Entries of the addresses that some of these lists hold, and no other list in use."""
-
-
-def bucket(allowed: Sequence[Ranked], rules: Sequence[int], direction: Dir) -> Bucket:
-    """Entries of one direction for one peer, ranks being indexes into `rules`."""
-    if not allowed:
-        return EMPTY
-    found = slots(allowed)
-    return Bucket(
-        {(port, proto, direction): rules[rank] for (port, proto), rank in found.exact.items()},
-        {
-            (proto, direction, port, length): rules[rank]
-            for (port, length, proto), rank in found.prefixes.items()
-        },
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +195,7 @@ class PolicyGroup:
         isolation: Isolation,
         ports: Sequence[ContainerPort],
         number: Number,
+        number_set: NumberSet,
     ) -> None:
         self.key = key
         self.tenant = tenant
@@ -263,7 +208,7 @@ class PolicyGroup:
             isolation.port_numbers(ports),
         )
         self._sides = tuple(
-            _Side(direction, isolation.of(direction), ports, number)
+            _Side(direction, isolation.of(direction), ports, number, number_set)
             for direction in Direction
             if isolation.of(direction)
         )
@@ -288,24 +233,25 @@ class PolicyGroup:
 
     def fixed(self) -> Mapping[int, Bucket]:
         """What anybody may do, and nodes."""
-        found = {PEER_ANY: _joined(bucket(s.anyone, s.rules, s.dir) for s in self._sides)}
+        found = {PEER_ANY: _joined(side.entries(side.anyone) for side in self._sides)}
         for place in PLACES.values():
             found[place_peer(place)] = _joined(
-                bucket(side.open_to_place(place), side.rules, side.dir) for side in self._sides
+                side.entries(side.open_to_place(place)) for side in self._sides
             )
         return {peer: entries for peer, entries in found.items() if entries}
 
     def for_pods(self, pods: PodClass) -> Bucket:
         """For a class of pods; empty where no rule means these pods in particular."""
-        return _joined(
-            bucket(side.open_to_pods(pods), side.rules, side.dir) for side in self._sides
-        )
+        return _joined(side.entries(side.open_to_pods(pods)) for side in self._sides)
 
     def for_lists(self, lists: frozenset[BlockList], place: int | None) -> Bucket:
         """For addresses that these lists hold; empty where no rule here names any of them."""
-        return _joined(
-            bucket(side.open_to_lists(lists, place), side.rules, side.dir) for side in self._sides
-        )
+        return _joined(side.entries(side.open_to_lists(lists, place)) for side in self._sides)
+
+    @property
+    def rule_sets(self) -> frozenset[int]:
+        """Of all entries that were asked for so far."""
+        return frozenset(number for side in self._sides for number in side.sets.values())
 
 
 class _Side:
@@ -317,7 +263,13 @@ class _Side:
         policies: Sequence[NetworkPolicy],
         ports: Sequence[ContainerPort],
         number: Number,
+        number_set: NumberSet,
     ) -> None:
+        self.sets: dict[tuple[int, ...], int] = {}
+        """Ranks of rules with HTTP rules -> the number of what they say together."""
+        self._number_set = number_set
+        self._direction = direction
+        self._judging: dict[int, tuple[str, tuple[HttpRule, ...]]] = {}
         self.dir = DIRECTIONS[direction]
         self.policies = tuple(p.key for p in policies if direction in p.directions)
         self.rules: list[int] = []
@@ -349,8 +301,31 @@ class _Side:
             self._add(number(opening.opening(direction)), opening, Rule(), ports)
             return
         for policy, index, rule in found:
-            if not rule.deny:
+            if not rule.deny and not rule.http:
                 self._add(number(policy.rule_name(direction, index)), policy, rule, ports)
+        for policy, index, rule in found:
+            if rule.http:
+                self._judging[len(self.rules)] = policy.rule_name(direction, index), rule.http
+                self._add(0, policy, rule, ports)
+
+    def entries(self, allowed: Sequence[Ranked]) -> Bucket:
+        """Entries of this direction for one peer."""
+        judged = [(rank, span) for rank, span in allowed if rank in self._judging]
+        if not judged:
+            return bucket(allowed, self.rules, self.dir)
+        plain = [(rank, span) for rank, span in allowed if rank not in self._judging]
+        rules, more = list(self.rules), []
+        for ranks, span in pieces(judged):
+            more.append((len(rules), span))
+            rules.append(self._set(ranks) | RULE_REDIRECT)
+        return bucket([*plain, *more], rules, self.dir)
+
+    def _set(self, ranks: tuple[int, ...]) -> int:
+        if ranks not in self.sets:
+            parts = [self._judging[rank] for rank in ranks]
+            named = tuple((f"{name}.{rule.name}", rule) for name, https in parts for rule in https)
+            self.sets[ranks] = self._number_set(RuleSet(self._direction.value, parts[0][0], named))
+        return self.sets[ranks]
 
     def _add(
         self, number: int, policy: NetworkPolicy, rule: Rule, ports: Sequence[ContainerPort]
@@ -427,7 +402,7 @@ class _Side:
 
 def _lasting(rules: Iterable[Rule]) -> object:
     """What rules say, with a name for each list of blocks."""
-    return tuple((r.selecting, r.block_lists, r.ports, r.deny, r.name) for r in rules)
+    return tuple((r.selecting, r.block_lists, r.ports, r.deny, r.name, *r.http) for r in rules)
 
 
 def _joined(buckets: Iterable[Bucket]) -> Bucket:

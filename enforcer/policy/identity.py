@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from enforcer.policy.tables import (
@@ -20,6 +20,7 @@ from enforcer.policy.tables import (
     Tables,
     cidr_of,
 )
+from generators.http import RuleSet
 from generators.objects import BlockList, Labels, Peer, Selector
 from generators.selectors import matches, matches_pod
 
@@ -167,6 +168,20 @@ class Registry:
     endpoints: Numbering = field(default_factory=lambda: Numbering(1))
     rules: Numbering = field(default_factory=lambda: Numbering(1))
     generations: Numbering = field(default_factory=lambda: Numbering(1))
+    rule_sets: dict[int, RuleSet] = field(default_factory=dict)
+    """By the number that they have among the rules."""
+
+    def of_set(self, found: RuleSet) -> int:
+        """The number of what judges requests."""
+        number = self.rules.of(found.name)
+        self.rule_sets[number] = found
+        return number
+
+    def forget_rules(self, used: Set[int]) -> None:
+        """Rules that no entry names; they would only become more."""
+        for name in [name for name, number in self.rules.known.items() if number not in used]:
+            self.rule_sets.pop(self.rules.known[name], None)
+            self.rules.forget(name)
 
     @classmethod
     def following(cls, kernel: Tables, generation: int = 1) -> Registry:

@@ -19,6 +19,8 @@ from enforcer.policy.tables import (
     PORT_ANY,
     PROTO_ANY,
     RULE_DENY,
+    RULE_NUMBER,
+    RULE_REDIRECT,
     AddressEntry,
     AddressFlag,
     CidrFlag,
@@ -34,7 +36,7 @@ from enforcer.policy.tables import (
 from generators.addresses import Family, contains, parse_network
 from generators.reachability.protocols import ICMP_NUMBERS, PORT_PROTOCOLS, WITH_PORTS, encapsulates
 from generators.reachability.services import Backend, ServiceKey
-from generators.reachability.verdicts import WORST_FIRST, Judgement, Reason, Verdict
+from generators.reachability.verdicts import Judgement, Reason, Verdict, of_backends
 
 PROTO_ICMP = ICMP_NUMBERS[Family.IPV4]
 PROTO_ICMPV6 = ICMP_NUMBERS[Family.IPV6]
@@ -75,7 +77,7 @@ def judge(tables: Tables, ifindex: int, packet: EndpointPacket) -> Judgement:
     if not answers:
         policies = tables.isolating[endpoint.group, packet.direction]
         return _denied(endpoint, packet.direction, Reason.POLICY_DENIED, policies)
-    return min(answers, key=lambda answer: WORST_FIRST.index(answer.verdict))
+    return of_backends(answers)
 
 
 def _backends(
@@ -160,18 +162,27 @@ def _policy(
         known = packet.protocol in (icmp, *WITH_PORTS.values())
         reason = Reason.POLICY_DENIED if known else Reason.UNKNOWN_L4_PROTOCOL
         return _denied(endpoint, packet.direction, reason, isolating)
-    return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, tables.rules[rule], isolating)
+    if not rule & RULE_REDIRECT:
+        return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, tables.rules[rule], isolating)
+    http = tables.rule_sets[rule & RULE_NUMBER]
+    if _only_reports(endpoint, packet.direction):
+        return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, http.rule, isolating)
+    return Judgement(Verdict.REDIRECTED, Reason.L7, http.rule, isolating, http)
 
 
 def _denied(
     endpoint: EndpointEntry, direction: Dir, reason: Reason, policies: tuple[str, ...]
 ) -> Judgement:
     """What no rule lets pass."""
-    reports = EndpointFlag.AUDIT in endpoint.flags
-    if direction is Dir.INGRESS:
-        reports = reports or EndpointFlag.AUDIT_INGRESS in endpoint.flags
-    verdict = Verdict.AUDIT if reports else Verdict.DROPPED
+    verdict = Verdict.AUDIT if _only_reports(endpoint, direction) else Verdict.DROPPED
     return Judgement(verdict, reason, None, policies)
+
+
+def _only_reports(endpoint: EndpointEntry, direction: Dir) -> bool:
+    """Whether policies cut nothing at an endpoint."""
+    if direction is Dir.INGRESS and EndpointFlag.AUDIT_INGRESS in endpoint.flags:
+        return True
+    return EndpointFlag.AUDIT in endpoint.flags
 
 
 def _probe(tables: Tables, group: int, peers: Iterable[int], packet: EndpointPacket) -> int | None:

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import pairwise
 
 from enforcer.policy.tables import PORT_ANY, PROTO_ANY
 from generators.reachability.protocols import WITH_PORTS
@@ -79,6 +80,17 @@ def slots(allowed: Sequence[Ranked]) -> Slots:
             if span.first == span.last and key not in exact and (broader is None or rank < broader):
                 exact[key] = rank
     return Slots(exact, prefixes)
+
+
+def pieces(spans: Sequence[Ranked]) -> Iterable[tuple[tuple[int, ...], Span]]:
+    """Spans cut where any begins or ends, each piece with all the ranks that cover it."""
+    for protocol in sorted({span.protocol for _, span in spans}):
+        own = [(rank, span) for rank, span in spans if span.protocol == protocol]
+        cuts = sorted({s.first for _, s in own} | {s.last + 1 for _, s in own})
+        for first, end in pairwise(cuts):
+            ranks = {rank for rank, span in own if span.first <= first and end - 1 <= span.last}
+            if ranks:
+                yield tuple(sorted(ranks)), Span(protocol, first, end - 1)
 
 
 def port_prefixes(first: int, last: int) -> Iterable[tuple[int, int]]:

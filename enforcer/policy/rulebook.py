@@ -15,6 +15,7 @@ from enforcer.policy.groups import Definition, Isolation
 from enforcer.policy.identity import Numbering, PeerTerm
 from enforcer.policy.numbers import name_of
 from enforcer.policy.tables import Dir
+from generators.http import policy_rule_of
 from generators.isolation.policies import is_ours
 from generators.objects import Direction, Labels, NetworkPolicy, Pod, Rule, namespace_of
 from generators.selectors import selects
@@ -242,6 +243,11 @@ class Groups:
             group.users[pod] = None
         return group
 
+    def rule_sets(self) -> frozenset[int]:
+        """The numbers of what judges requests anywhere."""
+        found = (group.definition.rule_sets for group in self.by_number.values())
+        return frozenset().union(*found)
+
     def names(self) -> Mapping[str, int]:
         """The numbers of all groups, by what they mean."""
         for group in self.by_number.values():
@@ -336,7 +342,10 @@ class GroupNames:
 
 
 class RuleNames(Mapping[int, str]):
-    """Rule id -> name, out of the numbering that knows it the other way round."""
+    """Rule id -> name, out of the numbering that knows it the other way round.
+
+    Of a rule set: the name of its first policy rule.
+    """
 
     def __init__(self, rules: Numbering) -> None:
         self._rules = rules
@@ -356,5 +365,6 @@ class RuleNames(Mapping[int, str]):
         """Rebuilt when a number was given since; what is merely forgotten may stay."""
         if self._as_of != self._rules.next:
             self._as_of = self._rules.next
-            self._names = {n: str(name) for name, n in list(self._rules.known.items())}
+            known = list(self._rules.known.items())
+            self._names = {n: policy_rule_of(str(name)) for name, n in known}
         return self._names

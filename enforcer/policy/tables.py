@@ -4,12 +4,14 @@ compiler/compile.py makes them, datapath/maps.py packs them. Byte layouts are in
 mirrored in datapath/maps.py; here are only meanings.
 
 Probe order of a group, the same in the kernel and in interpret.py; the first hit speaks: it allows,
-or with RULE_DENY denies, and names the rule. For each peer of
+or with RULE_DENY denies, and names the rule; with RULE_REDIRECT it names what judges requests. For
+each peer of
     identity, PEER_TENANT | tenant, cidr_peer (if USES_CIDR), place_peer (if USES_PLACES), PEER_ANY
 the ports
     (port, proto), range of the proto (if USES_RANGE), (PORT_ANY, proto), (PORT_ANY, PROTO_ANY).
 compiler/compile.py folds broader entries into narrower ones, so that this order meets the rule that
-the evaluator names: the first in policy order, rules that deny before all others. Groups of the
+the evaluator names: the first in policy order, rules that deny before all others, and those with
+HTTP rules behind them, all that match joined to one rule set. Groups of the
 wall hold identities and tenants only.
 """
 
@@ -21,6 +23,7 @@ from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
 from generators.errors import Refused
+from generators.http import RuleSet
 from generators.reachability.services import Backend, ServiceKey
 
 PEER_ANY = 0
@@ -36,7 +39,9 @@ CIDRS = 1 << CIDR_PLACE_SHIFT
 
 RULE_DENY = 1 << 31
 """Of the number of a rule in an entry: what it matches is dropped."""
-RULE_NUMBER = RULE_DENY - 1
+RULE_REDIRECT = 1 << 30
+"""Of the same: what it matches goes to the proxy; the number is that of a rule set."""
+RULE_NUMBER = RULE_REDIRECT - 1
 """What of an entry's rule is its number; the rest are flags."""
 ICMP_PORT = 256
 """`ICMP_PORT | type` stands in the place of a port for a message of ICMP."""
@@ -208,7 +213,7 @@ class Tables:
     addresses: Mapping[str, AddressEntry] = field(default_factory=dict)
     """By canonical address."""
     policy: Mapping[PolicyKey, int] = field(default_factory=dict)
-    """Entry -> rule id, with RULE_DENY where the rule denies."""
+    """Entry -> rule id, with RULE_DENY where the rule denies, RULE_REDIRECT where it is a set."""
     ranges: Mapping[RangeKey, int] = field(default_factory=dict)
     """Port prefix -> the same."""
     cidrs: Mapping[CidrKey, CidrEntry] = field(default_factory=dict)
@@ -218,7 +223,9 @@ class Tables:
     apart; all of them must be allowed. Without backends: more kinds than SERVICE_BACKENDS, closed.
     """
     rules: Mapping[int, str] = field(default_factory=dict)
-    """Rule id -> name as in verdicts.Judgement.rule."""
+    """Rule id -> name as in verdicts.Judgement.rule; of a rule set its first rule's."""
+    rule_sets: Mapping[int, RuleSet] = field(default_factory=dict)
+    """Rule id -> what judges requests."""
     isolating: Mapping[tuple[int, Dir], tuple[str, ...]] = field(default_factory=dict)
     """Policy group and direction -> the NetworkPolicies that isolate, sorted."""
     walls: Mapping[int, str] = field(default_factory=dict)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from enforcer.policy.groups import EMPTY, Asks, Bucket, Number, bucket
+from enforcer.policy.buckets import EMPTY, Bucket, bucket
+from enforcer.policy.groups import Asks, Number
 from enforcer.policy.identity import PeerTerm, PodClass, Quarantine, Shared
 from enforcer.policy.ports import EVERYTHING, Ranked, Span, every_port
 from enforcer.policy.tables import (
@@ -123,6 +124,7 @@ class WallGroup:
         self._number = number
         owner = f"quarantine/{home.name}" if home.quarantined else f"tenant/{home.tenant}"
         self.wall = f"{owner}#wall"
+        self.rule_sets: frozenset[int] = frozenset()
         self._names = [f"{owner}#own"]
         self._names += [f"{owner}#shared[{c.name}]" for c in self._components]
         self._names += [f"{owner}#allowFrom[{grant.tenant}]" for grant in self._grants]
@@ -221,6 +223,7 @@ class ReachGroup:
     lists: frozenset[BlockList] = frozenset()
     places: tuple[int | None, ...] = ()
     wall = ""
+    rule_sets: frozenset[int] = frozenset()
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from enforcer.policy.groups import EMPTY
+from enforcer.policy.buckets import EMPTY
 from enforcer.policy.tables import (
     CAPACITY,
     AddressEntry,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from enforcer.policy.groups import EMPTY
+from enforcer.policy.buckets import EMPTY
 from enforcer.policy.rulebook import Group, Groups
 from enforcer.policy.tables import FIRST_POD_IDENTITY, PEER_TENANT, AddressEntry
 from enforcer.writes.pending import PendingTables

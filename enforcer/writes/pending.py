@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from enforcer.policy.groups import EMPTY, Bucket, ExactSlot, RangeSlot
+from enforcer.policy.buckets import EMPTY, Bucket, ExactSlot, RangeSlot
 from enforcer.policy.tables import AddressEntry, CidrEntry, CidrKey, EndpointEntry, Tables
 from generators.reachability.services import Backend, ServiceKey
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from enforcer.policy.groups import Bucket
+from enforcer.policy.buckets import Bucket
 from enforcer.policy.tables import (
     CAPACITY,
     RULE_DENY,

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from enforcer.policy.blocks import Net
-from enforcer.policy.groups import CIDR_PLACES, EMPTY, Bucket
+from enforcer.policy.buckets import EMPTY, Bucket
+from enforcer.policy.groups import CIDR_PLACES
 from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
     PEER_TENANT,

@@ -44,7 +44,7 @@ EXIT_NO = 1
 _PIECES = 1000
 """Cells that are printed at once."""
 _LEVELS = ("tenant", "namespace", "workload", "pod")
-_VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
+_VERDICTS = ("FORWARDED", "DROPPED", "AUDIT", "REDIRECTED")
 _BESIDE_A_GRID = 6
 """Lines of a screen for title, legend and prompt."""
 
@@ -272,7 +272,7 @@ def _lines(ask: _Ask, found: Sequence[VerdictChange], cells: Sequence[Cell]) -> 
 def _as_expected(ask: _Ask, expect: str) -> bool:
     """Whether every answer is the expected one; that a pod reaches itself is not counted."""
     from generators.reachability.protocols import port_text
-    from generators.reachability.verdicts import Reason, decided_by
+    from generators.reachability.verdicts import Reason, decided_by, meets
 
     counted = [
         (cell, count)
@@ -280,7 +280,7 @@ def _as_expected(ask: _Ask, expect: str) -> bool:
         if cell.ingress.reason is not Reason.SELF
     ]
     total = sum(count for _, count in counted)
-    others = [(cell, count) for cell, count in counted if cell.verdict.value != expect]
+    others = [(cell, count) for cell, count in counted if not meets(cell.verdict, expect)]
     if total and not others:
         return True
     if not total:

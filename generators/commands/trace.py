@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,14 @@ from generators.commands.inputs import (
 from generators.output import TABLE, output_option, structured
 
 if TYPE_CHECKING:
+    from generators.http import Request
     from generators.kube.config import ApiServer
     from generators.reachability.explain import EndNote, RuleNote, Trace
+    from generators.reachability.requests import HttpTrace
     from generators.reachability.verdicts import Judgement
 
 EXIT_NO = 1
-_VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
+_VERDICTS = ("FORWARDED", "DROPPED", "AUDIT", "REDIRECTED")
 
 
 @click.command()
@@ -38,6 +40,9 @@ _VERDICTS = ("FORWARDED", "DROPPED", "AUDIT")
 @click.option(
     "--family", type=click.Choice(["IPv4", "IPv6"]), help="Default: IPv4 if both have it."
 )
+@click.option("--http", metavar="'METHOD PATH'", help="Judge this HTTP request too.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Of the request.")
+@click.option("--host", help="Of the request, as its client writes it.")
 @click.option("--expect", type=click.Choice(_VERDICTS), help="Exit with 1 for another verdict.")
 @strict_option
 @output_option
@@ -51,6 +56,9 @@ def trace(
     files: tuple[str, ...],
     kubeconfig: ApiServer,
     family: str | None,
+    http: str | None,
+    headers: tuple[str, ...],
+    host: str | None,
     expect: str | None,
     strict: bool,
     output: str,
@@ -59,28 +67,48 @@ def trace(
 
     SRC and DST are pods (NAMESPACE/POD) or addresses, DST may also be a Service
     (svc/NAMESPACE/NAME or its ClusterIP). PORT/PROTO is 80/TCP, 53/UDP, 9/SCTP; protocols
-    without ports are ICMP, and IP/47 for any other number.
+    without ports are ICMP, and IP/47 for any other number. With --http the verdict is that of
+    the request.
     """
     from generators.reachability.explain import trace as explain
     from generators.reachability.matrix import PortProtocol, single_question
     from generators.reachability.reference import Evaluator
+    from generators.reachability.requests import judge
+    from generators.reachability.verdicts import meets
 
+    wanted = PortProtocol.parse(port)
+    request = asked_request(http, headers, host, wanted.protocol)
     live = one_source(files, kubeconfig)
     cluster = load_cluster(config_file, files, live)
-    question = single_question(cluster, source, destination, PortProtocol.parse(port), family)
+    question = single_question(cluster, source, destination, wanted, family)
     assumed = assumed_of(cluster, (question.source, question.destination), strict)
     found = explain(Evaluator(cluster), question)
+    judged = judge(found.cell, request) if request is not None else None
     if output == TABLE:
-        click.echo("\n".join(lines(found)))
+        click.echo("\n".join(lines(found, judged)))
     else:
-        answered = {**document(found), "assumptions": list(assumed)}
+        answered = {**document(found, judged), "assumptions": list(assumed)}
         click.echo(structured(answered, output), nl=False)
-    if expect is not None and found.cell.verdict.value != expect:
-        click.echo(f"expected {expect}, found {found.cell.verdict.value}", err=True)
+    verdict = judged.verdict if judged is not None else found.cell.verdict
+    if expect is not None and not meets(verdict, expect):
+        click.echo(f"expected {expect}, found {verdict.value}", err=True)
         context.exit(EXIT_NO)
 
 
-def lines(found: Trace) -> Iterator[str]:
+def asked_request(
+    http: str | None, headers: Sequence[str], host: str | None, protocol: str
+) -> Request | None:
+    """The request of the options; None where none is asked about."""
+    from generators.reachability.requests import parse_request
+
+    if http is None:
+        if headers or host:
+            raise click.UsageError("--header and --host belong to --http 'METHOD PATH'")
+        return None
+    return parse_request(http, headers, host or "", protocol)
+
+
+def lines(found: Trace, judged: HttpTrace | None = None) -> Iterator[str]:
     """A trace for people."""
     cell = found.cell
     from generators.reachability.protocols import port_text
@@ -98,6 +126,11 @@ def lines(found: Trace) -> Iterator[str]:
     yield from _side_lines("Ingress of the destination", cell.ingress, found.ingress)
     yield ""
     yield f"Verdict: {cell.verdict.value}"
+    if judged is not None:
+        from generators.reachability import requests
+
+        yield ""
+        yield from requests.lines(judged)
     for hint in found.to_allow:
         yield ""
         yield hint
@@ -140,10 +173,14 @@ def _side_lines(title: str, judgement: Judgement, rules: tuple[RuleNote, ...]) -
         yield f"  decided by {judgement.rule}"
 
 
-def document(found: Trace) -> dict[str, object]:
+def document(found: Trace, judged: HttpTrace | None = None) -> dict[str, object]:
     """A trace as plain values: a cell of the matrix and its stages."""
+    from generators.reachability import requests
     from generators.reachability.matrix import cell_document
 
+    http = {}
+    if judged is not None:
+        http = {"verdict": judged.verdict.value, "http": requests.document(judged)}
     return {
         **cell_document(found.cell),
         "stages": {
@@ -153,6 +190,7 @@ def document(found: Trace) -> dict[str, object]:
             "wall": found.wall,
             "ingress": [_note_document(note) for note in found.ingress],
         },
+        **http,
         **({"service": _service_document(found)} if found.service else {}),
         "toAllow": list(found.to_allow),
     }

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from generators.addresses import Network, parse_network
 from generators.documents.yaml import plain
 from generators.manifests import names
-from generators.manifests.cilium_ports import parse_ports
+from generators.manifests.cilium_ports import Opening, parse_ports
 from generators.manifests.cilium_selectors import parse_endpoints, parse_plain, parse_subject
 from generators.manifests.fields import Cursor
 from generators.manifests.metadata import Metadata, parse_metadata
@@ -155,10 +155,13 @@ def _rules(
     for index, item in enumerate(spec.children(key)):
         if item.field.value is None:
             item.fail("Invalid value: null: must be an object", "write {} or remove it")
-        yield _rule(item, f"{key}[{index}]", direction, namespace, deny=deny)
+        yield from _rule(item, f"{key}[{index}]", direction, namespace, deny=deny)
 
 
-def _rule(item: Cursor, name: str, direction: Direction, namespace: str, *, deny: bool) -> Rule:
+def _rule(
+    item: Cursor, name: str, direction: Direction, namespace: str, *, deny: bool
+) -> Iterable[Rule]:
+    """One rule; where HTTP is judged at some of its ports, one for these and one for the others."""
     side = _SIDES[direction]
     kinds = ["Endpoints", "Entities", "CIDR", "CIDRSet", "Nodes", "Groups", "Requires"]
     if direction is Direction.EGRESS:
@@ -185,7 +188,8 @@ def _rule(item: Cursor, name: str, direction: Direction, namespace: str, *, deny
         peers = () if ports is not None else (NOBODY,)
     if ports == ():
         peers = (NOBODY,)
-    return Rule(peers, ports or (), deny, name)
+    for opening in ports or (Opening(()),):
+        yield Rule(peers, opening.ports, deny, name, opening.http)
 
 
 def _peers(given: Mapping[str, Cursor], namespace: str) -> tuple[Peer, ...] | None:

@@ -2,13 +2,17 @@
 
 What may surprise: a port without protocol means TCP, UDP and SCTP, but no ICMP; an entry without
 ports matches nothing; port 0 is every port, and a range that ends before it begins its first port.
+With HTTP rules the protocol has to be TCP, written out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from generators.http import HttpRule
+from generators.manifests.cilium_http import parse_http
 from generators.manifests.fields import Cursor
 from generators.manifests.names import HIGHEST_PORT
 from generators.objects import PolicyPort
@@ -76,7 +80,6 @@ _LATER: Mapping[str, str] = {
     "serverNames": "allow the servers' addresses in toCIDRSet",
 }
 _RULES: Mapping[str, str] = {
-    "http": "allow the port without rules, and judge requests in the application or at an ingress",
     "dns": "allow port 53 without rules, and the servers' addresses in toCIDRSet",
     "kafka": "use the broker's own ACLs; Cilium has removed these rules as well",
     "l7": "allow the port without rules",
@@ -84,43 +87,74 @@ _RULES: Mapping[str, str] = {
 }
 
 
-def parse_ports(item: Cursor, *, deny: bool) -> tuple[PolicyPort, ...] | None:
-    """Ports that a rule is about; () = it matches nothing, None = whatever the port is."""
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Ports that a rule is about, and the HTTP rules that judge there; () = plain packets."""
+
+    ports: tuple[PolicyPort, ...]
+    http: tuple[HttpRule, ...] = ()
+
+
+def parse_ports(item: Cursor, *, deny: bool) -> tuple[Opening, ...] | None:
+    """What a rule is about; () = it matches nothing, None = whatever the port is."""
     written, messages = item.children("toPorts"), item.children("icmps")
     if written and messages:
         item.fail("icmps may not stand beside toPorts", "write two rules")
-    found: list[PolicyPort] = []
-    for entry in written:
-        found += _entry(entry, deny=deny)
+    plain: list[PolicyPort] = []
+    found: list[Opening] = []
+    for index, entry in enumerate(written):
+        opening = _entry(entry, index, deny=deny)
+        if opening.http and opening.ports:
+            found.append(opening)
+        elif not opening.http:
+            plain += opening.ports
     for entry in messages:
-        found += _messages(entry)
-    return tuple(dict.fromkeys(found)) if written or messages else None
+        plain += _messages(entry)
+    if plain:
+        found.insert(0, Opening(tuple(dict.fromkeys(plain))))
+    return tuple(found) if written or messages else None
 
 
-def _entry(item: Cursor, *, deny: bool) -> list[PolicyPort]:
+def _entry(item: Cursor, index: int, *, deny: bool) -> Opening:
     item.only("ports", *(() if deny else ("rules", *_LATER)))
     for key, fix in _LATER.items():
         at = item.child(key)
         if at is not None:
             at.fail(f"{key} is not supported", fix)
-    _refuse_rules(item)
+    http = _http(item, f"toPorts[{index}].rules.http")
     ports = item.children("ports")
     if len(ports) > MOST_PORTS:
         item.fail(f"ports: {len(ports)} are too many, the most is {MOST_PORTS}", "split the rule")
-    return [port for at in ports for port in _port(at)]
+    found = tuple(dict.fromkeys(port for at in ports for port in _port(at)))
+    if http:
+        _check_judged(ports, found)
+    return Opening(found, http)
 
 
-def _refuse_rules(item: Cursor) -> None:
+def _http(item: Cursor, place: str) -> tuple[HttpRule, ...]:
+    """The HTTP rules of an entry; rules of other kinds are refused."""
     rules = item.child("rules")
     if rules is None:
-        return
+        return ()
     given = [key for key, at in rules.entries() if at.field.value is not None]
     if len(given) != 1:
         rules.fail("must have exactly one of http and dns", "write an entry of toPorts for each")
     for key, at in rules.entries():
         if key in _RULES and at.field.value != ():
             at.fail(f"{key} rules are not supported", _RULES[key])
-    rules.only(*_RULES)
+    rules.only("http", *_RULES)
+    http = rules.child("http")
+    return parse_http(http, place) if http is not None else ()
+
+
+def _check_judged(written: Sequence[Cursor], found: Sequence[PolicyPort]) -> None:
+    """HTTP is judged at TCP ports that are written out."""
+    for at in written:
+        if at.string("protocol") != "TCP":
+            at.fail("protocol: must be TCP beside HTTP rules", "write protocol: TCP")
+    if any(port.port is None for port in found):
+        at = written[0]
+        at.fail("port: 0 may not stand beside HTTP rules", "write the ports that speak HTTP")
 
 
 def _port(item: Cursor) -> list[PolicyPort]:

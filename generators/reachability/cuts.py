@@ -16,7 +16,7 @@ from generators.documents.json import mapping, text
 from generators.errors import InputError, Problem
 from generators.objects import Namespace, NetworkPolicy, Pod, Selector
 from generators.reachability.protocols import port_text
-from generators.reachability.verdicts import Cell, Verdict, decided_by
+from generators.reachability.verdicts import Cell, Verdict, decided_by, for_packets
 from generators.selectors import matches
 
 Connection = tuple[str, str, str, int]
@@ -55,7 +55,7 @@ def cuts(
     """
     found: dict[Connection, Cut] = {}
     for old, new in zip(before, after, strict=True):
-        if old.verdict is Verdict.DROPPED or new.verdict is Verdict.FORWARDED:
+        if old.verdict is Verdict.DROPPED or for_packets(new.verdict) is Verdict.FORWARDED:
             continue
         if old.verdict is new.verdict:
             continue

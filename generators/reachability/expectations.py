@@ -21,7 +21,7 @@ from generators.reachability.ends import BadQuestion, named_ends
 from generators.reachability.matrix import PortProtocol, declared_ports, service_ports
 from generators.reachability.matrix import questions as ask
 from generators.reachability.protocols import port_text
-from generators.reachability.verdicts import Cell, Verdict, decided_by
+from generators.reachability.verdicts import Cell, Verdict, decided_by, meets
 from generators.tenants.model import API_VERSION
 
 KIND = "ReachabilityTest"
@@ -150,9 +150,9 @@ def _port(at: Cursor) -> PortProtocol | None:
 def _verdict(item: Cursor) -> Verdict:
     at = item.child("expect")
     if at is None:
-        item.fail("expect: Required value", "add expect: FORWARDED, DROPPED or AUDIT")
+        item.fail("expect: Required value", "add expect: FORWARDED, DROPPED, AUDIT or REDIRECTED")
     elif at.field.value not in tuple(Verdict):
-        at.fail(f"{at.shown()} is no verdict", "write FORWARDED, DROPPED or AUDIT")
+        at.fail(f"{at.shown()} is no verdict", "write FORWARDED, DROPPED, AUDIT or REDIRECTED")
     else:
         return Verdict(at.text())
     return Verdict.DROPPED
@@ -178,7 +178,7 @@ def _result(cluster: Cluster, answers: Answers, it: ExpectedReach) -> Result:
             continue
         count += 1
         cell = answers.cell(question)
-        if cell.verdict is not it.expected:
+        if not meets(cell.verdict, it.expected.value):
             return Result(it, count, named(question, cell))
     if not count:
         return Result(it, 0, problem="nothing was asked: no declared port, or no common address")

@@ -17,7 +17,7 @@ from generators.reachability.packets import EXTERNAL_PREFIX, Packet, Party, Ques
 from generators.reachability.protocols import WITH_PORTS, port_text
 from generators.reachability.reference import Entry, Evaluator
 from generators.reachability.ruletexts import describe, why_not
-from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
+from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict, for_packets
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import Mode
 
@@ -77,7 +77,8 @@ def trace(evaluator: Evaluator, question: Question) -> Trace:
     """Explain the answer to one question."""
     answers = [(evaluator.answer(question, p), p) for p in evaluator.packets(question)]
     cell = evaluator.cell(question)
-    leaving = next(p for found, p in answers if found.egress == cell.egress)
+    # Where HTTP rules of backends differ, none of them fares as the cell does.
+    leaving = next((p for found, p in answers if found.egress == cell.egress), answers[0][1])
     entering = next(p for found, p in answers if found.ingress == cell.ingress)
     packet = leaving if cell.egress.verdict is cell.verdict else entering
     arrived = evaluator.arriving(entering)
@@ -237,10 +238,10 @@ def _to_allow(
         )
     elif cell.egress.reason is Reason.POLICY_DENY:
         hints.append(_deny_hint(cell.egress))
-    elif cell.egress.verdict is not Verdict.FORWARDED and leaving.source.pod is not None:
+    elif leaving.source.pod is not None and not _passes(cell.egress):
         hints.append(_policy_hint(evaluator, Direction.EGRESS, leaving.source.pod, leaving))
     subject = arrived.destination.pod
-    if cell.ingress.verdict is Verdict.FORWARDED or subject is None:
+    if subject is None or _passes(cell.ingress):
         return tuple(hints)
     if cell.ingress.reason is Reason.POLICY_DENY:
         hints.append(_deny_hint(cell.ingress))
@@ -249,6 +250,10 @@ def _to_allow(
     else:
         hints.append(_wall_hint(evaluator, arrived, subject, cell.ingress.reason))
     return tuple(hints)
+
+
+def _passes(judgement: Judgement) -> bool:
+    return for_packets(judgement.verdict) is Verdict.FORWARDED
 
 
 def _deny_hint(judgement: Judgement) -> str:

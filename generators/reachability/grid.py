@@ -44,6 +44,7 @@ _MARKS: Mapping[Verdict, _Mark] = {
     Verdict.FORWARDED: _Mark("✓", "+", "green"),
     Verdict.DROPPED: _Mark("✗", "-", "red"),
     Verdict.AUDIT: _Mark("!", "!", "yellow"),
+    Verdict.REDIRECTED: _Mark("»", ">", "blue"),
 }
 _NO_CELL = "·"
 _MIXED = "~"

@@ -27,7 +27,7 @@ from generators.reachability.ends import (
 from generators.reachability.packets import Question
 from generators.reachability.protocols import NO_PORT, port_text, portless
 from generators.reachability.services import SERVICE_PREFIX, selects, target_number
-from generators.reachability.verdicts import Cell, Judgement
+from generators.reachability.verdicts import Cell, Judgement, for_packets
 
 ENGINES = "ringfence.engines"
 """Entry-point group: name -> callable(cluster, questions) that answers every question, in order."""
@@ -194,7 +194,7 @@ def cell_document(cell: Cell) -> dict[str, object]:
         "protocol": cell.protocol,
         "port": cell.port,
         "family": str(cell.family),
-        "verdict": cell.verdict.value,
+        "verdict": for_packets(cell.verdict).value,
         "egress": judgement_document(cell.egress),
         "ingress": judgement_document(cell.ingress),
     }
@@ -202,11 +202,13 @@ def cell_document(cell: Cell) -> dict[str, object]:
 
 def judgement_document(judgement: Judgement) -> dict[str, object]:
     """One direction of a cell."""
+    http = judgement.http
     return {
-        "verdict": judgement.verdict.value,
+        "verdict": for_packets(judgement.verdict).value,
         "reason": judgement.reason.value,
         "rule": judgement.rule,
         "policies": list(judgement.policies),
+        **({"http": [name for name, _ in http.rules]} if http is not None else {}),
     }
 
 

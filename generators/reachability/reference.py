@@ -10,13 +10,16 @@ written to be compared with the meaning of NetworkPolicy line by line, not to be
     4. ingress: the tenant wall keeps the source out                   TENANT_WALL, UNKNOWN_SENDER
     5. a rule that denies matches, whatever others allow               POLICY_DENY
     6. no policy isolates the subject in this direction                NOT_ISOLATED
-    7. a rule of one of them matches, else none                        POLICY_ALLOWED, POLICY_DENIED
+    7. a rule without HTTP rules matches                               POLICY_ALLOWED
+    8. rules with HTTP rules match: they judge each request together   L7 (verdict REDIRECTED)
+    9. none                                                            POLICY_DENIED
 
 Only Cilium's policies deny, and only theirs may have rules without isolating (enableDefaultDeny).
 Where these alone speak and deny something, what they spare passes by a rule of that name.
 
 A packet to a Service is judged by its backends, because it reaches one of them: each direction is
-that of the backend that fares worst in it, because any of them may be chosen.
+that of the backend that fares worst in it, because any of them may be chosen. What leaves is
+dropped where HTTP rules of two backends differ: a request is judged before one is chosen.
 
 The wall (mode strict; audit reports and goes on; overridable has none) lets in: own tenant, shared
 components, consented grants, and what comes from outside the cluster. An address of the pod ranges
@@ -30,7 +33,7 @@ its denial is reported with verdict AUDIT and passes.
 
 A namespace with annotation ringfence.io/mode: audit is judged in the same order, but what its pods'
 wall and policies would drop is reported with verdict AUDIT and passes. One in quarantine has no
-say.
+say. Where policies only report, on trial too, HTTP is not judged: it passes at step 8.
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ from generators.cluster import (
     on_trial,
     quarantined,
 )
-from generators.objects import Direction, NetworkPolicy, Pod, Service
+from generators.http import RuleSet
+from generators.objects import Direction, NetworkPolicy, Pod, Rule, Service
 from generators.reachability.matching import rule_matches
 from generators.reachability.packets import (
     EXTERNAL_PREFIX,
@@ -63,7 +67,14 @@ from generators.reachability.packets import (
 )
 from generators.reachability.protocols import encapsulates, is_unknown
 from generators.reachability.services import SERVICE_PREFIX, Backend, ServiceKey, service_map
-from generators.reachability.verdicts import WORST_FIRST, Cell, Judgement, Reason, Verdict
+from generators.reachability.verdicts import (
+    Cell,
+    Judgement,
+    Reason,
+    Verdict,
+    of_backends,
+    worst,
+)
 from generators.references import resolved
 from generators.selectors import selects
 from generators.tenants.model import Mode, Port, Tenant
@@ -125,7 +136,7 @@ class Evaluator:
     def cell(self, question: Question) -> Cell:
         """The answer to one question; LookupError when an end has no address of that family."""
         answers = [self.answer(question, packet) for packet in self.packets(question)]
-        egress = worst(answer.egress for answer in answers)
+        egress = of_backends(answer.egress for answer in answers)
         return cell_of(question, egress, worst(answer.ingress for answer in answers))
 
     def answer(self, question: Question, packet: Packet) -> Cell:
@@ -367,14 +378,25 @@ class Evaluator:
         packet: Packet,
         *,
         deny: bool = False,
-    ) -> tuple[str, ...]:
-        """Names of all rules that allow it, or deny it, in policy order; any is a true answer."""
+    ) -> tuple[tuple[str, Rule], ...]:
+        """All rules that allow it, or deny it, with names, in policy order; any is a true answer.
+
+        Where HTTP is judged at some ports of a rule, several have its name.
+        """
         return tuple(
-            policy.rule_name(direction, index)
+            (policy.rule_name(direction, index), rule)
             for policy in policies
             for index, rule in enumerate(policy.rules(direction))
             if rule.deny is deny and rule_matches(self.namespaces, direction, policy, rule, packet)
         )
+
+    def rule_set(self, direction: Direction, subject: Pod, packet: Packet) -> RuleSet | None:
+        """What judges requests on a connection that no rule allows without looking at them."""
+        rules = self.matching_rules(direction, self.speaking(direction, subject), packet)
+        if not rules or not all(rule.http for _, rule in rules):
+            return None
+        named = tuple((f"{name}.{http.name}", http) for name, rule in rules for http in rule.http)
+        return RuleSet(direction.value, rules[0][0], named)
 
     def _by_policies(self, direction: Direction, subject: Pod, packet: Packet) -> Judgement:
         speaking = self.speaking(direction, subject)
@@ -382,16 +404,21 @@ class Evaluator:
         names = tuple(policy.key for policy in policies)
         denying = self.matching_rules(direction, speaking, packet, deny=True)
         if denying:
-            return Judgement(Verdict.DROPPED, Reason.POLICY_DENY, denying[0], names)
+            return Judgement(Verdict.DROPPED, Reason.POLICY_DENY, denying[0][0], names)
         if not policies:
             return _spared(direction, speaking)
+        tried = policies == (self.trials.get(subject.namespace),)
+        reports = subject.namespace in self.audited or tried
         rules = self.matching_rules(direction, speaking, packet)
+        http = self.rule_set(direction, subject, packet)
+        if http is not None and not reports:
+            return Judgement(Verdict.REDIRECTED, Reason.L7, http.rule, names, http)
         if rules:
-            return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, rules[0], names)
+            first = next((name for name, rule in rules if not rule.http), rules[0][0])
+            return Judgement(Verdict.FORWARDED, Reason.POLICY_ALLOWED, first, names)
         reason = Reason.POLICY_DENIED
         if is_unknown(packet.protocol):
             reason = Reason.UNKNOWN_L4_PROTOCOL
-        tried = policies == (self.trials.get(subject.namespace),)
         return Judgement(Verdict.AUDIT if tried else Verdict.DROPPED, reason, None, names)
 
 
@@ -410,11 +437,6 @@ def _wall_port(ports: tuple[Port, ...], packet: Packet) -> bool:
         and (wanted.port is None or wanted.port <= packet.port <= (wanted.end_port or wanted.port))
         for wanted in ports
     )
-
-
-def worst(judgements: Iterable[Judgement]) -> Judgement:
-    """The first of the worst verdict."""
-    return min(judgements, key=lambda judgement: WORST_FIRST.index(judgement.verdict))
 
 
 def cell_of(question: Question, egress: Judgement, ingress: Judgement) -> Cell:

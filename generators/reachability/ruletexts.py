@@ -17,7 +17,8 @@ def describe(rule: Rule) -> str:
     """The peers and ports of a rule."""
     peers = " or ".join(peer_text(item) for item in rule.peers) or "anybody"
     ports = " or ".join(policy_port_text(item) for item in rule.ports) or "any port"
-    return f"{'denies ' if rule.deny else ''}{peers}; {ports}"
+    http = f"; HTTP {' or '.join(map(str, rule.http))}" if rule.http else ""
+    return f"{'denies ' if rule.deny else ''}{peers}; {ports}{http}"
 
 
 def why_not(

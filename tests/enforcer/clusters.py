@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from generators.addresses import Family
 from generators.cluster import Cluster
+from generators.http import HttpRule
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.objects import (
     API_SERVER,
@@ -189,6 +190,23 @@ cilium_ports = st.one_of(
 )
 
 
+judged_ports = st.lists(
+    cilium_ports.filter(lambda port: port.protocol == "TCP" and port.port is not None),
+    min_size=1,
+    max_size=2,
+)
+http_rules = st.lists(
+    st.builds(
+        HttpRule,
+        method=st.sampled_from(("", "GET")),
+        path=st.sampled_from(("/a", "/b.*")),
+        name=st.sampled_from(("toPorts[0].rules.http[0]", "toPorts[0].rules.http[1]")),
+    ),
+    min_size=1,
+    max_size=2,
+).map(tuple)
+
+
 @st.composite
 def cilium_rules(draw: st.DrawFn, direction: Direction, *, deny: bool) -> tuple[Rule, ...]:
     """A list of rules of one direction, with their names."""
@@ -199,10 +217,18 @@ def cilium_rules(draw: st.DrawFn, direction: Direction, *, deny: bool) -> tuple[
         )
     )
     name = f"{direction.lower()}{'Deny' if deny else ''}"
-    return tuple(
+    rules = [
         Rule(tuple(peers), tuple(ports), deny, f"{name}[{index}]")
         for index, (peers, ports) in enumerate(found)
-    )
+    ]
+    if deny:
+        return tuple(rules)
+    for index, rule in enumerate(tuple(rules)):
+        if draw(st.booleans()):
+            # Some of its ports, or all of them, with HTTP rules.
+            judged = replace(rule, ports=tuple(draw(judged_ports)), http=draw(http_rules))
+            rules[index : index + 1] = [judged, *draw(st.sampled_from(((), (rule,))))]
+    return tuple(rules)
 
 
 @st.composite

@@ -14,12 +14,12 @@ from enforcer.policy.interpret import EndpointPacket, judge
 from enforcer.policy.tables import Dir
 from generators.addresses import family
 from generators.cluster import Cluster
-from generators.reachability import packets, reference
+from generators.reachability import packets
 from generators.reachability.classes import evaluate
 from generators.reachability.packets import Route
 from generators.reachability.protocols import WITH_PORTS
 from generators.reachability.reference import Evaluator
-from generators.reachability.verdicts import Reason
+from generators.reachability.verdicts import Reason, of_backends
 from tests.enforcer.clusters import PORTS, clusters, questions
 
 
@@ -63,7 +63,7 @@ def check_calls(cluster: Cluster, judge_packet: Judge) -> None:
     names, nodes = Evaluator(cluster), compile_nodes(cluster)
     for pod, seen, backends in calls(cluster):
         answers = [names.egress(packet) for packet in backends]
-        wanted = reference.worst(answers)
+        wanted = of_backends(answers)
         node = nodes[names.pods[pod].node]
         found = judge_packet(node.tables, node.interfaces[pod], seen)
         # Nothing of an endpoint that is not isolated is looked up, so its own node goes unnamed.

@@ -17,7 +17,7 @@ FENCES = {
     "bcc": ("enforcer/datapath/compilation.py",),
     "cerberus": ("generators/tenants/schema.py",),
     "pyroute2": ("enforcer/datapath/iproute.py",),
-    "re2": ("generators/kyverno/language/regexes.py",),
+    "re2": ("generators/http.py", "generators/kyverno/language/regexes.py"),
     "rstr": ("generators/kyverno/language/regexes.py",),
 }
 

@@ -26,6 +26,7 @@ from enforcer.policy.tables import (
     PEER_PLACE,
     PEER_TENANT,
     RULE_DENY,
+    RULE_REDIRECT,
     SERVICE_BACKENDS,
     AddressFlag,
     CidrFlag,
@@ -167,6 +168,7 @@ def test_directions_identities_and_peers_are_numbered_alike() -> None:
         "PEER_PLACE": PEER_PLACE,
         "CIDR_PLACE_SHIFT": CIDR_PLACE_SHIFT,
         "RULE_DENY": RULE_DENY,
+        "RULE_REDIRECT": RULE_REDIRECT,
         "ICMP_PORT": ICMP_PORT,
     }
     assert {name: defined[name] for name in wanted} == wanted

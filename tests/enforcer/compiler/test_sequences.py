@@ -26,7 +26,6 @@ from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
     PEER_TENANT,
-    RULE_DENY,
     RULE_NUMBER,
     Dir,
     EndpointEntry,
@@ -273,7 +272,7 @@ def meaning(tables: Tables) -> object:
     contents: dict[int, set[object]] = {}
 
     def says(rule: int) -> object:
-        return bool(rule & RULE_DENY), tables.rules.get(rule & RULE_NUMBER)
+        return rule & ~RULE_NUMBER, tables.rules.get(rule & RULE_NUMBER)
 
     def means(peer: int) -> Iterable[object]:
         if peer >= PEER_CIDR:

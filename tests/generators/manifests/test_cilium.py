@@ -43,6 +43,10 @@ def ports(entry: str) -> str:
     return ingress(f"toPorts: [{{ports: [{{port: '80', protocol: TCP}}], {entry}}}]")
 
 
+def http(rule: str) -> str:
+    return ports(f"rules: {{http: [{rule}]}}")
+
+
 FIELDS = (
     Field(
         "endpointSelector.matchLabels", "{endpointSelector: {matchLabels: {app: x}}, ingress: [{}]}"
@@ -107,10 +111,24 @@ FIELDS = (
         ingress("toPorts: [{ports: [{port: '80', endPort: 90, protocol: TCP}]}]"),
     ),
     Field("toPorts.ports.protocol", ingress("toPorts: [{ports: [{port: '53', protocol: ANY}]}]")),
+    Field("toPorts.rules.http.method", http("{method: GET}")),
+    Field("toPorts.rules.http.path", http("{path: '/v1/.*'}")),
+    Field("toPorts.rules.http.host", http("{host: 'a[.]example'}")),
+    Field("toPorts.rules.http.headers", http("{headers: ['X-Token: 1', X-Other]}")),
+    Field("toPorts.rules.http.headerMatches.name", http("{headerMatches: [{name: X-Token}]}")),
     Field(
-        "toPorts.rules.http",
-        ports("rules: {http: [{method: GET}]}"),
-        "http rules are not supported",
+        "toPorts.rules.http.headerMatches.value",
+        http("{headerMatches: [{name: X-Token, value: '1'}]}"),
+    ),
+    Field(
+        "toPorts.rules.http.headerMatches.mismatch",
+        http("{headerMatches: [{name: X-Token, value: '1', mismatch: LOG}]}"),
+        "mismatch LOG is not supported",
+    ),
+    Field(
+        "toPorts.rules.http.headerMatches.secret",
+        http("{headerMatches: [{name: X-Token, secret: {name: s, namespace: a}}]}"),
+        "secret is not supported",
     ),
     Field(
         "toPorts.rules.dns", ports("rules: {dns: [{matchName: x}]}"), "dns rules are not supported"
@@ -179,6 +197,23 @@ def test_a_field_is_taken_or_refused_by_name(field: Field) -> None:
         (ingress("icmps: [{fields: [{type: 8}]}], toPorts: [{}]"), "may not stand beside toPorts"),
         (ingress("fromEndpoints: [{matchLabels: {'reserved:host': '', app: x}}]"), "alone only"),
         (ingress("fromEndpoints: [{matchLabels: {app: x, 'any:app': y}}]"), "asked for twice"),
+        (http("{path: '/a/[b'}"), "proxy takes at character 4: missing ]: [b; correct"),
+        (http("{method: '(?=x)'}"), "at character 1: invalid perl operator"),
+        (http("{host: 'x{1,600}'}"), "makes a program of"),
+        (http(f"{{path: {'x' * 1_000_000}}}"), "is longer than 4096 characters (1000000)"),
+        (http("{pat: /}"), "unknown field \"pat\"; did you mean 'path'?"),
+        (http("{headers: ['X-Token:1']}"), "is no name of a header"),
+        (http("{headers: ['Host: x']}"), "use host"),
+        (http("{headerMatches: [{value: x}]}"), "name: Required value"),
+        (http("{headerMatches: [{name: x, mismatch: No}]}"), 'Unsupported value: "No"'),
+        (ports(f"rules: {{http: [{', '.join(['{}'] * 501)}]}}"), "501 rules are too many"),
+        (ingress("toPorts: [{ports: [{port: '80'}], rules: {http: [{}]}}]"), "must be TCP beside"),
+        (
+            ingress("toPorts: [{ports: [{port: '0', protocol: TCP}], rules: {http: [{}]}}]"),
+            "0 may not stand beside HTTP rules",
+        ),
+        (ports("rules: {http: [{}], dns: [{}]}"), "exactly one of http and dns"),
+        (ports("rules: {}"), "exactly one of http and dns"),
         (egress("toServices: [{}]"), "exactly one of k8sService and k8sServiceSelector"),
         ("{endpointSelector: {}, log: {value: " + "x" * 33 + "}, ingress: [{}]}", "at most 32"),
     ],

@@ -1,0 +1,78 @@
+"""All entries of one group for one peer, by port: what the ledger keeps and the maps hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from enforcer.policy.ports import Ranked, slots
+from enforcer.policy.tables import RULE_DENY, RULE_REDIRECT, Dir, PolicyKey, RangeKey
+
+ExactSlot = tuple[int, int, Dir]
+"""(port, protocol, direction)"""
+RangeSlot = tuple[int, Dir, int, int]
+"""(protocol, direction, port, length)"""
+Slot = TypeVar("Slot", ExactSlot, RangeSlot)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """All entries of one group for one peer: slot -> rule id. Immutable."""
+
+    policy: Mapping[ExactSlot, int] = field(default_factory=dict)
+    ranges: Mapping[RangeSlot, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.policy or self.ranges)
+
+    def __or__(self, other: Bucket) -> Bucket:
+        """Entries of both; this one's rule where both have a slot."""
+        if not self or not other:
+            return self or other
+        return Bucket({**other.policy, **self.policy}, {**other.ranges, **self.ranges})
+
+    def opens_all_of(self, other: Bucket) -> bool:
+        """Whether every slot of the other is open here too, and nothing is denied but here."""
+        return _opens(self.policy, other.policy) and _opens(self.ranges, other.ranges)
+
+    def policy_entries(self, group: int, peer: int) -> Iterable[tuple[PolicyKey, int]]:
+        """As keys of the map."""
+        for (port, protocol, direction), rule in self.policy.items():
+            yield PolicyKey(group, peer, port, protocol, direction), rule
+
+    def range_entries(self, group: int, peer: int) -> Iterable[tuple[RangeKey, int]]:
+        """As keys of the map."""
+        for (protocol, direction, port, length), rule in self.ranges.items():
+            yield RangeKey(group, peer, protocol, direction, port, length), rule
+
+
+def _opens(mine: Mapping[Slot, int], others: Mapping[Slot, int]) -> bool:
+    if not mine and not others:
+        return True
+    denied = {slot for slot, rule in mine.items() if rule & RULE_DENY}
+    denied_there = {slot for slot, rule in others.items() if rule & RULE_DENY}
+    judged = {slot: rule for slot, rule in mine.items() if rule & RULE_REDIRECT}
+    opened = others.keys() - denied_there
+    return (
+        opened <= mine.keys() - denied
+        and denied <= denied_there
+        and all(others.get(slot, rule) == rule for slot, rule in judged.items())
+    )
+
+
+EMPTY = Bucket()
+
+
+def bucket(allowed: Sequence[Ranked], rules: Sequence[int], direction: Dir) -> Bucket:
+    """Entries of one direction for one peer, ranks being indexes into `rules`."""
+    if not allowed:
+        return EMPTY
+    found = slots(allowed)
+    return Bucket(
+        {(port, proto, direction): rules[rank] for (port, proto), rank in found.exact.items()},
+        {
+            (proto, direction, port, length): rules[rank]
+            for (port, length, proto), rank in found.prefixes.items()
+        },
+    )
