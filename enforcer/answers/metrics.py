@@ -25,10 +25,11 @@ from enforcer.answers.endpoints import ISOLATED
 from enforcer.answers.status import entries
 from enforcer.datapath.flows import POLICY_REASONS, reason_of
 from enforcer.datapath.maps import Collected, Lost
-from enforcer.observe.feed import Feed, FlowKind
+from enforcer.observe.feed import Feed, FlowKind, RequestKind
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import PROTOCOLS, RESERVED
 from enforcer.policy.tables import Dir, EndpointEntry, EndpointFlag, Table
+from generators.objects import policy_of
 from generators.reachability.verdicts import ACTIONS, Verdict
 from generators.serving.metrics import Labels, counter, gauge, gauges
 
@@ -79,6 +80,7 @@ class AgentCollector:
         yield from self._maps(state)
         yield from self._packets()
         yield from _flows(self._of.feed.kinds(), self._of.feed.contexts.labels)
+        yield _requests(self._of.feed.requests())
         lost = self._of.maps.lost()
         rows = {
             ("kernel_ring",): lost.events - lost.held_back,
@@ -339,6 +341,17 @@ def _flows(kinds: Counter[FlowKind], context: Sequence[str]) -> Iterator[Metric]
     yield _counter("drop", "Drops among them.", labels, drops)
     labels = ("direction", "match", "action", "tenant", *context)
     yield _counter("policy_verdicts", "Verdicts of policies and wall among them.", labels, verdicts)
+
+
+def _requests(kinds: Counter[RequestKind]) -> Metric:
+    rows: Counter[tuple[str, ...]] = Counter()
+    for kind, count in kinds.items():
+        policy, rule = policy_of(kind.rule) if kind.rule else ("", "")
+        direction = kind.direction.name.lower()
+        found = (kind.verdict.value, direction, kind.method, kind.status, policy, rule, kind.tenant)
+        rows[found] += count
+    labels = ("verdict", "direction", "method", "status", "policy", "rule", "tenant")
+    return _counter("http_requests", "HTTP requests that rules judged.", labels, rows)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

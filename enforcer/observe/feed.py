@@ -12,17 +12,20 @@ import json
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from enforcer.agent.state import Board
 from enforcer.datapath.flows import FlowReader, FlowRecord
+from enforcer.observe import requests
 from enforcer.observe.audited import Audited, Seen, Would
 from enforcer.observe.contexts import Contexts, Values
 from enforcer.observe.names import Directory, MatchType, NamedEvent
+from enforcer.observe.requests import HttpRecord, NamedRequest
 from enforcer.observe.shape import lost_events, to_flow
 from enforcer.policy.tables import Dir, Tables
+from generators.http import policy_rule_of
 from generators.reachability.verdicts import Verdict
 
 REMEMBERED = 4096
@@ -67,12 +70,27 @@ class Loss:
     time: int
 
 
+@dataclass(frozen=True, slots=True)
+class RequestKind:
+    """What HTTP requests are counted by; `rule` is a policy's, empty where none let it pass."""
+
+    verdict: Verdict
+    direction: Dir
+    method: str
+    status: str
+    rule: str
+    tenant: str
+
+
+Seeable = NamedEvent | NamedRequest | Loss
+
+
 class FeedLine:
     """One line; encoded once, for its first reader."""
 
     __slots__ = ("_data", "_node", "_what", "number")
 
-    def __init__(self, number: int, what: NamedEvent | Loss, node: str) -> None:
+    def __init__(self, number: int, what: Seeable, node: str) -> None:
         self.number = number
         self._what = what
         self._node = node
@@ -81,7 +99,12 @@ class FeedLine:
     @property
     def endpoint(self) -> int:
         """Id of the endpoint that it is about; 0 for losses."""
-        return self._what.record.endpoint if isinstance(self._what, NamedEvent) else 0
+        match self._what:
+            case NamedEvent():
+                return self._what.record.endpoint
+            case NamedRequest():
+                return self._what.local.endpoint
+        return 0
 
     @property
     def data(self) -> bytes:
@@ -90,15 +113,17 @@ class FeedLine:
             what = self._what
             if isinstance(what, Loss):
                 line = lost_events(what.source, what.count, self._node, what.time)
+            elif isinstance(what, NamedRequest):
+                line = requests.to_flow(what, self._node)
             else:
                 line = to_flow(what, self._node)
             self._data = json.dumps(line, separators=(",", ":")).encode()
         return self._data
 
     @property
-    def seen(self) -> NamedEvent | None:
+    def seen(self) -> NamedEvent | NamedRequest | None:
         """The flow; None for losses."""
-        return self._what if isinstance(self._what, NamedEvent) else None
+        return self._what if not isinstance(self._what, Loss) else None
 
 
 class Feed:
@@ -119,12 +144,14 @@ class Feed:
         self._lost = lost
         self._told_lost = lost()
         self._more = threading.Condition()
+        self._naming = threading.Lock()
         self._lines: dict[tuple[str, bool], deque[FeedLine]] = {}
         """By sender, and whether they passed; losses have none. Oldest first."""
         self._kept = 0
         self._count = 0
         self._missed = 0
         self._kinds: Counter[FlowKind] = Counter()
+        self._requests: Counter[RequestKind] = Counter()
         self._directory = Directory(board.state, node)
         self._past: deque[Tables] = deque(maxlen=PAST_TABLES)
         self._known = board.state
@@ -154,6 +181,11 @@ class Feed:
         """How many flows of each kind were read."""
         with self._more:
             return self._kinds.copy()
+
+    def requests(self) -> Counter[RequestKind]:
+        """How many HTTP requests of each kind the proxy judged."""
+        with self._more:
+            return self._requests.copy()
 
     def forget_kinds(self) -> None:
         """Drop counts about pods that have been gone for a while."""
@@ -221,13 +253,25 @@ class Feed:
 
     def add(self, records: Sequence[FlowRecord]) -> None:
         """Put names to events, count and keep them."""
-        self._refresh()
-        seen = [self._directory.see(record) for record in records]
+        with self._naming:
+            self._refresh()
+            seen = [self._directory.see(record) for record in records]
         with self._more:
             for item in seen:
                 self._kinds[self._kind(item)] += 1
                 if item.record.verdict is Verdict.AUDIT:
                     self._audited.note(item)
+                self._append(item)
+            self._more.notify_all()
+
+    def add_requests(self, records: Iterable[HttpRecord]) -> None:
+        """The same for what the proxy says, from its thread."""
+        with self._naming:
+            self._refresh()
+            seen = [requests.see(self._directory, record) for record in records]
+        with self._more:
+            for item in seen:
+                self._requests[_request_kind(item)] += 1
                 self._append(item)
             self._more.notify_all()
 
@@ -243,10 +287,10 @@ class Feed:
             self.contexts.of(seen.local),
         )
 
-    def _append(self, what: NamedEvent | Loss) -> None:
+    def _append(self, what: Seeable) -> None:
         self._count += 1
         whose = ("", False)
-        if isinstance(what, NamedEvent):
+        if not isinstance(what, Loss):
             whose = (what.record.source, what.record.verdict is Verdict.FORWARDED)
         self._lines.setdefault(whose, deque()).append(FeedLine(self._count, what, self._node))
         self._kept += 1
@@ -286,3 +330,19 @@ class Feed:
             self._past.appendleft(self._known.tables)
             self._known = state
             self._directory = Directory(state, self._node, tuple(self._past))
+
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""Methods that are counted by name; clients may make up others without end."""
+
+
+def _request_kind(seen: NamedRequest) -> RequestKind:
+    record = seen.record
+    return RequestKind(
+        record.verdict,
+        record.direction,
+        record.method if record.method in METHODS else "other",
+        f"{record.code // 100}xx" if 100 <= record.code <= 599 else "none",
+        policy_rule_of(record.rule),
+        seen.local.tenant,
+    )

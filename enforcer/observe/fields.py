@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from enforcer.datapath.flows import DropReason
 from enforcer.observe.names import MatchType
+from enforcer.observe.requests import EVENT_L7
 from enforcer.observe.shape import (
     EVENT_DROP,
     EVENT_POLICY_VERDICT,
@@ -39,9 +40,14 @@ class EventKind(StrEnum):
 
     DROP = "drop"
     POLICY_VERDICT = "policy-verdict"
+    L7 = "l7"
 
 
-EVENTS = {EVENT_DROP: EventKind.DROP, EVENT_POLICY_VERDICT: EventKind.POLICY_VERDICT}
+EVENTS = {
+    EVENT_DROP: EventKind.DROP,
+    EVENT_POLICY_VERDICT: EventKind.POLICY_VERDICT,
+    EVENT_L7: EventKind.L7,
+}
 _BY_TENANT = frozenset({"Tenant", "Namespace"})
 
 
@@ -78,6 +84,11 @@ def port(line: Json, end: End) -> str:
 def protocol(line: Json) -> str:
     """TCP, UDP, SCTP, ICMPv4, ICMPv6; empty for others."""
     return next(iter(mapping(line, "flow", "l4")), "")
+
+
+def http(line: Json) -> Json:
+    """The HTTP request that a flow is about; empty where it is none."""
+    return mapping(line, "flow", "l7", "http")
 
 
 def tcp_flags(line: Json) -> tuple[str, ...]:

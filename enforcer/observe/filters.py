@@ -1,8 +1,8 @@
 """Which flows to show: the filter flags of `hubble observe`, as predicates on lines.
 
 Each flag that may be given is a row of `FILTERS`; a flag given twice means either value, different
-flags must all hold, a negated flag must not. What our flows do not carry (DNS names, HTTP) is
-refused with the reason and not ignored, see `REFUSED`.
+flags must all hold, a negated flag must not. What our flows do not carry (DNS names) is refused
+with the reason and not ignored, see `REFUSED`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import POLICY_DENY, RESERVED, TCP_FLAGS
 from generators.documents.json import shown
 from generators.errors import RingfenceError
+from generators.http import BadPattern, compiled
 from generators.reachability.verdicts import Verdict
 
 Predicate = Callable[[Json], bool]
@@ -27,7 +28,7 @@ EndTest = Callable[[Json, End], bool]
 
 TYPES = (*(event.value for event in EventKind), "trace")
 """`trace` is a word of the field: we make no such events, so it matches none."""
-PROTOCOLS = ("tcp", "udp", "sctp", "icmp", "icmpv4", "icmpv6")
+PROTOCOLS = ("tcp", "udp", "sctp", "icmp", "icmpv4", "icmpv6", "http")
 MAX_PORT = 65535
 MAX_IDENTITY = (1 << 32) - 1
 
@@ -245,7 +246,43 @@ def _protocol(value: str) -> Predicate:
     return lambda line: (
         fields.protocol(line).lower() == name
         or (name == "icmp" and fields.protocol(line).startswith("ICMP"))
+        or (name == "http" and bool(fields.http(line)))
     )
+
+
+def _http_method(value: str) -> Predicate:
+    return lambda line: shown(fields.http(line), "method").upper() == value.upper()
+
+
+def _http_text(of: Callable[[Json], str]) -> Callable[[str], Predicate]:
+    """A part of a request by a regular expression for any piece of it, as Hubble has it."""
+
+    def make(value: str) -> Predicate:
+        try:
+            pattern = compiled(f"(?s).*(?:{value}).*")
+        except BadPattern as error:
+            raise ValueError(f"is no regular expression: {error}") from None
+        return lambda line: bool(fields.http(line)) and bool(pattern.fullmatch(of(line)))
+
+    return make
+
+
+def _url(line: Json) -> str:
+    return shown(fields.http(line), "url")
+
+
+def _path(line: Json) -> str:
+    """With the query."""
+    _, slash, path = _url(line).partition("://")[2].partition("/")
+    return slash + path
+
+
+def _http_status(value: str) -> Predicate:
+    """`404`, `40+`, `4+`."""
+    if re.fullmatch(r"[1-5][0-9]{2}|[1-5][0-9]?\+", value) is None:
+        raise ValueError("wanted a status such as 404, or the first digits of some: 4+, 50+")
+    wanted_status = value.removesuffix("+")
+    return lambda line: shown(fields.http(line), "code").startswith(wanted_status)
 
 
 def _tcp_flags(value: str) -> Predicate:
@@ -316,11 +353,17 @@ FILTERS: Mapping[str, FlowFilter] = {
         FlowFilter(
             "verdict",
             "VERDICT",
-            "FORWARDED, DROPPED or AUDIT.",
+            "FORWARDED, DROPPED, AUDIT or REDIRECTED.",
             _choice(Verdict, lambda line: shown(line, "flow", "verdict")),
         ),
-        FlowFilter("type", "TYPE[:SUB]", "drop, policy-verdict; drop:POLICY_DENIED.", _type),
-        FlowFilter("protocol", "NAME", "tcp, udp, sctp, icmp, icmpv4, icmpv6.", _protocol),
+        FlowFilter("type", "TYPE[:SUB]", "drop, policy-verdict, l7; drop:POLICY_DENIED.", _type),
+        FlowFilter("protocol", "NAME", "tcp, udp, sctp, icmp, icmpv4, icmpv6, http.", _protocol),
+        FlowFilter("http-method", "METHOD", "Method of an HTTP request: GET, PUT.", _http_method),
+        FlowFilter("http-path", "REGEX", "Path of an HTTP request, or a piece.", _http_text(_path)),
+        FlowFilter(
+            "http-status", "STATUS", "Status of its answer: 403, 5+ for all 5xx.", _http_status
+        ),
+        FlowFilter("http-url", "REGEX", "URL of an HTTP request, or a piece.", _http_text(_url)),
         FlowFilter("tcp-flags", "FLAG,...", "Flags that must all be set.", _tcp_flags),
         FlowFilter(
             "traffic-direction",
@@ -356,7 +399,6 @@ FILTERS: Mapping[str, FlowFilter] = {
     )
 }
 
-_NO_L7 = "flows carry no layer 7 here: nothing above TCP, UDP and SCTP is inspected"
 REFUSED: Mapping[str, str] = {
     **{
         f"{prefix}{flag}": why
@@ -366,8 +408,8 @@ REFUSED: Mapping[str, str] = {
             ("cluster", "there is one cluster; filter by --node-name"),
         )
     },
-    **{f"http-{part}": _NO_L7 for part in ("method", "path", "status", "url", "header")},
-    "trace-id": _NO_L7,
+    "http-header": "flows carry no headers of requests; filter by --http-path or --http-status",
+    "trace-id": "flows carry no trace ids; filter by --http-path",
     "cel-expression": "expressions are not supported; combine the other filters",
 }
 """Hubble's flags that ask for what our flows do not carry, and what to do instead."""

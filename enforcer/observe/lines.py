@@ -15,8 +15,14 @@ from enforcer.observe.fields import End, EventKind, Json
 from enforcer.observe.names import MatchType
 from generators.documents.json import shown
 
-SHOWN = {"FORWARDED": "ALLOWED", "DROPPED": "DENIED", "AUDIT": "AUDITED"}
+SHOWN = {
+    "FORWARDED": "ALLOWED",
+    "DROPPED": "DENIED",
+    "AUDIT": "AUDITED",
+    "REDIRECTED": "REDIRECTED",
+}
 """Verdicts on policy-verdict events."""
+ACTIONS = {"AUDIT": "audit", "REDIRECTED": "redirect"}
 MATCHES = {
     MatchType.NONE: "none",
     MatchType.L3_ONLY: "L3-Only",
@@ -74,7 +80,14 @@ def monitor(line: Json, style: LineStyle = LineStyle()) -> str:
             f"xx drop ({words(fields.reason(line))}) flow 0x{hashed} {'to' if inward else 'from'} "
             f"endpoint {endpoint}, , identity {ends}: {path}{ended}"
         )
-    action = "audit" if shown(line, "flow", "verdict") == "AUDIT" else "allow"
+    if fields.event(line) is EventKind.L7:
+        return (
+            f"-> Request http from {endpoint} ({_identity(line, End.SOURCE, style)}->"
+            f"{_identity(line, End.DESTINATION, style)}), verdict "
+            f"{shown(line, 'flow', 'verdict').capitalize()} "
+            f"{shown(line, 'flow', 'Summary')}{ended}"
+        )
+    action = ACTIONS.get(shown(line, "flow", "verdict"), "allow")
     return (
         f"Policy verdict log: flow 0x{hashed} local EP ID {endpoint}, remote ID "
         f"{_identity(line, fields.remote(line), style)}, proto {_number(line)}, "
@@ -123,6 +136,8 @@ def kind(line: Json) -> str:
     """The TYPE column."""
     if fields.event(line) is EventKind.DROP:
         return words(fields.reason(line))
+    if fields.event(line) is EventKind.L7:
+        return "http-request"
     direction = shown(line, "flow", "traffic_direction")
     return f"policy-verdict:{MATCHES[fields.match(line)]} {direction}"
 

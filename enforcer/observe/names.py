@@ -222,6 +222,16 @@ class Directory:
             return self._state.tables.rules.get(record.rule), policies
         return None, policies
 
+    @property
+    def revision(self) -> int:
+        """Of the state."""
+        return self._state.revision
+
+    def isolating_at(self, address: str, direction: Dir) -> tuple[str, ...]:
+        """The policies that isolate the pod of an address."""
+        endpoint = self._endpoints.get(address)
+        return self.isolating(endpoint.group, direction) if endpoint is not None else ()
+
     def isolating(self, group: int, direction: Dir) -> tuple[str, ...]:
         """The policies behind a policy group, or the wall behind the wall's group."""
         for tables in self._tables:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord
 from enforcer.observe.names import IDENTITY_WORLD, NamedEvent, NamedParty, Speaker
-from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE
+from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, Dir
 from generators.objects import PolicyKind
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import Verdict, for_packets
 
 Flow = dict[str, object]
 """A flow as JSON: only dicts, lists, strings, numbers and booleans inside."""
@@ -57,8 +57,8 @@ def to_flow(seen: NamedEvent, node: str) -> Flow:
             "ipVersion": f"IPv{record.family}",
         },
         "l4": _l4(record),
-        "source": _party(seen.source),
-        "destination": _party(seen.destination),
+        "source": party_values(seen.source),
+        "destination": party_values(seen.destination),
         "Type": "L3_L4",
         "node_name": node,
         "event_type": {
@@ -67,7 +67,7 @@ def to_flow(seen: NamedEvent, node: str) -> Flow:
         },
         "traffic_direction": record.direction.name,
         "is_reply": EventFlag.REPLY in record.flags,
-        **_speakers(seen),
+        **references(seen.speakers, record.direction, record.verdict, seen.revision),
         **_services(seen),
         **_interface(seen),
         "Summary": _summary(record),
@@ -122,7 +122,8 @@ def _judgement(seen: NamedEvent) -> Flow:
     }
 
 
-def _party(party: NamedParty) -> Flow:
+def party_values(party: NamedParty) -> Flow:
+    """One end; what is empty is left out."""
     labels = list(party.labels)
     if party.tenant:
         labels.append(f"{TENANT_LABEL}{party.tenant}")
@@ -188,13 +189,15 @@ def _summary(record: FlowRecord) -> str:
     return name
 
 
-def _speakers(seen: NamedEvent) -> Flow:
+def references(
+    speakers: Sequence[Speaker], direction: Dir, verdict: Verdict, revision: int
+) -> Flow:
     """Who let in, or who refused, under Hubble's field for it."""
-    side = seen.record.direction.name.lower()
-    did = "allowed" if seen.record.verdict is Verdict.FORWARDED else "denied"
-    references = [_reference(speaker, seen.revision) for speaker in seen.speakers]
-    found: Flow = {f"{side}_{did}_by": references} if references else {}
-    texts = sorted({speaker.log for speaker in seen.speakers if speaker.log})
+    passes = for_packets(verdict) is Verdict.FORWARDED
+    side = f"{direction.name.lower()}_{'allowed' if passes else 'denied'}_by"
+    listed = [_reference(speaker, revision) for speaker in speakers]
+    found: Flow = {side: listed} if listed else {}
+    texts = sorted({speaker.log for speaker in speakers if speaker.log})
     return found | ({"policy_log": texts} if texts else {})
 
 

@@ -14,6 +14,7 @@ from enforcer.answers.metrics import AgentCollector, Observed
 from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason
 from enforcer.datapath.maps import Collected, Lost, Statistic
 from enforcer.observe.feed import Feed
+from enforcer.observe.requests import HttpRecord
 from enforcer.policy.tables import CAPACITY, Dir, EndpointEntry, EndpointFlag, Table, Tables
 from enforcer.sources.supply import InputState
 from enforcer.writes.budgets import Refusal, RoomUsage
@@ -73,6 +74,21 @@ RECORD = FlowRecord(
 )
 
 
+REQUEST = HttpRecord(
+    time=0,
+    direction=Dir.INGRESS,
+    source="10.0.0.9",
+    source_port=40000,
+    destination="10.0.0.1",
+    destination_port=80,
+    method="GET",
+    path="/",
+    host="api",
+    protocol="HTTP/1.1",
+    code=200,
+    latency=1_000_000,
+    rule="blue-dev/cnp:web#ingress[0].toPorts[0].rules.http[0]",
+)
 REFUSAL = Refusal("blue-dev/big", Direction.INGRESS, "blue", Table.CIDRS, 11, 12, 5, 10)
 
 
@@ -117,6 +133,7 @@ def registry() -> CollectorRegistry:
     board.publish(state())
     feed = Feed(board, "node1")
     feed.add((RECORD, replace(RECORD, verdict=Verdict.FORWARDED, reason=ForwardReason.HOST)))
+    feed.add_requests([REQUEST])
     bootstrap = Bootstrap()
     bootstrap.reached("programs")
     counts = Counts(kernel, lambda endpoint: "blue")
