@@ -80,6 +80,7 @@ lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for ne
 	$(BIN)/$(LOCK) $(UPGRADE) -c requirements.lock --group build -o requirements-build.lock
 	$(BIN)/$(LOCK) $(UPGRADE) -c requirements.lock -c requirements-build.lock --group test --group lint -o requirements-test.lock
 	$(BIN)/$(LOCK) $(UPGRADE) --group testbed -o requirements-testbed.lock
+	$(BIN)/$(LOCK:linux=x86_64-manylinux_2_31) $(UPGRADE) --group proxy -o requirements-proxy.lock
 
 clean: ## remove what the other targets made in this folder
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

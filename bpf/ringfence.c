@@ -21,10 +21,8 @@
 #include "lib/encapsulation.h"
 #include "lib/checksum.h"
 #include "lib/report.h"
-
-/* Also "next" for tcx: programs of others after ours still have their say. */
-#define VERDICT_CONTINUE (-1)
-#define VERDICT_SHOT 2
+#include "lib/proxy.h"
+#include "lib/detour.h"
 
 /*
  * Any tenant's masqueraded traffic wears the node's address; only a local socket proves the node.
@@ -121,15 +119,18 @@ static __always_inline enum reason open_connection(struct scratch *scratch,
 						   const struct endpoint *endpoint,
 						   enum direction direction)
 {
-	enum ct_state state = direction == scratch->course.opener ? CT_OPENER : CT_REPLY;
+	struct course *course = &scratch->course;
 	const struct packet *packet = &scratch->packet;
 	__u8 flags = 0;
 
+	course->state = direction == course->opener ? CT_OPENER : CT_REPLY;
+	course->kind = scratch->answer.reason;
+
 	if (packet->protocol == PROTOCOL_TCP && !ct_is_syn(packet))
 		flags = CT_ADOPTED;
-	if (hold_connection(scratch, endpoint, ct_flags_after(flags, packet, state)))
+	if (hold_connection(scratch, endpoint, ct_flags_after(flags, packet, course->state)))
 		return DROP_CT_MAP_INSERTION_FAILED;
-	return state == CT_OPENER ? scratch->answer.reason : FORWARD_REPLY;
+	return FORWARD_NONE;
 }
 
 static __always_inline int audit_is_the_walls(enum reason reason)
@@ -272,12 +273,18 @@ static __always_inline enum reason resume(struct scratch *scratch, const struct 
 	}
 	if (answer->unheld)
 		return answer->reason;
+	scratch->course.kind = answer->reason;
+	if (proxy_moved(scratch)) {
+		/* The entry stays as it was: so it goes with all that follows. */
+		scratch->leg = LEG_DOWN | LEG_ANEW;
+		return scratch->course.state == CT_OPENER ? FORWARD_NONE : DROP_POLICY_DENIED;
+	}
 	scratch->outcome.news = 1;
 	if (scratch->course.kept)
 		flags |= CT_KEPT;
 	if (hold_connection(scratch, endpoint, flags))
 		return DROP_CT_MAP_INSERTION_FAILED;
-	return scratch->course.state == CT_OPENER ? answer->reason : FORWARD_REPLY;
+	return FORWARD_NONE;
 }
 
 /* What both ends have closed only ages, whatever still arrives. */
@@ -316,6 +323,8 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 		course->state = ct_state_of(entry, packet, direction, now);
 	}
 	if (living && course->state != CT_NEW) {
+		if (!proxy_fits(entry->reason, course->state == CT_OPENER, scratch->sent))
+			return DROP_FORGED;
 		touch(living, entry, packet, course->state, now);
 		course->opener = entry->opener ? DIR_EGRESS : DIR_INGRESS;
 		if (course->state == CT_REPLY)
@@ -323,12 +332,18 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 		outcome->rule = entry->rule;
 		outcome->group = entry->group;
 		if (ct_is_current(entry, endpoint->generation, course->tenure) &&
-		    !((entry->flags & CT_KEPT) && ct_starts(packet)))
-			return course->state == CT_OPENER ? entry->reason : FORWARD_REPLY;
+		    !((entry->flags & CT_KEPT) && ct_starts(packet))) {
+			course->kind = entry->reason;
+			return FORWARD_NONE;
+		}
 		if (!ct_starts(packet))
 			keep(course, endpoint, entry);
 	}
+	/* What the proxy answers, it answers on a connection. */
+	if (course->state == CT_NEW && scratch->sent == LEG_DOWN)
+		return DROP_FORGED;
 	judge(scratch, endpoint, direction);
+	proxy_settle(scratch);
 	note_answer(outcome, &scratch->answer, endpoint);
 	if (stops_here(scratch, endpoint, direction)) {
 		outcome->rule = 0;
@@ -430,11 +445,15 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 	if (packet->kind == PACKET_ICMP_ERROR) {
 		outcome->reason = track_icmp_error(skb, endpoint, scratch, direction);
 		forget();
-		if (outcome->reason == FORWARD_RELATED)
+		if (outcome->reason == FORWARD_RELATED) {
+			proxy_relate(scratch, direction);
 			return FORWARD_RELATED;
+		}
 	}
 	forget();
-	return judge_connection(scratch, endpoint, direction);
+	reason = judge_connection(scratch, endpoint, direction);
+	forget();
+	return reason ? reason : proxy_course(scratch);
 }
 
 /*
@@ -467,8 +486,13 @@ static __always_inline int handle(struct __sk_buff *skb, enum direction directio
 	__builtin_memset(&scratch->packet, 0, sizeof(scratch->packet));
 	__builtin_memset(&scratch->outcome, 0, sizeof(scratch->outcome));
 	scratch->unproven = 0;
+	scratch->leg = LEG_NONE;
+	if (!scratch->attempts)
+		scratch->sent = proxy_sent(skb);
 	endpoint = lookup_endpoint(scratch, ifindex);
 	scratch->outcome.reason = decide(skb, scratch, endpoint, direction);
+	forget();
+	proxy_choose(scratch);
 	if (scratch->unproven)
 		judge_again(skb, scratch, direction);
 	scratch->attempts = 0;
@@ -476,6 +500,10 @@ static __always_inline int handle(struct __sk_buff *skb, enum direction directio
 	if (verdict_is_drop(scratch->outcome.reason)) {
 		scratch->beyond = 0;
 		return VERDICT_SHOT;
+	}
+	if (scratch->leg) {
+		scratch->beyond = 0;
+		return proxy_take(skb, scratch, direction);
 	}
 	if (direction == DIR_EGRESS && scratch->beyond) {
 		again_map.call(skb, DIR_INGRESS);

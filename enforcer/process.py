@@ -20,7 +20,7 @@ from enforcer.agent.own_addresses import addresses, tunnels
 from enforcer.agent.settings import AgentSettings, exclusive
 from enforcer.agent.state import Board
 from enforcer.agent.watcher import Watcher
-from enforcer.answers import scrape
+from enforcer.answers import access_log, scrape
 from enforcer.answers.control import control_server
 from enforcer.answers.counts import Counts, TenantsOf
 from enforcer.answers.journal import EndpointLog
@@ -31,6 +31,8 @@ from enforcer.cni.running import start as start_thread
 from enforcer.datapath import attach, loader
 from enforcer.datapath.flows import FlowReader
 from enforcer.datapath.maps import Maps
+from enforcer.http import envoy
+from enforcer.http.proxy import Proxy
 from enforcer.observe.audited import Audited
 from enforcer.observe.contexts import Contexts
 from enforcer.observe.feed import Feed
@@ -86,6 +88,10 @@ def _enforce(
         counts = Counts(maps, TenantsOf(board))
         told = board.state
         attachments = Attachments(settings.run_dir)
+        program = settings.envoy or envoy.find()
+        proxy = Proxy(settings.run_dir, pins, program, lambda: agent.wake())
+        stack.callback(proxy.close)
+        stack.enter_context(access_log.listening(proxy.directory, feed.add_requests))
         agent = Agent(
             settings,
             AgentParts(
@@ -95,6 +101,7 @@ def _enforce(
                 board,
                 attachments,
                 Collector(maps.collect, counts.forget, told.tally, told.delays),
+                proxy,
             ),
         )
 
@@ -116,6 +123,7 @@ def _enforce(
         server.start()
         stack.callback(server.stop)
         stack.enter_context(answering_cni(settings, pins, board, attachments, agent.report))
+        start_thread(stack, threading.Event(), proxy.run)
         for look in _lookouts(settings, agent, board, pins, maps):
             start_thread(stack, threading.Event(), look)
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))

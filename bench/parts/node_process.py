@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from enforcer.agent.state import Board, NodeState
 from enforcer.answers.counts import Counts
 from enforcer.datapath import attach, loader
 from enforcer.datapath.maps import Maps
+from enforcer.http.proxy import Proxy
 from enforcer.policy.changes import Attachment
 from enforcer.policy.tables import AddressEntry, MapWrite, Table
 from enforcer.sources.api import ApiSupply
@@ -265,12 +266,15 @@ def running(
     )
     with exclusive(settings):
         pins = loader.ensure_loaded(pin_dir)
-        with Maps.open(pins) as maps:
+        with Maps.open(pins) as maps, ExitStack() as stack:
             counts, told, stop = Counts(maps), board.state, threading.Event()
             supply = ApiSupply(replay, NODE, AgentTenants(None), "ringfence-system")
             collector = Collector(maps.collect, counts.forget, told.tally, told.delays)
+            proxy = Proxy(folder, pins, None)
+            stack.callback(proxy.close)
             agent = Agent(
-                settings, AgentParts(supply, maps, pins, board, attachments(folder), collector)
+                settings,
+                AgentParts(supply, maps, pins, board, attachments(folder), collector, proxy),
             )
             thread = threading.Thread(target=agent.run, args=(stop,))
             thread.start()

@@ -19,6 +19,7 @@ enum reason {
 	FORWARD_RELATED = 6, /* ICMP error about a connection that was let through */
 	FORWARD_LINK = 7, /* ARP, neighbour discovery and other link-scope housekeeping */
 	FORWARD_REDIRECTED = 8, /* to the proxy, which judges requests */
+	FORWARD_PROXIED = 9, /* on from the proxy */
 
 	DROP_FIRST = 130,
 	DROP_INVALID_SOURCE_MAC = 130,
@@ -42,6 +43,7 @@ enum reason {
 	DROP_TENANT_WALL = 240,
 	DROP_INVALID_DESTINATION_IP = 241,
 	DROP_INVALID_CHECKSUM = 242,
+	DROP_FORGED = 243, /* on a leg of the proxy, and not by whom it says */
 };
 
 enum verdict {

@@ -121,6 +121,29 @@ struct rule_value {
 };
 _Static_assert(sizeof(struct rule_value) == 16, "struct rule_value");
 
+/* Where the proxy listens for a rule that redirects; the key is the rule. */
+struct listener_value {
+	__u32 port;
+	__u32 pad;
+	__u64 proof;
+};
+_Static_assert(sizeof(struct listener_value) == 16, "struct listener_value");
+
+/* How the proxy is reached, and what its packets are known by. */
+struct proxy_value {
+	__u32 interface; /* the node's end of its veth; 0: there is no proxy */
+	__u32 secret; /* mark of what comes from there; its LEG_BITS are 0 */
+};
+_Static_assert(sizeof(struct proxy_value) == 8, "struct proxy_value");
+
+/* Where a pod of this node is, by its address: for what comes from the proxy. */
+struct resident_value {
+	__u32 interface;
+	__u8 mac[6];
+	__u8 node_mac[6]; /* of the node's end of the pod's veth */
+};
+_Static_assert(sizeof(struct resident_value) == 16, "struct resident_value");
+
 /* In a trie nothing changes under its reader: no proof. */
 struct range_value {
 	__u32 rule; /* as in rule_value */

@@ -107,6 +107,19 @@ static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_
 	return copy->rule;
 }
 
+/* The port at which the proxy listens for a rule, or 0. */
+static __always_inline __u16 lookup_listener(struct scratch *scratch, __u32 rule)
+{
+	const struct listener_value *found = listen_map.lookup(&rule);
+	struct listener_value *copy = &scratch->listening;
+	__u64 sum = proof_add(PROOF_SEED, rule);
+
+	if (!found)
+		return 0;
+	lookup_copy(copy, found);
+	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy->port : 0;
+}
+
 /* What stands behind a Service, in scratch->service. A miss is asked twice: it would open. */
 static __always_inline int lookup_service(struct scratch *scratch, struct service_key *key)
 {

@@ -14,6 +14,8 @@
 #define MAX_SERVICES 32768
 #define MAX_CONNECTIONS 262144
 #define MAX_FRAGMENTS 4096
+#define MAX_LISTENERS 65536
+#define MAX_RESIDENTS (2 * MAX_ENDPOINTS)
 #define MAX_STATS 16384
 #define TUNNEL_WORDS 1024
 #define EVENT_PAGES 256
@@ -38,6 +40,10 @@ struct scratch {
 	__u32 unproven;
 	__u32 attempts; /* of this packet before */
 	__u32 beyond; /* interface of the pod that a packet is for, when to_pod is run from there */
+	__u8 sent; /* enum leg on which the proxy sent it */
+	__u8 leg; /* enum leg on which it goes to the proxy */
+	__u16 listener; /* the proxy's, by port */
+	__u32 interface; /* the way to the proxy */
 	__u32 pad;
 	struct endpoint endpoint;
 	struct address_value address;
@@ -45,6 +51,7 @@ struct scratch {
 	struct service_value service;
 	struct ct_value entry;
 	struct frag_value first;
+	struct listener_value listening;
 };
 
 /* BPF_F_NO_PREALLOC, which an LPM trie must have; large values take memory only as needed. */
@@ -67,6 +74,10 @@ BPF_TABLE("array", __u32, struct share_value, nobody_map, NOBODY_SLOTS);
 BPF_TABLE("array", __u32, __u64, quota_map, 1); /* events of a sender in a window; 0: any number */
 BPF_TABLE("percpu_array", __u32, struct scratch, scratch_map, 1);
 BPF_TABLE("array", __u32, __u64, tunnel_map, TUNNEL_WORDS); /* a bit for each UDP port */
+BPF_F_TABLE("hash", __u32, struct listener_value, listen_map, MAX_LISTENERS, MAP_NO_PREALLOC);
+BPF_TABLE("array", __u32, struct proxy_value, proxy_map, 1);
+BPF_F_TABLE("hash", struct address, struct resident_value, resident_map, MAX_RESIDENTS,
+	    MAP_NO_PREALLOC);
 /* The programs themselves, by direction: whoever met an unproven value begins again. */
 BPF_PROG_ARRAY(again_map, 2);
 BPF_TABLE("array", __u32, struct meta_value, meta_map, 1);

@@ -398,8 +398,6 @@ static __always_inline void policy_judge(struct scratch *scratch, const struct e
 	forget();
 	policy_audit(&scratch->answer, endpoint, scratch->question.direction);
 	forget();
-	if (scratch->answer.reason == FORWARD_REDIRECTED)
-		scratch->answer.reason = DROP_PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL;
 }
 
 #endif

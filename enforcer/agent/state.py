@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from enforcer.agent.delays import Delays, Tally
 from enforcer.datapath.neighbours import Findings
+from enforcer.http.proxy import ProxyState
 from enforcer.policy.services import Serving
 from enforcer.policy.tables import Tables
 from enforcer.sources.supply import InputState
@@ -97,6 +98,9 @@ class NodeState:
     """Who uses what of each map; as of now."""
     serving: Callable[[str], tuple[Serving, ...]] = field(default=lambda _: (), compare=False)
     """The Services that an address belongs to, as theirs or as a backend's; always as of now."""
+
+    proxy: ProxyState = field(default_factory=ProxyState)
+    """Of HTTP rules."""
 
     @property
     def ready(self) -> bool:

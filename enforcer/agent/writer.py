@@ -15,18 +15,32 @@ from enforcer.agent.delays import Tally, WorkKind
 from enforcer.agent.state import Audit
 from enforcer.compiler.compile import Compiler
 from enforcer.policy.buckets import EMPTY
-from enforcer.policy.tables import SERVICE_BACKENDS, MapOverflow, MapWrite, Table, Tables
+from enforcer.policy.tables import (
+    SERVICE_BACKENDS,
+    EndpointEntry,
+    MapOverflow,
+    MapWrite,
+    Table,
+    Tables,
+)
 from enforcer.writes.pending import PendingTables
 from generators.errors import RingfenceError
+from generators.http import RuleSet
 from generators.reachability.services import ServiceKey
+
+
+def _no_proxy(_sets: Mapping[int, RuleSet], _endpoints: Mapping[int, EndpointEntry]) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class MapAccess:
-    """The two things that are done to the maps."""
+    """What is done to the maps, and before."""
 
     read: Callable[[], Tables]
     apply: Callable[[Iterable[MapWrite]], None]
+    prepare: Callable[[Mapping[int, RuleSet], Mapping[int, EndpointEntry]], None] = _no_proxy
+    """Has the proxy judge by rule sets what entries are about to lead to it, for these pods."""
 
 
 class TableWriter:
@@ -63,6 +77,7 @@ class TableWriter:
             self._hurry()
             raise
         gone = compiler.leaving()
+        self._kernel.prepare(compiler.rule_sets(), compiler.ledger.endpoints.now)
         try:
             self._kernel.apply(writes)
         except RingfenceError:

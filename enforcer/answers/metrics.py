@@ -25,6 +25,7 @@ from enforcer.answers.endpoints import ISOLATED
 from enforcer.answers.status import entries
 from enforcer.datapath.flows import POLICY_REASONS, reason_of
 from enforcer.datapath.maps import Collected, Lost
+from enforcer.http.proxy import ProxyState
 from enforcer.observe.feed import Feed, FlowKind, RequestKind
 from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import PROTOCOLS, RESERVED
@@ -77,6 +78,7 @@ class AgentCollector:
         yield from _policies(state)
         yield from _inputs(state)
         yield from _work(state)
+        yield from _proxy(state.proxy)
         yield from self._maps(state)
         yield from self._packets()
         yield from _flows(self._of.feed.kinds(), self._of.feed.contexts.labels)
@@ -317,6 +319,16 @@ def _work(state: NodeState) -> Iterator[Metric]:
     corrections = {(): float(state.audit.corrections)}
     text = "Map entries that were corrected."
     yield _counter("drift_corrections", text, (), corrections)
+
+
+def _proxy(proxy: ProxyState) -> Iterator[Metric]:
+    sound = 0 if proxy.problem else 1
+    yield _gauge("http_rules_in_force", "Whether HTTP rules are judged as written.", sound)
+    yield _gauge("http_listeners", "Sets of HTTP rules that the proxy judges by.", proxy.listeners)
+    yield _gauge("http_proxy_up", "Whether the proxy of HTTP rules runs.", 1 if proxy.pid else 0)
+    yield _counter("http_proxy_starts", "Starts of the proxy.", (), {(): proxy.starts})
+    text = "Updates that the proxy refused since it was started."
+    yield _gauge("http_proxy_refused", text, proxy.refused)
 
 
 def _flows(kinds: Counter[FlowKind], context: Sequence[str]) -> Iterator[Metric]:

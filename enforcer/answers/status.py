@@ -54,6 +54,12 @@ def status(settings: AgentSettings, state: NodeState, feed: Feed, maps: Maps) ->
             }
             for table in Table
         },
+        "http": {
+            "listeners": state.proxy.listeners,
+            "proxy": state.proxy.pid or None,
+            "starts": state.proxy.starts,
+            "refused": state.proxy.refused,
+        },
         "withoutRoom": dict(sorted(state.excess.items())),
         "flows": {"read": feed.count, "lost": lost.events, "heldBack": lost.held_back},
         "pinDir": str(settings.pin_dir),
@@ -69,6 +75,7 @@ def problems(state: NodeState) -> list[str]:
         *state.notices,
         *(f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())),
         *(why for _, why in sorted(state.excess.items())),
+        *([state.proxy.problem] if state.proxy.problem else []),
         *state.neighbours.problems(state.attached),
     ]
 

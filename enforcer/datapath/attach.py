@@ -35,6 +35,9 @@ VERSIONS, UNFINISHED = "v[0-9]*-*", "loading-*"
 CLOSED = bytes.fromhex("b700000002000000 9500000000000000")
 """A program that returns TC_ACT_SHOT."""
 
+FROM_PROXY = "from_proxy"
+"""On the node's end of the proxy's veth, where `enforcer.http.namespace` puts it."""
+
 _alone = threading.Lock()
 """The agent's loop and its CNI calls may mean the same interface."""
 
@@ -319,7 +322,8 @@ def _to_the_head(path: Path, program_pin: Path, ifindex: int, hook: _Hook) -> No
 def program_ids(pin_path: Path) -> frozenset[int]:
     """Our programs, those of other versions included."""
     with _of_pins(pin_path):
-        pins = [p / h.program for p in pin_path.parent.iterdir() for h in HOOKS if p.name != LINKS]
+        names = [*(hook.program for hook in HOOKS), FROM_PROXY]
+        pins = [p / name for p in pin_path.parent.iterdir() for name in names if p.name != LINKS]
     return frozenset(_program_id(pin) for pin in pins if pin.exists())
 
 

@@ -37,6 +37,7 @@ class ForwardReason(IntEnum):
     RELATED = 6
     LINK = 7
     REDIRECTED = 8
+    PROXIED = 9
 
 
 class DropReason(IntEnum):
@@ -63,6 +64,7 @@ class DropReason(IntEnum):
     TENANT_WALL = 240
     INVALID_DESTINATION_IP = 241
     INVALID_CHECKSUM = 242
+    FORGED = 243
 
 
 class EventFlag(IntFlag):

@@ -1,4 +1,4 @@
-"""The only importer of pyroute2: it changes interfaces, for attach.py and the lab.
+"""The only importer of pyroute2: it changes interfaces, for attach.py, enforcer.http and the lab.
 
 It has no types, so what is used of it is written down here. What is there is read by links.py.
 """
@@ -22,6 +22,9 @@ class IPRoute(Protocol):
 
     def route(self, command: str, **what: object) -> object:
         """Change routes."""
+
+    def rule(self, command: str, **what: object) -> object:
+        """Change which routes are asked."""
 
     def neigh(self, command: str, **what: object) -> object:
         """Change neighbour entries."""

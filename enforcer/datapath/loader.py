@@ -33,7 +33,9 @@ from generators.errors import MachineLacks, RingfenceError
 log = logging.getLogger("ringfence.enforcer")
 
 LAYOUT_VERSION = 2
-PROGRAMS = ("to_pod", "from_pod")
+JUDGES = ("to_pod", "from_pod")
+"""On the interfaces of pods."""
+PROGRAMS = (*JUDGES, "from_proxy", "proxy_in", "proxy_out")
 MAPS = (
     "ep_map",
     "addr_map",
@@ -51,6 +53,9 @@ MAPS = (
     "quota_map",
     "nobody_map",
     "tunnel_map",
+    "listen_map",
+    "proxy_map",
+    "resident_map",
     "again_map",
     "meta_map",
     "events",
@@ -263,7 +268,7 @@ def load(pin_dir: Path, sizes: Mapping[Table, int] = CAPACITY) -> Path:
 def _pin(objects: Mapping[str, int], pin_dir: Path, digest: bytes) -> Path:
     path = pin_dir / version_name(digest)
     kernel.map_update(objects["meta_map"], bytes(4), digest)
-    for direction, name in enumerate(PROGRAMS):
+    for direction, name in enumerate(JUDGES):
         entry = objects[name].to_bytes(4, "little")
         kernel.map_update(objects["again_map"], direction.to_bytes(4, "little"), entry)
     for leftover in pin_dir.glob(f"{UNFINISHED}*"):  # of a loader that was killed

@@ -105,6 +105,7 @@ HUBBLE_NAMES: Mapping[object, tuple[str, int]] = {
     DropReason.ENCAP_PROHIBITED: ("ENCAPSULATION_TRAFFIC_IS_PROHIBITED", 170),
     DropReason.INVALID_DESTINATION_IP: BROKEN,
     DropReason.INVALID_CHECKSUM: BROKEN,
+    DropReason.FORGED: BROKEN,
 }
 """Reasons that Hubble does not know, or by another name: its readers refuse unknown ones."""
 

@@ -64,7 +64,9 @@ def machine(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     subprocess.run(made, check=True, stdout=subprocess.DEVNULL, timeout=patience(900))
     clone = ["git", "clone", "--quiet", str(checkout), str(root) + CLONE]
     subprocess.run(clone, check=True, timeout=patience(60))
-    folder = wheels(*LOCKS, "requirements-test.lock", "requirements-testbed.lock")
+    folder = wheels(
+        *LOCKS, "requirements-test.lock", "requirements-testbed.lock", "requirements-proxy.lock"
+    )
     with serving(Registry.of_files(folder)) as index:
         yield Machine(root, index)
 

@@ -28,7 +28,7 @@ from tests.testbed.waiting import ended, ending, eventually, patience
 
 RUNTIME = ("requirements.lock", "requirements-build.lock")
 TESTS = (*RUNTIME, "requirements-test.lock")
-ALL = (*TESTS, "requirements-testbed.lock")
+ALL = (*TESTS, "requirements-testbed.lock", "requirements-proxy.lock")
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "tools/setup.sh")
 FOLDERS = ("generators", "webhook", "enforcer", "lab", "bpf", "examples")
 

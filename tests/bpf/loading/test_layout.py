@@ -11,7 +11,7 @@ from enum import IntFlag
 
 import pytest
 
-from enforcer.datapath import flows, layout, loader
+from enforcer.datapath import detour, flows, layout, loader
 from enforcer.datapath.connections import TIMEOUTS, ConnectionFlag
 from enforcer.policy.tables import (
     CAPACITY,
@@ -53,6 +53,9 @@ MIRRORS: dict[str, type[ctypes.Structure]] = {
     "stats_key": layout.StatsKey,
     "stats_value": layout.StatsValue,
     "flow_event": layout.FlowEvent,
+    "listener_value": detour.ListenerValue,
+    "proxy_value": detour.ProxyValue,
+    "resident_value": detour.ResidentValue,
 }
 
 PRINT_OFFSETS = """
