@@ -342,8 +342,8 @@ class NetworkPolicy:
     @property
     def object_key(self) -> str:
         """Of the object: `namespace/name`, `namespace/cnp:name` or `ccnp:name`."""
-        home = f"{self.namespace}/" if self.namespace else ""
-        return f"{home}{self.kind.prefix}{self.name}"
+        name = self.name if self.kind is PolicyKind.NETWORK_POLICY else self.kind.prefix + self.name
+        return f"{self.namespace}/{name}" if self.namespace else name
 
     @property
     def key(self) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, reduce
-from operator import or_
+from functools import lru_cache
 
 from enforcer.compiler.placement import Known
 from enforcer.policy.blocks import Net
-from enforcer.policy.groups import Asks
+from enforcer.policy.groups import ASKS_NOBODY, Asks
 from enforcer.policy.identity import PeerTerm
 from enforcer.policy.peers import Population, Settled
 from enforcer.policy.rulebook import Groups, Turnover
@@ -36,6 +35,8 @@ NARROW, WIDER = {4: 24, 6: 64}, 8
 """Bits of a block around addresses without a place, by IP version, and by how many it grows."""
 MOST_BLOCKS = 128
 """Of an IP version: every tenant here has them in its map of prefixes."""
+
+NO_FLAGS = AddressFlag(0)
 
 
 class Addressing:
@@ -62,7 +63,7 @@ class Addressing:
         self._shown: dict[str, None] = {}
         """Addresses whose interfaces are known."""
         self._touched: dict[str, None] = {}
-        self._asks = Asks()
+        self._asks = ASKS_NOBODY
         self._strangers = Strangers()
         self._waiting: dict[str, dict[ServiceKey, None]] = {}
         """Address of a Service -> its ports that are asked for and found no place."""
@@ -94,9 +95,9 @@ class Addressing:
 
     def write(self, settled: Settled, turnover: Turnover) -> None:
         """Bring the ledger up to date."""
-        if turnover.added or turnover.removed:
+        if any(g.definition.asks is not ASKS_NOBODY for g in (*turnover.added, *turnover.removed)):
             groups = self._groups.by_number.values()
-            self._ask(reduce(or_, (group.definition.asks for group in groups), Asks()))
+            self._ask(Asks.of(group.definition.asks for group in groups))
         changed, self._touched = {**dict.fromkeys(settled.addresses), **self._touched}, {}
         for address in self._put(changed):
             self._calls.touch_address(address)
@@ -207,7 +208,7 @@ class Addressing:
         if identity is None:
             return AddressEntry(IDENTITY_UNKNOWN, 0, AddressFlag.SERVICE)
         tenant = self._known.tenants.ids.get(identity.pods.tenant, 0)
-        flags = AddressFlag.QUARANTINE if identity.pods.quarantine else AddressFlag(0)
+        flags = AddressFlag.QUARANTINE if identity.pods.quarantine else NO_FLAGS
         owner = self._population.owners[address]
         home = self._known.homes[owner.namespace]
         if home.audited or home.tried:

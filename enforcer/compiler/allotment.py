@@ -68,7 +68,7 @@ class Allotment:
         self._walls: Counter[Table] = Counter()
         self._overlaps = Overlaps()
         self._last: object = None
-        self._needs: dict[str, Counter[Table]] = {}
+        self._needs: dict[str, dict[Table, int]] = {}
         """By namespace, what its policies need, and the sum: most changes move none of it."""
         self._sum: Counter[Table] = Counter()
 
@@ -194,12 +194,13 @@ class Allotment:
     def _add_up(self, *namespaces: str) -> None:
         """What these need has changed."""
         for namespace in namespaces:
-            self._sum.subtract(self._needs.pop(namespace, {}))
-            if namespace in self._in_use:
-                wants = self._wants_of(namespace).values()
-                needs = Counter({table: total(wants, table) for table in BY_POLICY})
+            wants = self._wants_of(namespace).values()
+            needs = {table: total(wants, table) for table in BY_POLICY}
+            before = self._needs.pop(namespace, {})
+            if wants:
                 self._needs[namespace] = needs
-                self._sum.update(needs)
+            for table, count in needs.items():
+                self._sum[table] += count - before.get(table, 0)
 
     def _wants(self) -> dict[Unit, Want]:
         found: dict[Unit, Want] = {}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enforcer.policy.changes import Attachment, is_local
-from enforcer.policy.groups import PolicyGroup
+from enforcer.policy.groups import Isolation, PolicyGroup
 from enforcer.policy.identity import Registry, TenantNumbers
 from enforcer.policy.modes import StartMode
 from enforcer.policy.rulebook import Group, Groups, Rulebook
@@ -128,12 +128,15 @@ class Placement:
         if pod is None or ifindex is None or not is_local(pod, known.node):
             return None, None
         home = known.homes[pod.namespace]
-        policy, wall, reach = self._policy_of(pod), self._wall(key, home), self._reach(key, home)
-        flags = EndpointFlag.READY | wall_flags(home, known.config)
+        isolation = self._rulebook.isolation(pod, home.labels)
+        walls = wall_flags(home, known.config)
+        policy = self._policy_of(pod, home, isolation)
+        wall, reach = self._wall(key, home, walls), self._reach(key, home, walls)
+        flags = EndpointFlag.READY | walls
         for group in (policy, wall, reach):
             flags |= group.definition.needs if group is not None else NONE
-        flags |= self._kept(pod)
-        if self._rulebook.only_reports(pod, home.labels):
+        flags |= self._kept(pod, isolation)
+        if self._rulebook.only_reports(isolation):
             flags |= EndpointFlag.AUDIT_INGRESS
         if ifindex in known.grace:
             flags |= EndpointFlag.GRACE
@@ -175,7 +178,8 @@ class Placement:
         if home is None or arrival.namespace not in known.namespaces:
             self._groups.leave(key, WALL)
         else:
-            wall = self._wall(key, home)
+            walls = wall_flags(home, known.config)
+            wall = self._wall(key, home, walls)
             needs = wall.definition.needs if wall is not None else NONE
             ip4 = tuple(a for a in arrival.ips if ":" not in a)
             ip6 = tuple(a for a in arrival.ips if ":" in a)
@@ -183,11 +187,11 @@ class Placement:
                 endpoint=self._registry.endpoints.of((arrival.ifindex, ip4, ip6)),
                 tenant=known.tenants.ids.get(home.tenant, 0),
                 wall=wall.number if wall is not None else 0,
-                flags=wall_flags(home, known.config) | needs | self._shortcut(),
+                flags=walls | needs | self._shortcut(),
             )
         return provisional(arrival, ground, known.start_mode)
 
-    def _kept(self, pod: Pod) -> EndpointFlag:
+    def _kept(self, pod: Pod, isolation: Isolation) -> EndpointFlag:
         """In which directions the pod keeps open connections, whatever policies change.
 
         Its namespace says so, or all policies of users that isolate it do.
@@ -195,16 +199,13 @@ class Placement:
         flags = NONE
         namespace = self._known.namespaces.get(pod.namespace)
         everything = namespace is not None and _wants_to_keep(namespace.annotations)
-        isolation = self._rulebook.isolation(pod, self._known.homes[pod.namespace].labels)
         for direction, flag in KEPT.items():
             users = [p for p in isolation.of(direction) if not is_ours(p.labels)]
             if everything or (users and all(_wants_to_keep(p.annotations) for p in users)):
                 flags |= flag
         return flags
 
-    def _policy_of(self, pod: Pod) -> Group | None:
-        home = self._known.homes[pod.namespace]
-        isolation = self._rulebook.isolation(pod, home.labels)
+    def _policy_of(self, pod: Pod, home: NamespaceFacts, isolation: Isolation) -> Group | None:
         if not (isolation.ingress or isolation.egress):
             self._groups.leave(pod.key, POLICY)
             return None
@@ -216,17 +217,17 @@ class Placement:
             pod.key, POLICY, key, lambda: PolicyGroup(tenant, key, isolation, pod.ports, *numbers)
         )
 
-    def _wall(self, key: str, home: NamespaceFacts) -> Group | None:
+    def _wall(self, key: str, home: NamespaceFacts, flags: EndpointFlag) -> Group | None:
         config = self._known.config
-        if config is None or EndpointFlag.WALL not in wall_flags(home, config):
+        if config is None or EndpointFlag.WALL not in flags:
             self._groups.leave(key, WALL)
             return None
         wall = WallGroup(home, config, self._known.tenants.ids, self._registry.rules.of)
         return self._groups.enter(key, WALL, wall.key, lambda: wall)
 
-    def _reach(self, key: str, home: NamespaceFacts) -> Group | None:
+    def _reach(self, key: str, home: NamespaceFacts, flags: EndpointFlag) -> Group | None:
         known, config = self._known, self._known.config
-        if config is not None and EndpointFlag.REACH in wall_flags(home, config):
+        if config is not None and EndpointFlag.REACH in flags:
             number = self._registry.rules.of
             reach = ReachGroup(home, config, known.granted, known.tenants.ids, number)
             if reach:

@@ -48,17 +48,16 @@ class Bucket:
 
 
 def _opens(mine: Mapping[Slot, int], others: Mapping[Slot, int]) -> bool:
-    if not mine and not others:
-        return True
-    denied = {slot for slot, rule in mine.items() if rule & RULE_DENY}
-    denied_there = {slot for slot, rule in others.items() if rule & RULE_DENY}
-    judged = {slot: rule for slot, rule in mine.items() if rule & RULE_REDIRECT}
-    opened = others.keys() - denied_there
-    return (
-        opened <= mine.keys() - denied
-        and denied <= denied_there
-        and all(others.get(slot, rule) == rule for slot, rule in judged.items())
-    )
+    for slot, rule in others.items():
+        if not rule & RULE_DENY and mine.get(slot, RULE_DENY) & RULE_DENY:
+            return False
+    for slot, rule in mine.items():
+        there = others.get(slot)
+        if rule & RULE_DENY and not (there and there & RULE_DENY):
+            return False
+        if rule & RULE_REDIRECT and there not in (None, rule):
+            return False
+    return True
 
 
 EMPTY = Bucket()

@@ -78,10 +78,13 @@ class Asks:
     nodes: bool = False
     """Other nodes."""
 
-    def __or__(self, other: Asks) -> Asks:
-        """Whom either names."""
-        nodes = self.nodes or other.nodes
-        return Asks(self.words | other.words, self.anyone | other.anyone, nodes)
+    @classmethod
+    def of(cls, asks: Iterable[Asks]) -> Asks:
+        """Whom any of these names."""
+        found = [each for each in asks if each is not ASKS_NOBODY]
+        words = frozenset[PeerTerm]().union(*(each.words for each in found))
+        anyone = frozenset[Span]().union(*(each.anyone for each in found))
+        return cls(words, anyone, any(each.nodes for each in found))
 
     def at(self, protocol: int, port: int) -> bool:
         """Whether every peer may be called at a port."""
@@ -89,6 +92,9 @@ class Asks:
             span.protocol in (PROTO_ANY, protocol) and span.first <= port <= span.last
             for span in self.anyone
         )
+
+
+ASKS_NOBODY = Asks()
 
 
 class Definition(Protocol):
@@ -214,7 +220,7 @@ class PolicyGroup:
         )
         self.words = frozenset(word for side in self._sides for word in side.by_word)
         self.lists = frozenset(word for word in self.words if isinstance(word, BlockList))
-        self.asks = Asks()
+        self.asks = ASKS_NOBODY
         for side in self._sides:
             if side.dir is Dir.EGRESS:
                 spans = frozenset(span for _, span in side.anyone)

@@ -167,10 +167,9 @@ class Rulebook:
         isolated = any(Direction.INGRESS in p.directions for p in others)
         return Isolation(others, found.egress) if isolated else found
 
-    def only_reports(self, pod: Pod, labels: Labels) -> bool:
+    def only_reports(self, isolation: Isolation) -> bool:
         """Whether nothing but a policy on trial isolates what comes in to a pod."""
-        found = self.isolation(pod, labels).ingress
-        isolating = [p for p in found if Direction.INGRESS in p.directions]
+        isolating = [p for p in isolation.ingress if Direction.INGRESS in p.directions]
         return bool(isolating) and all(map(self._is_trial, isolating))
 
     def _is_trial(self, policy: NetworkPolicy) -> bool:

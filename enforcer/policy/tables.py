@@ -18,7 +18,7 @@ wall hold identities and tenants only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
@@ -148,6 +148,10 @@ class EndpointEntry:
     def groups(self) -> tuple[int, int, int]:
         """All groups that it is judged by; 0 among them is none."""
         return self.group, self.wall, self.reach
+
+    def is_judged_as(self, other: EndpointEntry) -> bool:
+        """Whether nothing but the generation differs."""
+        return self == replace(other, generation=self.generation)
 
 
 @dataclass(frozen=True, slots=True)

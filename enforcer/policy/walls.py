@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from enforcer.policy.buckets import EMPTY, Bucket, bucket
-from enforcer.policy.groups import Asks, Number
+from enforcer.policy.groups import ASKS_NOBODY, Number
 from enforcer.policy.identity import PeerTerm, PodClass, Quarantine, Shared
 from enforcer.policy.ports import EVERYTHING, Ranked, Span, every_port
 from enforcer.policy.tables import (
@@ -108,7 +108,7 @@ class WallGroup:
     ) -> None:
         self.isolating: Mapping[Dir, tuple[str, ...]] = {}
         self.tenant = 0  # it has no blocks
-        self.asks = Asks()
+        self.asks = ASKS_NOBODY
         self.lists: frozenset[BlockList] = frozenset()
         self.places: tuple[int | None, ...] = ()
         self._home = home
@@ -219,7 +219,7 @@ class ReachGroup:
 
     isolating: Mapping[Dir, tuple[str, ...]] = {}
     tenant = 0
-    asks = Asks()
+    asks = ASKS_NOBODY
     lists: frozenset[BlockList] = frozenset()
     places: tuple[int | None, ...] = ()
     wall = ""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 from enforcer.policy.buckets import EMPTY
 from enforcer.policy.rulebook import Group, Groups
-from enforcer.policy.tables import FIRST_POD_IDENTITY, PEER_TENANT, AddressEntry
+from enforcer.policy.tables import FIRST_POD_IDENTITY, PEER_ANY, PEER_TENANT, AddressEntry
 from enforcer.writes.pending import PendingTables
 
 UNKNOWN = AddressEntry(0)
@@ -57,11 +59,8 @@ def stamp(
         old, new = endpoints.in_force(ifindex), endpoints.now.get(ifindex)
         if new is None:
             continue
-        same = old is not None and replace(new, generation=old.generation) == old
-        if old is not None and same and ifindex not in again:
-            generation = old.generation
-        else:
-            generation = fresh()
+        kept = old is not None and new.is_judged_as(old) and ifindex not in again
+        generation = old.generation if old is not None and kept else fresh()
         endpoints.put(ifindex, replace(new, generation=generation))
 
 
@@ -84,7 +83,8 @@ def _rejudged(
         groups_was.setdefault(peer, {})[group] = None
     found: dict[int, None] = {}
     for old, new in pairs:
-        for peer in dict.fromkeys((*_peers(old), *_peers(new))):
+        # What anyone may do, the pod may as well, before and after.
+        for peer in {*_peers(old), *_peers(new)} - {PEER_ANY}:
             for number in (*ledger.groups_of.get(peer, ()), *groups_was.get(peer, ())):
                 using = groups.by_number.get(number)
                 if using is not None and _loses(ledger, number, old, new):
@@ -94,12 +94,10 @@ def _rejudged(
 
 def _loses(ledger: PendingTables, group: int, old: AddressEntry, new: AddressEntry) -> bool:
     """Whether a group opens less to who an address is now."""
-    opened, open_now = EMPTY, EMPTY
-    for peer in _peers(old):
-        opened = opened | (ledger.buckets.in_force((group, peer)) or EMPTY)
-    for peer in _peers(new):
-        open_now = open_now | ledger.buckets.now.get((group, peer), EMPTY)
-    return not open_now.opens_all_of(opened)
+    buckets = ledger.buckets
+    was = [b for peer in _peers(old) if (b := buckets.in_force((group, peer))) is not None]
+    now = [b for peer in _peers(new) if (b := buckets.now.get((group, peer))) is not None]
+    return was != now and not reduce(or_, now, EMPTY).opens_all_of(reduce(or_, was, EMPTY))
 
 
 def _peers(entry: AddressEntry) -> tuple[int, ...]:

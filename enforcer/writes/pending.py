@@ -47,6 +47,8 @@ class Layer(Generic[K, V]):
 
     def changed(self) -> dict[K, tuple[V | None, V | None]]:
         """Key -> (in force, wanted), where they differ."""
+        if not self.was:
+            return {}
         return {
             key: (old, new) for key, old in self.was.items() if (new := self.now.get(key)) != old
         }

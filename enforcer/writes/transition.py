@@ -67,9 +67,7 @@ def switched(ledger: PendingTables) -> dict[int, Switch]:
     return {
         ifindex: (old, new)
         for ifindex, (old, new) in ledger.endpoints.changed().items()
-        if old is not None
-        and new is not None
-        and replace(old, generation=0) != replace(new, generation=0)
+        if old is not None and new is not None and not new.is_judged_as(old)
     }
 
 
