@@ -67,7 +67,13 @@ def kubernetes(module: str = KUBERNETES) -> Product:
 
 RESPONDER = Product("responder", ".", ("responder",))
 """What real nodes run in containers."""
-PROGRAMS = {KUBERNETES: NEEDED, NODE: NODE_PROGRAMS, RESPONDER.module: RESPONDER.names}
+COREDNS = Product("coredns", ".", ("coredns",))
+"""The DNS of their cluster."""
+PROGRAMS = {
+    KUBERNETES: NEEDED,
+    NODE: NODE_PROGRAMS,
+    **{product.module: product.names for product in (RESPONDER, COREDNS)},
+}
 """What a built folder must hold, by module."""
 DEBIAN = ("containerd", "runc", "containernetworking-plugins")
 """Packages that real nodes need, unpacked and not installed."""
@@ -77,6 +83,11 @@ DEBIAN = ("containerd", "runc", "containernetworking-plugins")
 def node() -> Product:
     """What runs on real nodes, of the release of the control plane."""
     return Product(NODE, ".", NODE_PROGRAMS, f"-s -w {_version_flags(kubernetes_release(NODE))}")
+
+
+def of_real_nodes() -> tuple[Product, ...]:
+    """All that a lab with real nodes needs beside the control plane."""
+    return (RESPONDER, COREDNS, node())
 
 
 def cache_root() -> Path:
@@ -146,7 +157,7 @@ def of_module(module: str) -> Path | None:
 
 
 def _product(module: str) -> Product:
-    return {KUBERNETES: kubernetes(), NODE: node(), RESPONDER.module: RESPONDER}[module]
+    return {product.module: product for product in (kubernetes(), *of_real_nodes())}[module]
 
 
 def _complete(folder: Path, names: tuple[str, ...]) -> bool:

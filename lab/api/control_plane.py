@@ -17,7 +17,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from generators.process.files import write_atomically
-from lab.api import assets
+from lab.api import assets, users
 from lab.api.plane import (
     ADMINS,
     Plane,
@@ -34,7 +34,6 @@ from lab.parts import (
     CONTROLLER_MANAGER,
     ETCD,
     PLANE,
-    LabFailed,
     alive,
     as_given,
     ringfence,
@@ -50,7 +49,6 @@ CONTROLLER_USER = f"system:serviceaccount:{SYSTEM_NAMESPACE}:ringfence-controlle
 SETTLE_SECONDS = "0.5"
 """The lab's admission is in force as soon as its one API server has it."""
 IN_FORCE = 'ringfence_controller_admission_state{state="in-force"} 1.0'
-KUBECTL_SECONDS = 60.0
 
 Identities = Mapping[Path, tuple[str, tuple[str, ...]]]
 """User and groups of a kubeconfig, by its path."""
@@ -100,11 +98,6 @@ def start(ledger: CreatedThings) -> None:
         _start_cluster_side(ledger, ports, ledger.state.config)
 
 
-def kubectl(places: Places) -> Path:
-    """The kubectl that fits the lab's API server."""
-    return Path(json.loads(_file(places).read_bytes())["binaries"]) / "kubectl"
-
-
 def _start_cluster_side(ledger: CreatedThings, ports: dict[str, int], config: str) -> None:
     """Controller first: it makes the certificates that the webhook serves with."""
     places = ledger.places
@@ -139,16 +132,7 @@ def _give_rights(places: Places) -> None:
         ringfence("controller", "rules"), capture_output=True, text=True, check=True
     ).stdout
     for text in (json.dumps(namespace), rules):
-        done = subprocess.run(
-            [kubectl(places), f"--kubeconfig={places.kubeconfig}", "apply", "-f", "-"],
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=KUBECTL_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise LabFailed(f"the controller's rights cannot be applied: {done.stderr.strip()}")
+        users.make(places, text)
 
 
 def _in_force(port: int) -> bool:

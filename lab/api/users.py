@@ -34,6 +34,7 @@ from lab.api import assets
 from lab.api.workload import Assigned, assigned
 from lab.backing import Report
 from lab.names import NodePlaces, Places
+from lab.parts import LabFailed
 from lab.topology import LabNode, lab_nodes
 from webhook.kept import STATUS_NAME
 
@@ -77,6 +78,13 @@ def apply(places: Places, paths: Sequence[str], requester: Requester) -> Report:
         if RACE not in done.stderr or time.monotonic() > deadline:
             return _report(done, list(done_by_object.values()))
         time.sleep(POLL_SECONDS)
+
+
+def make(places: Places, text: str) -> None:
+    """Apply objects of the lab's own; LabFailed with kubectl's words where one is refused."""
+    done = _run(places, ("apply", "--filename", "-"), Requester(), text)
+    if done.returncode != 0:
+        raise LabFailed(f"objects of the lab cannot be applied: {done.stderr.strip()}")
 
 
 def delete(

@@ -58,7 +58,7 @@ def _node() -> None:
     """The control plane, too: a lab with real nodes asks for all of it at once."""
     for package in assets.DEBIAN:
         debian.unpacked(package, assets.unpacked(package), _say)
-    for product in (build.KUBERNETES, assets.RESPONDER, assets.node()):
+    for product in (build.KUBERNETES, *assets.of_real_nodes()):
         print(build.ensure(product, _say))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from generators.kube.resources import NODES
 from generators.objects import Pod
 from lab import netns
 from lab.api.control_plane import Identities
-from lab.api.real import cgroups, configuration, images, programs, view
+from lab.api.real import cgroups, configuration, containerd, dns, programs, view
 from lab.api.real.parts import CNI_BIN, CNI_CONF, CNI_STATE, SCHEDULER, Parts
 from lab.api.workload import LAB_LABEL
 from lab.created import CreatedThings, State
@@ -37,7 +36,6 @@ Waits = list[tuple[Process, Callable[[], bool]]]
 PLUGINS = "usr/lib/cni"
 CONFLIST = "10-ringfence-lab.conflist"
 MANAGER = "ringfence-lab"
-CTR_SECONDS = 120
 
 
 def parts_of(places: Places, count: int) -> Iterator[Parts]:
@@ -80,6 +78,7 @@ def start_processes(ledger: CreatedThings) -> None:
             waits += _start_node(ledger, parts)
     for process, ready in waits:
         wait(places, process, ready)
+    dns.start(places)
 
 
 def leave(ledger: CreatedThings) -> None:
@@ -93,7 +92,7 @@ def leave(ledger: CreatedThings) -> None:
 def load(ledger: CreatedThings, archive: Path) -> None:
     """Give every node an image; LabFailed with containerd's words when it does not take it."""
     for parts in parts_of(ledger.places, ledger.state.nodes):
-        _import(parts, archive)
+        containerd.load(parts, archive)
 
 
 def running(pod: Pod, node: NodePlaces) -> Iterator[Running]:
@@ -161,9 +160,9 @@ def _start_node(ledger: CreatedThings, parts: Parts) -> Waits:
     waits: Waits = []
     keeper = _view(ledger, parts)
     if not alive(ledger, parts.containerd):
-        process = start(ledger, parts.containerd, view.inside(keeper, *_containerd(parts)))
-        wait(ledger.places, process, lambda: _answers(parts))
-        _import_own(parts)
+        process = start(ledger, parts.containerd, view.inside(keeper, *containerd.command(parts)))
+        wait(ledger.places, process, lambda: containerd.answers(parts))
+        containerd.load_own(parts)
     if ledger.state.agents and not alive(ledger, parts.node.places.enforcer):
         here = parts.node.places
         agent = start(ledger, here.enforcer, _enforcer(ledger, parts, keeper))
@@ -195,13 +194,6 @@ def _scheduler_config(places: Places) -> Path:
     return places.plane / f"{SCHEDULER}.kubeconfig"
 
 
-def _containerd(parts: Parts) -> tuple[str, ...]:
-    folder = programs.debian("containerd", "usr/bin")
-    path = f"PATH={folder}:/usr/sbin:/usr/bin:/sbin:/bin"
-    config = f"--config={parts.folder}/containerd.toml"
-    return ("/usr/bin/env", path, str(folder / "containerd"), config)
-
-
 def _kubelet(parts: Parts) -> tuple[str, ...]:
     return (
         programs.kubernetes("kubelet"),
@@ -228,38 +220,6 @@ def _enforcer(ledger: CreatedThings, parts: Parts, keeper: Process) -> tuple[str
 
 
 # --- whether something is there -------------------------------------------------------------------
-
-
-def _ctr(parts: Parts, *words: str) -> subprocess.CompletedProcess[str]:
-    program = programs.debian("containerd", "usr/bin/ctr")
-    return subprocess.run(
-        [program, "--address", str(parts.socket), "--namespace", "k8s.io", *words],
-        capture_output=True,
-        text=True,
-        timeout=CTR_SECONDS,
-        check=False,
-    )
-
-
-def _answers(parts: Parts) -> bool:
-    return parts.socket.exists() and _ctr(parts, "version").returncode == 0
-
-
-def _import_own(parts: Parts) -> None:
-    """What every node has: the pause image and the responder."""
-    program = programs.responder()
-    for tag, word in ((images.PAUSE, "pause"), (images.RESPONDER, "serve")):
-        archive = parts.folder / f"{word}.tar"
-        command = ("/responder", "pause") if word == "pause" else ("/responder",)
-        images.write(archive, tag, command, {"responder": program})
-        _import(parts, archive)
-        archive.unlink()
-
-
-def _import(parts: Parts, archive: Path) -> None:
-    done = _ctr(parts, "images", "import", str(archive))
-    if done.returncode != 0:
-        raise LabFailed(f"{parts.node.name} does not take {archive}: {done.stderr.strip()}")
 
 
 def _ready(places: Places, parts: Parts) -> bool:

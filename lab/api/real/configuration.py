@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from generators.documents.json import Document
+from lab.api.real import dns
 from lab.api.real.images import PAUSE
 from lab.api.real.parts import CNI_BIN, CNI_CONF, CNI_STATE, Parts
 from lab.names import Shape
@@ -84,7 +85,8 @@ def kubelet(parts: Parts, authority: Path) -> Document:
         "authorization": {"mode": "AlwaysAllow"},
         "port": KUBELET_PORT,
         "healthzBindAddress": "127.0.0.1",
-        "clusterDomain": "cluster.local",
+        "clusterDomain": dns.DOMAIN,
+        "clusterDNS": list(dns.ADDRESSES),
         "resolvConf": "",
         "failSwapOn": False,
         "makeIPTablesUtilChains": False,

@@ -14,6 +14,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PAUSE = "docker.io/library/pause:lab"
 RESPONDER = "docker.io/library/responder:lab"
 """`responder:lab` in a manifest; any tag but `latest` is not pulled where it is there."""
+COREDNS = "docker.io/library/coredns:lab"
 SCRATCH = ("dev", "etc", "proc", "sys")
 
 

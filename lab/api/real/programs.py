@@ -57,6 +57,11 @@ def responder() -> Path:
     return _built(assets.RESPONDER.module) / assets.RESPONDER.module
 
 
+def coredns() -> Path:
+    """The program that the cluster's DNS runs."""
+    return _built(assets.COREDNS.module) / assets.COREDNS.module
+
+
 def debian(package: str, path: str) -> Path:
     """A file of an unpacked package."""
     return assets.unpacked(package) / path
@@ -70,9 +75,9 @@ def _built(module: str) -> Path:
 
 
 def _all_there() -> bool:
-    built = (assets.of_module(module) for module in (assets.NODE, assets.RESPONDER.module))
+    own = [assets.of_module(module) for module in assets.PROGRAMS if module != assets.KUBERNETES]
     unpacked = (assets.unpacked(package).is_dir() for package in assets.DEBIAN)
-    return assets.find() is not None and None not in built and all(unpacked)
+    return None not in (assets.find(), *own) and all(unpacked)
 
 
 def _check_cgroups() -> None:
