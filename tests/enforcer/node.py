@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 import signal
@@ -18,7 +19,7 @@ from enforcer.datapath import attach
 from enforcer.sources.manifests import manifests_digest
 from generators.isolation.record import RecordEntry, record_documents
 from lab import netns, network
-from lab.names import NETNS_ROOT, PodNetwork, Wire
+from lab.names import NETNS_ROOT, NODE_ADDRESSES, PodNetwork, Wire
 from tests.testbed.waiting import ended, eventually, kill, patience
 
 NODE_NAME = "here"
@@ -104,29 +105,36 @@ class Node(Host):
     """Two pods `t1/a` and `t2/b`, each listening on PORT; see `started` for its life."""
 
     network: PodNetwork = field(default_factory=PodNetwork)
+    families: Sequence[int] = (4, 6)
     wires: dict[str, Wire] = field(default_factory=dict)
     listeners: list[socket.socket] = field(default_factory=list)
 
     def build(self, pods: Sequence[str] = ("t1/a", "t2/b"), first: int = 1) -> None:
         self.manifests.mkdir()
         netns.create(self.name)
-        network.prepare_node(self.name, pods=self.network)
+        network.prepare_node(self.name, self._of_families(*NODE_ADDRESSES), self.network)
         for number, pod in enumerate(pods, start=first):
             self.add_pod(pod, number)
 
     def add_pod(self, pod: str, number: int, of: PodNetwork | None = None) -> None:
-        wire = Wire(
-            f"{self.name}-{number}", f"rft{number}", (f"10.7.0.{number}", f"fd07::{number}")
-        )
+        own = self._of_families(f"10.7.0.{number}", f"fd07::{number}")
+        wire = Wire(f"{self.name}-{number}", f"rft{number}", own)
         self.wires[pod] = wire
         netns.create(wire.netns)
-        network.add_pod(self.name, wire)
-        network.connect_pod(self.name, wire, of or self.network)
+        self.connect(wire, of or self.network)
         with netns.inside(wire.netns):
             listener = socket.create_server(
                 ("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True
             )
         self.listeners.append(listener)
+
+    def _of_families(self, *addresses: str) -> tuple[str, ...]:
+        return tuple(a for a in addresses if _version(a) in self.families)
+
+    def connect(self, wire: Wire, of: PodNetwork) -> None:
+        """Wire a pod, in whose network namespace nothing is yet."""
+        network.add_pod(self.name, wire)
+        network.connect_pod(self.name, wire, of)
 
     def remove(self) -> None:
         for listener in self.listeners:
@@ -188,7 +196,7 @@ class Node(Host):
 
     def reaches(self, source: str, destination: str, family: int = 4) -> bool:
         """Whether a real connection is made; silence means no."""
-        address = self.wires[destination].addresses[0 if family == 4 else 1]
+        address = next(a for a in self.wires[destination].addresses if _version(a) == family)
         kind = socket.AF_INET if family == 4 else socket.AF_INET6
         with netns.inside(self.wires[source].netns):
             client = socket.socket(kind, socket.SOCK_STREAM)
@@ -199,6 +207,10 @@ class Node(Host):
             except TimeoutError:
                 return False
         return True
+
+
+def _version(address: str) -> int:
+    return ipaddress.ip_address(address).version
 
 
 def _pod(key: str, wire: Wire) -> Document:

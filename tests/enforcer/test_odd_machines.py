@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.answers import control
+from lab.names import NODE_ADDRESSES
 from tests.enforcer.node import NODE_NAME, Node, deny_ingress, stop
 from tests.testbed.waiting import ended, eventually
 
@@ -72,6 +73,27 @@ def test_a_bpf_filesystem_that_cannot_be_written_is_said(node: Node) -> None:
     code, said = ends(start(node, "mount -o remount,bind,ro /sys/fs/bpf"), node)
     assert code == 3
     assert f"{node.pin_dir}/links cannot be made: Read-only file system; " in said
+
+
+def test_a_node_and_pods_that_have_ipv6_alone(tmp_path: Path) -> None:
+    node = Node(tmp_path, families=(6,))
+    node_itself: dict[str, object] = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": NODE_NAME},
+        "spec": {"podCIDR": "fd07::/64", "podCIDRs": ["fd07::/64"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESSES[1]}]},
+    }
+    try:
+        node.build(("t1/a", "t2/b"))
+        agent = node.start()
+        node.wait(node.write(node_itself, *node.pods(), deny_ingress("t2")), agent)
+        node.wait_until_enforced()
+        assert not node.reaches("t1/a", "t2/b", 6)
+        assert node.reaches("t2/b", "t1/a", 6)
+        assert not control.ask(node.run_dir, {"command": "status"})["problems"]
+    finally:
+        node.remove()
 
 
 def test_a_node_that_is_called_otherwise_from_now_on_opens_nobody(node: Node) -> None:

@@ -7,24 +7,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import created as ledgers
-from lab.api.real import configuration, view
+from lab.api.real import configuration
 from lab.api.real.bringup import CONFLIST
-from lab.api.real.parts import CNI_BIN, CNI_CONF, Parts
-from lab.names import NETNS_ROOT, Shape
-from lab.parts import ringfence as command_line
-from lab.topology import lab_node
+from lab.names import Shape
 from tests.conftest import Run
 from tests.lab.api.hollow import fresh_lab
 from tests.lab.api.real.nodes import RealLab, serving
 from tests.lab.api.real.test_services import DEPLOYMENT
-from tests.testbed.waiting import eventually, patience
+from tests.testbed.waiting import eventually
 
 pytestmark = [
     pytest.mark.bpf,
@@ -63,10 +58,6 @@ class Trio:
 
         eventually(lambda: asks(self.own).startswith(f"{name} sees"), f"{target} answers", 60)
         assert asks(self.other) == ""
-
-
-def _node(lab: RealLab) -> Parts:
-    return Parts(lab.places, lab_node(lab.places, 1))
 
 
 @pytest.mark.parametrize("program", ["containerd", "kubelet", "kube-proxy", "enforcer"])
@@ -109,7 +100,7 @@ def test_pods_of_a_drained_node_start_behind_their_walls_when_it_is_back(broken:
     broken.make(DEPLOYMENT.format(space=red) + serving(own) + serving(other), own, other)
     node, rollout = f"{broken.places.name}-1", ("rollout", "status", "deployment/web", "-n", red)
     broken.kubectl(*rollout)
-    broken.kubectl("drain", node, "--pod-selector=app=web", "--timeout=50s")
+    broken.kubectl("drain", node, "--pod-selector=app=web,pod-template-hash", "--timeout=50s")
     pods = ("get", "pods", "-n", red, "-l", "app=web", "-o", "jsonpath={.items[*].status.podIP}")
     eventually(lambda: broken.kubectl(*pods) == "", "no pod is left", 40)
     assert broken.kubectl("get", "pods", "-n", red, "-l", "app=web", "-o", "name")
@@ -122,28 +113,75 @@ def test_pods_of_a_drained_node_start_behind_their_walls_when_it_is_back(broken:
 
 def test_a_configuration_that_another_cni_writes_anew_is_joined_again(broken: RealLab) -> None:
     trio = Trio(broken)
-    file = _node(broken).node.places.cni_conf / CONFLIST
-    file.write_text(configuration.cni(_node(broken), Shape.PTP) + "\n")
-    joined = lambda: json.loads(file.read_text())["plugins"][-1]["type"] == "ringfence-cni"  # noqa: E731
-    eventually(joined, "Ringfence is last in the chain again", 20)
-    late = f"{trio.red}/late"
-    broken.make(serving(late), late)
-    trio.check(late)
+    file = broken.parts().node.places.cni_conf / CONFLIST
+    file.write_text(configuration.cni(broken.parts(), Shape.PTP) + "\n")
+    _joined(file)
+    _starts_behind_its_wall(broken, trio, "late")
+
+
+def _joined(file: Path) -> None:
+    """Wait until Ringfence is last in that chain."""
+
+    def last() -> bool:
+        return bool(json.loads(file.read_text())["plugins"][-1]["type"] == "ringfence-cni")
+
+    eventually(last, f"Ringfence is last in {file.name}", 20)
+
+
+def _starts_behind_its_wall(lab: RealLab, trio: Trio, name: str) -> str:
+    pod = f"{trio.red}/{name}"
+    lab.make(serving(pod), pod)
+    trio.check(pod)
+    return pod
+
+
+def test_of_two_configurations_the_first_is_joined_and_pods_start_behind_their_walls(
+    broken: RealLab,
+) -> None:
+    trio = Trio(broken)
+    file = broken.parts().node.places.cni_conf / CONFLIST
+    first = file.with_name("05-of-another.conflist")
+    first.write_text(configuration.cni(broken.parts(), Shape.PTP) + "\n")
+    try:
+        _joined(first)
+        _starts_behind_its_wall(broken, trio, "by-the-first")
+    finally:
+        first.unlink()
+    _joined(file)
+    _starts_behind_its_wall(broken, trio, "by-the-second")
+
+
+def test_pods_with_an_ipv6_address_alone_have_their_walls(broken: RealLab) -> None:
+    trio = Trio(broken)
+    file = broken.parts().node.places.cni_conf / CONFLIST
+    both = configuration.cni(broken.parts(), Shape.PTP)
+    chain = json.loads(both)
+    ipam = chain["plugins"][0]["ipam"]
+    ipam["ranges"], ipam["routes"] = ipam["ranges"][1:], ipam["routes"][1:]
+    pods = [f"{trio.red}/web6", f"{trio.red}/own6", f"{trio.blue}/other6"]
+    try:
+        file.write_text(json.dumps(chain))
+        _joined(file)
+        probed = "readinessProbe: {httpGet: {path: /ready, port: 80}, periodSeconds: 1}"
+        broken.make("".join(serving(pod, container=probed) for pod in pods), *pods)
+    finally:
+        file.write_text(both + "\n")
+    _joined(file)
+    (address,) = broken.ips(pods[0])
+    assert ":" in address
+    assert broken.answer(pods[1], f"[{address}]:80").startswith("web6 sees [")
+    assert broken.asks(pods[2], f"[{address}]:80") == ""
+    # Pods with both families are of the same tenants.
+    assert broken.answer(trio.own, f"[{address}]:80").startswith("web6 sees [")
+    assert broken.asks(trio.other, f"[{address}]:80") == ""
 
 
 def test_uninstalled_the_configuration_is_byte_for_byte_what_it_was(broken: RealLab) -> None:
     trio = Trio(broken)
-    parts = _node(broken)
+    parts = broken.parts()
     file = parts.node.places.cni_conf / CONFLIST
     assert "ringfence-cni" in file.read_text()
-    os.kill(broken.pid(parts.node.places.enforcer), signal.SIGKILL)
-    done = _in_node(
-        broken,
-        *("enforcer", "uninstall", "--pin-dir", str(parts.node.places.pins)),
-        *("--run-dir", str(parts.node.places.enforcer_run)),
-        *("--cni-conf-dir", CNI_CONF, "--cni-bin-dir", CNI_BIN),
-    )
-    assert done.returncode == 0, done.stderr
+    broken.uninstall()
     assert file.read_text() == configuration.cni(parts, Shape.PTP) + "\n"
     assert [path.name for path in file.parent.iterdir()] == [CONFLIST]
     assert broken.asks(trio.other, f"{broken.ip(trio.web)}:80").startswith("web sees")
@@ -152,17 +190,20 @@ def test_uninstalled_the_configuration_is_byte_for_byte_what_it_was(broken: Real
     trio.check()
 
 
-def _in_node(lab: RealLab, *words: str) -> subprocess.CompletedProcess[str]:
-    """A `ringfence` command as somebody on the node would run it."""
-    ledger = ledgers.load(lab.places)
-    assert ledger is not None
-    keeper = ledger.state.process(_node(lab).view)
-    assert keeper is not None
-    network = ("nsenter", f"--net={NETNS_ROOT / _node(lab).node.places.netns}")
-    return subprocess.run(
-        [*network, *view.inside(keeper, *command_line(*words))],
-        capture_output=True,
-        text=True,
-        timeout=patience(60),
-        check=False,
-    )
+def test_a_configuration_of_one_plugin_is_made_a_chain_and_is_back_afterwards(
+    broken: RealLab,
+) -> None:
+    trio = Trio(broken)
+    file = broken.parts().node.places.cni_conf / CONFLIST
+    chain = json.loads(configuration.cni(broken.parts(), Shape.PTP))
+    alone = {**chain["plugins"][0], "cniVersion": chain["cniVersion"], "name": chain["name"]}
+    single = file.with_name("10-alone.conf")
+    single.write_text(json.dumps(alone))
+    file.unlink()
+    eventually(lambda: not single.exists(), "it is set aside", 20)
+    (made,) = file.parent.glob("*.conflist")
+    _joined(made)
+    _starts_behind_its_wall(broken, trio, "alone")
+    broken.uninstall()
+    assert [path.name for path in file.parent.iterdir()] == [single.name]
+    assert single.read_text() == json.dumps(alone)
