@@ -227,6 +227,8 @@ def get(kind: str, object_name: str | None, output: str, watch: bool, lab: str) 
 )
 @click.option("--from", "source", metavar="NS/POD", help="Only from this pod.")
 @click.option("--to", "destination", metavar="NS/POD", help="Only to this pod.")
+@click.option("--http", metavar="'METHOD PATH'", help="Send this HTTP request, to port 80.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Of the request.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0.05, max=60),
@@ -245,15 +247,26 @@ def probe(
     ports: tuple[str, ...],
     source: str | None,
     destination: str | None,
+    http: str | None,
+    headers: tuple[str, ...],
     timeout: float,
     expect: str | None,
     output: str,
     lab: str,
 ) -> None:
-    """Make real connections between the pods: who reaches whom."""
+    """Make real connections between the pods: who reaches whom.
+
+    With --http: send a request, and print the answers.
+    """
     from generators.reachability.grid import Style
     from lab import probe, session
 
+    if http is not None:
+        ends = (ports, source, destination)
+        _send_requests(places(lab), http, headers, ends, timeout, expect, output)
+        return
+    if headers:
+        raise click.UsageError("--header belongs to --http 'METHOD PATH'")
     with session.looking(places(lab)) as view:
         findings, skipped = probe.matrix(view, ports, source, destination, silence=timeout)
     if skipped:
@@ -350,13 +363,45 @@ def down(lab: str) -> None:
 
 
 @lab.command()
+@click.argument("story", type=click.Choice(["two-clients", "star-wars"]), default="two-clients")
 @NAME
 @click.option("--keep", is_flag=True, help="Keep the lab running at the end.")
-def demo(lab: str, keep: bool) -> None:
-    """Two clients of one cluster are kept apart, before your eyes; takes half a minute."""
-    from lab import demo as story
+def demo(story: str, lab: str, keep: bool) -> None:
+    """Two clients of one cluster are kept apart, before your eyes; takes half a minute.
 
-    story.tell(places(lab), keep=keep)
+    star-wars: CiliumNetworkPolicies for packets and for HTTP requests; takes less than one.
+    """
+    if story == "star-wars":
+        from lab.demos.star_wars import star_wars
+
+        star_wars(places(lab), keep=keep)
+        return
+    from lab.demos.two_clients import two_clients
+
+    two_clients(places(lab), keep=keep)
+
+
+def _send_requests(
+    where: Places,
+    http: str,
+    headers: tuple[str, ...],
+    ends: tuple[tuple[str, ...], str | None, str | None],
+    timeout: float,
+    expect: str | None,
+    output: str,
+) -> None:
+    from generators.reachability.requests import parse_request
+    from lab import requests, session
+
+    request = parse_request(http, headers)
+    with session.looking(where) as view:
+        answers = tuple(requests.ask(view, request, *ends, timeout))
+    if output == TABLE:
+        click.echo(requests.table(request, answers), nl=False)
+    else:
+        click.echo(structured(requests.document(request, answers), output), nl=False)
+    if expect is not None and {answer.verdict.value for answer in answers} != {expect}:
+        raise click.exceptions.Exit(1)
 
 
 def _requester(user: str | None, groups: tuple[str, ...]) -> Requester:

@@ -86,6 +86,8 @@ def gather(
         flow, judged = answer.get("flow"), answer.get("judgement")
         if not isinstance(flow, dict) or not isinstance(judged, dict):
             continue
+        if "l7" in flow:
+            continue  # about a request, not about the connection
         connection = _connection(flow)
         if connection is None or connection not in wanted:
             continue

@@ -2,10 +2,11 @@
 the pod's name.
 
 A socket belongs to the network namespace it was made in, whatever its process does later, so one
-event loop serves all pods. TCP: a client that sends a line gets `NAMESPACE/POD` (as an HTTP
-response where the line is an HTTP request, so that curl works); UDP: every datagram is answered
-with it. `lab up` runs this module as a process and sends it the pods over a UNIX socket
-(`announce`); the prober uses `Responder` during a probe where nothing listens.
+event loop serves all pods. TCP: a client that sends a line gets `NAMESPACE/POD`, one that sends an
+HTTP request a response, which for any path but / also says what was requested from which address;
+UDP: every datagram is answered with the name. `lab up` runs this module as a process and sends it
+the pods over a UNIX socket (`announce`); the prober uses `Responder` during a probe where nothing
+listens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import resource
 import selectors
 import socket
@@ -27,7 +29,11 @@ BACKLOG = 4096
 ANNOUNCE_SECONDS = 20.0
 TYPES = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 WILDCARDS = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104  inside a pod
-_HTTP = (b"GET ", b"HEAD ", b"POST ", b"PUT ")
+_HTTP = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r?\n")
+_BEGUN = re.compile(rb"[A-Z]+ /[^\n]*")
+"""The first line of a request, before its end."""
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7}) *\r\n", re.IGNORECASE)
+_LONGEST_REQUEST = 1 << 20
 
 Ready = Callable[[], None]
 """What an event loop calls when the file that it was registered for is ready."""
@@ -84,8 +90,9 @@ class Responder:
             with contextlib.suppress(OSError):
                 connection, _ = listener.accept()
                 connection.setblocking(False)
+                heard = bytearray()
                 self._selector.register(
-                    connection, selectors.EVENT_READ, lambda: self._reply(connection, name)
+                    connection, selectors.EVENT_READ, lambda: self._reply(connection, heard, name)
                 )
 
         def echo() -> None:
@@ -95,11 +102,14 @@ class Responder:
 
         return accept if protocol == "TCP" else echo
 
-    def _reply(self, connection: socket.socket, name: bytes) -> None:
+    def _reply(self, connection: socket.socket, heard: bytearray, name: bytes) -> None:
         with contextlib.suppress(OSError):
-            question = connection.recv(2048)
-            if question:
-                connection.sendall(_answer(question, name))
+            more = connection.recv(1 << 16)
+            heard += more
+            if more and not _is_whole(heard):
+                return
+            if heard:
+                connection.sendall(_answer(bytes(heard), name, connection.getpeername()[0]))
         self._forget(connection)
 
     def _forget(self, of: socket.socket) -> None:
@@ -197,11 +207,30 @@ def _listen(family: int, address: str, protocol: str, port: int) -> socket.socke
     return listener
 
 
-def _answer(question: bytes, name: bytes) -> bytes:
-    if not question.startswith(_HTTP):
+def _is_whole(heard: bytearray) -> bool:
+    """Whether no more of a request is to come; a line that is none is whole at once."""
+    if len(heard) > _LONGEST_REQUEST:
+        return True
+    if _HTTP.match(heard) is None:
+        return _BEGUN.fullmatch(heard) is None
+    head, blank, body = heard.partition(b"\r\n\r\n")
+    length = _LENGTH.search(head + b"\r\n")
+    return bool(blank) and len(body) >= (int(length[1]) if length is not None else 0)
+
+
+def _answer(question: bytes, name: bytes, client: str) -> bytes:
+    request = _HTTP.match(question)
+    if request is None:
         return name + b"\n"
-    head = f"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(name) + 1}\r\n\r\n"
-    return head.encode() + name + b"\n"
+    method, path = request.groups()
+    body = name + b"\n"
+    if path != b"/":
+        body = b"%s: %s %s from %s\n" % (name, method, path, client.encode())
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + (b"" if method == b"HEAD" else body)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord
+from enforcer.datapath.flows import DropReason, EventFlag, FlowRecord, ForwardReason
 from enforcer.observe.names import IDENTITY_WORLD, NamedEvent, NamedParty, Speaker
 from enforcer.policy.tables import IDENTITY_HOST, IDENTITY_REMOTE_NODE, Dir
 from generators.objects import PolicyKind
-from generators.reachability.verdicts import Verdict, for_packets
+from generators.reachability.verdicts import Reason, Verdict, for_packets
 
 Flow = dict[str, object]
 """A flow as JSON: only dicts, lists, strings, numbers and booleans inside."""
@@ -110,6 +110,10 @@ HUBBLE_NAMES: Mapping[object, tuple[str, int]] = {
 """Reasons that Hubble does not know, or by another name: its readers refuse unknown ones."""
 
 
+REASONS: Mapping[object, str] = {ForwardReason.REDIRECTED: Reason.L7.value}
+"""As cells of the matrix name them, where that is another word."""
+
+
 def _drop_name(record: FlowRecord) -> tuple[str, int]:
     return HUBBLE_NAMES.get(record.reason, (record.reason.name, int(record.reason)))
 
@@ -117,7 +121,7 @@ def _drop_name(record: FlowRecord) -> tuple[str, int]:
 def _judgement(seen: NamedEvent) -> Flow:
     return {
         "verdict": seen.record.verdict.value,
-        "reason": seen.record.reason.name,
+        "reason": REASONS.get(seen.record.reason, seen.record.reason.name),
         "rule": seen.rule,
         "policies": list(seen.policies),
     }

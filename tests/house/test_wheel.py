@@ -78,8 +78,10 @@ def test_installed_wheel_finds_its_c_sources(elsewhere: Path) -> None:
     assert Path(printed.strip()).is_file()
 
 
-def test_installed_wheel_finds_the_example_of_the_demo(elsewhere: Path) -> None:
-    code = "from lab.demo import find_example; print(find_example() / 'cluster.yaml')"
+@pytest.mark.parametrize("name", ["two-clients", "star-wars"])
+def test_installed_wheel_finds_the_example_of_a_demo(elsewhere: Path, name: str) -> None:
+    found = f"find_example({name!r}) / 'cluster.yaml'"
+    code = f"from lab.demos.stage import find_example; print({found})"
     printed = run(elsewhere / "venv/bin/python", "-c", code, cwd=elsewhere)
     assert printed.startswith(str(elsewhere / "venv"))
     assert Path(printed.strip()).is_file()

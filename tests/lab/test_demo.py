@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.demo import find_example
+from lab.demos.stage import find_example
 from tests.lab.builders import CLUSTER, EXAMPLE
 from tests.lab.conftest import Lab
 
@@ -19,7 +19,7 @@ def test_the_example_is_found_from_any_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_example() == EXAMPLE
+    assert find_example("two-clients") == EXAMPLE
 
 
 @pytest.mark.bpf

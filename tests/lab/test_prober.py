@@ -159,8 +159,25 @@ def test_the_responder_answers_with_the_pod_s_name_also_to_curl(
     assert ask(wires["a/one"], "10.244.1.3", b"who\n") == b"a/two\n"
     assert ask(wires["a/one"], "fd00:10:244::3", b"who\n") == b"a/two\n"
     page = ask(wires["a/one"], "10.244.1.3", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert page.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert page.startswith(b"HTTP/1.1 200 OK\r\n")
     assert page.endswith(b"\r\n\r\na/two\n")
+    page = ask(wires["a/one"], "10.244.1.3", b"PUT /v1/x?y=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert page.endswith(b"\r\n\r\na/two: PUT /v1/x?y=1 from 10.244.1.2\n")
+
+
+def test_the_responder_waits_for_the_whole_of_a_request(
+    wires: dict[str, Wire], responder: Path
+) -> None:
+    announce(responder, [Site("a/two", wires["a/two"].netns, (("TCP", 80),))])
+    pieces = (b"POST /a HT", b"TP/1.1\r\nContent-Length: 5\r\n", b"\r\nab", b"cde")
+    with (
+        netns.inside(wires["a/one"].netns),
+        socket.create_connection(("10.244.1.3", 80), 5) as connection,
+    ):
+        for piece in pieces:
+            connection.sendall(piece)
+        page = b"".join(iter(lambda: connection.recv(512), b""))
+    assert page.endswith(b"a/two: POST /a from 10.244.1.2\n")
 
 
 def test_the_responder_leaves_pods_that_are_no_longer_announced(
