@@ -35,7 +35,7 @@ leads to the host-side veth.
 LOOPBACK = "127.0.0.1"
 """Where an API server listens, and inside every node the uplink to it."""
 DEFAULT_LAB = "lab"
-POD_INTERFACES = "rf*"
+POD_INTERFACES = "rf[0-9a-f]*"
 """Host-side veths of pods, for the agent's `--watch-interfaces`."""
 
 RUN_ROOT = Path("/run/ringfence/lab")

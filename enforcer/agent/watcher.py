@@ -21,6 +21,7 @@ from pathlib import Path
 from enforcer.agent.supervise import Report, Supervised
 from enforcer.datapath import attach, links
 from enforcer.datapath.links import Link, looks_like_pod
+from enforcer.http.namespace import NODE_END
 from generators.errors import RingfenceError
 from generators.process.logs import event
 
@@ -64,7 +65,9 @@ class Watcher:
         new = [
             link
             for link in found
-            if link.ifindex not in self._seen and looks_like_pod(link, self._patterns)
+            if link.ifindex not in self._seen
+            and link.name != NODE_END  # leads to the proxy, whatever patterns say
+            and looks_like_pod(link, self._patterns)
         ]
         for link in {link.ifindex: link for link in new}.values():
             self._close(link)

@@ -24,6 +24,7 @@ from enforcer.observe.shape import (
     TENANT_LABEL,
 )
 from generators.documents.json import items, mapping, mappings, shown
+from generators.http import policy_rule_of
 
 Json = Mapping[str, object]
 
@@ -180,7 +181,7 @@ def deciders(line: Json) -> Iterator[tuple[str, str]]:
     found = {_name(item): _label(item, SOURCE_LABEL) for item in references(line)}
     decided = rule(line)
     if decided:
-        yield decided, found.get(decided, "")
+        yield decided, found.get(decided) or found.get(policy_rule_of(decided), "")
         return
     for name in items(line, JUDGEMENT, "policies") or found:
         yield str(name), found.get(str(name), "")

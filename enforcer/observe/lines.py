@@ -161,7 +161,7 @@ def decider(line: Json) -> str:
     refused = shown(line, "flow", "verdict") in ("DROPPED", "AUDIT")
     if not refused:
         return ""
-    if named and fields.reason(line).startswith(("POLICY", "UNKNOWN")):
+    if named and fields.reason(line).startswith(("POLICY", "UNKNOWN", "L7")):
         return f" (isolated by {', '.join(named)})"
     near = fields.local(line)
     tenant = fields.tenant(line, near)

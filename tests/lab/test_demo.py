@@ -45,6 +45,27 @@ def test_the_story_is_told_to_its_end(new_lab: Callable[[], Lab]) -> None:
 
 
 @pytest.mark.bpf
+def test_the_story_of_the_death_star_is_told_to_its_end(new_lab: Callable[[], Lab]) -> None:
+    lab = new_lab()
+    done = lab("demo", "star-wars")
+    assert done.returncode == 0, done.stdout + done.stderr
+    story = re.sub(r"\s+", " ", done.stdout)
+    address = r"from 10[.]244[.][0-9]+[.][0-9]+"
+    for claim in (
+        f"tiefighter -> galaxy/deathstar-1 200 .*: POST /v1/request-landing {address}",
+        "xwing -> galaxy/deathstar-1 --- no answer within 1 s",
+        "PUT /v1/exhaust-port galaxy/tiefighter -> galaxy/deathstar-1 403 Access denied",
+        "GET /v1/hangar galaxy/xwing -> galaxy/deathstar-1 403 Access denied",
+        f"xwing -> galaxy/deathstar-1 200 galaxy/deathstar-1: GET /v1/surrender {address}",
+        r"Request: DROPPED \(403 Access denied: no HTTP rule of ingress matches\)",
+        r"http-request DROPPED \(HTTP/1.1 403",
+        "The lab is gone again",
+    ):
+        assert re.search(claim, story), claim
+    assert lab.traces() == []
+
+
+@pytest.mark.bpf
 def test_a_lab_that_is_up_is_not_ended_by_the_demo(new_lab: Callable[[], Lab]) -> None:
     lab = new_lab()
     lab.ok("up", "-f", CLUSTER)
