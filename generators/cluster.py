@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from generators.addresses import AddressPool, contains
 from generators.assumptions import Assumption, assumptions
 from generators.isolation.policies import is_on_trial, is_ours, isolation_policies
-from generators.isolation.record import read_record, tenants_of, unconfirmed
+from generators.isolation.record import agreed, read_record, tenants_of, unconfirmed
 from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.manifests import Documents
 from generators.objects import (
@@ -28,6 +28,7 @@ from generators.objects import (
     ServiceKind,
 )
 from generators.tenants.assignment import assign_by_name
+from generators.tenants.consents import by_annotations
 from generators.tenants.model import TenantConfig
 
 DEFAULT_POD_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
@@ -73,6 +74,8 @@ def from_objects(documents: Documents, config: TenantConfig | None = None) -> Cl
     pods, nodes = _addressed(documents.pods, nodes, pod_cidrs)
     if config is not None:
         namespaces, tenants = label_namespaces(namespaces, config, warnings)
+        config, unheard = by_annotations(config, namespaces.values(), tenants)
+        warnings += unheard
         policies = _isolated(policies, namespaces, tenants, config, nodes, warnings)
     return Cluster(
         namespaces=namespaces,
@@ -95,7 +98,9 @@ def from_record(documents: Documents, config: TenantConfig | None = None) -> Clu
     namespaces = declared_namespaces(documents)
     tenants: Mapping[str, str] = {}
     if config is not None:
-        tenants, _ = tenants_of(namespaces.values(), read_record(documents.config_maps), config)
+        record = read_record(documents.config_maps)
+        tenants, _ = tenants_of(namespaces.values(), record, config)
+        config = agreed(config, namespaces.values(), record)
     nodes = known_nodes(documents)
     return Cluster(
         namespaces=namespaces,

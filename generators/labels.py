@@ -23,6 +23,8 @@ RULE_LABEL = "ringfence.io/rule"
 MODE_ANNOTATION = "ringfence.io/mode"
 """On a namespace; `audit`: what would be dropped of its pods' traffic is reported and passes."""
 AUDIT_MODE = "audit"
+GRANTS_ANNOTATION = "ringfence.io/grants"
+"""On a namespace: what its tenant consents to by itself; generators/tenants/consents.py."""
 
 RECORD_NAMESPACE = "ringfence-system"
 """Where Ringfence keeps what is its own, if no other namespace is named."""

@@ -14,7 +14,7 @@ from generators.cluster import Cluster, declared_namespaces, from_record, known_
 from generators.errors import InputError, InvalidConfig, Problem
 from generators.isolation.plan import Wanted, wanted_of
 from generators.isolation.policies import is_ours
-from generators.isolation.record import read_record
+from generators.isolation.record import agreed, read_record
 from generators.kube.client import Client, WatchScope
 from generators.kube.config import ApiServer
 from generators.kube.resources import (
@@ -74,6 +74,7 @@ def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...
     """What the controller would want of the cluster under this tenant file."""
     record = read_record(documents.config_maps)
     namespaces = declared_namespaces(documents).values()
+    config = agreed(config, namespaces, record)
     return wanted_of(config, namespaces, lambda n: record.get(n.uid), known_nodes(documents))
 
 
@@ -150,6 +151,7 @@ def cluster_under(config: TenantConfig | None, documents: Documents) -> Cluster:
     """The cluster as it would be once the controller has followed this tenant file."""
     if config is None:
         return from_record(documents)
+    config = agreed(config, documents.namespaces, read_record(documents.config_maps))
     wanted = wanted_live(config, documents)
     labelled = {w.item.name: w.item for w in wanted if isinstance(w.item, Namespace)}
     policies = [w.item for w in wanted if isinstance(w.item, NetworkPolicy)]

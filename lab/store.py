@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from generators.isolation.record import Basis, RecordEntry
+from generators.isolation.record import RecordEntry, entry_text, parse_entry
 from generators.manifests import Object, parse_object
 from generators.objects import (
     CiliumPolicy,
@@ -123,8 +123,9 @@ def load(run: Path) -> Store:
             for entry in document["objects"]
         },
         {
-            uid: RecordEntry(entry["namespace"], entry["tenant"], Basis(entry["basis"]))
-            for uid, entry in document["record"].items()
+            uid: entry
+            for uid, text in document["record"].items()
+            if (entry := parse_entry(text)) is not None
         },
     )
 
@@ -139,7 +140,7 @@ def save(run: Path, store: Store) -> None:
         }
         for key in sorted(store.objects)
     ]
-    record = {uid: asdict(entry) for uid, entry in sorted(store.record.items())}
+    record = {uid: entry_text(entry) for uid, entry in sorted(store.record.items())}
     document = {"objects": entries, "record": record}
     write_atomically(run / STORE_FILE, json.dumps(document, indent=1).encode())
 

@@ -53,6 +53,7 @@ from generators.objects import (
     Pod,
     Service,
 )
+from generators.tenants.consents import Consent, with_consents
 
 T = TypeVar("T")
 
@@ -128,6 +129,7 @@ class ApiSupply:
         self._fresh_config = True
         self._told_nodes = False
         self._record = Record()
+        self._consents: Mapping[str, tuple[Consent, ...]] = {}
         self._namespaces = self._kind(NAMESPACES, lambda bad: ManifestReader(bad).namespace)
         self._shards = self._kind(SHARDS.resource, SHARDS.reader, SHARDS.scope(system_namespace))
         self._nodes = self._kind(NODES, lambda bad: ManifestReader(bad).node)
@@ -224,6 +226,14 @@ class ApiSupply:
             found["config"] = self._tenants.source
         return found
 
+    def _agreed(self) -> Iterator[ConfigChange]:
+        """The tenant file with what tenants agreed on, where either is another."""
+        said, config = self._record.consents, self._tenants.config
+        if not self._fresh_config and said is self._consents:
+            return
+        self._fresh_config, self._consents = False, said
+        yield ConfigChange(None if config is None else with_consents(config, said))
+
     # --- inside ---------------------------------------------------------------------------------
 
     @property
@@ -240,15 +250,16 @@ class ApiSupply:
 
     def _changes(self, keys: list[tuple[Key, ...]]) -> Iterator[InputChange]:
         namespaces, shards, nodes, policies, services, slices, pods = keys
-        if self._fresh_config:
-            self._fresh_config = False
-            yield ConfigChange(self._tenants.config)
-        for key, namespace in self._namespaces.values(namespaces):
+        there = list(self._namespaces.values(namespaces))
+        for key, namespace in there:
             self._record.put_namespace(key.name, namespace)
-            yield NamespaceChange(key.name, namespace)
         for key, shard in self._shards.values(shards):
             if SHARDS.is_shard(key.name):
                 self._record.put_shard(key.name, shard)
+        if there or shards or self._fresh_config:
+            yield from self._agreed()
+        for key, namespace in there:
+            yield NamespaceChange(key.name, namespace)
         if self._tenants.path is not None:
             for name, tenant in self._record.changes():
                 yield RecordChange(name, tenant)

@@ -13,6 +13,7 @@ from generators.documents.json import Key
 from generators.isolation.record import RecordEntry, parse_entry
 from generators.objects import Namespace
 from generators.tenants.assignment import assign_by_name
+from generators.tenants.consents import Consent
 from generators.tenants.model import TenantConfig
 
 
@@ -40,6 +41,9 @@ class Record:
         self._names: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self._touched: dict[str, None] = {}
+        self._saying: dict[str, RecordEntry] = {}
+        """Entries with consents."""
+        self._said: Mapping[str, tuple[Consent, ...]] = {}
 
     def put_shard(self, name: str, shard: Mapping[str, str] | None) -> None:
         """A shard is there, or gone; only entries that say something else are read."""
@@ -61,8 +65,11 @@ class Record:
 
     def _put(self, uid: str, entry: RecordEntry | None) -> None:
         self._by_uid.pop(uid, None)
+        self._saying.pop(uid, None)
         if entry is not None:
             self._by_uid[uid] = entry
+        if entry is not None and entry.consents:
+            self._saying[uid] = entry
         if uid in self._names:
             self._touched[self._names[uid]] = None
 
@@ -87,6 +94,18 @@ class Record:
         if uid:
             self._uids[name], self._names[uid] = uid, name
         self._touched[name] = None
+
+    @property
+    def consents(self) -> Mapping[str, tuple[Consent, ...]]:
+        """Namespace -> what its tenant agreed to; the same object until that changes."""
+        said = {
+            entry.namespace: entry.consents
+            for uid, entry in self._saying.items()
+            if self._names.get(uid) == entry.namespace
+        }
+        if said != self._said:
+            self._said = said
+        return self._said
 
     def changes(self) -> Iterator[tuple[str, str | None]]:
         """Namespaces with another tenant than when this was last asked."""

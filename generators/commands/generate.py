@@ -57,6 +57,7 @@ def generate(config_file: Path, files: tuple[str, ...], kind: str) -> None:
     from generators.manifests import Documents, read
     from generators.objects import NAME_LABEL, Namespace
     from generators.tenants.assignment import assign_by_name
+    from generators.tenants.consents import by_annotations
 
     config = load_config(config_file)
     if config is None:
@@ -69,7 +70,10 @@ def generate(config_file: Path, files: tuple[str, ...], kind: str) -> None:
     else:
         names = sorted(n for tenant in config.tenants.values() for n in tenant.namespaces.names)
         namespaces = {name: Namespace(name, labels={NAME_LABEL: name}) for name in names}
-    owned = [n for n in namespaces.values() if assign_by_name(config, n.name).tenant is not None]
+    tenants = {n: t for n in namespaces if (t := assign_by_name(config, n).tenant) is not None}
+    config, unheard = by_annotations(config, namespaces.values(), tenants)
+    warn(unheard)
+    owned = [n for n in namespaces.values() if n.name in tenants]
     items = [want.item for want in wanted_by_name(config, owned, known_nodes(documents))]
     if kind == POLICIES:
         click.echo(to_yaml(map(_applicable, items)), nl=False)
@@ -195,6 +199,7 @@ def _planned(
     from generators.live import in_force, read_live, tenants_live, wanted_live
     from generators.manifests import read, with_workloads
     from generators.tenants.assignment import assign_by_name
+    from generators.tenants.consents import by_annotations
 
     live = server is not None
     documents = read_live(server) if live else with_workloads(read(files))
@@ -215,6 +220,9 @@ def _planned(
             tenant = former_of.get(namespace.name)
             return None if tenant is None else RecordEntry(namespace.name, tenant)
 
+        by_name = {n: t for n in namespaces if (t := assign_by_name(config, n).tenant) is not None}
+        config, unheard = by_annotations(config, namespaces.values(), by_name)
+        warn(unheard)
         wanted = wanted_of(config, namespaces.values(), recorded, known_nodes(documents))
     return _Planned(wanted, namespaces, documents.policies, former, tenants, documents, live)
 

@@ -218,6 +218,7 @@ def _overviews(
 ) -> list[TenantOverview]:
     from generators.cluster import declared_namespaces, from_objects
     from generators.isolation.policies import is_ours
+    from generators.isolation.record import agreed, read_record
     from generators.live import installed, read_live, tenants_live
     from generators.manifests import read, with_workloads
     from generators.tenants.overview import overviews
@@ -227,7 +228,7 @@ def _overviews(
         documents = with_workloads(read(files)) if files else _named_exactly(config)
         warn(documents.warnings)
         of = from_objects(documents, config)
-        return list(overviews(config, of.namespaces, of.tenants, of.policies))
+        return list(overviews(of.config or config, of.namespaces, of.tenants, of.policies))
     if files:
         raise click.UsageError("give the tenant file with -c FILE")
     from generators.live import POLICY_INPUTS
@@ -241,6 +242,7 @@ def _overviews(
     own = [policy for policy in documents.policies if is_ours(policy.labels)]
     if config is None:
         return []
+    config = agreed(config, namespaces.values(), read_record(documents.config_maps))
     return list(overviews(config, namespaces, tenants_live(documents), own))
 
 
@@ -284,7 +286,8 @@ def _grants(each: TenantOverview) -> list[str]:
     from generators.tenants.overview import ports
 
     def with_ports(text: str, grant: Grant) -> str:
-        return f"{text}:{'+'.join(ports(grant))}" if grant.ports else text
+        open_ports = f":{'+'.join(ports(grant))}" if grant.ports else ""
+        return text + open_ports + ("(agreed)" if grant.objects else "")
 
     return [
         *(with_ports(f"from {grant.tenant}", grant) for grant in each.entered_by),

@@ -81,9 +81,20 @@ def wanted_for(
     return (
         Wanted(labelled, f"{because}: {assignment.reason}"),
         *(
-            Wanted(policy, f"{because} isolates namespace {namespace.name}")
+            Wanted(
+                policy, f"{because} isolates namespace {namespace.name}{_agreed(config, tenant)}"
+            )
             for policy in isolation_policies(config, namespace.name, tenant, nodes)
         ),
+    )
+
+
+def _agreed(config: TenantConfig, tenant: str) -> str:
+    """Who may enter because tenants agreed on it by themselves, and where they did."""
+    return "".join(
+        f"; {grant.tenant} may enter as agreed in namespaces {', '.join(grant.objects)}"
+        for grant in config.consented(tenant)
+        if grant.objects
     )
 
 

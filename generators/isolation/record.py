@@ -17,6 +17,13 @@ from generators.errors import InputError, Problem
 from generators.labels import MANAGED_BY, MANAGER, RECORD_NAMESPACE
 from generators.manifests import Document
 from generators.objects import ConfigMap, Namespace
+from generators.tenants.consents import (
+    Consent,
+    UnclearConsent,
+    consents_text,
+    parse_consents,
+    with_consents,
+)
 from generators.tenants.model import TenantConfig
 
 RECORD_PREFIX = "ringfence-record-"
@@ -39,6 +46,8 @@ class RecordEntry:
     namespace: str
     tenant: str
     basis: Basis = Basis.NAME
+    consents: tuple[Consent, ...] = ()
+    """What its tenant has agreed to by the namespace's annotation, and admission vouched for."""
 
 
 def shard(uid: str) -> str:
@@ -71,6 +80,8 @@ def entry_text(entry: RecordEntry) -> str:
     value = {"namespace": entry.namespace, "tenant": entry.tenant}
     if entry.basis is not Basis.NAME:
         value["by"] = entry.basis.value
+    if entry.consents:
+        value["grants"] = consents_text(entry.consents)
     return json.dumps(value, separators=(",", ":"))
 
 
@@ -114,10 +125,15 @@ def parse_entry(text: str) -> RecordEntry | None:
     if not isinstance(value, dict):
         return None
     namespace, tenant = value.get("namespace"), value.get("tenant")
-    by = value.get("by", Basis.NAME.value)
-    if isinstance(namespace, str) and isinstance(tenant, str) and by in list(Basis):
-        return RecordEntry(namespace, tenant, Basis(by))
-    return None
+    by, grants = value.get("by", Basis.NAME.value), value.get("grants", "")
+    if not (isinstance(namespace, str) and isinstance(tenant, str) and isinstance(grants, str)):
+        return None
+    if by not in list(Basis):
+        return None
+    try:
+        return RecordEntry(namespace, tenant, Basis(by), parse_consents(grants))
+    except UnclearConsent:
+        return None
 
 
 def tenants_of(
@@ -131,6 +147,18 @@ def tenants_of(
         if entry is not None and entry.namespace == namespace.name:
             tenants[namespace.name] = entry.tenant
     return tenants, unconfirmed(namespaces, tenants, config)
+
+
+def agreed(
+    config: TenantConfig, namespaces: Iterable[Namespace], record: Mapping[str, RecordEntry]
+) -> TenantConfig:
+    """The tenant file with the grants that tenants agreed on, as recorded of these namespaces."""
+    said = {}
+    for namespace in namespaces:
+        entry = record.get(namespace.uid) if namespace.uid else None
+        if entry is not None and entry.namespace == namespace.name and entry.consents:
+            said[namespace.name] = entry.consents
+    return with_consents(config, said)
 
 
 def unconfirmed(

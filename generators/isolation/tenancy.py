@@ -30,6 +30,7 @@ from enum import StrEnum
 from generators.isolation.record import Basis, RecordEntry
 from generators.objects import Namespace
 from generators.tenants.assignment import Assignment, Outcome, assign_by_name
+from generators.tenants.consents import Consent
 from generators.tenants.model import Tenant, TenantConfig
 
 
@@ -59,11 +60,13 @@ class Ownership:
     """No tenant is decided: closed until an admin decides."""
     left_behind: frozenset[str] = frozenset()
     """Keys of labels that go, because the former tenant's entry set them."""
+    consents: tuple[Consent, ...] = ()
+    """What is recorded that its tenant agreed to; another tenant has agreed to nothing yet."""
 
     def entry(self, namespace: str) -> RecordEntry | None:
         """What the record should say."""
         tenant = self.assignment.tenant
-        return None if tenant is None else RecordEntry(namespace, tenant, self.basis)
+        return None if tenant is None else RecordEntry(namespace, tenant, self.basis, self.consents)
 
 
 def ownership(
@@ -75,6 +78,8 @@ def ownership(
     """Decide; `proven`: whether the label, as it is, passed the webhook."""
     decided = _decide(config, namespace, recorded, proven)
     now = decided.assignment.tenant
+    if recorded is not None and now == recorded.tenant:
+        decided = replace(decided, consents=recorded.consents)
     if recorded is None or decided.held or now == recorded.tenant:
         return decided
     former, latter = config.tenants.get(recorded.tenant), config.tenants.get(now or "")

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from generators.documents.writing import to_yaml
+from generators.labels import GRANTS_ANNOTATION
 from generators.manifests import Document
 from generators.objects import NAME_LABEL, Direction, Pod, PolicyKind
 from generators.reachability.matching import rule_matches
+from generators.reachability.origins import origin_of
 from generators.reachability.packets import EXTERNAL_PREFIX, Packet, Party, Question, Route
 from generators.reachability.protocols import WITH_PORTS, port_text
 from generators.reachability.reference import Entry, Evaluator
@@ -173,11 +175,18 @@ def _wall(evaluator: Evaluator, packet: Packet, judgement: Judgement) -> str:
                 else "masked, and allowMasked is true"
             )
         case Entry.LET_IN:
-            return f"let in by {answer.rule}"
+            return f"let in by {answer.rule}{_agreed(evaluator, answer.rule)}"
         case Entry.KEPT_OUT:
             reported = evaluator.reports_only(subject)
             act = "reported only (mode audit)" if reported else "kept out"
             return f"{act} by {answer.rule}: {_why_kept_out(evaluator, packet, answer.reason)}"
+
+
+def _agreed(evaluator: Evaluator, rule: str | None) -> str:
+    """Where tenants wrote the grant themselves, if they did."""
+    cluster = evaluator.cluster
+    found = origin_of(rule or "", {}, cluster.tenants, cluster.config)
+    return f": both tenants agreed, {found}" if GRANTS_ANNOTATION in found else ""
 
 
 def _why_kept_out(evaluator: Evaluator, packet: Packet, reason: Reason) -> str:
@@ -306,6 +315,13 @@ def _wall_hint(evaluator: Evaluator, packet: Packet, subject: Pod, reason: Reaso
         return (
             f"to allow it, let a tenant of {file} or `shared` name namespace {home}; "
             "namespaces without a tenant may not enter one"
+        )
+    if config is not None and all(config.tenant(side).self_service for side in (ours, theirs)):
+        on = f":{packet.port}/{packet.protocol}" if port else ""
+        return (
+            f"to allow it, members of both tenants consent in annotation {GRANTS_ANNOTATION}: "
+            f"`{ours} from {theirs}{on}` on a namespace of {ours}, "
+            f"`{theirs} to {ours}{on}` on one of {theirs}"
         )
     return (
         f"to allow it, both tenants consent in {file}: `allowFrom: [{{tenant: {theirs}{port}}}]` "

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from generators.isolation.policies import is_ours
+from generators.labels import GRANTS_ANNOTATION
 from generators.objects import NetworkPolicy, Origin, policy_of
 from generators.tenants.model import TenantConfig
 
@@ -49,6 +50,9 @@ def _of_wall(tenant: str, part: str, config: TenantConfig | None) -> str:
     if kind == "shared":
         line = next((c.line for c in config.shared if c.name == item), line)
     elif kind == "allowFrom" and known is not None:
+        for grant in config.consented(tenant):
+            if grant.tenant == item and grant.objects:
+                return f"{GRANTS_ANNOTATION} of namespaces {', '.join(grant.objects)}"
         line = next((g.line for g in known.allow_from if g.tenant == item), line)
     return _text(Origin(*config.located(line)))
 

@@ -8,6 +8,7 @@ from generators.tenants.model import (
     ALWAYS_PROTECTED,
     DEFAULT_LABEL_KEY,
     Grant,
+    Grants,
     Mode,
     NameMatch,
     NamespaceNames,
@@ -31,7 +32,9 @@ def service_account(name: str) -> str:
 def build_config(root: Part, file: str, digest: str) -> TenantConfig:
     """The whole file as one value."""
     protected = root.field("protectedNamespaces")
-    tenants = sorted(map(_tenant, root.field("tenants").items()), key=lambda tenant: tenant.name)
+    grants = root.field("grants").text(Grants.FILE)
+    found = (_tenant(part, grants) for part in root.field("tenants").items())
+    tenants = sorted(found, key=lambda tenant: tenant.name)
     return TenantConfig(
         tenants={tenant.name: tenant for tenant in tenants},
         label_key=root.field("labelKey").text(DEFAULT_LABEL_KEY),
@@ -50,7 +53,7 @@ def build_config(root: Part, file: str, digest: str) -> TenantConfig:
     )
 
 
-def _tenant(part: Part) -> Tenant:
+def _tenant(part: Part, grants: str) -> Tenant:
     return Tenant(
         name=part.field("name").text(),
         namespaces=_names(part.field("namespaces")),
@@ -60,6 +63,7 @@ def _tenant(part: Part) -> Tenant:
         allow_to=tuple(map(_grant, part.field("allowTo").items())),
         allow_masked=part.field("allowMasked").flag(),
         map_share=part.field("mapShare").number(),
+        self_service=part.field("grants").text(grants) == Grants.SELF_SERVICE,
         audited=part.field("mode").text() == Mode.AUDIT,
         line=part.line,
     )

@@ -30,6 +30,13 @@ class Mode(StrEnum):
     AUDIT = "audit"
 
 
+class Grants(StrEnum):
+    """Who may consent to grants: the tenant file alone, or members of tenants as well."""
+
+    FILE = "file"
+    SELF_SERVICE = "self-service"
+
+
 class Unassigned(StrEnum):
     """What becomes of the creation of a namespace that belongs to no tenant."""
 
@@ -60,6 +67,13 @@ class Port:
     protocol: str = "TCP"
     port: int | None = None
     end_port: int | None = None
+
+    def __str__(self) -> str:
+        """`80/TCP`, `8000-8010/TCP`, `UDP` for all of a protocol."""
+        if self.port is None:
+            return self.protocol
+        last = f"-{self.end_port}" if self.end_port else ""
+        return f"{self.port}{last}/{self.protocol}"
 
     @property
     def span(self) -> tuple[int, int]:
@@ -121,6 +135,8 @@ class Grant:
     tenant: str
     ports: tuple[Port, ...] = ()
     line: int = 0
+    objects: tuple[str, ...] = field(default=(), compare=False)
+    """Namespaces in which tenants say so themselves, beside or instead of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +163,8 @@ class Tenant:
     allow_masked: bool = False
     map_share: int | None = None
     """Percent of every map on a node that is kept for it; None: an equal part of the rest."""
+    self_service: bool = False
+    """Its members may consent to grants by themselves."""
     audited: bool = False
     """Its wall and its generated policies only report, whatever the file's mode."""
     line: int = 0
@@ -309,7 +327,8 @@ class TenantConfig:
                     continue
                 ports = common_ports(ours.ports, theirs.ports)
                 if ports is not None:
-                    grants.append(Grant(ours.tenant, ports, ours.line))
+                    said = (*ours.objects, *theirs.objects)
+                    grants.append(Grant(ours.tenant, ports, ours.line, said))
         return tuple(grants)
 
 
@@ -329,6 +348,15 @@ def common_ports(ours: tuple[Port, ...], theirs: tuple[Port, ...]) -> tuple[Port
             if mine.protocol == other.protocol and low <= high:
                 spans.add((mine.protocol, low, high))
     return tuple(_port(*span) for span in _merged(spans)) or None
+
+
+def all_ports(lists: Iterable[tuple[Port, ...]]) -> tuple[Port, ...]:
+    """The ports that any of the lists allows; empty = all."""
+    every = list(lists)
+    if not all(every):
+        return ()
+    spans = {(port.protocol, *port.span) for ports in every for port in ports}
+    return tuple(_port(*span) for span in _merged(spans))
 
 
 def _merged(spans: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:

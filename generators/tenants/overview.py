@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from generators.objects import Namespace, NetworkPolicy
-from generators.tenants.model import Grant, Port, SubjectKind, Tenant, TenantConfig
+from generators.tenants.model import Grant, SubjectKind, Tenant, TenantConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class TenantOverview:
             "namespaces": [namespace.name for namespace in self.namespaces],
             "members": self.members(),
             "grants": [
-                *({"from": grant.tenant, "ports": ports(grant)} for grant in self.entered_by),
-                *({"to": other, "ports": ports(grant)} for other, grant in self.enters),
+                *({"from": grant.tenant, **_terms(grant)} for grant in self.entered_by),
+                *({"to": other, **_terms(grant)} for other, grant in self.enters),
             ],
             "shared": list(self.shared),
             "policies": list(self.policies),
@@ -58,16 +58,14 @@ class TenantOverview:
         }
 
 
+def _terms(grant: Grant) -> dict[str, object]:
+    said = {"agreedIn": list(grant.objects)} if grant.objects else {}
+    return {"ports": ports(grant), **said}
+
+
 def ports(grant: Grant) -> list[str]:
     """`80/TCP`, `8000-8010/TCP`, `UDP` for all of a protocol; none = all ports."""
-    return [_text(port) for port in grant.ports]
-
-
-def _text(port: Port) -> str:
-    if port.port is None:
-        return port.protocol
-    last = f"-{port.end_port}" if port.end_port else ""
-    return f"{port.port}{last}/{port.protocol}"
+    return list(map(str, grant.ports))
 
 
 def overviews(

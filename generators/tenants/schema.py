@@ -18,7 +18,7 @@ import cerberus  # type: ignore[import-untyped]  # has no types: _Validator and 
 
 from generators.errors import Problem
 from generators.tenants.document import Document, Path, Unclear, Value, kind_of, show
-from generators.tenants.model import API_VERSION, KIND, Mode, Unassigned
+from generators.tenants.model import API_VERSION, KIND, Grants, Mode, Unassigned
 
 
 class Wording(TypedDict, total=False):
@@ -194,6 +194,7 @@ TENANT = _mapping(
     allowMasked=SWITCH,
     mapShare=PERCENT,
     mode=_words("a mode of one tenant", Mode.AUDIT),
+    grants=_words("a word", *Grants),
 )
 TENANT_FILE = _mapping(
     apiVersion=_required(_words("the API version", API_VERSION)),
@@ -206,6 +207,7 @@ TENANT_FILE = _mapping(
     shared=_list_of(SHARED),
     encapsulation=_mapping(namespaces=_required(_mapping(names=_required(_some(DNS_LABEL))))),
     tenants=_list_of(TENANT),
+    grants=_words("a word", *Grants),
     defaults=_mapping(unassigned=_words("a word", *Unassigned)),
 )
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from generators.isolation.plan import Action, Change, Wanted, plan, wanted_for
-from generators.isolation.record import Basis, RecordEntry
-from generators.isolation.tenancy import ownership
+from generators.isolation.plan import Action, Change, plan, wanted_for
+from generators.isolation.record import Basis, RecordEntry, agreed
+from generators.isolation.tenancy import Ownership, ownership
 from generators.manifests import namespace_document, policy_document
 from generators.objects import Namespace, Node
 from generators.tenants.assignment import assign_by_name
+from generators.tenants.consents import said_in
 from generators.tenants.model import TenantConfig
 from lab.store import Store, Stored, StoreKey
 
@@ -44,15 +45,23 @@ def note_admission(
 def synchronize(config: TenantConfig, store: Store, nodes: Sequence[Node] = ()) -> tuple[str, ...]:
     """Bring the store to what the tenant file wants; a line for each change, in kubectl's words."""
     namespaces = {namespace.name: namespace for namespace in store.namespaces}
-    wanted: list[Wanted] = []
+    owned: list[tuple[Namespace, Ownership]] = []
     record: dict[str, RecordEntry] = {}
     for namespace in namespaces.values():
         decided = ownership(config, namespace, store.record.get(namespace.uid), lambda: False)
         entry = decided.entry(namespace.name)
         if entry is not None:
-            record[namespace.uid] = entry
-        wanted += wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
+            # The webhook let the annotation pass: only members can have written it.
+            said = said_in(namespace.annotations, entry.tenant)
+            record[namespace.uid] = replace(entry, consents=said)
+        owned.append((namespace, decided))
     store.record = record
+    config = agreed(config, namespaces.values(), record)
+    wanted = [
+        want
+        for namespace, decided in owned
+        for want in wanted_for(config, namespace, decided.assignment, nodes, decided.left_behind)
+    ]
     changes = plan(wanted, namespaces, store.policies)
     return tuple(_carry_out(store, change) for change in changes if change.action is not KEEP)
 

@@ -155,7 +155,7 @@ class World:
                 self._enter(uid, entry)
         doubtful = unproven(wish, before, there, self.record.get)
         former = former_keys(before, wish)
-        self.epoch = Epoch("uid", 1, wish.label_key, wish.digest, "", doubtful, former)
+        self.epoch = Epoch("uid", 1, wish.label_key, wish.digest, "", doubtful.labels, former)
         self.config = wish.retiring(former)
         self.in_force.append(wish)
         for namespace in there:

@@ -33,6 +33,7 @@ from generators.tenants.last_good import LastGood
 from webhook import rbac
 from webhook.background.writer import Protection
 from webhook.controller import permissions
+from webhook.controller.agreed import AgreedTenants
 from webhook.controller.followed import ChangeListeners, Followed
 from webhook.controller.handover import Handover
 from webhook.controller.keeper import AdmissionKeeper, Where
@@ -53,7 +54,7 @@ from webhook.registration.configuration import (
     WebhookTarget,
     exempt_person,
 )
-from webhook.registration.guard import AdmissionGuard, GuardState, GuardTiming, problem
+from webhook.registration.guard import AdmissionGuard, GuardState, GuardTiming, Vouched, problem
 from webhook.registration.probing import Prober
 from webhook.registration.rotation import Lifetimes
 from webhook.reload import TenantFile
@@ -115,6 +116,7 @@ class Controller:
             self._fenced, settings.namespace, self._assertion, settings.timing
         )
         self._handover = self._new_handover()
+        self._agreed = AgreedTenants(lambda: self._handover.config, self._ledger)
         self._keeper: AdmissionKeeper | None = None
         self._prober = Prober(self._fenced, self._key_to_probe)
         self._status = StatusPage(self._fenced, settings.namespace)
@@ -137,7 +139,7 @@ class Controller:
         self._walls = self._new_walls() if settings.walls else None
         work = NamespaceWork(
             lambda: self._prepared and self._leads() and not self._handover.paused,
-            lambda name: self._reconciler.reconcile(self._handover.config, name),
+            lambda name: self._reconciler.reconcile(self._agreed.config, name),
             lambda error: self.metrics.failures.labels(type(error).__name__).inc(),
         )
         self._workers = Workers(self._queue, self._stopping, work, "worker")
@@ -150,7 +152,7 @@ class Controller:
             self._ledger,
             self._queue,
             self._proven,
-            lambda namespace: self._reconciler.bring(self._handover.config, namespace),
+            lambda namespace: self._reconciler.bring(self._agreed.config, namespace),
             self._taken,
         )
 
@@ -193,7 +195,9 @@ class Controller:
             self._ledger,
             recorder,
             self._proven,
+            lambda namespace, file: self._proven(namespace, file, Vouched.GRANTS),
             self._guard.corrected,
+            self._guard.withdrawn,
             lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
             lambda finding: self.metrics.findings.labels(finding.value).inc(),
             self._queue.add_after,
@@ -307,8 +311,10 @@ class Controller:
             self._everything()
         if self._prepared:
             self._ledger.follow(self._shards.versions(self._followed.kept.store.snapshot()))
+        if self._prepared:
+            self._look_again(self._agreed.moved())
         if self._prepared and self._walls is not None:
-            self._walls.step(self._handover.config)
+            self._walls.step(self._agreed.config)
         if self._prepared and self._policies.step():
             self._step_due = 0.0
         now = time.monotonic()
@@ -351,6 +357,13 @@ class Controller:
         for name in sorted(known | {e.namespace for e in self._ledger.snapshot().values()}):
             self._queue.add(name)
 
+    def _look_again(self, tenants: frozenset[str]) -> None:
+        """At the namespaces of tenants whose grants changed."""
+        if tenants:
+            for entry in self._ledger.snapshot().values():
+                if entry.tenant in tenants:
+                    self._queue.add(entry.namespace)
+
     def _say(self) -> None:
         digest = self._handover.config.digest
         idle = self._queue.idle and self._ledger.idle and not self._queue.stats().delayed
@@ -380,9 +393,11 @@ class Controller:
     def _leads(self) -> bool:
         return self._leadership.leading
 
-    def _proven(self, namespace: Namespace, file: str) -> bool:
+    def _proven(self, namespace: Namespace, file: str, what: Vouched = Vouched.LABEL) -> bool:
         keeper = self._keeper
-        return keeper is not None and self._guard.proven(keeper.validating, namespace, file)
+        if keeper is None:
+            return False
+        return self._guard.proven(keeper.validating, namespace, file, what)
 
     def _key_to_probe(self) -> str | None:
         """The tenant label, while the webhook has to answer for it."""

@@ -23,7 +23,7 @@ from generators.process.logs import event
 from generators.tenants.model import TenantConfig
 from webhook.controller.reconcile import read_namespace
 from webhook.controller.record import RecordWriter
-from webhook.registration.epoch import Epoch, settled, unproven
+from webhook.registration.epoch import Epoch, Unproven, settled, unproven
 from webhook.registration.guard import AdmissionGuard
 
 LOG = logging.getLogger("ringfence.controller")
@@ -71,8 +71,8 @@ class Handover:
         self._taken()
 
     @contextlib.contextmanager
-    def to(self, config: TenantConfig) -> Iterator[frozenset[str]]:
-        """Everything stands still; UIDs of labels that are unproven under `config`, which is in
+    def to(self, config: TenantConfig) -> Iterator[Unproven]:
+        """Everything stands still; what is unproven under `config`, which is in
         force once the block ends without an error."""
         self.paused = True
         try:
@@ -86,7 +86,7 @@ class Handover:
             yield found
             after = self._guard.epoch
             self.config = config if after is None else config.retiring(after.former)
-            self._set_right(n for n in namespaces if n.uid in found)
+            self._set_right(n for n in namespaces if n.uid in found.labels)
         finally:
             self.paused = False
             self._taken()

@@ -23,6 +23,7 @@ from generators.documents.json import Document, Key, mapping, mappings, meta_of,
 from generators.errors import InputError
 from generators.isolation.plan import Action, Change, Wanted, plan, wanted_for
 from generators.isolation.policies import POLICY_NAME, is_ours
+from generators.isolation.record import RecordEntry
 from generators.isolation.tenancy import Finding, Ownership, ownership
 from generators.kube.client import Client, OnConflict, PatchKind, Preconditions
 from generators.kube.errors import Conflict, NotFound
@@ -30,9 +31,10 @@ from generators.kube.events import Recorder, Severity
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES
 from generators.kube.store import Store
 from generators.kyverno.ownership import KYVERNO
-from generators.labels import MODE_ANNOTATION, OWN_KEYS, POLICY_LABEL, pointer
+from generators.labels import GRANTS_ANNOTATION, MODE_ANNOTATION, OWN_KEYS, POLICY_LABEL, pointer
 from generators.manifests import parse_object, policy_document
 from generators.objects import Namespace, NetworkPolicy, Node, Origin
+from generators.tenants.consents import said_in
 from generators.tenants.model import TenantConfig
 from webhook.controller.record import RecordWriter
 from webhook.registration.guard import AnotherFile
@@ -65,7 +67,11 @@ class ReconcilerDeps:
     recorder: Recorder
     proven: Callable[[Namespace, str], bool]
     """Whether a label passed admission by the tenant file of that digest."""
+    vouched: Callable[[Namespace, str], bool]
+    """The same of the annotation with grants."""
     corrected: Callable[[str], None]
+    withdrawn: Callable[[str], None]
+    """No grants are said in the namespace with that UID any longer."""
     wrote: Callable[[str, str], None]
     found: Callable[[Finding], None]
     later: Callable[[str, float], None]
@@ -123,7 +129,11 @@ class Reconciler:
             self._undecided.pop(name, None)
         if decided.held:
             return
-        entry = decided.entry(name)
+        try:
+            entry = self._with_consents(config, namespace, decided.entry(name))
+        except AnotherFile:
+            self._desk.later(name, ANOTHER_FILE_SECONDS)
+            return
         labelled = config.label_key in namespace.labels
         if entry is not None and entry != recorded and not labelled:
             # Comes again once the record is written, which then has forgotten the former tenant.
@@ -149,6 +159,25 @@ class Reconciler:
             self._desk.ledger.submit(namespace.uid, entry)
             if decided.finding is Finding.MOVED and not self._relabelled(changes):
                 self._tell(namespace, decided)
+
+    def _with_consents(
+        self, config: TenantConfig, namespace: Namespace, entry: RecordEntry | None
+    ) -> RecordEntry | None:
+        """What the tenant consents to by the annotation; new words only if admission let them pass,
+        words that are gone at once."""
+        if entry is None:
+            return None
+        said = said_in(namespace.annotations, entry.tenant)
+        new = [consent for consent in said if consent not in entry.consents]
+        if new and not self._desk.vouched(namespace, config.digest):
+            note = (
+                f"{', '.join(map(str, new))}: nothing proves who wrote it; remove it, write it anew"
+            )
+            self._warn(namespace, "GrantNotProven", note)
+            said = tuple(consent for consent in said if consent in entry.consents)
+        if not namespace.annotations.get(GRANTS_ANNOTATION):
+            self._desk.withdrawn(namespace.uid)
+        return replace(entry, consents=said)
 
     @staticmethod
     def _relabelled(changes: tuple[Change, ...]) -> bool:
@@ -339,8 +368,8 @@ def read_namespace(document: Document) -> Namespace:
     meta = meta_of(document)
     phase = text(mapping(document, "status"), "phase")
     terminating = meta.terminating or phase == "Terminating"
-    mode = meta.annotations.get(MODE_ANNOTATION)
-    annotations = {} if mode is None else {MODE_ANNOTATION: mode}
+    read = (MODE_ANNOTATION, GRANTS_ANNOTATION)
+    annotations = {key: meta.annotations[key] for key in read if key in meta.annotations}
     return Namespace(meta.key.name, meta.labels, annotations, meta.uid, terminating, API)
 
 

@@ -15,6 +15,7 @@ from generators.errors import RingfenceError
 from generators.isolation.record import SHARDS, RecordEntry, entry_text, parse_entry, shard
 from generators.kube.errors import Conflict
 from generators.process.logs import event
+from generators.tenants.consents import Consent
 from webhook.controller.shards import Shards
 from webhook.kept import Content
 
@@ -42,6 +43,7 @@ class RecordWriter:
         self._shards = {name: Content() for name in SHARDS}
         self._entries: dict[str, RecordEntry] = {}
         self._uids: dict[str, set[str]] = {}
+        self._consents: Mapping[str, tuple[Consent, ...]] = {}
         self._pending: dict[str, RecordEntry | None] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -106,6 +108,11 @@ class RecordWriter:
         """All entries."""
         with self._lock:
             return dict(self._entries)
+
+    @property
+    def consents(self) -> Mapping[str, tuple[Consent, ...]]:
+        """Namespace -> what its tenant agreed to; the same object until that changes."""
+        return self._consents
 
     def submit(self, uid: str, entry: RecordEntry | None) -> None:
         """Have `entry` recorded soon; None removes what is recorded."""
@@ -205,6 +212,9 @@ class RecordWriter:
                 continue
             self._entries[uid] = entry
             self._uids.setdefault(entry.namespace, set()).add(uid)
+        said = {e.namespace: e.consents for e in self._entries.values() if e.consents}
+        if said != self._consents:
+            self._consents = said
 
 
 def _older(version: str, than: str) -> bool:

@@ -22,7 +22,7 @@ from webhook.registration.configuration import (
     cel,
     named,
     rule,
-    same_mode,
+    same,
 )
 from webhook.serving.validate import CLEANERS
 
@@ -117,7 +117,8 @@ def _mode(config: TenantConfig) -> _Validation:
     why = f"only admins of {config.file} may change whether a namespace is audited only"
     said = cel(f'": annotation {MODE_ANNOTATION} is refused: {why}; ask an admin')
     return _Validation(
-        f"variables.trusted || {same_mode()}", f"'namespace \"' + object.metadata.name + {said}"
+        f"variables.trusted || {same(MODE_ANNOTATION)}",
+        f"'namespace \"' + object.metadata.name + {said}",
     )
 
 

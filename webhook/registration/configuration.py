@@ -27,7 +27,7 @@ from generators.kube.resources import (
     Resource,
 )
 from generators.kyverno.model import FailurePolicy
-from generators.labels import MANAGED_BY, MANAGER, MODE_ANNOTATION
+from generators.labels import GRANTS_ANNOTATION, MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.objects import NAME_LABEL
 from webhook.policies.webhooks import CHANGING, NO_POLICIES, PolicyWebhooks, rules_of
 from webhook.serving.validate import CLEANERS
@@ -383,15 +383,15 @@ def _labels_change() -> Document:
     unchanged = (
         "request.operation == 'UPDATE' && "
         "object.metadata.?labels.orValue({}) == oldObject.metadata.?labels.orValue({}) && "
-        f"{same_mode()}"
+        f"{same(MODE_ANNOTATION)} && {same(GRANTS_ANNOTATION)}"
     )
     return {"name": "labels-change", "expression": f"!({unchanged})"}
 
 
-def same_mode() -> str:
-    """CEL: the request leaves the annotation that puts a namespace under audit as it is."""
-    mode = f"metadata.?annotations[?{cel(MODE_ANNOTATION)}].orValue('')"
-    return f"object.{mode} == oldObject.{mode}"
+def same(annotation: str) -> str:
+    """CEL: the request leaves an annotation as it is."""
+    value = f"metadata.?annotations[?{cel(annotation)}].orValue('')"
+    return f"object.{value} == oldObject.{value}"
 
 
 def _not_by_controller(controller: str) -> Document:

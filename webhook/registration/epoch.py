@@ -11,7 +11,7 @@ whatever appears later was let through. No clock takes part.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -20,6 +20,7 @@ import orjson
 from generators.documents.json import Document, integer, mapping, meta_of
 from generators.isolation.record import RecordEntry
 from generators.isolation.tenancy import ownership
+from generators.labels import GRANTS_ANNOTATION
 from generators.objects import Namespace
 from generators.tenants.assignment import assign_by_name
 from generators.tenants.model import TenantConfig
@@ -45,6 +46,8 @@ class Epoch:
     """Keys of the tenant label in the file before, retired as long as this file is in force."""
     packed: str = field(default="", repr=False)
     """The tenant file itself, for the next leader."""
+    unproven_grants: frozenset[str] = frozenset()
+    """UIDs of namespaces that said grants before the epoch began."""
 
     def data(self) -> dict[str, str]:
         """As ConfigMap data."""
@@ -55,6 +58,7 @@ class Epoch:
             DIGEST: self.file,
             "announced": self.announced,
             "unproven": orjson.dumps(sorted(self.unproven)).decode(),
+            "unprovenGrants": " ".join(sorted(self.unproven_grants)),
             "formerKeys": " ".join(sorted(self.former)),
             TEXT: self.packed,
         }
@@ -79,6 +83,7 @@ class Epoch:
             frozenset(unproven),
             frozenset(data.get("formerKeys", "").split()),
             data.get(TEXT, ""),
+            frozenset(data.get("unprovenGrants", "").split()),
         )
 
     def covers(self, live: Document | None) -> Epoch | None:
@@ -139,17 +144,30 @@ def settled(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """UIDs of namespaces with something that admission cannot vouch for."""
+
+    labels: frozenset[str] = frozenset()
+    grants: frozenset[str] = frozenset()
+
+
 def unproven(
-    config: TenantConfig, before: Epoch | None, namespaces: Iterable[Namespace], entry: Entries
-) -> frozenset[str]:
-    """UIDs whose label nothing vouches for when `config` comes in force after `before`.
+    config: TenantConfig, before: Epoch | None, namespaces: Sequence[Namespace], entry: Entries
+) -> Unproven:
+    """What nothing vouches for when `config` comes in force after `before`.
 
     The same key was guarded all the time; under another, a label is what record or name say, or it
     may be forged.
     """
     if before is not None and before.label_key == config.label_key:
-        return before.unproven
-    return frozenset(n.uid for n in namespaces if contradicts(config, n, entry(n.uid)))
+        return Unproven(before.unproven, before.unproven_grants)
+    labels = frozenset(n.uid for n in namespaces if contradicts(config, n, entry(n.uid)))
+    if before is not None:
+        return Unproven(labels, before.unproven_grants)
+    return Unproven(
+        labels, frozenset(n.uid for n in namespaces if GRANTS_ANNOTATION in n.annotations)
+    )
 
 
 def contradicts(config: TenantConfig, namespace: Namespace, recorded: RecordEntry | None) -> bool:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from generators.documents.json import Document, meta_of
 from generators.kube.client import Client
@@ -34,7 +34,7 @@ from generators.tenants.packed import GUARD_NAME, packed
 from webhook.kept import KeptObject
 from webhook.registration import configuration
 from webhook.registration.configuration import Registrar, WantedRegistration
-from webhook.registration.epoch import Epoch, digest, former_keys, generation_of
+from webhook.registration.epoch import Epoch, Unproven, digest, former_keys, generation_of
 from webhook.registration.probing import LABEL_PASSED, refusal
 from webhook.registration.replicas import Replica
 
@@ -53,6 +53,13 @@ class GuardState(StrEnum):
     IN_FORCE = "in-force"
     CHANGING = "changing"
     """In force by the former tenant file; the next one waits."""
+
+
+class Vouched(Enum):
+    """What admission can vouch for at a namespace."""
+
+    LABEL = "label"
+    GRANTS = "grants"
 
 
 class AnotherFile(Exception):
@@ -77,9 +84,9 @@ class TenantFileWish:
     """The validating configuration for a file's digest; True: closed."""
     replicas: Callable[[str], list[Replica]]
     """What each replica of the webhook reports about the file with that digest."""
-    hand_over: Callable[[], AbstractContextManager[frozenset[str]]]
-    """Inside: work is paused, and what the file before decided is recorded; gives the UIDs of
-    unproven labels. Left without an error: the file is in force."""
+    hand_over: Callable[[], AbstractContextManager[Unproven]]
+    """Inside: work is paused, and what the file before decided is recorded; gives what is
+    unproven. Left without an error: the file is in force."""
 
 
 class AdmissionGuard:
@@ -112,9 +119,15 @@ class AdmissionGuard:
 
     # --- for workers ----------------------------------------------------------------------------
 
-    def proven(self, want: WantedRegistration | None, namespace: Namespace, file: str) -> bool:
-        """Whether the label of a namespace, as it was seen, passed the webhook by tenant file
-        `file`; AnotherFile while another one is in force.
+    def proven(
+        self,
+        want: WantedRegistration | None,
+        namespace: Namespace,
+        file: str,
+        what: Vouched = Vouched.LABEL,
+    ) -> bool:
+        """Whether the label (or the grants) of a namespace, as seen, passed the webhook by tenant
+        file `file`; AnotherFile while another one is in force.
 
         Asks the API server now: seeing the label first and the configuration afterwards cannot miss
         that admission was switched off before the label was set.
@@ -126,7 +139,8 @@ class AdmissionGuard:
                 return False
             if epoch.file != file:
                 raise AnotherFile
-            if namespace.name in self._exempt or namespace.uid in epoch.unproven:
+            older = epoch.unproven if what is Vouched.LABEL else epoch.unproven_grants
+            if namespace.name in self._exempt or namespace.uid in older:
                 return False
             # One answer serves all that wait: it was asked for after each of them had seen
             # its label.
@@ -141,6 +155,13 @@ class AdmissionGuard:
         with self._lock:
             if self._epoch is not None and uid in self._epoch.unproven:
                 self._epoch = replace(self._epoch, unproven=self._epoch.unproven - {uid})
+
+    def withdrawn(self, uid: str) -> None:
+        """The grants of a namespace are gone: what it says next was let through."""
+        with self._lock:
+            if self._epoch is not None and uid in self._epoch.unproven_grants:
+                left = self._epoch.unproven_grants - {uid}
+                self._epoch = replace(self._epoch, unproven_grants=left)
 
     @property
     def epoch(self) -> Epoch | None:
@@ -269,12 +290,14 @@ class AdmissionGuard:
             key, file = wish.config.label_key, wish.config.digest
             text = packed(wish.data)
             former = former_keys(self._epoch or self._written, wish.config)
-            epoch = Epoch(*candidate[:2], key, file, "", unproven, former, text)
+            epoch = Epoch(
+                *candidate[:2], key, file, "", unproven.labels, former, text, unproven.grants
+            )
             self._write(epoch)
             self._set(epoch)
         self.state = GuardState.IN_FORCE
         self._assert(wish.register(file, False), file)
-        event(LOG, "admission_in_force", uid=candidate[0], unproven=len(unproven), file=file)
+        event(LOG, "admission_in_force", uid=candidate[0], unproven=len(unproven.labels), file=file)
         return 0.0
 
     def _refuses(self, config: TenantConfig, candidate: tuple[str, int, str]) -> bool:

@@ -9,7 +9,7 @@ it would block the repair of the namespace.
 from __future__ import annotations
 
 from generators.kyverno.model import Operation
-from generators.labels import AUDIT_MODE, MANAGED_BY, MANAGER, MODE_ANNOTATION
+from generators.labels import AUDIT_MODE, GRANTS_ANNOTATION, MANAGED_BY, MANAGER, MODE_ANNOTATION
 from generators.tenants.assignment import (
     Requester,
     assign,
@@ -17,6 +17,7 @@ from generators.tenants.assignment import (
     is_admin,
     reserved,
 )
+from generators.tenants.consents import UnclearConsent, parse_consents, unusable
 from generators.tenants.model import Tenant, TenantConfig
 from webhook.review import (
     Decision,
@@ -53,7 +54,11 @@ def decide(config: TenantConfig, review: Review, controller: str = DEFAULT_CONTR
             return _network_policy(config, review, controller, before, after)
         if not review.is_namespace:
             return Decision("not a kind that Ringfence protects")
-        if refused := _mode(config, review, controller) or _retired(config, before, after):
+        if refused := (
+            _mode(config, review, controller)
+            or _grants(config, review)
+            or _retired(config, before, after)
+        ):
             return refused
         if review.operation is Operation.CREATE:
             return _create(config, review, after)
@@ -95,6 +100,36 @@ def _mode(config: TenantConfig, review: Review, controller: str) -> Decision | N
         return None
     why = f"only admins of {config.file} may change whether a namespace is audited only"
     return Decision(f"{attempt} is refused: {why}; ask an admin", Denial.FORBIDDEN)
+
+
+def _grants(config: TenantConfig, review: Review) -> Decision | None:
+    """What a tenant consents to by itself is the word of its members, and of admins."""
+    was = annotations_of(review.old_object).get(GRANTS_ANNOTATION, "")
+    now = annotations_of(review.object).get(GRANTS_ANNOTATION, "")
+    if review.operation not in (Operation.CREATE, Operation.UPDATE) or was == now:
+        return None
+    attempt = f'namespace "{review.name}": annotation {GRANTS_ANNOTATION}'
+    try:
+        said = set(parse_consents(now))
+    except UnclearConsent as error:
+        return Decision(f"{attempt}: {error}", Denial.INVALID)
+    try:
+        former = set(parse_consents(was))
+    except UnclearConsent:
+        former = set()
+    for consent in sorted(said - former, key=str):
+        if wrong := unusable(config, consent):
+            return Decision(f'{attempt} is refused: "{consent}": {wrong}', Denial.FORBIDDEN)
+    if is_admin(config, review.requester):
+        return None
+    requester = review.requester
+    member_of = {m.tenant for m in config.memberships(requester.username, requester.groups)}
+    for consent in sorted(said ^ former, key=str):
+        if consent.tenant not in member_of:
+            why = f'"{consent}" is the word of tenant {consent.tenant}'
+            fix = f"only its members in {config.file} and admins may give or take it back; ask one"
+            return Decision(f"{attempt} is refused: {why}; {fix}", Denial.FORBIDDEN)
+    return None
 
 
 def _retired(config: TenantConfig, before: Labels, after: Labels) -> Decision | None:

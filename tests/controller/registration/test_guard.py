@@ -22,6 +22,7 @@ from webhook.registration.configuration import (
     WebhookTarget,
     webhooks,
 )
+from webhook.registration.epoch import Unproven
 from webhook.registration.guard import (
     AdmissionGuard,
     AnotherFile,
@@ -50,8 +51,8 @@ def wish(
     cluster: Cluster, data: bytes = FILE, replicas: tuple[Replica, ...] = ()
 ) -> TenantFileWish:
     @contextlib.contextmanager
-    def hand_over() -> Iterator[frozenset[str]]:
-        yield frozenset({OLD.uid})
+    def hand_over() -> Iterator[Unproven]:
+        yield Unproven(frozenset({OLD.uid}))
 
     config: TenantConfig = parse_tenants(data, "tenants.yaml")
     return TenantFileWish(

@@ -35,6 +35,7 @@ from generators.objects import (
     Pod,
     Workload,
 )
+from generators.tenants.consents import parse_consents
 from generators.tenants.load import load_tenants
 from tests.enforcer.compiler.test_sequences import meaning
 from tests.testbed.waiting import eventually, patience
@@ -378,3 +379,32 @@ def test_values_of_objects_that_are_gone_are_not_kept_for_ever() -> None:
         if number % 1000 == 0:
             assert shared.labels({"app": "web"}) is first
     assert len(shared) <= 2 * ValuePool.ROOM
+
+
+def test_grants_that_the_record_has_are_in_force_and_end_with_it(tmp_path: Path) -> None:
+    followed = Followed(tmp_path)
+    file = tmp_path / "tenants.yaml"
+    file.write_text(file.read_text() + "grants: self-service\n")
+    followed.config = load_tenants(file)
+    followed.settle()
+
+    def now() -> list[str]:
+        followed.settle()
+        config = followed.compiler.known.config
+        assert config is not None
+        return [grant.tenant for grant in config.consented("t1")]
+
+    def recorded(**said: str) -> None:
+        entries = {
+            uid: replace(entry, consents=parse_consents(said.get(entry.tenant, "")))
+            for uid, entry in RECORD.items()
+        }
+        for document in record_documents(entries):
+            followed.happen((CONFIG_MAPS, key_of(document), document))
+
+    recorded(t1="t1 from t2:80")
+    assert now() == []
+    recorded(t1="t1 from t2:80", t2="t2 to t1")
+    eventually(lambda: now() == ["t2"], "in force")
+    recorded(t2="t2 to t1")
+    eventually(lambda: now() == [], "withdrawn")
