@@ -3,7 +3,7 @@ BIN := .venv/bin
 SCENARIOS := $(wildcard examples tests/scenarios)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint test test-slow kernels apiservers fuzz soak bench oracle oracle-cilium testbed lock clean
+.PHONY: help setup demo lint test test-slow kernels apiservers fuzz soak bench oracle oracle-cilium testbed lock release docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
@@ -81,6 +81,19 @@ lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for ne
 	$(BIN)/$(LOCK) $(UPGRADE) -c requirements.lock -c requirements-build.lock --group test --group lint -o requirements-test.lock
 	$(BIN)/$(LOCK) $(UPGRADE) --group testbed -o requirements-testbed.lock
 	$(BIN)/$(LOCK:linux=x86_64-manylinux_2_31) $(UPGRADE) --group proxy -o requirements-proxy.lock
+	for group in release docs; do \
+		$(BIN)/$(LOCK) $(UPGRADE) -c requirements.lock -c requirements-test.lock --group $$group -o requirements-$$group.lock || exit 1; \
+	done
+
+# URL: where the files will lie; REGISTRY: where the images will.
+release: ## everything that a release consists of, in dist/release; the same commit, the same bytes
+	@tools/setup.sh release
+	@$(BIN)/python -m tools.release dist/release --helm "$$($(BIN)/python -m tests.testbed helm)/helm" \
+		$(if $(URL),--url $(URL)) $(if $(REGISTRY),--registry $(REGISTRY))
+
+docs: ## the site in dist/site; a link that leads nowhere fails
+	@tools/setup.sh docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean: ## remove what the other targets made in this folder
 	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -8,6 +8,8 @@
 #   tools/setup.sh test       all of it, and curl and a Go toolchain for the tests' API server
 #   tools/setup.sh bench      the same, and iptables to compare with
 #   tools/setup.sh kernels    what the command needs, and qemu to run other kernels
+#   tools/setup.sh docs       the same as python, and what makes the site
+#   tools/setup.sh release    the same as test, and what makes a release
 #
 # Exit 3: something is missing that could not be installed; the message says what, why and what to do.
 # What can be done without it is done all the same, and the next run goes on.
@@ -32,15 +34,18 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 
 as_root() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
 
+# Whether nothing but Python packages is asked for.
+pure() { [ "$scope" = python ] || [ "$scope" = docs ]; }
+
 packages() {
 	echo python3 python3-venv
-	[ "$scope" != python ] || return 0
+	! pure || return 0
 	echo python3-bpfcc iproute2 nftables gcc libc6-dev
 	[ -e "/lib/modules/$(uname -r)/build" ] || echo "linux-headers-$(dpkg --print-architecture)"
 	case $scope in
 	# The README's section "In a cluster" asks the webhook with curl; the plugins make networks;
 	# debootstrap a machine that was installed a minute ago.
-	test) echo curl containernetworking-plugins debootstrap ;;
+	test | release) echo curl containernetworking-plugins debootstrap ;;
 	bench) echo curl containernetworking-plugins iptables ;;
 	kernels) echo qemu-system-x86 ;;
 	esac
@@ -144,7 +149,8 @@ usable_environment() {
 
 make_environment() {
 	local runtime=(requirements.lock requirements-build.lock) tests=requirements-test.lock
-	if is_made "$stamp" "${runtime[@]}" && { is_small || is_made "$stamp-test" $tests; }; then
+	if is_made "$stamp" "${runtime[@]}" && { is_small || is_made "$stamp-test" $tests; } &&
+		case $scope in docs | release) is_made "$stamp-$scope" "requirements-$scope.lock" ;; esac then
 		return 0
 	fi
 	if ! usable_environment; then
@@ -160,6 +166,13 @@ make_environment() {
 		pip_install $tests || return 1
 		fingerprint $tests >"$stamp-test" || return 1
 	fi
+	case $scope in
+	docs | release)
+		is_made "$stamp-$scope" "requirements-$scope.lock" || {
+			pip_install "requirements-$scope.lock" && fingerprint "requirements-$scope.lock" >"$stamp-$scope" || return 1
+		}
+		;;
+	esac
 }
 
 # Where Go is installed, tests/testbed takes that one; an old one makes it look here.
@@ -251,11 +264,11 @@ else
 	lacking+=("$(explain)")
 fi
 finish_packages
-if [ "$scope" != python ]; then
+if ! pure; then
 	link_headers
 	[ -z "$made" ] || ! command -v gcc >/dev/null || build_plugin
 fi
-case $made$scope in yestest | yesbench) install_go || lacking+=("$(explain)") ;; esac
+case $made$scope in yestest | yesbench | yesrelease) install_go || lacking+=("$(explain)") ;; esac
 case $made$scope in yestest | yesbench | yeshttp) install_envoy || lacking+=("$(explain)") ;; esac
 
 if [ ${#lacking[@]} -gt 0 ]; then

@@ -50,7 +50,7 @@ def test_bcc_of_the_python_index_is_not_the_one_we_mean(lock: str) -> None:
 def test_every_dependency_has_its_reason(checkout: Path) -> None:
     text = (checkout / "pyproject.toml").read_text()
     lists = re.findall(
-        r"^(?:dependencies|build|test|testbed|lint) = \[\n(.*?)^\]", text, re.M | re.S
+        r"^(?:dependencies|build|test|testbed|release|docs|lint) = \[\n(.*?)^\]", text, re.M | re.S
     )
     entries = [line for entry in lists for line in entry.splitlines()]
     assert len(entries) > 20

@@ -1,9 +1,9 @@
 """`python -m tests.testbed up | build | PROGRAM | releases`: the testbed for a person.
 
 `up` prints the path of an admin's kubeconfig and runs a control plane until Ctrl-C; `build` only
-makes its programs; `helm`, `helm3`, `hubble`, `kyverno`, `promtool` and `libcni` print the folder
-of that program, built where it is missing; `node` makes what real nodes of a lab need; `releases`
-runs tests on other releases of Kubernetes.
+makes its programs; `helm`, `helm3`, `hubble`, `krew`, `kyverno`, `promtool` and `libcni` print the
+folder of that program, built where it is missing; `node` makes what real nodes of a lab need;
+`releases` runs tests on other releases of Kubernetes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ PRODUCTS = {
     "helm": build.HELM,
     "helm3": build.HELM3,
     "hubble": build.HUBBLE,
+    "krew": build.KREW,
     "kyverno": build.KYVERNO,
     "libcni": build.LIBCNI,
     "promtool": build.PROMTOOL,
@@ -72,6 +73,7 @@ def main() -> int:
     commands.add_parser("helm", help="find or build helm 4")
     commands.add_parser("helm3", help="find or build helm 3")
     commands.add_parser("hubble", help="find or build the hubble command line")
+    commands.add_parser("krew", help="find or build krew, which installs plugins of kubectl")
     commands.add_parser("kyverno", help="find or build Kyverno's engine, which answers questions")
     commands.add_parser("promtool", help="find or build promtool, which tests alerts")
     commands.add_parser(

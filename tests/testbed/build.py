@@ -35,6 +35,7 @@ __all__ = [
     "HELM",
     "HELM3",
     "HUBBLE",
+    "KREW",
     "KUBERNETES",
     "KYVERNO",
     "LIBCNI",
@@ -70,6 +71,7 @@ HELM3 = Product(
     " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
 )
 HUBBLE = Product("hubble", "github.com/cilium/cilium/hubble", ("hubble",))
+KREW = Product("krew", "sigs.k8s.io/krew/cmd/krew", ("krew",))
 KYVERNO = Product("kyverno", ".", ("kyverno",))
 LIBCNI = Product("libcni", ".", ("libcni",))
 # Alerts need no service discovery: without the tag it brings the clients of fifteen clouds.
