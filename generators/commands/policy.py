@@ -257,9 +257,10 @@ def lint(context: click.Context, policies: tuple[str, ...], output: str) -> None
     """Say what of Kyverno's and Cilium's policies is not supported, and what never matches."""
     from generators.kyverno.offline.lint import lint as find
     from generators.kyverno.offline.loading import load_policies
-    from generators.manifests import refused_cilium
+    from generators.manifests import lint_cilium
 
-    findings = find(load_policies(policies), refused_cilium(policies))
+    cilium = lint_cilium(policies)
+    findings = find(load_policies(policies), cilium.refused, cilium.overruled)
     if output == TABLE:
         click.echo("".join(f"{finding}\n" for finding in findings), nl=False)
     else:

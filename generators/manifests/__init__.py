@@ -6,11 +6,11 @@
 from generators.manifests.reading import (
     Documents,
     Object,
+    lint_cilium,
     merge,
     parse_object,
     read,
     read_bytes,
-    refused_cilium,
     with_workloads,
 )
 from generators.manifests.writing import (
@@ -25,6 +25,7 @@ __all__ = [
     "Document",
     "Documents",
     "Object",
+    "lint_cilium",
     "merge",
     "namespace_document",
     "parse_object",
@@ -32,7 +33,6 @@ __all__ = [
     "policy_document",
     "read",
     "read_bytes",
-    "refused_cilium",
     "selector_document",
     "with_workloads",
 ]

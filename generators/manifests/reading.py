@@ -19,6 +19,7 @@ from generators.manifests import cilium, core, policies, services
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
 from generators.manifests.kinds import unknown_to_the_server
+from generators.manifests.overruled import overruled
 from generators.objects import (
     CiliumPolicy,
     ConfigMap,
@@ -199,16 +200,29 @@ def read_bytes(data: bytes, file: str) -> Documents:
     return collection.documents()
 
 
-def refused_cilium(paths: Iterable[str]) -> tuple[Problem, ...]:
-    """What is wrong with policies of Cilium's kinds in files; other objects are not looked at."""
-    found: list[Problem] = []
+@dataclass(frozen=True, slots=True)
+class CiliumFindings:
+    """What `policy lint` says of policies of Cilium's kinds."""
+
+    refused: tuple[Problem, ...]
+    overruled: tuple[Problem, ...]
+    """Rules that judge HTTP in vain."""
+
+
+def lint_cilium(paths: Iterable[str]) -> CiliumFindings:
+    """What is wrong with policies of Cilium's kinds in files; other kinds are not told about."""
+    refused: list[Problem] = []
+    policies: list[NetworkPolicy] = []
     for path in paths:
         for file, data in Files([]).contents(path):
             try:
-                read_bytes(data, file)
+                found = read_bytes(data, file)
             except InputError as error:
-                found += (p for p in error.problems if p.path.startswith(_CILIUM_KINDS))
-    return tuple(found)
+                refused += (p for p in error.problems if p.path.startswith(_CILIUM_KINDS))
+                continue
+            policies += found.policies
+            policies += (part for policy in found.cilium_policies for part in policy.parts)
+    return CiliumFindings(tuple(refused), tuple(overruled(policies)))
 
 
 def merge(parts: Iterable[Documents]) -> Documents:

@@ -54,10 +54,9 @@ def _requests(stage: DemoStage) -> None:
 
 def _why(stage: DemoStage) -> None:
     stage.chapter("4. Why", "What the rules say of a request, and what became of the last ones.")
-    given = ("-f", stage.file("cluster.yaml"), "-f", stage.file("l7.yaml"))
-    stage.show("trace", TIEFIGHTER, DEATHSTAR, "80/TCP", *given, "--http", EXHAUST)
-    run_dir = str(stage.places.enforcer_run)
-    stage.show("observe", "--protocol", "http", "--no-node-name", "--run-dir", run_dir)
+    node = ("--run-dir", str(stage.places.enforcer_run))
+    stage.show("trace", "--live", TIEFIGHTER, DEATHSTAR, "80/TCP", "--http", EXHAUST, *node)
+    stage.show("observe", "--protocol", "http", "--no-node-name", *node)
 
 
 def _paths(stage: DemoStage) -> None:

@@ -58,6 +58,7 @@ def test_the_story_of_the_death_star_is_told_to_its_end(new_lab: Callable[[], La
         "GET /v1/hangar galaxy/xwing -> galaxy/deathstar-1 403 Access denied",
         f"xwing -> galaxy/deathstar-1 200 galaxy/deathstar-1: GET /v1/surrender {address}",
         r"Request: DROPPED \(403 Access denied: no HTTP rule of ingress matches\)",
+        r"On node lab, by its maps: .* ingress at galaxy/deathstar-1: REDIRECTED \(L7, ",
         r"http-request DROPPED \(HTTP/1.1 403",
         "The lab is gone again",
     ):

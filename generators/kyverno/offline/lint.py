@@ -4,6 +4,7 @@ refused       the document is wrong; no rule of it runs
 unsupported   the rule is not carried out here
 expression    a variable that no context has, a function that does not exist, broken syntax
 empty         a name, namespace or label that is an empty text: a template was rendered away
+overruled     HTTP rules that judge nothing, as another rule allows the packets
 never         a selector that cannot match what the policies beside it write
 """
 
@@ -49,6 +50,7 @@ class Sort(StrEnum):
     UNSUPPORTED = "unsupported"
     EXPRESSION = "expression"
     EMPTY = "empty"
+    OVERRULED = "overruled"
     NEVER = "never"
 
 
@@ -73,11 +75,15 @@ _ELEMENTS = ("element", "elementIndex")
 _EMPTY_FIX = "write it, or the intended variable; templating tools render {{ }} away"
 
 
-def lint(loaded: Loaded, others: Iterable[Problem] = ()) -> tuple[LintFinding, ...]:
-    """All findings, in file order; `others` are problems of policies of other kinds."""
+def lint(
+    loaded: Loaded, refused: Iterable[Problem] = (), overruled: Iterable[Problem] = ()
+) -> tuple[LintFinding, ...]:
+    """All findings, in file order; `refused` and `overruled` are about policies of other kinds."""
+    sorts = {Sort.REFUSED: (*loaded.problems, *refused), Sort.OVERRULED: tuple(overruled)}
     found = [
-        LintFinding(Place(p.file, p.line, p.path), Sort.REFUSED, "", "", p.what, p.fix)
-        for p in (*loaded.problems, *others)
+        LintFinding(Place(p.file, p.line, p.path), sort, "", "", p.what, p.fix)
+        for sort, problems in sorts.items()
+        for p in problems
     ]
     for policy in loaded.policies:
         for rule in policy.rules:
