@@ -94,3 +94,10 @@ def test_the_tests_page_says_when_each_slow_file_was_last_run(checkout: Path) ->
         f for f in files if f"`{f}`" not in section and f"`{f.partition('/')[0]}/`" not in section
     }
     assert unnamed == set()
+
+
+def test_every_page_has_its_place_in_the_site(checkout: Path) -> None:
+    """`make docs` refuses a page that mkdocs.yml does not name."""
+    navigation = (checkout / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    named = re.findall(r"(?<![\w/-])([\w-]+\.md)\b", navigation)
+    assert Counter(named) == Counter(path.name for path in (checkout / "docs").glob("*.md"))
