@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from generators.commands.about import completion, version
+from generators.commands.about import completion, help_command, version
 from generators.commands.generate import generate, plan
 from generators.commands.matrix import matrix
 from generators.commands.policy import policy
@@ -23,6 +23,7 @@ from generators.commands.trace import trace
 from generators.errors import RingfenceError
 
 EXIT_INTERRUPTED = 130
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group()
@@ -30,8 +31,27 @@ def cli() -> None:
     """Commands of this package: pure, they need neither root nor a cluster."""
 
 
-for command in (tenants, generate, plan, matrix, trace, test, policy, version, completion):
+ABOUT = (version, completion, help_command)
+for command in (tenants, generate, plan, matrix, trace, test, policy, *ABOUT):
     cli.add_command(command)
+
+
+class Root(click.Group):
+    """Says where a command is that somebody looks for at the root, as kubectl has them there."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the groups that have a command of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            groups = {n: c for n, c in self.commands.items() if isinstance(c, click.Group)}
+            there = sorted(name for name, group in groups.items() if args[0] in group.commands)
+            if not there or error.possibilities:
+                raise
+            meant = ", ".join(f"`ringfence {name} {args[0]}`" for name in there)
+            raise click.UsageError(f"No such command '{args[0]}'; there are {meant}", ctx) from None
 
 
 def merge(into: click.Group, group: click.Group) -> None:
@@ -47,7 +67,7 @@ def merge(into: click.Group, group: click.Group) -> None:
 def root() -> click.Group:
     """The whole `ringfence` command, from the packages that are installed."""
 
-    @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+    @click.group(cls=Root, context_settings=SETTINGS)
     @click.version_option(package_name="ringfence", prog_name="ringfence")
     def ringfence() -> None:
         """Keep the tenants of one Kubernetes cluster apart, and explain every dropped packet."""

@@ -16,7 +16,7 @@ from generators.commands.inputs import (
     objects_option,
     one_source,
 )
-from generators.errors import InvalidConfig, Refused
+from generators.errors import InvalidConfig, MachineLacks, Refused
 from generators.output import (
     TABLE,
     columns,
@@ -219,6 +219,7 @@ def _overviews(
     from generators.cluster import declared_namespaces, from_objects
     from generators.isolation.policies import is_ours
     from generators.isolation.record import agreed, read_record
+    from generators.kube.config import find
     from generators.live import installed, read_live, tenants_live
     from generators.manifests import read, with_workloads
     from generators.tenants.overview import overviews
@@ -233,7 +234,12 @@ def _overviews(
         raise click.UsageError("give the tenant file with -c FILE")
     from generators.live import POLICY_INPUTS
 
-    documents = read_live(one_source((), kubeconfig), POLICY_INPUTS)
+    try:
+        source = find(kubeconfig)
+    except MachineLacks:
+        what = "give a tenant file with -c FILE, or a live cluster with --kubeconfig or KUBECONFIG"
+        raise click.UsageError(what) from None
+    documents = read_live(source, POLICY_INPUTS)
     if config is None:
         found = installed(documents)
         notes([found.said])

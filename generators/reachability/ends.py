@@ -204,6 +204,11 @@ def _unknown(cluster: Cluster, text: str, pods: Families) -> str:
             return f"there is no {text}: tenants come from a tenant file; give it with -c FILE"
         tenants = (TENANT_PREFIX + name for name in cluster.config.tenants)
         return _no_such("tenant", text, tenants)
+    if "/" not in text and cluster.config is not None:
+        shared = {component.name for component in cluster.config.shared}
+        for prefix, named in ((TENANT_PREFIX, cluster.config.tenants), (SHARED_PREFIX, shared)):
+            if text in named:
+                return f'there is no namespace {text}; did you mean "{prefix}{text}"?'
     if "/" not in text:
         return _no_such("namespace or address", text, cluster.namespaces)
     workloads = {workload_key(p.namespace, p.workload) for p in cluster.pods if p.workload}

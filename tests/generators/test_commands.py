@@ -388,3 +388,45 @@ def test_every_command_that_talks_to_a_cluster_takes_a_context(
     told = ringfence(*command.split(), "--help").stdout
     assert "--kubeconfig" in told
     assert "--context" in told
+
+
+def test_who_looks_for_a_command_at_the_root_is_told_where_it_is(ringfence: Run) -> None:
+    done = ringfence("get", "tenants")
+    assert done.returncode == 2
+    assert "No such command 'get'; there are `ringfence endpoint get`" in done.stderr
+    assert "`ringfence tenants get`" in done.stderr
+    assert "Did you mean 'matrix'?" in ringfence("matrx").stderr
+
+
+def test_help_is_a_command_too(ringfence: Run) -> None:
+    asked = ringfence("help", "tenants", "list")
+    assert asked.stdout == ringfence("tenants", "list", "--help").stdout
+    assert ringfence("help").stdout == ringfence("--help").stdout
+    assert "has no commands of its own" in ringfence("help", "matrix", "x").stderr
+
+
+def test_the_version_is_for_programs_too(ringfence: Run) -> None:
+    number = json.loads(ringfence("version", "-o", "json").stdout)["version"]
+    assert ringfence("version").stdout == f"ringfence {number}\n"
+    assert ringfence("version", "-o", "jsonpath={.version}").stdout == number
+
+
+@pytest.mark.parametrize(
+    ("end", "meant"), [("test01", "tenant/test01"), ("ingress-", None), ("monitor", None)]
+)
+def test_an_end_that_is_a_tenant_is_told_how_to_write_it(
+    ringfence: Run, example: list[str], end: str, meant: str | None
+) -> None:
+    done = ringfence("matrix", *example, "--from", end)
+    assert done.returncode == 2
+    assert (f'did you mean "{meant}"?' in done.stderr) is (meant is not None)
+
+
+def test_tenants_without_a_source_asks_for_the_tenant_file_or_a_cluster(
+    ringfence: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    done = ringfence("tenants", "list")
+    assert done.returncode == 2
+    assert "give a tenant file with -c FILE, or a live cluster" in done.stderr
