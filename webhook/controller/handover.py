@@ -66,7 +66,7 @@ class Handover:
         self.config = former or newest
 
     def take(self, config: TenantConfig) -> None:
-        """Go by another file at once: no label is believed that could mean something else."""
+        """Go by another file at once: no label is trusted that could mean something else."""
         self.config = config
         self._taken()
 

@@ -110,7 +110,7 @@ def _registered(client: Client) -> Iterator[Check]:
 
 
 def _epoch(client: Client, namespace: str) -> Iterator[Check]:
-    """Whether labels that pass admission are believed, and the webhook can be asked."""
+    """Whether labels that pass admission are trusted, and the webhook answers."""
     found = _get(client, CONFIG_MAPS, GUARD_NAME, namespace)
     epoch = None if found is None else Epoch.parse(strings(found, "data"))
     live = _get(client, VALIDATING_WEBHOOKS, configuration.NAME)

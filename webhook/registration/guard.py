@@ -68,7 +68,7 @@ class AnotherFile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GuardTiming:
-    """How long admission must refuse before it is believed, and the webhook may lag behind."""
+    """How long the probe must be rejected before admission is trusted, and a webhook may lag."""
 
     settle_seconds: float = 5.0
     replica_seconds: float = 120.0

@@ -2,7 +2,7 @@
 
 Only the API server can tell: the Service, the network policy in between, the CA and the certificate
 all have to fit. A dry run tries to label a namespace with a tenant that cannot exist, which must be
-refused. The guard runs it before it believes labels, `controller verify` once, and a leader every
+refused. The guard runs it before it trusts labels, `controller verify` once, and a leader every
 PROBE_SECONDS, for /readyz and the metric.
 """
 

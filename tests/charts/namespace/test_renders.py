@@ -184,13 +184,13 @@ def test_long_names_stay_apart_and_short_enough(helm4: Helm) -> None:
 
 
 NOTES: dict[str, tuple[dict[str, object], str]] = {
-    "nobody": ({}, "NOBODY may enter, and the pods of this namespace cannot reach each other"),
-    "only themselves": ({"allowSameNamespace": True}, "NOBODY from another namespace may enter"),
+    "nobody": ({}, "no pod may enter, and the pods of this namespace cannot reach each other"),
+    "only themselves": ({"allowSameNamespace": True}, "no pod of another namespace may enter"),
     "labels and names": (
         {"allowFrom": [{"client": "a", "stage": "b"}, {"namespaces": ["x", "y"]}]},
         "by label: client=a, stage=b\n  by name: x, y\n",
     ),
-    "switched off": ({"enabled": False}, "switched off"),
+    "switched off": ({"enabled": False}, "disabled"),
     "no hooks": ({"hook": {"enabled": False}}, "is not labelled (hook.enabled: false)"),
 }
 
