@@ -25,9 +25,9 @@
 #include "lib/detour.h"
 
 /*
- * Any tenant's masqueraded traffic wears the node's address; only a local socket proves the node.
- * What came in by an interface has none, whatever it says: a bridge passes frames of a pod on with
- * the pod's own socket.
+ * Masqueraded traffic of any tenant carries the node's address; only a local socket proves the
+ * node. What came in by an interface has none, even if the packet says so: a bridge passes frames
+ * of a pod on with the pod's own socket.
  */
 static __always_inline int is_from_host(struct __sk_buff *skb, struct scratch *scratch)
 {
@@ -69,7 +69,7 @@ static __always_inline void ask(struct policy_question *question, const struct p
 /*
  * A TCP segment without a known beginning may be the answer to what the pod opened before we knew
  * it: it is asked about the other way round too, in the grace period of endpoints older than us. A
- * datagram does not show whether it answers: it never does.
+ * datagram does not show whether it is an answer: it counts as none.
  */
 static __always_inline int may_be_answer(const struct endpoint *endpoint,
 					 const struct packet *packet)
@@ -87,11 +87,11 @@ static __always_inline int is_worth_tracking(const struct packet *packet, enum r
 		return 0;
 	if (tcp && (packet->tcp_flags & TCP_RST))
 		return 0;
-	/* The pod's answers to its node come by here unannounced: they open nothing. */
+	/* The pod's answers to its node belong to no known connection: they open nothing. */
 	return !(tcp && reason == FORWARD_HOST && !ct_is_syn(packet));
 }
 
-/* What was found out about a connection, as an entry of its own in the place of any earlier one. */
+/* Stores the result for a connection in a new entry, which replaces any earlier one. */
 static __always_inline int hold_connection(struct scratch *scratch, const struct endpoint *endpoint,
 					   __u8 flags)
 {
@@ -158,7 +158,7 @@ static __always_inline void note_answer(struct outcome *outcome, const struct po
 
 /*
  * Where the policies of an endpoint say so, what they let in goes on when they change. The tenant
- * wall is asked again all the same, what was cut once is not mended, and a packet that begins a
+ * wall is still asked again, a connection that was cut stays cut, and a packet that begins a
  * connection on the same ports is judged.
  */
 static __always_inline void keep(struct course *course, const struct endpoint *endpoint,
@@ -182,7 +182,7 @@ static __always_inline void put(struct scratch *scratch, const struct endpoint *
 	forget();
 }
 
-/* What the pod sent and the wall at the other end keeps out has no answers. */
+/* What the pod sends and the wall at the other end keeps out gets no answers. */
 static __always_inline int answers_nothing(const struct scratch *scratch, enum direction direction)
 {
 	return direction == DIR_INGRESS && scratch->answer.unheld;
@@ -263,10 +263,10 @@ static __always_inline enum reason resume(struct scratch *scratch, const struct 
 	__u8 flags = scratch->entry.flags & ~(CT_REFUSED | CT_KEPT);
 
 	scratch->outcome.flags |= EVENT_REJUDGED;
-	if (!living) /* pushed out meanwhile: the next packet begins anew */
+	if (!living) /* evicted meanwhile: the next packet starts over */
 		return answer->reason;
 	if (verdict_is_drop(answer->reason)) {
-		/* The entry stays, of its old generation: both ways stop. */
+		/* The entry stays, with its old generation: both directions stop. */
 		if (!ct_starts(&scratch->packet) && !scratch->unproven)
 			lookup_mark(living, &scratch->entry, scratch->entry.flags | CT_REFUSED);
 		return answer->reason;
@@ -275,7 +275,7 @@ static __always_inline enum reason resume(struct scratch *scratch, const struct 
 		return answer->reason;
 	scratch->course.kind = answer->reason;
 	if (proxy_moved(scratch)) {
-		/* The entry stays as it was: so it goes with all that follows. */
+		/* The entry stays as it was, for all packets that follow. */
 		scratch->leg = LEG_DOWN | LEG_ANEW;
 		return scratch->course.state == CT_OPENER ? FORWARD_NONE : DROP_POLICY_DENIED;
 	}
@@ -287,7 +287,7 @@ static __always_inline enum reason resume(struct scratch *scratch, const struct 
 	return FORWARD_NONE;
 }
 
-/* What both ends have closed only ages, whatever still arrives. */
+/* A connection that both ends have closed only ages, even if packets still arrive. */
 static __always_inline void touch(struct ct_value *living, struct ct_value *entry,
 				  const struct packet *packet, enum ct_state state, __u64 now)
 {
@@ -355,7 +355,7 @@ static __always_inline enum reason judge_connection(struct scratch *scratch,
 	return resume(scratch, endpoint);
 }
 
-/* What cannot be read cannot be judged: refused where anything could have said no. */
+/* What cannot be parsed cannot be judged: refused where anything might have refused it. */
 static __always_inline enum reason judge_unreadable(struct outcome *outcome,
 						    const struct endpoint *endpoint,
 						    enum direction direction, enum reason reason)
@@ -376,8 +376,7 @@ static __always_inline enum reason judge_unreadable(struct outcome *outcome,
 }
 
 /*
- * Is it a frame that may leave this pod, or enter it, whatever the policies say? FORWARD_NONE: they
- * are asked.
+ * Whether a frame may leave or enter this pod regardless of policies. FORWARD_NONE: ask them.
  */
 static __always_inline enum reason judge_shape(struct __sk_buff *skb, struct scratch *scratch,
 					       const struct endpoint *endpoint,
@@ -457,8 +456,8 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct scratch 
 }
 
 /*
- * A value that did not prove whose it is: what was found out with it does not count, and the packet
- * is judged from its beginning. Comes back only where that cannot be.
+ * A value that did not prove which key it belongs to: results that used it do not count, and the
+ * packet is judged from the beginning. Returns only where that is impossible.
  */
 static __always_inline void judge_again(struct __sk_buff *skb, struct scratch *scratch,
 					enum direction direction)
@@ -476,7 +475,7 @@ static __always_inline int handle(struct __sk_buff *skb, enum direction directio
 	struct scratch *scratch = scratch_map.lookup(&zero);
 	const struct endpoint *endpoint;
 
-	if (!scratch) /* cannot happen, but the verifier wants to hear it */
+	if (!scratch) /* cannot happen, but the verifier needs the check */
 		return VERDICT_SHOT;
 	if (direction == DIR_EGRESS)
 		scratch->beyond = 0;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * A frame may leave a pod with a checksum that somebody else is to finish, and says where: any two
- * bytes of it. They are written at an interface behind our hooks, so a place that was judged must
+ * A frame may leave a pod with a checksum that is completed later, and says where: any two bytes
+ * of it. They are written at an interface behind our hooks, so a place that was judged must
  * not be among them. Neither whether one is pending nor where can be read, but the kernel shows it:
  *
- * - bpf_csum_level() counts up from a checksum that nobody looked at or that was found right, which
- *   is put back, and bpf_csum_update() takes one over the whole packet; both leave a pending one;
+ * - bpf_csum_level() counts up from a checksum that is unchecked or was found right, which is put
+ *   back, and bpf_csum_update() takes one over the whole packet; both leave a pending one;
  * - bpf_skb_change_tail() refuses to cut a packet before the end of a pending checksum.
  */
 #ifndef RINGFENCE_CHECKSUM_H
@@ -37,7 +37,7 @@ static __always_inline int checksum_place(const struct packet *packet, enum reas
 	return packet->protocol == PROTOCOL_UDP ? 6 : 8;
 }
 
-/* Nothing that is judged is written after the verdict. `reason` is what the parser said. */
+/* No judged byte may be written after the verdict. `reason` is the parser's result. */
 static __always_inline int checksum_is_harmless(struct __sk_buff *skb, const struct packet *packet,
 						enum reason reason)
 {

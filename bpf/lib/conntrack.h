@@ -36,7 +36,7 @@ static __always_inline __u64 ct_now(void)
 	return bpf_ktime_get_coarse_ns();
 }
 
-/* How long TCP may be silent, in nanoseconds; 0: as long as CT_TIMEOUT_TCP says. */
+/* How long TCP may be idle, in nanoseconds; 0: as long as CT_TIMEOUT_TCP says. */
 BPF_TABLE("array", __u32, __u64, idle_map, 1);
 
 static __always_inline __u64 ct_idle_tcp(void)

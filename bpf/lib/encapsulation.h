@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * A node unpacks what arrives at its tunnels, and what comes out has any source: no pod sends
- * encapsulated packets towards a node, unless the tenant file allows its namespace to. The agent
- * says which UDP ports lead to tunnels.
+ * A node decapsulates what arrives at its tunnels, and the inner packet may have any source: pods
+ * may not send encapsulated packets to a node, unless the tenant file allows their namespace to.
+ * The agent provides the UDP ports of tunnels.
  */
 #ifndef RINGFENCE_ENCAPSULATION_H
 #define RINGFENCE_ENCAPSULATION_H
@@ -58,8 +58,8 @@ static __always_inline int encapsulation_reaches_node(struct scratch *scratch)
 }
 
 /*
- * What leaves a pod and cannot be read may be encapsulated, too. `reason` is what parser and
- * fragments said; FORWARD_NONE: go on.
+ * What leaves a pod and cannot be parsed may be encapsulated, too. `reason` is the result of parser
+ * and fragments; FORWARD_NONE: go on.
  */
 static __always_inline enum reason encapsulation_leaves(struct scratch *scratch,
 							const struct endpoint *endpoint,

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What lies in the maps, byte by byte. The meanings are written down in enforcer/policy/tables.py.
+ * The bytes of keys and values in the maps. Their meanings are defined in
+ * enforcer/policy/tables.py.
  *
- * Update also: the ctypes mirrors in enforcer/datapath/layout.py (a test compares every offset). A change
- * here changes the hash of the pin directory, so old pins are never misread. What an upgrade takes
- * over, struct endpoint and struct ct_value, only ever grows at its end (enforcer/datapath/upgrade.py).
+ * Update also: the ctypes mirrors in enforcer/datapath/layout.py (a test compares every offset). A
+ * change here changes the hash of the pin directory, so old pins are never misread. What an
+ * upgrade takes over, struct endpoint and struct ct_value, only ever grows at its end
+ * (enforcer/datapath/upgrade.py).
  *
  * A `proof` says whose a value is and that it is whole: lib/proof.h, lib/lookup.h.
  */
@@ -42,7 +44,7 @@ enum address_flag {
 
 enum cidr_flag {
 	CIDR_IN_CLUSTER = 1,
-	CIDR_CROWDED = 2, /* pods in it found no place: nobody unknown may enter from there */
+	CIDR_CROWDED = 2, /* pods in it found no room: unknown senders may not enter from there */
 };
 
 enum identity {
@@ -151,7 +153,7 @@ struct range_value {
 _Static_assert(sizeof(struct range_value) == 4, "struct range_value");
 
 /*
- * Every tenant has a trie of its own, so that nobody's blocks cost another one entries; and the
+ * Every tenant has a trie of its own, so that one's blocks cost no other one entries; and the
  * family comes before the address, so that ::/0 does not match what is really IPv4.
  */
 struct cidr_key {
@@ -184,7 +186,7 @@ struct service_backend {
 };
 _Static_assert(sizeof(struct service_backend) == 24, "struct service_backend");
 
-/* One backend for each way in which policies see backends; none: nobody may call it. */
+/* One backend for each class that policies tell apart; none: the Service is closed. */
 #define SERVICE_BACKENDS 16
 struct service_value {
 	__u32 count;
@@ -325,7 +327,7 @@ enum lost_counter {
 	LOST_COUNTERS = 3,
 };
 
-/* How much of something one had lately: senders of events, and pods of packets to nobody. */
+/* A rate limit's use: of events by sender, and of packets to unused addresses by pod. */
 struct share_value {
 	__u64 window; /* of time, by its number */
 	__u64 had;

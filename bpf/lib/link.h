@@ -3,7 +3,7 @@
  * The link between a pod and its node. What leaves a pod is an allow list: frames of its own MAC,
  * IP of its own addresses, and the ARP, neighbour discovery and DHCPv6 that it needs to find its
  * neighbours, each with nothing in it that the pod could choose. What enters is for the pod, and
- * nobody on the link may claim its addresses, or the node's.
+ * nothing on the link may claim its addresses, or the node's.
  *
  * A pod's link-local address is the one that follows from its MAC.
  */
@@ -204,7 +204,7 @@ static __always_inline enum reason link_advertisement_leaves(struct __sk_buff *s
 	return FORWARD_LINK;
 }
 
-/* A pod is no router: it asks for them, and reports what it listens to. */
+/* A pod is not a router: it solicits them, and reports its multicast groups. */
 static __always_inline enum reason link_icmpv6_leaves(struct __sk_buff *skb,
 						      const struct endpoint *endpoint,
 						      const struct packet *packet)
@@ -281,7 +281,7 @@ static __always_inline enum reason link_leaves(struct __sk_buff *skb,
 	return FORWARD_NONE;
 }
 
-/* Somebody else says that an address is his which is the pod's, or the node's. */
+/* Another sender claims an address of the pod or the node. */
 static __always_inline enum reason link_claims(struct scratch *scratch,
 					       const struct endpoint *endpoint,
 					       struct address *claimed, __u8 family)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Lookups in maps whose elements change under their reader. A lookup is not a lock: what it found is
- * copied to scratch, the copy has to prove whose it is, and only the copy is used. A packet that met
- * a copy without proof is judged again from its beginning, and after LOOKUP_ATTEMPTS dropped; what
- * was found out by then opens nothing.
+ * Lookups in maps whose elements change under their reader. A lookup is not a lock: what it found
+ * is copied to scratch, the copy has to prove which key it belongs to, and only the copy is used.
+ * A packet that met a copy without proof is judged again from its beginning, and after
+ * LOOKUP_ATTEMPTS dropped; nothing found out until then opens anything.
  *
- * Tries need none of this: a node never changes once it is linked, and is freed a grace period after
- * it was taken out. Arrays have elements of their own for ever.
+ * Tries need none of this: a node never changes once it is linked, and is freed a grace period
+ * after it was taken out. Arrays have elements of their own for ever.
  */
 #ifndef RINGFENCE_LOOKUP_H
 #define RINGFENCE_LOOKUP_H
@@ -69,7 +69,7 @@ static __always_inline const struct endpoint *lookup_endpoint(struct scratch *sc
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy : 0;
 }
 
-/* Who is behind an address, in scratch->address. A miss is asked twice: it would open. */
+/* The owner of an address, in scratch->address. A miss is looked up twice: it would open. */
 static __always_inline int lookup_address(struct scratch *scratch, struct address *address)
 {
 	const struct address_value *found = addr_map.lookup(address);
@@ -86,8 +86,8 @@ static __always_inline int lookup_address(struct scratch *scratch, struct addres
 }
 
 /*
- * The rule of a policy entry, or 0; what its flags would mean is not known here, so it is none.
- * Where some rules deny a miss is asked twice: a broader entry would open.
+ * The rule of a policy entry, or 0, also for one with unknown flags. Where rules deny, a miss is
+ * looked up twice: a broader entry would open.
  */
 static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_key *key,
 					 const struct endpoint *endpoint)
@@ -120,7 +120,7 @@ static __always_inline __u16 lookup_listener(struct scratch *scratch, __u32 rule
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy->port : 0;
 }
 
-/* What stands behind a Service, in scratch->service. A miss is asked twice: it would open. */
+/* The backends of a Service, in scratch->service. A miss is looked up twice: it would open. */
 static __always_inline int lookup_service(struct scratch *scratch, struct service_key *key)
 {
 	const struct service_value *found = svc_map.lookup(key);
@@ -137,8 +137,8 @@ static __always_inline int lookup_service(struct scratch *scratch, struct servic
 }
 
 /*
- * The connection of a key, in scratch->entry; the result is the living one, for lookup_mark and
- * lookup_refresh only.
+ * The connection of a key, in scratch->entry; the result is the entry in the map, for lookup_mark
+ * and lookup_refresh only.
  */
 static __always_inline struct ct_value *lookup_connection(struct scratch *scratch,
 							  struct ct_key *key)
@@ -152,7 +152,7 @@ static __always_inline struct ct_value *lookup_connection(struct scratch *scratc
 	return lookup_proven(scratch, proof_of_connection(key, copy), copy->proof) ? found : 0;
 }
 
-/* Flags of the copy in the living entry, unless that has changed or is another's by now. */
+/* Sets the copy's flags in the map's entry, unless it has changed or belongs to another key. */
 static __always_inline void lookup_mark(struct ct_value *living, const struct ct_value *copy,
 					__u8 flags)
 {
@@ -186,7 +186,7 @@ static __always_inline int lookup_fragment(struct scratch *scratch, struct frag_
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
 }
 
-/* Read before anything is asked about the address: what was asked earlier is older than this. */
+/* Read before any other lookup of the address: results of earlier ones are older than this. */
 static __always_inline __u64 lookup_tenure(const struct address *address)
 {
 	__u64 sum = proof_over(PROOF_SEED, address, sizeof(*address));

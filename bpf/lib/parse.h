@@ -415,8 +415,9 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 offse
 }
 
 /*
- * Neighbour discovery is believed only with a hop limit of 255, which no router leaves intact:
- * otherwise any tenant could send it through ours. MLD and DHCPv6 stay on the link by address.
+ * Neighbour discovery is accepted only with a hop limit of 255, which no router leaves intact:
+ * otherwise any tenant could send it through our routers. MLD and DHCPv6 stay on the link by
+ * address.
  */
 static __always_inline int parse_is_link_control(const struct packet *packet)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * May this conversation begin? Tenant wall first (an AND that no policy can widen), then policies.
- * The first hit speaks: its entry knows of all rules for that peer and port, those that deny first.
+ * The first hit decides: its entry combines all rules for that peer and port, denying ones first.
  *
  * The question is always put in the direction of the opener: `remote` is the other end and `port`
  * the port that was called, whoever sent the packet at hand.
@@ -23,7 +23,7 @@ static __always_inline int policy_only_reports(const struct endpoint *endpoint,
 		  (direction == DIR_INGRESS ? EP_AUDIT | EP_AUDIT_INGRESS : EP_AUDIT));
 }
 
-/* Is there anything in this direction that could say no, and mean it? */
+/* Can anything in this direction refuse a packet, and not only report it? */
 static __always_inline int policy_cuts(const struct endpoint *endpoint, enum direction direction)
 {
 	__u32 wall = endpoint->flags & (EP_WALL | EP_WALL_AUDIT);
@@ -37,7 +37,7 @@ static __always_inline int policy_cuts(const struct endpoint *endpoint, enum dir
 	return !policy_only_reports(endpoint, direction);
 }
 
-/* An address of a quarantined namespace keeps its identity but speaks for no tenant. */
+/* An address of a quarantined namespace keeps its identity but belongs to no tenant. */
 static __always_inline void policy_find_peer(struct scratch *scratch, struct address *remote)
 {
 	int found = lookup_address(scratch, remote);
@@ -73,7 +73,7 @@ static __always_inline void policy_find_cidr(struct policy_peer *peer,
 	peer->around = known->flags;
 }
 
-/* Policies of some kinds take nodes and whoever is outside for peers of their own. */
+/* Some policies tell nodes and addresses outside the cluster from other peers. */
 static __always_inline void policy_find_place(struct policy_peer *peer,
 					      const struct endpoint *endpoint)
 {
@@ -82,7 +82,7 @@ static __always_inline void policy_find_place(struct policy_peer *peer,
 		peer->place = PEER_PLACE | peer->identity;
 }
 
-/* The peer that the longest block around an address is. */
+/* The peer of the longest matching block of an address. */
 static __always_inline __u32 policy_cidr_peer(const struct policy_peer *peer)
 {
 	if (!peer->cidr)
@@ -92,7 +92,7 @@ static __always_inline __u32 policy_cidr_peer(const struct policy_peer *peer)
 	return PEER_CIDR | (peer->identity + 1) << CIDR_PLACE_SHIFT | peer->cidr;
 }
 
-/* One peer at every port that may mean the question's; the rule is left in peer->rule. */
+/* One peer at every port entry that covers the question's; the rule is left in peer->rule. */
 static __always_inline void policy_probe_peer(struct scratch *scratch, __u32 group, __u32 candidate,
 					      const struct endpoint *endpoint)
 {
@@ -142,8 +142,9 @@ static __always_inline void policy_probe_peer(struct scratch *scratch, __u32 gro
 #define POLICY_WALL_PEERS 2
 
 /*
- * The rule that speaks, or 0. The order of peers and ports is written down in enforcer/policy/tables.py:
- * identity, tenant, CIDR, place, any. The wall knows only the first POLICY_WALL_PEERS kinds of peer.
+ * The rule that decides, or 0. The order of peers and ports is defined in
+ * enforcer/policy/tables.py: identity, tenant, CIDR, place, any. The wall knows only the first
+ * POLICY_WALL_PEERS kinds of peer.
  */
 static __always_inline __u32 policy_probe(struct scratch *scratch, __u32 group, __u32 peers,
 					  const struct endpoint *endpoint)
@@ -176,9 +177,9 @@ static __always_inline int policy_is_node(const struct policy_peer *peer)
 }
 
 /*
- * Who cannot be named is not let in: a node address without a local socket stands for anybody, and
- * so does an address of the pod ranges that no cache knows. What comes from outside the cluster is
- * not the wall's business.
+ * An unidentified sender is not let in: a node address without a local socket may hide anyone, and
+ * so may an address of the pod ranges that is not in the maps. What comes from outside the cluster
+ * is not the wall's business.
  *
  * For egress the same is asked of the wall around the other end, as far as it is about this pod
  * (the group endpoint->reach); the pod's own tenant needs no entries there.
@@ -240,7 +241,7 @@ static __always_inline void policy_rules(struct scratch *scratch, struct policy_
 
 /*
  * A packet that the wall at the other end keeps out goes there to be dropped, but opens nothing
- * here: an answer that comes all the same is no answer.
+ * here: what comes back does not count as an answer.
  */
 static __always_inline void policy_judge_peer(struct scratch *scratch, struct policy_answer *answer,
 					      const struct endpoint *endpoint,
@@ -286,8 +287,8 @@ static __always_inline void policy_judge_peer(struct scratch *scratch, struct po
 }
 
 /*
- * Only what a pod calls at an address that is nobody's can be a Service. A port that found no room
- * in the map is like one of which nobody stands behind.
+ * Only an address without an owner can be a Service's. A port that found no room in the map counts
+ * as one without backends.
  */
 static __always_inline int policy_find_service(struct scratch *scratch,
 					       const struct endpoint *endpoint)
@@ -317,7 +318,7 @@ static __always_inline int policy_differs(const struct policy_answer *answer,
 
 /*
  * Which backend a call to a Service meets is decided behind our hook, so all of them must be
- * allowed: the first that is refused speaks, else the first that is redirected, else the first. A
+ * allowed: the first that is refused decides, else the first that is redirected, else the first. A
  * request is judged before one is met: two rule sets are one too many. One without backends is
  * closed to pods whose egress is isolated. A wall around any of them keeps the connection from
  * being held.

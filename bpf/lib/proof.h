@@ -2,8 +2,8 @@
 /*
  * What shows that a value belongs to a key and was read as it was written: a sum over the words of
  * both, stored beside it. The kernel gives an element of a map to another key while programs still
- * read it, so a copy may be somebody else's, or half of one and half of another; then the sum is
- * wrong, in whatever order the words were written. Pure; enforcer/datapath/proof.py is the same in Python.
+ * read it, so a copy may belong to another key, or be half of each; then the sum is wrong, in
+ * whatever order the words were written. Pure; enforcer/datapath/proof.py is the same in Python.
  */
 #ifndef RINGFENCE_PROOF_H
 #define RINGFENCE_PROOF_H

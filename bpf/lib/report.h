@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What is told about a packet: exact per-CPU counters always, an event when it is news (a drop, an
- * audit, a new connection, one judged again). A full ring buffer loses events, never counts. Whose
- * packets they are is known by their source, which no pod can forge: nobody's hide those of others.
+ * What is reported about a packet: exact per-CPU counters always, an event when it is news (a
+ * drop, an audit, a new connection, one judged again). A full ring buffer loses events, never
+ * counts. Events are limited by source, which no pod can forge: one sender's cannot hide those of
+ * others.
  */
 #ifndef RINGFENCE_REPORT_H
 #define RINGFENCE_REPORT_H

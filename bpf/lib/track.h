@@ -6,7 +6,7 @@
 #ifndef RINGFENCE_TRACK_H
 #define RINGFENCE_TRACK_H
 
-/* One more, unless it is too much for this window. Two at once may be counted as one. */
+/* Counts one, unless this window is full. Two at the same time may count as one. */
 static __always_inline int share_take(struct share_value *share, __u64 quota)
 {
 	__u64 window = ct_now() >> SHARE_WINDOW;
@@ -22,8 +22,8 @@ static __always_inline int share_take(struct share_value *share, __u64 quota)
 }
 
 /*
- * What a pod sends to addresses of the pod ranges that are nobody's has its node, or another, look
- * for neighbours that are not there, in a table that all pods need: a few in a window.
+ * A packet to an unused address of the pod ranges makes a node look for a neighbour that does not
+ * exist, in a table that all pods share: only a few are allowed per window.
  */
 static __always_inline int track_may_look(const struct endpoint *endpoint)
 {
@@ -57,7 +57,7 @@ static __always_inline void track_first_fragment(struct frag_key *key, const str
 	};
 
 	value.proof = PROOF_OF(proof_over(PROOF_SEED, key, sizeof(*key)), &value);
-	/* A failure here is felt by the later fragments, which are then refused. */
+	/* If this fails, the later fragments are refused. */
 	frag_map.update(key, &value);
 }
 
@@ -98,7 +98,7 @@ static __always_inline enum reason track_fragment(struct scratch *scratch, __u32
 	return FORWARD_NONE;
 }
 
-/* What a host quotes of a packet that it complains about: RFC 1812 and RFC 4443. */
+/* How much of a packet an ICMP error quotes: RFC 1812 and RFC 4443. */
 #define TRACK_ERROR_IPV4 576
 #define TRACK_ERROR_IPV6 1280
 
@@ -110,8 +110,8 @@ static __always_inline int track_is_short(struct __sk_buff *skb, const struct pa
 }
 
 /*
- * Who may complain about a packet: the host that it was sent to, and what may lie on the way: this
- * node, other nodes, and routers, which have no address of the cluster. Never another pod.
+ * Who may send an ICMP error about a packet: its destination, and what may lie on its path: this
+ * node, other nodes, and routers, whose addresses are outside the cluster. Never another pod.
  */
 static __always_inline int track_may_complain(const struct endpoint *endpoint,
 					      struct scratch *scratch, enum direction direction)
@@ -135,8 +135,8 @@ static __always_inline int track_may_complain(const struct endpoint *endpoint,
 }
 
 /*
- * An ICMP error passes when it is about a connection that may go on, and comes from who can know;
- * it creates nothing. Everything else is judged as the ICMP that it is.
+ * An ICMP error passes if it is about a connection that may go on, and its sender may send it; it
+ * creates no entry. All other ICMP is judged by the policies.
  */
 static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 						    const struct endpoint *endpoint,
@@ -159,7 +159,7 @@ static __always_inline enum reason track_icmp_error(struct __sk_buff *skb,
 	if (reason || quoted->fragment == FRAGMENT_LATER)
 		return FORWARD_NONE;
 	if (!address_equal(&quoted->source,
-			   &packet->destination)) /* errors go to who caused them */
+			   &packet->destination)) /* errors go to the sender of the quoted packet */
 		return FORWARD_NONE;
 	scratch->course.complains = track_may_complain(endpoint, scratch, direction);
 	forget();

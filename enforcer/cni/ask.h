@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Asks the agent: environment, text and the pod's network namespace go to its socket, and what it
- * says up to the end of the connection is the answer (enforcer/cni/server.py is the other side).
+ * Asks the agent: environment, text and the pod's network namespace go to its socket, and the
+ * answer is what it sends up to the end of the connection (enforcer/cni/server.py is the other
+ * side).
  */
 #ifndef RINGFENCE_CNI_ASK_H
 #define RINGFENCE_CNI_ASK_H

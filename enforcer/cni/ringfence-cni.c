@@ -3,9 +3,9 @@
  * The chained CNI plugin (CNI 0.1.0 to 1.1.0): what the container runtime runs, last in the chain,
  * when it makes or removes a pod. It hands environment, configuration and the pod's network
  * namespace to the agent's socket and prints the answer; every decision is the agent's. Only when
- * no agent answers in time it decides itself: pods of the namespaces that the agent left written
- * down as strict are refused, all others pass as if it were not there. DEL and GC never fail: what
- * is wrong with them goes to stderr, because a pod that cannot be deleted helps nobody.
+ * no agent answers in time it decides itself: pods of namespaces that the agent has recorded as
+ * strict are refused, all others pass as if the plugin were absent. DEL and GC never fail: errors
+ * go to stderr, because a pod that cannot be deleted helps nobody.
  *
  * It is C because nodes have no Python, and static because they have no common C library. The
  * runtime starts it for each pod: it reads, asks, prints and ends.
@@ -70,7 +70,7 @@ static void print_escaped(const char *text)
 	}
 }
 
-/* Prints an error as the specification wants it, and ends. */
+/* Prints an error in the specification's format, and exits. */
 static void __attribute__((noreturn, format(printf, 3, 4))) fail(enum code code,
 								 const char *message,
 								 const char *format, ...)
@@ -240,7 +240,7 @@ static int is_strict(const char *namespace)
 	int others = 1, strict = -1;
 
 	if (!file)
-		return 1; /* no agent has ever known: nothing is let through */
+		return 1; /* no agent has ever run: nothing passes */
 	while (strict < 0 && fgets(line, sizeof(line), file)) {
 		if (line[0] == '#' || sscanf(line, "%255s %15s", name, word) != 2)
 			continue;
@@ -292,7 +292,7 @@ static int delete_without_agent(const char *container)
 	return 0;
 }
 
-/* ADD and CHECK: pods that may start without us are none of our business. */
+/* ADD and CHECK: pods that may start without the agent pass. */
 static int pass_without_agent(int is_add)
 {
 	char namespace[256];
@@ -309,7 +309,7 @@ static int pass_without_agent(int is_add)
 	return 0;
 }
 
-/* 1 for commands that a new pod waits for: an agent may have a moment to come back. */
+/* 1 for commands that a new pod waits for: the agent gets a moment to come back. */
 static int is_urgent(const char *command)
 {
 	return !strcmp(command, "ADD") || !strcmp(command, "CHECK");

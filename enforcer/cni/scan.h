@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Finds one member of a JSON object and gives its value as the bytes that were written: nothing is
- * decoded, so nothing can be changed. Pure, bounded by the end of the text and by SCAN_DEPTH; text
- * that is no JSON object has no members.
+ * Finds one member of a JSON object and returns its value as the bytes that were written: nothing
+ * is decoded, so nothing can be changed. Pure, bounded by the end of the text and by SCAN_DEPTH;
+ * text that is no JSON object has no members.
  */
 #ifndef RINGFENCE_CNI_SCAN_H
 #define RINGFENCE_CNI_SCAN_H
@@ -60,7 +60,7 @@ static inline int scan_string(struct scan *scan)
 	return 0;
 }
 
-/* A number or a word; which ones there are is the agent's business. */
+/* A number or a word; the agent checks which. */
 static inline int scan_scalar(struct scan *scan)
 {
 	const char *start = scan->at;
