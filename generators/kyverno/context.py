@@ -22,6 +22,7 @@ from generators.kyverno.model import (
     ConfigMapEntry,
     ContextEntry,
     Document,
+    Expression,
     Operation,
     Template,
     VariableEntry,
@@ -71,6 +72,10 @@ class ContextScope:
     entry: ContextEntry | None = None
     loaded: list[Value] = field(default_factory=list)
     failed: RuleFailure | None = None
+    expressions: tuple[Expression, ...] = ()
+    """Variables in CEL, which the scopes below see too."""
+    computed: dict[str, object] = field(default_factory=dict)
+    """Of these, what was asked for already: a value, or why there is none."""
 
     def with_values(self, values: Mapping[str, Value]) -> ContextScope:
         """A scope that sees some more names, which hide older ones."""
@@ -82,6 +87,12 @@ class ContextScope:
         for entry in entries:
             scope = ContextScope(self.world, {}, scope, entry)
         return scope
+
+    def with_expressions(self, expressions: tuple[Expression, ...]) -> ContextScope:
+        """A scope with variables in CEL, none of them computed yet."""
+        if not expressions:
+            return self
+        return ContextScope(self.world, {}, self, expressions=expressions)
 
     def root(self, name: str) -> Value:
         """The value called `name`."""

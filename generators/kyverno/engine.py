@@ -13,7 +13,7 @@ stops nothing else; what a failure means for the request is the caller's decisio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from generators.documents.json import (
     ObjectKey,
@@ -25,7 +25,7 @@ from generators.documents.json import (
     split_api_version,
     text,
 )
-from generators.kyverno import mutation
+from generators.kyverno import expressed, mutation
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import Clock, ContextScope, World, chooser, scope_for, wall_clock
 from generators.kyverno.failures import RuleFailure
@@ -33,19 +33,25 @@ from generators.kyverno.generation import WantedObject, wanted_objects
 from generators.kyverno.language import wildcards
 from generators.kyverno.language.functions import Meter, Surroundings, never
 from generators.kyverno.limits import GuardedLookups, Limits, check_change, check_write
-from generators.kyverno.matching import mismatch, selector_mismatch, selector_pattern
+from generators.kyverno.matching import (
+    filter_mismatch,
+    mismatch,
+    selector_mismatch,
+    selector_pattern,
+)
 from generators.kyverno.model import (
     ApplyRules,
     Document,
     Generation,
     Mutation,
+    Operation,
     Policy,
     PolicyRule,
     Target,
     Unsupported,
 )
 from generators.kyverno.mutation import Nothing
-from generators.kyverno.requests import Lookups, PolicyRequest
+from generators.kyverno.requests import Lookups, PolicyRequest, existing
 from generators.kyverno.results import RuleKind, RuleOutcome, RuleResult
 from generators.kyverno.variables import fill
 from generators.manifests.kinds import CLUSTER_SCOPED
@@ -127,7 +133,8 @@ class _Case:
             ),
             self.environment.given(self.policy, self.rule, key),
         )
-        return scope_for(self.request, world).with_entries(self.rule.setting.context)
+        scope = scope_for(self.request, world).with_entries(self.rule.setting.context)
+        return scope.with_expressions(self.rule.setting.variables)
 
     def result(
         self, outcome: RuleOutcome, message: str, target: ObjectKey | None = None
@@ -149,6 +156,8 @@ class _Case:
             return self.result(RuleOutcome.EXCLUDED, why)
         if why := first_unmet(self.rule.setting.preconditions, scope):
             return self.result(RuleOutcome.SKIP, f"preconditions: {why}")
+        if why := expressed.first_unmet(self.rule.setting.conditions, scope):
+            return self.result(RuleOutcome.SKIP, f"matchConditions: {why}")
         return None
 
 
@@ -264,6 +273,8 @@ def _existing(
 
 def _targets(target: Target, case: _Case, scope: ContextScope) -> Sequence[Document]:
     """The objects that a target names; an empty name or namespace is `*`."""
+    if target.expression is not None:
+        return _existing_now(expressed.targets(target.expression, scope), case)
     fields = fill(target.fields, scope)
     group, version = split_api_version(text(fields, "apiVersion") or "*/*")
     kind = ObjectKind(group, version, text(fields, "kind"))
@@ -279,9 +290,28 @@ def _targets(target: Target, case: _Case, scope: ContextScope) -> Sequence[Docum
             for document in found
             if wildcards.matches(name, object_key_of(document).name)
             and not selector_mismatch(selector, labels_of(document))
+            and _fits(target, case, document)
         ),
         key=object_key_of,
     )
+
+
+def _fits(target: Target, case: _Case, document: Document) -> bool:
+    """Whether a target fits the constraints beside its kind; its operations are the trigger's."""
+    if target.match is None:
+        return True
+    request = replace(existing(document), operation=Operation.UPDATE)
+    return any(
+        not filter_mismatch(replace(one, operations=None), request, case.lookups())
+        for one in target.match.filters
+    )
+
+
+def _existing_now(found: Iterable[Document], case: _Case) -> Sequence[Document]:
+    """What an expression gave, as it is there: expressions may change what they read."""
+    keys = sorted({object_key_of(each) for each in found})
+    there = (case.lookups().find(key) for key in keys)
+    return [document for document in there if document is not None]
 
 
 def _target_change(
@@ -289,10 +319,14 @@ def _target_change(
 ) -> TargetChange:
     key = object_key_of(document)
     inner = scope.with_values({"target": document}).with_entries(target.setting.context)
+    inner = inner.with_expressions(target.setting.variables)
     try:
         check_write(case.environment.limits, case.policy.namespace, key)
         if why := first_unmet(target.setting.preconditions, inner):
             skipped = case.result(RuleOutcome.SKIP, f"preconditions: {why}", key)
+            return TargetChange(skipped, document, None)
+        if why := expressed.first_unmet(target.setting.conditions, inner):
+            skipped = case.result(RuleOutcome.SKIP, f"targetMatchConditions: {why}", key)
             return TargetChange(skipped, document, None)
         after = mutation.patched(action.patch, document, inner, "target")
         check_change(case.environment.limits, document, after)

@@ -24,6 +24,7 @@ from generators.documents.json import (
     split_api_version,
     text,
 )
+from generators.kyverno import expressed
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadPatch, LookupFailed, NotAllowed
@@ -36,11 +37,12 @@ from generators.kyverno.model import (
     Data,
     Document,
     Downstream,
+    Expressed,
     Generation,
     Policy,
     PolicyRule,
+    Rendered,
     Source,
-    Template,
 )
 from generators.kyverno.mutation import check_metadata, element_scope, elements_of, textual
 from generators.kyverno.ownership import Mark, Owner, marked
@@ -162,6 +164,28 @@ def _objects(
             yield from _clone(run, target, fill(source, scope), scope, item)
         case CloneList(fields):
             yield from _clone_list(run, target, fill(fields, scope), scope, item)
+        case Expressed() | Rendered():
+            for namespace, document in expressed.generated(downstream.source, scope):
+                yield _expressed(run, namespace, document, item)
+
+
+def _expressed(run: _Run, namespace: str, document: Document, item: str) -> WantedObject:
+    """An object that an expression made, often of one that is there: without what is only its."""
+    bare = _bare(document)
+    kind = text(document, "kind")
+    address: Value = {
+        "apiVersion": text(document, "apiVersion"),
+        "kind": kind,
+        "name": text(document, "metadata", "name"),
+        "namespace": "" if kind in CLUSTER_SCOPED else namespace,
+    }
+    made = _addressed(run, bare, address)
+    key = object_key_of(made)
+    elsewhere = text(document, "metadata", "namespace") not in ("", key.namespace)
+    owners = mapping(document, "metadata").get("ownerReferences")
+    if owners is not None and not elsewhere:
+        made["metadata"] = {**mapping(made, "metadata"), "ownerReferences": owners}
+    return _finished(run, made, f"{item}.{kind}.{key.namespace}.{key.name}", None)
 
 
 def _addressed(run: _Run, body: Document, target: Value) -> Document:
@@ -220,21 +244,21 @@ def pattern_digest(action: Generation) -> str:
     """Changes with what the rule generates and from where, not with its switches."""
     whole = sha256()
     for downstream in action.downstreams:
-        parts: list[Value] = [downstream.target.value, _template(downstream.source).value]
+        parts: list[Value] = [downstream.target.value, *_contents(downstream.source)]
         if downstream.list is not None:
             parts.append(downstream.list.value)
         whole.update(compact(parts).encode(errors="replace"))
     return whole.hexdigest()[:16]
 
 
-def _template(source: Source) -> Template:
+def _contents(source: Source) -> list[Value]:
     match source:
-        case Data(content):
-            return content
-        case Clone(template):
-            return template
-        case CloneList(fields):
-            return fields
+        case Data(template) | Clone(template) | CloneList(template):
+            return [template.value]
+        case Expressed(expression):
+            return [expression.text]
+        case Rendered(documents):
+            return [template.value for template in documents]
 
 
 def _clone(

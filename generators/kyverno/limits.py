@@ -25,7 +25,7 @@ from generators.kyverno.failures import NotAllowed
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import Document
 from generators.kyverno.requests import Lookups
-from generators.manifests.kinds import CLUSTER_SCOPED
+from generators.manifests.kinds import CLUSTER_SCOPED, plural_of
 
 DEFAULT_PATHS = (
     "/api/v1/namespaces",
@@ -100,18 +100,16 @@ def readable(kinds: Iterable[str]) -> tuple[ObjectKind, ...]:
     return tuple(sorted(found))
 
 
+def listing(kind: ObjectKind) -> str:
+    """The path of all objects of a kind."""
+    base = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
+    return f"{base}/{plural_of(kind.kind)}"
+
+
 def _paths(kind: ObjectKind) -> tuple[str, ...]:
     base, plural = f"/apis/{kind.api_version}", plural_of(kind.kind)
     home = f"{base}/namespaces/*/{plural}"
     return f"{base}/{plural}", f"{base}/{plural}/*", home, f"{home}/*"
-
-
-def plural_of(kind: str) -> str:
-    """As kinds are usually spelled in paths and roles: `networkpolicies` for NetworkPolicy."""
-    name = kind.lower()
-    if name.endswith("y") and name[-2:-1] not in "aeiou":
-        return f"{name[:-1]}ies"
-    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
 
 
 def parse_kind(text: str) -> tuple[str, str]:
@@ -192,6 +190,21 @@ class GuardedLookups:
             self._inside(namespace or self.namespace, f"namespace {namespace}")
             namespace = self.namespace
         return self.inner.list(kind, namespace)
+
+    def check_read(self, kind: ObjectKind) -> None:
+        """NotAllowed for a kind whose objects an expression may not read: it could write them on.
+
+        Those that policies write may be read, and those of a path on the operator's list.
+        """
+        allowed = self.limits.kinds
+        if allowed is None or (kind.group, kind.kind) in allowed:
+            return
+        if any(_same_shape(path, listing(kind)) for path in self.limits.paths):
+            return
+        raise NotAllowed(
+            f"policies may not read {kind.kind}; start with --allow-kind "
+            f"{kind.api_version}/{kind.kind}"
+        )
 
     def get(self, path: str) -> Value:
         """A GET of an allowed path."""

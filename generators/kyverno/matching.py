@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from generators.documents.json import ObjectKind, as_text, items, strings, text
+from generators.documents.json import ObjectKind, as_text, items, labels_of, strings, text
 from generators.kyverno.failures import BadPatch
 from generators.kyverno.language import wildcards
 from generators.kyverno.model import (
@@ -24,7 +24,7 @@ from generators.kyverno.model import (
     Subject,
 )
 from generators.kyverno.requests import Asker, Lookups, PolicyRequest
-from generators.manifests.kinds import CLUSTER_SCOPED
+from generators.manifests.kinds import CLUSTER_SCOPED, plural_of
 from generators.objects import Operator, Requirement, Selector
 from generators.selectors import first_unmet, labels_selector, matches, requirement_text
 
@@ -95,8 +95,15 @@ def _resource_mismatch(one: Filter, request: PolicyRequest) -> str:
 def _labels_mismatch(one: Filter, request: PolicyRequest, lookups: Lookups) -> str:
     key = request.key
     if one.selector is not None and (why := selector_mismatch(one.selector, request.labels)):
-        return f"its labels do not fit {why}"
+        before = labels_of(request.old)
+        if not (one.as_admission and request.old and not selector_mismatch(one.selector, before)):
+            return f"its labels do not fit {why}"
     if one.namespace_selector is None:
+        return ""
+    if one.as_admission and key.kind.kind == "Namespace":
+        why = selector_mismatch(one.namespace_selector, request.labels)
+        return f"its labels do not fit {why}" if why else ""
+    if one.as_admission and not key.namespace:
         return ""
     if key.kind.kind == "Namespace":
         return "a namespaceSelector never selects a Namespace; use selector"
@@ -162,7 +169,7 @@ def kind_matches(pattern: KindPattern, kind: ObjectKind, subresource: str = "") 
     if not (
         wildcards.matches(pattern.group, kind.group)
         and wildcards.matches(pattern.version, kind.version)
-        and wildcards.matches(pattern.kind, kind.kind)
+        and names_kind(pattern, kind.kind)
     ):
         return False
     if subresource == "ephemeralcontainers" and kind.kind == "Pod" and not pattern.subresource:
@@ -170,10 +177,17 @@ def kind_matches(pattern: KindPattern, kind: ObjectKind, subresource: str = "") 
     return wildcards.matches(pattern.subresource, subresource)
 
 
+def names_kind(pattern: KindPattern, kind: str) -> bool:
+    """Whether a pattern names a kind, of whatever group and version."""
+    if pattern.plural:
+        return wildcards.matches(pattern.plural, plural_of(kind))
+    return wildcards.matches(pattern.kind, kind)
+
+
 def _kind_text(pattern: KindPattern) -> str:
-    parts = [p for p in (pattern.group, pattern.version) if p != "*"]
+    parts = [p for p in (pattern.group, pattern.version) if p not in ("*", "")]
     sub = [pattern.subresource] if pattern.subresource else []
-    return "/".join((*parts, pattern.kind, *sub))
+    return "/".join((*parts, pattern.shown, *sub))
 
 
 def _any_pair(key: str, value: str, given: Mapping[str, str]) -> bool:

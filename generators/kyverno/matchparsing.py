@@ -74,8 +74,8 @@ def _filter(cursor: Cursor, file: str) -> Filter:
         names=tuple(item.text() for item in resources.children("names")),
         namespaces=tuple(item.text() for item in resources.children("namespaces")),
         annotations=_texts(resources, "annotations"),
-        selector=_selector(resources.child("selector")),
-        namespace_selector=_selector(resources.child("namespaceSelector")),
+        selector=selector(resources.child("selector")),
+        namespace_selector=selector(resources.child("namespaceSelector")),
         subjects=subjects,
         roles=roles,
         cluster_roles=clusters,
@@ -125,7 +125,8 @@ def _texts(cursor: Cursor, key: str) -> dict[str, str]:
     return {name: item.text() for name, item in child.entries()} if child is not None else {}
 
 
-def _selector(cursor: Cursor | None) -> SelectorPattern | None:
+def selector(cursor: Cursor | None) -> SelectorPattern | None:
+    """A label selector, where there is one."""
     if cursor is None:
         return None
     cursor.only("matchLabels", "matchExpressions")

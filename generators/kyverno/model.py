@@ -78,6 +78,13 @@ class KindPattern:
     version: str
     kind: str
     subresource: str = ""
+    plural: str = ""
+    """In place of the kind, which is `*` then: `pods`, as the API server's paths name it."""
+
+    @property
+    def shown(self) -> str:
+        """As the policy's author named it."""
+        return self.plural or self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,9 @@ class Filter:
     subjects: tuple[Subject, ...] = ()
     roles: tuple[str, ...] = ()
     cluster_roles: tuple[str, ...] = ()
+    as_admission: bool = False
+    """Selectors mean what they mean to the API server's admission, where namespaceSelector asks for
+    a Namespace's own labels and passes whatever is in none."""
 
 
 class Combine(StrEnum):
@@ -207,20 +217,52 @@ ContextEntry: TypeAlias = VariableEntry | ConfigMapEntry | ApiCallEntry
 
 
 @dataclass(frozen=True, slots=True)
+class Expression:
+    """A CEL expression, and the name of the variable or condition that it is."""
+
+    place: Place
+    text: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """What comes between match and action: context entries in order, then conditions."""
 
     context: tuple[ContextEntry, ...] = ()
     preconditions: Conditions = Conditions()
+    variables: tuple[Expression, ...] = ()
+    """Computed when they are first asked for, each seeing those before it."""
+    conditions: tuple[Expression, ...] = ()
+    """All of them hold, or the rule does not run."""
+
+
+class PatchForm(StrEnum):
+    """What a patch of MutatingPolicies is."""
+
+    APPLY = "ApplyConfiguration"
+    JSON = "JSONPatch"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressedPatch:
+    """A patch that an expression makes."""
+
+    form: PatchForm
+    expression: Expression
+    whole: bool = False
+    """Lists and maps that merge as a whole may be replaced: useServerSideApply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """How an object is changed: one of the two forms, or patches for each element of a list."""
+    """How an object is changed: in one of these forms."""
 
     strategic: Template | None = None
     json6902: Template | None = None
     foreach: tuple[ForEachPatch, ...] = ()
+    expressed: tuple[ExpressedPatch, ...] = ()
+    """One after the other."""
 
 
 class Order(StrEnum):
@@ -248,6 +290,10 @@ class Target:
     place: Place
     fields: Template
     setting: Setting
+    match: Match | None = None
+    """Of those, the ones that fit."""
+    expression: Expression | None = None
+    """In place of all that: what it gives, an object or a list of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +326,22 @@ class Data:
     content: Template
 
 
-Source: TypeAlias = Data | Clone | CloneList
+@dataclass(frozen=True, slots=True)
+class Expressed:
+    """What an expression hands to generator.apply()."""
+
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Whole objects, with `(( expressions ))` in them where they are interpolated."""
+
+    documents: tuple[Template, ...]
+    interpolated: bool
+
+
+Source: TypeAlias = Data | Clone | CloneList | Expressed | Rendered
 
 
 @dataclass(frozen=True, slots=True)

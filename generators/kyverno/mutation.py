@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from generators.documents.json import Value, mapping, object_key_of
 from generators.documents.yaml import documents, plain
 from generators.errors import InputError
+from generators.kyverno import expressed
 from generators.kyverno.conditions import first_unmet
 from generators.kyverno.context import ContextScope
 from generators.kyverno.failures import BadExpression, BadPatch, UnresolvedVariable
@@ -47,9 +48,18 @@ def _patched(
 ) -> Document:
     if patch.strategic is not None:
         return _strategic(patch.strategic, document, scope)
+    if patch.expressed:
+        return _expressed(patch, document, scope, root)
     if patch.json6902 is not None:
         return jsonpatches.apply(document, jsonpatches.parse(operations(patch.json6902, scope)))
     return _foreach(patch, document, scope, root, depth)
+
+
+def _expressed(patch: Patch, document: Document, scope: ContextScope, root: str) -> Document:
+    """Each patch sees the object as the one before has left it; variables are what they were."""
+    for each in patch.expressed:
+        document = expressed.patched(each, document, _seeing(scope, document, root))
+    return document
 
 
 def _foreach(

@@ -131,7 +131,7 @@ def parse_policy(root: Cursor, origin: Origin) -> Policy:
     root.only("apiVersion", "kind", "metadata", "spec", "status")
     meta = root.child("metadata")
     spec = root.child("spec")
-    name = _name(meta) if meta is not None else ""
+    name = name_of(meta) if meta is not None else ""
     namespaced = root.string("kind") == "Policy"
     namespace = meta.string("namespace", "default") if namespaced and meta is not None else ""
     if not name:
@@ -144,16 +144,17 @@ def parse_policy(root: Cursor, origin: Origin) -> Policy:
         name=name,
         namespace=namespace,
         rules=_rules(spec, origin.file),
-        apply=_word(spec, "applyRules", ApplyRules, ApplyRules.ALL),
+        apply=word(spec, "applyRules", ApplyRules, ApplyRules.ALL),
         failure=_failure(spec),
-        admission=_switch(spec, "admission", default=True),
-        background=_switch(spec, "background", default=True),
-        server_side=_switch(spec, "useServerSideApply"),
+        admission=switch(spec, "admission", default=True),
+        background=switch(spec, "background", default=True),
+        server_side=switch(spec, "useServerSideApply"),
         origin=origin,
     )
 
 
-def _name(meta: Cursor) -> str:
+def name_of(meta: Cursor) -> str:
+    """The name as it is written: `1e3` can only mean a name."""
     child = meta.child("name")
     return child.source_text() if child is not None else ""
 
@@ -161,15 +162,17 @@ def _name(meta: Cursor) -> str:
 def _failure(spec: Cursor) -> FailurePolicy:
     inner = spec.child("webhookConfiguration")
     where = inner if inner is not None and inner.child("failurePolicy") is not None else spec
-    return _word(where, "failurePolicy", FailurePolicy, FailurePolicy.FAIL)
+    return word(where, "failurePolicy", FailurePolicy, FailurePolicy.FAIL)
 
 
-def _switch(cursor: Cursor, key: str, default: bool = False) -> bool:
+def switch(cursor: Cursor, key: str, default: bool = False) -> bool:
+    """The field called `key`: true or false."""
     child = cursor.child(key)
     return default if child is None else child.boolean()
 
 
-def _word(cursor: Cursor, key: str, words: type[_Word], default: _Word) -> _Word:
+def word(cursor: Cursor, key: str, words: type[_Word], default: _Word) -> _Word:
+    """The field called `key`: one of some words."""
     child = cursor.child(key)
     if child is None:
         return default
@@ -201,7 +204,7 @@ def _rules(spec: Cursor, file: str) -> tuple[PolicyRule, ...]:
 def _rule(cursor: Cursor, spec: Cursor, file: str) -> PolicyRule:
     cursor.only(*RULE)
     notes = _Rule(file)
-    name = _name(cursor)
+    name = name_of(cursor)
     if not name or len(name) > 63:
         cursor.fail(f'rule name "{name}"', "give it a name of 1 to 63 characters")
     match = cursor.child("match")
@@ -223,7 +226,7 @@ def _rule(cursor: Cursor, spec: Cursor, file: str) -> PolicyRule:
         exclude=matchparsing.parse_match(exclude, file) if exclude is not None else None,
         setting=setting,
         action=action,
-        skip_background=_switch(cursor, "skipBackgroundRequests", default=True),
+        skip_background=switch(cursor, "skipBackgroundRequests", default=True),
     )
 
 
@@ -331,7 +334,7 @@ def _conditions(cursor: Cursor, notes: _Rule) -> Conditions:
 
 def _condition(cursor: Cursor, notes: _Rule) -> Condition:
     cursor.only("key", "operator", "value", "message")
-    word = _word(cursor, "operator", ConditionOperator, ConditionOperator.EQUALS)
+    operator = word(cursor, "operator", ConditionOperator, ConditionOperator.EQUALS)
     if cursor.child("operator") is None:
         cursor.fail("Required value: operator", "say how key and value compare")
     null = Field(None, cursor.line)
@@ -339,7 +342,7 @@ def _condition(cursor: Cursor, notes: _Rule) -> Condition:
         notes.template(child if child is not None else Cursor(null, cursor.path, cursor.report))
         for child in (cursor.child("key"), cursor.child("value"))
     ]
-    return Condition(places[0], word, places[1], cursor.string("message"))
+    return Condition(places[0], operator, places[1], cursor.string("message"))
 
 
 def _mutation(cursor: Cursor, spec: Cursor, notes: _Rule) -> Mutation:
@@ -358,7 +361,7 @@ def _either(rule: Cursor, spec: Cursor, key: str, older: tuple[str, ...]) -> boo
     for cursor, keys in ((rule, (key,)), (spec, (key, *older))):
         for name in keys:
             if cursor.child(name) is not None:
-                return _switch(cursor, name)
+                return switch(cursor, name)
     return False
 
 
@@ -395,7 +398,7 @@ def _foreach_patch(cursor: Cursor, notes: _Rule, nesting: int) -> ForEachPatch:
         list=_needed(cursor, "list", notes),
         setting=_setting(cursor, notes),
         patch=_patch(cursor, notes, nesting),
-        order=_word(cursor, "order", Order, Order.ASCENDING) if ordered else None,
+        order=word(cursor, "order", Order, Order.ASCENDING) if ordered else None,
     )
 
 
@@ -427,9 +430,9 @@ def _generation(cursor: Cursor, spec: Cursor, notes: _Rule) -> Generation:
         downstreams = (_downstream(cursor, notes, looped=False),)
     return Generation(
         downstreams=tuple(d for d in downstreams if d is not None),
-        synchronize=_switch(cursor, "synchronize"),
+        synchronize=switch(cursor, "synchronize"),
         existing=_either(cursor, spec, "generateExisting", ("generateExistingOnPolicyUpdate",)),
-        orphan=_switch(cursor, "orphanDownstreamOnPolicyDelete"),
+        orphan=switch(cursor, "orphanDownstreamOnPolicyDelete"),
     )
 
 

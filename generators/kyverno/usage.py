@@ -6,11 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TypeVar
 
-from generators.documents.json import leaves
-from generators.kyverno.model import ConfigMapEntry, Filter, Policy, PolicyRule, Template
+from generators.documents.json import ObjectKind, leaves
+from generators.kyverno.cel import foreseen
+from generators.kyverno.model import (
+    ConfigMapEntry,
+    Expression,
+    Filter,
+    Policy,
+    PolicyRule,
+    Template,
+)
 from generators.kyverno.variables import has_variable
 
 _ROLES = ("roles", "clusterRoles")
+_CONFIG_MAP = ObjectKind("", "v1", "ConfigMap")
 _WHO = ("userInfo", "serviceAccountName", "serviceAccountNamespace", *_ROLES)
 _T = TypeVar("_T")
 
@@ -34,6 +43,12 @@ def usage(policies: Iterable[Policy]) -> Usage:
     for policy in policies:
         for rule in policy.rules:
             config_maps |= {_home(policy, entry) for entry in parts(rule, ConfigMapEntry)}
+            config_maps |= {
+                policy.namespace or read.namespace
+                for read in foreseen.reads(parts(rule, Expression))
+                if read.kind == _CONFIG_MAP
+            }
+            namespaces = namespaces or _mentions_in_cel(rule, ("namespaceObject",))
             filters = tuple(parts(rule, Filter))
             namespaces = namespaces or any(f.namespace_selector is not None for f in filters)
             roles = roles or any(f.roles or f.cluster_roles for f in filters)
@@ -65,7 +80,11 @@ def _home(policy: Policy, entry: ConfigMapEntry) -> str:
 def asks_who(rule: PolicyRule) -> bool:
     """Whether a rule wants to know who made the request."""
     asked = any(f.subjects or f.roles or f.cluster_roles for f in parts(rule, Filter))
-    return asked or _mentions(rule, _WHO)
+    return asked or _mentions(rule, _WHO) or _mentions_in_cel(rule, _WHO)
+
+
+def _mentions_in_cel(rule: PolicyRule, words: tuple[str, ...]) -> bool:
+    return any(word in each.text for each in parts(rule, Expression) for word in words)
 
 
 def _mentions(rule: PolicyRule, words: tuple[str, ...]) -> bool:

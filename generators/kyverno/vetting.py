@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from generators.documents.json import ObjectKey, ObjectKind, Value, items, split_api_version, text
+from generators.kyverno.cel import foreseen
 from generators.kyverno.failures import NotAllowed
 from generators.kyverno.language.wildcards import has_wildcard
 from generators.kyverno.limits import Limits, check_write
@@ -19,11 +20,13 @@ from generators.kyverno.model import (
     Clone,
     CloneList,
     Downstream,
+    Expressed,
     KindPattern,
     Mutation,
     Place,
     Policy,
     PolicyRule,
+    Rendered,
     Unsupported,
     UnsupportedPart,
 )
@@ -92,6 +95,8 @@ def _downstream(
         case Clone(source):
             kinds = [_kind(target)]
             yield from _read(policy, place, source.value)
+        case Expressed() | Rendered():
+            kinds = sorted(foreseen.written(downstream.source, rule.setting.variables))
         case _:
             kinds = [_kind(target)]
     for kind in kinds:

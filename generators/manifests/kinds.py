@@ -47,6 +47,7 @@ CLUSTER_SCOPED = frozenset(
     }
 )
 """Kinds without a namespace; any other kind counts as namespaced."""
+_PLURAL = frozenset({"endpoints"})
 _OWN_GROUPS = frozenset(
     f"{name}.k8s.io"
     for name in (
@@ -56,6 +57,21 @@ _OWN_GROUPS = frozenset(
         *("authorization", "scheduling", "storage", "storagemigration"),
     )
 )
+
+
+def plural_of(kind: str) -> str:
+    """As kinds are usually spelled in paths and roles: `networkpolicies` for NetworkPolicy."""
+    name = kind.lower()
+    if name in _PLURAL:
+        return name
+    if name.endswith("y") and name[-2:-1] not in "aeiou":
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
+
+
+def kind_of_plural(group: str, plural: str) -> str:
+    """The kind that a plural of a path names; empty for one that is not well known."""
+    return _WELL_KNOWN.get((group, plural), "")
 
 
 def unknown_to_the_server(
@@ -82,3 +98,29 @@ def _is_own(api_version: str) -> bool:
     """Whether a group is the API server's own: one of a custom resource has a dot in its name."""
     group, slash, _ = api_version.partition("/")
     return not slash or "." not in group or group in _OWN_GROUPS
+
+
+_WELL_KNOWN: Mapping[tuple[str, str], str] = {
+    (group, plural_of(kind)): kind
+    for group, kinds in (
+        ("", "v1"),
+        ("networking.k8s.io", "networking.k8s.io/v1"),
+        ("discovery.k8s.io", "discovery.k8s.io/v1"),
+    )
+    for kind in SERVED[kinds]
+} | {
+    (group, plural_of(kind)): kind
+    for group, kinds in (
+        ("apps", "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet"),
+        ("autoscaling", "HorizontalPodAutoscaler"),
+        ("batch", "CronJob Job"),
+        ("cilium.io", "CiliumClusterwideNetworkPolicy CiliumNetworkPolicy"),
+        ("coordination.k8s.io", "Lease"),
+        ("policy", "PodDisruptionBudget"),
+        ("rbac.authorization.k8s.io", "ClusterRole ClusterRoleBinding Role RoleBinding"),
+        ("scheduling.k8s.io", "PriorityClass"),
+        ("security.istio.io", "AuthorizationPolicy PeerAuthentication"),
+        ("storage.k8s.io", "CSIDriver CSINode StorageClass VolumeAttachment"),
+    )
+    for kind in kinds.split()
+}

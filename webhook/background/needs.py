@@ -12,17 +12,23 @@ from dataclasses import dataclass, field
 
 from generators.documents.json import ObjectKind, items, leaves, split_api_version, text
 from generators.kube.resources import Resource
+from generators.kyverno.cel import foreseen
 from generators.kyverno.language import wildcards
+from generators.kyverno.matching import names_kind
 from generators.kyverno.model import (
     Clone,
     CloneList,
     Data,
     Downstream,
+    Expressed,
+    Expression,
     Generation,
     KindPattern,
     Mutation,
     Policy,
     PolicyRule,
+    Rendered,
+    Target,
     Template,
 )
 from generators.kyverno.usage import parts
@@ -137,16 +143,16 @@ def _needs(policy: Policy, rule: PolicyRule, kinds: Kinds) -> RuleNeeds:
     patterns = [pattern for one in rule.match.filters for pattern in one.kinds]
     triggers = frozenset(r for pattern in patterns for r in _triggers(pattern, kinds))
     if not triggers:
-        named = ", ".join(pattern.kind for pattern in patterns) or "no kind"
+        named = ", ".join(pattern.shown for pattern in patterns) or "no kind"
         raise _Unknown(f"{rule.match.filters[0].place}: the API server serves none of: {named}")
     operations = [one.operations for one in rule.match.filters if one.operations is not None]
     deletions = any("DELETE" in each for each in operations)
     if isinstance(action, Mutation):
-        targets = frozenset(_exact(target.fields, kinds) for target in action.targets)
+        targets = frozenset(r for target in action.targets for r in _targets(target, kinds))
         return RuleNeeds(triggers, targets=targets, deletions=deletions)
     if not isinstance(action, Generation):
         return RuleNeeds(triggers)
-    made = [_made(policy, downstream, kinds) for downstream in action.downstreams]
+    made = [_made(policy, rule, downstream, kinds) for downstream in action.downstreams]
     return RuleNeeds(
         triggers,
         downstreams=frozenset(r for resources, _ in made for r in resources),
@@ -158,13 +164,24 @@ def _needs(policy: Policy, rule: PolicyRule, kinds: Kinds) -> RuleNeeds:
 def _triggers(pattern: KindPattern, kinds: Kinds) -> Iterator[Resource]:
     if pattern.subresource not in ("", "*"):
         return
-    if wildcards.has_wildcard(pattern.kind):
-        raise _Unknown(f"kind {pattern.kind} would follow every object; name the kinds")
+    if wildcards.has_wildcard(pattern.shown):
+        raise _Unknown(f"kind {pattern.shown} would follow every object; name the kinds")
     yield from kinds.matching(
         lambda group: wildcards.matches(pattern.group, group),
         lambda version: wildcards.matches(pattern.version, version),
-        lambda kind: kind == pattern.kind,
+        lambda kind: names_kind(pattern, kind),
     )
+
+
+def _targets(target: Target, kinds: Kinds) -> Iterator[Resource]:
+    if target.expression is None:
+        yield _exact(target.fields, kinds)
+        return
+    found = foreseen.reads((target.expression, *target.setting.variables))
+    if not found:
+        raise _Unknown(f"{target.place}: write out what resource.get() or list() reads")
+    for read in sorted(found):
+        yield _served(str(target.place), read.kind, kinds)
 
 
 def _exact(template: Template, kinds: Kinds) -> Resource:
@@ -189,8 +206,10 @@ def _served(where: str, kind: ObjectKind, kinds: Kinds) -> Resource:
 _Made = tuple[Sequence[Resource], Sequence[tuple[Resource, str]]]
 
 
-def _made(policy: Policy, downstream: Downstream, kinds: Kinds) -> _Made:
+def _made(policy: Policy, rule: PolicyRule, downstream: Downstream, kinds: Kinds) -> _Made:
     match downstream.source:
+        case (Expressed() | Rendered()) as source:
+            return _by_expression(policy, rule, source, kinds)
         case Data():
             return [_exact(downstream.target, kinds)], []
         case Clone(source):
@@ -205,6 +224,30 @@ def _made(policy: Policy, downstream: Downstream, kinds: Kinds) -> _Made:
             return found, [(resource, _home(policy, fields)) for resource in found]
 
 
+def _by_expression(
+    policy: Policy, rule: PolicyRule, source: Expressed | Rendered, kinds: Kinds
+) -> _Made:
+    """What expressions make and read, as far as they say it."""
+    where = str(rule.place)
+    made = [
+        _served(where, kind, kinds)
+        for kind in sorted(foreseen.made(source, rule.setting.variables))
+    ]
+    if not made:
+        raise _Unknown(f"{where}: write out the apiVersion and kind of what is generated")
+    return made, sorted(_read(policy, rule, source, kinds), key=str)
+
+
+def _read(
+    policy: Policy, rule: PolicyRule, source: Expressed | Rendered, kinds: Kinds
+) -> Iterator[tuple[Resource, str]]:
+    expressions = foreseen.expressions_of(rule)
+    if isinstance(source, Expressed):
+        expressions = (*expressions, source.expression)
+    for read in sorted(foreseen.reads(expressions)):
+        yield _served(str(rule.place), read.kind, kinds), policy.namespace or read.namespace
+
+
 def _home(policy: Policy, source: Template) -> str:
     if policy.namespace:
         return policy.namespace
@@ -215,6 +258,8 @@ def _home(policy: Policy, source: Template) -> str:
 def depends_on_trigger(rule: PolicyRule) -> bool:
     """Whether what a mutate rule does to its targets can differ from trigger to trigger."""
     if not isinstance(rule.action, Mutation):
+        return True
+    if next(parts(rule, Expression), None) is not None:
         return True
     whole = (rule.action, rule.setting.context)
     texts = (

@@ -15,9 +15,9 @@ from generators.kube.client import Client, WatchScope
 from generators.kube.copies import Copies
 from generators.kube.reflector import Reflector
 from generators.kube.resources import CONFIG_MAPS, NAMESPACES, PODS, SECRETS, SERVICES, Resource
-from generators.kyverno.limits import DEFAULT_KINDS, plural_of
+from generators.kyverno.limits import DEFAULT_KINDS
 from generators.labels import MANAGED_BY, MANAGER
-from generators.manifests.kinds import CLUSTER_SCOPED
+from generators.manifests.kinds import CLUSTER_SCOPED, plural_of
 from webhook.kept import ALLOWED_KINDS, STATUS_NAME
 
 _VERSIONS = {"cilium.io": "v2"}

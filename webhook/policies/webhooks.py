@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from generators.documents.json import Document, ObjectKind
 from generators.kube.resources import Resource
 from generators.kyverno.language import wildcards
+from generators.kyverno.matching import names_kind
 from generators.kyverno.model import (
     FailurePolicy,
     Filter,
@@ -134,12 +135,12 @@ def _wishes(policy: Policy, rule: PolicyRule, kinds: Kinds, problems: list[str])
         for pattern in one.kinds:
             served = _served(pattern, kinds)
             if not served:
-                problems.append(f"{where}: the API server does not serve kind {pattern.kind}")
+                problems.append(f"{where}: the API server does not serve kind {pattern.shown}")
             for resource in served:
                 if policy.namespace and not resource.namespaced:
                     continue
                 if _never(resource):
-                    if not wildcards.has_wildcard(pattern.kind):
+                    if not wildcards.has_wildcard(pattern.shown):
                         problems.append(f"{where}: {resource} are never sent to policies")
                     continue
                 yield from _operations(one, pattern, resource)
@@ -159,7 +160,7 @@ def _served(pattern: KindPattern, kinds: Kinds) -> list[Resource]:
     return kinds.matching(
         lambda group: wildcards.matches(pattern.group, group),
         lambda version: wildcards.matches(pattern.version, version),
-        lambda kind: wildcards.matches(pattern.kind, kind),
+        lambda kind: names_kind(pattern, kind),
     )
 
 

@@ -6,14 +6,14 @@ that is not YAML is one of the problems.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from generators.documents.json import object_key_of, text
 from generators.documents.yaml import Field, documents, from_sent, plain
 from generators.errors import InputError, Problem
+from generators.kyverno import celparsing, parsing
 from generators.kyverno.model import Document, Policy
-from generators.kyverno.parsing import API_VERSIONS, KINDS, parse_policy
 from generators.manifests.fields import Cursor, Report
 from generators.manifests.files import Files
 from generators.objects import Origin
@@ -22,10 +22,6 @@ _OTHER_KINDS = {
     "CleanupPolicy": "cleanup policies are not carried out",
     "ClusterCleanupPolicy": "cleanup policies are not carried out",
     "PolicyException": "policy exceptions are not supported",
-    "MutatingPolicy": "CEL policies are not supported yet",
-    "NamespacedMutatingPolicy": "CEL policies are not supported yet",
-    "GeneratingPolicy": "CEL policies are not supported yet",
-    "NamespacedGeneratingPolicy": "CEL policies are not supported yet",
     "ValidatingPolicy": "validation is not carried out",
     "NamespacedValidatingPolicy": "validation is not carried out",
     "ImageValidatingPolicy": "image verification is not carried out",
@@ -35,6 +31,26 @@ _OTHER_KINDS = {
     "GlobalContextEntry": "global context entries are not read",
 }
 _LEAVE = "leave it to Kyverno"
+
+
+@dataclass(frozen=True, slots=True)
+class _FrontEnd:
+    """Who reads a kind of policy, and in which versions; the first is the one to write."""
+
+    versions: tuple[str, ...]
+    parse: Callable[[Cursor, Origin], Policy]
+
+
+_FRONT_ENDS = {
+    **{
+        ("kyverno.io", kind): _FrontEnd(parsing.API_VERSIONS, parsing.parse_policy)
+        for kind in parsing.KINDS
+    },
+    **{
+        (celparsing.GROUP, kind): _FrontEnd(celparsing.API_VERSIONS, celparsing.parse_policy)
+        for kind in celparsing.KINDS
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +147,24 @@ def _read_policy(root: Field, file: str, policies: list[Policy], problems: list[
     if kind in _OTHER_KINDS and group.endswith("kyverno.io"):
         problems.append(Problem(file, root.line, kind, _OTHER_KINDS[kind], _LEAVE))
         return True
-    if kind not in KINDS or group != "kyverno.io":
+    front = _FRONT_ENDS.get((group, kind))
+    if front is None:
         return False
-    if api_version not in API_VERSIONS:
+    if api_version not in front.versions or _is_older(api_version, kind):
         what = f"apiVersion {api_version} is not supported"
-        problems.append(Problem(file, root.line, kind, what, f"write {API_VERSIONS[0]}"))
+        problems.append(Problem(file, root.line, kind, what, f"write {front.versions[0]}"))
         return True
     report = Report(file, _subject(value, kind))
-    policy = parse_policy(Cursor(root, "", report), Origin(file, root.line))
+    policy = front.parse(Cursor(root, "", report), Origin(file, root.line))
     problems += report.problems
     if not report.problems:
         policies.append(policy)
     return True
+
+
+def _is_older(api_version: str, kind: str) -> bool:
+    """The first version of the group had no namespaced policies."""
+    return api_version.endswith("/v1alpha1") and kind.startswith("Namespaced")
 
 
 def _subject(value: Mapping[str, Field], kind: str) -> str:

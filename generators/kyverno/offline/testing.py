@@ -42,7 +42,9 @@ from generators.kyverno.results import RuleOutcome, RuleResult
 from generators.kyverno.synchronize import tidy
 
 FILE_NAME = "kyverno-test.yaml"
-IGNORED = ("exceptions", "context", "clusterResources", "paramResources", "jsonPayload", "checks")
+IGNORED = ("exceptions", "paramResources", "jsonPayload", "checks")
+_AROUND = ("Context", "ClusterResource")
+"""Kinds whose spec.resources are objects of the cluster around."""
 _EXCLUDED = "excluded"
 
 
@@ -153,6 +155,17 @@ class _Test:
         self.warnings.extend(warnings)
         return [resource.document for resource in found]
 
+    def around(self) -> list[Document]:
+        """Objects that expressions find: those of `context` and `clusterResources`."""
+        given = self.documents((*self.texts("context"), *self.texts("clusterResources")))
+        found: list[Document] = []
+        for document in given:
+            if text(document, "kind") in _AROUND:
+                found += mappings(document, "spec", "resources")
+            else:
+                found.append(document)
+        return found
+
     def policies(self) -> tuple[Policy, ...]:
         loaded = load_policies([self.path(text) for text in self.texts("policies")])
         self.warnings.extend(str(problem) for problem in loaded.problems)
@@ -171,6 +184,7 @@ class _Test:
         resources = self.documents(self.texts("resources"))
         others = self.documents(self.texts("targetResources"))
         others += self.documents(dict.fromkeys(filter(None, sources)))
+        others += self.around()
         applied = apply(
             self.policies(),
             resources,
@@ -241,7 +255,8 @@ class _Test:
             made = [
                 w.document
                 for w in applied.generated
-                if (w.owner.policy, w.owner.rule) == (wanted.policy, wanted.rule)
+                if w.owner.policy == wanted.policy
+                and wanted.rule in ("", w.owner.rule)
                 and _is_named(w.owner.trigger, wanted.kind, name)
             ]
             return _first_difference(self.documents([wanted.generated]), made, wanted.generated)
@@ -283,7 +298,7 @@ def _results(wanted: Expectation, applied: Applied) -> list[RuleResult]:
         r
         for r in applied.results
         if r.policy == wanted.policy
-        and r.rule == wanted.rule
+        and wanted.rule in ("", r.rule)
         and r.outcome is not RuleOutcome.EXCLUDED
     ]
 

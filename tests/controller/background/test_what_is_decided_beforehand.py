@@ -12,9 +12,9 @@ from generators.documents.json import ObjectKey, ObjectKind, copied, mapping
 from generators.kube.client import Client
 from generators.kube.resources import NAMESPACES, NETWORK_POLICIES, SECRETS
 from generators.kyverno.engine import generate
-from generators.kyverno.limits import plural_of
 from generators.kyverno.model import Document
 from generators.kyverno.ownership import Mark, Owner, mark_of
+from generators.manifests.kinds import plural_of
 from tests.controller.background.rules import SYNC, deny, rule
 from tests.generators.kyverno.policies import (
     EVERY_KIND,

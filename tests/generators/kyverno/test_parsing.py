@@ -226,7 +226,6 @@ def test_what_is_not_carried_out_is_told_and_the_other_rules_still_run(body: str
     [
         "CleanupPolicy",
         "PolicyException",
-        "GeneratingPolicy",
         "ImageValidatingPolicy",
         "NamespacedImageValidatingPolicy",
         "NamespacedDeletingPolicy",

@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable, Iterator
 
 from generators.documents.yaml import documents, plain
-from generators.errors import InputError
-from generators.kyverno import engine
-from generators.kyverno.context import ContextScope, World, chooser
+from generators.errors import InputError, Problem
+from generators.kyverno import engine, expressed
+from generators.kyverno.cel import syntax
+from generators.kyverno.cel.checking import findings
+from generators.kyverno.cel.values import to_json
+from generators.kyverno.context import ContextScope, World, chooser, scope_for
 from generators.kyverno.engine import Environment
 from generators.kyverno.failures import RuleFailure
 from generators.kyverno.language.functions import Surroundings
 from generators.kyverno.language.operators import holds
 from generators.kyverno.limits import OFFLINE, GuardedLookups
-from generators.kyverno.model import ConditionOperator, Operation, Policy
+from generators.kyverno.model import ConditionOperator, Expression, Operation, Place, Policy
 from generators.kyverno.offline.cluster import DocumentCluster
 from generators.kyverno.offline.loading import policies_in
 from generators.kyverno.patches import anchors, jsonpatches, mergekeys, merging
@@ -97,6 +100,20 @@ def _policy(question: Question) -> Json:
     return _carried_out(loaded.policies, question)
 
 
+def _expression(question: Question) -> Json:
+    """As a placeholder of a template, checked first as when a policy is read."""
+    text, data = question["expression"], question["data"]
+    wrong = [found.what for found in findings(syntax.parse(text), frozenset(), {})]
+    if wrong:
+        raise InputError([Problem("cel", 1, "", "; ".join(wrong), "correct it")])
+    request = PolicyRequest(Operation.CREATE, data, {})
+    surroundings = Surroundings(lambda: NOON, chooser("reference"))
+    world = World(GuardedLookups(DocumentCluster(()), OFFLINE), surroundings)
+    scope = scope_for(request, world)
+    value = expressed.evaluated(Expression(Place("cel", 1, ""), text), scope)
+    return to_json(value, surroundings.meter.spend)
+
+
 def _carried_out(policies: tuple[Policy, ...], question: Question) -> Json:
     there = [each for listed in question["sources"].values() for each in listed]
     there += question["objects"]
@@ -125,6 +142,17 @@ def _carried_out(policies: tuple[Policy, ...], question: Question) -> Json:
     return comparable({**outcome, "targets": changed, "generated": made})
 
 
+def _expressed(question: Question) -> Json:
+    """A policy in CEL is one rule, which upstream gives no name, or the policy's."""
+    return without_rules(_policy(question))
+
+
+def without_rules(outcome: Json) -> Json:
+    """Of the rules only whether one failed: none and a skip are the same."""
+    failed = any(rule["status"] == "error" for rule in outcome["rules"] or [])
+    return {**outcome, "rules": [{"rule": "", "status": "error"}] if failed else []}
+
+
 _MARKS = ("generate.kyverno.io/", "ringfence.io/")
 _MANAGED = "app.kubernetes.io/managed-by"
 
@@ -134,7 +162,7 @@ def comparable(outcome: Json) -> Json:
     made = [_unmarked(document) for document in outcome["generated"] or []]
     rules = [{"rule": r["rule"], "status": r["status"]} for r in outcome["rules"] or []]
     return {
-        "rules": sorted(rules, key=lambda rule: rule["rule"]),
+        "rules": sorted(rules, key=lambda rule: str(rule["rule"])),
         "object": outcome["object"],
         "targets": sorted(
             outcome["targets"] or [], key=lambda each: json.dumps(each, sort_keys=True)
@@ -206,4 +234,6 @@ _ASK: dict[str, Callable[[Question], Json]] = {
     "schema": _schema,
     "jsonpatch": _json_patch,
     "policy": _policy,
+    "cel": _expression,
+    "celpolicy": _expressed,
 }

@@ -136,6 +136,18 @@ def _failed_generation(question: Question, theirs: Json, ours: Json) -> bool:
     return "error" in statuses and not theirs["generated"] and not ours["generated"]
 
 
+def _dynamic(question: Question) -> bool:
+    return bool(question["expression"].startswith("dyn("))
+
+
+def _of_controllers(question: Question) -> bool:
+    """A policy on Pods alone, asked about a Deployment."""
+    if question["op"] != "celpolicy" or question["object"]["kind"] != "Deployment":
+        return False
+    rules = question["policy"]["spec"]["matchConstraints"]["resourceRules"]
+    return [rule["resources"] for rule in rules] == [["pods"]]
+
+
 DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         "a text that comes out of a variable and holds `{{ }}`",
@@ -274,6 +286,36 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "true and false, as in YAML 1.1",
         "`kubectl` reads letters; `yes`, `no`, `on` and `off` are true and false in both",
         lambda q, t, o: q["op"] == "jsonpatch" and q["patches"].endswith("value: y"),
+    ),
+    Deviation(
+        "`jsonpatch.escapeKey` in a GeneratingPolicy",
+        "there is no such function",
+        "both kinds have the same functions",
+        lambda q, t, o: q["op"] == "cel" and "escapeKey" in q["expression"],
+    ),
+    Deviation(
+        "an expression in CEL whose types cannot fit, such as `1 == '1'`",
+        "its compiler refuses the policy",
+        "found when it runs: an error, or false where values are compared",
+        lambda q, t, o: q["op"] == "cel" and "error" in t and "value" in o and not _dynamic(q),
+    ),
+    Deviation(
+        "`%e` in `format()`",
+        "digits in superscript: a number for people",
+        "no object wants it; an error",
+        lambda q, t, o: q["op"] == "cel" and "%e" in q["expression"],
+    ),
+    Deviation(
+        "a MutatingPolicy on Pods, and a controller of Pods",
+        "also a policy on controllers' templates, in what it calls autogen",
+        "a policy changes what it names",
+        lambda q, t, o: _of_controllers(q),
+    ),
+    Deviation(
+        "objects that trigger a MutatingPolicy with targets",
+        "its command line changes the targets for any object, its webhook does not",
+        "the trigger is asked for, offline too",
+        lambda q, t, o: q["op"] == "celpolicy" and "targetMatchConstraints" in q["policy"]["spec"],
     ),
 )
 

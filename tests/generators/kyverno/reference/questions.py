@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
+from tests.generators.kyverno.reference import cel_questions
 from tests.generators.kyverno.reference.patch_questions import json_patches, merges
 from tests.generators.kyverno.reference.policy_questions import policies
 from tests.generators.kyverno.reference.shapes import Json, Question
@@ -288,4 +289,6 @@ TABLES: dict[str, Callable[[], Iterator[Question]]] = {
     "merges": merges,
     "jsonpatches": json_patches,
     "policies": policies,
+    "cel": cel_questions.expressions,
+    "celpolicies": cel_questions.policies,
 }

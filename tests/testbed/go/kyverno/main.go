@@ -7,6 +7,8 @@
 //	jsonpatch  patches (text), object              patchesJson6902
 //	schema                                         how lists of built-in kinds merge
 //	policy     policy, object, operation, user, objects, sources, values
+//	cel        expression, data (the object)       a CEL expression
+//	celpolicy  policy, object, operation, user, objects, sources
 //
 // An answer is {"value": ...}, or {"error": "..."} where the engine gives an error or panics.
 // `data` is what expressions start from; numbers are read as the engine reads a request.
@@ -89,6 +91,10 @@ func safely(asked question) (value any, err error) {
 		return mergeSchema(), nil
 	case "policy":
 		return carriedOut(asked.policyQuestion, asked.Object)
+	case "cel":
+		return expressed(asked)
+	case "celpolicy":
+		return carriedOutInCEL(asked.policyQuestion, asked.Object)
 	}
 	return nil, fmt.Errorf("no such op: %s", asked.Op)
 }

@@ -1,0 +1,1 @@
+"""CEL in policies: `syntax.py` reads expressions, `evaluating.py` runs them, in bounded time."""
