@@ -194,7 +194,7 @@ def mutate(policies: Iterable[Policy], request: PolicyRequest, environment: Envi
             result, document = _mutated(case, action)
             results.append(result)
             if document is not None:
-                request = _with_resource(request, document)
+                request = request.about(document)
             if policy.apply is ApplyRules.ONE and result.outcome is RuleOutcome.PASS:
                 break
     return Mutated(request.resource, tuple(results))
@@ -213,18 +213,6 @@ def _mutated(case: _Case, action: Mutation) -> tuple[RuleResult, Document | None
     except _FAILURES as failure:
         return case.result(RuleOutcome.ERROR, _told(failure)), None
     return case.result(RuleOutcome.PASS, f"mutated {case.request.key}"), after
-
-
-def _with_resource(request: PolicyRequest, document: Document) -> PolicyRequest:
-    return PolicyRequest(
-        request.operation,
-        document,
-        request.old,
-        request.requester,
-        request.subresource,
-        request.dry_run,
-        request.own,
-    )
 
 
 def mutate_existing(

@@ -156,7 +156,7 @@ def _objects(
     target = fill(downstream.target, scope)
     match downstream.source:
         case Data(content):
-            body = textual(content.value, fill(content, scope))
+            body = textual(content.written, fill(content, scope))
             if not isinstance(body, dict):
                 raise BadPatch("data must be an object")
             yield _finished(run, _addressed(run, body, target), item, None)

@@ -17,8 +17,8 @@ from generators.documents.json import (
     ObjectKind,
     Value,
     equal,
+    kind_of,
     mapping,
-    object_key_of,
     split_api_version,
 )
 from generators.kyverno.failures import NotAllowed
@@ -150,7 +150,7 @@ def check_change(limits: Limits, before: Document, after: Document) -> None:
 
     Of a Namespace they change labels and annotations; anything else of it decides over its life.
     """
-    if limits.kinds is None or object_key_of(after).kind != _NAMESPACE:
+    if limits.kinds is None or kind_of(after) != _NAMESPACE:
         return
     if not equal(_without_notes(before), _without_notes(after)):
         raise NotAllowed("policies change only labels and annotations of a Namespace")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from generators.documents.json import Path, Value
+from generators.documents.json import Path, Value, copy
 from generators.documents.yaml import Field, plain
 from generators.objects import Origin, Requirement
 
@@ -48,11 +48,20 @@ class Template:
 
     place: Place
     source: Field
+    written: Value = field(init=False, compare=False, repr=False)
+    """The value, to be read only: it is made once, and asked for with each request."""
+    refers: bool = field(init=False, compare=False, repr=False)
+    """Whether a text in it may hold `$(references)`."""
+
+    def __post_init__(self) -> None:
+        written = plain(self.source)
+        object.__setattr__(self, "written", written)
+        object.__setattr__(self, "refers", _holds(written, "$("))
 
     @property
     def value(self) -> Value:
         """A fresh copy."""
-        return plain(self.source)
+        return copy(self.written)
 
     def place_of(self, path: Path) -> Place:
         """Where the value at a path within the template was written."""
@@ -68,6 +77,14 @@ class Template:
             if below is not None:
                 here, line = below, below.line
         return Place(self.place.file, line, shown)
+
+
+def _holds(value: Value, mark: str) -> bool:
+    if isinstance(value, dict):
+        return any(mark in key or _holds(item, mark) for key, item in value.items())
+    if isinstance(value, list):
+        return any(_holds(item, mark) for item in value)
+    return isinstance(value, str) and mark in value
 
 
 @dataclass(frozen=True, slots=True)

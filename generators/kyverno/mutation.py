@@ -85,7 +85,7 @@ def _foreach(
 
 
 def _strategic(template: Template, document: Document, scope: ContextScope) -> Document:
-    patch = textual(template.value, fill(template, scope))
+    patch = textual(template.written, fill(template, scope))
     if not isinstance(patch, dict):
         raise BadPatch("patchStrategicMerge is not an object")
     try:
@@ -159,7 +159,7 @@ def element_scope(scope: ContextScope, item: Value, index: int, depth: int) -> C
 def elements_of(template: Template, scope: ContextScope) -> list[tuple[int, Value]]:
     """The elements of a `foreach` with their numbers: of an expression without braces, or of a
     variable that is a list. What is no list is one element, null is none."""
-    given = template.value
+    given = template.written
     braced = isinstance(given, str) and "{{" in given
     found = fill(template, scope)
     if isinstance(found, str) and not braced:
@@ -188,7 +188,7 @@ def operations(template: Template, scope: ContextScope) -> Value:
     replaced is read first, so that no value can add operations of its own. In one that is not
     (`value: {{ x }}`), values are written as JSON.
     """
-    given = template.value
+    given = template.written
     if not isinstance(given, str):
         return fill(template, scope)
     if is_variable(given):
@@ -244,7 +244,9 @@ class _Inlined:
 
 def _check(before: Document, after: Document) -> None:
     """BadPatch for what an API server would refuse, or for another object than before."""
-    if object_key_of(before) != object_key_of(after):
+    if any(
+        before.get(key) is not after.get(key) for key in ("apiVersion", "kind", "metadata")
+    ) and (object_key_of(before) != object_key_of(after)):
         raise BadPatch(f"the patch makes {object_key_of(after)} of {object_key_of(before)}")
     check_metadata(after, before)
 

@@ -8,7 +8,7 @@ offline commands each bring their own, and `limits.py` stands in front of all of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Protocol
 
 from generators.documents.json import (
@@ -66,9 +66,15 @@ class PolicyRequest:
     """Made by Ringfence's own account: what `skipBackgroundRequests` skips."""
     key: ObjectKey = field(init=False, compare=False)
     """Which object it is about; every rule asks for it."""
+    known: InitVar[ObjectKey | None] = None
+    """That object, where it has been made out already."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key", object_key_of(self.subject))
+    def __post_init__(self, known: ObjectKey | None) -> None:
+        object.__setattr__(self, "key", known or object_key_of(self.subject))
+
+    def about(self, document: Document) -> PolicyRequest:
+        """The same request about its object as a rule has changed it, which stays the same one."""
+        return replace(self, resource=document, known=self.key)
 
     @property
     def subject(self) -> Document:

@@ -73,7 +73,8 @@ def substitute(value: Value, scope: Scope) -> Value:
 def fill(template: Template, scope: Scope) -> Value:
     """A policy's template with everything replaced; a failure names its file and line."""
     try:
-        return substitute(template.value, scope)
+        given = _references(template.written) if template.refers else template.written
+        return _walk(given, (), _Substitution(scope))
     except UnresolvedVariable as error:
         raise error.at(str(template.place_of(error.path))) from None
 

@@ -189,7 +189,7 @@ def test_a_rule_asks_for_the_roles_of_who_makes_the_request(
     block = rule["match"]
     assert isinstance(block, dict)
     block["any"][0]["clusterRoles"] = ["cluster-user"]
-    running.apply(policy(prefix, rule))
+    running.apply(policy(prefix, rule, background=False))
     member = running.cluster.as_user("rolf", "robots")
     assert running.make(f"{prefix}-a", member)["by"] == "cluster-user"
     assert "by" not in running.make(f"{prefix}-b")

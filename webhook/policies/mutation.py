@@ -24,6 +24,7 @@ from generators.documents.json import (
     ObjectKind,
     Value,
     annotations_of,
+    kind_of,
     labels_of,
     mapping,
     object_key_of,
@@ -210,14 +211,12 @@ def _admit(run: _Run, policies: Sequence[Policy], request: PolicyRequest) -> Non
 
 def _about(request: PolicyRequest, document: Document) -> PolicyRequest:
     """The same request about a changed object."""
-    if document is request.resource:
-        return request
-    return replace(request, resource=document)
+    return request if document is request.resource else request.about(document)
 
 
 def _kept(run: _Run, policy: Policy, before: Document, after: Document) -> Document:
     """The object after a policy, with everything that is not a policy's as it was before."""
-    if after is before or object_key_of(after).kind != _NAMESPACE:
+    if after is before or kind_of(after) != _NAMESPACE:
         return after
     for part in ("labels", "annotations"):
         was, now = mapping(before, "metadata", part), mapping(after, "metadata", part)

@@ -9,6 +9,7 @@ expression, however hostile, runs long or builds a large value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol, TypedDict, cast
@@ -105,6 +106,7 @@ def unknown_function(name: str) -> str:
     return f"{name}(): {reason}"
 
 
+@lru_cache(maxsize=4096)
 def roots_of(expression: str) -> frozenset[str]:
     """Names of all fields in an expression: its roots are among them."""
     return frozenset(
@@ -151,10 +153,43 @@ def _nodes(node: _Node) -> Iterator[_Node]:
 
 def evaluate(expression: str, roots: Roots | Value, surroundings: Surroundings) -> Value:
     """The value of an expression. Missing for what does not exist, BadExpression for the rest."""
+    if (names := _plain_path(expression)) is not None:
+        return _followed(names, expression, roots, surroundings)
     try:
         return _Evaluation(expression, surroundings).run(roots)
     except RecursionError:
         raise BadExpression(f"{expression!r:.80}... goes too deep") from None
+
+
+_NAME = r"[A-Za-z_][A-Za-z_0-9]*"
+_PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
+
+
+@lru_cache(maxsize=4096)
+def _plain_path(expression: str) -> tuple[str, ...] | None:
+    """The names of `request.object.metadata.name`; None for an expression that says more."""
+    return tuple(expression.split(".")) if _PATH.fullmatch(expression) else None
+
+
+def _followed(
+    names: tuple[str, ...], expression: str, roots: Roots | Value, surroundings: Surroundings
+) -> Value:
+    """What the tree of such an expression gives, without the tree: most variables are paths."""
+    run = _Budget(expression, surroundings)
+    run.spend(2 * len(names))
+    value: Value = None
+    for place, name in enumerate(names):
+        held = roots if place == 0 else value
+        if held is None or isinstance(held, bool | int | float | str | list):
+            return None
+        if not isinstance(held, dict):
+            value = held.root(name)
+        elif name in held:
+            value = held[name]
+        else:
+            raise Missing(f"there is no {name!r} in {expression!r:.200}")
+    run.charge(value)
+    return value
 
 
 class _Start:
@@ -174,13 +209,43 @@ class _Lenient:
         self.visit = run.lenient
 
 
-class _Evaluation:
-    """One run of one expression, with its budget."""
+class _Budget:
+    """What one run of one expression may cost."""
 
     def __init__(self, expression: str, surroundings: Surroundings) -> None:
         self.expression = expression
         self.surroundings = surroundings
         self.left = MAX_STEPS
+
+    def fail(self, why: str) -> BadExpression:
+        return BadExpression(f"{self.expression!r:.200}: {why}")
+
+    def spend(self, steps: int) -> None:
+        self.surroundings.meter.spend(steps)
+        self.left -= steps
+        if self.left < 0:
+            raise self.fail(f"took more than {MAX_STEPS} steps")
+
+    def charge(self, value: Value) -> None:
+        """Count every value inside: shared parts as often as they would be written out."""
+        stack = [value]
+        while stack:
+            top = stack.pop()
+            if isinstance(top, dict):
+                self.spend(len(top) + 1)
+                stack += top.values()
+            elif isinstance(top, list):
+                self.spend(len(top) + 1)
+                stack += top
+            elif isinstance(top, str):
+                self.spend(1 + (len(top) >> 6))
+
+
+class _Evaluation(_Budget):
+    """One run of one expression, by its tree."""
+
+    def __init__(self, expression: str, surroundings: Surroundings) -> None:
+        super().__init__(expression, surroundings)
         self.visitors: Mapping[str, Callable[[_Node, Value], Value]] = {
             "field": self.field,
             "subexpression": self.chain,
@@ -217,33 +282,10 @@ class _Evaluation:
         self.charge(result)
         return result
 
-    def fail(self, why: str) -> BadExpression:
-        return BadExpression(f"{self.expression!r:.200}: {why}")
-
     def plain(self, value: Value) -> Value:
         if isinstance(value, _Start):
             raise self.fail("@ has no meaning here; name what you want, such as request.object")
         return value
-
-    def spend(self, steps: int) -> None:
-        self.surroundings.meter.spend(steps)
-        self.left -= steps
-        if self.left < 0:
-            raise self.fail(f"took more than {MAX_STEPS} steps")
-
-    def charge(self, value: Value) -> None:
-        """Count every value inside: shared parts as often as they would be written out."""
-        stack = [value]
-        while stack:
-            top = stack.pop()
-            if isinstance(top, dict):
-                self.spend(len(top) + 1)
-                stack += top.values()
-            elif isinstance(top, list):
-                self.spend(len(top) + 1)
-                stack += top
-            elif isinstance(top, str):
-                self.spend(1 + (len(top) >> 6))
 
     def visit(self, node: _Node, value: Value) -> Value:
         self.spend(1)

@@ -14,6 +14,8 @@ MAX_WORK = 20_000_000
 
 def matches(pattern: str, text: str) -> bool:
     """Whether the whole text fits the pattern."""
+    if pattern in ("*", text) or not has_wildcard(pattern):
+        return pattern in ("*", text)
     if len(pattern) * len(text) > MAX_WORK and "*" in pattern:
         raise BadExpression(f"{pattern:.40}... is too long a pattern for so long a text")
     at, here = 0, 0
