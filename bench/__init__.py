@@ -20,6 +20,7 @@ BENCHES = (
     "compilation",
     "webhook",
     "policy_admission",
+    "policy_language",
     "policy_generation",
     "controller",
     "traffic",

@@ -208,6 +208,17 @@ def test_targets_are_changed_instead_of_the_trigger() -> None:
     assert mutate(found, trigger, environment()).document == trigger.resource
 
 
+def test_without_targets_what_is_there_is_changed_and_what_is_admitted() -> None:
+    found = one("evaluation: {mutateExisting: {enabled: true}}\n" + LABEL)
+    other, shop = ns("other"), ns("shop")
+    changes = mutate_existing(found, create(shop), environment([other, shop]))
+    changed = [c.after for c in changes if c.after is not None]
+    assert [mapping(each, "metadata")["name"] for each in changed] == ["shop"]
+    assert mutate(found, create(shop), environment()).document == changed[0]
+    alone = "evaluation: {admission: {enabled: false}, mutateExisting: {enabled: true}}\n"
+    assert mutate(one(alone + LABEL), create(shop), environment()).document == shop
+
+
 def test_expressions_read_only_what_policies_may_and_namespaced_ones_at_home() -> None:
     read = """\
     variables:
