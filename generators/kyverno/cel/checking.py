@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from generators.kyverno.cel import evaluating, functions
 from generators.kyverno.cel.syntax import (
-    Call,
+    CallOf,
     Comprehension,
     Constant,
     Identifier,
@@ -86,7 +86,7 @@ class _Check:
                 yield from self.name(node.name, local)
             case Select():
                 yield from self.select(node, local)
-            case Call():
+            case CallOf():
                 yield from self.call(node, local)
             case ListOf():
                 for item in node.items:
@@ -123,7 +123,7 @@ class _Check:
             return
         yield from self.of(node.operand, local)
 
-    def call(self, node: Call, local: frozenset[str]) -> Iterator[CelFinding]:
+    def call(self, node: CallOf, local: frozenset[str]) -> Iterator[CelFinding]:
         library = evaluating.dotted(node.target) if node.target is not None else ""
         root = library.partition(".")[0]
         if library and root not in local | ROOTS:
@@ -144,7 +144,7 @@ class _Check:
             for argument in arguments:
                 yield from self.of(argument, inner)
 
-    def of_library(self, node: Call, library: str) -> Iterator[CelFinding]:
+    def of_library(self, node: CallOf, library: str) -> Iterator[CelFinding]:
         name = f"{library}.{node.function}"
         if library in functions.LEFT_OUT:
             yield CelFinding(f"{name}: {functions.LEFT_OUT[library]}", known=True)
@@ -158,7 +158,7 @@ class _Check:
         elif name not in functions.NAMES:
             yield CelFinding(f"undeclared reference to {name!r}", known=False)
 
-    def method(self, node: Call) -> Iterator[CelFinding]:
+    def method(self, node: CallOf) -> Iterator[CelFinding]:
         name = f".{node.function}"
         if name in _FUNCTIONS_NOT_THERE:
             yield CelFinding(f"function {node.function!r} is not supported", known=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from generators.kyverno.cel import functions
 from generators.kyverno.cel.syntax import (
-    Call,
+    CallOf,
     Comprehension,
     Constant,
     Identifier,
@@ -65,7 +65,7 @@ class CelRun:
                 return self._named(node.name)
             case Select():
                 return self._selected(node)
-            case Call():
+            case CallOf():
                 return self._called(node)
             case ListOf():
                 return self._listed(node)
@@ -185,7 +185,7 @@ class CelRun:
 
     # --- calls ----------------------------------------------------------------------------------
 
-    def _called(self, node: Call) -> CelValue:
+    def _called(self, node: CallOf) -> CelValue:
         special = _SPECIAL.get(node.function)
         if special is not None and node.target is None:
             return special(self, node.arguments)
@@ -203,7 +203,7 @@ class CelRun:
         member = f".{node.function}" if node.target is not None else node.function
         return functions.call(member, arguments, self.surroundings)
 
-    def qualified(self, node: Call) -> str:
+    def qualified(self, node: CallOf) -> str:
         """`regex.replace` of a call whose target is a library's name and no variable."""
         prefix = dotted(node.target) if node.target is not None else ""
         if not prefix or prefix.partition(".")[0] in self.locals:
@@ -251,11 +251,15 @@ class CelRun:
     def _step(self, node: Comprehension) -> CelValue:
         """Lists grow in place: nobody else can name the accumulator of `map` and `filter`."""
         step = node.step
-        if isinstance(step, Call) and step.function == "_?_:_" and _grows(step.arguments[1], node):
+        if (
+            isinstance(step, CallOf)
+            and step.function == "_?_:_"
+            and _grows(step.arguments[1], node)
+        ):
             if not self.boolean(step.arguments[0]):
                 return self._named(node.accumulator)
             step = step.arguments[1]
-        if not _grows(step, node) or not isinstance(step, Call):
+        if not _grows(step, node) or not isinstance(step, CallOf):
             return self.evaluate(step)
         grown, more = self._named(node.accumulator), self.evaluate(step.arguments[1])
         if not isinstance(grown, list) or not isinstance(more, list):
@@ -266,7 +270,7 @@ class CelRun:
 
 def _grows(node: Node, of: Comprehension) -> bool:
     return (
-        isinstance(node, Call)
+        isinstance(node, CallOf)
         and node.function == "_+_"
         and node.arguments[0] == Identifier("@result")
         and isinstance(node.arguments[1], ListOf)

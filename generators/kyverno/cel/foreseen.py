@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from generators.documents.json import ObjectKind, split_api_version, text
 from generators.kyverno.cel import syntax
 from generators.kyverno.cel.syntax import (
-    Call,
+    CallOf,
     Comprehension,
     Constant,
     Identifier,
@@ -43,7 +43,7 @@ def reads(expressions: Iterable[Expression]) -> frozenset[Read]:
     return frozenset(
         found
         for node in _nodes(expressions)
-        if isinstance(node, Call) and (found := _read(node)) is not None
+        if isinstance(node, CallOf) and (found := _read(node)) is not None
     )
 
 
@@ -89,7 +89,7 @@ def _written(node: MapOf) -> Iterator[ObjectKind]:
         yield kind
 
 
-def _read(node: Call) -> Read | None:
+def _read(node: CallOf) -> Read | None:
     if node.target != Identifier("resource") or node.function not in _READS:
         return None
     api_version, plural, *rest = (*map(_literal, node.arguments), "", "")
@@ -103,7 +103,7 @@ def _read(node: Call) -> Read | None:
 
 def _literal(node: Node) -> str:
     """A text that is written out, in dyn() or not; empty for anything else."""
-    if isinstance(node, Call) and node.function == "dyn" and len(node.arguments) == 1:
+    if isinstance(node, CallOf) and node.function == "dyn" and len(node.arguments) == 1:
         node = node.arguments[0]
     return node.value if isinstance(node, Constant) and isinstance(node.value, str) else ""
 
@@ -127,7 +127,7 @@ def _children(node: Node) -> tuple[Node, ...]:
     match node:
         case Select():
             return (node.operand,)
-        case Call():
+        case CallOf():
             return (*((node.target,) if node.target is not None else ()), *node.arguments)
         case ListOf():
             return node.items

@@ -56,7 +56,7 @@ class Select:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallOf:
     """A function or an operator, which is one called `_+_` and the like."""
 
     function: str
@@ -102,7 +102,7 @@ class Comprehension:
     result: Node
 
 
-Node: TypeAlias = Constant | Identifier | Select | Call | ListOf | MapOf | Comprehension
+Node: TypeAlias = Constant | Identifier | Select | CallOf | ListOf | MapOf | Comprehension
 
 
 def installed() -> bool:
@@ -242,7 +242,7 @@ def _select(data: bytes) -> Select:
     return Select(_node(_bytes(found[1])), _text(found[2]), bool(found.get(3, 0)))
 
 
-def _call(data: bytes) -> Call:
+def _call(data: bytes) -> CallOf:
     target: Node | None = None
     function = ""
     arguments = []
@@ -254,7 +254,7 @@ def _call(data: bytes) -> Call:
                 function = _text(value)
             case 3:
                 arguments.append(_node(_bytes(value)))
-    return Call(function, target, tuple(arguments))
+    return CallOf(function, target, tuple(arguments))
 
 
 def _list(data: bytes) -> ListOf:
