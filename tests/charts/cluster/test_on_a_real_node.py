@@ -19,13 +19,15 @@ from tests.images import archive, dockerfile
 from tests.images.debian import Lacking
 from tests.images.following import CHECKOUT, follow
 from tests.lab.api.hollow import fresh_lab, skip_without
-from tests.lab.api.real.nodes import RealLab, serving
-from tests.testbed.waiting import eventually, patience
+from tests.lab.api.real.nodes import RealLab, serving, told
+from tests.testbed.waiting import ending, eventually, patience
 
 pytestmark = [pytest.mark.bpf, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 IMAGES = {"ringfence": "ringfence", "enforcer": "ringfence-enforcer"}
 """Dockerfile -> the image's name in the chart."""
+NEXT = "0.1.1"
+"""The tag of an agent's image that differs."""
 PINS = f"/sys/fs/bpf/ringfence-t-{token_hex(3)}"
 VALUES: dict[str, object] = {
     "tenantFile": {
@@ -60,6 +62,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             pytest.skip(str(lack))
         found.append(folder / f"{name}.tar")
         archive.write(built, f"docker.io/library/{name}:0.1.0", found[-1])
+        if suffix == "enforcer":
+            found.append(folder / "next.tar")
+            (built.root / "etc" / "ringfence-next").touch()
+            archive.write(built, f"docker.io/library/{name}:{NEXT}", found[-1])
     return found
 
 
@@ -124,6 +130,8 @@ def test_installed_tested_used_and_taken_away(helm4: Helm, node: RealLab) -> Non
     status = node.kubectl("exec", *DAEMONS, "--", "ringfence", "status")
     assert "Enforcement       OK" in status
 
+    _upgraded_under_traffic(helm4, node, red, blue)
+
     refused = helm(helm4, node, "uninstall", "ringfence")
     assert refused.returncode != 0
     assert "still runs agents" in said(refused)
@@ -132,6 +140,41 @@ def test_installed_tested_used_and_taken_away(helm4: Helm, node: RealLab) -> Non
     assert conflist(node).read_bytes() == before
     eventually(lambda: node.asks(f"{blue}/other", target), "nothing is enforced any more")
     eventually(lambda: _left(node) == ["serviceaccount/default"], "its pods have ended", 60)
+
+
+def _upgraded_under_traffic(helm4: Helm, node: RealLab, red: str, blue: str) -> None:
+    """To another image, and to other programs: no connection is refused, cut or let in."""
+    target = f"{node.ip(f'{red}/web')}:80"
+    often = ("-every", "20ms", "-wait", "5s")
+    with (
+        ending(node.asking(f"{red}/friend", target, *often)) as anew,
+        ending(node.asking(f"{red}/friend", target, "-keep", *often)) as kept,
+        ending(node.asking(f"{blue}/other", target, "-wait", "500ms")) as foreign,
+    ):
+        before = _agent(node)
+        for changed in (
+            (f"enforcer.image.tag={NEXT}",),
+            ("enforcer.mapSizes={cidr_map=131072}",),
+        ):
+            values = [word for value in changed for word in ("--set", value)]
+            words = ("--reuse-values", *values, "--wait", "--timeout=180s")
+            succeeds(helm(helm4, node, "upgrade", "ringfence", CHART, *words))
+            node.kubectl("rollout", "status", *DAEMONS, "--timeout=50s")
+            assert _agent(node) != before
+            before = _agent(node)
+        for asking in (anew, kept):
+            answered, asked, wrong = told(asking)
+            assert answered == asked > 100, wrong
+        answered, asked, _ = told(foreign)
+        assert asked > 5
+        assert answered == 0
+    assert "Enforcement       OK" in node.kubectl("exec", *DAEMONS, "--", "ringfence", "status")
+
+
+def _agent(node: RealLab) -> str:
+    """The agent's pod that runs."""
+    words = ("-l", "app.kubernetes.io/component=enforcer", "--field-selector=status.phase=Running")
+    return node.kubectl("get", "pods", "-n", SYSTEM, *words, "-o", "name").strip()
 
 
 def _left(node: RealLab) -> list[str]:
