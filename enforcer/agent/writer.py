@@ -77,7 +77,7 @@ class TableWriter:
             self._hurry()
             raise
         gone = compiler.leaving()
-        self._kernel.prepare(compiler.rule_sets(), compiler.ledger.endpoints.now)
+        self._kernel.prepare(compiler.rule_sets.admitted(), compiler.ledger.endpoints.now)
         try:
             self._kernel.apply(writes)
         except RingfenceError:

@@ -19,6 +19,7 @@ from enforcer.compiler.entries import GroupEntries
 from enforcer.compiler.homes import Moved, Tenancy
 from enforcer.compiler.placement import Known, Placement
 from enforcer.compiler.references import References
+from enforcer.compiler.rule_sets import RuleSets
 from enforcer.compiler.trials import Trials
 from enforcer.compiler.views import ExactEntries, InForce, Live, Nested, RangeEntries
 from enforcer.policy.changes import (
@@ -52,7 +53,6 @@ from enforcer.writes.budgets import RoomUsage
 from enforcer.writes.pending import PendingTables
 from enforcer.writes.rooms import Rooms
 from generators.cluster import Cluster
-from generators.http import RuleSet
 from generators.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod, namespace_of
 from generators.selectors import selects
 
@@ -132,6 +132,7 @@ class Compiler:
         self.allotment = Allotment(
             self.known, self._rulebook, self.ledger, self._names, rules, limits
         )
+        self.rule_sets = RuleSets(self._groups, self.registry, self.known.tenants.ids)
         self._rules_worth_a_look = RULES_KEPT
         self._rejudge_all = False
 
@@ -261,7 +262,7 @@ class Compiler:
             cidrs=dict(sorted(ledger.cidrs.now.items())),
             services=dict(sorted(ledger.services.now.items())),
             rules=dict(RuleNames(self.registry.rules)),
-            rule_sets=self.rule_sets(),
+            rule_sets=self.rule_sets.wanted(),
             isolating={
                 (number, direction): policies
                 for number, group in groups
@@ -288,10 +289,6 @@ class Compiler:
             tenants=Live(self.known.tenants.names),
         )
 
-    def rule_sets(self) -> Mapping[int, RuleSet]:
-        """What judges requests, by number: all that wanted entries name, and some that did."""
-        return {n: self.registry.rule_sets[n] for n in sorted(self._groups.rule_sets())}
-
     def owners(self) -> Mapping[str, Pod]:
         """The owner of each pod address; always as of now."""
         return Live(self._population.owners)
@@ -308,7 +305,7 @@ class Compiler:
     def excess(self) -> Mapping[str, str]:
         """What is closed for lack of room, and why."""
         found = {f"{r.policy} {r.direction.value}": str(r) for r in self.allotment.refused.values()}
-        return {**found, **self.rooms.excess()}
+        return {**found, **self.rooms.excess(), **self.rule_sets.excess()}
 
     def walled(self) -> Mapping[str, bool]:
         """The known namespaces: whether a wall that drops is around their pods; as of now."""

@@ -8,7 +8,7 @@ outlives its policy must not be open for its last minute.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from enforcer.policy.groups import Definition, Isolation
@@ -242,10 +242,13 @@ class Groups:
             group.users[pod] = None
         return group
 
-    def rule_sets(self) -> frozenset[int]:
-        """The numbers of what judges requests anywhere."""
-        found = (group.definition.rule_sets for group in self.by_number.values())
-        return frozenset().union(*found)
+    def rule_sets(self) -> Mapping[int, Set[int]]:
+        """By tenant, the numbers of what judges requests."""
+        found: dict[int, set[int]] = {}
+        for group in self.by_number.values():
+            if numbers := group.definition.rule_sets:
+                found.setdefault(group.definition.tenant, set()).update(numbers)
+        return found
 
     def names(self) -> Mapping[str, int]:
         """The numbers of all groups, by what they mean."""
