@@ -26,7 +26,7 @@ from enforcer.observe.requests import HttpRecord, NamedRequest
 from enforcer.observe.shape import lost_events, to_flow
 from enforcer.policy.tables import Dir, Tables
 from generators.http import policy_rule_of
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import Verdict, for_packets
 
 REMEMBERED = 4096
 """Flows kept for `observe --last`."""
@@ -291,7 +291,8 @@ class Feed:
         self._count += 1
         whose = ("", False)
         if not isinstance(what, Loss):
-            whose = (what.record.source, what.record.verdict is Verdict.FORWARDED)
+            passed = for_packets(what.record.verdict) is Verdict.FORWARDED
+            whose = (what.record.source, passed)
         self._lines.setdefault(whose, deque()).append(FeedLine(self._count, what, self._node))
         self._kept += 1
         if self._kept > REMEMBERED:

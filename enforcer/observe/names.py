@@ -26,7 +26,7 @@ from enforcer.policy.tables import (
 from generators.objects import Direction, NetworkPolicy, Pod, Workload, policy_of
 from generators.reachability.origins import origin_of
 from generators.reachability.protocols import PORT_PROTOCOLS
-from generators.reachability.verdicts import Verdict
+from generators.reachability.verdicts import Verdict, for_packets
 
 IDENTITY_WORLD = 2
 BY_RULE = (
@@ -217,7 +217,7 @@ class Directory:
             if record.direction is Dir.EGRESS:
                 return self._wall_of(record.destination), policies
             return self._wall(record.group, endpoint), policies
-        named = record.verdict is Verdict.FORWARDED or record.reason in BY_RULE
+        named = for_packets(record.verdict) is Verdict.FORWARDED or record.reason in BY_RULE
         if named and record.rule:
             return self._state.tables.rules.get(record.rule), policies
         return None, policies
@@ -257,7 +257,7 @@ class Directory:
         return f"tenant/{tenant}#wall" if tenant else None
 
     def _who_spoke(self, record: FlowRecord, rule: str | None) -> tuple[Speaker, ...]:
-        if record.verdict is Verdict.FORWARDED or rule is not None:
+        if for_packets(record.verdict) is Verdict.FORWARDED or rule is not None:
             return (self.speaker(rule),) if rule is not None else ()
         names = self.isolating(record.group, record.direction) if record.group else ()
         return tuple(map(self.speaker, names))
@@ -273,7 +273,7 @@ class Directory:
         return self._speakers[name]
 
     def _match(self, record: FlowRecord, rule: str | None) -> MatchType:
-        if record.verdict is not Verdict.FORWARDED:
+        if for_packets(record.verdict) is not Verdict.FORWARDED:
             return MatchType.NONE
         if record.reason is ForwardReason.HOST:
             return MatchType.L3_ONLY

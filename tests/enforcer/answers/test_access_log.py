@@ -15,13 +15,15 @@ import pytest
 from enforcer.agent.state import Board
 from enforcer.answers.access_log import SOCKET, batches, listening
 from enforcer.answers.metrics import _requests
+from enforcer.datapath.flows import ForwardReason
 from enforcer.observe import lines
 from enforcer.observe.feed import Feed
 from enforcer.observe.filters import condition, wanted
 from enforcer.observe.requests import HttpRecord
 from enforcer.policy.tables import Dir
 from generators.errors import MachineLacks
-from tests.enforcer.answers.observed import state
+from generators.reachability.verdicts import Verdict
+from tests.enforcer.answers.observed import RECORD, state
 from tests.testbed import build
 from tests.testbed.waiting import eventually, patience
 
@@ -55,6 +57,22 @@ def feed() -> Feed:
     found = Feed(board(), "here")
     found.add_requests(decoded(sent(PASSED, DENIED)))
     return found
+
+
+def redirected() -> Mapping[str, object]:
+    """The flow of a connection that goes to the proxy."""
+    found = Feed(board(), "here")
+    verdict, reason = Verdict.REDIRECTED, ForwardReason.REDIRECTED
+    found.add([replace(RECORD, verdict=verdict, reason=reason)])
+    (flow,) = flows(found)
+    return flow
+
+
+def test_a_connection_that_goes_to_the_proxy_is_redirected_in_cilium_s_words() -> None:
+    flow = redirected()
+    assert flow["judgement"]["reason"] == "L7"  # type: ignore[index]
+    assert "INGRESS REDIRECTED (TCP Flags: SYN)" in lines.compact(flow)
+    assert "action redirect" in lines.monitor(flow)
 
 
 def flows(feed: Feed) -> list[Mapping[str, object]]:
@@ -196,7 +214,7 @@ def test_hubble_reads_the_flows_and_its_filters_find_them(feed: Feed) -> None:
         pytest.skip(f"testbed: {lack}")
     told = "".join(
         json.dumps({key: value for key, value in line.items() if key != "judgement"}) + "\n"
-        for line in flows(feed)
+        for line in (*flows(feed), redirected())
     )
 
     def observe(*arguments: str) -> list[str]:
@@ -211,7 +229,7 @@ def test_hubble_reads_the_flows_and_its_filters_find_them(feed: Feed) -> None:
         assert (done.returncode, done.stderr) == (0, ""), "a warning, or worse"
         return done.stdout.splitlines()
 
-    theirs = [json.loads(line)["flow"]["l7"] for line in observe("-o", "jsonpb")]
+    theirs = [json.loads(line)["flow"]["l7"] for line in observe("-o", "jsonpb", "--type", "l7")]
     assert [item["http"]["code"] for item in theirs] == [200, 403]
     assert theirs[0]["latency_ns"] == "3000000"
     for filters, count in (
@@ -220,6 +238,7 @@ def test_hubble_reads_the_flows_and_its_filters_find_them(feed: Feed) -> None:
         (("--http-path", "/v1/.*"), 2),
         (("--protocol", "http"), 2),
         (("--type", "l7"), 2),
+        (("--verdict", "REDIRECTED"), 1),
     ):
         assert len(observe("-o", "jsonpb", *filters)) == count, filters
     (denied,) = observe("-o", "compact", "--verdict", "DROPPED")
