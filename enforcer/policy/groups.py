@@ -316,9 +316,9 @@ class _Side:
 
     def entries(self, allowed: Sequence[Ranked]) -> Bucket:
         """Entries of this direction for one peer."""
-        judged = [(rank, span) for rank, span in allowed if rank in self._judging]
-        if not judged:
+        if not self._judging:
             return bucket(allowed, self.rules, self.dir)
+        judged = [(rank, span) for rank, span in allowed if rank in self._judging]
         plain = [(rank, span) for rank, span in allowed if rank not in self._judging]
         rules, more = list(self.rules), []
         for ranks, span in pieces(judged):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from enforcer.datapath.engine import maps
 from generators.cluster import Cluster, from_objects
+from generators.labels import AUDIT_MODE, MODE_ANNOTATION
 from generators.manifests import read
 from generators.reachability.classes import evaluate
 from generators.reachability.ends import BadQuestion
+from generators.reachability.explain import Trace, trace
 from generators.reachability.matrix import PortProtocol, cell_document, single_question
 from generators.reachability.packets import Question
+from generators.reachability.reference import Evaluator
 from generators.reachability.requests import judge, parse_request
 from generators.reachability.verdicts import Cell, Reason, Verdict
 from tests.generators.builders import cluster, namespace, pod
@@ -136,6 +140,61 @@ def test_a_request_meets_both_ends_and_the_first_refusal_ends_it(engine: Engine)
     assert [stage.rule for stage in stages] == rules
     assert [s.rule is None for s in judge(found, parse_request("PUT /")).stages] == [False, True]
     assert [s.rule is None for s in judge(found, parse_request("POST /")).stages] == [True]
+
+
+@ENGINES
+def test_under_audit_http_is_not_judged(engine: Engine) -> None:
+    of = judged(f"[{{toPorts: [{entry(GET)}]}}]")
+    home = replace(of.namespaces["n"], annotations={MODE_ANNOTATION: AUDIT_MODE})
+    found = cell(engine, replace(of, namespaces={**of.namespaces, "n": home}), "n/a", "n/b")
+    assert (found.verdict, found.ingress.reason) == (Verdict.FORWARDED, Reason.POLICY_ALLOWED)
+    assert found.ingress.rule == "n/cnp:p#ingress[0]"
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: n}
+spec: {clusterIP: 10.96.0.1, selector: {kind: backend}, ports: [{port: 80}]}
+"""
+
+
+def backend(name: str, address: str) -> str:
+    return (
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: n, "
+        f"labels: {{app: {name}, kind: backend}}}}\n"
+        f"spec: {{}}\nstatus: {{phase: Running, podIPs: [{{ip: {address}}}]}}"
+    )
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("to_c", "verdict"),
+    [(GET, Verdict.DROPPED), ("", Verdict.REDIRECTED)],
+    ids=["other rules", "no HTTP rules"],
+)
+def test_a_service_whose_backends_are_judged_otherwise_is_closed(
+    engine: Engine, to_c: str, verdict: Verdict
+) -> None:
+    to = {"b": entry(PUT), "c": entry(to_c)}
+    egress = ", ".join(
+        f"{{toEndpoints: [{{matchLabels: {{app: {name}}}}}], toPorts: [{ports}]}}"
+        for name, ports in to.items()
+    )
+    policy = (
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: e, namespace: n}\n"
+        f"spec: {{endpointSelector: {{matchLabels: {{app: a}}}}, egress: [{egress}]}}\n"
+    )
+    pods = (pod("n/a", "10.244.1.1"), backend("b", "10.244.1.2"), backend("c", "10.244.1.3"))
+    of = cluster(namespace("n"), *pods, SERVICE, policy)
+    found = cell(engine, of, "n/a", "svc/n/s")
+    assert found.egress.verdict is verdict
+    assert trace_of(of).cell.egress == found.egress
+
+
+def trace_of(of: Cluster) -> Trace:
+    question = single_question(of, "n/a", "svc/n/s", PortProtocol.parse("80/TCP"))
+    return trace(Evaluator(of), question)
 
 
 @pytest.mark.parametrize(
