@@ -87,7 +87,9 @@ static __always_inline int lookup_address(struct scratch *scratch, struct addres
 
 /*
  * The rule of a policy entry, or 0, also for one with unknown flags. Where rules deny, a miss is
- * looked up twice: a broader entry would open.
+ * looked up twice: a broader entry would open. Only a write of the very entry hides it for that
+ * moment, and entries that deny are not rewritten while endpoints are judged by their group:
+ * enforcer/writes/transition.py.
  */
 static __always_inline __u32 lookup_rule(struct scratch *scratch, struct policy_key *key,
 					 const struct endpoint *endpoint)

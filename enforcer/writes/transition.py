@@ -11,7 +11,8 @@ those that go out of a list under a number of their own.
 
 Where only one endpoint or none is switched, nothing has to be bridged, so a pod that is added or
 relabelled is one write for each of its addresses. Endpoints whose connections are only to be judged
-again come after the addresses, or they would be judged by outdated ones.
+again come after the addresses, or they would be judged by outdated ones. An entry that denies never
+gets another rule in a group that judges: a lookup could miss it meanwhile, and find a broader one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two tenants on one node, forbidden and allowed traffic between them, and everything that changes.
+"""Two tenants on one node, traffic that is forbidden, denied or allowed, and all that changes.
 
 The programs are the real ones, made slow between finding a value and copying it, with so little
 room for connections and fragments that their elements go from one to the next all the time; the
@@ -42,6 +42,7 @@ from generators.objects import (
     Node,
     Peer,
     Pod,
+    PolicyKind,
     PolicyPort,
     Rule,
     Service,
@@ -96,6 +97,21 @@ def widened(pin_dir: Path, widen: int, source: Path | None = None) -> Path:
         shutil.rmtree(text)
 
 
+EVERYBODY = labels_selector({"app": "e"})
+DENIED = 9705
+DENYING = NetworkPolicy(
+    "n-aa",
+    "denying",
+    EVERYBODY,
+    ingress=(
+        Rule(name="ingress[0]"),
+        Rule((Peer(EVERYBODY),), (PolicyPort("TCP", DENIED),), deny=True, name="ingressDeny[0]"),
+    ),
+    kind=PolicyKind.CILIUM,
+)
+"""Everybody may call `aa`, its own pods not at one port: who misses that entry finds the other."""
+
+
 def addresses(tenant: str, number: int) -> tuple[str, str]:
     """Of one pod, in both families."""
     network = TENANTS.index(tenant) + 1
@@ -126,6 +142,7 @@ def start() -> Cluster:
         namespaces={name: Namespace(name, {NAME_LABEL: name}) for name in names},
         pods=tuple(pod(tenant, number) for number in range(COUNT) for tenant in TENANTS),
         nodes=(Node(HERE, ("10.9.0.1", "fd09::1")), Node("there", ("10.9.0.2",))),
+        policies=(DENYING,),
         config=config(0),
         tenants={f"n-{tenant}": tenant for tenant in TENANTS},
         pod_cidrs=("10.8.0.0/16", "fd08::/64"),
@@ -166,16 +183,15 @@ def pods(cluster: Cluster, turn: int) -> Cluster:
 
 def policies(cluster: Cluster, turn: int) -> Cluster:
     """Policies that always let the own namespace in, and somebody else too."""
-    own = Rule(peers=(Peer(pod_selector=labels_selector({"app": "e"})),))
+    own = Rule(peers=(Peer(pod_selector=EVERYBODY),))
     some = Rule(
         peers=(Peer(pod_selector=labels_selector({"version": f"{turn % 3}"})),),
         ports=(PolicyPort("TCP", 1000 + turn % 7, 1100 + turn % 7),),
     )
     found = tuple(
-        NetworkPolicy(f"n-{tenant}", "p", labels_selector({"app": "e"}), ingress=(own, some))
-        for tenant in TENANTS
+        NetworkPolicy(f"n-{tenant}", "p", EVERYBODY, ingress=(own, some)) for tenant in TENANTS
     )
-    return replace(cluster, policies=found if turn % 4 else ())
+    return replace(cluster, policies=(DENYING, *(found if turn % 4 else ())))
 
 
 def services(cluster: Cluster, turn: int) -> Cluster:
@@ -194,7 +210,7 @@ KINDS: Mapping[str, Callable[[Cluster, int], Cluster]] = {
 
 
 def _frames(source: tuple[str, str], target: tuple[str, str]) -> Iterator[bytes]:
-    """UDP, a SYN, a segment in mid-stream and a datagram in two pieces, in both families."""
+    """UDP, SYNs, a segment in mid-stream and a datagram in two pieces, in both families."""
     datagram = UDP(sport=9703, dport=9703, len=24, chksum=0) / bytes(8)
     pieces = {
         IP: ((IP(proto=17, id=7, flags="MF"), datagram), (IP(proto=17, id=7, frag=2), bytes(8))),
@@ -208,6 +224,7 @@ def _frames(source: tuple[str, str], target: tuple[str, str]) -> Iterator[bytes]
             (header(), UDP(sport=9700, dport=9700) / b"x"),
             (header(), TCP(sport=9701, dport=80, flags="S")),
             (header(), TCP(sport=9702, dport=81, flags="A")),
+            (header(), TCP(sport=9704, dport=DENIED, flags="S")),
         )
         for ends, transport in (*whole, *pieces[header]):
             ends[header].src, ends[header].dst = source[place], target[place]
@@ -280,7 +297,7 @@ class World:
                 )
             )
             ends = tenant_of[connection.local], tenant_of[connection.remote]
-            if ends[0] != ends[1]:
+            if ends[0] != ends[1] or DENIED in (connection.local_port, connection.remote_port):
                 seen.arrived.append(f"{connection}")
         entries = self._compiler.tables().endpoints
         allowed = {entries[interface("aa", n)].endpoint for n in range(HALF, COUNT)}
@@ -289,7 +306,8 @@ class World:
             if told.direction is not Dir.INGRESS:
                 continue
             pushed_out = told.reason == DropReason.FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND
-            if told.endpoint in allowed and told.verdict == DROPPED and not pushed_out:
+            meant = pushed_out or told.reason == DropReason.POLICY_DENY
+            if told.endpoint in allowed and told.verdict == DROPPED and not meant:
                 seen.lost[str(told.reason)] = seen.lost.get(str(told.reason), 0) + told.packets
             if told.endpoint not in allowed and told.verdict != DROPPED:
                 seen.arrived.append(f"{told}")

@@ -26,11 +26,13 @@ from enforcer.policy.tables import (
     FIRST_POD_IDENTITY,
     PEER_CIDR,
     PEER_TENANT,
+    RULE_DENY,
     RULE_NUMBER,
     Dir,
     EndpointEntry,
     EndpointFlag,
     MapWrite,
+    PolicyKey,
     Table,
     Tables,
     cidr_of,
@@ -348,6 +350,19 @@ def named(tables: Tables, *others: Tables) -> Tables:
     return tables
 
 
+def rewritten_denials(maps: Tables, writes: Iterable[MapWrite]) -> Iterator[MapWrite]:
+    """Entries that deny and get another rule while endpoints are judged by them.
+
+    Whoever looks an entry up while it is written anew may not find it, and finds what is broader.
+    """
+    judging = {endpoint.group for endpoint in maps.endpoints.values()}
+    for change in writes:
+        if change.table is Table.POLICY and isinstance(change.key, PolicyKey):
+            rule = maps.policy.get(change.key, 0)
+            if rule & RULE_DENY and change.value is not None and change.key.group in judging:
+                yield change
+
+
 class Enforcement:
     """A compiler and the maps that it writes."""
 
@@ -370,6 +385,7 @@ class Enforcement:
         if fresh:
             self.compiler.resync(self.maps)
         writes = self.compiler.plan()
+        assert not list(rewritten_denials(self.maps, writes))
         desired = self.compiler.tables()
         moment = named(self.maps, desired)
         after = moment
