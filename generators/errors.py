@@ -16,6 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+MOST_TOLD = 3
+LONGEST = 300
+"""Of `InputError.brief`: problems, and letters of each."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
@@ -50,6 +54,15 @@ class InputError(RingfenceError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(str(p) for p in self.problems))
+
+    def brief(self) -> str:
+        """For a place that names the object already: its first problems, without file and name."""
+        told = [
+            f"{p.path.partition(': ')[2] or p.path}: {p.what}; {p.fix}"[:LONGEST]
+            for p in self.problems[:MOST_TOLD]
+        ]
+        more = len(self.problems) - len(told)
+        return " | ".join((*told, *((f"and {more} more",) if more > 0 else ())))
 
 
 class InvalidConfig(RingfenceError):

@@ -11,13 +11,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from generators.cluster import Cluster, declared_namespaces, from_record, known_nodes
+from generators.documents.json import key_of
 from generators.errors import InputError, InvalidConfig, Problem
 from generators.isolation.plan import Wanted, wanted_of
 from generators.isolation.policies import is_ours
 from generators.isolation.record import agreed, read_record
 from generators.kube.client import Client, WatchScope
 from generators.kube.config import ApiServer
+from generators.kube.errors import Forbidden, NotFound
 from generators.kube.resources import (
+    CILIUM_CLUSTERWIDE_POLICIES,
+    CILIUM_POLICIES,
     CONFIG_MAPS,
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -28,8 +32,9 @@ from generators.kube.resources import (
     Resource,
 )
 from generators.labels import RECORD_NAMESPACE
-from generators.manifests import Documents, parse_object
+from generators.manifests import Documents, closed_cilium, parse_object
 from generators.objects import (
+    CiliumPolicy,
     ConfigMap,
     EndpointSlice,
     Namespace,
@@ -48,14 +53,20 @@ MOUNTED = "ringfence-tenants"
 """The chart's ConfigMap with the tenant file."""
 SHOWN_DIGEST = 12
 POLICY_INPUTS = (NAMESPACES, NETWORK_POLICIES, NODES, CONFIG_MAPS)
-ALL_INPUTS = (*POLICY_INPUTS, PODS, SERVICES, ENDPOINT_SLICES)
+_OF_CILIUM = (CILIUM_POLICIES, CILIUM_CLUSTERWIDE_POLICIES)
+"""Not served everywhere, and not checked by the API server as its own kinds are."""
+ALL_INPUTS = (*POLICY_INPUTS, PODS, SERVICES, ENDPOINT_SLICES, *_OF_CILIUM)
 
 
 def read_live(kubeconfig: ApiServer, resources: Iterable[Resource] = ALL_INPUTS) -> Documents:
-    """The objects of a cluster that decisions depend on."""
+    """The objects of a cluster that decisions depend on; warnings name what is not as written."""
     found: list[object] = []
+    warnings: list[str] = []
     with Client.connect(kubeconfig) as client:
         for resource in resources:
+            if resource in _OF_CILIUM:
+                found += _cilium(client, resource, warnings)
+                continue
             home = RECORD_NAMESPACE if resource is CONFIG_MAPS else ""
             for page in client.pages(resource, WatchScope(namespace=home)):
                 found += [parse_object(document, API) for document in page.items]
@@ -67,7 +78,29 @@ def read_live(kubeconfig: ApiServer, resources: Iterable[Resource] = ALL_INPUTS)
         config_maps=tuple(o for o in found if isinstance(o, ConfigMap)),
         services=tuple(o for o in found if isinstance(o, Service)),
         slices=tuple(o for o in found if isinstance(o, EndpointSlice)),
+        cilium_policies=tuple(o for o in found if isinstance(o, CiliumPolicy)),
+        warnings=tuple(warnings),
     )
+
+
+def _cilium(client: Client, resource: Resource, warnings: list[str]) -> list[object]:
+    """Policies of one of Cilium's kinds; invalid ones as agents hold them: closed."""
+    found: list[object] = []
+    try:
+        documents = client.list_all(resource)
+    except NotFound:
+        return found
+    except Forbidden as error:
+        warnings.append(f"{error}; the answer is without {resource.kind} objects")
+        return found
+    for document in documents:
+        try:
+            found.append(parse_object(document, API))
+        except InputError as error:
+            what = "is invalid, and allows nothing to what it selects"
+            warnings.append(f"{resource.kind} {key_of(document)} {what}: {error.brief()}")
+            found.append(closed_cilium(document, API))
+    return found
 
 
 def wanted_live(config: TenantConfig, documents: Documents) -> tuple[Wanted, ...]:

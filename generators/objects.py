@@ -382,6 +382,15 @@ def namespace_of(policy_key: str) -> str:
     return policy_key.partition("#")[0].rpartition("/")[0]
 
 
+def object_of(policy_key: str) -> tuple[PolicyKind, str, str]:
+    """The object that a policy's key is of: kind, namespace and name."""
+    namespace, _, rest = policy_key.partition("#")[0].rpartition("/")
+    for kind in PolicyKind:
+        if kind.prefix and rest.startswith(kind.prefix):
+            return kind, namespace, rest.removeprefix(kind.prefix)
+    return PolicyKind.NETWORK_POLICY, namespace, rest
+
+
 @dataclass(frozen=True, slots=True)
 class CiliumPolicy:
     """A CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy, as the policies that it means."""

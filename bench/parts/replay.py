@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import orjson
 
-from generators.documents.json import Document, mapping, text
+from generators.documents.json import Document, key_of, mapping, text
 from generators.kube.client import Client, Watch, WatchScope
 from generators.kube.errors import ApiStatus, NotFound
 from generators.kube.reflector import END_MARK
@@ -33,6 +33,9 @@ class Replayed(Client):
         self._later: dict[Resource, queue.SimpleQueue[bytes | None]] = defaultdict(
             queue.SimpleQueue
         )
+        self._named: dict[tuple[Resource, str], queue.SimpleQueue[bytes | None]] = defaultdict(
+            queue.SimpleQueue
+        )
 
     @property
     def origin(self) -> str:
@@ -49,11 +52,14 @@ class Replayed(Client):
         raise NotFound(f"GET {path}", ApiStatus(HTTPStatus.NOT_FOUND))
 
     def watch(self, resource: Resource, scope: WatchScope, query: Mapping[str, str]) -> Watch:
-        """The first state once, then what `send` brings."""
+        """The first state once, then what `send` brings; of one named object only that."""
+        if name := scope.fields.removeprefix("metadata.name="):
+            return _Events((), self._named[resource, name])
         return _Events(self._first.pop(resource, ()), self._later[resource])
 
     def send(self, resource: Resource, kind: str, document: Document) -> None:
         """One more event."""
+        self._named[resource, key_of(document).name].put(event(kind, orjson.dumps(document)))
         self._later[resource].put(event(kind, orjson.dumps(document)))
 
 

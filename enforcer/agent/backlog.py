@@ -24,8 +24,9 @@ from enforcer.policy.changes import (
     PolicyChange,
     is_local,
 )
+from enforcer.policy.rulebook import WHOLE_CLUSTER
 from enforcer.writes.budgets import NOBODY
-from generators.objects import BlockList, Direction, NetworkPolicy
+from generators.objects import BlockList, Direction, NetworkPolicy, namespace_of
 
 LONG = 500
 """Prefixes of a policy that is worth waiting with."""
@@ -113,7 +114,7 @@ class Backlog:
             policy = self._coming.policy
             needed = policy is not None and self._compiler.needs_blocks(policy)
             self._lists = tuple(_lists(policy)) if policy is not None and needed else ()
-        trie = self._compiler.trie_of(self._coming.key.partition("/")[0])
+        trie = self._compiler.trie_of(namespace_of(self._coming.key))
         for blocks in self._lists:
             there, whole = self._tries.count(trie, blocks), len(blocks.blocks)
             if there < whole:
@@ -142,7 +143,7 @@ class Backlog:
         return self._waiting[key]
 
     def _owner(self, policy: str) -> str:
-        return self._compiler.known.record.get(policy.partition("/")[0], NOBODY)
+        return self._compiler.known.record.get(namespace_of(policy), NOBODY)
 
     def _starting(self, change: InputChange) -> str:
         """The namespace of a pod of this node that a change is about."""
@@ -154,7 +155,9 @@ class Backlog:
         return ""
 
     def _of(self, namespace: str) -> list[PolicyChange]:
-        found = [c for k, c in self._waiting.items() if k.partition("/")[0] == namespace]
+        """Those that may be about a pod that starts in a namespace."""
+        homes = (namespace, WHOLE_CLUSTER) if namespace else ()
+        found = [c for k, c in self._waiting.items() if namespace_of(k) in homes]
         for change in found:
             del self._waiting[change.key]
         return found

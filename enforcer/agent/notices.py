@@ -1,4 +1,4 @@
-"""Events on NetworkPolicies that find no room on this node, for their authors.
+"""Events on policies that find no room on this node, for their authors.
 
 A thread of its own in the agent's process: an API server that is away delays nothing, and a policy
 is reported once while it is without room; a few per namespace and minute, so that no tenant makes
@@ -12,12 +12,14 @@ import time
 from collections import Counter
 
 from enforcer.agent.state import Board, NodeState
+from enforcer.sources.cilium import KINDS
 from enforcer.writes.budgets import Refusal
 from generators.documents.json import Key
 from generators.errors import RingfenceError
 from generators.kube.client import Client
 from generators.kube.events import EventSubject, Recorder, Severity
 from generators.kube.resources import NETWORK_POLICIES
+from generators.objects import namespace_of, object_of
 
 REASON = "PolicyWithoutRoom"
 LOOK_SECONDS = 1.0
@@ -50,22 +52,23 @@ class Notices:
             self._period = now
             self._sent.clear()
         for refusal in state.refused:
-            namespace, _, _ = refusal.policy.partition("/")
+            namespace = namespace_of(refusal.policy)
             if _unit(refusal) not in self._told and self._sent[namespace] < MOST:
                 self._sent[namespace] += 1
                 self._send(refusal)
         self._told = frozenset(map(_unit, state.refused))
 
     def _send(self, refusal: Refusal) -> None:
-        namespace, _, name = refusal.policy.partition("/")
+        kind, namespace, name = object_of(refusal.policy)
+        resource = KINDS.get(kind, NETWORK_POLICIES)
         try:
-            found = self._client.get(NETWORK_POLICIES, name, namespace)
+            found = self._client.get(resource, name, namespace)
         except RingfenceError:
             return  # gone by now, or nobody answers: status, metric and log have it
         metadata = found.get("metadata")
         uid = metadata.get("uid") if isinstance(metadata, dict) else None
-        kind = NETWORK_POLICIES.kind, Key(namespace, name), str(uid or "")
-        subject = EventSubject(NETWORK_POLICIES.api_version, *kind)
+        key = Key(namespace, name)
+        subject = EventSubject(resource.api_version, resource.kind, key, str(uid or ""))
         note = f"node {self._node}: {refusal}"
         self._recorder.tell_about(subject, REASON, Severity.WARNING, note)
 

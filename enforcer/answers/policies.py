@@ -9,6 +9,8 @@ from enforcer.agent.state import Board, NodeState
 from enforcer.answers.request import Json, NotHere
 from enforcer.policy.identity import PeerSelector
 from enforcer.policy.tables import AddressEntry
+from enforcer.sources.cilium import KINDS
+from generators.documents.json import Key
 from generators.manifests.writing import policy_document
 from generators.objects import (
     NAME_LABEL,
@@ -25,9 +27,11 @@ from generators.selectors import selects, text
 
 def policy_get(state: NodeState, name: str) -> Json:
     """All policies, or one, with the object that each rule comes from."""
-    if name and name not in state.policies:
+    wanted = list(state.policies.values())
+    if name:
+        wanted = [policy for policy in wanted if name in (policy.key, policy.object_key)]
+    if name and not wanted:
         raise NotHere(f"no policy {name}; `ringfence policy get` lists all of them")
-    wanted = [state.policies[name]] if name else state.policies.values()
     found = [_policy(state, policy) for policy in sorted(wanted, key=lambda p: p.key)]
     walls = {} if name else state.tables.walls
     return {
@@ -57,7 +61,19 @@ def _policy(state: NodeState, policy: NetworkPolicy) -> Json:
         for index, rule in enumerate(policy.rules(direction))
     ]
     subjects = sorted(pod.key for pod in _subjects(state, policy))
-    return {**document, "rules": rules, "origin": origin or None, "endpoints": subjects}
+    return {
+        **document,
+        **({"invalid": why} if (why := _invalid(state, policy)) else {}),
+        "rules": rules,
+        "origin": origin or None,
+        "endpoints": subjects,
+    }
+
+
+def _invalid(state: NodeState, policy: NetworkPolicy) -> str:
+    """Why an agent holds a policy of Cilium's kinds as a closed one."""
+    source = state.sources.get(str(KINDS.get(policy.kind, "")))
+    return source.unreadable.get(str(Key(policy.namespace, policy.name)), "") if source else ""
 
 
 def _document(policy: NetworkPolicy) -> Json:

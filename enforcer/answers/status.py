@@ -73,6 +73,7 @@ def problems(state: NodeState) -> list[str]:
     return [
         *unready(state),
         *state.notices,
+        *invalid(state),
         *(f"{key} is not enforced: {why}" for key, why in sorted(state.unenforced.items())),
         *(why for _, why in sorted(state.excess.items())),
         *([state.proxy.problem] if state.proxy.problem else []),
@@ -94,7 +95,7 @@ def unready(state: NodeState) -> list[str]:
             found.append(f"{name}: the API server refuses access; the known state is getting old")
         elif not source.connected and source.kind not in FILES:
             found.append(f"{name}: no connection; changes do not arrive")
-        for item, why in sorted(source.unreadable.items()):
+        for item, why in sorted(source.unreadable.items()) if not source.tolerant else ():
             held = source.kind in FILES and source.synced
             what = "is refused, the last good one is in force" if held else "is invalid"
             end = "" if source.kind in FILES else " and is closed"
@@ -103,6 +104,16 @@ def unready(state: NodeState) -> list[str]:
     drifted = sorted(state.audit.drift.items())
     found += [f"map {name}: {number} entries had drifted" for name, number in drifted]
     return found
+
+
+def invalid(state: NodeState) -> list[str]:
+    """Objects that tenants wrote, the API server took and this agent refuses; they are closed."""
+    return [
+        f"{name}: {item} is invalid and is closed: {why}"
+        for name, source in sorted(state.sources.items())
+        if source.tolerant
+        for item, why in sorted(source.unreadable.items())
+    ]
 
 
 def entries(tables: Tables, table: Table) -> int:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from enforcer.policy.buckets import EMPTY, Bucket
 from enforcer.policy.tables import PolicyKey, RangeKey
 from enforcer.writes.pending import Layer, PendingTables
+from generators.objects import namespace_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -89,13 +90,13 @@ class Computed(Shown[K, V]):
 
 
 class Nested(Shown[str, V]):
-    """Values by `namespace/name` that are kept by namespace."""
+    """Policies by key, which are kept by namespace."""
 
     def __init__(self, values: Mapping[str, Mapping[str, V]]) -> None:
         self._values = values
 
     def __getitem__(self, key: str) -> V:
-        return self._values[key.partition("/")[0]][key]
+        return self._values[namespace_of(key)][key]
 
     def __len__(self) -> int:
         return sum(len(near) for near in list(self._values.values()))

@@ -26,12 +26,12 @@ from enforcer.policy.changes import (
     ServiceChange,
     SliceChange,
 )
+from enforcer.sources.cilium import KINDS, LEFT_TO_CILIUM, CiliumHere, KnownParts
 from enforcer.sources.readers import ManifestReader, PodReader, Unreadable
 from enforcer.sources.record import Record, nobody_is_kept_apart
 from enforcer.sources.shards import SHARDS, Entries
 from enforcer.sources.supply import Health, InputState, SeenDigests, Taken
 from enforcer.sources.tenants import AgentTenants
-from enforcer.sources.unread import UnreadKinds
 from generators.cluster import pod_ranges
 from generators.documents.json import Document, Key
 from generators.kube.client import EVERYTHING, Client, WatchScope
@@ -45,7 +45,9 @@ from generators.kube.resources import (
     SERVICES,
     Resource,
 )
+from generators.kube.served import ServedKind
 from generators.objects import (
+    CiliumPolicy,
     EndpointSlice,
     Namespace,
     NetworkPolicy,
@@ -62,7 +64,7 @@ T = TypeVar("T")
 class _Kind(Generic[T]):
     """One resource: its copy, the keys of it that changed, and what it counts."""
 
-    reflector: Reflector[T]
+    reflector: Reflector[T] | ServedKind[T]
     problems: Unreadable
     dirty: dict[Key, None] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
@@ -93,6 +95,7 @@ class _Kind(Generic[T]):
                 **{str(key): why for key, why in stats.unreadable.items()},
                 **self.problems.read(),
             },
+            tolerant=isinstance(self.reflector, ServedKind),
         )
 
 
@@ -104,6 +107,7 @@ AnyKind = (
     | _Kind[Service]
     | _Kind[EndpointSlice]
     | _Kind[Pod]
+    | _Kind[CiliumPolicy]
 )
 
 
@@ -121,7 +125,6 @@ class ApiSupply:
         self._client = client
         self._timing = timing
         self._tenants = tenants
-        self._unread = UnreadKinds(client)
         self._lock = threading.Lock()
         self._since: float | None = None
         self._wake: Callable[[], None] = lambda: None
@@ -137,6 +140,32 @@ class ApiSupply:
         self._services = self._kind(SERVICES, lambda bad: ManifestReader(bad).service)
         self._slices = self._kind(ENDPOINT_SLICES, lambda bad: ManifestReader(bad).slice)
         self._pods = self._kind(PODS, lambda bad: PodReader(node, bad))
+        self._cilium = tuple(self._served(kind) for kind in KINDS.values())
+        self._cilium_parts = KnownParts()
+        self._cilium_here = CiliumHere(client, node, self._told, timing)
+
+    def _told(self, _: Key | None = None) -> None:
+        """Something has to be looked at."""
+        self._wake()
+
+    def _changed_in(self, dirty: dict[Key, None]) -> Callable[[Key | None], None]:
+        def changed(key: Key | None) -> None:
+            if key is not None:
+                with self._lock:
+                    dirty[key] = None
+                    if self._since is None:
+                        self._since = time.monotonic()
+            self._wake()
+
+        return changed
+
+    def _served(self, resource: Resource) -> _Kind[CiliumPolicy]:
+        dirty: dict[Key, None] = {}
+        problems = Unreadable()
+        reader = ManifestReader(problems).cilium
+        changed = self._changed_in(dirty)
+        kind = ServedKind(self._client, resource, reader, changed, timing=self._timing)
+        return _Kind(kind, problems, dirty)
 
     def _kind(
         self,
@@ -146,14 +175,7 @@ class ApiSupply:
     ) -> _Kind[T]:
         dirty: dict[Key, None] = {}
         problems = Unreadable()
-
-        def changed(key: Key) -> None:
-            with self._lock:
-                dirty[key] = None
-                if self._since is None:
-                    self._since = time.monotonic()
-            self._wake()
-
+        changed = self._changed_in(dirty)
         reflector = Reflector(
             self._client, resource, reader(problems), changed, scope=scope, timing=self._timing
         )
@@ -166,11 +188,11 @@ class ApiSupply:
         self._wake = wake
         for kind in self._kinds:
             kind.reflector.start()
-        self._unread.start()
+        self._cilium_here.start()
 
     def stop(self) -> None:
         """End the reflectors."""
-        self._unread.stop()
+        self._cilium_here.stop()
         for kind in self._kinds:
             kind.reflector.stop()
         self._client.close()
@@ -178,8 +200,13 @@ class ApiSupply:
     def take(self) -> Taken:
         """See `Supply`."""
         self._fresh_config = self._tenants.read() or self._fresh_config
+        self._cilium_here.follow()
+        for served in self._cilium:
+            if isinstance(served.reflector, ServedKind):
+                served.reflector.follow(wanted=not self._cilium_here.is_here)
         if not self._ready:
-            self._ready = self._tenants.settled and all(k.reflector.synced for k in self._kinds)
+            synced = self._cilium_here.synced and all(k.reflector.synced for k in self._kinds)
+            self._ready = self._tenants.settled and synced
         if not self._ready:
             return Taken()
         with self._lock:
@@ -200,14 +227,14 @@ class ApiSupply:
                     f"the API server refuses access to {name} ({self._client.origin}): their "
                     "known state stays in force; grant the agent list and watch"
                 )
-            elif broken := kind.source().unreadable:
+            elif (broken := kind.source().unreadable) and kind not in self._cilium:
                 found[name] = "; ".join(f"{key}: {why}" for key, why in broken.items())
         if self._record.unreadable:
             bad = sorted(self._record.unreadable.items())
             found["record"] = "; ".join(f"{name}: {why}" for name, why in bad)
         elif missing := self._no_record():
             found["record"] = missing
-        notices = (self._unread.said,) if self._unread.said else ()
+        notices = (LEFT_TO_CILIUM,) if self._cilium_here.is_here else ()
         return Health(SeenDigests(config=self._tenants.digest), found, notices)
 
     def _no_record(self) -> str:
@@ -246,10 +273,11 @@ class ApiSupply:
             self._services,
             self._slices,
             self._pods,
+            *self._cilium,
         )
 
     def _changes(self, keys: list[tuple[Key, ...]]) -> Iterator[InputChange]:
-        namespaces, shards, nodes, policies, services, slices, pods = keys
+        namespaces, shards, nodes, policies, services, slices, pods, *cilium = keys
         there = list(self._namespaces.values(namespaces))
         for key, namespace in there:
             self._record.put_namespace(key.name, namespace)
@@ -269,6 +297,9 @@ class ApiSupply:
             yield NodesChange(tuple(known), pod_ranges(known))
         for key, policy in self._policies.values(policies):
             yield PolicyChange(str(key), policy)
+        for kind, changed in zip(self._cilium, cilium, strict=True):
+            for key, whole in kind.values(changed):
+                yield from self._cilium_parts.follow(kind.source().kind, key, whole)
         for key, service in self._services.values(services):
             yield ServiceChange(str(key), service)
         for key, found in self._slices.values(slices):

@@ -29,9 +29,10 @@ from generators.documents.json import (
     text,
 )
 from generators.errors import InputError
-from generators.manifests import names, parse_object, pods
+from generators.manifests import closed_cilium, names, parse_object, pods
 from generators.objects import (
     DEFAULT_SERVICE_ACCOUNT,
+    CiliumPolicy,
     ConfigMap,
     ContainerPort,
     Direction,
@@ -42,13 +43,14 @@ from generators.objects import (
     Node,
     Origin,
     Pod,
+    PolicyKind,
     Service,
     Workload,
 )
 
 API = Origin("api-server")
 OUR_ANNOTATIONS = "ringfence.io/"
-T = TypeVar("T", Namespace, NetworkPolicy, Node, Service, EndpointSlice, ConfigMap)
+T = TypeVar("T", Namespace, NetworkPolicy, CiliumPolicy, Node, Service, EndpointSlice, ConfigMap)
 H = TypeVar("H", bound=Hashable)
 
 
@@ -270,6 +272,22 @@ class ManifestReader:
             rule.block_lists  # noqa: B018  # made here, so that the loop need not wait for it
         return found
 
+    def cilium(self, document: Document) -> CiliumPolicy:
+        """A policy of Cilium's kinds; one that is invalid allows nothing."""
+        found = self._parse(document, CiliumPolicy, "spec", "specs")
+        parts = (found or closed_cilium(document, API)).parts
+        shared = tuple(
+            replace(
+                part, ingress=self._shared.one(part.ingress), egress=self._shared.one(part.egress)
+            )
+            for part in parts
+        )
+        for part in shared:
+            for rule in (*part.ingress, *part.egress):
+                rule.block_lists  # noqa: B018  as above
+        key, kind = key_of(document), PolicyKind(text(document, "kind"))
+        return CiliumPolicy(key.namespace, key.name, kind, shared, origin=API)
+
     def service(self, document: Document) -> Service | None:
         """A Service; one that makes no sense is none, and what it would lead to is not opened."""
         return self._parse(document, Service, "spec")
@@ -297,7 +315,7 @@ class ManifestReader:
         try:
             found = parse_object(_trimmed(document, parts), API)
         except InputError as error:
-            self._problems.note(key, "; ".join(f"{p.path}: {p.what}" for p in error.problems))
+            self._problems.note(key, error.brief())
             return None
         self._problems.clear(key)
         return found if isinstance(found, kind) else None

@@ -39,6 +39,8 @@ class InputState:
     """Objects that make no sense, with the reason; a closed stand-in holds in their place, and for
     files what was read before.
     """
+    tolerant: bool = False
+    """Tenants can write objects that make no sense to us: no reason to be unready."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,9 +112,10 @@ def _live_cluster(config: TenantConfig | None, kubeconfig: Source) -> Cluster:
     """With a tenant file as it would be, without one as it is, by the cluster's own."""
     from generators.cluster import from_record
     from generators.live import cluster_under, differing, installed, read_live
-    from generators.output import notes
+    from generators.output import notes, warn
 
     documents = read_live(kubeconfig)
+    warn(documents.warnings)
     if config is not None:
         notes(differing(config, documents))
         return cluster_under(config, documents)

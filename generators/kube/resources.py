@@ -108,6 +108,17 @@ CUSTOM_RESOURCES = Resource(
     "CustomResourceDefinition",
     namespaced=False,
 )
+_CILIUM = "cilium.io"
+CILIUM_POLICIES = Resource(_CILIUM, "v2", "ciliumnetworkpolicies", "CiliumNetworkPolicy")
+CILIUM_CLUSTERWIDE_POLICIES = Resource(
+    _CILIUM,
+    "v2",
+    "ciliumclusterwidenetworkpolicies",
+    "CiliumClusterwideNetworkPolicy",
+    namespaced=False,
+)
+CILIUM_NODES = Resource(_CILIUM, "v2", "ciliumnodes", "CiliumNode", namespaced=False)
+"""One for each node on which Cilium runs."""
 _RBAC = "rbac.authorization.k8s.io"
 ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
 CLUSTER_ROLE_BINDINGS = Resource(

@@ -3,6 +3,7 @@
 `read` takes users' files, `parse_object` what an API server sends.
 """
 
+from generators.manifests.cilium_closed import closed_cilium
 from generators.manifests.reading import (
     Documents,
     Object,
@@ -25,6 +26,7 @@ __all__ = [
     "Document",
     "Documents",
     "Object",
+    "closed_cilium",
     "lint_cilium",
     "merge",
     "namespace_document",

@@ -37,7 +37,7 @@ from generators.objects import (
 )
 
 _SIDES: Mapping[Direction, str] = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
-_SPEC = (
+FIELDS_OF_A_PART = (
     *("endpointSelector", "nodeSelector", "ingress", "ingressDeny", "egress", "egressDeny"),
     *("enableDefaultDeny", "labels", "description", "log"),
 )
@@ -88,11 +88,12 @@ def parse_cilium(root: Cursor, origin: Origin) -> CiliumPolicy:
 def _part(
     spec: Cursor, part: str, meta: Metadata, namespace: str, kind: PolicyKind, origin: Origin
 ) -> NetworkPolicy:
-    spec.only(*_SPEC)
-    pods, namespaces = _subject(spec, namespace)
+    spec.only(*FIELDS_OF_A_PART)
+    pods, namespaces = parse_selected(spec, namespace)
     log = _remarks(spec)
     rules = {
-        d: (*_rules(spec, d, namespace), *_rules(spec, d, namespace, deny=True)) for d in _SIDES
+        d: (*parse_rules(spec, d, namespace), *parse_rules(spec, d, namespace, deny=True))
+        for d in _SIDES
     }
     if not any(rules.values()):
         spec.fail(
@@ -119,7 +120,8 @@ def _part(
     )
 
 
-def _subject(spec: Cursor, namespace: str) -> tuple[Selector, Selector | None]:
+def parse_selected(spec: Cursor, namespace: str) -> tuple[Selector, Selector | None]:
+    """Pods that a part is about, and their namespaces."""
     nodes, at = spec.child("nodeSelector"), spec.child("endpointSelector")
     if nodes is not None:
         nodes.fail(
@@ -148,9 +150,10 @@ def _remarks(spec: Cursor) -> str:
     return text
 
 
-def _rules(
+def parse_rules(
     spec: Cursor, direction: Direction, namespace: str, *, deny: bool = False
 ) -> Iterable[Rule]:
+    """The rules of one of a part's four lists."""
     key = f"{direction.lower()}{'Deny' if deny else ''}"
     for index, item in enumerate(spec.children(key)):
         if item.field.value is None:

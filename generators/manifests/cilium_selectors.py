@@ -52,14 +52,10 @@ def parse_subject(item: Cursor, namespace: str) -> tuple[Selector, Selector | No
     """Pods and their namespaces that an endpointSelector means.
 
     In a namespaced policy only `namespace` counts: another one in matchLabels is overruled where it
-    is written with its source, `k8s:`; else nobody is in both.
+    is written with its source, `k8s:`; else nobody is in both. No pod has a reserved label.
     """
     asked = _asked(item, overruled=bool(namespace))
-    for requirement in asked.reserved:
-        item.fail(
-            f'label "reserved:{requirement.key}" names no pod', "select pods by their own labels"
-        )
-    if asked.nobody:
+    if asked.nobody or any(wanted.operator not in _ABSENT for wanted in asked.reserved):
         return Selector(), _NO_NAMESPACE
     if namespace and not asked.namespaces.requirements:
         return asked.pods, None

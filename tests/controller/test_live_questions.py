@@ -36,10 +36,10 @@ def lived_in(planes: Planes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield made
 
 
-def add_pod(cluster: Cluster, namespace: str, address: str) -> None:
+def add_pod(cluster: Cluster, namespace: str, address: str, name: str = "db") -> None:
     port: Document = {"containerPort": 5432}
     pod: Document = {
-        "metadata": {"name": "db", "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
         "spec": {
             "containers": [{"name": "db", "image": "db", "ports": [port]}],
             "automountServiceAccountToken": False,
@@ -51,7 +51,7 @@ def add_pod(cluster: Cluster, namespace: str, address: str) -> None:
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
     }
     cluster.admin.patch(
-        *(PODS, "db", namespace, status),
+        *(PODS, name, namespace, status),
         kind=PatchKind.STRATEGIC,
         manager="test",
         subresource="status",

@@ -83,7 +83,11 @@ class Relay:
                 if not self._up:
                     inner.close()
                     continue
-                outer = socket.create_connection(("127.0.0.1", self._port))
+                try:
+                    outer = socket.create_connection(("127.0.0.1", self._port))
+                except OSError:  # the API server is down
+                    inner.close()
+                    continue
                 self._open += [inner, outer]
             threading.Thread(target=self._carry, args=(inner, outer), daemon=True).start()
 

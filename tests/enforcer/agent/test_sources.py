@@ -24,9 +24,20 @@ from enforcer.sources.tenants import AgentTenants
 from generators.cluster import Cluster, from_record
 from generators.documents.json import Document
 from generators.isolation.record import RecordEntry, record_documents
-from generators.kube.resources import CONFIG_MAPS, NAMESPACES, NETWORK_POLICIES, PODS, Resource
+from generators.kube.resources import (
+    CILIUM_CLUSTERWIDE_POLICIES,
+    CILIUM_NODES,
+    CILIUM_POLICIES,
+    CONFIG_MAPS,
+    CUSTOM_RESOURCES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    Resource,
+)
 from generators.manifests import Documents, parse_object
 from generators.objects import (
+    CiliumPolicy,
     ConfigMap,
     Direction,
     Namespace,
@@ -95,6 +106,34 @@ def policy(name: str, app: str) -> Document:
     }
 
 
+def definition(kind: Resource, uid: str) -> Document:
+    """A CRD as an API server that serves it has it."""
+    return {
+        "metadata": {"name": str(kind), "uid": uid},
+        "spec": {"versions": [{"name": kind.version, "served": True}]},
+        "status": {"conditions": [{"type": "Established", "status": "True"}]},
+    }
+
+
+def cilium(namespace: str, app: str, parts: int) -> Document:
+    """A CiliumNetworkPolicy of so many parts."""
+    kind = CILIUM_POLICIES if namespace else CILIUM_CLUSTERWIDE_POLICIES
+    rule = {"fromEndpoints": [{"matchLabels": {"app": app}}]}
+    part = {"endpointSelector": {}, "ingress": [rule]}
+    home = {"namespace": namespace} if namespace else {}
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "metadata": {"name": "p", **home},
+        "specs": [part, {**part, "ingressDeny": [rule]}][:parts],
+    }
+
+
+def of_cilium(namespace: str, document: Document | None) -> Object:
+    kind = CILIUM_POLICIES if namespace else CILIUM_CLUSTERWIDE_POLICIES
+    return kind, f"{namespace}/p" if namespace else "p", document
+
+
 names = st.sampled_from(("n1", "n2"))
 apps = st.sampled_from(("web", "db"))
 objects: st.SearchStrategy[Object] = st.one_of(
@@ -111,6 +150,11 @@ objects: st.SearchStrategy[Object] = st.one_of(
     st.builds(lambda n, p: (PODS, f"{n}/{p}", None), names, st.sampled_from("abc")),
     st.builds(lambda n, app: (NETWORK_POLICIES, f"{n}/p", policy(n, app)), names, apps),
     st.builds(lambda n: (NETWORK_POLICIES, f"{n}/p", None), names),
+    st.builds(
+        lambda n, app, parts: of_cilium(n, cilium(n, app, parts)),
+        *(st.sampled_from(("n1", "n2", "")), apps, st.sampled_from((1, 2))),
+    ),
+    st.builds(lambda n: of_cilium(n, None), st.sampled_from(("n1", "n2", ""))),
     st.builds(
         lambda n, label, uid: (NAMESPACES, n, namespace(n, labels=label, uid=uid)),
         names,
@@ -139,6 +183,8 @@ class Followed:
         self.compiler = Compiler(NODE)
         self.compiler.apply(InterfaceChange(key, index) for key, index in INTERFACES.items())
         self.supply.start(lambda: None)
+        for kind in (CILIUM_POLICIES, CILIUM_CLUSTERWIDE_POLICIES):
+            self.replay.send(CUSTOM_RESOURCES, "ADDED", definition(kind, str(kind)))
 
     def happen(self, event: Object) -> None:
         """An event of the watch; what is not there cannot be deleted."""
@@ -167,6 +213,7 @@ class Followed:
         documents = Documents(
             namespaces=tuple(o for o in found if isinstance(o, Namespace)),
             policies=tuple(o for o in found if isinstance(o, NetworkPolicy)),
+            cilium_policies=tuple(o for o in found if isinstance(o, CiliumPolicy)),
             config_maps=tuple(o for o in found if isinstance(o, ConfigMap)),
         )
         pods = tuple(o for o in found if isinstance(o, Pod))
@@ -408,3 +455,76 @@ def test_grants_that_the_record_has_are_in_force_and_end_with_it(tmp_path: Path)
     eventually(lambda: now() == ["t2"], "in force")
     recorded(t2="t2 to t1")
     eventually(lambda: now() == [], "withdrawn")
+
+
+def taken(supply: ApiSupply) -> dict[str, NetworkPolicy | None]:
+    """Policies in the changes of the next turn."""
+    changes = supply.take().changes
+    return {c.key: c.policy for c in changes if isinstance(c, PolicyChange)}
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Replayed, ApiSupply]]:
+    """An API server that serves Cilium's policies, and one of them."""
+    replay = Replayed({CILIUM_POLICIES: [orjson.dumps(cilium("n1", "web", 2))]})
+    supply = ApiSupply(replay, NODE, AgentTenants(None), "ringfence-system")
+    supply.start(lambda: None)
+    replay.send(CUSTOM_RESOURCES, "ADDED", definition(CILIUM_POLICIES, "one"))
+    try:
+        eventually(lambda: set(taken(supply)) == {"n1/cnp:p#specs[0]", "n1/cnp:p#specs[1]"})
+        yield replay, supply
+    finally:
+        supply.stop()
+
+
+def test_a_definition_that_goes_takes_its_policies_along(
+    served: tuple[Replayed, ApiSupply],
+) -> None:
+    replay, supply = served
+    replay.send(CUSTOM_RESOURCES, "DELETED", definition(CILIUM_POLICIES, "one"))
+    gone = {"n1/cnp:p#specs[0]": None, "n1/cnp:p#specs[1]": None}
+    eventually(lambda: taken(supply) == gone, "all parts are gone")
+
+
+def test_a_definition_made_anew_is_another_kind_and_its_objects_are_read_again(
+    served: tuple[Replayed, ApiSupply],
+) -> None:
+    replay, supply = served
+    replay.send(CUSTOM_RESOURCES, "MODIFIED", definition(CILIUM_POLICIES, "two"))
+    eventually(lambda: taken(supply).get("n1/cnp:p#specs[0]", supply) is None, "the old are gone")
+
+
+def test_where_cilium_runs_on_this_node_and_no_other_its_policies_are_left_to_it(
+    served: tuple[Replayed, ApiSupply],
+) -> None:
+    replay, supply = served
+    replay.send(CUSTOM_RESOURCES, "ADDED", definition(CILIUM_NODES, "nodes"))
+    replay.send(CILIUM_NODES, "ADDED", {"metadata": {"name": "another"}})
+    replay.send(CILIUM_NODES, "ADDED", {"metadata": {"name": NODE}})
+    eventually(lambda: None in taken(supply).values(), "the policy is let go")
+    assert "Cilium runs on this node" in supply.health().notices[0]
+    replay.send(CILIUM_NODES, "DELETED", {"metadata": {"name": NODE}})
+    eventually(lambda: not supply.health().notices or bool(taken(supply)), "it is gone")
+
+
+def test_an_invalid_policy_is_a_closed_one_and_no_error_of_the_agent(
+    served: tuple[Replayed, ApiSupply],
+) -> None:
+    replay, supply = served
+    bad = {**cilium("n1", "web", 1), "specs": [{"endpointSelector": {}, "ingress": [{"x": 1}]}]}
+    replay.send(CILIUM_POLICIES, "MODIFIED", bad)
+    found: dict[str, NetworkPolicy | None] = {}
+
+    def came() -> bool:
+        found.update(taken(supply))
+        return "n1/cnp:p#specs[0]" in found
+
+    eventually(came, "it is read")
+    closed = found["n1/cnp:p#specs[0]"]
+    assert closed is not None
+    assert (set(closed.directions), closed.ingress) == ({Direction.INGRESS}, ())
+    assert found["n1/cnp:p#specs[1]"] is None
+    source = supply.sources()["ciliumnetworkpolicies.cilium.io"]()
+    assert source.tolerant
+    assert "specs[0].ingress[0].x" in source.unreadable["n1/p"]
+    assert supply.health().errors == {}
