@@ -15,6 +15,9 @@ from generators.kube.resources import (
     ACCESS_REVIEWS,
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
+    CILIUM_CLUSTERWIDE_POLICIES,
+    CILIUM_NODES,
+    CILIUM_POLICIES,
     CLUSTER_NETWORK_POLICIES,
     CLUSTER_POLICIES,
     CONFIG_MAPS,
@@ -158,6 +161,17 @@ VERIFY = Rights(
 
 POLICY_KINDS = (RbacRule(CUSTOM_RESOURCES, ("get", "create"), "kinds ClusterPolicy and Policy"),)
 """`--install-policy-crds`."""
+_POLICIES_OF_CILIUM = (CILIUM_POLICIES, CILIUM_CLUSTERWIDE_POLICIES)
+CILIUM_KINDS = (
+    RbacRule(
+        CUSTOM_RESOURCES,
+        ("get",),
+        "kinds of Cilium's policies",
+        tuple(map(str, _POLICIES_OF_CILIUM)),
+    ),
+    RbacRule(CUSTOM_RESOURCES, ("create",), "kinds of Cilium's policies"),
+)
+"""`--install-cilium-crds`."""
 WALLS = (
     RbacRule(CLUSTER_NETWORK_POLICIES, ("list", "create", "update", "delete"), "walls of tenants"),
 )
@@ -170,6 +184,18 @@ def _status(resource: Resource) -> Resource:
     return Resource(resource.group, resource.version, plural, resource.kind, resource.namespaced)
 
 
+CILIUM = (
+    RbacRule(
+        CUSTOM_RESOURCES,
+        ("list", "watch"),
+        "whether Cilium's policies are served",
+        tuple(map(str, (*_POLICIES_OF_CILIUM, CILIUM_NODES))),
+    ),
+    *(RbacRule(kind, FOLLOW, "validity of Cilium's policies") for kind in _POLICIES_OF_CILIUM),
+    *(RbacRule(_status(k), ("patch",), "condition Valid of policies") for k in _POLICIES_OF_CILIUM),
+    RbacRule(CILIUM_NODES, ("list", "watch"), "whether a Cilium runs that judges its policies"),
+)
+"""`--cilium-policies`."""
 _POLICIES = tuple(
     RbacRule(resource, FOLLOW, "policies of the cluster")
     for resource in (CLUSTER_POLICIES, POLICIES)

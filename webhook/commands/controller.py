@@ -59,6 +59,16 @@ _install_option = click.option(
     is_flag=True,
     help="Create the kinds ClusterPolicy and Policy if missing; never change existing ones.",
 )
+_cilium_option = click.option(
+    "--cilium-policies",
+    is_flag=True,
+    help="Write whether Cilium's policies are valid into their status, where no Cilium runs.",
+)
+_install_cilium_option = click.option(
+    "--install-cilium-crds",
+    is_flag=True,
+    help="Create the kinds CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy if missing.",
+)
 _walls_option = click.option(
     "--walls",
     is_flag=True,
@@ -112,6 +122,8 @@ def controller() -> None:
 @_policies_option
 @_allow_kind_option
 @_install_option
+@_cilium_option
+@_install_cilium_option
 @_walls_option
 @listen_option("--metrics-listen", "Address of /metrics, /livez and /readyz, without TLS.")
 @namespace_option("Holds record, lease, status and certificates; no tenant may write to it.")
@@ -169,6 +181,8 @@ def run(
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
     install_policy_crds: bool,
+    cilium_policies: bool,
+    install_cilium_crds: bool,
     walls: bool,
     metrics_listen: tuple[str, int] | None,
     namespace: str,
@@ -210,6 +224,8 @@ def run(
         policies,
         allowed_kinds,
         install_policy_crds,
+        cilium_policies,
+        install_cilium_crds,
         walls,
         None if state_dir is None else LastGood(state_dir),
     )
@@ -265,6 +281,8 @@ def _target(
 @_policies_option
 @_allow_kind_option
 @_install_option
+@_cilium_option
+@_install_cilium_option
 @_walls_option
 def rules(
     namespace: str,
@@ -272,6 +290,8 @@ def rules(
     policies: tuple[str, ...],
     allowed_kinds: tuple[str, ...],
     install_policy_crds: bool,
+    cilium_policies: bool,
+    install_cilium_crds: bool,
     walls: bool,
 ) -> None:
     """Print the ServiceAccount, roles and bindings that the controller needs, as YAML."""
@@ -281,6 +301,8 @@ def rules(
 
     more = [*printed(policies, allowed_kinds)]
     more += rbac.POLICY_KINDS if install_policy_crds else ()
+    more += rbac.CILIUM if cilium_policies else ()
+    more += rbac.CILIUM_KINDS if install_cilium_crds else ()
     more += rbac.WALLS if walls else ()
     rights = rbac.controller(certificate_secret, tuple(more))
     home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}

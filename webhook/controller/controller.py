@@ -34,6 +34,7 @@ from webhook import rbac
 from webhook.background.writer import Protection
 from webhook.controller import permissions
 from webhook.controller.agreed import AgreedTenants
+from webhook.controller.cilium import CiliumParts
 from webhook.controller.followed import ChangeListeners, Followed
 from webhook.controller.handover import Handover
 from webhook.controller.keeper import AdmissionKeeper, Where
@@ -84,6 +85,10 @@ class ControllerSettings:
     """What policies may write beside the kinds that they always may."""
     install_policy_kinds: bool = False
     """Make ClusterPolicy and Policy where they are missing."""
+    cilium_policies: bool = False
+    """Write whether Cilium's policies are valid into their status."""
+    install_cilium_kinds: bool = False
+    """Make their kinds where they are missing."""
     walls: bool = False
     """Keep the tenant wall as ClusterNetworkPolicies, too."""
     last_good: LastGood | None = None
@@ -136,7 +141,15 @@ class Controller:
             ChangeListeners(self._queue.add, self._node, self._wake.set, self._admission),
         )
         self._policies = self._new_policies()
-        self._walls = self._new_walls() if settings.walls else None
+        self._cilium = CiliumParts(
+            client,
+            self._fenced,
+            self._leads,
+            self._count_write,
+            judge=settings.cilium_policies,
+            install=settings.install_cilium_kinds,
+        )
+        self._walls = WallKeeper(self._fenced, self._count_write) if settings.walls else None
         work = NamespaceWork(
             lambda: self._prepared and self._leads() and not self._handover.paused,
             lambda name: self._reconciler.reconcile(self._agreed.config, name),
@@ -156,9 +169,8 @@ class Controller:
             self._taken,
         )
 
-    def _new_walls(self) -> WallKeeper:
-        writes = self.metrics.writes
-        return WallKeeper(self._fenced, lambda kind, action: writes.labels(kind, action).inc())
+    def _count_write(self, kind: str, action: str) -> None:
+        self.metrics.writes.labels(kind, action).inc()
 
     def _new_policies(self) -> PolicyParts:
         settings = self._settings
@@ -198,7 +210,7 @@ class Controller:
             lambda namespace, file: self._proven(namespace, file, Vouched.GRANTS),
             self._guard.corrected,
             self._guard.withdrawn,
-            lambda kind, action: self.metrics.writes.labels(kind, action).inc(),
+            self._count_write,
             lambda finding: self.metrics.findings.labels(finding.value).inc(),
             self._queue.add_after,
             self._followed.nodes.store,
@@ -213,6 +225,7 @@ class Controller:
         self._leadership.start()
         self._prober.start()
         self._policies.start()
+        self._cilium.start(recorder)
         self._starting = ""
         self._loop()
         self._end()
@@ -254,7 +267,8 @@ class Controller:
         """Who we are and whether that is enough; waits for an API server that is away."""
         while not self._stopping.is_set():
             try:
-                more = (*self._policies.rights, *(rbac.WALLS if self._walls is not None else ()))
+                walls = rbac.WALLS if self._walls is not None else ()
+                more = (*self._policies.rights, *self._cilium.rights, *walls)
                 rights = rbac.controller(self._settings.issued_secret, more)
                 permissions.check(self._client, self._settings.namespace, rights)
                 permissions.home(self._client, self._settings.namespace)
@@ -274,6 +288,7 @@ class Controller:
         self._prober.stop()
         self._workers.join(5)
         self._policies.stop()
+        self._cilium.stop()
         self._ledger.close()
         self._leadership.stop()
         self._followed.stop()
@@ -315,6 +330,8 @@ class Controller:
             self._look_again(self._agreed.moved())
         if self._prepared and self._walls is not None:
             self._walls.step(self._agreed.config)
+        if self._prepared:
+            self._cilium.step()
         if self._prepared and self._policies.step():
             self._step_due = 0.0
         now = time.monotonic()
@@ -445,7 +462,7 @@ class Controller:
     def _copies(self) -> tuple[ReflectorStats, ...]:
         """One a resource; of those that are followed twice, the one that tenancy rests on."""
         found = {stats.resource: stats for stats in self._followed.stats()}
-        for stats in self._policies.stats():
+        for stats in (*self._policies.stats(), *self._cilium.stats()):
             found.setdefault(stats.resource, stats)
         return tuple(found.values())
 
@@ -458,6 +475,8 @@ class Controller:
             dead.append("ledger")
         if not self._policies.alive:
             dead.append("policies")
+        if not self._cilium.alive:
+            dead.append("cilium-status")
         return [failed("ended", ", ".join(dead))] if dead else [good("workers")]
 
     def ready(self) -> list[Check]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 
 from generators.documents.json import Document
 from generators.kube.client import Client
@@ -80,10 +81,11 @@ def _version(name: str, resource: Resource) -> Document:
 
 
 class PolicyKinds:
-    """Sees to it that both kinds exist; one thread calls it, while it leads."""
+    """Sees to it that kinds exist; one thread calls it, while it leads."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, definitions: Iterable[Document]) -> None:
         self._client = client
+        self._definitions = tuple(definitions)
         self._due = 0.0
 
     def step(self) -> None:
@@ -92,7 +94,7 @@ class PolicyKinds:
         if now < self._due:
             return
         self._due = now + LOOK_SECONDS
-        for document in documents():
+        for document in self._definitions:
             self._install(document)
 
     def _install(self, document: Document) -> None:

@@ -119,16 +119,19 @@ def flat(found: list[Mapping[str, object]] | list[dict[str, object]]) -> set[tup
 @pytest.mark.parametrize(
     ("case", "options"),
     [
-        ("default", ()),
+        ("default", ("--cilium-policies",)),
         ("cert-manager", ("--certificate-secret", "ringfence-webhook-issued")),
-        ("own-certificates", ("--certificate-secret", "webhook-tls")),
+        ("own-certificates", ("--cilium-policies", "--certificate-secret", "webhook-tls")),
     ],
 )
 def test_the_controller_has_the_rules_that_its_command_prints_and_no_others(
     helm4: Helm, case: str, options: tuple[str, ...]
 ) -> None:
     printed = subprocess.run(
-        [COMMAND, "controller", "rules", *options], capture_output=True, text=True, check=True
+        [COMMAND, "controller", "rules", *options],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     wanted, found = documents(printed), documents(render(helm4, case))
     for role in ("ClusterRole/ringfence-controller", "Role/ringfence-controller"):
@@ -147,7 +150,8 @@ BEYOND = {
 def test_with_policies_it_has_the_rules_that_its_command_prints(helm4: Helm, who: str) -> None:
     options = ["--policies", "cluster", "--allow-kind", "Secret"]
     options += ["--allow-kind", "config.kio.kasten.io/v1alpha1/Policy"]
-    options += ["--walls"] if who == "controller" else []
+    extras = ["--walls", "--cilium-policies", "--install-cilium-crds"]
+    options += extras if who == "controller" else []
     command: list[str | Path] = [COMMAND, who, "rules", *options]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     role = f"ClusterRole/ringfence-{who}"
