@@ -184,7 +184,7 @@ def show(output: str, watch: bool, text: Callable[[], str]) -> None:
         click.echo(text(), nl=False)
         return
     if output not in (TABLE, "wide", "name"):
-        raise click.UsageError("-w prints rows; leave out -o, or give table, wide or name")
+        raise click.UsageError("-w prints rows; leave out -o json and its like")
     for piece in changing(text, lambda: time.sleep(WATCH_SECONDS)):
         click.echo(piece, nl=False)
 
