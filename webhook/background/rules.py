@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, replace
 from generators.documents.json import ObjectKind
 from generators.kube.resources import Resource
 from generators.kyverno.generation import pattern_digest
-from generators.kyverno.model import CloneList, Generation, Mutation, Policy, PolicyRule
+from generators.kyverno.model import (
+    CloneList,
+    Expressed,
+    Generation,
+    Mutation,
+    Policy,
+    PolicyRule,
+    Rendered,
+)
 from generators.kyverno.ownership import Mark
 from webhook.background.needs import (
     Needs,
@@ -90,15 +98,19 @@ class RuleTable:
         )
 
     def listing(self, resource: Resource, namespace: str) -> frozenset[Resource]:
-        """Kinds of triggers whose rules copy all objects of a kind in that namespace."""
+        """Kinds of triggers whose rules copy all objects of a kind in that namespace, or read them
+        in expressions."""
         return frozenset(
             trigger
             for name, rule in self.rules.items()
             if isinstance(rule.action, Generation)
-            and any(isinstance(d.source, CloneList) for d in rule.action.downstreams)
+            and any(isinstance(d.source, _READING) for d in rule.action.downstreams)
             and {(resource, namespace), (resource, "")} & self.needs.rules[name].sources
             for trigger in self.needs.rules[name].triggers
         )
+
+
+_READING = (CloneList, Expressed, Rendered)
 
 
 def table_of(policies: Policies, kinds: Kinds) -> RuleTable:

@@ -346,3 +346,36 @@ def test_roles_are_looked_up_for_requests_that_a_rule_asks_about_and_no_others(
     )
     assert webhook.labels(ns("plain")) == {"a": "b", "zone": "x"}
     assert asked == [ROBOT.username]
+
+
+CEL = """\
+apiVersion: policies.kyverno.io/v1
+kind: MutatingPolicy
+metadata: {name: in-cel}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [namespaces]}
+  matchConditions:
+  - {name: named, expression: "object.metadata.name.startsWith('plain')"}
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration:
+      expression: 'Object{metadata: Object.metadata{labels: {"cel": request.userInfo.username}}}'
+"""
+
+
+def test_a_mutating_policy_of_a_file_changes_a_request(webhook: Webhook) -> None:
+    webhook.write(CEL.replace("request.userInfo.username", "object.metadata.name"))
+    assert webhook.labels(ns("plain-1"))["cel"] == "plain-1"
+    assert "cel" not in webhook.labels(ns("other"))
+
+
+def test_an_expression_that_fails_refuses_with_its_line(webhook: Webhook) -> None:
+    webhook.write(CEL.replace("request.userInfo.username", "object.metadata.nothing"))
+    response = webhook.ask(request("CREATE", ns("plain-1")))
+    assert not response["allowed"]
+    status = response["status"]
+    assert isinstance(status, dict)
+    assert "all.yaml:13" in str(status["message"])
+    assert "no such key: nothing" in str(status["message"])
