@@ -148,18 +148,22 @@ def start(directory: Path, namespace: int, program: Path, before: Running | None
     epoch = before.epoch + 1 if before is not None else 0
     base = before.base if before is not None else _free_base()
     with (directory / "envoy.log").open("ab") as log, program.open("rb") as executed:
-        process = subprocess.Popen(
-            _command(namespace, executed.fileno(), base, epoch),
+        # Envoy ends when its parent does: let that be init.
+        orphaned = ["sh", "-c", '"$@" >&2 & echo $!', "sh"]
+        done = subprocess.run(
+            [*orphaned, *_command(namespace, executed.fileno(), base, epoch)],
             cwd=directory,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=subprocess.PIPE,
             stderr=log,
             pass_fds=(namespace, executed.fileno()),
             start_new_session=True,
-            env={},
+            env={"PATH": os.defpath},
+            text=True,
+            check=True,
         )
-    process.returncode = 0  # it outlives us: nobody is to wait for it here
-    running = Running(process.pid, _born(process.pid), epoch, base, identity(program))
+    pid = int(done.stdout)
+    running = Running(pid, _born(pid), epoch, base, identity(program))
     unfinished = directory / f"{STATE}.new"
     unfinished.write_text(json.dumps(asdict(running)))
     unfinished.rename(directory / STATE)

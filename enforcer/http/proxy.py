@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -245,9 +246,9 @@ class Proxy:
 
     def _look_after(self) -> None:
         running, now = self._running, time.monotonic()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:  # what has ended, predecessors included
-                pass
+        if running is not None:
+            with contextlib.suppress(ChildProcessError):  # only where we are init to it
+                os.waitpid(running.pid, os.WNOHANG)
         if running is not None and running.is_alive():
             if now - self._started_at > SOUND_SECONDS:
                 self._pause = FIRST_PAUSE
@@ -260,7 +261,7 @@ class Proxy:
             return
         event(log, "proxy_ended", logging.ERROR, again_after=self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
             self._start()
 
     def _ask(self) -> None:
@@ -319,7 +320,7 @@ def _problem_of(step: Callable[[], object]) -> str:
         step()
     except (NoListenerLeft, _NoProgram) as error:
         return str(error)
-    except (OSError, RingfenceError) as error:
+    except (OSError, subprocess.SubprocessError, RingfenceError) as error:
         return f"HTTP rules are closed on this node: {error}"
     return ""
 

@@ -83,7 +83,7 @@ class Proxied(Node):
     def wait_until_told(self) -> None:
         """Return when Envoy has taken what was written last."""
         xds = self.run_dir / DIRECTORY / "xds"
-        if not xds.is_dir():
+        if not (xds / "listeners.json").is_file():
             return
 
         def told() -> bool:
