@@ -143,7 +143,7 @@ def test_a_hot_restart_loses_no_request(tmp_path: Path) -> None:
         eventually(lambda: counted[0] > before[0] and counted[1] > before[1], "all goes on")
         done.set()
         for thread in calling:
-            thread.join()
+            thread.join(patience(20))
         assert failures == []
 
 
