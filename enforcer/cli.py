@@ -14,6 +14,7 @@ from enforcer.commands.flows import monitor, observe
 from enforcer.commands.listing import listing
 from enforcer.commands.node import enforcer
 from enforcer.commands.policies import policy
+from enforcer.commands.prove import prove
 from enforcer.commands.status import status, sysdump
 from enforcer.commands.trace import trace
 
@@ -25,7 +26,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(enforcer, endpoint, identity, policy, bpf),
-    *(status, audit, sysdump, monitor, observe, listing, trace),
+    *(status, audit, sysdump, monitor, observe, listing, trace, prove),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -15,6 +15,7 @@ from enforcer.answers.control import MOST_CONNECTIONS, Line, Request
 from enforcer.answers.counts import Counts
 from enforcer.answers.identities import Identities
 from enforcer.answers.journal import EndpointLog
+from enforcer.answers.proving import prove
 from enforcer.answers.request import endpoint_of, seconds
 from enforcer.answers.tracing import live_trace
 from enforcer.datapath.maps import Maps
@@ -60,6 +61,12 @@ class AgentService:
             "bpf": self._bpf,
             "trace": lambda asked: live_trace(
                 asked, self._state, sources.maps, sources.settings.node
+            ),
+            "prove": lambda asked: prove(
+                shown(asked, "node"),
+                lambda: self._state,
+                sources.maps,
+                sources.settings.node,
             ),
             "audit": lambda _: self._audit(),
             "nodes": lambda _: {

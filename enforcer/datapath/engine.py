@@ -41,10 +41,11 @@ def compile_nodes(cluster: Cluster) -> Mapping[str, CompiledNode]:
     MapOverflow where one of its maps had no room for all of it: every engine refuses the same.
     """
     nodes = sorted({pod.node for pod in cluster.pods})
-    return {node: _compile_node(cluster, node) for node in nodes}
+    return {node: compile_node(cluster, node) for node in nodes}
 
 
-def _compile_node(cluster: Cluster, node: str) -> CompiledNode:
+def compile_node(cluster: Cluster, node: str) -> CompiledNode:
+    """One of them."""
     keys = sorted(pod.key for pod in cluster.pods if is_local(pod, node))
     interfaces = {key: index for index, key in enumerate(keys, start=1)}
     tables = compile_tables(cluster, node, interfaces, limits=UNLIMITED)

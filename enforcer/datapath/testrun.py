@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from enforcer.datapath import kernel, loader
-from enforcer.datapath.engine import Judge, answer
+from enforcer.datapath.engine import answer
 from enforcer.datapath.flows import DropReason, FlowReader, FlowRecord
 from enforcer.datapath.maps import Maps
 from enforcer.policy.interpret import EndpointPacket
@@ -40,6 +40,8 @@ from generators.reachability.verdicts import Cell, Judgement, Reason, Verdict
 
 LOOPBACK = 1
 PROGRAMS = {Dir.INGRESS: "to_pod", Dir.EGRESS: "from_pod"}
+NO_PROXY = DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL
+"""What a test run, which has none, says of a connection that goes to it."""
 WALL = (DropReason.TENANT_WALL, DropReason.UNKNOWN_SENDER)
 CLIENT_PORT = 40000
 CONTINUE = -1
@@ -63,7 +65,7 @@ def engine(cluster: Cluster, questions: Iterable[Question]) -> tuple[Cell, ...]:
 
 
 @contextmanager
-def loaded() -> Iterator[Judge]:
+def loaded() -> Iterator[TestRuns]:
     """The programs, freshly loaded, as a judge of packets; nothing of them is left afterwards."""
     _sweep()
     directory = loader.BPF_FS / f"{PINS}{os.getpid()}-{token_hex(4)}"
@@ -75,7 +77,7 @@ def loaded() -> Iterator[Judge]:
                 for direction, name in PROGRAMS.items()
             }
             maps.lead_to_tunnels(TUNNEL_PORTS)
-            yield _Kernel(maps, reader, programs)
+            yield TestRuns(maps, reader, programs)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -88,7 +90,7 @@ def _sweep() -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-class _Kernel:
+class TestRuns:
     """Judges packets by running programs; holds the tables that were asked last."""
 
     def __init__(
@@ -103,12 +105,37 @@ class _Kernel:
 
     def __call__(self, tables: Tables, ifindex: int, packet: EndpointPacket) -> Judgement:
         """The programs' judgement at one interface."""
+        verdict, records = self._run(tables, ifindex, packet)
+        if records:
+            return _judgement(records[-1], tables, tables.endpoints[ifindex])
+        # What passes unconditionally is counted but no news.
+        if verdict == CONTINUE and packet.own == packet.peer:
+            return Judgement(Verdict.FORWARDED, Reason.SELF)
+        peer = tables.addresses.get(packet.peer)
+        if verdict == CONTINUE and peer is not None and peer.identity == IDENTITY_HOST:
+            return Judgement(Verdict.FORWARDED, Reason.HOST)
+        raise NoEvent(f"no event for {packet}; report this with the objects that were asked about")
+
+    def verdict(self, tables: Tables, ifindex: int, packet: EndpointPacket) -> Verdict:
+        """The same without the reason, for tables that may hold anything."""
+        verdict, records = self._run(tables, ifindex, packet)
+        if records:
+            proxied = records[-1].reason is NO_PROXY
+            return Verdict.REDIRECTED if proxied else records[-1].verdict
+        return Verdict.FORWARDED if verdict == CONTINUE else Verdict.DROPPED
+
+    def _run(
+        self, tables: Tables, ifindex: int, packet: EndpointPacket
+    ) -> tuple[int, list[FlowRecord]]:
+        """What the programs return and report of one packet."""
         if tables is not self._asked:
             without = replace(tables, endpoints={})
             self._maps.apply(replacing(self._written, without))
             self._asked, self._written = tables, without
-        # An endpoint id of its own for each packet: none is taken for a reply to another.
-        entry = replace(tables.endpoints[ifindex], endpoint=next(self._endpoints))
+        entry = tables.endpoints.get(ifindex)
+        if entry is not None:
+            # An endpoint id of its own for each packet: none is taken for a reply to another.
+            entry = replace(entry, endpoint=next(self._endpoints))
         self._maps.apply([MapWrite(Table.ENDPOINTS, LOOPBACK, entry)])
         self._reader.read()
         program = self._programs[packet.direction]
@@ -116,22 +143,12 @@ class _Kernel:
         came_by = 0 if packet.from_socket else LOOPBACK
         context = kernel.SkbContext(ifindex=LOOPBACK, ingress_ifindex=came_by)
         run = kernel.test_run(program.fd, frame(packet), context)
-        records = self._reader.read()
-        if records:
-            return _judgement(records[-1], tables, entry)
-        # What passes unconditionally is counted but no news.
-        if run.verdict == CONTINUE and packet.own == packet.peer:
-            return Judgement(Verdict.FORWARDED, Reason.SELF)
-        peer = tables.addresses.get(packet.peer)
-        if run.verdict == CONTINUE and peer is not None and peer.identity == IDENTITY_HOST:
-            return Judgement(Verdict.FORWARDED, Reason.HOST)
-        raise NoEvent(f"no event for {packet}; report this with the objects that were asked about")
+        return run.verdict, list(self._reader.read())
 
 
 def _judgement(record: FlowRecord, tables: Tables, entry: EndpointEntry) -> Judgement:
     http = tables.rule_sets.get(record.rule)
-    if record.reason is DropReason.PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL and http:
-        # A test run has no proxy.
+    if record.reason is NO_PROXY and http:
         policies = tables.isolating[entry.group, record.direction]
         return Judgement(Verdict.REDIRECTED, Reason.L7, http.rule, policies, http)
     reason = Reason[record.reason.name]
@@ -139,11 +156,11 @@ def _judgement(record: FlowRecord, tables: Tables, entry: EndpointEntry) -> Judg
         return Judgement(record.verdict, reason)
     policies = tables.isolating.get((entry.group, record.direction), ())
     if record.reason in WALL:
-        return Judgement(record.verdict, reason, tables.walls[entry.wall], policies)
+        return Judgement(record.verdict, reason, tables.walls.get(entry.wall), policies)
     if reason is Reason.POLICY_ALLOWED and http is not None:
         return Judgement(record.verdict, reason, http.rule, policies)
     named = reason in (Reason.POLICY_ALLOWED, Reason.POLICY_DENY)
-    rule = tables.rules[record.rule] if named else None
+    rule = tables.rules.get(record.rule) if named else None
     return Judgement(record.verdict, reason, rule, policies)
 
 

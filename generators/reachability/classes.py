@@ -48,7 +48,8 @@ class Classes:
         self._selectors = tuple(dict.fromkeys([*subjects, *_pod_selectors(peers)]))
         self._named = tuple(dict.fromkeys(named))
         self._blocks = _Blocks(peers)
-        self._bounds = _port_bounds(cluster, self._named)
+        self.bounds = _port_bounds(cluster, self._named)
+        """The port numbers at which an answer may begin to differ, sorted."""
         self._matched: dict[frozenset[tuple[str, str]], tuple[int, ...]] = {}
         self._members: dict[tuple[str, Family], Member] = {}
         self._numbers: dict[Hashable, int] = {}
@@ -64,7 +65,15 @@ class Classes:
 
     def port(self, number: int) -> int:
         """Stands for all ports that nothing tells apart from this one."""
-        return bisect_right(self._bounds, number)
+        return bisect_right(self.bounds, number)
+
+    def blocks_of(self, address: str) -> tuple[tuple[int, int, int], ...]:
+        """The blocks of policies that hold an address, as values to compare."""
+        return self._blocks.holding(address)
+
+    def blocks(self) -> Iterator[tuple[int, int, int]]:
+        """Every block: IP version, length and first address."""
+        return self._blocks.every()
 
     def _member(self, pod: Pod, of: Family) -> Member:
         alike = (
@@ -99,6 +108,11 @@ class _Blocks:
                 network = parse_network(cidr)
                 of_length = (network.version, network.prefixlen)
                 self._by_length.setdefault(of_length, set()).add(int(network.network_address))
+
+    def every(self) -> Iterator[tuple[int, int, int]]:
+        """Each block, by IP version, length and first address."""
+        for (version, length), starts in self._by_length.items():
+            yield from ((version, length, start) for start in sorted(starts))
 
     def holding(self, ip: str) -> tuple[tuple[int, int, int], ...]:
         """Each block that holds the address, by IP version, length and first address."""

@@ -31,8 +31,9 @@ _NUMBERED = re.compile(r"IP/([0-9]{1,3})")
 _LAST = 255
 _HEADERS = frozenset({0, 43, 44, 59, 60})
 """Extension headers of IPv6: what follows them is the protocol."""
-_CARRIERS = frozenset(f"IP/{value}" for value in (4, 41, 47, 50, 51, 97, 115))
+CARRIER_NUMBERS = frozenset({4, 41, 47, 50, 51, 97, 115})
 """IP in IP, GRE, ESP, AH, EtherIP, L2TP."""
+_CARRIERS = frozenset(f"IP/{value}" for value in CARRIER_NUMBERS)
 TUNNEL_PORTS = (4789, 6081, 8472, 51820)
 """UDP ports of VXLAN, Geneve, VXLAN as Linux first had it, and WireGuard."""
 

@@ -256,6 +256,38 @@ def test_a_kernel_that_does_not_do_what_is_wanted_is_told_loudly(tampered: Answe
     assert "the kernel does not do what the agent wants" in done.stderr
 
 
+def test_a_node_proves_that_policies_entries_and_maps_agree(answering: Answering) -> None:
+    found = asked(answering, "prove", "--node", "here", code=1)
+    assert (found["apart"], found["agrees"], found["drift"]) == (False, True, [])
+    (example, *_) = cast(list[dict[str, object]], found["counterexamples"])
+    # Green's namespace is under audit: whoever knocks there is only reported.
+    assert (example["destination"], example["kind"]) == ("t3/d", "open")
+    assert example["verdicts"] == {"policies": "AUDIT", "entries": "AUDIT", "maps": "AUDIT"}
+    assert example["replayed"] == "AUDIT"
+
+
+def test_a_proof_notices_what_somebody_took_out_of_a_map(tampered: Answering) -> None:
+    done = tampered.ask("prove", "--node", "here")
+    assert done.returncode == 1
+    assert "pol_map: missing" in done.stdout
+    found = asked(tampered, "prove", "--node", "here", code=1)
+    disputed = [
+        each
+        for each in cast(list[dict[str, object]], found["counterexamples"])
+        if each["kind"] == "differs"
+    ]
+    verdicts = {"policies": "FORWARDED", "entries": "FORWARDED", "maps": "DROPPED"}
+    assert [each["verdicts"] for each in disputed] == [verdicts] * len(disputed) != []
+
+
+def test_a_proof_of_another_node_is_asked_for_there(answering: Answering) -> None:
+    done = answering.ask("prove", "--node", "elsewhere")
+    assert done.returncode == 2
+    assert "this is the agent of node here" in done.stderr
+    done = answering.ask("prove", "--node", "here", "-f", "x.yaml")
+    assert "--node uses the agent's own inputs" in done.stderr
+
+
 def test_trace_live_takes_no_inputs_of_its_own(answering: Answering) -> None:
     done = answering.ask("trace", "t2/b", "t1/a", "80/TCP", "--live", "-f", "x.yaml")
     assert done.returncode == 2

@@ -1,0 +1,1 @@
+"""Policies, compiled entries and the kernel's maps against one another and the tenant file."""

@@ -1,0 +1,1 @@
+"""Who reaches whom as sets: decided for all packets, where the evaluator decides one."""
