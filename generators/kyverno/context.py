@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from generators.documents.json import ObjectKey, ObjectKind, Value, as_text
+from generators.documents.json import ObjectKey, ObjectKind, Value, as_text, mapping
 from generators.kyverno.failures import LookupFailed, RuleFailure
+from generators.kyverno.images import images_of
 from generators.kyverno.language import expressions
 from generators.kyverno.language.expressions import Missing
 from generators.kyverno.language.functions import Surroundings
@@ -105,7 +106,15 @@ class ContextScope:
             scope = scope.parent
         if name in self.world.given:
             return self.world.given[name]
+        if name == "images" and (found := self._images()):
+            return found
         raise Missing(f"there is no {name!r} here")
+
+    def _images(self) -> Document:
+        """Of the request's object, and of what it was where it goes."""
+        request = self.root("request")
+        held = mapping(request, "object") or mapping(request, "oldObject")
+        return images_of(held)
 
     def load(self, entry: ContextEntry) -> Value:
         """The entry's value, read once; a failure is kept as well."""

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.slow
 ACTIONS = ("mutate", "generate")
 IN_CEL = ("MutatingPolicy", "GeneratingPolicy")
 LEFT_OUT = {
-    ("mutate-images", "test"): "the variable `images`",
     ("mpol-image-data", ""): "images are not supported",
 }
 """(policy, rule) of results that are not judged, and why."""

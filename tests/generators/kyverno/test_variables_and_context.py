@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.documents.json import Value, labels_of
+from generators.documents.json import Value, labels_of, mapping
 from generators.kyverno.context import ContextScope, World, chooser, dotted
 from generators.kyverno.engine import Environment, mutate
-from generators.kyverno.failures import NotAllowed, UnresolvedVariable
+from generators.kyverno.failures import BadExpression, NotAllowed, UnresolvedVariable
+from generators.kyverno.images import images_of
 from generators.kyverno.language.functions import Surroundings
 from generators.kyverno.language.operators import holds
 from generators.kyverno.limits import GuardedLookups, Limits, allowing
@@ -485,3 +486,30 @@ def test_an_unresolved_variable_is_told_with_file_line_and_field() -> None:
         result.message
     )
     assert "there is no 'none'" in result.message
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("nginx", ("docker.io", "nginx", "latest", "docker.io/nginx:latest")),
+        ("ghcr.io/x/side:v2", ("ghcr.io", "x/side", "v2", "ghcr.io/x/side:v2")),
+        ("localhost:5000/x", ("localhost:5000", "x", "latest", "localhost:5000/x:latest")),
+        ("UPPER/x", ("UPPER", "x", "latest", "UPPER/x:latest")),
+        (f"n:1@sha256:{'b' * 64}", ("docker.io", "n", "1", f"docker.io/n@sha256:{'b' * 64}")),
+    ],
+)
+def test_images_are_read_by_their_parts(image: str, expected: tuple[str, ...]) -> None:
+    containers: Value = [{"name": "c", "image": image}]
+    pod: Document = {"kind": "Pod", "spec": {"containers": containers}}
+    job: Document = {"kind": "Job", "spec": {"template": {"spec": pod["spec"]}}}
+    for document in (pod, job):
+        found = mapping(images_of(document), "containers", "c")
+        shown = tuple(found.get(key) for key in ("registry", "path", "tag", "reference"))
+        assert shown == expected
+
+
+def test_what_is_no_image_is_told() -> None:
+    bad: Value = [{"name": "c", "image": "bad image"}]
+    with pytest.raises(BadExpression, match="invalid image 'bad image'"):
+        images_of({"kind": "Pod", "spec": {"containers": bad}})
+    assert images_of({"kind": "Namespace"}) == {}
