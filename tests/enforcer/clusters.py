@@ -191,7 +191,7 @@ cilium_ports = st.one_of(
 
 
 judged_ports = st.lists(
-    cilium_ports.filter(lambda port: port.protocol == "TCP" and port.port is not None),
+    cilium_ports.map(lambda port: replace(port, protocol="TCP", port=port.port or 80)),
     min_size=1,
     max_size=2,
 )
