@@ -13,6 +13,7 @@ from generators.kube.client import Client, PatchKind
 from generators.kube.errors import KubeError
 from generators.kube.resources import NAMESPACES
 from generators.labels import GRANTS_ANNOTATION
+from generators.tenants.consents import Consent
 from tests.conftest import Run
 from tests.controller.cluster import TENANTS, Cluster, ControllerProcess, cluster
 from tests.testbed.waiting import eventually, holds_for
@@ -39,6 +40,11 @@ def say(made: Cluster, name: str, word: str | None, by: Client) -> None:
     by.patch(NAMESPACES, name, "", patch, kind=PatchKind.MERGE, manager="test")
 
 
+def recorded(made: Cluster, name: str) -> tuple[Consent, ...]:
+    entry = made.record().get(made.uid(name))
+    return () if entry is None else entry.consents
+
+
 def opened(made: Cluster, name: str, wanted: bool = True) -> Callable[[], bool]:
     return lambda: ('"port": 8080' in json.dumps(made.policy(name) or {})) is wanted
 
@@ -54,7 +60,7 @@ def test_members_of_two_tenants_open_and_close_a_way(
     eventually(lambda: made.isolated("db-test02", "test02"), "isolated")
 
     say(made, "api-test02", HERE, two)
-    eventually(lambda: bool(made.record()[made.uid("api-test02")].consents), "recorded")
+    eventually(lambda: bool(recorded(made, "api-test02")), "recorded")
     holds_for(1.0, opened(made, "api-test02", False), "one side opens nothing")
     say(made, "web-test01", THERE, one)
     # The grant is the tenant's: each of its namespaces follows.
@@ -95,17 +101,17 @@ def test_what_was_said_before_admission_was_in_force_proves_nothing(
     made, _ = served
     two = made.as_user("two", "team-test02")
     eventually(lambda: "GrantNotProven" in made.reasons(OLD), "told")
-    assert made.record()[made.uid(OLD)].consents == ()
+    assert recorded(made, OLD) == ()
     turns = cycle([None, "test02 from test01:1"])
 
-    def recorded() -> bool:
+    def believed() -> bool:
         """By turns taken back and written anew, until the controller has seen both."""
-        if made.record()[made.uid(OLD)].consents:
+        if recorded(made, OLD):
             return True
         say(made, OLD, next(turns), two)
         return False
 
-    eventually(recorded, "believed once written anew", poll=1.0)
+    eventually(believed, "believed once written anew", poll=1.0)
 
 
 def test_a_namespace_that_moves_takes_no_word_along(
@@ -114,7 +120,7 @@ def test_a_namespace_that_moves_takes_no_word_along(
     made, _ = served
     two = made.as_user("two", "team-test02")
     made.make("moving-test02", two, annotations={GRANTS_ANNOTATION: "test02 from test01:77"})
-    eventually(lambda: bool(made.record()[made.uid("moving-test02")].consents), "recorded")
+    eventually(lambda: bool(recorded(made, "moving-test02")), "recorded")
     made.label("moving-test02", "test01")
     eventually(lambda: made.recorded("moving-test02") == "test01", "moved")
-    eventually(lambda: not made.record()[made.uid("moving-test02")].consents, "forgotten")
+    eventually(lambda: not recorded(made, "moving-test02"), "forgotten")

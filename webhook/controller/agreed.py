@@ -1,7 +1,7 @@
 """The tenant file in force together with the grants that tenants agreed on, as recorded.
 
 Workers ask for `config` at every step; the registrar's thread asks `moved` on its turns, so however
-often a tenant changes its mind, others' namespaces are looked at twice a second at most.
+often a tenant changes its mind, only namespaces of who it changes are looked at, once a turn.
 """
 
 from __future__ import annotations
