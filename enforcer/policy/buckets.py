@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from enforcer.policy.ports import Ranked, slots
-from enforcer.policy.tables import RULE_DENY, RULE_REDIRECT, Dir, PolicyKey, RangeKey
+from enforcer.policy.tables import RULE_DENY, RULE_NUMBER, Dir, PolicyKey, RangeKey
 
 ExactSlot = tuple[int, int, Dir]
 """(port, protocol, direction)"""
@@ -53,9 +53,10 @@ def _opens(mine: Mapping[Slot, int], others: Mapping[Slot, int]) -> bool:
             return False
     for slot, rule in mine.items():
         there = others.get(slot)
-        if rule & RULE_DENY and not (there and there & RULE_DENY):
-            return False
-        if rule & RULE_REDIRECT and there not in (None, rule):
+        if rule & RULE_DENY:
+            if not (there and there & RULE_DENY):
+                return False
+        elif rule & ~RULE_NUMBER and there not in (None, rule):
             return False
     return True
 

@@ -23,11 +23,11 @@ from enforcer.policy.tables import (
     IDENTITY_UNKNOWN,
     PEER_ANY,
     PROTO_ANY,
-    RULE_DENY,
     RULE_REDIRECT,
     Dir,
     EndpointFlag,
     place_peer,
+    rule_flags,
 )
 from generators.http import HttpRule, RuleSet
 from generators.objects import (
@@ -298,7 +298,8 @@ class _Side:
                 found = denying = denying[: place + 1]
                 break
         for policy, index, rule in denying:
-            self._add(number(policy.rule_name(direction, index)) | RULE_DENY, policy, rule, ports)
+            named = number(policy.rule_name(direction, index))
+            self._add(named | rule_flags(rule), policy, rule, ports)
         if denying:
             self.needs |= EndpointFlag.USES_DENY
         if not self.policies:
@@ -308,7 +309,8 @@ class _Side:
             return
         for policy, index, rule in found:
             if not rule.deny and not rule.http:
-                self._add(number(policy.rule_name(direction, index)), policy, rule, ports)
+                named = number(policy.rule_name(direction, index))
+                self._add(named | rule_flags(rule), policy, rule, ports)
         for policy, index, rule in found:
             if rule.http:
                 self._judging[len(self.rules)] = policy.rule_name(direction, index), rule.http

@@ -1,11 +1,11 @@
 """What the maps of one node should hold, as values.
 
-compiler/compile.py makes them, datapath/maps.py packs them. Byte layouts are in bpf/lib/maps.h and
-mirrored in datapath/maps.py; here are only meanings.
+compiler/compile.py makes them, datapath/maps.py writes them. Byte layouts are in bpf/lib/layout.h
+and mirrored in datapath/layout.py; here are only meanings.
 
-Probe order of a group, the same in the kernel and in interpret.py; the first hit speaks: it allows,
-or with RULE_DENY denies, and names the rule; with RULE_REDIRECT it names what judges requests. For
-each peer of
+Probe order of a group, the same in the kernel and in interpret.py; the first hit decides: it
+allows, or with RULE_DENY denies, and names the rule; with RULE_REDIRECT it names what judges
+requests. For each peer of
     identity, PEER_TENANT | tenant, cidr_peer (if USES_CIDR), place_peer (if USES_PLACES), PEER_ANY
 the ports
     (port, proto), range of the proto (if USES_RANGE), (PORT_ANY, proto), (PORT_ANY, PROTO_ANY).
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from generators.errors import Refused
 from generators.http import RuleSet
+from generators.objects import Rule
 from generators.reachability.services import Backend, ServiceKey
 
 PEER_ANY = 0
@@ -43,6 +44,13 @@ RULE_REDIRECT = 1 << 30
 """Of the same: what it matches goes to the proxy; the number is that of a rule set."""
 RULE_NUMBER = RULE_REDIRECT - 1
 """What of an entry's rule is its number; the rest are flags."""
+
+
+def rule_flags(rule: Rule) -> int:
+    """What an entry carries beside the number of its rule."""
+    return RULE_DENY if rule.deny else 0
+
+
 ICMP_PORT = 256
 """`ICMP_PORT | type` stands in the place of a port for a message of ICMP."""
 
