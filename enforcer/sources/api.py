@@ -35,7 +35,7 @@ from enforcer.sources.tenants import AgentTenants
 from generators.cluster import pod_ranges
 from generators.documents.json import Document, Key
 from generators.kube.client import EVERYTHING, Client, WatchScope
-from generators.kube.reflector import Reflector, Timing
+from generators.kube.reflector import Reflector, ReflectorStats, Timing
 from generators.kube.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -91,12 +91,14 @@ class _Kind(Generic[T]):
             events=dict(self.events),
             relists=stats.relists,
             failures=stats.watch_errors,
-            unreadable={
-                **{str(key): why for key, why in stats.unreadable.items()},
-                **self.problems.read(),
-            },
+            unreadable=self.unreadable(stats),
             tolerant=isinstance(self.reflector, ServedKind),
         )
+
+    def unreadable(self, stats: ReflectorStats) -> Mapping[str, str]:
+        """Objects that make no sense, with the reason."""
+        found = {str(key): why for key, why in stats.unreadable.items()}
+        return {**found, **self.problems.read()}
 
 
 AnyKind = (
@@ -227,7 +229,7 @@ class ApiSupply:
                     f"the API server refuses access to {name} ({self._client.origin}): their "
                     "known state stays in force; grant the agent list and watch"
                 )
-            elif (broken := kind.source().unreadable) and kind not in self._cilium:
+            elif (broken := kind.unreadable(stats)) and kind not in self._cilium:
                 found[name] = "; ".join(f"{key}: {why}" for key, why in broken.items())
         if self._record.unreadable:
             bad = sorted(self._record.unreadable.items())
