@@ -52,7 +52,6 @@ RECEIVE = 1 << 18
 UNKNOWN = -1
 VETH = "veth"
 
-Attributes = Mapping[int, bytes]
 TUNNEL_PORT: Mapping[str, int] = {"vxlan": 15, "geneve": 5, "bareudp": 1}
 """The attribute of a tunnel device that names its UDP port, by kind."""
 

@@ -103,11 +103,6 @@ def table_of(cells: Iterable[Cell]) -> VerdictTable:
     return found
 
 
-def code_of(verdict: Verdict | None) -> int:
-    """How a row of a grid spells a verdict."""
-    return _CODES[verdict]
-
-
 def verdict_of(code: int) -> Verdict | None:
     """What a code of a row means; None where nothing was asked. Not for MIXED."""
     return _VERDICTS[code]

@@ -240,11 +240,3 @@ def _tail(cell: Cell) -> str:
 
 def _indented(document: object, by: str = "  ") -> str:
     return json.dumps(document, indent=2, ensure_ascii=False).replace("\n", f"\n{by}")
-
-
-def matrix_document(
-    engine: str, assumed: Sequence[str], cells: Iterable[Cell]
-) -> dict[str, object]:
-    """The same as plain values."""
-    documents = [cell_document(cell) for cell in cells]
-    return {"engine": engine, "assumptions": list(assumed), "cells": documents}
