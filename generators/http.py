@@ -193,13 +193,19 @@ def _resolved(path: str) -> str:
     kept: list[str] = []
     *parents, last = plain.split("/")[1:]
     for part in parents:
-        if part == "..":
+        if _dots(part) == "..":
             kept = kept[:-1]
-        elif part != ".":
+        elif not _dots(part):
             kept.append(part)
-    if last in (".", ".."):
-        kept, last = kept[:-1] if last == ".." else kept, ""
+    if _dots(last):
+        kept, last = kept[:-1] if _dots(last) == ".." else kept, ""
     return re.sub("/+", "/", "/".join(("", *kept, last)))
+
+
+def _dots(segment: str) -> str:
+    """The dots that a segment is, with or without parameters: `..;x` is `..` to Envoy."""
+    name = segment.partition(";")[0]
+    return name if name in (".", "..") else ""
 
 
 def _unescaped(found: re.Match[str]) -> str:

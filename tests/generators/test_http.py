@@ -29,6 +29,7 @@ LANDING = HttpRule("POST", "/v1/request-landing")
         (HttpRule(path="/public/.*"), "GET", "/public/a?b=c", {}, ""),
         (HttpRule(path="/public/.*"), "GET", "/public/../admin", {}, "path '/admin'"),
         (HttpRule(path="/public/.*"), "GET", "/public/%2e%2e/admin", {}, "path '/admin'"),
+        (HttpRule(path="/public/.*"), "GET", "/public/..;/admin", {}, "path '/admin'"),
         (HttpRule(path="/public/.*"), "GET", "//public//x", {}, ""),
         (HttpRule(path="/public/.*"), "GET", "/public/%252e%252e/admin", {}, ""),
         (HttpRule(), "ANYTHING", "/", {}, ""),
