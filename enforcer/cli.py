@@ -15,6 +15,7 @@ from enforcer.commands.listing import listing
 from enforcer.commands.node import enforcer
 from enforcer.commands.policies import policy
 from enforcer.commands.prove import prove
+from enforcer.commands.report import report
 from enforcer.commands.status import status, sysdump
 from enforcer.commands.trace import trace
 
@@ -26,7 +27,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(enforcer, endpoint, identity, policy, bpf),
-    *(status, audit, sysdump, monitor, observe, listing, trace, prove),
+    *(status, audit, sysdump, monitor, observe, listing, trace, prove, report),
 )
 for command in COMMANDS:
     cli.add_command(command)

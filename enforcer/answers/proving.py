@@ -59,7 +59,12 @@ def _decided(state: NodeState, maps: Maps, node: str) -> Json:
     replayed, why = _replayed(proof, kernel, interfaces)
     drift = differences(kernel, state.tables)
     unguarded = [each for each in not_enforced(state) if _is_kept(cluster, str(each["namespace"]))]
-    found = document(proof, cluster, replayed, {"node": node, "notReplayed": why})
+    found = document(
+        proof,
+        cluster,
+        replayed,
+        {"node": node, "tenantFile": cluster.config.digest, "notReplayed": why},
+    )
     return {
         **found,
         "apart": proof.apart and not unguarded,

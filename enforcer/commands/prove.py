@@ -78,19 +78,21 @@ def _lines(found: dict[str, object]) -> Iterator[str]:
 
 
 def _decided(cluster: Cluster, strict: bool) -> dict[str, object]:
-    from enforcer.datapath.engine import compile_node
-    from enforcer.proof.prove import ENTRIES, Prover
     from enforcer.proof.telling import document
+
+    proof, assumed = proof_of(cluster, strict)
+    more = {"assumptions": list(assumed)}
+    return dict(document(proof, cluster, _replayed(cluster, proof), more))
+
+
+def proof_of(cluster: Cluster, strict: bool) -> tuple[Proof, tuple[str, ...]]:
+    """The proof of a whole cluster, and what it takes for granted."""
+    from enforcer.proof.prove import prove_entries
 
     if cluster.config is None:
         raise UsageError("there are no tenants to keep apart: give their file with -c FILE")
-    prover = Prover(cluster)
     assumed = assumed_of(cluster, (*(pod.key for pod in cluster.pods), "ip/"), strict)
-    for node in progress(prover.nodes, len(prover.nodes)):
-        prover.decide(node, {ENTRIES: compile_node(cluster, node)})
-    proof = prover.proof()
-    replayed = _replayed(cluster, proof)
-    return dict(document(proof, cluster, replayed, {"assumptions": list(assumed)}))
+    return prove_entries(cluster, lambda nodes: progress(nodes, len(nodes))), assumed
 
 
 def _replayed(cluster: Cluster, proof: Proof) -> Verdict | None:

@@ -9,12 +9,12 @@ What is found is the smallest packet of each kind, between two tenants.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise, product
 
-from enforcer.datapath.engine import CompiledNode
+from enforcer.datapath.engine import CompiledNode, compile_node
 from enforcer.policy.interpret import EndpointPacket
 from enforcer.policy.tables import ICMP_PORT, Dir
 from enforcer.proof import entries
@@ -183,6 +183,16 @@ class _Ground:
             self.tenants[evaluator.cluster.tenants.get(namespace)] |= bits
             rest &= ~bits
         self.tenants[None] |= rest
+
+
+def prove_entries(
+    cluster: Cluster, shown: Callable[[Sequence[str]], Iterable[str]] = iter
+) -> Proof:
+    """Of policies and the entries of every node; `shown` may tell how many nodes are done."""
+    prover = Prover(cluster)
+    for node in shown(prover.nodes):
+        prover.decide(node, {ENTRIES: compile_node(cluster, node)})
+    return prover.proof()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The report for an auditor: what keeps tenants apart, resting on the proof."""
