@@ -57,7 +57,7 @@ def report(
     hold as far as --proof says, and what was not checked. Two reports of an unchanged cluster
     differ in their date only. Exits with 1 when a pair is open that the tenant file does not allow.
     """
-    from enforcer.report.build import Asked, build, is_sound
+    from enforcer.report.build import Evidence, build, is_sound
     from enforcer.report.page import page
     from generators.output import structured
 
@@ -67,7 +67,7 @@ def report(
     proof, assumed = proof_of(cluster, strict)
     if cluster.config is None:
         raise UsageError("there are no tenants to keep apart: give their file with -c FILE")
-    asked = Asked(cluster, cluster.config, proof, nodes, live is not None, assumed)
+    asked = Evidence(cluster, cluster.config, proof, nodes, live is not None, assumed)
     found = build(asked, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     text = page(found) if output == "html" else structured(found, "json")
     click.echo(text, nl=False)

@@ -24,7 +24,7 @@ STANDARDS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Evidence:
     """What a report is about."""
 
     cluster: Cluster
@@ -37,7 +37,7 @@ class Asked:
     assumptions: tuple[str, ...] = ()
 
 
-def build(asked: Asked, date: str) -> Json:
+def build(asked: Evidence, date: str) -> Json:
     """The whole report."""
     pairs = list(_matrix(asked))
     nodes = [_node(asked, name) for name in _node_names(asked.cluster)]
@@ -63,7 +63,7 @@ def is_sound(report: Json) -> bool:
     return isinstance(verdict, Mapping) and bool(verdict["apart"] and verdict["agrees"])
 
 
-def _verdict(asked: Asked, pairs: Sequence[Json], nodes: Sequence[Json]) -> Json:
+def _verdict(asked: Evidence, pairs: Sequence[Json], nodes: Sequence[Json]) -> Json:
     asked_of = [node for node in nodes if node["asked"]]
     return {
         "apart": asked.proof.apart and all(node["apart"] for node in asked_of),
@@ -78,7 +78,7 @@ def _verdict(asked: Asked, pairs: Sequence[Json], nodes: Sequence[Json]) -> Json
     }
 
 
-def _tenants(asked: Asked) -> Iterator[Json]:
+def _tenants(asked: Evidence) -> Iterator[Json]:
     cluster, config = asked.cluster, asked.config
     pods: dict[str, int] = {}
     for pod in cluster.pods:
@@ -98,7 +98,7 @@ def _tenants(asked: Asked) -> Iterator[Json]:
         }
 
 
-def _matrix(asked: Asked) -> Iterator[Json]:
+def _matrix(asked: Evidence) -> Iterator[Json]:
     """Each ordered pair of tenants, and who is no tenant's: what the file says, what is open."""
     config = asked.config
     found = {
@@ -129,7 +129,7 @@ def _node_names(cluster: Cluster) -> tuple[str, ...]:
     return tuple(sorted(named))
 
 
-def _node(asked: Asked, name: str) -> Json:
+def _node(asked: Evidence, name: str) -> Json:
     """What a node's kernel holds, where it was asked by the same tenant file."""
     said = asked.nodes.get(name)
     if said is None:
@@ -142,7 +142,7 @@ def _node(asked: Asked, name: str) -> Json:
     return {"node": name, "asked": True, "apart": apart, "agrees": agrees, "why": why}
 
 
-def _exceptions(asked: Asked) -> Json:
+def _exceptions(asked: Evidence) -> Json:
     """Every word of file and cluster that opens or holds back something."""
     config, cluster = asked.config, asked.cluster
     return {
@@ -170,7 +170,7 @@ def _exceptions(asked: Asked) -> Json:
     }
 
 
-def _not_checked(asked: Asked, nodes: Sequence[Json]) -> Iterator[str]:
+def _not_checked(asked: Evidence, nodes: Sequence[Json]) -> Iterator[str]:
     for node in nodes:
         if not node["asked"]:
             yield f"the kernel of node {node['node']}: `ringfence prove --node` was not run there"
