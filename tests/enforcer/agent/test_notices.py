@@ -11,10 +11,16 @@ from enforcer.agent.notices import MOST, PERIOD_SECONDS, REASON, Notices
 from enforcer.agent.state import Board, NodeState
 from enforcer.policy.tables import Table
 from enforcer.writes.budgets import Refusal
-from generators.documents.json import Document
+from generators.documents.json import Document, mapping
 from generators.errors import RingfenceError
 from generators.kube.client import Client, DryRun
-from generators.kube.resources import EVENTS, NETWORK_POLICIES, Resource
+from generators.kube.resources import (
+    CILIUM_CLUSTERWIDE_POLICIES,
+    CILIUM_POLICIES,
+    EVENTS,
+    NETWORK_POLICIES,
+    Resource,
+)
 from generators.objects import Direction
 
 REFUSED = Refusal("t2/huge", Direction.INGRESS, "t2", Table.CIDRS, 9000, 9000, 4000, 8192)
@@ -25,10 +31,11 @@ class Server(Client):
 
     def __init__(self, known: Mapping[str, Document]) -> None:
         self.created: list[Document] = []
+        self.asked: list[tuple[Resource, str]] = []
         self.known = dict(known)
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Document:
-        assert resource is NETWORK_POLICIES
+        self.asked.append((resource, namespace))
         if name not in self.known:
             raise RingfenceError("not found")
         return self.known[name]
@@ -61,6 +68,24 @@ def test_a_policy_without_room_is_told_once_while_it_is_so(server: Server) -> No
     }
     for part in ("node node-1", "t2/huge", "tenant t2", "needs 9000", "4000 of 8192", "cidr_map"):
         assert part in str(told["note"])
+
+
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [
+        ("t2/huge", (NETWORK_POLICIES, "t2")),
+        ("t2/cnp:huge", (CILIUM_POLICIES, "t2")),
+        ("t2/cnp:huge#specs[1]", (CILIUM_POLICIES, "t2")),
+        ("ccnp:huge#specs[0]", (CILIUM_CLUSTERWIDE_POLICIES, "")),
+    ],
+)
+def test_a_policy_of_any_kind_is_told_of_by_its_object(
+    server: Server, key: str, asked: tuple[Resource, str]
+) -> None:
+    Notices(Board(), server, "node-1").tell(NodeState(refused=(replace(REFUSED, policy=key),)), 0.0)
+    assert server.asked == [asked]
+    (told,) = server.created
+    assert mapping(told, "regarding")["kind"] == asked[0].kind
 
 
 def test_a_policy_that_is_gone_is_not_told_of() -> None:
