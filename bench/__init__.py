@@ -32,6 +32,7 @@ BENCHES = (
     "node",
     "flood",
     "starting",
+    "real_node",
     "loading",
     "events",
 )

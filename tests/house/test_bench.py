@@ -25,9 +25,10 @@ NEEDS_KERNEL = {
     "node",
     "flood",
     "starting",
+    "real_node",
     "loading",
 }
-NEEDS_API_SERVER = {"controller", "policy_generation", "arrival", "elsewhere"}
+NEEDS_API_SERVER = {"controller", "policy_generation", "arrival", "elsewhere", "real_node"}
 
 
 def marked(name: str) -> object:
