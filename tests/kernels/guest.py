@@ -15,6 +15,8 @@ from pathlib import Path
 
 from enforcer.datapath import compilation, loader
 from generators.errors import MachineLacks, RingfenceError
+from lab.api import assets
+from lab.api.real import programs
 from tests.kernels import packages
 from tests.kernels.packages import Unpacked
 from tests.testbed.debian import Say
@@ -22,8 +24,8 @@ from tests.testbed.waiting import ended, ending
 
 QEMU = "qemu-system-x86_64"
 CHECKOUT = Path(__file__).resolve().parents[2]
-BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "veth", "sch_ingress", "cls_bpf")
-APPLETS = ("sh", "mount", "insmod", "chroot", "poweroff", "cat", "mkdir", "ln")
+BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "veth", "sch_ingress", "cls_bpf", "overlay")
+APPLETS = ("sh", "mount", "insmod", "switch_root", "cat", "cp")
 MODULES = "usr/lib/modules"
 """Those of this machine, with its headers: not in sight of the guest."""
 SECONDS = 900.0
@@ -34,10 +36,13 @@ for module in $(cat /modules/order); do insmod /modules/$module; done
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose host /host
 for name in proc sys dev; do mount -o bind /$name /host/$name; done
 mount -t bpf bpf /host/sys/fs/bpf
+mount -t cgroup2 cgroup2 /host/sys/fs/cgroup
 for name in run tmp var/tmp root {modules}; do mount -t tmpfs tmpfs /host/$name; done
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 result /host/mnt
-chroot /host /bin/sh -c '{command}'
-poweroff -f
+mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose cache /host/srv
+cp /bin/busybox /host/run/
+# Not chroot: who enters the mounts of another process would be outside of it.
+exec switch_root /host /bin/sh -c '{command}; /run/busybox poweroff -f'
 """
 
 
@@ -58,12 +63,14 @@ class Asked:
     """tcx or clsact."""
     cells: object
     """`cells` of `matrix --engine kernel -o json`."""
+    unified: object
+    """What unified.py found out; None where control groups are of version 1."""
 
     @classmethod
     def read(cls, text: str) -> Asked:
         """From what inside.py printed."""
         found = json.loads(text)
-        return cls(found["release"], found["steps"], found["attached"], found["cells"])
+        return cls(**found)
 
 
 def check() -> None:
@@ -71,6 +78,7 @@ def check() -> None:
     if shutil.which(QEMU) is None:
         raise MachineLacks(f"{QEMU} is not installed", "as root: tools/setup.sh kernels")
     loader.check_machine()
+    programs.check()
 
 
 def build(target: Path) -> None:
@@ -103,7 +111,8 @@ def ask(kernel: Unpacked, work: Path, say: Say) -> Asked:
 
 def _command() -> str:
     """What the guest runs, with the host's Python and in the host's files."""
-    settings = "PYTHONDONTWRITEBYTECODE=1 PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    settings = "PYTHONDONTWRITEBYTECODE=1 RINGFENCE_PATIENCE=6 XDG_CACHE_HOME=/srv"
+    settings += " PATH=/usr/sbin:/usr/bin:/sbin:/bin"
     answer = f"/mnt/{RESULT}"
     return (
         f"cd {CHECKOUT} && env {settings} {sys.executable} -m tests.kernels.inside"
@@ -140,6 +149,8 @@ def _write_initrd(kernel: Unpacked, folder: Path, image: Path, say: Say) -> None
 
 def _qemu(kernel: Unpacked, image: Path, out: Path) -> list[str]:
     shared = "security_model=none,multidevs=remap"
+    # In the guest /root is empty, and with it the home's cache.
+    cache = assets.cache_root().parents[1]
     return [
         *(QEMU, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2500"),
         *("-nographic", "-no-reboot", "-nic", "none"),
@@ -147,4 +158,5 @@ def _qemu(kernel: Unpacked, image: Path, out: Path) -> list[str]:
         *("-append", "console=ttyS0 panic=-1 quiet"),
         *("-virtfs", f"local,path=/,mount_tag=host,readonly=on,{shared}"),
         *("-virtfs", f"local,path={out},mount_tag=result,{shared}"),
+        *("-virtfs", f"local,path={cache},mount_tag=cache,readonly=on,{shared}"),
     ]

@@ -1,5 +1,6 @@
 """What a kernel is asked, wherever it runs: do the programs load, how do they hang on an interface,
-and does `matrix --engine kernel` of the example come out. Prints one JSON object.
+does `matrix --engine kernel` of the example come out, and how does a kubelet's pod fare in control
+groups of version 2. Prints one JSON object.
 
 `python -m tests.kernels.inside BYTECODE`: loads what `enforcer.datapath.build` wrote there, as a
 node does with what its image brings; there is no bcc.
@@ -51,6 +52,13 @@ def matrix(bytecode: str) -> object:
     return json.loads(_say(sys.executable, "-c", code, bytecode, *words))["cells"]
 
 
+def _asked(module: str, *words: str) -> object:
+    """What another module found out, or how it ended; why is on the console."""
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else f"ended with {done.returncode}"
+
+
 def _say(*words: str) -> str:
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout
@@ -69,6 +77,7 @@ def main() -> None:
             "steps": steps(pins),
             "attached": hook(pins),
             "cells": matrix(bytecode),
+            "unified": _asked("tests.kernels.unified"),
         }
     finally:
         attach.uninstall(pin_dir)

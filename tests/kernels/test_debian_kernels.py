@@ -12,6 +12,7 @@ from generators.errors import MachineLacks
 from tests.kernels import packages
 from tests.kernels.__main__ import ask, expected
 from tests.kernels.packages import SERIES, newest
+from tests.kernels.unified import WELL
 
 NAMES = (
     "linux-image-6.1.0-9-amd64",
@@ -81,3 +82,4 @@ def test_programs_load_attach_and_answer_on(series: str, tmp_path: Path) -> None
     assert asked.release.startswith(f"{series}.")
     assert asked.attached == ("clsact" if series == "6.1" else "tcx")
     assert asked.cells == expected()
+    assert asked.unified == WELL
