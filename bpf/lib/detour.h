@@ -157,9 +157,9 @@ int from_proxy(struct __sk_buff *skb)
 {
 	struct parse_ethernet_header tag;
 	struct detour packet = {};
-	const struct resident_value *found;
-	struct resident_value pod;
+	const struct resident_value *pod;
 	const struct proxy_value *proxy;
+	struct scratch *scratch;
 	__u32 zero = 0;
 	__u8 leg;
 	int enters;
@@ -169,17 +169,17 @@ int from_proxy(struct __sk_buff *skb)
 		return VERDICT_SHOT;
 	leg = tag.source[1] & LEG_BITS;
 	enters = (leg == LEG_UP) == !(tag.source[1] & TAG_EGRESS);
-	found = resident_map.lookup(enters ? &packet.destination : &packet.source);
 	proxy = proxy_map.lookup(&zero);
-	if (!found || !proxy || !leg || leg == LEG_BITS)
+	scratch = scratch_map.lookup(&zero);
+	if (!proxy || !scratch || !leg || leg == LEG_BITS ||
+	    !lookup_resident(scratch, enters ? &packet.destination : &packet.source))
 		return VERDICT_SHOT;
-	/* Should it be another's by now, then that one's programs drop what is not its own. */
-	pod = *found;
+	pod = &scratch->resident;
 	skb->mark = proxy->secret | leg;
-	if (bpf_skb_store_bytes(skb, enters ? 0 : 6, pod.mac, 6, 0) ||
-	    bpf_skb_store_bytes(skb, enters ? 6 : 0, pod.node_mac, 6, 0))
+	if (bpf_skb_store_bytes(skb, enters ? 0 : 6, pod->mac, 6, 0) ||
+	    bpf_skb_store_bytes(skb, enters ? 6 : 0, pod->node_mac, 6, 0))
 		return VERDICT_SHOT;
-	return bpf_redirect(pod.interface, enters ? 0 : BPF_F_INGRESS);
+	return bpf_redirect(pod->interface, enters ? 0 : BPF_F_INGRESS);
 }
 
 #endif

@@ -143,8 +143,9 @@ struct resident_value {
 	__u32 interface;
 	__u8 mac[6];
 	__u8 node_mac[6]; /* of the node's end of the pod's veth */
+	__u64 proof;
 };
-_Static_assert(sizeof(struct resident_value) == 16, "struct resident_value");
+_Static_assert(sizeof(struct resident_value) == 24, "struct resident_value");
 
 /* In a trie nothing changes under its reader: no proof. */
 struct range_value {

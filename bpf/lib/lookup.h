@@ -122,6 +122,20 @@ static __always_inline __u16 lookup_listener(struct scratch *scratch, __u32 rule
 	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof) ? copy->port : 0;
 }
 
+/* Where a pod is that the proxy speaks to, in scratch->resident. */
+static __always_inline int lookup_resident(struct scratch *scratch, struct address *address)
+{
+	const struct resident_value *found = resident_map.lookup(address);
+	struct resident_value *copy = &scratch->resident;
+	__u64 sum;
+
+	if (!found)
+		return 0;
+	lookup_copy(copy, found);
+	sum = proof_over(PROOF_SEED, address, sizeof(*address));
+	return lookup_proven(scratch, PROOF_OF(sum, copy), copy->proof);
+}
+
 /* The backends of a Service, in scratch->service. A miss is looked up twice: it would open. */
 static __always_inline int lookup_service(struct scratch *scratch, struct service_key *key)
 {

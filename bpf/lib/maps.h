@@ -52,6 +52,7 @@ struct scratch {
 	struct ct_value entry;
 	struct frag_value first;
 	struct listener_value listening;
+	struct resident_value resident;
 };
 
 /* BPF_F_NO_PREALLOC, which an LPM trie must have; large values take memory only as needed. */

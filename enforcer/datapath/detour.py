@@ -44,6 +44,7 @@ class ResidentValue(ctypes.Structure):
         ("interface", ctypes.c_uint32),
         ("mac", Mac),
         ("node_mac", Mac),
+        ("proof", ctypes.c_uint64),
     )
 
 
@@ -62,10 +63,10 @@ class Resident:
         raw = ResidentValue.from_buffer_copy(value)
         return cls(raw.interface, bytes(raw.mac).hex(":"), bytes(raw.node_mac).hex(":"))
 
-    def pack(self) -> bytes:
+    def pack(self, address: bytes) -> bytes:
         """The value of an address."""
         ends = (Mac(*bytes.fromhex(mac.replace(":", ""))) for mac in (self.mac, self.node_mac))
-        return bytes(ResidentValue(self.interface, *ends))
+        return proven(address, bytes(ResidentValue(self.interface, *ends)))
 
 
 class Detour:
@@ -133,7 +134,7 @@ class Detour:
         kernel.map_delete_batch(handle, [layout.pack_address(address) for address in gone])
         kernel.map_update_batch(
             handle,
-            [(layout.pack_address(address), r.pack()) for address, r in changed.items()],
+            [(key := layout.pack_address(address), r.pack(key)) for address, r in changed.items()],
         )
         self._residents = dict(residents)
 

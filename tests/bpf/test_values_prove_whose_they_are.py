@@ -23,7 +23,7 @@ LONG = float(os.environ.get("RINGFENCE_CHURN_SECONDS", "120"))
 LOOKUP = re.compile(r"\b(\w+)\.(lookup|lookup_or_try_init)\(")
 ARRAYS = {
     *("scratch_map", "lost_map", "tenure_map", "idle_map", "tunnel_map"),
-    *("share_map", "quota_map", "nobody_map"),
+    *("share_map", "quota_map", "nobody_map", "proxy_map"),
 }
 UNCHANGING = ARRAYS | {"cidr_map", "rng_map"}
 """Arrays, whose elements are theirs for ever, and tries, whose nodes never change."""
@@ -59,6 +59,7 @@ def test_no_lookup_is_used_unless_it_was_copied_and_proven() -> None:
     assert [(name, maps) for name, text in headers() if (maps := careless(name, text))] == []
     looked_up = {m[1] for _, text in headers() for m in LOOKUP.finditer(text)}
     proven_here = {"ep_map", "addr_map", "pol_map", "svc_map", "ct_map", "frag_map"}
+    proven_here |= {"listen_map", "resident_map"}
     assert looked_up == proven_here | UNCHANGING | COUNTED
 
 
