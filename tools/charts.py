@@ -258,7 +258,10 @@ def main() -> int:
                 path.write_text(text)
             elif not path.exists() or path.read_text() != text:
                 old.append(path)
-    lines = [f"{path} is out of date: run tools/charts.py --write\n" for path in old]
+    lines = [
+        f"{path} is out of date: run .venv/bin/python tools/charts.py --write charts/*\n"
+        for path in old
+    ]
     sys.stdout.write("".join(lines))
     return 1 if old else 0
 

@@ -81,7 +81,7 @@ def test_lint_finds_nothing(helm: Helm, case: str) -> None:
 
 def test_schema_and_reference_of_values_are_those_of_the_comments() -> None:
     stale = [p.name for p, words in charts.outputs(CHART).items() if p.read_text() != words]
-    assert stale == [], "run tools/charts.py --write charts/ringfence"
+    assert stale == [], "run .venv/bin/python tools/charts.py --write charts/ringfence"
 
 
 def test_the_schema_of_the_tenant_file_is_the_one_that_the_command_prints() -> None:

@@ -61,7 +61,7 @@ def test_the_api_server_takes_every_object(
 
 def test_schema_and_reference_of_values_are_those_of_the_comments() -> None:
     stale = [p.name for p, words in charts.outputs(CHART).items() if p.read_text() != words]
-    assert stale == [], "run tools/charts.py --write charts/ringfence-namespace"
+    assert stale == [], "run .venv/bin/python tools/charts.py --write charts/ringfence-namespace"
 
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
