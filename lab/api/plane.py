@@ -11,6 +11,7 @@ import base64
 import contextlib
 import http.client
 import json
+import secrets
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ SERVICE_RANGES = ("10.96.0.0/16", "fd00:10:96::/112")
 ADMIN_PEM = "admin.pem"
 DAYS = 90
 """The life of certificates."""
+LISTENING = range(10_240, 30_000)
+"""Ports below those of NodePorts, and of the kernel (net.ipv4.ip_local_port_range)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +264,18 @@ def certificate_credentials(pair: Leaf) -> dict[str, str]:
 
 
 def free_ports(count: int) -> Sequence[int]:
-    """Loopback ports that were free a moment ago; all held at once so that they differ."""
+    """Loopback ports that were free a moment ago; all held at once so that they differ.
+
+    None that the kernel gives to connections by itself: one would be gone before it is used.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        while len(found) < count:
+            one, port = held.enter_context(socket.socket()), secrets.choice(LISTENING)
+            with contextlib.suppress(OSError):
+                one.bind((LOOPBACK, port))
+                found.append(port)
+    return found
 
 
 def _base64(data: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from generators.errors import MachineLacks
 from tests.testbed import build
 from tests.testbed.plane import ControlPlane
+from tests.testbed.processes import free_ports
 from tests.testbed.waiting import patience
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -30,12 +30,6 @@ def _commands() -> str:
     return "\n".join(re.findall(r"```sh\n(.*?)```", section[1], re.DOTALL))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def kubectl() -> Path:
     try:
@@ -47,7 +41,9 @@ def kubectl() -> Path:
 @pytest.mark.cluster
 @pytest.mark.timeout(TIMEOUT_SECONDS + 30)
 def test_the_section_works_as_it_stands(kubectl: Path, tmp_path: Path) -> None:
-    script = _commands().replace("8443", str(_free_port())).replace("/tmp/ringfence", str(tmp_path))
+    script = (
+        _commands().replace("8443", str(free_ports(1)[0])).replace("/tmp/ringfence", str(tmp_path))
+    )
     with ControlPlane() as plane:
         done = subprocess.run(
             ["bash", "-c", ENDING + script],

@@ -27,6 +27,8 @@ def _load(path: Path) -> ModuleType:
 transcripts = _load(CHECKOUT / "tools" / "transcripts.py")
 
 
+PICTURE = "picture.svg"
+"""`make docs` makes it; test_site.py looks for it where it belongs."""
 REHEARSALS = {
     *("adopting.md", "back-out.md", "backup.md", "clients.md"),
     *("lab.md", "operations.md", "real-nodes.md", "troubleshooting.md"),
@@ -60,7 +62,7 @@ def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists() and link != PICTURE] == []
 
 
 def test_a_wrong_transcript_is_found(tmp_path: Path) -> None:

@@ -346,6 +346,7 @@ def named(tables: Tables, *others: Tables) -> Tables:
             rules={**tables.rules, **other.rules, 0: ""},
             isolating={**tables.isolating, **other.isolating},
             walls={**tables.walls, **other.walls},
+            rule_sets={**tables.rule_sets, **other.rule_sets},
         )
     return tables
 

@@ -130,6 +130,7 @@ def test_after_a_cut_it_goes_on_from_where_it_was(marked: Marked, proxy: FaultPr
 def test_a_half_open_connection_is_noticed_by_its_silence(
     marked: Marked, proxy: FaultProxy
 ) -> None:
+    marked.needs_early_bookmarks()
     reflector = marked.synced(proxy.client(), replace(QUICK, silence=0.5))
     lists = reflector.stats().relists
     proxy.freeze()

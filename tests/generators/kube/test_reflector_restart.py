@@ -81,6 +81,7 @@ def test_history_that_the_real_server_has_forgotten_means_one_new_list(
 def test_a_frozen_api_server_leaves_the_copy_and_is_found_again(
     plane: ControlPlane, marked: Marked
 ) -> None:
+    marked.needs_early_bookmarks()
     reflector = marked.synced(marked.admin, replace(QUICK, silence=0.5))
     plane.child("kube-apiserver").pause()
     try:
