@@ -228,6 +228,9 @@ def _rules(
             why = describe(rule) if matched else why_not(spaces, direction, policy, rule, packet)
             name = policy.rule_name(direction, index)
             notes.append(RuleNote(name, matched, why, str(policy.origin)))
+        if judgement.rule == (opening := policy.opening(direction)):
+            why = "no rule denies it, and without a default deny the rest passes"
+            notes.append(RuleNote(opening, True, why, str(policy.origin)))
     return tuple(notes)
 
 

@@ -240,7 +240,7 @@ def test_a_cell_is_the_worse_of_its_directions_and_names_a_rule_where_one_decide
 def test_one_more_policy_never_closes_a_pod_that_is_isolated(
     of: Cluster, more: NetworkPolicy
 ) -> None:
-    openness = (Verdict.DROPPED, Verdict.AUDIT, Verdict.FORWARDED)
+    openness = (Verdict.DROPPED, Verdict.AUDIT, Verdict.REDIRECTED, Verdict.FORWARDED)
     both = frozenset(Direction)
     closed = tuple(NetworkPolicy(name, "zz", directions=both) for name in of.namespaces)
     before = replace(of, policies=(*of.policies, *closed))
