@@ -52,9 +52,14 @@ class Replayed(Client):
         raise NotFound(f"GET {path}", ApiStatus(HTTPStatus.NOT_FOUND))
 
     def watch(self, resource: Resource, scope: WatchScope, query: Mapping[str, str]) -> Watch:
-        """The first state once, then what `send` brings; of one named object only that."""
+        """The first state once, then what `send` brings; for one name what is of that name."""
         if name := scope.fields.removeprefix("metadata.name="):
-            return _Events((), self._named[resource, name])
+            first = [
+                (key_of(orjson.loads(o)).name == name, o) for o in self._first.get(resource, ())
+            ]
+            self._first[resource] = [one for it_is, one in first if not it_is]
+            found = [one for it_is, one in first if it_is]
+            return _Events(found, self._named[resource, name])
         return _Events(self._first.pop(resource, ()), self._later[resource])
 
     def send(self, resource: Resource, kind: str, document: Document) -> None:

@@ -150,8 +150,10 @@ class Proxy:
     def _make_directory(self) -> None:
         for path in (self.directory, self.directory / "xds"):
             path.mkdir(mode=0o750, parents=True, exist_ok=True)
-            os.chown(path, 0, envoy.USER)
             path.chmod(0o750)
+            # An agent without the right has none to start Envoy either: HTTP rules are closed then.
+            with contextlib.suppress(PermissionError):
+                os.chown(path, 0, envoy.USER)
 
     def _keep(self, name: str, content: bytes) -> None:
         """A file that no reader sees half of; root's alone."""

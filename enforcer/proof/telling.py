@@ -62,7 +62,7 @@ def because(found: Counterexample, cluster: Cluster) -> str:
     into = f"tenant {found.destination_tenant}" if found.destination_tenant else "quarantine"
     config = cluster.config
     why = ""
-    if config is not None and all(verdict is not Verdict.FORWARDED for _, verdict in found.said):
+    if config is not None and all(verdict is Verdict.AUDIT for _, verdict in found.said):
         why = "; under audit it is only reported"
     elif config is not None and config.mode is Mode.OVERRIDABLE:
         why = "; in mode overridable no wall stands behind the policies"

@@ -105,6 +105,7 @@ def test_make_help_names_every_target(furnished: Path) -> None:
     assert {line.split()[0] for line in listed.splitlines()} == {
         "help", "setup", "demo", "lint", "test", "test-slow", "kernels", "apiservers",
         "fuzz", "soak", "bench", "oracle", "oracle-cilium", "testbed", "lock", "clean",
+        "docs", "release",
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ SHARED = {
         "tests/generators/kube/",
         "tests/generators/manifests/",
         "tests/lab/api/test_coming_and_going.py",
+        "tests/release/test_release.py",
         "tests/testbed/test_node.py",
         "tests/testbed/test_plane.py",
     ),

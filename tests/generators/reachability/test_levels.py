@@ -7,7 +7,7 @@ import pytest
 from generators.cluster import Cluster
 from generators.reachability.changes import changes, lines, text
 from generators.reachability.classes import evaluate, table
-from generators.reachability.grid import columns_within, grid_text, table_of
+from generators.reachability.grid import MIXED, columns_within, grid_text, table_of
 from generators.reachability.levels import Distance, fitting, folded, group_cells, groups_of
 from generators.reachability.matrix import PortProtocol, questions
 from generators.reachability.verdicts import Verdict
@@ -64,7 +64,7 @@ def test_the_grid_of_groups_is_that_of_their_cells(level: Distance) -> None:
     grid = found.grids[80, "TCP"]["IPv4"]
     signs = {(s, d): row[i] for s, row in grid.items() for i, d in enumerate(found.destinations)}
     assert {pair: len(verdicts) > 1 for pair, verdicts in counted.items()} == {
-        pair: code == 4 for pair, code in signs.items()
+        pair: code == MIXED for pair, code in signs.items()
     }
 
 
