@@ -88,10 +88,7 @@ def _enforce(
         counts = Counts(maps, TenantsOf(board))
         told = board.state
         attachments = Attachments(settings.run_dir)
-        program = settings.envoy or envoy.find()
-        proxy = Proxy(settings.run_dir, pins, program, lambda: agent.wake())
-        stack.callback(proxy.close)
-        stack.enter_context(access_log.listening(proxy.directory, feed.add_requests))
+        proxy = _proxy(stack, settings, pins, feed, lambda: agent.wake())
         agent = Agent(
             settings,
             AgentParts(
@@ -129,6 +126,16 @@ def _enforce(
         logs.event(log, "agent_started", node=settings.node, pins=str(pins))
         agent.run(stop)
         logs.event(log, "agent_stopped", revision=board.state.revision)
+
+
+def _proxy(
+    stack: ExitStack, settings: AgentSettings, pins: Path, feed: Feed, changed: Callable[[], None]
+) -> Proxy:
+    """The proxy of HTTP rules, and its access log as flows."""
+    proxy = Proxy(settings.run_dir, pins, settings.envoy or envoy.find(), changed)
+    stack.callback(proxy.close)
+    stack.enter_context(access_log.listening(proxy.directory, feed.add_requests))
+    return proxy
 
 
 def _lookouts(

@@ -109,8 +109,11 @@ class ControlPlane:
     def _start_once(self, binaries: Path) -> None:
         _sweep()
         self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        self._claim = (self._folder / CLAIM).open("w")
+        # It has its name when it is locked: others sweep away what they can lock.
+        unnamed = self._folder / f"{CLAIM}.new"
+        self._claim = unnamed.open("w")
         fcntl.flock(self._claim, fcntl.LOCK_EX)
+        unnamed.rename(self._folder / CLAIM)
         self._plane = Plane(self._folder, binaries, Ports.free())
         self._plane.write_certificates(self._authority)
         self._spawn("etcd", self._plane.etcd())

@@ -198,10 +198,6 @@ def run(
     Without --webhook-url or --webhook-service no webhook is registered, and then a tenant label
     proves nothing: the namespace's name alone decides.
     """
-    import os
-    import socket
-    from secrets import token_hex
-
     from generators.kube.lease import LeaseTiming
     from generators.tenants.last_good import LastGood
     from webhook.controller.controller import ControllerSettings
@@ -214,7 +210,7 @@ def run(
     settings = ControllerSettings(
         tenant_file,
         namespace,
-        f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}",
+        _identity(),
         target,
         certificate_dir,
         GuardTiming(settle_seconds, replica_seconds),
@@ -230,6 +226,15 @@ def run(
         None if state_dir is None else LastGood(state_dir),
     )
     _synchronize(settings, kubeconfig, metrics_listen)
+
+
+def _identity() -> str:
+    """Who this process is among those that want to lead."""
+    import os
+    import socket
+    from secrets import token_hex
+
+    return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
 
 
 def _synchronize(
