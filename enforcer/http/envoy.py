@@ -145,6 +145,8 @@ def start(directory: Path, namespace: int, program: Path, before: Running | None
     own = directory / OWN
     own.mkdir(mode=0o700, exist_ok=True)
     os.chown(own, USER, USER)
+    if before is None and (gone := last(directory)) is not None:
+        shared_memory(gone.base).unlink(missing_ok=True)
     epoch = before.epoch + 1 if before is not None else 0
     base = before.base if before is not None else _free_base()
     with (directory / "envoy.log").open("ab") as log, program.open("rb") as executed:
@@ -178,11 +180,15 @@ def _open_files() -> int:
 
 def _free_base() -> int:
     """Envoys that are related share memory under this number; of others it must differ."""
-    taken = {path.name for path in Path("/dev/shm").glob("envoy_shared_memory_*")}  # noqa: S108
     base = os.getpid() % 100_000 + 1
-    while any(name.endswith(f"_{base}0") for name in taken):
+    while shared_memory(base).exists():
         base += 1
     return base
+
+
+def shared_memory(base: int) -> Path:
+    """What Envoy makes under a number, and leaves behind when it ends."""
+    return Path(f"/dev/shm/envoy_shared_memory_{base}0")  # noqa: S108
 
 
 def end(directory: Path, seconds: float = 5.0) -> None:
@@ -197,6 +203,7 @@ def end(directory: Path, seconds: float = 5.0) -> None:
             number = signal.SIGKILL
         _signal(running.pid, number)
         time.sleep(0.05)
+    shared_memory(running.base).unlink(missing_ok=True)
     (directory / STATE).unlink(missing_ok=True)
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -62,12 +63,22 @@ def refused(node: Proxied, family: int = 4) -> bool:
     return False
 
 
+def memory(node: Proxied) -> Path:
+    """What the running Envoy shares with a successor."""
+    running = envoy.last(node.run_dir / DIRECTORY)
+    assert running is not None
+    assert envoy.shared_memory(running.base).exists()
+    return envoy.shared_memory(running.base)
+
+
 def test_a_dead_envoy_refuses_at_once_and_is_started_again(node: Proxied) -> None:
     begin(node, landing(), ingress("plain", port=PORT))
+    left = memory(node)
     os.kill(node.envoy_pid(), signal.SIGKILL)
     assert node.reaches(TIE, DEATHSTAR), "ports without HTTP rules go on"
     eventually(lambda: not refused(node), "Envoy is started again")
     assert node.ask(TIE, DEATHSTAR, LANDING)[0] == 200
+    assert not left.exists() or left == memory(node)
     assert '"starts": 2' in json.dumps(node.status()["http"])
 
 
@@ -155,10 +166,11 @@ def test_connections_outlive_the_agent(node: Proxied, family: int) -> None:
 
 def test_uninstall_ends_envoy(node: Proxied) -> None:
     agent = begin(node, landing())
-    pid = node.envoy_pid()
+    pid, shared = node.envoy_pid(), memory(node)
     stop(agent)
     subprocess.run(node.command("uninstall"), check=True)
     assert not envoy.listening(pid)
+    assert not shared.exists()
     assert not (node.run_dir / DIRECTORY).exists()
     assert node.ask(TIE, DEATHSTAR, WEATHER)[0] == 200, "nothing is enforced any more"
 
