@@ -19,7 +19,7 @@ from typing import Protocol
 LONGEST_PATTERN = 4_096
 """Characters of one regular expression."""
 LARGEST_PROGRAM = 1_000
-"""Instructions that RE2 makes of one; the proxy is started with the same bound."""
+"""Instructions that RE2 makes of one; the proxy has a wider bound (enforcer/http/xds.py)."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNRESERVED = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -37,12 +37,15 @@ class BadPattern(ValueError):
 class _Program(Protocol):
     programsize: int
 
-    def fullmatch(self, text: str) -> object | None: ...
+    def fullmatch(self, text: bytes) -> object | None: ...
 
 
 @lru_cache(maxsize=1024)
 def compiled(pattern: str) -> _Program:
-    """A regular expression as the proxy reads it; BadPattern for one that it would refuse."""
+    """A regular expression as the proxy reads it: of bytes, each a character of Latin-1.
+
+    BadPattern for one that it would refuse.
+    """
     if len(pattern) > LONGEST_PATTERN:
         what = f"is longer than {LONGEST_PATTERN} characters ({len(pattern)})"
         raise BadPattern(what, LONGEST_PATTERN + 1)
@@ -50,8 +53,9 @@ def compiled(pattern: str) -> _Program:
 
     options = re2.Options()
     options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1
     try:
-        program: _Program = re2.compile(pattern, options)
+        program: _Program = re2.compile(pattern.encode(), options)
     except re2.error as error:
         why = error.args[0]
         text = why.decode(errors="replace") if isinstance(why, bytes) else str(why)
@@ -62,6 +66,11 @@ def compiled(pattern: str) -> _Program:
         size = program.programsize
         raise BadPattern(f"makes a program of {size} instructions, the most is {LARGEST_PROGRAM}")
     return program
+
+
+def matches_whole(pattern: str, text: str) -> bool:
+    """Whether an expression that `compiled` takes matches all of a text."""
+    return compiled(pattern).fullmatch(text.encode(errors="replace")) is not None
 
 
 def _position(pattern: str, why: str) -> int:
@@ -106,7 +115,7 @@ class HttpRule:
             ("host", self.host, request.host),
         )
         for what, pattern, value in asked:
-            if pattern and compiled(pattern).fullmatch(value) is None:
+            if pattern and not matches_whole(pattern, value):
                 shown = repr(value) if value else "not given"
                 return f"{what} {shown} does not match {pattern}"
         for header in self.headers:

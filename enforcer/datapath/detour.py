@@ -7,10 +7,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from enforcer.datapath import kernel, layout
 from enforcer.datapath.layout import MAC_BYTES
+from enforcer.datapath.pinned import PinnedMaps
 from enforcer.datapath.proof import proven
 
 SECRET_BITS = 0xFFFF_FFFC
@@ -69,11 +69,13 @@ class Resident:
         return proven(address, bytes(ResidentValue(self.interface, *ends)))
 
 
-class Detour:
+class Detour(PinnedMaps):
     """The pinned maps; only differences are written. Close, or use as a context."""
 
+    NAMES = (LISTENERS, PROXY, RESIDENTS)
+
     def __init__(self, handles: Mapping[str, kernel.Handle]) -> None:
-        self._handles = handles
+        super().__init__(handles)
         self.listeners: Mapping[int, int] = {
             int.from_bytes(key, "little"): ListenerValue.from_buffer_copy(value).port
             for key, value in self._dump(LISTENERS)
@@ -87,30 +89,6 @@ class Detour:
     def _dump(self, name: str) -> list[tuple[bytes, bytes]]:
         descriptor = self._handles[name].fd
         return kernel.map_dump(descriptor, kernel.map_info(descriptor))
-
-    @classmethod
-    def open(cls, pin_path: Path) -> Detour:
-        """Those below the directory that loader.ensure_loaded returned."""
-        handles: dict[str, kernel.Handle] = {}
-        try:
-            for name in (LISTENERS, PROXY, RESIDENTS):
-                handles[name] = kernel.open_pin(pin_path / name)
-        except BaseException:
-            for handle in handles.values():
-                handle.close()
-            raise
-        return cls(handles)
-
-    def close(self) -> None:
-        """The pins keep the maps."""
-        for handle in self._handles.values():
-            handle.close()
-
-    def __enter__(self) -> Detour:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def reach(self, interface: int, secret: int) -> None:
         """The proxy is behind an interface, and a mark proves what comes from there."""

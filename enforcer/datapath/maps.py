@@ -23,6 +23,7 @@ from enforcer.datapath.connections import (
     has_ended,
     unpack,
 )
+from enforcer.datapath.pinned import PinnedMaps
 from enforcer.datapath.proof import slot
 from enforcer.policy.tables import (
     CAPACITY,
@@ -146,39 +147,16 @@ def _possible_cpus() -> int:
     return int(ranges.replace(",", "-").split("-")[-1]) + 1
 
 
-class Maps:
+class Maps(PinnedMaps):
     """The pinned maps of one node. Open with `Maps.open`, close or use as a context."""
 
+    NAMES = (*(table.value for table in Table), *OTHERS)
+
     def __init__(self, handles: Mapping[str, kernel.Handle]) -> None:
-        self._handles = dict(handles)
+        super().__init__(handles)
         self._info = {name: kernel.map_info(handle.fd) for name, handle in handles.items()}
         self._cpus = _possible_cpus()
         self.collected = Collected()
-
-    @classmethod
-    def open(cls, pin_path: Path) -> Maps:
-        """Open the maps below the directory that loader.ensure_loaded returned."""
-        names = [*(table.value for table in Table), *OTHERS]
-        handles: dict[str, kernel.Handle] = {}
-        try:
-            for name in names:
-                handles[name] = kernel.open_pin(pin_path / name)
-        except BaseException:
-            for handle in handles.values():
-                handle.close()
-            raise
-        return cls(handles)
-
-    def close(self) -> None:
-        """Close all descriptors; the pins keep the maps."""
-        for handle in self._handles.values():
-            handle.close()
-
-    def __enter__(self) -> Maps:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def lead_to_tunnels(self, ports: Iterable[int]) -> None:
         """Exactly these UDP ports of nodes unpack what they get."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from generators.errors import Refused
 from generators.http import RuleSet
+from generators.objects import namespace_of
 
 FIRST, LAST = 1024, 19_999
 """Ports of listeners; the proxy's own connections begin at those from 20,000 on."""
@@ -23,6 +24,8 @@ NUMBERS_KEPT = 64
 """Of one listener, the latest: what its set was called in entries."""
 KEPT_SECONDS = 300.0
 """For so long a listener stays that nothing wants."""
+KEPT_OF_A_NAMESPACE = 64
+"""So many of these stay, the latest: who renames policies all day takes no other tenant's ports."""
 
 
 class NoListenerLeft(Refused):
@@ -84,12 +87,20 @@ class Listeners:
                 known = Listener(port, rule_set, ())
             numbers = (*(n for n in known.numbers if n != number), number)[-NUMBERS_KEPT:]
             by_key[key] = Listener(known.port, rule_set, numbers)
+        return Listeners({**by_key, **self._lingering(by_key, now)}, left_out)
+
+    def _lingering(self, wanted: Container[str], now: float) -> Mapping[str, Listener]:
+        """What is not wanted any more and stays for a while."""
+        found: dict[str, list[tuple[float, str]]] = {}
         for key, listener in self.by_key.items():
-            if key not in by_key:
-                since = now if listener.unwanted_since is None else listener.unwanted_since
-                if now - since < KEPT_SECONDS:
-                    by_key[key] = replace(listener, unwanted_since=since)
-        return Listeners(by_key, left_out)
+            since = now if listener.unwanted_since is None else listener.unwanted_since
+            if key not in wanted and now - since < KEPT_SECONDS:
+                home = namespace_of(listener.rule_set.rule) if listener.rule_set.rules else key
+                found.setdefault(home, []).append((since, key))
+        latest = (
+            each for of_home in found.values() for each in sorted(of_home)[-KEPT_OF_A_NAMESPACE:]
+        )
+        return {key: replace(self.by_key[key], unwanted_since=since) for since, key in latest}
 
     def to_json(self) -> bytes:
         """What the next agent is to know: which port is whose."""

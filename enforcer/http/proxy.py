@@ -41,6 +41,8 @@ LOOK_SECONDS = 0.2
 ASK_SECONDS = 1.0
 LISTENING_SECONDS = 2.0
 """How long new rules wait at most until the proxy listens for them."""
+LOOP_SHARE = 10
+"""After a wait, so many times as long belongs to everybody's other changes."""
 FIRST_PAUSE, LONGEST_PAUSE, SOUND_SECONDS = 0.1, 30.0, 60.0
 """Between two starts: twice as long each time, until one has run for a while."""
 NO_PROGRAM = (
@@ -89,7 +91,7 @@ class Proxy:
         """File -> version of what is in it."""
         self._namespace: int | None = None
         self._running: envoy.Running | None = None
-        self._started_at = 0.0
+        self._started_at = self._waits_again_at = 0.0
         self._pause = FIRST_PAUSE
         self._starts = 0
         self._refused = 0
@@ -201,14 +203,21 @@ class Proxy:
         self._detour.reach(index, self._secret())
 
     def _await_listening(self) -> None:
-        deadline = time.monotonic() + LISTENING_SECONDS
-        wanted = frozenset(self._listeners.rule_sets)
-        while self._running is not None and time.monotonic() < deadline:
-            if wanted <= envoy.listening(self._running.pid):
-                return
-            if not self._running.is_alive():
-                return
+        """Until then what the new rules judge is refused, which only a client notices."""
+        began = time.monotonic()
+        if began < self._waits_again_at:
+            return
+        wanted, running = frozenset(self._listeners.rule_sets), self._running
+        while (
+            running is not None
+            and running.is_alive()
+            and not wanted <= envoy.listening(running.pid)
+        ):
+            if time.monotonic() - began > LISTENING_SECONDS:
+                break
             time.sleep(0.005)
+        now = time.monotonic()
+        self._waits_again_at = now + LOOP_SHARE * (now - began)
 
     # The process
 

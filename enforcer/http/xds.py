@@ -24,6 +24,8 @@ LEG_UP, EGRESS = 2, 16
 """Marks of connections that Envoy opens, as bpf/lib/verdict.h has them."""
 HEAP_BYTES = 1 << 30
 """Past most of it no request is taken any more."""
+PROGRAM = 4 * LARGEST_PROGRAM
+"""Envoy's own bound for expressions: behind ours, as what it refuses holds up others' rules too."""
 REQUEST_HEADERS_KB = 60
 HEADERS_SECONDS, IDLE_SECONDS = 10, 300
 
@@ -72,8 +74,8 @@ def bootstrap() -> Json:
                 {
                     "name": "static",
                     "static_layer": {
-                        "re2.max_program_size.error_level": LARGEST_PROGRAM,
-                        "re2.max_program_size.warn_level": LARGEST_PROGRAM,
+                        "re2.max_program_size.error_level": PROGRAM,
+                        "re2.max_program_size.warn_level": PROGRAM,
                     },
                 }
             ]
@@ -191,7 +193,7 @@ def _listener(port: int, rule_set: RuleSet) -> Json:
                     },
                     {
                         "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _connection_manager(shard_of(port)),
+                        "typed_config": connection_manager(shard_of(port)),
                     },
                 ]
             }
@@ -216,7 +218,7 @@ def _said(key: str, value: str) -> Json:
     }
 
 
-def _connection_manager(shard: int) -> Json:
+def connection_manager(shard: int) -> Json:
     """What is not clear to everybody who reads a request is refused; else nothing is changed."""
     return {
         "@type": f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3."

@@ -20,7 +20,7 @@ from enforcer.observe.lines import MATCHES
 from enforcer.observe.shape import POLICY_DENY, RESERVED, TCP_FLAGS
 from generators.documents.json import shown
 from generators.errors import RingfenceError
-from generators.http import BadPattern, compiled
+from generators.http import BadPattern, compiled, matches_whole
 from generators.reachability.verdicts import Verdict
 
 Predicate = Callable[[Json], bool]
@@ -258,11 +258,12 @@ def _http_text(of: Callable[[Json], str]) -> Callable[[str], Predicate]:
     """A part of a request by a regular expression for any piece of it, as Hubble has it."""
 
     def make(value: str) -> Predicate:
+        pattern = f"(?s).*(?:{value}).*"
         try:
-            pattern = compiled(f"(?s).*(?:{value}).*")
+            compiled(pattern)
         except BadPattern as error:
             raise ValueError(f"is no regular expression: {error}") from None
-        return lambda line: bool(fields.http(line)) and bool(pattern.fullmatch(of(line)))
+        return lambda line: bool(fields.http(line)) and matches_whole(pattern, of(line))
 
     return make
 

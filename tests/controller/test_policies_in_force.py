@@ -24,8 +24,9 @@ from tests.conftest import Run
 from tests.controller.cluster import SYSTEM, Cluster
 from tests.controller.policies import Running, labelling, policy
 from tests.testbed.waiting import eventually, holds_for
+from webhook.definitions import MissingKinds
 from webhook.policies.book import PolicyBook
-from webhook.policies.crds import PolicyKinds, documents
+from webhook.policies.crds import documents
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -241,7 +242,7 @@ def test_kinds_that_come_later_are_found_and_missing_rights_are_named(fresh: Clu
         )
         assert absent.ready
         assert not absent.current.complete
-        PolicyKinds(fresh.admin, documents()).step()
+        MissingKinds(fresh.admin, documents()).step()
         eventually(lambda: absent.current.complete, "both kinds are followed")
         fresh.admin.create(
             CLUSTER_POLICIES, policy("late", labelling("x", {"a": "b"})), manager="t"

@@ -13,14 +13,13 @@ from generators.documents.json import Document
 from generators.kube.resources import (
     CILIUM_CLUSTERWIDE_POLICIES,
     CILIUM_POLICIES,
-    CUSTOM_RESOURCES,
     Resource,
 )
-from generators.labels import MANAGED_BY, MANAGER
 from generators.manifests.cilium import ENTITIES
 from generators.manifests.cilium_ports import MOST_PORTS
 from generators.manifests.names import HIGHEST_PORT
 from generators.objects import Operator
+from webhook.definitions import definition, version
 
 Schema = Document
 _SHORT: Mapping[Resource, list[str]] = {
@@ -145,33 +144,9 @@ def documents() -> tuple[Document, ...]:
 
 
 def _definition(resource: Resource) -> Document:
-    return {
-        "apiVersion": CUSTOM_RESOURCES.api_version,
-        "kind": CUSTOM_RESOURCES.kind,
-        "metadata": {"name": str(resource), "labels": {MANAGED_BY: MANAGER}},
-        "spec": {
-            "group": resource.group,
-            "scope": "Namespaced" if resource.namespaced else "Cluster",
-            "names": {
-                "kind": resource.kind,
-                "listKind": f"{resource.kind}List",
-                "plural": resource.plural,
-                "singular": resource.kind.lower(),
-                "shortNames": _SHORT[resource],
-                "categories": ["cilium", "ciliumpolicy"],
-            },
-            "versions": [
-                {
-                    "name": resource.version,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": [
-                        {"name": title, "type": kind, "jsonPath": path}
-                        for title, kind, path in _COLUMNS
-                    ],
-                    "schema": {"openAPIV3Schema": _POLICY},
-                }
-            ],
-        },
+    names = {
+        "singular": resource.kind.lower(),
+        "shortNames": _SHORT[resource],
+        "categories": ["cilium", "ciliumpolicy"],
     }
+    return definition(resource, names, [version(resource.version, resource, _COLUMNS, _POLICY)])

@@ -25,7 +25,7 @@ from webhook.commands.options import (
 
 if TYPE_CHECKING:
     from generators.kube.config import ApiServer
-    from webhook.controller.controller import ControllerSettings
+    from webhook.controller.settings import ControllerSettings
     from webhook.registration.configuration import WebhookTarget
 
 DAYS = 86400.0
@@ -200,7 +200,7 @@ def run(
     """
     from generators.kube.lease import LeaseTiming
     from generators.tenants.last_good import LastGood
-    from webhook.controller.controller import ControllerSettings
+    from webhook.controller.settings import ControllerSettings
     from webhook.registration.guard import GuardTiming
     from webhook.registration.rotation import Lifetimes
 

@@ -13,7 +13,7 @@ from generators.kube.reflector import ReflectorStats
 from webhook import rbac
 from webhook.cilium.schema import documents
 from webhook.cilium.status import ValidityWriter
-from webhook.policies.crds import PolicyKinds
+from webhook.definitions import MissingKinds
 
 
 class CiliumParts:
@@ -31,7 +31,7 @@ class CiliumParts:
     ) -> None:
         """`judge`: write whether policies are valid; `install`: make kinds that are missing."""
         self._status = ValidityWriter(client, fenced, leads, written) if judge else None
-        self._kinds = PolicyKinds(fenced, documents()) if install else None
+        self._kinds = MissingKinds(fenced, documents()) if install else None
 
     @property
     def rights(self) -> tuple[rbac.RbacRule, ...]:

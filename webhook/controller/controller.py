@@ -13,8 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from generators.checks import Check, bridged, failed, good
 from generators.documents.json import Key
@@ -23,13 +21,12 @@ from generators.isolation.tenancy import Finding
 from generators.kube.client import Client
 from generators.kube.errors import Fenced
 from generators.kube.events import Recorder
-from generators.kube.lease import Leadership, LeaseTiming
+from generators.kube.lease import Leadership
 from generators.kube.queue import WorkQueue
 from generators.kube.reflector import ReflectorStats
 from generators.kube.workers import Workers
 from generators.objects import Namespace
 from generators.process.logs import event
-from generators.tenants.last_good import LastGood
 from webhook import rbac
 from webhook.background.writer import Protection
 from webhook.controller import permissions
@@ -42,6 +39,7 @@ from webhook.controller.metrics import ControllerMetrics, Moment
 from webhook.controller.policies import PolicyDeps, PolicyParts
 from webhook.controller.reconcile import Reconciler, ReconcilerDeps
 from webhook.controller.record import RecordWriter
+from webhook.controller.settings import ControllerSettings
 from webhook.controller.shards import kept_shards
 from webhook.controller.status import ClusterStatus, StatusPage, count
 from webhook.controller.walls import WallKeeper
@@ -55,44 +53,13 @@ from webhook.registration.configuration import (
     WebhookTarget,
     exempt_person,
 )
-from webhook.registration.guard import AdmissionGuard, GuardState, GuardTiming, Vouched, problem
+from webhook.registration.guard import AdmissionGuard, GuardState, Vouched, problem
 from webhook.registration.probing import Prober
-from webhook.registration.rotation import Lifetimes
 from webhook.reload import TenantFile
 from webhook.settings import LEASE_NAME
 
 LOG = logging.getLogger("ringfence.controller")
 TURN_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerSettings:
-    """Fixed for the life of the process."""
-
-    tenant_file: Path
-    namespace: str
-    identity: str
-    target: WebhookTarget | None = None
-    certificate_directory: Path | None = None
-    timing: GuardTiming = field(default_factory=GuardTiming)
-    lifetimes: Lifetimes = field(default_factory=Lifetimes)
-    lease: LeaseTiming = field(default_factory=LeaseTiming)
-    issued_secret: str = ""
-    """The Secret in which another tool maintains the webhook's certificates."""
-    policies: tuple[str, ...] = ()
-    """Files and folders of Kyverno policies, or the word `cluster`; empty = carry out none."""
-    allowed_kinds: tuple[str, ...] = ()
-    """What policies may write beside the kinds that they always may."""
-    install_policy_kinds: bool = False
-    """Make ClusterPolicy and Policy where they are missing."""
-    cilium_policies: bool = False
-    """Write whether Cilium's policies are valid into their status."""
-    install_cilium_kinds: bool = False
-    """Make their kinds where they are missing."""
-    walls: bool = False
-    """Keep the tenant wall as ClusterNetworkPolicies, too."""
-    last_good: LastGood | None = None
-    """Where the last good tenant file is kept for the next start."""
 
 
 class Controller:

@@ -20,8 +20,9 @@ from generators.objects import Namespace
 from webhook import rbac
 from webhook.background.work import BackgroundDeps, PolicyWork
 from webhook.background.writer import Protection
+from webhook.definitions import MissingKinds
 from webhook.policies.book import PolicyBook
-from webhook.policies.crds import PolicyKinds, documents
+from webhook.policies.crds import documents
 from webhook.policies.metrics import PoliciesInForce
 from webhook.policies.registrar import PolicyRegistrar
 from webhook.policies.standing_back import StandingBack
@@ -49,7 +50,7 @@ class PolicyParts:
     ) -> None:
         """`install`: make both kinds where they are missing; `registered`: a webhook answers."""
         self._around = around
-        self._kinds = PolicyKinds(around.fenced, documents()) if install else None
+        self._kinds = MissingKinds(around.fenced, documents()) if install else None
         self.registrar: PolicyRegistrar | None = None
         self._book: PolicyBook | None = None
         self._work: PolicyWork | None = None
