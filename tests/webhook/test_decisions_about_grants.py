@@ -28,10 +28,7 @@ WORD = "test01 from test02:5432/TCP"
 
 
 def saying(word: str | None, name: str = "app-test01") -> JSONObject:
-    subject = ns(name, FULL)
-    metadata = subject["metadata"]
-    assert isinstance(metadata, dict)
-    return subject | {"metadata": metadata | {"annotations": word and {GRANTS_ANNOTATION: word}}}
+    return ns(name, FULL, annotations=word and {GRANTS_ANNOTATION: word})
 
 
 @pytest.fixture

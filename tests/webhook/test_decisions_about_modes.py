@@ -24,10 +24,7 @@ from webhook.serving import validate
 
 def under(mode: str | None, name: str = "app-test01") -> JSONObject:
     """A namespace of test01 with that mode."""
-    subject = ns(name, FULL)
-    metadata = subject["metadata"]
-    assert isinstance(metadata, dict)
-    return subject | {"metadata": metadata | {"annotations": mode and {MODE_ANNOTATION: mode}}}
+    return ns(name, FULL, annotations=mode and {MODE_ANNOTATION: mode})
 
 
 @pytest.mark.parametrize("subresource", SUBRESOURCES, ids=lambda s: f"namespaces/{s}".rstrip("/"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +20,10 @@ from enforcer.observe.feed import Feed
 from enforcer.observe.filters import condition, wanted
 from enforcer.observe.requests import HttpRecord
 from enforcer.policy.tables import Dir
-from generators.errors import MachineLacks
 from generators.reachability.verdicts import Verdict
+from tests.enforcer.answers.hubble import hubble_program, observing
 from tests.enforcer.answers.observed import RECORD, state
-from tests.testbed import build
-from tests.testbed.waiting import eventually, patience
+from tests.testbed.waiting import eventually
 
 RULE = "blue-dev/cnp:landing#ingress[0].toPorts[0].rules.http[0]"
 PASSED: Mapping[str, object] = {
@@ -208,27 +206,12 @@ def test_the_socket_takes_batches_and_outlives_nonsense(listened: Path, feed: Fe
 
 @pytest.mark.timeout(600)
 def test_hubble_reads_the_flows_and_its_filters_find_them(feed: Feed) -> None:
-    try:
-        program = build.ensure(build.HUBBLE, lambda _: None) / "hubble"
-    except MachineLacks as lack:
-        pytest.skip(f"testbed: {lack}")
     told = "".join(
         json.dumps({key: value for key, value in line.items() if key != "judgement"}) + "\n"
         for line in (*flows(feed), redirected())
     )
 
-    def observe(*arguments: str) -> list[str]:
-        done = subprocess.run(
-            [program, "observe", "--input-file", "-", *arguments],
-            input=told,
-            capture_output=True,
-            text=True,
-            timeout=patience(60),
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, ""), "a warning, or worse"
-        return done.stdout.splitlines()
-
+    observe = observing(hubble_program(), told)
     theirs = [json.loads(line)["flow"]["l7"] for line in observe("-o", "jsonpb", "--type", "l7")]
     assert [item["http"]["code"] for item in theirs] == [200, 403]
     assert theirs[0]["latency_ns"] == "3000000"

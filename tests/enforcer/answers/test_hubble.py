@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from enforcer.observe.mask import LEAVES
-from generators.errors import MachineLacks
 from tests.enforcer.answers.conftest import Answering
-from tests.testbed import build
-from tests.testbed.waiting import patience
+from tests.enforcer.answers.hubble import Hubble, hubble_program, observing
 
 pytestmark = [pytest.mark.bpf, pytest.mark.timeout(600)]
 
-Hubble = Callable[..., list[str]]
 COMPARED = (
     *("uuid", "verdict", "source", "destination", "traffic_direction", "Summary"),
     *("source_service", "destination_service", "interface"),
@@ -26,29 +22,12 @@ COMPARED = (
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    try:
-        return build.ensure(build.HUBBLE, lambda _: None) / "hubble"
-    except MachineLacks as lack:
-        pytest.skip(f"testbed: {lack}")
+    return hubble_program()
 
 
 @pytest.fixture(scope="module")
 def hubble(program: Path, answering: Answering) -> Hubble:
-    flows = answering.ask("observe", "--all", "-o", "json").stdout
-
-    def observe(*arguments: str) -> list[str]:
-        done = subprocess.run(
-            [program, "observe", "--input-file", "-", *arguments],
-            input=flows,
-            capture_output=True,
-            text=True,
-            timeout=patience(60),
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, ""), "a warning, or worse"
-        return done.stdout.splitlines()
-
-    return observe
+    return observing(program, answering.ask("observe", "--all", "-o", "json").stdout)
 
 
 def test_every_flow_is_read_without_a_warning_and_says_the_same_as_ours(
