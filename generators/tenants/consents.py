@@ -23,7 +23,11 @@ from generators.objects import Namespace
 from generators.tenants.model import LAST_PORT, Grant, Port, Tenant, TenantConfig, all_ports
 
 MOST_WORDS = 16
-"""Consents in one namespace, and ports in one consent: the record keeps them all."""
+"""Consents in one namespace, and ports in one consent."""
+LONGEST = 1_024
+"""Characters of all of them together: the record keeps them, and has room for every tenant."""
+MOST_PORTS = 64
+"""Of one tenant's words about another, from all its namespaces: walls hold them on every node."""
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _WORD = re.compile(rf"(?P<own>{_NAME}) +(?P<side>from|to) +(?P<other>{_NAME})(:(?P<ports>\S+))?")
 _PORT = re.compile(
@@ -63,7 +67,12 @@ def parse_consents(text: str) -> tuple[Consent, ...]:
     words = [word.strip() for word in text.split(",")] if text.strip() else []
     if len(words) > MOST_WORDS:
         raise UnclearConsent(f"{len(words)} consents are too many; write {MOST_WORDS} at most")
-    return tuple(sorted(set(map(_consent, words)), key=str))
+    found = tuple(sorted(set(map(_consent, words)), key=str))
+    if (length := len(consents_text(found))) > LONGEST:
+        raise UnclearConsent(
+            f"the consents have {length} characters; {LONGEST} is the most, join ports into ranges"
+        )
+    return found
 
 
 def consents_text(consents: Iterable[Consent]) -> str:
@@ -159,7 +168,7 @@ def _saying(tenant: Tenant, words: Mapping[tuple[str, Side, str], list[Grant]]) 
         grants = {grant.tenant: grant for grant in given}
         for (speaker, at, other), more in words.items():
             if (speaker, at) == (tenant.name, side):
-                every = [grants[other], *more] if other in grants else more
+                every = _with_room([grants[other], *more] if other in grants else more)
                 grants[other] = Grant(
                     other,
                     all_ports(grant.ports for grant in every),
@@ -169,6 +178,18 @@ def _saying(tenant: Tenant, words: Mapping[tuple[str, Side, str], list[Grant]]) 
         named = [grants.pop(grant.tenant) for grant in given]
         sides[side] = (*named, *sorted(grants.values(), key=attrgetter("tenant")))
     return replace(tenant, allow_from=sides[Side.FROM], allow_to=sides[Side.TO])
+
+
+def _with_room(grants: Iterable[Grant]) -> list[Grant]:
+    """Those whose ports find room beside the ones before them."""
+    found: list[Grant] = []
+    ports: tuple[Port, ...] = ()
+    for grant in grants:
+        every = all_ports((*([ports] if found else []), grant.ports))
+        if not found or len(every) <= max(MOST_PORTS, len(ports)):
+            found.append(grant)
+            ports = every
+    return found
 
 
 def _consent(word: str) -> Consent:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from generators.labels import GRANTS_ANNOTATION
 from generators.objects import Namespace
 from generators.tenants.consents import (
+    MOST_PORTS,
     Consent,
     Side,
     UnclearConsent,
@@ -97,6 +98,10 @@ def test_what_an_annotation_means(text: str, meant: tuple[Consent, ...]) -> None
         ("blue from red:80+", '"" is no port'),
         (", ".join(f"blue from t{n}" for n in range(17)), "17 consents are too many"),
         ("blue from red:" + "+".join(map(str, range(1, 18))), "has more than 16 ports"),
+        (
+            ", ".join(f"blue from {letter * 60}" for letter in "abcdefghijklmnop"),
+            "1024 is the most",
+        ),
     ],
 )
 def test_what_cannot_be_understood_is_refused_as_a_whole(text: str, said: str) -> None:
@@ -149,6 +154,20 @@ def test_a_word_of_the_file_counts_as_that_side_s() -> None:
 
 def test_a_word_for_a_tenant_that_is_not_there_counts_for_nothing() -> None:
     assert entered(agreed(config(), {"a": "blue from gone", "b": "gone to blue"})) == {}
+
+
+def test_who_has_many_namespaces_fills_no_wall_with_ports() -> None:
+    said = {
+        f"{one}-{n:02}": f"{one} {side} {other}:"
+        + "+".join(str(n * 100 + 2 * i) for i in range(1, 17))
+        for one, side, other in (("blue", "from", "red"), ("red", "to", "blue"))
+        for n in range(20)
+    }
+    (grant,) = agreed(config(), said).consented("blue")
+    assert len(grant.ports) == MOST_PORTS
+    assert grant.objects == tuple(f"{one}-{n:02}" for one in ("blue", "red") for n in range(4))
+    (wide,) = agreed(config(), said | {"blue-00": "blue from red"}).consented("blue")
+    assert len(wide.ports) == MOST_PORTS, "the other side still names what it names"
 
 
 def test_a_grant_names_the_namespaces_of_both_sides() -> None:
