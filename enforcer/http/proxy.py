@@ -42,7 +42,7 @@ ASK_SECONDS = 1.0
 LISTENING_SECONDS = 2.0
 """How long new rules wait at most until the proxy listens for them."""
 LOOP_SHARE = 10
-"""After a wait, so many times as long belongs to everybody's other changes."""
+"""One part of the loop's time in so many goes into such waits, however often rules are new."""
 FIRST_PAUSE, LONGEST_PAUSE, SOUND_SECONDS = 0.1, 30.0, 60.0
 """Between two starts: twice as long each time, until one has run for a while."""
 NO_PROGRAM = (
@@ -91,7 +91,9 @@ class Proxy:
         """File -> version of what is in it."""
         self._namespace: int | None = None
         self._running: envoy.Running | None = None
-        self._started_at = self._waits_again_at = 0.0
+        self._started_at = self._spared_at = 0.0
+        self._spare = LISTENING_SECONDS
+        """For waits, as of `_spared_at`."""
         self._pause = FIRST_PAUSE
         self._starts = 0
         self._refused = 0
@@ -205,19 +207,15 @@ class Proxy:
     def _await_listening(self) -> None:
         """Until then what the new rules judge is refused, which only a client notices."""
         began = time.monotonic()
-        if began < self._waits_again_at:
-            return
+        saved = (began - self._spared_at) / LOOP_SHARE
+        spare = min(LISTENING_SECONDS, self._spare + saved)
         wanted, running = frozenset(self._listeners.rule_sets), self._running
-        while (
-            running is not None
-            and running.is_alive()
-            and not wanted <= envoy.listening(running.pid)
-        ):
-            if time.monotonic() - began > LISTENING_SECONDS:
+        while running is not None and running.is_alive():
+            if wanted <= envoy.listening(running.pid) or time.monotonic() - began >= spare:
                 break
             time.sleep(0.005)
-        now = time.monotonic()
-        self._waits_again_at = now + LOOP_SHARE * (now - began)
+        self._spared_at = time.monotonic()
+        self._spare = max(0.0, spare - (self._spared_at - began))
 
     # The process
 
